@@ -1,0 +1,433 @@
+"""The command line: parse, call one function, print. Nothing heavy is imported before a command needs it."""
+
+import os
+import sys
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries, to their own callers
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+BUG, BAD_INPUT, SOME_UNSCORED = 1, 2, 3  # exit codes; 0 is done
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="logit-scoring", prog_name="logit-scoring")
+@click.option("--debug", is_flag=True, help="Show the trace of an error.")
+@click.pass_context
+def main(context: click.Context, debug: bool) -> None:
+    """Answer multiple-choice questions about pictures by one forward pass, with probabilities.
+
+    \b
+      python cli.py check  test.csv                                      is the table fit to be scored?
+      python cli.py train  train.csv --base Qwen/Qwen3-VL-8B-Instruct --out ckpt/fold0
+      python cli.py score  test.csv --ckpt ckpt/fold0 --ckpt ckpt/fold1   submission and probabilities
+      python cli.py evaluate scores/                                     how good are they?
+      python cli.py bench                                                against generating a text
+      python cli.py show   ckpt/fold0                                    what is this checkpoint?
+    """
+    context.obj = debug
+
+
+def data_options(command):
+    """How a table and its pictures are read."""
+    for option in reversed(
+        [
+            click.option(
+                "--images",
+                type=click.Path(path_type=Path, exists=True, file_okay=False),
+                help="Folder that `path` is relative to.  [default: the table's]",
+            ),
+            click.option("--allow-outside", is_flag=True, help="Let `path` lead out of that folder."),
+            click.option("--skip-bad-rows", is_flag=True, help="Go on without faulty rows; ends with exit code 3."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def model_options(command):
+    """What may differ from the checkpoint's own settings."""
+    for option in reversed(
+        [
+            click.option("--base", help="Base model: folder or hub id.  [default: the checkpoint's]"),
+            click.option(
+                "--template",
+                type=click.Path(path_type=Path, dir_okay=False),
+                help="Prompt template, a TOML file.  [default: the checkpoint's]",
+            ),
+            click.option("--pixels", type=click.IntRange(1024), help="Pixel budget, such as 200704 for 448x448."),
+            click.option("--quantization", type=click.Choice(["nf4", "none"]), help="[default: the checkpoint's]"),
+            click.option("--allow-mismatch", is_flag=True, help="Go on where settings differ from the checkpoint's."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+@main.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@data_options
+@click.option("--deep", is_flag=True, help="Decode every pixel, not the headers alone.")
+def check(data: Path, images, allow_outside, skip_bad_rows, deep) -> None:
+    """Read a table and look at every picture; tell all problems at once.
+
+    Exit code 0: all rows are good. 2: something is wrong, everything is listed. 3: some rows are bad and
+    --skip-bad-rows was given.
+    """
+    with told():
+        table = read(data, images, allow_outside, skip_bad_rows, deep)
+        pictures = len({question.picture for question in table.good})
+        click.echo(
+            f"{data}: {len(table.good):,} good rows, {len(table.letters)} options, {pictures:,} pictures"
+            f"{', with answers' if any(question.answer for question in table.good) else ', no answers'}"
+        )
+        if len(table.good) < len(table.questions):
+            sys.exit(SOME_UNSCORED)
+
+
+@main.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--base", required=True, help="Base model: a folder or a hub id such as Qwen/Qwen3-VL-8B-Instruct.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Checkpoint folder to write.")
+@click.option("--valid", type=click.Path(path_type=Path), help="Validation table.  [default: 10 % of DATA, stratified]")
+@data_options
+@click.option("--template", type=click.Path(path_type=Path, dir_okay=False), help="Prompt template, a TOML file.")
+@click.option("--pixels", type=click.IntRange(1024), help="Pixel budget.  [default: 448x448 within the base's limits]")
+@click.option("--epochs", default=3, show_default=True, type=click.IntRange(1))
+@click.option("--learning-rate", default=1e-4, show_default=True, type=click.FloatRange(0, min_open=True))
+@click.option("--batch", default=16, show_default=True, type=click.IntRange(1), help="Rows for each optimiser step.")
+@click.option("--rank", default=16, show_default=True, type=click.IntRange(1), help="LoRA rank.")
+@click.option("--alpha", default=32, show_default=True, type=click.IntRange(1), help="LoRA alpha.")
+@click.option(
+    "--dropout", default=0.05, show_default=True, type=click.FloatRange(0, 1, max_open=True), help="LoRA dropout."
+)
+@click.option("--warmup", default=0.03, show_default=True, type=click.FloatRange(0, 1), help="Share of the steps.")
+@click.option("--valid-share", default=0.1, show_default=True, type=click.FloatRange(0, 0.9, min_open=True))
+@click.option("--seed", default=42, show_default=True, type=int)
+@click.option("--quantization", default="nf4", show_default=True, type=click.Choice(["nf4", "none"]))
+@click.option("--batch-tokens", type=click.IntRange(64), help="Padded tokens in one forward: less needs less memory.")
+@click.option("--checkpointing/--no-checkpointing", default=None, help="Recompute activations.  [default: on a GPU]")
+@click.option("--overwrite", is_flag=True, help="Replace a checkpoint that is there.")
+def train(
+    data: Path, base, out: Path, valid, images, allow_outside, skip_bad_rows, template, pixels, overwrite, **choices
+) -> None:
+    """Fine-tune a LoRA on the 4-bit base; keep the epoch with the best validation NLL, with its temperature."""
+    with told():
+        from scoring.inputs.prompt import PromptTemplate
+        from train.config import TrainConfig
+        from train.split import split
+
+        if (out / "adapter_model.safetensors").exists() and not overwrite:
+            raise click.UsageError(f"{out} holds a checkpoint; choose another --out, or add --overwrite")
+        config = TrainConfig(**choices)
+        table = read(data, images, allow_outside, skip_bad_rows)
+        rows, notices = answered(table), []
+        if valid:
+            valid_rows = answered(read(valid, images, allow_outside, skip_bad_rows))
+        else:
+            rows, valid_rows, notices = split(rows, config.valid_share, config.seed)
+        for notice in notices:
+            click.echo(notice, err=True)
+        prompt = PromptTemplate.read(template) if template else None
+        click.echo(f"{len(rows):,} training rows, {len(valid_rows):,} validation rows; loading {base} …", err=True)
+
+        from train.loop import Trainer
+
+        trainer = Trainer(
+            base,
+            rows,
+            valid_rows,
+            out,
+            config,
+            prompt,
+            pixels,
+            data={"file": data.name, "sha256": table.digest},
+            say=say,
+            progress=lambda total: Bar(total, unit="step"),
+        )
+        trainer.run()
+        click.echo(f"checkpoint: {out}")
+        if len(table.good) < len(table.questions):
+            sys.exit(SOME_UNSCORED)
+
+
+@main.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option(
+    "--ckpt", "checkpoints", multiple=True, required=True, help="Checkpoint: folder or hub id; repeat for an ensemble."
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for the results.  [default: scores/DATA]")
+@data_options
+@model_options
+@click.option("--batch-tokens", type=click.IntRange(64), help="Padded tokens in one forward: less needs less memory.")
+@click.option("--limit", type=click.IntRange(1), help="Score the first N rows alone.")
+@click.option("--overwrite", is_flag=True, help="Start anew where the folder holds another run.")
+def score(
+    data: Path,
+    checkpoints,
+    out,
+    images,
+    allow_outside,
+    skip_bad_rows,
+    base,
+    template,
+    pixels,
+    quantization,
+    allow_mismatch,
+    batch_tokens,
+    limit,
+    overwrite,
+) -> None:
+    """Score a table by one forward pass; several checkpoints are pooled.
+
+    Writes probabilities.csv, submission.csv, logits/*.parquet, run.json and, with answers, metrics.json. The same
+    command goes on where a killed run stopped.
+    """
+    with told():
+        from scoring.inputs.prompt import PromptTemplate
+
+        table = read(data, images, allow_outside, skip_bad_rows)
+        table.questions = table.questions[:limit]
+        out = out or Path("scores") / data.name.split(".")[0]
+        prompt = PromptTemplate.read(template) if template else None
+        click.echo(
+            f"{len(table.questions):,} rows, {len(checkpoints)} checkpoint{'s' * (len(checkpoints) > 1)}; loading …",
+            err=True,
+        )
+
+        from scoring.engine.run import run
+        from scoring.engine.scorer import plan_members
+
+        plan = plan_members(checkpoints, base, prompt, pixels, quantization, allow_mismatch)
+        for note in plan.notes:
+            say(note)
+        finished = run(table, plan, out, batch_tokens, overwrite, lambda total, done: Bar(total, done), say)
+        if finished.metrics:
+            click.echo(table_of(finished.metrics))
+        for warning in finished.warnings:
+            click.echo(f"warning: {warning}", err=True)
+        speed = f", {finished.scored_now / finished.seconds:.1f} rows/s" if finished.scored_now else ""
+        click.echo(f"{int(finished.logits.scored.sum()):,} of {len(table.questions):,} rows scored{speed}")
+        click.echo(f"submission:    {out / 'submission.csv'}\nprobabilities: {out / 'probabilities.csv'}")
+        if not finished.logits.scored.all():
+            sys.exit(SOME_UNSCORED)
+
+
+@main.command()
+@click.argument("scores", type=click.Path(path_type=Path))
+def evaluate(scores: Path) -> None:
+    """Accuracy, NLL, Brier score and calibration error with their uncertainty, overall and per task type."""
+    with told():
+        from scoring.results.folder import RunError, evaluate_folder, read_scores
+
+        metrics = evaluate_folder(scores, *read_scores(scores))
+        if metrics is None:
+            raise RunError(f"{scores}: no scored row has an answer; nothing to evaluate against")
+        click.echo(table_of(metrics))
+
+
+@main.command()
+@click.argument("data", required=False, type=click.Path(path_type=Path))
+@click.option("--ckpt", help="Checkpoint: folder or hub id.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for bench.json.  [default: bench]")
+@click.option("--limit", type=click.IntRange(1), help="The first N rows alone.  [default: 100 of the demo, else all]")
+@data_options
+@model_options
+def bench(
+    data, ckpt, out, limit, images, allow_outside, skip_bad_rows, base, template, pixels, quantization, allow_mismatch
+) -> None:
+    """Generate-plus-extract, as the notebook does it, against the single forward pass, on the same rows.
+
+    Without arguments on the embedded demo.
+    """
+    with told():
+        from scoring.inputs.prompt import PromptTemplate
+
+        demo = Path(__file__).resolve().parent / "demo"
+        if data is None:
+            data, ckpt, limit = demo / "test.csv", ckpt or str(demo / "checkpoints" / "fold0"), limit or 100
+        elif ckpt is None:
+            raise click.UsageError("name the checkpoint with --ckpt")
+        if not data.exists() and data.is_relative_to(demo):
+            raise click.UsageError(
+                "the demo is not installed with the package; run bench from a clone, or give DATA and --ckpt"
+            )
+        table = read(data, images, allow_outside, skip_bad_rows)
+        questions = table.good[:limit]
+        prompt = PromptTemplate.read(template) if template else None
+        click.echo(f"{len(questions):,} rows; loading …", err=True)
+
+        from scoring.engine.bench import compare
+        from scoring.engine.scorer import Scorer
+
+        scorer = Scorer.load(
+            ckpt, base, template=prompt, pixels=pixels, quantization=quantization, allow_mismatch=allow_mismatch
+        )
+        report = compare(scorer, questions, out or Path("bench"), lambda total: Bar(total))
+        click.echo(report)
+
+
+@main.command()
+@click.argument("ckpt")
+@click.option("--base", help="Base model, where it is not where the checkpoint says.")
+def show(ckpt: str, base) -> None:
+    """Everything about a checkpoint, without loading the model."""
+    with told():
+        from scoring.engine.checkpoint import read_checkpoint
+        from scoring.engine.describe import describe
+
+        text, sound = describe(read_checkpoint(ckpt, base))
+        click.echo(text)
+        if not sound:
+            sys.exit(BAD_INPUT)
+
+
+# ------------------------------------------------------------------ helpers of the commands
+@contextmanager
+def told():
+    """Errors that a user can cause as messages with exit code 2; others as one line with 1, or a trace with --debug."""
+    try:
+        yield
+    except click.ClickException:
+        raise
+    except KeyboardInterrupt:
+        click.echo("\nstopped; the same command goes on from here", err=True)
+        sys.exit(130)
+    except Exception as error:
+        if click.get_current_context().obj:
+            raise
+        expected = isinstance(error, ValueError) and type(error).__module__.split(".")[0] in ("scoring", "train")
+        if not expected and type(error).__name__ == "OutOfMemoryError":
+            click.echo("error: out of memory; lower --batch-tokens", err=True)
+        else:
+            click.echo(
+                f"error: {error}"
+                if expected
+                else f"error: {type(error).__name__}: {error}\nThis is a fault of the program or the machine; "
+                "--debug (before the command) shows the trace.",
+                err=True,
+            )
+        sys.exit(BAD_INPUT if expected else BUG)
+
+
+def read(data: Path, images, allow_outside: bool, skip_bad_rows: bool, deep: bool = False):
+    """The table, its notices said; its problems raised, or with --skip-bad-rows said, if a good row is left."""
+    from scoring.inputs.problems import InputError, describe
+    from scoring.inputs.questions import read_table
+
+    table = read_table(
+        data, images, allow_outside, deep, progress=lambda found, total: Bar.over(found, total, "picture")
+    )
+    for notice in table.notices:
+        say(notice)
+    if table.problems and not (skip_bad_rows and table.good):
+        raise InputError(table.problems)
+    if table.problems:
+        click.echo(describe(table.problems), err=True)
+        click.echo(
+            f"going on without {len(table.questions) - len(table.good):,} of {len(table.questions):,} rows", err=True
+        )
+    return table
+
+
+def answered(table):
+    """The good rows of a table, every one with its answer."""
+    from scoring.inputs.problems import InputError, Problem
+
+    missing = [
+        Problem(
+            str(table.file),
+            question.row,
+            0,
+            question.id,
+            "answer",
+            "no answer",
+            "the right option's letter",
+            "fill it in, or drop the row",
+        )
+        for question in table.good
+        if not question.answer
+    ]
+    if missing:
+        raise InputError(missing)
+    return table.good
+
+
+def say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def table_of(metrics: dict) -> str:
+    """Metrics as a terminal table."""
+    rows = [("", "rows", "accuracy", "95 %", "NLL", "Brier", "ECE", "noise floor")]
+    for name, group in [("all", metrics["overall"]), *metrics.get("groups", {}).items()]:
+        accuracy, error = group["accuracy"], group["ece"]
+        rows.append(
+            (
+                name,
+                f"{group['rows']:,}",
+                f"{accuracy['value']:.3f}",
+                f"{accuracy['low']:.3f} – {accuracy['high']:.3f}",
+                f"{group['nll']['value']:.3f}",
+                f"{group['brier']['value']:.3f}",
+                f"{error['value']:.3f}",
+                f"{error['floor_mean']:.3f} (≤ {error['floor_95']:.3f})",
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if at == 0 else cell.rjust(width) for at, (cell, width) in enumerate(zip(row, widths))
+        )
+        for row in rows
+    ]
+    return "\n".join([lines[0], "─" * len(lines[0]), *lines[1:]])
+
+
+class Bar:
+    """A progress bar on stderr with rows/s and the time left; a line every half minute where stderr is no terminal."""
+
+    def __init__(self, total: int, done: int = 0, unit: str = "row"):
+        from tqdm import tqdm
+
+        terminal = sys.stderr.isatty()
+        self._bar = tqdm(
+            total=total,
+            initial=done,
+            unit=unit,
+            dynamic_ncols=terminal,
+            smoothing=0.1,
+            mininterval=0.2 if terminal else 30,
+            delay=0 if terminal else 30,
+        )
+
+    def update(self, count: int) -> None:
+        self._bar.update(count)
+
+    def show(self, **values) -> None:
+        self._bar.set_postfix(values, refresh=False)
+
+    def close(self) -> None:
+        self._bar.close()
+
+    @classmethod
+    def over(cls, items, total: int, unit: str):
+        """The items, counted, where there are many."""
+        if total < 1_000:
+            yield from items
+            return
+        bar = cls(total, unit=unit)
+        for item in items:
+            bar.update(1)
+            yield item
+        bar.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""How questions are answered: checkpoints, the model, its forward, and the resumable run."""

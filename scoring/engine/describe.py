@@ -1,0 +1,123 @@
+"""`show`: everything about a checkpoint as text, from its small files and the headers of its weights."""
+
+import textwrap
+
+from scoring.engine.checkpoint import (
+    ADAPTER_FILE,
+    Checkpoint,
+    CheckpointError,
+    base_fingerprint,
+    check_adapter,
+    check_base,
+    find_base,
+    read_header,
+    weight_shapes,
+)
+
+
+def describe(checkpoint: Checkpoint) -> tuple[str, bool]:
+    """(text, whether the checkpoint can be scored)."""
+    manifest, rows, faults = checkpoint.manifest, [("checkpoint", str(checkpoint.folder))], []
+    adapter = checkpoint.adapter
+    if adapter is None:
+        rows.append(("kind", "whole model"))
+    else:
+        header = read_header(checkpoint.folder / ADAPTER_FILE)
+        size = (checkpoint.folder / ADAPTER_FILE).stat().st_size
+        rows.append(("kind", f"{adapter.get('peft_type', '?')} adapter, {len(header)} tensors, {size / 1e6:.1f} MB"))
+        rows.append(
+            (
+                "adapter",
+                f"rank {adapter.get('r')}, alpha {adapter.get('lora_alpha')}, dropout {adapter.get('lora_dropout')}, "
+                f"on {_names(adapter.get('target_modules'))}",
+            )
+        )
+    rows += _base_rows(checkpoint, faults)
+    rows.append(("fingerprint", checkpoint.fingerprint()))
+    rows.append(("template", manifest.prompt.fingerprint))
+    rows += [
+        ("  system", manifest.prompt.system),
+        ("  user", manifest.prompt.user),
+        ("  option", manifest.prompt.option),
+        ("  hint", manifest.prompt.hint),
+    ]
+    rows.append(("letters", manifest.letters))
+    rows.append(
+        (
+            "pixels",
+            f"{manifest.pixels['max_pixels']:,}" if manifest.pixels else "448x448 within the base's limits (default)",
+        )
+    )
+    rows.append(("quantization", manifest.quantization + (f", trained in {manifest.dtype}" if manifest.dtype else "")))
+    rows.append(("calibration", _calibration(checkpoint)))
+    for name, values in (
+        ("metrics", manifest.metrics),
+        ("data", manifest.data),
+        ("training", manifest.training),
+        ("versions", manifest.versions),
+    ):
+        if values:
+            rows.append((name, ", ".join(f"{key} {_short(value)}" for key, value in values.items())))
+    lines = []
+    for name, value in rows:
+        wrapped = textwrap.wrap(value.replace("\n", "⏎"), 96, break_long_words=False, drop_whitespace=True) or [""]
+        lines += [f"{name:<14}{wrapped[0]}", *(f"{'':<14}{line}" for line in wrapped[1:])]
+    lines += [f"note          {note}" for note in checkpoint.notes] + [f"FAULT         {fault}" for fault in faults]
+    return "\n".join(lines), not faults
+
+
+def _base_rows(checkpoint: Checkpoint, faults: list[str]) -> list[tuple[str, str]]:
+    """The base, and how the adapter's keys fit it, where the base is on this machine."""
+    manifest = checkpoint.manifest
+    name = manifest.base + (f"@{manifest.revision}" if manifest.revision else "")
+    try:
+        folder = (
+            checkpoint.folder
+            if checkpoint.adapter is None
+            else find_base(manifest.base, checkpoint.folder, manifest.revision, local_only=True)
+        )
+        check_base(folder)
+        shapes, found = weight_shapes(folder), base_fingerprint(folder)
+    except CheckpointError as error:
+        return [("base", name or str(checkpoint.folder)), ("checks", f"not made: {error}")]
+    rows = [("base", f"{name or folder} ({found})")]
+    if manifest.base_fingerprint and manifest.base_fingerprint != found:
+        faults.append(f"the base is {found}, but the adapter was trained on {manifest.base_fingerprint}")
+    if checkpoint.adapter is not None:
+        check = check_adapter(checkpoint.folder, shapes)
+        try:
+            check.raise_for_faults(checkpoint.folder)
+            modules = {module for module, _ in check.keys.values()}
+            rows.append(
+                (
+                    "checks",
+                    f"all {len(check.keys)} keys match the base ({len(modules)} modules); the adapter has an effect",
+                )
+            )
+        except CheckpointError as error:
+            faults.append(str(error))
+    return rows
+
+
+def _calibration(checkpoint: Checkpoint) -> str:
+    found = checkpoint.calibration
+    if not found:
+        return "none: probabilities are raw"
+    text = f"temperature {found['temperature']:.3f} on {found['rows']} rows"
+    if found.get("nll_before") is not None:
+        text += f", NLL {found['nll_before']:.3f} → {found['nll_after']:.3f}"
+    return text + (f" ({found['note']})" if found.get("note") else "")
+
+
+def _names(targets) -> str:
+    if not isinstance(targets, list):
+        return str(targets)
+    return ", ".join(targets) if len(targets) <= 10 else f"{len(targets)} modules"
+
+
+def _short(value) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return "/".join(map(str, value))
+    return str(value)[:16] if isinstance(value, str) and len(value) > 40 else str(value)

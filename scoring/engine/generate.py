@@ -1,0 +1,37 @@
+"""The baseline that this project replaces: generate two tokens, then dig the letter out of the text."""
+
+import numpy as np
+import torch
+
+from scoring.engine.reference import model_inputs
+from scoring.inputs.tokens import ChatTokenizer, TokenSequence
+
+LETTERS = ("a", "b", "c", "d")
+
+
+@torch.no_grad()
+def generate_text(
+    network: torch.nn.Module, chat: ChatTokenizer, sequence: TokenSequence, patches: np.ndarray, new_tokens: int = 2
+) -> tuple[str, int]:
+    """The greedy continuation of one prompt as text, and the id of its first token."""
+    inputs = model_inputs(sequence, patches, network.device, network.config.image_token_id)
+    ids = network.generate(
+        **inputs,
+        max_new_tokens=new_tokens,
+        do_sample=False,
+        eos_token_id=chat.control["<|im_end|>"],
+        pad_token_id=chat.control["<|im_end|>"],
+    )[0].tolist()
+    return chat.decode(ids), ids[len(sequence.ids)]
+
+
+def extract_choice(text: str) -> tuple[str, bool]:
+    """The letter that the notebook's extractor finds in a *whole* decoded text (prompt included, as there), and
+    whether it fell back to "a" for want of one.
+
+    The last line that is not empty decides: the letter itself, or the first word of it that is a letter.
+    """
+    lines = [line.strip() for line in text.strip().lower().splitlines() if line.strip()]
+    words = lines[-1].split() if lines else []
+    found = next((word for word in words if word in LETTERS), None)
+    return (found, False) if found else ("a", True)

@@ -1,0 +1,198 @@
+"""The model of a run: one base, in 4 or 16 bits, and the adapters that are switched on it."""
+
+import re
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from scoring.engine.checkpoint import (
+    ADAPTER_FILE,
+    AdapterCheck,
+    Checkpoint,
+    CheckpointError,
+    check_adapter,
+    check_base,
+    read_header,
+    weight_shapes,
+)
+
+# What stays in 16 or 32 bits. An explicit list replaces the library's own; names match from the start.
+NOT_QUANTIZED = ["lm_head", "model.visual"]
+# Settings of PEFT that change a LoRA's arithmetic and are not supported, by their names in adapter_config.json.
+UNSUPPORTED = (
+    "modules_to_save",
+    "lora_bias",
+    "trainable_token_indices",
+    "use_qalora",
+    "alora_invocation_tokens",
+    "arrow_config",
+    "target_parameters",
+    "layer_replication",
+    "fan_in_fan_out",
+    "use_bdlora",
+)
+
+
+def default_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def default_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 on cards that compute with it, float16 on older ones, float32 on the CPU (where it is faster)."""
+    if device.type != "cuda":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+def why_no_4bit() -> str:
+    """Why bitsandbytes cannot be used here; "" where it can."""
+    try:
+        import bitsandbytes  # noqa: F401
+    except Exception as error:  # a missing package, or a library that does not fit the card or system
+        return str(error).strip().split("\n")[0]
+    return ""
+
+
+@dataclass
+class Model:
+    """`network` is the Qwen3-VL module; adapters are injected into it, and `use` switches between them."""
+
+    network: torch.nn.Module
+    folder: Path
+    device: torch.device
+    dtype: torch.dtype
+    quantization: str  # "nf4" or "none"
+    notes: list[str] = field(default_factory=list)
+    _peft: torch.nn.Module | None = None
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        quantization: str = "nf4",
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> "Model":
+        """The base from safetensors. Falls back to 16 bits, with a note, where there is no bitsandbytes.
+
+        Raises CheckpointError where weights are missing, left over, or of another shape.
+        """
+        from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
+        from transformers.utils import logging
+
+        if not sys.stderr.isatty():
+            logging.disable_progress_bar()
+        check_base(folder)
+        device = torch.device(device) if device else default_device()
+        dtype, notes, options = dtype or default_dtype(device), [], {}
+        if quantization == "nf4" and (reason := why_no_4bit()):
+            notes.append(f"no 4-bit weights here ({reason}): the base is kept in {str(dtype).removeprefix('torch.')}")
+            quantization = "none"
+        if quantization == "nf4":
+            options["quantization_config"] = BitsAndBytesConfig(
+                load_in_4bit=True,
+                bnb_4bit_quant_type="nf4",
+                bnb_4bit_use_double_quant=True,
+                bnb_4bit_compute_dtype=dtype,
+                llm_int8_skip_modules=NOT_QUANTIZED,
+            )
+        network, found = AutoModelForImageTextToText.from_pretrained(
+            folder,
+            dtype=dtype,
+            device_map={"": device},
+            use_safetensors=True,
+            trust_remote_code=False,
+            attn_implementation="sdpa",
+            output_loading_info=True,
+            **options,
+        )
+        wrong = {kind: keys for kind, keys in found.items() if keys}
+        if wrong:
+            kind, keys = next(iter(wrong.items()))
+            raise CheckpointError(
+                f"{folder}: {kind.replace('_', ' ')}: {', '.join(map(str, sorted(keys)[:5]))} (of {len(keys)}); "
+                "expected weights that fit the configuration exactly"
+            )
+        network.requires_grad_(False)
+        return cls(network.eval(), folder, device, dtype, quantization, notes)
+
+    @property
+    def head(self) -> torch.Tensor:
+        """(V, D) the rows that turn a hidden state into logits."""
+        return self.network.get_output_embeddings().weight
+
+    def add_adapter(self, checkpoint: Checkpoint, name: str) -> None:
+        """Load a checkpoint's LoRA beside the others. Raises CheckpointError where its keys do not fit."""
+        from peft import PeftModel, set_peft_model_state_dict
+        from safetensors.torch import load_file
+
+        check = check_adapter(checkpoint.folder, weight_shapes(self.folder))
+        check.raise_for_faults(checkpoint.folder)
+        config = lora_config(checkpoint, check)
+        if self._peft is None:
+            self._peft = PeftModel(self.network, config, adapter_name=name)
+        else:
+            self._peft.add_adapter(name, config)
+        weights = load_file(checkpoint.folder / ADAPTER_FILE)
+        state = {f"base_model.model.{module}.{part}": weights[key] for key, (module, part) in check.keys.items()}
+        result = set_peft_model_state_dict(self._peft, state, adapter_name=name)
+        lost = [key for key in result.missing_keys if f".{name}." in key] + list(result.unexpected_keys)
+        if lost:
+            raise CheckpointError(
+                f"{checkpoint.folder}: {len(lost)} weights did not arrive in the model: {', '.join(lost[:5])}"
+            )
+        self.network.eval().requires_grad_(False)
+
+    def use(self, name: str | None) -> None:
+        """Switch to one adapter; None is the base alone."""
+        if self._peft is None:
+            return
+        if name is None:
+            self._peft.base_model.disable_adapter_layers()
+        else:
+            self._peft.base_model.enable_adapter_layers()
+            self._peft.set_adapter(name, inference_mode=True)
+
+
+def lora_config(checkpoint: Checkpoint, check: AdapterCheck):
+    """A PEFT configuration with the modules named in full, so that it means the same in whoever's folder.
+
+    Ranks come from the tensors themselves; alphas from the configuration's patterns in the folder's own spelling.
+    """
+    from peft import LoraConfig
+
+    found = checkpoint.adapter
+    if (kind := str(found.get("peft_type")).upper()) != "LORA":
+        raise CheckpointError(f"{checkpoint.folder}: an adapter of type {kind}; expected LORA")
+    unsupported = [name for name in UNSUPPORTED if found.get(name)]
+    if found.get("bias", "none") != "none":
+        unsupported.append("bias")
+    if unsupported:
+        raise CheckpointError(
+            f"{checkpoint.folder}: the adapter uses {', '.join(unsupported)}, which is not supported; "
+            "merge it into a whole model and score that"
+        )
+    header = read_header(checkpoint.folder / ADAPTER_FILE)
+    alphas = found.get("alpha_pattern") or {}
+    ranks, alpha_of = {}, {}
+    for key, (module, part) in check.keys.items():
+        if part == "lora_A.weight":
+            ranks[module] = header[key]["shape"][0]
+            own = re.sub(r"^base_model\.model\.|\.lora_A(\.[^.]+)?\.weight$", "", key)
+            named = (value for pattern, value in alphas.items() if re.fullmatch(rf"(.*\.)?({pattern})", own))
+            alpha_of[module] = next(named, found["lora_alpha"])
+    rank, alpha = found["r"], found["lora_alpha"]
+    return LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=0.0,
+        target_modules=sorted(ranks),
+        inference_mode=True,
+        use_rslora=bool(found.get("use_rslora")),
+        use_dora=bool(found.get("use_dora")),
+        rank_pattern={module: value for module, value in ranks.items() if value != rank},
+        alpha_pattern={module: value for module, value in alpha_of.items() if value != alpha},
+        task_type="CAUSAL_LM",
+    )

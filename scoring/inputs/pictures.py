@@ -1,0 +1,217 @@
+"""Files -> upright RGB pictures -> patches, as Qwen's own processor cuts them.
+
+What is done to a picture, always in this order: the format is taken from the content, not the name; the
+first frame of an animation is used; EXIF orientation is applied; transparency is laid on white; 16-bit
+grey is scaled to 8; everything else becomes RGB; colour profiles are ignored, as they were in training.
+A picture that cannot be read whole is an error, never a partly filled one.
+"""
+
+import json
+import math
+import os
+import stat
+import unicodedata
+import warnings
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps
+
+from scoring.inputs.problems import shown
+
+MAX_PIXELS = 200_000_000
+MAX_RATIO = 200  # longer side over shorter side: Qwen's processor refuses more
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "ICO")
+DEFAULT_BUDGET = 448 * 448  # pixels: the notebook's choice
+
+# Pillow raises on over twice this number, before it decodes: its own guard, set to our limit.
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+
+
+class PictureError(ValueError):
+    """A picture that cannot be used; `found`, `expected` and `fix` say what, for a row's fault."""
+
+    def __init__(self, found: str, expected: str, fix: str):
+        super().__init__(f"{found}; expected {expected}; {fix}")
+        self.found, self.expected, self.fix = found, expected, fix
+
+
+def locate(root: Path, cell: str, allow_outside: bool = False) -> Path:
+    """The file that a table's `path` cell names, inside `root`.
+
+    Tries the name as written, in NFC and NFD spelling, and with `\\` as the separator.
+    Raises PictureError where there is no such file, where it is not a plain file, or where it leads outside.
+    """
+    if "://" in cell:
+        raise PictureError(f"a URL, {shown(cell)}", "a file", "download the picture and name the file")
+    spellings = [cell, unicodedata.normalize("NFC", cell), unicodedata.normalize("NFD", cell)]
+    spellings += [spelling.replace("\\", "/") for spelling in spellings]
+    try:
+        path = next((root / spelling for spelling in spellings if os.path.lexists(root / spelling)), None)
+        if path is None:
+            raise PictureError(
+                f"no file {shown(cell)} in {root}",
+                "a picture file",
+                "correct the path or give the pictures' folder with --images",
+            )
+        resolved = path.resolve()
+        if not allow_outside and not resolved.is_relative_to(root.resolve()):
+            raise PictureError(
+                f"{shown(cell)} leads outside {root}",
+                "a path inside the pictures' folder",
+                "move the picture, give its folder with --images, or add --allow-outside",
+            )
+        mode = resolved.stat().st_mode
+    except (OSError, ValueError, RuntimeError) as error:  # a name too long, a NUL, a loop of links, no permission
+        if isinstance(error, PictureError):
+            raise
+        raise PictureError(f"{shown(cell)}: {error}", "a readable file", "correct the path") from None
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or device"
+        raise PictureError(f"{shown(cell)} is {kind}", "a picture file", "correct the path")
+    return resolved
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Those of FORMATS that this build of Pillow reads."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def open_picture(path: str | Path) -> Image.Image:
+    """The picture with its header read and checked, its pixels not yet decoded."""
+    try:
+        picture = Image.open(path, formats=_formats())
+    except Image.DecompressionBombError:
+        raise PictureError(f"over {MAX_PIXELS:,} pixels", "a smaller picture", "scale it down") from None
+    except Exception as error:  # decoders raise a dozen kinds; each means the same to the user
+        raise PictureError(
+            _what_it_is(path, error), f"a picture ({', '.join(FORMATS)})", "replace the file or drop the row"
+        ) from None
+    width, height = picture.size
+    if min(width, height) < 1 or max(width, height) > MAX_RATIO * min(width, height):
+        raise PictureError(f"{width}x{height} pixels", f"sides of at most 1:{MAX_RATIO}", "crop the picture")
+    if picture.mode in ("I", "F"):
+        raise PictureError(f"32-bit pixels (mode {picture.mode})", "8 or 16 bits a channel", "save it with 8 bits")
+    return picture
+
+
+def upright_size(picture: Image.Image) -> tuple[int, int]:
+    """(width, height) after the EXIF orientation, from the header alone."""
+    try:
+        turned = picture.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+    except Exception:  # a broken EXIF block: see to_rgb
+        turned = False
+    return picture.size[::-1] if turned else picture.size
+
+
+def read_picture(path: str | Path) -> Image.Image:
+    """The picture decoded, upright, in RGB. Raises PictureError."""
+    with open_picture(path) as picture:
+        try:
+            picture.load()
+        except Exception as error:  # as above
+            raise PictureError(
+                f"broken pixels ({error})", "a whole picture", "replace the file or drop the row"
+            ) from None
+        return to_rgb(picture)
+
+
+def to_rgb(picture: Image.Image) -> Image.Image:
+    """Upright, transparency on white, 16-bit grey scaled, RGB."""
+    try:
+        picture = ImageOps.exif_transpose(picture)
+    except Exception:  # a broken EXIF block says nothing about the pixels: the picture stays as it is stored
+        picture = picture.copy()
+    if picture.mode.startswith("I;16"):
+        grey = np.asarray(picture, dtype=np.float64)
+        return Image.fromarray(np.rint(grey / 257).astype(np.uint8)).convert("RGB")
+    if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
+        picture = Image.alpha_composite(white, picture)
+    return picture.convert("RGB")
+
+
+@dataclass(frozen=True)
+class PixelPolicy:
+    """How a picture becomes patches: the pixel budget and the base model's patch sizes and normalisation."""
+
+    min_pixels: int = DEFAULT_BUDGET
+    max_pixels: int = DEFAULT_BUDGET
+    patch: int = 16
+    merge: int = 2
+    frames: int = 2
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    std: tuple[float, ...] = (0.5, 0.5, 0.5)
+
+    @classmethod
+    def of_base(cls, folder: str | Path, pixels: int | None = None) -> "PixelPolicy":
+        """The base's own patch sizes; a budget of `pixels`, or of 448x448 within the base's own limits."""
+        path = Path(folder) / "preprocessor_config.json"
+        found = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        size = found.get("size") or {}
+        low = size.get("shortest_edge", found.get("min_pixels", 0))
+        high = size.get("longest_edge", found.get("max_pixels", DEFAULT_BUDGET))
+        budget = pixels or max(low, min(high, DEFAULT_BUDGET))
+        return cls(
+            budget,
+            budget,
+            found.get("patch_size", 16),
+            found.get("merge_size", 2),
+            found.get("temporal_patch_size", 2),
+            tuple(found.get("image_mean", cls.mean)),
+            tuple(found.get("image_std", cls.std)),
+        )
+
+    def size(self, width: int, height: int) -> tuple[int, int]:
+        """The (width, height) that a picture is resized to: multiples of patch x merge within the budget."""
+        factor = self.patch * self.merge
+        new_height, new_width = (round(side / factor) * factor for side in (height, width))
+        if new_height * new_width > self.max_pixels:
+            shrink = math.sqrt(height * width / self.max_pixels)
+            new_height, new_width = (
+                max(factor, math.floor(side / shrink / factor) * factor) for side in (height, width)
+            )
+        elif new_height * new_width < self.min_pixels:
+            grow = math.sqrt(self.min_pixels / (height * width))
+            new_height, new_width = (math.ceil(side * grow / factor) * factor for side in (height, width))
+        return new_width, new_height
+
+    def grid(self, width: int, height: int) -> tuple[int, int, int]:
+        """(1, rows, columns) of patches of a picture of that size."""
+        new_width, new_height = self.size(width, height)
+        return 1, new_height // self.patch, new_width // self.patch
+
+    def patches(self, picture: Image.Image) -> np.ndarray:
+        """(rows * columns, 3 * frames * patch²) float32 of an RGB picture, in the model's 2x2 merge order.
+
+        Equal to `Qwen2VLImageProcessorPil` to the bit.
+        """
+        width, height = self.size(*picture.size)
+        resized = np.asarray(picture.resize((width, height), Image.BICUBIC))
+        values = (resized.astype(np.float64) * (1 / 255)).astype(np.float32)
+        values = (values - np.float32(self.mean)) / np.float32(self.std)
+        rows, columns, patch, merge = height // self.patch, width // self.patch, self.patch, self.merge
+        blocks = values.transpose(2, 0, 1).reshape(3, rows // merge, merge, patch, columns // merge, merge, patch)
+        blocks = blocks.transpose(1, 4, 2, 5, 0, 3, 6)[:, :, :, :, :, None]
+        blocks = np.broadcast_to(blocks, (*blocks.shape[:5], self.frames, patch, patch))
+        return np.ascontiguousarray(blocks).reshape(rows * columns, -1)
+
+
+def _what_it_is(path: str | Path, error: Exception) -> str:
+    """What a file that is no picture looks like, for the message."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(512)
+    except OSError as problem:
+        return f"not readable ({problem.strerror})"
+    if not head:
+        return "an empty file"
+    if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml", b"<svg")):
+        return "a web page or XML, not a picture"
+    return "not a picture" if isinstance(error, Image.UnidentifiedImageError) else f"a broken picture ({error})"

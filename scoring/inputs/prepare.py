@@ -1,0 +1,48 @@
+"""A question -> what the model takes: its token sequence and its picture's patches."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from scoring.inputs.pictures import PictureError, PixelPolicy, read_picture, to_rgb
+from scoring.inputs.prompt import PromptTemplate
+from scoring.inputs.questions import Question
+from scoring.inputs.tokens import ChatTokenizer, TokenSequence
+
+
+@dataclass
+class Preparer:
+    """One base's tokenizer, one template, one pixel budget. Training and scoring prepare through the same one."""
+
+    chat: ChatTokenizer
+    template: PromptTemplate
+    policy: PixelPolicy
+    context: int  # tokens at most
+
+    @classmethod
+    def of_base(cls, folder: Path, template: PromptTemplate, policy: PixelPolicy) -> "Preparer":
+        """From a base folder. Raises TokenError where its tokenizer or chat template cannot be used."""
+        text = json.loads((folder / "config.json").read_text("utf-8")).get("text_config") or {}
+        return cls(ChatTokenizer(folder), template, policy, text.get("max_position_embeddings", 32_768))
+
+    def encode(self, question: Question, size: tuple[int, int] | None = None) -> TokenSequence:
+        """The prompt for a picture of that upright size (default: the one that the header told).
+
+        Raises PictureError, a row's fault, where the prompt is longer than the model's context.
+        """
+        system, user = self.template.render(question.question, question.options, question.task_hint)
+        sequence = self.chat.encode(system, user, self.policy.grid(*(size or question.size)), self.policy.merge)
+        if len(sequence.ids) > self.context:
+            raise PictureError(
+                f"a prompt of {len(sequence.ids):,} tokens", f"at most {self.context:,}", "shorten the question"
+            )
+        return sequence
+
+    def __call__(self, question: Question) -> tuple[TokenSequence, np.ndarray]:
+        """Token sequence and (N, 1536) patches of a question, its picture decoded. Raises PictureError."""
+        given = question.picture
+        picture = to_rgb(given) if isinstance(given, Image.Image) else read_picture(given)
+        return self.encode(question, picture.size), self.policy.patches(picture)

@@ -1,0 +1,54 @@
+"""What is wrong with an input, told so that a person can mend it: where, found, expected, what to do."""
+
+from dataclasses import dataclass
+
+SHOWN = 10  # rows listed of one kind of problem
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong, where, and what to do. `row` counts from 1 without the header; 0 is the table."""
+
+    file: str
+    row: int
+    line: int
+    id: str
+    column: str
+    found: str
+    expected: str
+    fix: str
+
+    @property
+    def text(self) -> str:
+        where = f"row {self.row} (line {self.line}{f', id {shown(self.id)}' if self.id else ''}), " if self.row else ""
+        column = f"column {self.column}: " if self.column else ""
+        return f"{where}{column}found {self.found}; expected {self.expected}; {self.fix}"
+
+
+class InputError(ValueError):
+    """Input that cannot be used. `problems` holds everything that is wrong with it."""
+
+    def __init__(self, problems: list[Problem]):
+        self.problems = problems
+        super().__init__(describe(problems))
+
+
+def describe(problems: list[Problem]) -> str:
+    """Problems grouped by file, column and remedy; long groups are cut, with their count."""
+    groups: dict[tuple, list[Problem]] = {}
+    for problem in problems:
+        groups.setdefault((problem.file, problem.column, problem.expected), []).append(problem)
+    lines = []
+    for (file, _, _), group in groups.items():
+        lines += [f"{file}: {problem.text}" for problem in group[:SHOWN]]
+        if len(group) > SHOWN:
+            lines.append(
+                f"{file}: … and {len(group) - SHOWN:,} more rows with such a problem in column {group[0].column}"
+            )
+    return "\n".join(lines)
+
+
+def shown(text: str, longest: int = 60) -> str:
+    """A cell in a message: quoted, control characters escaped, long text cut."""
+    cut = text if len(text) <= longest else text[:longest] + "…"
+    return "'" + "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in cut) + "'"

@@ -1,0 +1,164 @@
+"""Chat messages -> token ids, the picture's place among them, and three-dimensional positions.
+
+The chat template is the base model's own. Text that comes from cells is encoded by a copy of the tokenizer
+that knows no control tokens: `<|im_end|>` in a question reaches the model as six ordinary tokens or so,
+never as the end of the message.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from tokenizers import Tokenizer
+
+IMAGE_TOKEN = "<|image_pad|>"
+
+
+class TokenError(ValueError):
+    """A tokenizer, chat template or letter that cannot be used for scoring."""
+
+
+@dataclass(frozen=True)
+class TokenSequence:
+    """One prompt as the model sees it.
+
+    ids: (L,) int64, the picture's places filled with the image token.
+    picture: the slice of `ids` that the picture fills.
+    grid: (1, height, width) of the picture in patches.
+    """
+
+    ids: np.ndarray
+    picture: slice
+    grid: tuple[int, int, int]
+
+    def positions(self, merge: int = 2) -> np.ndarray:
+        """(3, L) int64: time, height and width, as `Qwen3VLModel.get_rope_index` counts them."""
+        return mrope_positions(len(self.ids), self.picture.start, self.grid, merge)
+
+
+def mrope_positions(length: int, start: int, grid: tuple[int, int, int], merge: int = 2) -> np.ndarray:
+    """(3, length) positions of a text with one picture at `start`.
+
+    Text counts on in all three rows; the picture's tokens share one time and count rows and columns;
+    the text after it goes on from the largest of them.
+    """
+    rows, columns = grid[1] // merge, grid[2] // merge
+    count = rows * columns
+    positions = np.empty((3, length), np.int64)
+    positions[:, :start] = np.arange(start)
+    positions[0, start : start + count] = start
+    positions[1, start : start + count] = start + np.repeat(np.arange(rows), columns)
+    positions[2, start : start + count] = start + np.tile(np.arange(columns), rows)
+    positions[:, start + count :] = start + max(rows, columns) + np.arange(length - start - count)
+    return positions
+
+
+class ChatTokenizer:
+    """A base model's tokenizer and chat template, from its folder.
+
+    Raises TokenError where `tokenizer.json` or the chat template is missing.
+    """
+
+    def __init__(self, folder: str | Path):
+        folder = Path(folder)
+        try:
+            self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        except Exception as error:  # the Rust tokenizer raises bare Exception
+            raise TokenError(f"{folder / 'tokenizer.json'}: {error}; a base folder needs the fast tokenizer") from None
+        description = json.loads(self.tokenizer.to_str())
+        self.control = {token["content"]: token["id"] for token in description["added_tokens"]}
+        description["added_tokens"] = []
+        self._plain = Tokenizer.from_str(json.dumps(description))
+        self._control_pattern = re.compile(
+            "|".join(re.escape(token) for token in sorted(self.control, key=len, reverse=True)) or r"(?!)"
+        )
+        if IMAGE_TOKEN not in self.control:
+            raise TokenError(f"{folder}: the tokenizer has no {IMAGE_TOKEN}; expected a Qwen3-VL base")
+        self.image_token_id = self.control[IMAGE_TOKEN]
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        )
+        environment.globals["raise_exception"] = _raise
+        self._chat = environment.from_string(_read_chat_template(folder))
+
+    def encode(self, system: str, user: str, grid: tuple[int, int, int], merge: int = 2) -> TokenSequence:
+        """The prompt up to where the answer's first token stands; the picture comes before the user's text."""
+        pieces = self._prompt(system, user)
+        ids: list[int] = []
+        start = None
+        for piece in pieces:
+            if piece == IMAGE_TOKEN and start is None:
+                start = len(ids)
+                ids += [self.image_token_id] * (grid[1] // merge * (grid[2] // merge) * grid[0])
+                end = len(ids)
+            elif isinstance(piece, _Plain):
+                ids += self._plain.encode(piece, add_special_tokens=False).ids
+            else:
+                ids.append(self.control[piece])
+        if start is None:
+            raise TokenError("the chat template leaves the picture out; expected a Qwen3-VL template")
+        return TokenSequence(np.array(ids, np.int64), slice(start, end), tuple(grid))
+
+    def label_ids(self, letters: str) -> list[int]:
+        """The token id of each letter as an answer: the one id that follows the prompt's ids.
+
+        Raises TokenError, naming the letter and its ids, where the letter is no token of its own there.
+        """
+        last = self._prompt("s", "u")[-1]
+        tail = last if isinstance(last, _Plain) else ""
+        before = self._plain.encode(tail, add_special_tokens=False).ids
+        found = {letter: self._plain.encode(tail + letter, add_special_tokens=False).ids for letter in letters}
+        for letter, ids in found.items():
+            if len(ids) != len(before) + 1 or ids[:-1] != before:
+                raise TokenError(
+                    f"letter {letter!r}: after the prompt's last ids {before} it becomes {ids}; "
+                    "expected the same ids and one more. This tokenizer cannot answer with that letter."
+                )
+        return [ids[-1] for ids in found.values()]
+
+    def decode(self, ids) -> str:
+        return self.tokenizer.decode(list(ids), skip_special_tokens=True)
+
+    def _prompt(self, system: str, user: str) -> list[str]:
+        """The rendered conversation as pieces: plain texts (`_Plain`) and control tokens, in turn."""
+        texts = {"\ue000s\ue001": system, "\ue000u\ue001": user}  # stand-ins: cells never meet the template
+        stand_in_system, stand_in_user = texts
+        rendered = self._chat.render(
+            add_generation_prompt=True,
+            tools=None,
+            messages=[
+                {"role": "system", "content": [{"type": "text", "text": stand_in_system}]},
+                {"role": "user", "content": [{"type": "image", "image": ""}, {"type": "text", "text": stand_in_user}]},
+            ],
+        )
+        pieces, position = [], 0
+        for match in [*self._control_pattern.finditer(rendered), None]:
+            plain = rendered[position : match.start() if match else None]
+            for stand_in, text in texts.items():
+                plain = plain.replace(stand_in, text) if stand_in in plain else plain
+            if plain:
+                pieces.append(_Plain(plain))
+            if match:
+                pieces.append(match[0])
+                position = match.end()
+        return pieces
+
+
+class _Plain(str):
+    """Text that is encoded without control tokens."""
+
+
+def _raise(message: str):
+    raise TokenError(f"the chat template says: {message}")
+
+
+def _read_chat_template(folder: Path) -> str:
+    if (path := folder / "chat_template.jinja").exists():
+        return path.read_text("utf-8")
+    for name in ("chat_template.json", "tokenizer_config.json"):
+        if (path := folder / name).exists() and (text := json.loads(path.read_text("utf-8")).get("chat_template")):
+            return text
+    raise TokenError(f"{folder}: no chat template (chat_template.jinja, chat_template.json or tokenizer_config.json)")

@@ -1,0 +1,211 @@
+"""Pictures as they come: what is read, how, and what is refused."""
+
+import io
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from scoring.inputs.pictures import PictureError, PixelPolicy, locate, open_picture, read_picture, to_rgb, upright_size
+
+RNG = np.random.default_rng(0)
+
+
+def noise(mode: str, size=(61, 47)) -> Image.Image:
+    bands = len(Image.new(mode, (1, 1)).getbands())
+    values = RNG.integers(0, 256, (size[1], size[0], bands), np.uint8)
+    return (
+        Image.merge(mode, [Image.fromarray(values[..., band]) for band in range(bands)])
+        if mode != "P"
+        else Image.fromarray(values[..., 0]).convert("P")
+    )
+
+
+def on_white(picture: Image.Image) -> Image.Image:
+    picture = picture.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+
+
+@pytest.fixture(scope="module")
+def library(base):
+    from transformers import Qwen2VLImageProcessorPil
+
+    return Qwen2VLImageProcessorPil.from_pretrained(base)
+
+
+@pytest.mark.parametrize("size", [(61, 47), (192, 192), (1, 1), (33, 640), (1000, 20), (31, 33), (640, 480)])
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "CMYK", "LA", "RGBA"])
+def test_patches_equal_the_librarys_to_the_bit(library, mode, size):
+    picture = noise(mode, size)
+    policy = PixelPolicy(192 * 192, 192 * 192)
+    plain = (
+        on_white(picture) if mode in ("LA", "RGBA") else picture
+    )  # the library drops transparency; here it lies on white
+    expected = library(images=[plain], return_tensors="np")
+    rgb = to_rgb(picture)
+    assert np.array_equal(policy.patches(rgb), expected["pixel_values"])
+    assert policy.grid(*rgb.size) == tuple(expected["image_grid_thw"][0])
+
+
+@pytest.mark.parametrize("budget", [448 * 448, 1024, 65_536])
+def test_the_pixel_budget_is_honoured(library, budget):
+    for size in ((640, 480), (3000, 20), (17, 900), (448, 448)):
+        picture = noise("RGB", size)
+        expected = library(
+            images=[picture], size={"shortest_edge": budget, "longest_edge": budget}, return_tensors="np"
+        )
+        policy = PixelPolicy(budget, budget)
+        assert policy.grid(*size) == tuple(expected["image_grid_thw"][0])
+        assert np.array_equal(policy.patches(picture), expected["pixel_values"])
+
+
+def test_the_budget_of_a_base(base, tmp_path):
+    assert PixelPolicy.of_base(base).max_pixels == 192 * 192
+    assert PixelPolicy.of_base(base, 50_000).max_pixels == 50_000
+    (tmp_path / "preprocessor_config.json").write_text(
+        '{"size": {"shortest_edge": 65536, "longest_edge": 16777216}, "patch_size": 16}'
+    )
+    assert PixelPolicy.of_base(tmp_path).min_pixels == PixelPolicy.of_base(tmp_path).max_pixels == 448 * 448
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation(tmp_path, orientation):
+    picture = Image.new("RGB", (40, 20), "white")
+    picture.paste("red", (0, 0, 10, 10))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture.save(tmp_path / "p.png", exif=exif)
+    upright = read_picture(tmp_path / "p.png")
+    turned = orientation >= 5
+    assert upright.size == ((20, 40) if turned else (40, 20))
+    with open_picture(tmp_path / "p.png") as opened:
+        assert upright_size(opened) == upright.size
+    corner = {1: (1, 1), 2: (-2, 1), 3: (-2, -2), 4: (1, -2), 5: (1, 1), 6: (-2, 1), 7: (-2, -2), 8: (1, -2)}[
+        orientation
+    ]
+    assert upright.getpixel(tuple(at % side for at, side in zip(corner, upright.size))) == (255, 0, 0)
+
+
+def test_a_broken_exif_block_is_ignored(tmp_path):
+    noise("RGB").save(tmp_path / "p.jpg", exif=b"Exif\0\0II*\0garbage")
+    assert read_picture(tmp_path / "p.jpg").size == (61, 47)
+
+
+def test_transparency_lies_on_white(tmp_path):
+    Image.new("RGBA", (40, 40), (0, 0, 0, 0)).save(tmp_path / "rgba.png")
+    Image.new("LA", (40, 40), (0, 0)).save(tmp_path / "la.png")
+    Image.new("RGB", (40, 40), (1, 2, 3)).save(tmp_path / "key.png", transparency=(1, 2, 3))
+    Image.new("P", (40, 40), 0).save(tmp_path / "palette.png", transparency=0)
+    for name in ("rgba", "la", "key", "palette"):
+        assert read_picture(tmp_path / f"{name}.png").getpixel((5, 5)) == (255, 255, 255), name
+
+
+def test_sixteen_bit_grey_is_scaled(tmp_path):
+    Image.fromarray(np.full((40, 40), 65535, np.uint16)).save(tmp_path / "white.png")
+    Image.fromarray(np.full((40, 40), 257 * 100, np.uint16)).save(tmp_path / "grey.png")
+    assert read_picture(tmp_path / "white.png").getpixel((0, 0)) == (255, 255, 255)
+    assert read_picture(tmp_path / "grey.png").getpixel((0, 0)) == (100, 100, 100)
+
+
+def test_the_first_frame_and_the_format_by_content(tmp_path):
+    frames = [Image.new("RGB", (40, 40), color) for color in ("red", "blue")]
+    frames[0].save(tmp_path / "moving.jpg", "GIF", save_all=True, append_images=frames[1:])
+    assert read_picture(tmp_path / "moving.jpg").getpixel((3, 3)) == (255, 0, 0)
+
+
+def picture_bytes(format_: str = "PNG", size=(64, 64)) -> bytes:
+    buffer = io.BytesIO()
+    noise("RGB", size).save(buffer, format_)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content, told",
+    [
+        (b"", "an empty file"),
+        (b"<!DOCTYPE html><html></html>", "a web page"),
+        (b"GIF89a", "broken picture|not a picture"),
+        (b"plain text", "not a picture"),
+        (b"<?xml version='1.0'?><svg/>", "XML"),
+    ],
+)
+def test_what_is_no_picture(tmp_path, content, told):
+    (tmp_path / "x.jpg").write_bytes(content)
+    with pytest.raises(PictureError, match=told):
+        read_picture(tmp_path / "x.jpg")
+
+
+@pytest.mark.parametrize("format_", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_cut_off_pictures_are_refused(tmp_path, format_):
+    data = picture_bytes(format_)
+    for share in (0.3, 0.6, 0.9):
+        (tmp_path / "x").write_bytes(data[: int(len(data) * share)])
+        with pytest.raises(PictureError):
+            read_picture(tmp_path / "x")
+
+
+def test_extreme_shapes(tmp_path):
+    noise("RGB", (201, 1)).save(tmp_path / "thin.png")
+    with pytest.raises(PictureError, match="201x1 pixels"):
+        open_picture(tmp_path / "thin.png")
+    noise("RGB", (200, 1)).save(tmp_path / "ok.png")
+    assert read_picture(tmp_path / "ok.png").size == (200, 1)
+
+
+def test_a_pixel_bomb_is_refused_from_its_header(tmp_path):
+    small = Image.new("1", (16, 16))
+    small.save(tmp_path / "bomb.png")
+    data = bytearray((tmp_path / "bomb.png").read_bytes())
+    data[16:24] = (20_000).to_bytes(4, "big") * 2  # 400 million pixels in the header
+    import zlib
+
+    data[29:33] = zlib.crc32(bytes(data[12:29])).to_bytes(4, "big")
+    (tmp_path / "bomb.png").write_bytes(data)
+    with pytest.raises(PictureError, match="over 200,000,000 pixels"):
+        open_picture(tmp_path / "bomb.png")
+
+
+class TestLocate:
+    def test_names_in_both_spellings(self, tmp_path):
+        import unicodedata
+
+        for stored in ("NFC", "NFD"):
+            (tmp_path / unicodedata.normalize(stored, "사진.png")).write_bytes(b"x")
+            for asked in ("NFC", "NFD"):
+                assert locate(tmp_path, unicodedata.normalize(asked, "사진.png")).is_file()
+            (tmp_path / unicodedata.normalize(stored, "사진.png")).unlink()
+
+    def test_backslashes(self, tmp_path):
+        (tmp_path / "a").mkdir()
+        (tmp_path / "a" / "b.png").write_bytes(b"x")
+        assert locate(tmp_path, "a\\b.png").name == "b.png"
+        (tmp_path / "a\\b.png").write_bytes(b"y")  # a literal name goes first
+        assert locate(tmp_path, "a\\b.png").name == "a\\b.png"
+
+    def test_ways_out_are_refused_unless_allowed(self, tmp_path):
+        inside = tmp_path / "inside"
+        inside.mkdir()
+        (tmp_path / "out.png").write_bytes(b"x")
+        (inside / "link.png").symlink_to(tmp_path / "out.png")
+        for cell in ("../out.png", str(tmp_path / "out.png"), "link.png"):
+            with pytest.raises(PictureError, match="outside"):
+                locate(inside, cell)
+            assert locate(inside, cell, allow_outside=True).is_file()
+        (inside / "in.png").write_bytes(b"x")
+        assert locate(inside, "../inside/in.png").is_file() and locate(inside, str(inside / "in.png")).is_file()
+
+    def test_what_is_no_file(self, tmp_path):
+        os.mkfifo(tmp_path / "pipe")
+        (tmp_path / "loop").symlink_to(tmp_path / "loop")
+        for cell, told in (
+            ("none.png", "no file"),
+            (".", "a folder"),
+            ("pipe", "pipe"),
+            ("loop", "loop|Too many"),
+            ("http://x/y.png", "URL"),
+            ("x" * 5000, "no file|long"),
+            ("a\0b", "null|NUL|embedded"),
+        ):
+            with pytest.raises(PictureError, match=told):
+                locate(tmp_path, cell)

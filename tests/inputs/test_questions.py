@@ -1,0 +1,187 @@
+"""Tables as people really have them: every spelling that is read, every fault that is told."""
+
+import gzip
+
+import pytest
+from PIL import Image
+
+from scoring.inputs.problems import InputError, describe
+from scoring.inputs.questions import read_questions, read_table
+
+HEADER = "id,path,question,a,b,c,d,answer,task_type,task_hint"
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Write a table beside a picture `p.png`, and read it."""
+    Image.new("RGB", (40, 30), "red").save(tmp_path / "p.png")
+
+    def write(content: str | bytes, name: str = "t.csv", **options):
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return read_table(path, **options)
+
+    return write
+
+
+def row(**cells) -> str:
+    values = (
+        dict(id="1", path="p.png", question="q?", a="w", b="x", c="y", d="z", answer="a", task_type="t", task_hint="h")
+        | cells
+    )
+    return ",".join(values.values())
+
+
+def test_a_plain_table(table):
+    found = table(f"{HEADER}\n{row()}\n")
+    question = found.questions[0]
+    assert (question.id, question.options, question.answer, question.size) == ("1", ("w", "x", "y", "z"), "a", (40, 30))
+    assert not found.problems and found.letters == "abcd"
+
+
+@pytest.mark.parametrize(
+    "encode",
+    [
+        lambda text: text.encode("utf-8-sig"),
+        lambda text: text.encode("utf-16"),
+        lambda text: text.encode("utf-16-le"),
+        lambda text: text.encode("cp949"),
+        lambda text: text.replace("\n", "\r\n").encode(),
+        lambda text: text.replace("\n", "\r").encode(),
+        lambda text: text.replace(",", ";").encode(),
+        lambda text: text.replace(",", "\t").encode(),
+        lambda text: gzip.compress(text.encode()),
+    ],
+)
+def test_encodings_and_separators(table, encode):
+    found = table(encode(f"{HEADER}\n{row(question='무엇인가요?', a='고양이')}\n"))
+    assert (found.questions[0].question, found.questions[0].options[0]) == ("무엇인가요?", "고양이")
+
+
+def test_a_guessed_encoding_is_said(table):
+    assert "cp949" in table(f"{HEADER}\n{row(a='고양이')}\n".encode("cp949")).notices[0]
+
+
+@pytest.mark.parametrize("cell", ["None", "NA", "null", "nan", "N/A", "001", "1.0", "TRUE", "-", "{a}", "<|im_end|>"])
+def test_option_texts_stay_text(table, cell):
+    assert table(f"{HEADER}\n{row(a=cell)}\n").questions[0].options[0] == cell
+
+
+def test_ids_stay_text(table):
+    assert table(f"{HEADER}\n{row(id='007')}\n{row(id='=1+1')}\n").questions[1].id == "=1+1"
+
+
+def test_columns_in_any_order_case_and_spacing(table):
+    found = table("Question , PATH,D,C,B,A,Answer\nq?,p.png,4,3,2,one,D\n")
+    assert found.questions[0].options == ("one", "2", "3", "4") and found.questions[0].answer == "d"
+    assert found.questions[0].id == "1"  # from the row's number
+
+
+def test_quoted_line_breaks_and_line_numbers(table):
+    second = row(id="2", answer="x1")
+    quoted = '"one\ntwo, ""three"""'
+    found = table(f"{HEADER}\n{row(question=quoted)}\n{second}\n")
+    assert found.questions[0].question == 'one\ntwo, "three"'
+    assert found.problems[0].row == 2 and found.problems[0].line == 4
+
+
+@pytest.mark.parametrize(
+    "cell, letter", [("B", "b"), ("b ", "b"), ("(b)", "b"), ("b.", "b"), ("[B]", "b"), ("b)", "b"), ("x", "b")]
+)
+def test_answers_in_their_usual_spellings(table, cell, letter):
+    assert table(f"{HEADER}\n{row(answer=cell)}\n").questions[0].answer == letter
+
+
+def test_numbered_answers_are_read_only_where_all_are(table):
+    found = table(f"{HEADER}\n{row(answer='2')}\n{row(id='2', answer='4')}\n")
+    assert [question.answer for question in found.questions] == ["b", "d"] and "number" in found.notices[0]
+    mixed = table(f"{HEADER}\n{row(answer='2')}\n{row(id='2', answer='a')}\n")
+    assert mixed.problems[0].column == "answer"
+    meant = table(f"{HEADER}\n{row(a='4', b='3', c='2', d='1', answer='2')}\n")  # the option's own text
+    assert meant.questions[0].answer == "c"
+
+
+def test_fewer_options(table):
+    found = table(f"{HEADER}\n{row(c='', d='')}\n{row(id='2', d='')}\n")
+    assert [len(question.options) for question in found.questions] == [2, 3] and not found.problems
+
+
+def test_twenty_six_options(table):
+    letters = [chr(ord("a") + n) for n in range(26)]
+    found = table(f"path,question,{','.join(letters)},answer\np.png,q,{','.join(map(str, range(100, 126)))},z\n")
+    assert found.questions[0].answer == "z" and found.letters[-1] == "z"
+
+
+def test_all_row_faults_at_once(table):
+    rows = [
+        row(id="1", path="none.png"),
+        row(id="2", question=""),
+        row(id="3", b=""),
+        row(id="4", b="", c="", d=""),
+        row(id="5", answer="e"),
+        row(id="6", path=""),
+        row(id="7", a="x" * 200_001),
+        row(id="8", a="x\0y"),
+        row(id="9"),
+    ]
+    found = table("\n".join([HEADER, *rows]))
+    assert [problem.row for problem in found.problems] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert [problem.column for problem in found.problems] == ["path", "question", "b", "b", "answer", "path", "a", "a"]
+    assert [question.id for question in found.good] == ["9"]
+    for problem in found.problems:
+        assert problem.found and problem.expected and problem.fix
+    with pytest.raises(InputError) as caught:
+        read_questions(found.file)
+    assert str(caught.value).count("\n") == 7
+
+
+def test_long_lists_are_cut_with_their_count(table):
+    found = table("\n".join([HEADER, *(row(id=str(n), path=f"none{n}.png") for n in range(30))]))
+    text = describe(found.problems)
+    assert len(text.splitlines()) == 11 and "20 more" in text
+
+
+@pytest.mark.parametrize(
+    "content, told",
+    [
+        ("id,question,a,b\n1,q,x,y\n", "column 'path'"),
+        ("path,question,a\np.png,q,x\n", "without a gap"),
+        ("path,question,a,b,d\np.png,q,x,y,z\n", "without a gap"),
+        ("path,path,question,a,b\np.png,p.png,q,x,y\n", "2 columns of that name"),
+        (f"{HEADER}\n{row()},extra\n", "11 cells"),
+        (f"{HEADER}\n1,p.png\n", "2 cells"),
+        (f"{HEADER}\n{row(question=chr(34) + 'open')}\n{row(id='2')}\n", "quoting"),
+        (f"{HEADER}\n{row()}\n{row()}\n", "again (first in row 1)"),
+        (f"{HEADER}\n", "no rows"),
+        ("", "an empty file"),
+        (b"PK\x03\x04rest", "Excel"),
+        (b"id,path\n\xff\xfe\xfa\x81\n", "byte 0xff in line 2"),
+    ],
+)
+def test_table_faults_stop(table, content, told):
+    with pytest.raises(InputError, match=None) as caught:
+        table(content)
+    assert told in str(caught.value)
+
+
+def test_a_missing_file_and_a_folder(tmp_path):
+    for path, told in ((tmp_path / "none.csv", "no such file"), (tmp_path, "a folder")):
+        with pytest.raises(InputError, match=told):
+            read_table(path)
+
+
+def test_control_characters_are_escaped_in_messages(table):
+    found = table(f"{HEADER}\n{row(answer=chr(27) + '[31mred')}\n")
+    assert "\x1b" not in describe(found.problems) and "\\x1b" in describe(found.problems)
+
+
+def test_equal_options_are_allowed_and_said(table):
+    assert "equal options" in table(f"{HEADER}\n{row(b='w')}\n").notices[0]
+
+
+def test_pictures_are_looked_at_once_and_deeply(table, tmp_path):
+    data = (tmp_path / "p.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(data[:60])
+    text = f"{HEADER}\n{row(path='cut.png')}\n{row(id='2', path='cut.png')}\n"
+    assert not table(text).problems  # the header is whole
+    assert len(table(text, deep=True).problems) == 2

@@ -1,0 +1,184 @@
+"""Through the command line, as a user: a whole run, a killed one, and every way of giving wrong input."""
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLD0, FOLD1 = (f"demo/checkpoints/{name}" for name in ("fold0", "fold1"))
+RESULTS = ["probabilities.csv", "submission.csv", "metrics.json", "questions.parquet", "plan.json"]
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    """Everything that must be the same to the byte, by name."""
+    return {str(path.relative_to(folder)): path.read_bytes()
+            for path in [*(folder / name for name in RESULTS), *sorted((folder / "logits").iterdir())]}
+
+
+def test_train_score_evaluate_show(cli, tmp_path, small_table, demo):
+    lines = (demo / "train.csv").read_text("utf-8").splitlines()
+    (tmp_path / "train.csv").write_text("\n".join([lines[0], *lines[1:41]]) + "\n", "utf-8")
+    table = small_table(12)
+    done = cli("train", tmp_path / "train.csv", "--base", "demo/base", "--out", tmp_path / "ckpt", "--images", "demo",
+               "--epochs", 1, "--batch", 8, "--learning-rate", 1e-3, "--valid-share", 0.5)
+    assert "20 training rows, 20 validation rows" in done.stderr and "epoch 1: validation loss" in done.stderr
+    done = cli("score", table, "--ckpt", tmp_path / "ckpt", "--ckpt", FOLD0, "--out", tmp_path / "scores")
+    assert "12 of 12 rows scored" in done.stdout and "accuracy" in done.stdout
+    about = json.loads((tmp_path / "scores" / "run.json").read_text())
+    assert [entry["member"] for entry in about["checkpoints"]] == ["ckpt", "fold0"] and about["counts"]["scored"] == 12
+    assert about["versions"]["torch"] and about["data"]["sha256"]
+    evaluated = cli("evaluate", tmp_path / "scores").stdout
+    assert evaluated.splitlines()[2].startswith("all ") and evaluated.splitlines()[2] in done.stdout
+    shown = cli("show", tmp_path / "ckpt").stdout
+    for text in ("all 70 keys match the base", "temperature", "rank 16", "당신은", "36,864", "nf4"):
+        assert text in shown
+    assert cli("train", tmp_path / "train.csv", "--base", "demo/base", "--out", tmp_path / "ckpt", "--images", "demo",
+               check=2).stderr.count("--overwrite")
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(cli, tmp_path, small_table):
+    table = small_table(24)
+    arguments = ["score", table, "--ckpt", FOLD0, "--batch-tokens", "400"]
+    cli(*arguments, "--out", tmp_path / "whole")
+    process = subprocess.Popen([sys.executable, "cli.py", *map(str, arguments), "--out", str(tmp_path / "killed")], cwd=ROOT,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    parts, until = tmp_path / "killed" / "logits", time.monotonic() + 120
+    while time.monotonic() < until and process.poll() is None and len(list(parts.glob("*.parquet")) if parts.exists() else []) < 2:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    kept = {path.name: path.stat().st_mtime_ns for path in parts.glob("*.parquet")}
+    assert 2 <= len(kept) < len(list((tmp_path / "whole" / "logits").iterdir())), "killed too late to show anything"
+    (parts / "part-000099.parquet.tmp").write_bytes(b"half written")
+    done = cli(*arguments, "--out", tmp_path / "killed")
+    assert "going on:" in done.stderr
+    assert all((parts / name).stat().st_mtime_ns == written for name, written in kept.items())  # nothing scored twice
+    assert results(tmp_path / "killed") == results(tmp_path / "whole")
+    again = cli(*arguments, "--out", tmp_path / "killed")  # a finished run is read, not repeated
+    assert "24 of 24 rows have their scores already" in again.stderr
+    assert results(tmp_path / "killed") == results(tmp_path / "whole")
+
+
+def test_another_run_does_not_mix_into_a_folder(cli, tmp_path, small_table):
+    out = tmp_path / "scores"
+    cli("score", small_table(3), "--ckpt", FOLD0, "--out", out)
+    done = cli("score", small_table(4), "--ckpt", FOLD0, "--out", out, check=2)
+    assert "holds the results of another run: data was" in done.stderr and "--overwrite" in done.stderr
+    assert "adapters was" in cli("score", small_table(3), "--ckpt", FOLD1, "--out", out, check=2).stderr
+    assert "4 of 4" in cli("score", small_table(4), "--ckpt", FOLD0, "--out", out, "--overwrite").stdout
+    assert "other files" in cli("score", small_table(4), "--ckpt", FOLD0, "--out", tmp_path / "images", check=2).stderr
+
+
+def test_bad_rows_and_unreadable_pictures(cli, tmp_path, small_table):
+    table = small_table(5)
+    rows = list(csv.reader(table.read_text("utf-8").splitlines()))
+    rows[2][1], rows[3][7] = "images/none.jpg", "z"
+    with open(table, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+    broken = tmp_path / rows[4][1]
+    broken.write_bytes(broken.read_bytes()[:2000])  # its header is whole
+    for command in (["check", table], ["score", table, "--ckpt", FOLD0, "--out", tmp_path / "s"]):
+        done = cli(*command, check=2)
+        assert "row 2 (line 3, id 'test_0001'), column path: found 'images/none.jpg'" in done.stderr
+        assert "row 3 (line 4, id 'test_0002'), column answer: found 'z'; expected one of a, b, c, d" in done.stderr
+        assert "Traceback" not in done.stderr and not (tmp_path / "s").exists()
+    assert "broken pixels" in cli("check", table, "--deep", check=2).stderr
+    assert "3 good rows" in cli("check", table, "--skip-bad-rows", check=3).stdout
+    done = cli("score", table, "--ckpt", FOLD0, "--out", tmp_path / "s", "--skip-bad-rows", check=3)
+    assert "3 rows have no score" in done.stderr and "test_0003" in done.stderr
+    found = list(csv.DictReader((tmp_path / "s" / "probabilities.csv").read_text().splitlines()))
+    assert [row["status"] == "ok" for row in found] == [True, False, False, False, True]
+    assert "none.jpg" in found[1]["status"] and found[3]["status"].startswith("picture: broken pixels") and found[1]["pred"] == ""
+
+
+WRONG = [
+    (["check", "none.csv"], "no such file"),
+    (["score", "demo/test.csv", "--ckpt", "none"], "'none': no such folder"),
+    (["score", "demo/test.csv", "--ckpt", "demo"], "neither adapter_config.json nor config.json"),
+    (["score", "demo/test.csv"], "Missing option '--ckpt'"),
+    (["score", "demo/test.csv", "--ckpt", FOLD0, "--base", "./none"], "no such folder"),
+    (["score", "demo/test.csv", "--ckpt", FOLD0, "--pixels", "65536"], "pixels is 36864, but this run has 65536"),
+    (["score", "demo/test.csv", "--ckpt", FOLD0, "--template", "setup.cfg"], "not a TOML file"),
+    (["score", "demo/test.csv", "--ckpt", FOLD0, "--limit", "0"], "limit"),
+    (["train", "demo/train.csv", "--base", "demo", "--out", "X"], "no config.json"),
+    (["train", "demo/train.csv", "--base", "./none", "--out", "X"], "no such folder"),
+    (["evaluate", "demo"], "not a finished SCORES folder"),
+    (["bench", "demo/test.csv"], "--ckpt"),
+    (["show", "none"], "no such folder"),
+    (["nonsense"], "No such command"),
+]
+
+
+@pytest.mark.parametrize("arguments, told", WRONG, ids=[" ".join(arguments) for arguments, _ in WRONG])
+def test_wrong_calls_end_with_2_and_say_why(cli, arguments, told, tmp_path):
+    done = cli(*[str(tmp_path / "X") if argument == "X" else argument for argument in arguments], check=2)
+    assert told in done.stderr and "Traceback" not in done.stderr
+
+
+def test_rows_without_answers_do_not_train(cli, small_table, tmp_path):
+    table = small_table(4)
+    text = re.sub(r"(?m),[abcd],(location|object|category|color|count),", r",,\1,", table.read_text("utf-8"))
+    table.write_text(text, "utf-8")
+    done = cli("train", table, "--base", "demo/base", "--out", tmp_path / "x", check=2)
+    assert done.stderr.count("column answer: found no answer") == 4
+
+
+def test_a_table_without_answers_is_scored(cli, small_table, tmp_path):
+    table = small_table(4)
+    rows = list(csv.reader(table.read_text("utf-8").splitlines()))
+    with open(table, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([row[:7] for row in rows])
+    cli("score", table, "--ckpt", FOLD0, "--out", tmp_path / "s", "--limit", 3)
+    assert len((tmp_path / "s" / "submission.csv").read_text().splitlines()) == 4
+    assert not (tmp_path / "s" / "metrics.json").exists()
+    assert "no scored row has an answer" in cli("evaluate", tmp_path / "s", check=2).stderr
+
+
+def test_a_template_of_ones_own(cli, small_table, tmp_path):
+    (tmp_path / "t.toml").write_text('system = "Answer."\nuser = "{question}\\n{options}{hint}"\n')
+    table = small_table(2)
+    assert "template is" in cli("score", table, "--ckpt", FOLD0, "--template", tmp_path / "t.toml", check=2).stderr
+    done = cli("score", table, "--ckpt", FOLD0, "--template", tmp_path / "t.toml", "--allow-mismatch", "--out", tmp_path / "s")
+    assert "template is" in done.stderr and "template is" in (tmp_path / "s" / "run.json").read_text()
+
+
+def test_bench(cli, tmp_path, small_table):
+    done = cli("bench", small_table(6), "--ckpt", FOLD0, "--out", tmp_path / "b")
+    report = json.loads((tmp_path / "b" / "bench.json").read_text())
+    assert report["rows"] == 6 and report["same_first_token"] == 6 and set(report["ways"]) == {"generate", "forward", "batched"}
+    assert "same letter in" in done.stdout and all(row["forward"] == row["batched"] for row in report["per_row"])
+    assert all(way["rows_per_second"] > 0 and 0 <= way["accuracy"] <= 1 for way in report["ways"].values())
+
+
+def test_a_faulty_checkpoint_is_shown_as_such(cli, tmp_path, demo):
+    import shutil
+
+    shutil.copytree(demo / "checkpoints" / "fold0", tmp_path / "c")
+    data = (tmp_path / "c" / "adapter_model.safetensors").read_bytes()
+    (tmp_path / "c" / "adapter_model.safetensors").write_bytes(data[:-10])
+    assert "cut off" in cli("show", tmp_path / "c", "--base", "demo/base", check=2).stderr
+
+
+def test_bugs_end_with_1_and_a_trace_on_demand(cli, tmp_path):
+    (tmp_path / "scores").mkdir()
+    (tmp_path / "scores" / "run.json").write_text('{"checkpoints": []}')  # what no run of ours writes
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    pq.write_table(pa.table({"id": ["1"]}), tmp_path / "scores" / "questions.parquet")
+    done = cli("evaluate", tmp_path / "scores", check=1)
+    assert "fault of the program" in done.stderr and "Traceback" not in done.stderr
+    assert "Traceback" in cli("--debug", "evaluate", tmp_path / "scores", check=1).stderr
+
+
+def test_help_names_every_command(cli):
+    text = cli("--help").stdout
+    for command in ("check", "train", "score", "evaluate", "bench", "show"):
+        assert f"\n  {command} " in text
+        assert "--help" in cli(command, "--help").stdout

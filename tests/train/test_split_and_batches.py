@@ -1,0 +1,59 @@
+"""Which rows train, which validate, and that none is lost on the way."""
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.model_selection import train_test_split
+
+from scoring.inputs.questions import Question
+from train.batches import epoch_order, micro_batches
+from train.split import split, strata
+
+
+def rows(types):
+    return [Question(str(n), n + 1, Path(f"{n}.png"), "q", ("x", "y"), "a", name) for n, name in enumerate(types)]
+
+
+def test_rare_and_missing_types_fold_into_unknown():
+    assert strata(rows(["x", "x", "rare", "", "y", "y"])) == ["x", "x", "unknown", "unknown", "y", "y"]
+
+
+def test_the_split_is_the_notebooks():
+    types = ["x"] * 50 + ["y"] * 45 + ["rare"] + [""] * 4
+    questions = rows(types)
+    labels = ["x"] * 50 + ["y"] * 45 + ["unknown"] * 5
+    train, valid, notices = split(questions, 0.1, 42)
+    theirs = train_test_split(questions, test_size=0.1, random_state=42, shuffle=True, stratify=labels)
+    assert (train, valid) == tuple(theirs) and not notices
+    assert Counter(question.task_type for question in valid)["x"] == 5
+
+
+@pytest.mark.parametrize("types", [["x"] * 9 + ["rare"], ["x", "y", "z", "w"] * 3])
+def test_too_few_rows_to_stratify_are_told(types):
+    train, valid, notices = split(rows(types), 0.1, 42)
+    assert len(train) + len(valid) == len(types) and valid and "stratify" in notices[0]
+
+
+def test_shared_pictures_are_told():
+    questions = [Question(str(n), n, Path("same.png"), "q", ("x", "y"), "a", "t") for n in range(20)]
+    assert "2 of 2 validation rows" in split(questions, 0.1, 42)[2][0]
+
+
+def test_every_row_once_an_epoch_also_the_last_few():
+    for count, batch in ((540, 16), (7, 8), (17, 4)):
+        steps = epoch_order(count, batch, 42, 1)
+        assert sorted(np.concatenate(steps).tolist()) == list(range(count)) and len(steps) == -(-count // batch)
+    first, again, second = epoch_order(50, 8, 1, 1), epoch_order(50, 8, 1, 1), epoch_order(50, 8, 1, 2)
+    assert all(np.array_equal(a, b) for a, b in zip(first, again)) and not all(np.array_equal(a, b) for a, b in zip(first, second))
+
+
+def test_micro_batches_keep_the_budget_and_all_rows():
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(50, 300, 100)
+    for budget in (10, 500, 3000, 10**9):
+        chosen = rng.permutation(100)[:16]
+        parts = micro_batches(lengths, chosen, budget)
+        assert sorted(np.concatenate(parts).tolist()) == sorted(chosen.tolist())
+        assert all(len(part) == 1 or len(part) * lengths[part].max() <= budget for part in parts)
+    assert len(micro_batches(lengths, chosen, 10**9)) == 1

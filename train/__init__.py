@@ -1,0 +1,1 @@
+"""Fine-tuning: a table of answered questions becomes a checkpoint that `scoring` reads."""

@@ -1,0 +1,30 @@
+"""Which rows meet in which step, and their tensors."""
+
+import numpy as np
+
+from scoring.engine.forward import Batch, collate
+from scoring.inputs.prepare import Preparer
+from scoring.inputs.questions import Question
+
+
+def epoch_order(count: int, batch: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """Row numbers of each step of one epoch: every row once, the last step with what is left."""
+    order = np.random.default_rng((seed, epoch)).permutation(count)
+    return [order[start : start + batch] for start in range(0, count, batch)]
+
+
+def micro_batches(lengths: np.ndarray, rows: np.ndarray, budget: int) -> list[np.ndarray]:
+    """One step's rows in forwards of at most `budget` padded tokens, like lengths together."""
+    rows = rows[np.argsort(lengths[rows], kind="stable")]
+    parts, start = [], 0
+    for end in range(1, len(rows) + 1):
+        if end == len(rows) or (end + 1 - start) * lengths[rows[end]] > budget:
+            parts.append(rows[start:end])
+            start = end
+    return parts
+
+
+def to_batch(prepare: Preparer, questions: list[Question]) -> Batch:
+    """Prompts and pictures of the questions as one padded batch."""
+    sequences, patches = zip(*map(prepare, questions))
+    return collate(list(sequences), list(patches))
