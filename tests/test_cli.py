@@ -1,4 +1,5 @@
 """Through the command line, as a user: a whole run, a killed one, and every way of giving wrong input."""
+
 import csv
 import json
 import os
@@ -18,16 +19,34 @@ RESULTS = ["probabilities.csv", "submission.csv", "metrics.json", "questions.par
 
 def results(folder: Path) -> dict[str, bytes]:
     """Everything that must be the same to the byte, by name."""
-    return {str(path.relative_to(folder)): path.read_bytes()
-            for path in [*(folder / name for name in RESULTS), *sorted((folder / "logits").iterdir())]}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in [*(folder / name for name in RESULTS), *sorted((folder / "logits").iterdir())]
+    }
 
 
 def test_train_score_evaluate_show(cli, tmp_path, small_table, demo):
     lines = (demo / "train.csv").read_text("utf-8").splitlines()
     (tmp_path / "train.csv").write_text("\n".join([lines[0], *lines[1:41]]) + "\n", "utf-8")
     table = small_table(12)
-    done = cli("train", tmp_path / "train.csv", "--base", "demo/base", "--out", tmp_path / "ckpt", "--images", "demo",
-               "--epochs", 1, "--batch", 8, "--learning-rate", 1e-3, "--valid-share", 0.5)
+    done = cli(
+        "train",
+        tmp_path / "train.csv",
+        "--base",
+        "demo/base",
+        "--out",
+        tmp_path / "ckpt",
+        "--images",
+        "demo",
+        "--epochs",
+        1,
+        "--batch",
+        8,
+        "--learning-rate",
+        1e-3,
+        "--valid-share",
+        0.5,
+    )
     assert "20 training rows, 20 validation rows" in done.stderr and "epoch 1: validation loss" in done.stderr
     done = cli("score", table, "--ckpt", tmp_path / "ckpt", "--ckpt", FOLD0, "--out", tmp_path / "scores")
     assert "12 of 12 rows scored" in done.stdout and "accuracy" in done.stdout
@@ -39,18 +58,27 @@ def test_train_score_evaluate_show(cli, tmp_path, small_table, demo):
     shown = cli("show", tmp_path / "ckpt").stdout
     for text in ("all 70 keys match the base", "temperature", "rank 16", "당신은", "36,864", "nf4"):
         assert text in shown
-    assert cli("train", tmp_path / "train.csv", "--base", "demo/base", "--out", tmp_path / "ckpt", "--images", "demo",
-               check=2).stderr.count("--overwrite")
+    assert cli(
+        "train", tmp_path / "train.csv", "--base", "demo/base", "--out", tmp_path / "ckpt", "--images", "demo", check=2
+    ).stderr.count("--overwrite")
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(cli, tmp_path, small_table):
     table = small_table(24)
     arguments = ["score", table, "--ckpt", FOLD0, "--batch-tokens", "400"]
     cli(*arguments, "--out", tmp_path / "whole")
-    process = subprocess.Popen([sys.executable, "cli.py", *map(str, arguments), "--out", str(tmp_path / "killed")], cwd=ROOT,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "cli.py", *map(str, arguments), "--out", str(tmp_path / "killed")],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     parts, until = tmp_path / "killed" / "logits", time.monotonic() + 120
-    while time.monotonic() < until and process.poll() is None and len(list(parts.glob("*.parquet")) if parts.exists() else []) < 2:
+    while (
+        time.monotonic() < until
+        and process.poll() is None
+        and len(list(parts.glob("*.parquet")) if parts.exists() else []) < 2
+    ):
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
@@ -95,7 +123,11 @@ def test_bad_rows_and_unreadable_pictures(cli, tmp_path, small_table):
     assert "3 rows have no score" in done.stderr and "test_0003" in done.stderr
     found = list(csv.DictReader((tmp_path / "s" / "probabilities.csv").read_text().splitlines()))
     assert [row["status"] == "ok" for row in found] == [True, False, False, False, True]
-    assert "none.jpg" in found[1]["status"] and found[3]["status"].startswith("picture: broken pixels") and found[1]["pred"] == ""
+    assert (
+        "none.jpg" in found[1]["status"]
+        and found[3]["status"].startswith("picture: broken pixels")
+        and found[1]["pred"] == ""
+    )
 
 
 WRONG = [
@@ -145,14 +177,20 @@ def test_a_template_of_ones_own(cli, small_table, tmp_path):
     (tmp_path / "t.toml").write_text('system = "Answer."\nuser = "{question}\\n{options}{hint}"\n')
     table = small_table(2)
     assert "template is" in cli("score", table, "--ckpt", FOLD0, "--template", tmp_path / "t.toml", check=2).stderr
-    done = cli("score", table, "--ckpt", FOLD0, "--template", tmp_path / "t.toml", "--allow-mismatch", "--out", tmp_path / "s")
+    done = cli(
+        "score", table, "--ckpt", FOLD0, "--template", tmp_path / "t.toml", "--allow-mismatch", "--out", tmp_path / "s"
+    )
     assert "template is" in done.stderr and "template is" in (tmp_path / "s" / "run.json").read_text()
 
 
 def test_bench(cli, tmp_path, small_table):
     done = cli("bench", small_table(6), "--ckpt", FOLD0, "--out", tmp_path / "b")
     report = json.loads((tmp_path / "b" / "bench.json").read_text())
-    assert report["rows"] == 6 and report["same_first_token"] == 6 and set(report["ways"]) == {"generate", "forward", "batched"}
+    assert (
+        report["rows"] == 6
+        and report["same_first_token"] == 6
+        and set(report["ways"]) == {"generate", "forward", "batched"}
+    )
     assert "same letter in" in done.stdout and all(row["forward"] == row["batched"] for row in report["per_row"])
     assert all(way["rows_per_second"] > 0 and 0 <= way["accuracy"] <= 1 for way in report["ways"].values())
 
@@ -171,6 +209,7 @@ def test_bugs_end_with_1_and_a_trace_on_demand(cli, tmp_path):
     (tmp_path / "scores" / "run.json").write_text('{"checkpoints": []}')  # what no run of ours writes
     import pyarrow as pa
     import pyarrow.parquet as pq
+
     pq.write_table(pa.table({"id": ["1"]}), tmp_path / "scores" / "questions.parquet")
     done = cli("evaluate", tmp_path / "scores", check=1)
     assert "fault of the program" in done.stderr and "Traceback" not in done.stderr

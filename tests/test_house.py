@@ -1,4 +1,5 @@
 """The house stays as drawn: who may import whom, no room too large, nothing of this machine in the files."""
+
 import ast
 import re
 import subprocess
@@ -10,8 +11,12 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 WINGS = ["scoring/inputs", "scoring/engine", "scoring/results", "train"]
 # A wing never imports from one to its right, except that the engine fills and files the results.
-ALLOWED = {"scoring/inputs": {"scoring.inputs"}, "scoring/engine": {"scoring.inputs", "scoring.engine", "scoring.results"},
-           "scoring/results": {"scoring.inputs", "scoring.results"}, "train": {"scoring.inputs", "scoring.engine", "scoring.results", "train"}}
+ALLOWED = {
+    "scoring/inputs": {"scoring.inputs"},
+    "scoring/engine": {"scoring.inputs", "scoring.engine", "scoring.results"},
+    "scoring/results": {"scoring.inputs", "scoring.results"},
+    "train": {"scoring.inputs", "scoring.engine", "scoring.results", "train"},
+}
 HEAVY = {"torch", "transformers", "peft", "bitsandbytes", "accelerate"}
 
 
@@ -38,12 +43,26 @@ def test_the_order_of_imports(wing):
 
 
 def test_no_room_over_400_lines():
-    for path in [*ROOT.glob("scoring/**/*.py"), *ROOT.glob("train/*.py"), ROOT / "cli.py", *ROOT.glob("demo/making/*.py")]:
+    for path in [
+        *ROOT.glob("scoring/**/*.py"),
+        *ROOT.glob("train/*.py"),
+        ROOT / "cli.py",
+        *ROOT.glob("demo/making/*.py"),
+    ]:
         assert len(path.read_text().splitlines()) <= 400, path
 
 
-@pytest.mark.parametrize("module", ["cli", "scoring", "scoring.inputs.questions", "scoring.results.folder", "scoring.engine.checkpoint",
-                                    "scoring.engine.describe"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "cli",
+        "scoring",
+        "scoring.inputs.questions",
+        "scoring.results.folder",
+        "scoring.engine.checkpoint",
+        "scoring.engine.describe",
+    ],
+)
 def test_what_loads_no_torch(module):
     code = f"import sys, {module}; assert not {HEAVY} & set(sys.modules), {HEAVY} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

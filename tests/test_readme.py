@@ -1,4 +1,5 @@
 """Every command and example of the README runs; where it names the real 8B and one's own tables, on the demo's."""
+
 import re
 import shlex
 import shutil
@@ -10,7 +11,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCKS = re.findall(r"^```(bash|python)\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.S | re.M)
-COMMANDS = [line for kind, block in BLOCKS if kind == "bash" for line in block.replace("\\\n", " ").splitlines() if line]
+COMMANDS = [
+    line for kind, block in BLOCKS if kind == "bash" for line in block.replace("\\\n", " ").splitlines() if line
+]
 QUICK = {"score": ["--limit", "8"], "bench": ["--limit", "4"], "train": ["--epochs", "1"]}  # the same, on fewer rows
 
 
@@ -40,13 +43,19 @@ def test_command(command, workplace):
     if words[0] in ("git", "cd", "pip"):
         return  # how one gets here
     assert words[:2] == ["python", "cli.py"], command
-    done = subprocess.run([sys.executable, *words[1:], *QUICK.get(words[2], [])], cwd=workplace, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, *words[1:], *QUICK.get(words[2], [])], cwd=workplace, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("block", [block for kind, block in BLOCKS if kind == "python"])
 def test_example(block, workplace):
     quick = block.replace('read_questions("demo/test.csv")', 'read_questions("demo/test.csv")[:8]')
-    done = subprocess.run([sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{quick}"], cwd=workplace,
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{quick}"],
+        cwd=workplace,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr

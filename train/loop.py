@@ -213,7 +213,7 @@ class Trainer:
         """The folder as it is after this epoch: adapter of the best one, its manifest and calibration, all tables."""
         best = _best(results)
         if best is results[-1]:
-            base = self.base if not Path(self.base).is_dir() else os.path.relpath(self.base, self.out)
+            base = base_name(self.base, self.out)
             save_lora(self.peft, self.out, re.sub(r"@.*", "", base))
             manifest = self._manifest(base, best)
             write_text(self.out / MANIFEST, _json(asdict(manifest)))
@@ -257,6 +257,16 @@ class Trainer:
                 "temperature": best.calibration.temperature,
             },
         )
+
+
+def base_name(base: str, out: Path) -> str:
+    """How a checkpoint names its base: a hub id as it is; a folder relative to the checkpoint where both lie in the
+    working directory, so that they can be moved together; else in full."""
+    if not Path(base).is_dir():
+        return base
+    folder, here = Path(base).resolve(), Path.cwd()
+    together = folder.is_relative_to(here) and out.resolve().is_relative_to(here)
+    return os.path.relpath(folder, out.resolve()) if together else str(folder)
 
 
 def _best(results: list[Validation]) -> Validation:

@@ -60,7 +60,7 @@ def answer_states(network: torch.nn.Module, batch: Batch) -> torch.Tensor:
 
 @dataclass
 class AnswerLogits:
-    """labels (B, K): float32 raw logits of the letters; log_total (B,): log-sum-exp of the vocabulary; top (B,): argmax."""
+    """labels (B, K): float32 logits of the letters; log_total (B,): log-sum-exp of all; top (B,): argmax of all."""
 
     labels: torch.Tensor
     log_total: torch.Tensor

@@ -201,7 +201,8 @@ class Scorer:
             found = project(answer_states(self.model.network, batch), self.model.head, self.label_ids[:letters])
             labels = found.labels.cpu().numpy()
             labels[~present] = np.nan
-            total = np.logaddexp.reduce(np.where(present, labels, -np.inf), axis=1)
+            with np.errstate(invalid="ignore"):  # NaN logits are told below, as the row's status
+                total = np.logaddexp.reduce(np.where(present, labels, -np.inf), axis=1)
             result.logits[rows, member] = labels
             result.label_mass[rows, member] = np.exp(total - found.log_total.cpu().numpy())
             result.top_token[rows, member] = found.top.cpu().numpy()

@@ -1,4 +1,5 @@
 """Adapters: ours through plain PEFT, everyone's spelling of keys, and what is refused."""
+
 import json
 import shutil
 
@@ -16,7 +17,8 @@ from scoring.engine.scorer import MismatchError
 
 @pytest.fixture
 def copy(tmp_path, demo):
-    """A copy of the demo's first checkpoint; `change(tensors)` may return others, `config` and `drop` alter its files."""
+    """A copy of the first checkpoint; `change(tensors)` may return others, `config` and `drop` alter its files."""
+
     def make(change=lambda tensors: tensors, drop=(), name="copy", **config):
         folder = tmp_path / name
         shutil.copytree(demo / "checkpoints" / "fold0", folder)
@@ -26,6 +28,7 @@ def copy(tmp_path, demo):
         for file in drop:
             (folder / file).unlink()
         return folder
+
     return make
 
 
@@ -41,9 +44,16 @@ def test_a_saved_adapter_gives_the_same_logits_through_plain_peft(scorer, base, 
     from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
 
     plain = AutoModelForImageTextToText.from_pretrained(
-        base, dtype=torch.float32, quantization_config=BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=torch.float32, llm_int8_skip_modules=["lm_head", "model.visual"]))
+        base,
+        dtype=torch.float32,
+        quantization_config=BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.float32,
+            llm_int8_skip_modules=["lm_head", "model.visual"],
+        ),
+    )
     PeftModel.from_pretrained(plain, demo / "checkpoints" / "fold0").eval()
     ours = scorer.score(test_rows[:12]).logits[:, 0]
     for row, question in enumerate(test_rows[:12]):
@@ -62,8 +72,10 @@ SPELLINGS = {
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_adapters_from_elsewhere(scorer, copy, base, test_rows, spelling):
     rename = SPELLINGS[spelling]
-    folder = copy(lambda tensors: {rename(key): value for key, value in tensors.items()},
-                  target_modules="^(?!.*visual).*(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)$")
+    folder = copy(
+        lambda tensors: {rename(key): value for key, value in tensors.items()},
+        target_modules="^(?!.*visual).*(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)$",
+    )
     found = foreign(folder, base)
     assert any("no scoring.json" in note for note in found.plan.notes)
     assert abs(found.score(test_rows[:4]).logits - scorer.score(test_rows[:4]).logits).max() < 1e-5
@@ -73,10 +85,16 @@ def test_rank_patterns_and_rslora_load_as_peft_means_them(copy, base, test_rows,
     from peft import PeftModel
 
     def cut(tensors):  # rank 8 in the first layer's q_proj
-        return {key: (value[:8] if "lora_A" in key else value[:, :8]).contiguous() if "layers.0.self_attn.q_proj" in key else value
-                for key, value in tensors.items()}
+        return {
+            key: (value[:8] if "lora_A" in key else value[:, :8]).contiguous()
+            if "layers.0.self_attn.q_proj" in key
+            else value
+            for key, value in tensors.items()
+        }
 
-    folder = copy(cut, use_rslora=True, rank_pattern={"layers.0.self_attn.q_proj": 8}, alpha_pattern={"mlp.down_proj": 7})
+    folder = copy(
+        cut, use_rslora=True, rank_pattern={"layers.0.self_attn.q_proj": 8}, alpha_pattern={"mlp.down_proj": 7}
+    )
     model = Model.load(base, "none")
     PeftModel.from_pretrained(model.network, folder).eval()
     for name in ("scoring.json", "calibration.json"):
@@ -88,14 +106,38 @@ def test_rank_patterns_and_rslora_load_as_peft_means_them(copy, base, test_rows,
         assert abs(theirs - logits[row]).max() < 1e-4
 
 
-@pytest.mark.parametrize("change, told", [
-    (lambda tensors: tensors | {"base_model.model.model.language_model.layers.99.mlp.up_proj.lora_A.weight": torch.ones(16, 256)}, "layers.99"),
-    (lambda tensors: tensors | {"base_model.model.something.else": torch.ones(2)}, "something.else"),
-    (lambda tensors: {key: torch.zeros_like(value) if "lora_B" in key else value for key, value in tensors.items()}, "does nothing"),
-    (lambda tensors: {key: value[:, :-1].contiguous() if key.endswith("0.mlp.up_proj.lora_A.weight") else value
-                      for key, value in tensors.items()}, "another shape"),
-    (lambda tensors: {key: value for key, value in tensors.items() if not key.endswith("0.mlp.up_proj.lora_B.weight")}, "lack their"),
-])
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        (
+            lambda tensors: (
+                tensors
+                | {"base_model.model.model.language_model.layers.99.mlp.up_proj.lora_A.weight": torch.ones(16, 256)}
+            ),
+            "layers.99",
+        ),
+        (lambda tensors: tensors | {"base_model.model.something.else": torch.ones(2)}, "something.else"),
+        (
+            lambda tensors: {
+                key: torch.zeros_like(value) if "lora_B" in key else value for key, value in tensors.items()
+            },
+            "does nothing",
+        ),
+        (
+            lambda tensors: {
+                key: value[:, :-1].contiguous() if key.endswith("0.mlp.up_proj.lora_A.weight") else value
+                for key, value in tensors.items()
+            },
+            "another shape",
+        ),
+        (
+            lambda tensors: {
+                key: value for key, value in tensors.items() if not key.endswith("0.mlp.up_proj.lora_B.weight")
+            },
+            "lack their",
+        ),
+    ],
+)
 def test_adapters_that_cannot_work_are_refused_with_their_keys(copy, base, change, told):
     folder = copy(change)
     with pytest.raises(CheckpointError, match=None) as caught:
@@ -156,7 +198,7 @@ def test_several_members_on_one_base(scorer, demo, test_rows):
     found = both.score(test_rows[:4])
     assert found.members == ["fold1", "fold0"]
     assert abs(found.logits[:, 1] - scorer.score(test_rows[:4]).logits[:, 0]).max() < 1e-5
-    assert abs(found.logits[:, 0] - found.logits[:, 1]).max() > .1
+    assert abs(found.logits[:, 0] - found.logits[:, 1]).max() > 0.1
 
 
 def test_the_vision_tower_and_the_head_are_not_quantised(scorer):

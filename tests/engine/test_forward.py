@@ -1,4 +1,5 @@
 """The batched forward against the oracle, and the oracle against generation."""
+
 import numpy as np
 import pytest
 import torch
@@ -39,7 +40,7 @@ def test_batches_equal_the_reference_on_every_demo_row(scorer, prepared, referen
 def test_the_batch_does_not_matter(scorer, prepared, reference, size):
     order = np.random.default_rng(0).permutation(len(prepared))[:42]
     for start in range(0, 42, size):
-        rows = order[start:start + size].tolist()
+        rows = order[start : start + size].tolist()
         found = batched(scorer, [prepared[row] for row in rows])
         assert (found.labels - reference[rows][:, scorer.label_ids[:4]]).abs().max() < 1e-4
 
@@ -54,7 +55,9 @@ def test_the_library_finds_the_same_positions(scorer, prepared, reference):
     sequence, patches = prepared[0]
     inputs = model_inputs(sequence, patches, "cpu", scorer.model.network.config.image_token_id)
     with torch.no_grad():
-        given = scorer.model.network(**inputs, position_ids=torch.from_numpy(sequence.positions())[:, None]).logits[0, -1]
+        given = scorer.model.network(**inputs, position_ids=torch.from_numpy(sequence.positions())[:, None]).logits[
+            0, -1
+        ]
     assert (given - reference[0]).abs().max() < 1e-5
 
 
@@ -67,7 +70,7 @@ def test_the_head_in_pieces_equals_the_head_at_once(monkeypatch):
     exact = states.bfloat16().float() @ head.bfloat16().float().T
     assert torch.allclose(found.labels, exact[:, [3, 999, 0]], atol=1e-5)
     assert torch.allclose(found.log_total, exact.logsumexp(1), atol=1e-5) and (found.top == exact.argmax(1)).all()
-    assert found.labels.dtype == torch.float32 and (found.labels - whole[:, [3, 999, 0]]).abs().max() < .2
+    assert found.labels.dtype == torch.float32 and (found.labels - whole[:, [3, 999, 0]]).abs().max() < 0.2
 
 
 def test_batches_are_planned_within_the_budget():
@@ -97,11 +100,19 @@ def test_rows_with_fewer_options_and_broken_pictures(scorer, test_rows, tmp_path
 
     broken = tmp_path / "x.jpg"
     broken.write_bytes(test_rows[0].picture.read_bytes()[:500])
-    rows = [test_rows[0], replace(test_rows[1], options=test_rows[1].options[:3]), replace(test_rows[2], picture=broken)]
+    rows = [
+        test_rows[0],
+        replace(test_rows[1], options=test_rows[1].options[:3]),
+        replace(test_rows[2], picture=broken),
+    ]
     found = scorer.score(rows)
     assert found.status[:2] == ["ok", "ok"] and found.status[2].startswith("picture: ")
-    assert np.isnan(found.logits[1, 0, 3]) and np.isfinite(found.logits[1, 0, :3]).all() and np.isnan(found.logits[2]).all()
-    assert found.label_mass[0, 0] > .9
+    assert (
+        np.isnan(found.logits[1, 0, 3])
+        and np.isfinite(found.logits[1, 0, :3]).all()
+        and np.isnan(found.logits[2]).all()
+    )
+    assert found.label_mass[0, 0] > 0.9
 
 
 def test_non_finite_logits_are_marked(scorer, test_rows, monkeypatch):

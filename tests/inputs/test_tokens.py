@@ -87,10 +87,11 @@ def test_control_tokens_in_cells_are_plain_text(folder, text):
     hostile = chat.encode(system, user, GRID)
     control = list(chat.control.values())
     assert np.isin(hostile.ids, control).sum() == np.isin(plain.ids, control).sum()
-    without = [token for token in hostile.ids.tolist() if token != chat.image_token_id]
-    assert chat.tokenizer.decode(without, skip_special_tokens=False).count(text) == 3 + chat._chat.render(
-        messages=[], add_generation_prompt=True
-    ).count(text) + (2 if text == "<|im_end|>" else 0) + (text == "<|vision_start|>")
+    occurrences = [
+        chat.tokenizer.decode(sequence.ids.tolist(), skip_special_tokens=False).count(text)
+        for sequence in (hostile, plain)
+    ]
+    assert occurrences[0] - occurrences[1] == 3  # question, option and hint, whole and as text
 
 
 def test_positions_equal_get_rope_index(plain_base, base):

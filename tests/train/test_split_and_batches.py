@@ -1,4 +1,5 @@
 """Which rows train, which validate, and that none is lost on the way."""
+
 from collections import Counter
 from pathlib import Path
 
@@ -45,7 +46,9 @@ def test_every_row_once_an_epoch_also_the_last_few():
         steps = epoch_order(count, batch, 42, 1)
         assert sorted(np.concatenate(steps).tolist()) == list(range(count)) and len(steps) == -(-count // batch)
     first, again, second = epoch_order(50, 8, 1, 1), epoch_order(50, 8, 1, 1), epoch_order(50, 8, 1, 2)
-    assert all(np.array_equal(a, b) for a, b in zip(first, again)) and not all(np.array_equal(a, b) for a, b in zip(first, second))
+    assert all(np.array_equal(a, b) for a, b in zip(first, again)) and not all(
+        np.array_equal(a, b) for a, b in zip(first, second)
+    )
 
 
 def test_micro_batches_keep_the_budget_and_all_rows():

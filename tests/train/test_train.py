@@ -1,4 +1,5 @@
 """Training on a handful of demo rows: repeatable to the bit, honest about loss and accumulation."""
+
 import json
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ from scoring.engine.checkpoint import read_checkpoint
 from scoring.engine.reference import reference_logits
 from scoring.inputs.questions import read_table
 from train.config import TrainConfig
-from train.loop import Trainer, TrainError
+from train.loop import Trainer, TrainError, base_name
 
 QUICK = TrainConfig(epochs=1, batch=8, learning_rate=2e-3, warmup=0.1, batch_tokens=700)
 
@@ -36,13 +37,21 @@ def first(base, questions, tmp_path_factory):
 def test_the_files_of_a_checkpoint(first, base):
     out, trainer, results = first
     assert sorted(path.name for path in out.iterdir()) == [
-        "adapter_config.json", "adapter_model.safetensors", "calibration.json", "scoring.json", "train.jsonl", "validation.csv"]
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "calibration.json",
+        "scoring.json",
+        "train.jsonl",
+        "validation.csv",
+    ]
     checkpoint = read_checkpoint(str(out))
     manifest = checkpoint.manifest
     assert manifest.training["learning_rate"] == 2e-3 and manifest.quantization == "nf4" and manifest.letters == "abcd"
     assert manifest.pixels == {"min_pixels": 36864, "max_pixels": 36864} and manifest.metrics["nll"] == results[0].nll
     assert checkpoint.calibration["fingerprint"]["adapter"] == checkpoint.fingerprint()
-    assert str(base.parent) not in (out / "scoring.json").read_text() + (out / "adapter_config.json").read_text()
+    assert (
+        manifest.base == json.loads((out / "adapter_config.json").read_text())["base_model_name_or_path"] == str(base)
+    )
     steps = [json.loads(line) for line in (out / "train.jsonl").read_text().splitlines()]
     assert [entry.get("step") for entry in steps] == [1, 2, 3, None] and steps[-1]["valid_nll"] > 0
     assert len((out / "validation.csv").read_text().splitlines()) == 25
@@ -51,11 +60,15 @@ def test_the_files_of_a_checkpoint(first, base):
 def test_seeds_repeat_the_training_bit_for_bit(first, base, questions, tmp_path):
     out, _, results = first
     _, again = trained(base, questions, tmp_path / "again")
-    assert (tmp_path / "again" / "adapter_model.safetensors").read_bytes() == (out / "adapter_model.safetensors").read_bytes()
+    assert (tmp_path / "again" / "adapter_model.safetensors").read_bytes() == (
+        out / "adapter_model.safetensors"
+    ).read_bytes()
     assert np.array_equal(again[0].logits, results[0].logits)
     assert (tmp_path / "again" / "adapter_config.json").read_bytes() == (out / "adapter_config.json").read_bytes()
     trained(base, questions, tmp_path / "other", replace(QUICK, seed=1))
-    assert (tmp_path / "other" / "adapter_model.safetensors").read_bytes() != (out / "adapter_model.safetensors").read_bytes()
+    assert (tmp_path / "other" / "adapter_model.safetensors").read_bytes() != (
+        out / "adapter_model.safetensors"
+    ).read_bytes()
 
 
 def test_scoring_the_checkpoint_gives_its_validation_logits(first, questions):
@@ -77,7 +90,7 @@ def test_gradients_are_those_of_the_mean_answer_token_loss(base, questions, tmp_
     trainer.peft = add_lora(trainer.model.network, config)
     for name, weight in trainer.peft.named_parameters():
         if "lora_B" in name:
-            weight.data.normal_(0, .02)
+            weight.data.normal_(0, 0.02)
     weights = [weight for weight in trainer.peft.parameters() if weight.requires_grad]
     scaler = torch.amp.GradScaler(enabled=False)
     parts = micro_batches(trainer.lengths, np.arange(6), 400)
@@ -118,10 +131,23 @@ def test_the_best_epoch_is_kept(base, questions, tmp_path, monkeypatch):
     trained(base, questions, out, replace(QUICK, epochs=2), rows=8)
     assert read_checkpoint(str(out)).manifest.metrics["epoch"] == 1
     assert len((out / "validation.csv").read_text().splitlines()) == 1 + 2 * 24
-    assert [json.loads(line).get("best") for line in (out / "train.jsonl").read_text().splitlines()] == [None, True, None, False]
+    assert [json.loads(line).get("best") for line in (out / "train.jsonl").read_text().splitlines()] == [
+        None,
+        True,
+        None,
+        False,
+    ]
 
 
 def test_checkpointing_changes_nothing(first, base, questions, tmp_path):
     _, _, results = first
     _, again = trained(base, questions, tmp_path / "saved", replace(QUICK, checkpointing=True))
     assert np.abs(again[0].logits - results[0].logits).max() < 1e-3
+
+
+def test_how_a_base_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "base").mkdir()
+    assert base_name("base", tmp_path / "ckpt" / "fold0") == "../../base"
+    assert base_name("base", tmp_path.parent / "elsewhere") == str(tmp_path / "base")
+    assert base_name("Qwen/Qwen3-VL-8B-Instruct", tmp_path) == "Qwen/Qwen3-VL-8B-Instruct"
