@@ -10,7 +10,7 @@ $(VENV)/.installed: setup.cfg constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
 	touch $@
 
-demo: $(VENV)/.installed  ## fine-tune the demo model, score its test table, evaluate: about four minutes on two cores
+demo: $(VENV)/.installed  ## fine-tune the demo model, score its test table, evaluate: about two minutes on two cores
 	$(BIN)/python cli.py check demo/test.csv
 	$(BIN)/python cli.py train demo/train.csv --base demo/base --out demo/run/checkpoint --learning-rate 1e-3 --batch 8 --epochs 2 --overwrite
 	$(BIN)/python cli.py score demo/test.csv --ckpt demo/run/checkpoint --out demo/run/scores --overwrite

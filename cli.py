@@ -299,7 +299,8 @@ def told():
     except click.ClickException:
         raise
     except KeyboardInterrupt:
-        click.echo("\nstopped; the same command goes on from here", err=True)
+        resumes = click.get_current_context().info_name == "score"
+        click.echo(f"\nstopped{'; the same command goes on from here' if resumes else ''}", err=True)
         sys.exit(130)
     except Exception as error:
         if click.get_current_context().obj:

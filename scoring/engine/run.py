@@ -156,7 +156,7 @@ def _claim(out: Path, identity: dict, overwrite: bool) -> Path:
                 f"{out} holds the results of another run: {differences}. "
                 "Choose another --out, or start anew with --overwrite"
             )
-    elif out.exists() and any(out.iterdir()) and not overwrite:
+    elif out.exists() and not overwrite and any(not _left_by_a_start(path) for path in out.iterdir()):
         raise RunError(f"{out} exists and holds other files; choose another --out, or add --overwrite")
     parts.mkdir(parents=True, exist_ok=True)
     if not path.exists():
@@ -164,6 +164,11 @@ def _claim(out: Path, identity: dict, overwrite: bool) -> Path:
     for unfinished in parts.glob("*.tmp"):
         unfinished.unlink()
     return parts
+
+
+def _left_by_a_start(path: Path) -> bool:
+    """What a run leaves that was killed before its plan was written."""
+    return path.name == "plan.json.tmp" or (path.name == "logits" and path.is_dir() and not any(path.iterdir()))
 
 
 def _score(
