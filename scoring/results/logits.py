@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
+from pyarrow.dataset import dataset
 
 from scoring.inputs.prompt import LETTERS
 from scoring.results.files import write_table
@@ -78,17 +79,19 @@ def read_parts(folder: Path, ids: list[str], members: list[str], letters: int) -
     Raises ValueError where a part holds an id or member that is not asked for.
     """
     result = OptionLogits.empty(ids, members, letters)
-    row_of, member_of = {name: row for row, name in enumerate(ids)}, {name: at for at, name in enumerate(members)}
-    for path in sorted(folder.glob("part-*.parquet")):
-        part = pq.read_table(path).to_pydict()
-        for number, (name, member) in enumerate(zip(part["id"], part["member"])):
-            if name not in row_of or member not in member_of:
-                raise ValueError(f"{path}: a row (id {name!r}, member {member!r}) that this run does not have")
-            row, at = row_of[name], member_of[member]
-            result.status[row] = part["status"][number]
-            values = [part[f"l_{letter}"][number] for letter in LETTERS[:letters]]
-            result.logits[row, at] = [np.nan if value is None else value for value in values]
-            mass = part["label_mass"][number]
-            result.label_mass[row, at] = np.nan if mass is None else mass
-            result.top_token[row, at] = part["top_token"][number]
+    paths = [str(path) for path in sorted(folder.glob("part-*.parquet"))]
+    if not paths:
+        return result
+    parts = dataset(paths, format="parquet").to_table().to_pandas()
+    row, member = pd.Index(ids).get_indexer(parts["id"]), pd.Index(members).get_indexer(parts["member"])
+    if (foreign := parts[(row < 0) | (member < 0)]).size:
+        first = foreign.iloc[0]
+        raise ValueError(
+            f"{folder}: a row (id {first['id']!r}, member {first['member']!r}) that this run does not have"
+        )
+    result.logits[row, member] = parts[[f"l_{letter}" for letter in LETTERS[:letters]]].to_numpy(np.float32)
+    result.label_mass[row, member] = parts["label_mass"].to_numpy(np.float32)
+    result.top_token[row, member] = parts["top_token"].to_numpy()
+    for at, status in zip(row.tolist(), parts["status"].tolist()):
+        result.status[at] = status
     return result
