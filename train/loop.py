@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import time
 from collections.abc import Callable
 from contextlib import closing, nullcontext
@@ -213,9 +212,11 @@ class Trainer:
         """The folder as it is after this epoch: adapter of the best one, its manifest and calibration, all tables."""
         best = _best(results)
         if best is results[-1]:
-            base = base_name(self.base, self.out)
-            save_lora(self.peft, self.out, re.sub(r"@.*", "", base))
-            manifest = self._manifest(base, best)
+            base, revision = base_name(self.base, self.out), ""
+            if not Path(self.base).is_dir():  # only a hub id has a revision; a folder's name may hold an @
+                base, _, revision = base.partition("@")
+            save_lora(self.peft, self.out, base)
+            manifest = self._manifest(base, revision, best)
             write_text(self.out / MANIFEST, _json(asdict(manifest)))
             best.calibration.fingerprint = calibration_fingerprint(manifest, self.out / ADAPTER_FILE)
             write_text(self.out / CALIBRATION, _json(best.calibration.to_json()))
@@ -233,11 +234,10 @@ class Trainer:
                 )
         write_csv(self.out / "validation.csv", rows)
 
-    def _manifest(self, base: str, best: Validation) -> Manifest:
+    def _manifest(self, base: str, revision: str, best: Validation) -> Manifest:
         policy = self.prepare.policy
-        name, _, revision = base.partition("@")
         return Manifest(
-            base=name,
+            base=base,
             revision=revision or None,
             base_fingerprint=base_fingerprint(self.folder),
             template=asdict(self.prepare.template),

@@ -71,14 +71,14 @@ def run(
         "batch_tokens": batch_tokens or BATCH_TOKENS[here["device"]],
     }
     parts = _claim(out, identity, overwrite)
-    preparer = plan.preparer()
-    label_ids = preparer.chat.label_ids(table.letters)
+    label_ids = plan.preparer.chat.label_ids(table.letters)
     status, lengths, planned = {}, [], []
     for question in table.questions:
+        if question.fault:
+            status[question.id] = question.fault
+            continue
         try:
-            if question.fault:
-                raise PictureError(question.fault, "", "")
-            lengths.append(len(preparer.encode(question).ids))
+            lengths.append(len(plan.preparer.encode(question).ids))
             planned.append(question)
         except PictureError as error:
             status[question.id] = error.found

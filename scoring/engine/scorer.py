@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,9 @@ class Plan:
     identity: dict  # what the logits depend on, for resuming and for calibration
     notes: list[str]
 
+    @cached_property
     def preparer(self) -> Preparer:
+        """The base's tokenizer and the run's prompt and pixels, read once: planning and scoring share it."""
         return Preparer.of_base(self.base, self.template, self.policy)
 
 
@@ -152,7 +155,7 @@ class Scorer:
 
     def __init__(self, plan: Plan, device: str | None = None, dtype: torch.dtype | None = None):
         self.plan = plan
-        self.prepare = plan.preparer()
+        self.prepare = plan.preparer
         self.label_ids = self.prepare.chat.label_ids(LETTERS)
         self.model = Model.load(plan.base, plan.quantization, device, dtype)
         self.adapters = []
