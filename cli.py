@@ -167,7 +167,25 @@ def train(
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the results.  [default: scores/DATA]")
 @data_options
 @model_options
-@click.option("--batch-tokens", type=click.IntRange(64), help="Padded tokens in one forward: less needs less memory.")
+@click.option("--orders", default="1", show_default=True, help="Option orders: 1, cyclic, all, or a number; averaged.")
+@click.option(
+    "--batch-tokens", type=click.IntRange(64), help="Tokens of a batch: less needs less memory.  [default: by memory]"
+)
+@click.option(
+    "--weights",
+    type=click.Choice(["auto", "4bit", "16bit"]),
+    default="auto",
+    show_default=True,
+    help="Keep the base in 4 bits, or expand it at load: faster, the same logits.",
+)
+@click.option(
+    "--compile",
+    "compiling",
+    type=click.Choice(["auto", "on", "off"]),
+    default="auto",
+    show_default=True,
+    help="Compile the layers for this card: a minute at first, a quarter faster.",
+)
 @click.option("--limit", type=click.IntRange(1), help="Score the first N rows alone.")
 @click.option("--overwrite", is_flag=True, help="Start anew where the folder holds another run.")
 def score(
@@ -182,7 +200,10 @@ def score(
     pixels,
     quantization,
     allow_mismatch,
+    orders,
     batch_tokens,
+    weights,
+    compiling,
     limit,
     overwrite,
 ) -> None:
@@ -192,8 +213,10 @@ def score(
     command goes on where a killed run stopped.
     """
     with told():
+        from scoring.inputs.orders import parse_orders
         from scoring.inputs.prompt import PromptTemplate
 
+        orders = parse_orders(orders)
         table = read(data, images, allow_outside, skip_bad_rows)
         table.questions = table.questions[:limit]
         out = out or Path("scores") / data.name.split(".")[0]
@@ -203,18 +226,19 @@ def score(
             err=True,
         )
 
-        from scoring.engine.run import run
+        from scoring.engine.run import RunOptions, run
         from scoring.engine.scorer import plan_members
 
-        plan = plan_members(checkpoints, base, prompt, pixels, quantization, allow_mismatch)
+        plan = plan_members(checkpoints, base, prompt, pixels, quantization, allow_mismatch, orders)
         for note in plan.notes:
             say(note)
-        finished = run(table, plan, out, batch_tokens, overwrite, lambda total, done: Bar(total, done), say)
+        options = RunOptions(orders, batch_tokens, weights, compiling, overwrite)
+        finished = run(table, plan, out, options, lambda total, done: Bar(total, done), say)
         if finished.metrics:
             click.echo(table_of(finished.metrics))
         for warning in finished.warnings:
             click.echo(f"warning: {warning}", err=True)
-        speed = f", {finished.scored_now / finished.seconds:.1f} rows/s" if finished.scored_now else ""
+        speed = f", {finished.scored_now / finished.seconds['scoring']:.1f} rows/s" if finished.scored_now else ""
         click.echo(f"{int(finished.logits.scored.sum()):,} of {len(table.questions):,} rows scored{speed}")
         click.echo(f"submission:    {out / 'submission.csv'}\nprobabilities: {out / 'probabilities.csv'}")
         if not finished.logits.scored.all():

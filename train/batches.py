@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from scoring.engine.forward import Batch, collate
+from scoring.engine.padded import PaddedBatch, collate
 from scoring.inputs.prepare import Preparer
 from scoring.inputs.questions import Question
 
@@ -24,7 +24,7 @@ def micro_batches(lengths: np.ndarray, rows: np.ndarray, budget: int) -> list[np
     return parts
 
 
-def to_batch(prepare: Preparer, questions: list[Question]) -> Batch:
+def to_batch(prepare: Preparer, questions: list[Question]) -> PaddedBatch:
     """Prompts and pictures of the questions as one padded batch."""
     sequences, patches = zip(*map(prepare, questions))
     return collate(list(sequences), list(patches))

@@ -23,9 +23,9 @@ from scoring.engine.checkpoint import (
     check_base,
     find_base,
 )
-from scoring.engine.forward import answer_states, project
+from scoring.engine.forward import project
 from scoring.engine.model import Model
-from scoring.engine.run import plan_batches
+from scoring.engine.padded import padded_states
 from scoring.engine.scorer import calibration_fingerprint
 from scoring.inputs.pictures import PixelPolicy
 from scoring.inputs.prepare import Preparer
@@ -90,7 +90,7 @@ class Trainer:
         self.letters = LETTERS[: max(len(question.options) for question in [*train, *valid])]
         self.label_ids = self.prepare.chat.label_ids(self.letters)
         self.lengths = np.array([len(self.prepare.encode(question).ids) for question in train])
-        self.valid_lengths = [len(self.prepare.encode(question).ids) for question in valid]
+        self.valid_lengths = np.array([len(self.prepare.encode(question).ids) for question in valid])
 
     def run(self) -> list[Validation]:
         """Train all epochs; the folder holds the best of them, by validation NLL after its temperature."""
@@ -170,7 +170,7 @@ class Trainer:
             [self.label_ids[LETTERS.index(question.answer)] for question in questions], device=self.model.device
         )
         with self._autocast():
-            logits = F.linear(answer_states(self.model.network, batch), self.model.head)
+            logits = F.linear(padded_states(self.model.network, batch), self.model.head)
         loss = F.cross_entropy(logits.float(), targets, reduction="sum") / step_rows
         scaler.scale(loss).backward()
         return loss.item()
@@ -185,10 +185,11 @@ class Trainer:
         self.model.network.eval()
         logits = np.full((len(self.valid), len(self.letters)), np.nan, np.float32)
         losses = np.zeros(len(self.valid))
-        for rows in plan_batches(self.valid_lengths, self.config.batch_tokens or TOKENS[self.model.device.type]):
+        budget = self.config.batch_tokens or TOKENS[self.model.device.type]
+        for rows in micro_batches(self.valid_lengths, np.arange(len(self.valid)), budget):
             questions = [self.valid[row] for row in rows]
             batch = to_batch(self.prepare, questions).to(self.model.device)
-            found = project(answer_states(self.model.network, batch), self.model.head, self.label_ids)
+            found = project(padded_states(self.model.network, batch), self.model.head, self.label_ids)
             labels, total = found.labels.cpu().numpy(), found.log_total.cpu().numpy()
             for number, (row, question) in enumerate(zip(rows, questions)):
                 logits[row, : len(question.options)] = labels[number, : len(question.options)]

@@ -62,7 +62,7 @@ def compare(scorer: Scorer, questions: list[Question], out: Path, progress: Call
     for at in range(0, len(questions), BATCH_ROWS):
         part = scorer.score_batch(questions[at : at + BATCH_ROWS], 4)
         batched += [
-            LETTERS[int(np.nanargmax(values[0]))] if status == "ok" else ""
+            LETTERS[int(np.nanargmax(values[0, 0]))] if status == "ok" else ""
             for values, status in zip(part.logits, part.status)
         ]
         bar.update(len(part.ids))

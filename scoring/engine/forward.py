@@ -1,61 +1,181 @@
-"""One batch of prompts through the model once: the hidden state at the answer's place, and its label logits.
+"""One packed forward: pictures once, the prefix tree once for each adapter, label logits at its leaves.
 
-Prompts of a batch are padded on the right and need no mask: attention is causal, so nothing looks at what comes
-after it, and positions are given, so nothing depends on module state.
+No padding, no cache between batches. Pixels arrive as bytes and become patches on the device.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
+from transformers.models.qwen3_vl.modeling_qwen3_vl import apply_rotary_pos_emb
 
-from scoring.inputs.tokens import TokenSequence
+from scoring.engine.tree import Tree
+from scoring.inputs.pictures import PixelPolicy
 
 VOCABULARY_CHUNK = 16_384  # rows of the head that are held in float32 at a time
+# Leaves are answered in blocks of one size, the last one filled up: one shape always, so one order of summing.
+LEAF_BLOCK = {"cpu": 16, "cuda": 512}
 
 
 @dataclass
-class Batch:
-    """Tensors of B prompts: ids (B, L), positions (3, B, L), patches (sum of N, 1536), grids (B, 3), last (B,)."""
+class TreeBatch:
+    """A tree and its pictures as tensors. P pictures in all; in `ids` their tokens stand as `occurrences` tells.
+
+    pixels: for each size of picture, (n, height, width, 3) uint8; grids: (P, 3) in the order of `pixels`.
+    occurrences: for each run of picture tokens in `ids`, which of the P pictures it is.
+    """
 
     ids: torch.Tensor
     positions: torch.Tensor
-    patches: torch.Tensor
+    keys: torch.Tensor
+    query_bounds: torch.Tensor
+    key_bounds: torch.Tensor
+    leaves: torch.Tensor
+    leaf_keys: torch.Tensor
+    leaf_bounds: torch.Tensor
+    longest: tuple[int, int]
+    pixels: list[torch.Tensor]
     grids: torch.Tensor
-    last: torch.Tensor
+    most_patches: int
+    occurrences: list[int]
 
-    def to(self, device: torch.device) -> "Batch":
-        return Batch(*(tensor.to(device, non_blocking=True) for tensor in vars(self).values()))
+    @classmethod
+    def of(cls, tree: Tree, pictures: list[np.ndarray], policy: PixelPolicy, pin: bool = False) -> "TreeBatch":
+        """`pictures` (height, width, 3) uint8 as `tree.pictures` numbers them. pin: for a copy that does not wait."""
+        sizes: dict[tuple, list[int]] = {}
+        for number, picture in enumerate(pictures):
+            sizes.setdefault(picture.shape, []).append(number)
+        order = [number for numbers in sizes.values() for number in numbers]
+        place = {number: at for at, number in enumerate(order)}
+        grids = [
+            (1, pictures[number].shape[0] // policy.patch, pictures[number].shape[1] // policy.patch)
+            for number in order
+        ]
+        arrays = (tree.ids, tree.positions[:, None], tree.keys, tree.query_bounds, tree.key_bounds)
+        tensors = list(map(torch.from_numpy, (*arrays, tree.leaves, tree.leaf_keys, tree.leaf_bounds)))
+        pixels = [torch.from_numpy(np.stack([pictures[number] for number in numbers])) for numbers in sizes.values()]
+        if pin:
+            tensors, pixels = ([tensor.pin_memory() for tensor in group] for group in (tensors, pixels))
+        return cls(
+            *tensors,
+            tree.longest,
+            pixels,
+            torch.tensor(grids),
+            max(rows * columns for _, rows, columns in grids),
+            [place[number] for number in tree.pictures],
+        )
+
+    def to(self, device: torch.device) -> "TreeBatch":
+        def moved(value):
+            if isinstance(value, torch.Tensor):
+                return value.to(device, non_blocking=True)
+            return [moved(part) for part in value] if isinstance(value, list) else value
+
+        return TreeBatch(*map(moved, vars(self).values()))
 
 
-def collate(sequences: list[TokenSequence], patches: list[np.ndarray]) -> Batch:
-    """Pad on the right to the longest prompt. Padding is token 0: nothing attends to it."""
-    length = max(len(sequence.ids) for sequence in sequences)
-    ids = np.zeros((len(sequences), length), np.int64)
-    positions = np.zeros((3, len(sequences), length), np.int64)
-    for number, sequence in enumerate(sequences):
-        count = len(sequence.ids)
-        ids[number, :count], positions[:, number, :count] = sequence.ids, sequence.positions()
-    return Batch(
-        torch.from_numpy(ids),
-        torch.from_numpy(positions),
-        torch.from_numpy(np.concatenate(patches)),
-        torch.tensor([sequence.grid for sequence in sequences]),
-        torch.tensor([len(sequence.ids) - 1 for sequence in sequences]),
-    )
+@dataclass
+class PictureFeatures:
+    """What the vision tower says about the pictures of a batch, laid out as their tokens stand in the tree.
+
+    embeddings: (N, D) in the place of the picture tokens; deepstack: (N, D) each, added in the first layers.
+    """
+
+    embeddings: torch.Tensor
+    deepstack: list[torch.Tensor]
 
 
-def answer_states(network: torch.nn.Module, batch: Batch) -> torch.Tensor:
-    """(B, D) last hidden states where the answer's first token would stand; differentiable."""
-    hidden = network.model(
-        input_ids=batch.ids,
-        position_ids=batch.positions,
-        pixel_values=batch.patches,
-        image_grid_thw=batch.grids,
-        mm_token_type_ids=(batch.ids == network.config.image_token_id).int(),
-        use_cache=False,
-    ).last_hidden_state
-    return hidden[torch.arange(len(batch.last), device=hidden.device), batch.last]
+def patches_of(pixels: torch.Tensor, values: torch.Tensor, policy: PixelPolicy) -> torch.Tensor:
+    """(n, height, width, 3) uint8 -> (n * rows * columns, 3 * frames * patch²), as `PixelPolicy.patches` cuts them.
+
+    values: (3, 256) what a level becomes, in the type that the model takes.
+    """
+    count, height, width, _ = pixels.shape
+    rows, columns, patch, merge = height // policy.patch, width // policy.patch, policy.patch, policy.merge
+    levels = pixels.permute(0, 3, 1, 2).int() + torch.arange(3, device=pixels.device)[:, None, None] * 256
+    channels = values.reshape(-1)[levels]
+    blocks = channels.reshape(count, 3, rows // merge, merge, patch, columns // merge, merge, patch)
+    blocks = blocks.permute(0, 2, 5, 3, 6, 1, 4, 7)[:, :, :, :, :, :, None]
+    blocks = blocks.expand(*blocks.shape[:6], policy.frames, patch, patch)
+    return blocks.reshape(count * rows * columns, -1)
+
+
+def see(network: torch.nn.Module, batch: TreeBatch, values: torch.Tensor, policy: PixelPolicy) -> PictureFeatures:
+    """The vision tower over all pictures of the batch at once."""
+    patches = torch.cat([patches_of(pixels, values, policy) for pixels in batch.pixels])
+    found = network.model.visual(patches, grid_thw=batch.grids, max_seqlen=batch.most_patches)
+    embeddings, deepstack = found.pooler_output, list(found.deepstack_features)
+    if batch.occurrences != list(range(len(batch.grids))):
+        lengths = (batch.grids.prod(1) // policy.merge**2).tolist()
+        parts = [torch.split(tensor, lengths) for tensor in (embeddings, *deepstack)]
+        embeddings, *deepstack = (torch.cat([part[number] for number in batch.occurrences]) for part in parts)
+    return PictureFeatures(embeddings, deepstack)
+
+
+def leaf_states(
+    network: torch.nn.Module, batch: TreeBatch, features: PictureFeatures, stream: torch.dtype
+) -> torch.Tensor:
+    """(B, D) last hidden state of each sequence's last token. stream: the type of the residual stream."""
+    language = network.model.language_model
+    embeddings = language.embed_tokens(batch.ids).to(stream)
+    places = batch.ids == network.config.image_token_id
+    embeddings[places] = features.embeddings.to(stream)
+    last = language.layers[-1]
+    hook = last.register_forward_pre_hook(partial(_leaves_alone, batch), with_kwargs=True)
+    try:
+        hidden = language(
+            inputs_embeds=embeddings[None],
+            position_ids=batch.positions,
+            visual_pos_masks=places[None],
+            deepstack_visual_embeds=[layer.to(stream) for layer in features.deepstack],
+            use_cache=False,
+            key_index=batch.keys,
+            cu_seq_lens_q=batch.query_bounds,
+            cu_seq_lens_k=batch.key_bounds,
+            max_length_q=batch.longest[0],
+            max_length_k=batch.longest[1],
+        ).last_hidden_state
+    finally:
+        hook.remove()
+    return hidden[0, : len(batch.leaves)]
+
+
+def _leaves_alone(batch: TreeBatch, layer: torch.nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    """What the last layer is called with: keys and values of all tokens, everything else of the leaves alone.
+
+    No later layer looks at the other tokens, so that their queries, output and feed-forward need not be computed.
+    """
+    hidden = args[0] if args else kwargs.pop("hidden_states")
+    cos, sin = kwargs["position_embeddings"]
+    attention = layer.self_attn
+    shape = (*hidden.shape[:-1], -1, attention.head_dim)
+    normed = layer.input_layernorm(hidden)
+    keys = attention.k_norm(attention.k_proj(normed).view(shape)).transpose(1, 2)
+    values = attention.v_proj(normed).view(shape).transpose(1, 2)
+    _, keys = apply_rotary_pos_emb(keys, keys, cos, sin)
+    count = len(batch.leaves)
+    places = filled(batch.leaves, LEAF_BLOCK[hidden.device.type])
+    spare = len(places) - count  # more of the last leaf, each seeing what it sees
+    start = batch.leaf_bounds[-2]
+    index = torch.cat([batch.leaf_keys, batch.leaf_keys[start:].repeat(spare)])
+    step = batch.leaf_bounds[-1] - start
+    more = batch.leaf_bounds[-1] + step * torch.arange(1, spare + 1, device=hidden.device, dtype=torch.int32)
+    kwargs |= {
+        "position_embeddings": (cos[:, places], sin[:, places]),
+        "key_index": index,
+        "cu_seq_lens_q": torch.arange(len(places) + 1, device=hidden.device, dtype=torch.int32),
+        "cu_seq_lens_k": torch.cat([batch.leaf_bounds, more]).int(),
+        "max_length_q": 2,  # of one query flash attention would make a decoding step, split by the number of rows
+        "keys_and_values": (keys, values),
+    }
+    return (hidden[:, places],), kwargs
+
+
+def filled(rows: torch.Tensor, block: int) -> torch.Tensor:
+    """The rows, and the last one again until their number is a multiple of `block`."""
+    spare = -len(rows) % block
+    return torch.cat([rows, rows[-1:].expand(spare, *rows.shape[1:])])
 
 
 @dataclass
@@ -68,16 +188,22 @@ class AnswerLogits:
 
 
 def project(states: torch.Tensor, head: torch.Tensor, label_ids: list[int]) -> AnswerLogits:
-    """Logits in float32 whatever the model's type: in bfloat16 they tie in 1.7 % of rows."""
-    states = states.float()
-    labels = states @ head[label_ids].float().T
-    totals, tops = [], []
+    """Logits in float32 whatever the model's type: in bfloat16 they tie in 1.7 % of rows.
+
+    Blocks of rows have one size, the last one filled up, so that a row's sums do not depend on how many there are.
+    """
+    count, block = len(states), LEAF_BLOCK[states.device.type]
+    blocks = filled(states.float(), block).split(block)
+    label_rows = head[label_ids].float().T
+    labels = torch.cat([rows @ label_rows for rows in blocks])
+    totals, values, places = [], [], []
     for start in range(0, len(head), VOCABULARY_CHUNK):
-        logits = states @ head[start : start + VOCABULARY_CHUNK].float().T
-        totals.append(logits.logsumexp(-1))
-        value, at = logits.max(-1)
-        tops.append((value, at + start))
-    values = torch.stack([value for value, _ in tops])
-    best = values.argmax(0)
-    top = torch.stack([at for _, at in tops]).gather(0, best[None])[0]
-    return AnswerLogits(labels, torch.stack(totals).logsumexp(0), top)
+        chunk = head[start : start + VOCABULARY_CHUNK].float().T
+        found = [(logits.logsumexp(-1), *logits.max(-1)) for logits in (rows @ chunk for rows in blocks)]
+        total, value, at = map(torch.cat, zip(*found))
+        totals.append(total)
+        values.append(value)
+        places.append(at + start)
+    best = torch.stack(values).argmax(0)
+    top = torch.stack(places).gather(0, best[None])[0]
+    return AnswerLogits(labels[:count], torch.stack(totals).logsumexp(0)[:count], top[:count])

@@ -25,6 +25,39 @@ def generate_text(
     return chat.decode(ids), ids[len(sequence.ids)]
 
 
+@torch.no_grad()
+def generate_batch(
+    network: torch.nn.Module,
+    chat: ChatTokenizer,
+    prepared: list[tuple[TokenSequence, np.ndarray]],
+    new_tokens: int = 2,
+) -> list[tuple[str, int]]:
+    """The same for several prompts at once, padded on the left as generation needs it: text and first token of each."""
+    length = max(len(sequence.ids) for sequence, _ in prepared)
+    ids = torch.full((len(prepared), length), chat.control["<|im_end|>"])
+    mask = torch.zeros_like(ids)
+    for row, (sequence, _) in enumerate(prepared):
+        ids[row, length - len(sequence.ids) :] = torch.from_numpy(sequence.ids)
+        mask[row, length - len(sequence.ids) :] = 1
+    inputs = {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "mm_token_type_ids": (ids == network.config.image_token_id).int(),
+        "pixel_values": torch.from_numpy(np.concatenate([patches for _, patches in prepared])),
+        "image_grid_thw": torch.tensor([sequence.grid for sequence, _ in prepared]),
+    }
+    found = network.generate(
+        **{name: tensor.to(network.device) for name, tensor in inputs.items()},
+        max_new_tokens=new_tokens,
+        do_sample=False,
+        eos_token_id=chat.control["<|im_end|>"],
+        pad_token_id=chat.control["<|im_end|>"],
+    ).tolist()
+    return [
+        (chat.decode(row[length - len(sequence.ids) :]), row[length]) for row, (sequence, _) in zip(found, prepared)
+    ]
+
+
 def extract_choice(text: str) -> tuple[str, bool]:
     """The letter that the notebook's extractor finds in a *whole* decoded text (prompt included, as there), and
     whether it fell back to "a" for want of one.

@@ -1,38 +1,23 @@
 """The model of a run: one base, in 4 or 16 bits, and the adapters that are switched on it."""
 
-import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
+from scoring.engine.adapter import lora_config
 from scoring.engine.checkpoint import (
     ADAPTER_FILE,
-    AdapterCheck,
     Checkpoint,
     CheckpointError,
     check_adapter,
     check_base,
-    read_header,
     weight_shapes,
 )
 
 # What stays in 16 or 32 bits. An explicit list replaces the library's own; names match from the start.
 NOT_QUANTIZED = ["lm_head", "model.visual"]
-# Settings of PEFT that change a LoRA's arithmetic and are not supported, by their names in adapter_config.json.
-UNSUPPORTED = (
-    "modules_to_save",
-    "lora_bias",
-    "trainable_token_indices",
-    "use_qalora",
-    "alora_invocation_tokens",
-    "arrow_config",
-    "target_parameters",
-    "layer_replication",
-    "fan_in_fan_out",
-    "use_bdlora",
-)
 
 
 def default_device() -> torch.device:
@@ -51,6 +36,7 @@ def why_no_4bit() -> str:
     try:
         import bitsandbytes  # noqa: F401
     except Exception as error:  # a missing package, or a library that does not fit the card or system
+        sys.modules["bitsandbytes"] = None  # so that PEFT, which only looks whether it is installed, does without too
         return str(error).strip().split("\n")[0]
     return ""
 
@@ -145,6 +131,11 @@ class Model:
             )
         self.network.eval().requires_grad_(False)
 
+    @property
+    def adapters(self) -> list[str]:
+        """The names of those that are loaded."""
+        return list(self._peft.peft_config) if self._peft else []
+
     def use(self, name: str | None) -> None:
         """Switch to one adapter; None is the base alone."""
         if self._peft is None:
@@ -154,45 +145,3 @@ class Model:
         else:
             self._peft.base_model.enable_adapter_layers()
             self._peft.set_adapter(name, inference_mode=True)
-
-
-def lora_config(checkpoint: Checkpoint, check: AdapterCheck):
-    """A PEFT configuration with the modules named in full, so that it means the same in whoever's folder.
-
-    Ranks come from the tensors themselves; alphas from the configuration's patterns in the folder's own spelling.
-    """
-    from peft import LoraConfig
-
-    found = checkpoint.adapter
-    if (kind := str(found.get("peft_type")).upper()) != "LORA":
-        raise CheckpointError(f"{checkpoint.folder}: an adapter of type {kind}; expected LORA")
-    unsupported = [name for name in UNSUPPORTED if found.get(name)]
-    if found.get("bias", "none") != "none":
-        unsupported.append("bias")
-    if unsupported:
-        raise CheckpointError(
-            f"{checkpoint.folder}: the adapter uses {', '.join(unsupported)}, which is not supported; "
-            "merge it into a whole model and score that"
-        )
-    header = read_header(checkpoint.folder / ADAPTER_FILE)
-    alphas = found.get("alpha_pattern") or {}
-    ranks, alpha_of = {}, {}
-    for key, (module, part) in check.keys.items():
-        if part == "lora_A.weight":
-            ranks[module] = header[key]["shape"][0]
-            own = re.sub(r"^base_model\.model\.|\.lora_A(\.[^.]+)?\.weight$", "", key)
-            named = (value for pattern, value in alphas.items() if re.fullmatch(rf"(.*\.)?({pattern})", own))
-            alpha_of[module] = next(named, found["lora_alpha"])
-    rank, alpha = found["r"], found["lora_alpha"]
-    return LoraConfig(
-        r=rank,
-        lora_alpha=alpha,
-        lora_dropout=0.0,
-        target_modules=sorted(ranks),
-        inference_mode=True,
-        use_rslora=bool(found.get("use_rslora")),
-        use_dora=bool(found.get("use_dora")),
-        rank_pattern={module: value for module, value in ranks.items() if value != rank},
-        alpha_pattern={module: value for module, value in alpha_of.items() if value != alpha},
-        task_type="CAUSAL_LM",
-    )

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from scoring.engine.batches import Ready, make_ready, with_tensors
 from scoring.engine.checkpoint import (
     Checkpoint,
     Manifest,
@@ -18,8 +19,9 @@ from scoring.engine.checkpoint import (
     file_fingerprint,
     read_checkpoint,
 )
-from scoring.engine.forward import answer_states, collate, project
+from scoring.engine.forward import AnswerLogits
 from scoring.engine.model import Model, default_device, default_dtype, why_no_4bit
+from scoring.engine.packed import PackedModel
 from scoring.inputs.pictures import PictureError, PixelPolicy, read_picture
 from scoring.inputs.prepare import Preparer
 from scoring.inputs.prompt import LETTERS, PromptTemplate
@@ -59,6 +61,7 @@ def plan_members(
     pixels: int | None = None,
     quantization: str | None = None,
     allow_mismatch: bool = False,
+    orders: str = "1",
 ) -> Plan:
     """Read the checkpoints, and hold their settings against each other and against what was asked for.
 
@@ -98,8 +101,13 @@ def plan_members(
             asked_for |= {f"calibration's {key}": value for key, value in asked_for.items()} | {
                 "calibration's adapter": adapter,
                 "calibration's letters": manifest.letters,
-                "calibration's orders": "1",
+                "calibration's orders": checkpoint.calibration["fingerprint"]["orders"],
             }
+            if (fitted_on := checkpoint.calibration["fingerprint"]["orders"]) != orders:
+                notes.append(
+                    f"{member}: its temperature was fitted for orders {fitted_on}; it is applied to each of the "
+                    f"{orders} orders before they are averaged"
+                )
         for key, value in made_with.items():
             if value != asked_for[key]:
                 problem = f"{checkpoint.folder}: {key} is {value}, but this run has {asked_for[key]}"
@@ -146,23 +154,31 @@ def _distinct_names(checkpoints: list[Checkpoint]) -> list[str]:
 
 
 class Scorer:
-    """Scores questions with the members of a `Plan`, one forward pass a member.
+    """Scores questions with the members of a `Plan`: one packed forward pass a member.
 
     >>> scorer = Scorer.load("demo/checkpoints/fold0")
     >>> scorer.ask("cat.jpg", "What is shown?", ["dog", "cat", "cow", "hen"])
     {'a': 0.02, 'b': 0.95, 'c': 0.02, 'd': 0.01}
     """
 
-    def __init__(self, plan: Plan, device: str | None = None, dtype: torch.dtype | None = None):
+    def __init__(
+        self,
+        plan: Plan,
+        device: str | None = None,
+        dtype: torch.dtype | None = None,
+        weights: str = "auto",
+        model: Model | None = None,
+    ):
+        """weights: `auto`, `4bit` or `16bit`. model: the plan's base, where it is loaded already."""
         self.plan = plan
         self.prepare = plan.preparer
         self.label_ids = self.prepare.chat.label_ids(LETTERS)
-        self.model = Model.load(plan.base, plan.quantization, device, dtype)
-        self.adapters = []
-        for number, checkpoint in enumerate(plan.checkpoints):
-            self.adapters.append(f"member{number}" if checkpoint.adapter else None)
-            if checkpoint.adapter:
-                self.model.add_adapter(checkpoint, f"member{number}")
+        self.adapters = [f"member{at}" if part.adapter else None for at, part in enumerate(plan.checkpoints)]
+        self.model = model or Model.load(plan.base, plan.quantization, device, dtype)
+        for checkpoint, name in zip(plan.checkpoints, self.adapters):
+            if name and name not in self.model.adapters:
+                self.model.add_adapter(checkpoint, name)
+        self.packed = PackedModel(self.model, self.adapters, plan.policy, weights)
 
     @classmethod
     def load(
@@ -181,49 +197,57 @@ class Scorer:
         plan = plan_members([str(name) for name in names], base, template, pixels, quantization, allow_mismatch)
         return cls(plan, device)
 
-    @torch.no_grad()
-    def score_batch(self, questions: list[Question], letters: int) -> OptionLogits:
-        """One batch; a question whose picture cannot be read gets its reason as `status`, the others their logits."""
-        result = OptionLogits.empty([question.id for question in questions], self.plan.members, letters)
-        rows, sequences, patches = [], [], []
-        for row, question in enumerate(questions):
-            try:
-                sequence, pixels = self.prepare(question)
-            except PictureError as error:
-                result.status[row] = f"picture: {error.found}"
-                continue
-            rows.append(row)
-            sequences.append(sequence)
-            patches.append(pixels)
-        if not rows:
+    def answer(self, ready: Ready, letters: int) -> list[AnswerLogits]:
+        """The forward passes of a batch, begun: results are on the device, perhaps not computed yet."""
+        if not ready.sequences:
+            return []
+        tensors = ready.tensors or with_tensors(ready, self.prepare, False).tensors
+        return self.packed.answer(tensors.to(self.model.device), self.label_ids[:letters])
+
+    def collect(self, ready: Ready, answers: list[AnswerLogits], letters: int, orders: str = "1") -> OptionLogits:
+        """Logits by the data's options; a row whose picture could not be read gets its reason as `status`."""
+        result = OptionLogits.empty([question.id for question in ready.questions], self.plan.members, letters, orders)
+        for row, fault in ready.faults.items():
+            result.status[row] = fault
+        if not answers:
             return result
-        batch = collate(sequences, patches).to(self.model.device)
-        present = np.array([[letter < len(questions[row].options) for letter in range(letters)] for row in rows])
-        for member, adapter in enumerate(self.adapters):
-            self.model.use(adapter)
-            found = project(answer_states(self.model.network, batch), self.model.head, self.label_ids[:letters])
-            labels = found.labels.cpu().numpy()
-            labels[~present] = np.nan
+        rows = np.array(ready.rows)
+        places = np.concatenate([np.arange(count) for count in np.unique(rows, return_counts=True)[1]])
+        shown = np.full((len(rows), letters), -1)  # the data's option at each letter
+        for at, order in enumerate(ready.orders):
+            shown[at, : len(order)] = [LETTERS.index(letter) for letter in order]
+        present = shown >= 0
+        sequence, letter = np.nonzero(present)
+        for member, found in enumerate(answers):
+            labels = found.labels.float().cpu().numpy()
             with np.errstate(invalid="ignore"):  # NaN logits are told below, as the row's status
                 total = np.logaddexp.reduce(np.where(present, labels, -np.inf), axis=1)
-            result.logits[rows, member] = labels
-            result.label_mass[rows, member] = np.exp(total - found.log_total.cpu().numpy())
-            result.top_token[rows, member] = found.top.cpu().numpy()
-        finite = np.isfinite(result.logits[rows]) | ~present[:, None]
-        for row, good in zip(rows, finite.all((1, 2))):
+            result.logits[rows[sequence], member, places[sequence], shown[sequence, letter]] = labels[sequence, letter]
+            result.label_mass[rows, member, places] = np.exp(total - found.log_total.cpu().numpy())
+            result.top_token[rows, member, places] = found.top.cpu().numpy()
+        expected = np.zeros(result.logits.shape, bool)
+        expected[rows[sequence], :, places[sequence], shown[sequence, letter]] = True
+        for row in np.unique(rows).tolist():
+            good = bool(np.isfinite(result.logits[row][expected[row]]).all())
             result.status[row] = "ok" if good else "the model gave no finite logits"
             if not good:
-                result.logits[row] = np.nan
+                result.logits[row], result.label_mass[row], result.top_token[row] = np.nan, np.nan, -1
         return result
 
-    def score(self, questions: Iterable[Question], batch_rows: int = 16) -> OptionLogits:
-        """All questions, in batches of `batch_rows` in their order."""
+    def score_batch(self, questions: list[Question], letters: int, orders: str = "1") -> OptionLogits:
+        """One batch, whatever its size."""
+        ready = make_ready(self.prepare, questions, orders)
+        return self.collect(ready, self.answer(ready, letters), letters, orders)
+
+    def score(self, questions: Iterable[Question], orders: str = "1", batch_rows: int = 64) -> OptionLogits:
+        """All questions in their order; orders: `1`, `cyclic`, `all` or a number of option orders each."""
         questions = list(questions)
         letters = max((len(question.options) for question in questions), default=2)
         parts = [
-            self.score_batch(questions[at : at + batch_rows], letters) for at in range(0, len(questions), batch_rows)
+            self.score_batch(questions[at : at + batch_rows], letters, orders)
+            for at in range(0, len(questions), batch_rows)
         ]
-        result = OptionLogits.empty([question.id for question in questions], self.plan.members, letters)
+        result = OptionLogits.empty([question.id for question in questions], self.plan.members, letters, orders)
         if parts:
             result.logits, result.label_mass, result.top_token = (
                 np.concatenate([getattr(part, name) for part in parts])

@@ -187,17 +187,26 @@ class PixelPolicy:
         new_width, new_height = self.size(width, height)
         return 1, new_height // self.patch, new_width // self.patch
 
+    def resized(self, picture: Image.Image) -> np.ndarray:
+        """(height, width, 3) uint8: the picture as the model will see it."""
+        return np.asarray(picture.resize(self.size(*picture.size), Image.BICUBIC))
+
+    @property
+    def values(self) -> np.ndarray:
+        """(3, 256) float32: what each level of each channel becomes, with the processor's own roundings."""
+        levels = (np.arange(256, dtype=np.float64) * (1 / 255)).astype(np.float32)
+        return (levels - np.float32(self.mean)[:, None]) / np.float32(self.std)[:, None]
+
     def patches(self, picture: Image.Image) -> np.ndarray:
         """(rows * columns, 3 * frames * patch²) float32 of an RGB picture, in the model's 2x2 merge order.
 
         Equal to `Qwen2VLImageProcessorPil` to the bit.
         """
-        width, height = self.size(*picture.size)
-        resized = np.asarray(picture.resize((width, height), Image.BICUBIC))
-        values = (resized.astype(np.float64) * (1 / 255)).astype(np.float32)
-        values = (values - np.float32(self.mean)) / np.float32(self.std)
+        pixels = self.resized(picture)
+        height, width = pixels.shape[:2]
+        values = np.take_along_axis(self.values, pixels.reshape(-1, 3).T.astype(np.intp), axis=1)
         rows, columns, patch, merge = height // self.patch, width // self.patch, self.patch, self.merge
-        blocks = values.transpose(2, 0, 1).reshape(3, rows // merge, merge, patch, columns // merge, merge, patch)
+        blocks = values.reshape(3, rows // merge, merge, patch, columns // merge, merge, patch)
         blocks = blocks.transpose(1, 4, 2, 5, 0, 3, 6)[:, :, :, :, :, None]
         blocks = np.broadcast_to(blocks, (*blocks.shape[:5], self.frames, patch, patch))
         return np.ascontiguousarray(blocks).reshape(rows * columns, -1)

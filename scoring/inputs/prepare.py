@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from scoring.inputs.pictures import PictureError, PixelPolicy, read_picture, to_rgb
-from scoring.inputs.prompt import PromptTemplate
+from scoring.inputs.prompt import LETTERS, PromptTemplate
 from scoring.inputs.questions import Question
 from scoring.inputs.tokens import ChatTokenizer, TokenSequence
 
@@ -28,12 +28,14 @@ class Preparer:
         text = json.loads((folder / "config.json").read_text("utf-8")).get("text_config") or {}
         return cls(ChatTokenizer(folder), template, policy, text.get("max_position_embeddings", 32_768))
 
-    def encode(self, question: Question, size: tuple[int, int] | None = None) -> TokenSequence:
+    def encode(self, question: Question, size: tuple[int, int] | None = None, order: str = "") -> TokenSequence:
         """The prompt for a picture of that upright size (default: the one that the header told).
 
+        order: the option that stands at each letter, such as `cabd`; the data's own where it is empty.
         Raises PictureError, a row's fault, where the prompt is longer than the model's context.
         """
-        system, user = self.template.render(question.question, question.options, question.task_hint)
+        options = [question.options[LETTERS.index(letter)] for letter in order] or question.options
+        system, user = self.template.render(question.question, options, question.task_hint)
         sequence = self.chat.encode(system, user, self.policy.grid(*(size or question.size)), self.policy.merge)
         if len(sequence.ids) > self.context:
             raise PictureError(
@@ -41,8 +43,13 @@ class Preparer:
             )
         return sequence
 
+    @staticmethod
+    def picture(question: Question) -> Image.Image:
+        """The question's picture decoded, upright, in RGB. Raises PictureError."""
+        given = question.picture
+        return to_rgb(given) if isinstance(given, Image.Image) else read_picture(given)
+
     def __call__(self, question: Question) -> tuple[TokenSequence, np.ndarray]:
         """Token sequence and (N, 1536) patches of a question, its picture decoded. Raises PictureError."""
-        given = question.picture
-        picture = to_rgb(given) if isinstance(given, Image.Image) else read_picture(given)
+        picture = self.picture(question)
         return self.encode(question, picture.size), self.policy.patches(picture)

@@ -8,6 +8,7 @@ never as the end of the message.
 import json
 import re
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
 IMAGE_TOKEN = "<|image_pad|>"
+SYSTEM, USER = "\ue000s\ue001", "\ue000u\ue001"  # where the texts stand in the rendered template
 
 
 class TokenError(ValueError):
@@ -34,9 +36,12 @@ class TokenSequence:
     picture: slice
     grid: tuple[int, int, int]
 
-    def positions(self, merge: int = 2) -> np.ndarray:
-        """(3, L) int64: time, height and width, as `Qwen3VLModel.get_rope_index` counts them."""
-        return mrope_positions(len(self.ids), self.picture.start, self.grid, merge)
+    def positions(self, start: int = 0, merge: int = 2) -> np.ndarray:
+        """(3, L - start) int64: time, height and width, as `Qwen3VLModel.get_rope_index` counts them."""
+        if start >= self.picture.stop:  # text after the picture: all three count on, ending at the same number
+            last = self.picture.start + max(self.grid[1:]) // merge + len(self.ids) - self.picture.stop
+            return np.broadcast_to(np.arange(last - len(self.ids) + start, last), (3, len(self.ids) - start))
+        return mrope_positions(len(self.ids), self.picture.start, self.grid, merge)[:, start:]
 
 
 def mrope_positions(length: int, start: int, grid: tuple[int, int, int], merge: int = 2) -> np.ndarray:
@@ -78,6 +83,8 @@ class ChatTokenizer:
         if IMAGE_TOKEN not in self.control:
             raise TokenError(f"{folder}: the tokenizer has no {IMAGE_TOKEN}; expected a Qwen3-VL base")
         self.image_token_id = self.control[IMAGE_TOKEN]
+        # The frame's texts and the system prompt come again in every row.
+        self._ids = lru_cache(64)(lambda text: self._plain.encode(text, add_special_tokens=False).ids)
         environment = ImmutableSandboxedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
         )
@@ -95,7 +102,7 @@ class ChatTokenizer:
                 ids += [self.image_token_id] * (grid[1] // merge * (grid[2] // merge) * grid[0])
                 end = len(ids)
             elif isinstance(piece, _Plain):
-                ids += self._plain.encode(piece, add_special_tokens=False).ids
+                ids += self._ids(piece)
             else:
                 ids.append(self.control[piece])
         if start is None:
@@ -124,22 +131,28 @@ class ChatTokenizer:
 
     def _prompt(self, system: str, user: str) -> list[str]:
         """The rendered conversation as pieces: plain texts (`_Plain`) and control tokens, in turn."""
-        texts = {"\ue000s\ue001": system, "\ue000u\ue001": user}  # stand-ins: cells never meet the template
-        stand_in_system, stand_in_user = texts
+        texts = {SYSTEM: system, USER: user}
+        return [
+            _Plain(re.sub(f"{SYSTEM}|{USER}", lambda place: texts[place[0]], piece))
+            if isinstance(piece, _Plain)
+            else piece
+            for piece in self._frame
+        ]
+
+    @cached_property
+    def _frame(self) -> list[str]:
+        """The conversation's pieces with stand-ins for the texts: cells never meet the template."""
         rendered = self._chat.render(
             add_generation_prompt=True,
             tools=None,
             messages=[
-                {"role": "system", "content": [{"type": "text", "text": stand_in_system}]},
-                {"role": "user", "content": [{"type": "image", "image": ""}, {"type": "text", "text": stand_in_user}]},
+                {"role": "system", "content": [{"type": "text", "text": SYSTEM}]},
+                {"role": "user", "content": [{"type": "image", "image": ""}, {"type": "text", "text": USER}]},
             ],
         )
         pieces, position = [], 0
         for match in [*self._control_pattern.finditer(rendered), None]:
-            plain = rendered[position : match.start() if match else None]
-            for stand_in, text in texts.items():
-                plain = plain.replace(stand_in, text) if stand_in in plain else plain
-            if plain:
+            if plain := rendered[position : match.start() if match else None]:
                 pieces.append(_Plain(plain))
             if match:
                 pieces.append(match[0])

@@ -53,7 +53,8 @@ def read_scores(out: Path) -> tuple[OptionLogits, np.ndarray]:
     except (OSError, ValueError) as error:
         raise RunError(f"{out}: not a finished SCORES folder ({error}); expected what `score` wrote") from None
     members = [entry["member"] for entry in about["checkpoints"]]
-    logits = read_parts(out / "logits", ids, members, len(about["identity"]["letters"]))
+    identity = about["identity"]
+    logits = read_parts(out / "logits", ids, members, len(identity["letters"]), identity.get("orders", "1"))
     return logits, pooled_log_probabilities(logits, [entry["temperature"] for entry in about["checkpoints"]])
 
 
@@ -74,8 +75,9 @@ def warnings_of(logits: OptionLogits, label_ids: list[int]) -> list[str]:
     scored, warnings = logits.scored, []
     if not scored.any():
         return ["no row has a score"]
-    mass = float(np.quantile(logits.label_mass[scored], 0.05))
-    others = float((~np.isin(logits.top_token[scored], label_ids)).mean())
+    mass = float(np.nanquantile(logits.label_mass[scored], 0.05))
+    tokens = logits.top_token[scored]
+    others = float((~np.isin(tokens[tokens >= 0], label_ids)).mean())
     if mass < LOW_MASS or others > MANY_OTHERS:
         warnings.append(
             f"low label mass: its 5th percentile is {mass:.2f}, and in {others:.1%} of rows the likeliest token is no "

@@ -12,18 +12,20 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow.dataset import dataset
 
+from scoring.inputs.orders import option_orders
 from scoring.inputs.prompt import LETTERS
 from scoring.results.files import write_table
 
 
 @dataclass
 class OptionLogits:
-    """Raw label logits of N rows and M members, K letters at most.
+    """Raw label logits of N rows, M members and O option orders, K letters at most.
 
-    logits: (N, M, K) float32 by the data's option; NaN where a row has fewer options or no score.
-    label_mass: (N, M) float32, the share of the full softmax that falls on the row's letters.
-    top_token: (N, M) int64, the id of the vocabulary's argmax; -1 without a score.
+    logits: (N, M, O, K) float32 by the data's option; NaN where a row has fewer options or orders, or no score.
+    label_mass: (N, M, O) float32, the share of the full softmax that falls on the row's letters.
+    top_token: (N, M, O) int64, the id of the vocabulary's argmax; -1 without a score.
     status: (N,) "ok", or why the row has no score.
+    orders: what `option_orders` makes of each row, such as `1` or `cyclic`.
     """
 
     ids: list[str]
@@ -32,11 +34,12 @@ class OptionLogits:
     label_mass: np.ndarray
     top_token: np.ndarray
     status: list[str]
+    orders: str = "1"
 
     @classmethod
-    def empty(cls, ids: list[str], members: list[str], letters: int) -> "OptionLogits":
+    def empty(cls, ids: list[str], members: list[str], letters: int, orders: str = "1") -> "OptionLogits":
         """Rows without a score yet."""
-        shape = (len(ids), len(members))
+        shape = (len(ids), len(members), len(option_orders(letters, orders)))
         return cls(
             list(ids),
             list(members),
@@ -44,7 +47,16 @@ class OptionLogits:
             np.full(shape, np.nan, np.float32),
             np.full(shape, -1, np.int64),
             ["not scored"] * len(ids),
+            orders,
         )
+
+    def take(self, other: "OptionLogits") -> None:
+        """The scores of another batch about the same rows, where it has one, or a reason why it has none."""
+        for row, status in enumerate(other.status):
+            if status != "not scored":
+                self.status[row] = status
+                for name in ("logits", "label_mass", "top_token"):
+                    getattr(self, name)[row] = getattr(other, name)[row]
 
     @property
     def scored(self) -> np.ndarray:
@@ -57,41 +69,53 @@ def part_path(folder: Path, number: int) -> Path:
 
 
 def write_part(folder: Path, number: int, part: OptionLogits) -> None:
-    """One batch as a Parquet file: a row for each (id, member), written beside, synced and renamed."""
-    count, members, letters = part.logits.shape
-    repeat = np.repeat(np.arange(count), members)
-    labels = part.logits.reshape(count * members, letters)
+    """One batch as a Parquet file: a row for each (id, member, order), written beside, synced and renamed.
+
+    A row without a score stands there too, in its own order, with its reason.
+    """
+    count, members, orders, letters = part.logits.shape
+    there = np.isfinite(part.logits).any(-1)
+    options = np.isfinite(part.logits).any((1, 2)).sum(-1)
+    there[~part.scored, :, 0] = True
+    row, member, order = np.nonzero(there)
+    names = {size: option_orders(size, part.orders) for size in set(options[options > 0].tolist())}
     columns = {
-        "id": [part.ids[row] for row in repeat],
-        "member": part.members * count,
-        "order": [LETTERS[: int(np.isfinite(values).sum())] or LETTERS[:letters] for values in labels],
-        **{f"l_{letter}": pa.array(labels[:, at], from_pandas=True) for at, letter in enumerate(LETTERS[:letters])},
-        "label_mass": pa.array(part.label_mass.ravel(), from_pandas=True),
-        "top_token": part.top_token.ravel(),
-        "status": [part.status[row] for row in repeat],
+        "id": [part.ids[at] for at in row],
+        "member": [part.members[at] for at in member],
+        "order": [names[options[at]][place] if options[at] else LETTERS[:letters] for at, place in zip(row, order)],
+        **{
+            f"l_{letter}": pa.array(part.logits[row, member, order, at], from_pandas=True)
+            for at, letter in enumerate(LETTERS[:letters])
+        },
+        "label_mass": pa.array(part.label_mass[row, member, order], from_pandas=True),
+        "top_token": part.top_token[row, member, order],
+        "status": [part.status[at] for at in row],
     }
     write_table(part_path(folder, number), pa.table(columns))
 
 
-def read_parts(folder: Path, ids: list[str], members: list[str], letters: int) -> OptionLogits:
+def read_parts(folder: Path, ids: list[str], members: list[str], letters: int, orders: str = "1") -> OptionLogits:
     """All parts of a folder, as rows in the order of `ids`; ids without a part stay unscored.
 
-    Raises ValueError where a part holds an id or member that is not asked for.
+    Raises ValueError where a part holds an id, member or order that is not asked for.
     """
-    result = OptionLogits.empty(ids, members, letters)
+    result = OptionLogits.empty(ids, members, letters, orders)
     paths = [str(path) for path in sorted(folder.glob("part-*.parquet"))]
     if not paths:
         return result
     parts = dataset(paths, format="parquet").to_table().to_pandas()
+    places = {name: at for size in range(2, letters + 1) for at, name in enumerate(option_orders(size, orders))}
+    order = parts["order"].map(places).fillna(-1).to_numpy(int)
     row, member = pd.Index(ids).get_indexer(parts["id"]), pd.Index(members).get_indexer(parts["member"])
-    if (foreign := parts[(row < 0) | (member < 0)]).size:
+    if (foreign := parts[(row < 0) | (member < 0) | (order < 0)]).size:
         first = foreign.iloc[0]
         raise ValueError(
-            f"{folder}: a row (id {first['id']!r}, member {first['member']!r}) that this run does not have"
+            f"{folder}: a row (id {first['id']!r}, member {first['member']!r}, order {first['order']!r}) that this run "
+            "does not have"
         )
-    result.logits[row, member] = parts[[f"l_{letter}" for letter in LETTERS[:letters]]].to_numpy(np.float32)
-    result.label_mass[row, member] = parts["label_mass"].to_numpy(np.float32)
-    result.top_token[row, member] = parts["top_token"].to_numpy()
+    result.logits[row, member, order] = parts[[f"l_{letter}" for letter in LETTERS[:letters]]].to_numpy(np.float32)
+    result.label_mass[row, member, order] = parts["label_mass"].to_numpy(np.float32)
+    result.top_token[row, member, order] = parts["top_token"].to_numpy()
     for at, status in zip(row.tolist(), parts["status"].tolist()):
         result.status[at] = status
     return result

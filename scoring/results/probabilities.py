@@ -11,9 +11,22 @@ from scoring.results.logits import OptionLogits
 
 
 def pooled_log_probabilities(logits: OptionLogits, temperatures: list[float]) -> np.ndarray:
-    """(N, K): each member's log-probabilities at its own temperature, averaged, and normalised again."""
-    members = [log_probabilities(logits.logits[:, at], temperature) for at, temperature in enumerate(temperatures)]
-    return members[0] if len(members) == 1 else log_probabilities(np.mean(members, axis=0))
+    """(N, K): log-probabilities at each member's own temperature, averaged over its orders, then over the members."""
+    members = [
+        _averaged(log_probabilities(logits.logits[:, at], temperature), axis=1)
+        for at, temperature in enumerate(temperatures)
+    ]
+    return _averaged(np.stack(members), axis=0)
+
+
+def _averaged(log_p: np.ndarray, axis: int) -> np.ndarray:
+    """Mean over an axis of those that are there (a row with fewer options has fewer orders), normalised again."""
+    if log_p.shape[axis] == 1:
+        return log_p.take(0, axis)
+    there = np.isfinite(log_p)
+    count = there.sum(axis)
+    mean = np.where(there, log_p, 0).sum(axis) / np.maximum(count, 1)
+    return log_probabilities(np.where(count > 0, mean, np.nan))
 
 
 def write_probabilities(path: Path, logits: OptionLogits, log_p: np.ndarray, answers: list[str] | None) -> None:
@@ -39,7 +52,7 @@ def write_probabilities(path: Path, logits: OptionLogits, log_p: np.ndarray, ans
                 pred,
                 *("" if np.isnan(value) else f"{value:.6f}" for value in p),
                 f"{first - second:.6f}",
-                f"{logits.label_mass[row].mean():.6f}",
+                f"{np.nanmean(logits.label_mass[row]):.6f}",
             ]
         else:
             pred, cells = "", [""] * (len(letters) + 3)

@@ -55,7 +55,7 @@ def test_a_saved_adapter_gives_the_same_logits_through_plain_peft(scorer, base, 
         ),
     )
     PeftModel.from_pretrained(plain, demo / "checkpoints" / "fold0").eval()
-    ours = scorer.score(test_rows[:12]).logits[:, 0]
+    ours = scorer.score(test_rows[:12]).logits[:, 0, 0]
     for row, question in enumerate(test_rows[:12]):
         theirs = reference_logits(plain, *scorer.prepare(question))[scorer.label_ids[:4]]
         assert (theirs - torch.from_numpy(ours[row])).abs().max() < 1e-4
@@ -100,7 +100,7 @@ def test_rank_patterns_and_rslora_load_as_peft_means_them(copy, base, test_rows,
     for name in ("scoring.json", "calibration.json"):
         (folder / name).unlink()
     ours = Scorer.load(str(folder), base=str(base), quantization="none", allow_mismatch=True)
-    logits = ours.score(test_rows[:3]).logits[:, 0]
+    logits = ours.score(test_rows[:3]).logits[:, 0, 0]
     for row, question in enumerate(test_rows[:3]):
         theirs = reference_logits(model.network, *ours.prepare(question))[ours.label_ids[:4]].numpy()
         assert abs(theirs - logits[row]).max() < 1e-4
@@ -197,8 +197,8 @@ def test_several_members_on_one_base(scorer, demo, test_rows):
     both = Scorer.load([str(demo / "checkpoints" / name) for name in ("fold1", "fold0")])
     found = both.score(test_rows[:4])
     assert found.members == ["fold1", "fold0"]
-    assert abs(found.logits[:, 1] - scorer.score(test_rows[:4]).logits[:, 0]).max() < 1e-5
-    assert abs(found.logits[:, 0] - found.logits[:, 1]).max() > 0.1
+    assert abs(found.logits[:, 1, 0] - scorer.score(test_rows[:4]).logits[:, 0, 0]).max() < 1e-5
+    assert abs(found.logits[:, 0, 0] - found.logits[:, 1, 0]).max() > 0.1
 
 
 def test_the_vision_tower_and_the_head_are_not_quantised(scorer):

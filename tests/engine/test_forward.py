@@ -1,13 +1,25 @@
-"""The batched forward against the oracle, and the oracle against generation."""
+"""The packed forward against the oracle, the oracle against generation, and a row against itself in other company."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from scoring.engine.forward import answer_states, collate, project
+from scoring.engine.attention import attend
+from scoring.engine.batches import Cost, make_ready, plan_batches
+from scoring.engine.forward import TreeBatch, patches_of, project
 from scoring.engine.generate import generate_text
+from scoring.engine.packed import PackedModel
+from scoring.engine.padded import collate, padded_states
 from scoring.engine.reference import model_inputs, reference_logits
-from scoring.engine.run import plan_batches
+from scoring.engine.scorer import Scorer, plan_members
+from scoring.engine.tree import Tree
+from scoring.inputs.orders import option_orders
+from scoring.inputs.pictures import read_picture
+from scoring.inputs.questions import Question
+
+BOTH = ["demo/checkpoints/fold0", "demo/checkpoints/fold1"]
 
 
 @pytest.fixture(scope="session")
@@ -22,30 +34,119 @@ def reference(scorer, prepared):
     return torch.stack([reference_logits(scorer.model.network, *row) for row in prepared])
 
 
-def batched(scorer, rows):
-    with torch.no_grad():
-        states = answer_states(scorer.model.network, collate(*map(list, zip(*rows))))
-        return project(states, scorer.model.head, scorer.label_ids[:4])
+@pytest.fixture(scope="session")
+def labels(scorer, reference):
+    """(N, 4) the reference's label logits."""
+    return reference[:, scorer.label_ids[:4]].numpy()
 
 
-def test_batches_equal_the_reference_on_every_demo_row(scorer, prepared, reference):
-    for rows in plan_batches([len(sequence.ids) for sequence, _ in prepared], 2_560):
-        found = batched(scorer, [prepared[row] for row in rows])
-        assert (found.labels - reference[rows][:, scorer.label_ids[:4]]).abs().max() < 1e-4
-        assert (found.log_total - reference[rows].logsumexp(1)).abs().max() < 1e-4
-        assert (found.top == reference[rows].argmax(1)).all()
+def in_batches(scorer, questions, size, orders="1"):
+    return scorer.score(questions, orders, batch_rows=size)
 
 
-@pytest.mark.parametrize("size", [1, 7])
-def test_the_batch_does_not_matter(scorer, prepared, reference, size):
-    order = np.random.default_rng(0).permutation(len(prepared))[:42]
-    for start in range(0, 42, size):
-        rows = order[start : start + size].tolist()
-        found = batched(scorer, [prepared[row] for row in rows])
-        assert (found.labels - reference[rows][:, scorer.label_ids[:4]]).abs().max() < 1e-4
+@pytest.mark.parametrize("size", [64, 7])
+def test_batches_equal_the_reference_on_every_demo_row(scorer, test_rows, reference, labels, size):
+    found = in_batches(scorer, test_rows, size)
+    assert np.abs(found.logits[:, 0, 0] - labels).max() < 1e-4
+    assert found.top_token[:, 0, 0].tolist() == reference.argmax(1).tolist()
+    mass = reference.softmax(1)[:, scorer.label_ids[:4]].sum(1).numpy()
+    assert np.abs(found.label_mass[:, 0, 0] - mass).max() < 1e-5
+
+
+def test_a_row_alone_equals_the_reference(scorer, test_rows, labels):
+    found = in_batches(scorer, test_rows[:60], 1)
+    assert np.abs(found.logits[:, 0, 0] - labels[:60]).max() < 1e-4
+
+
+def test_shuffled_rows_equal_the_reference(scorer, test_rows, labels):
+    order = np.random.default_rng(0).permutation(len(test_rows))[:200]
+    found = in_batches(scorer, [test_rows[row] for row in order], 64)
+    assert np.abs(found.logits[:, 0, 0] - labels[order]).max() < 1e-4
+
+
+def asked_about(question: Question, picture, number: int) -> Question:
+    return replace(question, id=f"{number}", picture=picture, size=None)
+
+
+def test_questions_that_share_a_picture_equal_the_reference(scorer, test_rows):
+    """Rows of 12 questions about 4 pictures, in one tree: each picture's tokens are computed once."""
+    pictures = [read_picture(question.picture) for question in test_rows[:4]]
+    rows = [asked_about(test_rows[at], pictures[at % 4], at) for at in range(12)]
+    ready = make_ready(scorer.prepare, rows, "1")
+    assert len(ready.pictures) == 4 and len(Tree.build(ready.sequences, ready.picture).pictures) == 4
+    found = scorer.collect(ready, scorer.answer(ready, 4), 4)
+    scorer.model.use(scorer.adapters[0])
+    for at, row in enumerate(rows):
+        expected = reference_logits(scorer.model.network, *scorer.prepare(row))[scorer.label_ids[:4]]
+        assert np.abs(found.logits[at, 0, 0] - expected.numpy()).max() < 1e-4
+
+
+def test_all_orders_equal_the_reference(scorer, test_rows):
+    """24 orders of a question in one tree; logits come back by the data's option, whatever letter it stood at."""
+    rows = [test_rows[0], test_rows[7], replace(test_rows[9], options=test_rows[9].options[:3])]
+    found = in_batches(scorer, rows, 3, "all")
+    scorer.model.use(scorer.adapters[0])
+    for at, row in enumerate(rows):
+        orders = option_orders(len(row.options), "all")
+        assert len(orders) == (24 if len(row.options) == 4 else 6)
+        for place, order in enumerate(orders):
+            shown = replace(row, options=tuple(row.options["abcd".index(letter)] for letter in order))
+            expected = reference_logits(scorer.model.network, *scorer.prepare(shown))[scorer.label_ids[: len(order)]]
+            by_option = found.logits[at, 0, place, ["abcd".index(letter) for letter in order]]
+            assert np.abs(by_option - expected.numpy()).max() < 1e-4
+        assert np.isnan(found.logits[at, 0, len(orders) :]).all()
+
+
+def test_several_checkpoints_over_one_sight_equal_each_by_itself(test_rows):
+    together = Scorer.load(BOTH).score(test_rows[:40])
+    for number, name in enumerate(BOTH):
+        alone = Scorer.load(name).score(test_rows[:40])
+        assert np.abs(together.logits[:, number] - alone.logits[:, 0]).max() < 1e-5
+
+
+@pytest.mark.parametrize("names", [BOTH[:1], BOTH])
+def test_4_bit_and_expanded_weights_give_the_same_bits(names, test_rows):
+    kept, expanded = (
+        Scorer(plan_members(names), weights=weights).score(test_rows[:20]) for weights in ("4bit", "16bit")
+    )
+    assert np.array_equal(kept.logits, expanded.logits) and np.array_equal(kept.label_mass, expanded.label_mass)
+
+
+@pytest.fixture(scope="module")
+def in_bfloat16():
+    return Scorer(plan_members(BOTH[:1]), dtype=torch.bfloat16)
+
+
+def test_in_bfloat16_a_row_has_the_same_bits_in_any_company(in_bfloat16, test_rows):
+    scorer, rows = in_bfloat16, test_rows[:24]
+    whole = scorer.score(rows, batch_rows=24)
+    for size in (1, 7):
+        assert np.array_equal(scorer.score(rows, batch_rows=size).logits, whole.logits)
+    order = np.random.default_rng(1).permutation(24)
+    assert np.array_equal(scorer.score([rows[at] for at in order], batch_rows=24).logits, whole.logits[order])
+
+
+def test_in_bfloat16_a_tree_has_the_same_bits_as_whole_rows(in_bfloat16, test_rows):
+    scorer = in_bfloat16
+    ready = make_ready(scorer.prepare, test_rows[:6], "cyclic")
+    tree = scorer.answer(ready, 4)[0].labels
+    flat = Tree.build(ready.sequences, ready.picture, share=False)
+    batch = TreeBatch.of(flat, ready.pictures, scorer.prepare.policy)
+    assert len(flat.ids) > 2 * len(Tree.build(ready.sequences, ready.picture).ids)
+    assert torch.equal(scorer.packed.answer(batch, scorer.label_ids[:4])[0].labels, tree)
+
+
+def test_float16_keeps_a_float32_stream(test_rows, scorer):
+    """As on cards without bfloat16: products in float16, everything else in float32."""
+    half = Scorer(plan_members(BOTH[:1]), dtype=torch.float16)
+    assert half.packed.stream == torch.float32
+    found, whole = half.score(test_rows[:16]), scorer.score(test_rows[:16])
+    assert np.abs(found.logits - whole.logits).max() < 0.05
+    assert (found.logits.argmax(-1) == whole.logits.argmax(-1)).all()
 
 
 def test_generation_starts_with_the_references_argmax_on_every_row(scorer, prepared, reference):
+    scorer.model.use(scorer.adapters[0])
     for row, top in zip(prepared, reference.argmax(1).tolist()):
         assert generate_text(scorer.model.network, scorer.prepare.chat, *row, new_tokens=1)[1] == top
 
@@ -53,6 +154,7 @@ def test_generation_starts_with_the_references_argmax_on_every_row(scorer, prepa
 def test_the_library_finds_the_same_positions(scorer, prepared, reference):
     """Positions given by us or counted by the model: the same logits."""
     sequence, patches = prepared[0]
+    scorer.model.use(scorer.adapters[0])
     inputs = model_inputs(sequence, patches, "cpu", scorer.model.network.config.image_token_id)
     with torch.no_grad():
         given = scorer.model.network(**inputs, position_ids=torch.from_numpy(sequence.positions())[:, None]).logits[
@@ -61,9 +163,63 @@ def test_the_library_finds_the_same_positions(scorer, prepared, reference):
     assert (given - reference[0]).abs().max() < 1e-5
 
 
+def test_padded_batches_equal_the_reference(scorer, prepared, labels):
+    """What training computes."""
+    scorer.model.use(scorer.adapters[0])
+    with torch.no_grad():
+        states = padded_states(scorer.model.network, collate(*map(list, zip(*prepared[:16]))))
+        found = project(states, scorer.model.head, scorer.label_ids[:4])
+    assert np.abs(found.labels.numpy() - labels[:16]).max() < 1e-4
+
+
+def test_patches_are_cut_on_the_device_as_on_the_host(scorer, test_rows):
+    policy = scorer.prepare.policy
+    picture = read_picture(test_rows[0].picture)
+    pixels = torch.from_numpy(np.stack([policy.resized(picture), 255 - policy.resized(picture)]))
+    found = patches_of(pixels, torch.from_numpy(policy.values), policy)
+    assert np.array_equal(found[: len(found) // 2].numpy(), policy.patches(picture))
+
+
+def test_pictures_of_several_sizes_in_one_batch(scorer, test_rows):
+    pictures = [read_picture(question.picture) for question in test_rows[:3]]
+    pictures[1] = pictures[1].resize((400, 90))
+    pictures[2] = pictures[2].crop((0, 0, 60, 200))
+    rows = [asked_about(test_rows[at], pictures[at % 3], at) for at in range(6)]
+    found = scorer.score(rows)
+    scorer.model.use(scorer.adapters[0])
+    for at, row in enumerate(rows):
+        expected = reference_logits(scorer.model.network, *scorer.prepare(row))[scorer.label_ids[:4]]
+        assert np.abs(found.logits[at, 0, 0] - expected.numpy()).max() < 1e-4
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("lengths", [[(3, 5), (4, 4), (1, 6)], [(4, 4), (4, 4)]])
+def test_attention_by_segments(causal, lengths):
+    torch.manual_seed(0)
+    queries, keys = (sum(pair[at] for pair in lengths) for at in (0, 1))
+    q, k, v = torch.randn(queries, 4, 8), torch.randn(keys, 2, 8), torch.randn(keys, 2, 8)
+    if not causal:
+        k, v = torch.randn(keys, 4, 8), torch.randn(keys, 4, 8)
+    bounds = [
+        torch.tensor(np.concatenate([[0], np.cumsum([pair[at] for pair in lengths])]), dtype=torch.int32)
+        for at in (0, 1)
+    ]
+    found = attend(q, k, v, *bounds, 6, 6, 0.3, causal)
+    start = key_start = 0
+    for count, total in lengths:
+        for head in range(4):
+            part = k[key_start : key_start + total, head // (4 // k.shape[1])]
+            scores = q[start : start + count, head] @ part.T * 0.3
+            if causal:
+                scores += torch.full_like(scores, float("-inf")).triu(total - count + 1)
+            values = v[key_start : key_start + total, head // (4 // k.shape[1])]
+            assert torch.allclose(found[start : start + count, head], scores.softmax(1) @ values, atol=1e-5)
+        start, key_start = start + count, key_start + total
+
+
 def test_the_head_in_pieces_equals_the_head_at_once(monkeypatch):
     torch.manual_seed(0)
-    states, head = torch.randn(5, 16), torch.randn(1000, 16)
+    states, head = torch.randn(21, 16), torch.randn(1000, 16)
     whole = states @ head.T
     monkeypatch.setattr("scoring.engine.forward.VOCABULARY_CHUNK", 64)
     found = project(states.bfloat16(), head.bfloat16(), [3, 999, 0])
@@ -71,16 +227,35 @@ def test_the_head_in_pieces_equals_the_head_at_once(monkeypatch):
     assert torch.allclose(found.labels, exact[:, [3, 999, 0]], atol=1e-5)
     assert torch.allclose(found.log_total, exact.logsumexp(1), atol=1e-5) and (found.top == exact.argmax(1)).all()
     assert found.labels.dtype == torch.float32 and (found.labels - whole[:, [3, 999, 0]]).abs().max() < 0.2
+    alone = torch.cat([project(states[at : at + 1], head, [3]).log_total for at in range(21)])
+    assert torch.equal(alone, project(states, head, [3]).log_total)
 
 
 def test_batches_are_planned_within_the_budget():
     rng = np.random.default_rng(0)
-    lengths = rng.integers(20, 400, 300).tolist() + [5_000]
-    batches = plan_batches(lengths, 2_000)
-    assert sorted(row for batch in batches for row in batch) == list(range(301))
+    costs = [Cost(int(rng.integers(60)), 30, 50, int(rng.integers(20, 300))) for _ in range(300)]
+    costs.append(Cost("long", 30, 50, 5_000))
+    batches = plan_batches(costs, 2_000)
+    assert sorted(row for batch in batches for row in batch) == list(range(301)) and batches[0] == [300]
     for batch in batches:
-        assert len(batch) == 1 or len(batch) * max(lengths[row] for row in batch) <= 2_000
-    assert plan_batches(lengths, 2_000) == batches and plan_batches([], 10) == []
+        pictures = {costs[row].picture for row in batch}
+        total = 30 + 50 * len(pictures) + sum(costs[row].own for row in batch)
+        assert len(batch) == 1 or total <= 2_000
+    apart = sum(
+        len({number for number, batch in enumerate(batches) for row in batch if costs[row].picture == p})
+        for p in range(60)
+    )
+    assert apart < 60 + len(batches)  # a picture's rows meet, unless the budget cuts between them
+    assert plan_batches(costs, 2_000) == batches and plan_batches([], 10) == []
+
+
+def test_the_cost_of_a_row_is_what_its_tree_computes(scorer, test_rows):
+    for orders in ("1", "cyclic"):
+        costs = [Cost.of(scorer.prepare, row, orders) for row in test_rows[:5]]
+        ready = make_ready(scorer.prepare, test_rows[:5], orders)
+        tree = Tree.build(ready.sequences, ready.picture)
+        told = costs[0].shared + sum(cost.seen + cost.own for cost in costs)
+        assert len(tree.ids) <= told <= len(tree.ids) + 5 * 12  # rows may begin alike after their pictures
 
 
 def test_asking_one_question(scorer, test_rows):
@@ -96,8 +271,6 @@ def test_asking_one_question(scorer, test_rows):
 
 
 def test_rows_with_fewer_options_and_broken_pictures(scorer, test_rows, tmp_path):
-    from dataclasses import replace
-
     broken = tmp_path / "x.jpg"
     broken.write_bytes(test_rows[0].picture.read_bytes()[:500])
     rows = [
@@ -105,24 +278,29 @@ def test_rows_with_fewer_options_and_broken_pictures(scorer, test_rows, tmp_path
         replace(test_rows[1], options=test_rows[1].options[:3]),
         replace(test_rows[2], picture=broken),
     ]
-    found = scorer.score(rows)
-    assert found.status[:2] == ["ok", "ok"] and found.status[2].startswith("picture: ")
-    assert (
-        np.isnan(found.logits[1, 0, 3])
-        and np.isfinite(found.logits[1, 0, :3]).all()
-        and np.isnan(found.logits[2]).all()
-    )
-    assert found.label_mass[0, 0] > 0.9
+    for orders in ("1", "cyclic"):
+        found = scorer.score(rows, orders)
+        assert found.status[:2] == ["ok", "ok"] and found.status[2].startswith("picture: ")
+        assert np.isnan(found.logits[1, 0, :, 3]).all() and np.isnan(found.logits[2]).all()
+        assert np.isfinite(found.logits[1, 0, :3, :3]).all() and np.isnan(found.logits[1, 0, 3:]).all()
+        assert found.label_mass[0, 0, 0] > 0.9
 
 
 def test_non_finite_logits_are_marked(scorer, test_rows, monkeypatch):
-    import scoring.engine.scorer as module
-
     def poisoned(*arguments):
         found = project(*arguments)
         found.labels[1] = float("nan")
         return found
 
-    monkeypatch.setattr(module, "project", poisoned)
+    monkeypatch.setattr("scoring.engine.packed.project", poisoned)
     found = scorer.score(test_rows[:3])
     assert found.status == ["ok", "the model gave no finite logits", "ok"] and np.isnan(found.logits[1]).all()
+
+
+def test_the_network_is_the_librarys_own_outside_of_an_answer(scorer, test_rows):
+    scorer.score(test_rows[:2])
+    config = scorer.model.network.config
+    assert [config._attn_implementation, config.text_config._attn_implementation] == ["sdpa", "sdpa"]
+    assert config.vision_config._attn_implementation == "sdpa"
+    assert not any(layer.merged for layer in (*scorer.packed.linears, scorer.packed.patches))
+    assert isinstance(scorer.packed, PackedModel) and len(scorer.packed.linears) == 7 * 5

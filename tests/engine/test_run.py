@@ -1,38 +1,131 @@
 """A folder belongs to one run: what is taken up, what is refused, what a killed start leaves."""
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
+import torch
+from pyarrow.dataset import dataset
+from scipy.special import log_softmax
 
-from scoring.engine.run import _claim
-from scoring.results.folder import RunError
+from scoring.engine.run import RunOptions, check_folder, claim_folder, run
+from scoring.inputs.orders import option_orders
+from scoring.inputs.questions import read_table
+from scoring.results.folder import RunError, read_scores
 
 IDENTITY = {"data": "d", "batch_tokens": 100}
 
 
+def claim(out, identity, overwrite=False):
+    return claim_folder(out, identity, check_folder(out, identity, overwrite))
+
+
 def test_a_new_folder_gets_its_plan(tmp_path):
-    assert _claim(tmp_path / "a" / "b", IDENTITY, False).is_dir()
+    assert claim(tmp_path / "a" / "b", IDENTITY).is_dir()
     assert json.loads((tmp_path / "a" / "b" / "plan.json").read_text()) == IDENTITY
 
 
 def test_a_start_that_was_killed_at_once_is_no_obstacle(tmp_path):
     (tmp_path / "logits").mkdir()
     (tmp_path / "plan.json.tmp").write_text("{")
-    assert _claim(tmp_path, IDENTITY, False) == tmp_path / "logits"
+    assert claim(tmp_path, IDENTITY) == tmp_path / "logits"
 
 
 def test_differences_are_named_and_overwriting_starts_anew(tmp_path):
-    parts = _claim(tmp_path, IDENTITY, False)
+    parts = claim(tmp_path, IDENTITY)
     (parts / "part-000000.parquet").write_bytes(b"x")
     (parts / "part-000001.parquet.tmp").write_bytes(b"x")
-    _claim(tmp_path, IDENTITY, False)
+    claim(tmp_path, IDENTITY)
     assert [path.name for path in parts.iterdir()] == ["part-000000.parquet"]
     with pytest.raises(RunError, match="batch_tokens was 100, now 200"):
-        _claim(tmp_path, IDENTITY | {"batch_tokens": 200}, False)
-    assert not any(_claim(tmp_path, IDENTITY | {"batch_tokens": 200}, True).iterdir())
+        claim(tmp_path, IDENTITY | {"batch_tokens": 200})
+    assert not any(claim(tmp_path, IDENTITY | {"batch_tokens": 200}, True).iterdir())
+
+
+def test_what_was_chosen_is_not_asked_again(tmp_path):
+    """A run that goes on takes its figures from the plan: they are not part of what it must be asked for."""
+    claim(tmp_path, IDENTITY | {"compile": False})
+    assert check_folder(tmp_path, {"data": "d"}, False) == IDENTITY | {"compile": False}
 
 
 def test_other_peoples_folders_are_left_alone(tmp_path):
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(RunError, match="other files"):
-        _claim(tmp_path, IDENTITY, False)
+        claim(tmp_path, IDENTITY)
+
+
+# ------------------------------------------------------------------ running out of memory
+@pytest.fixture
+def table(demo):
+    found = read_table(demo / "test.csv")
+    found.questions = found.questions[:20]
+    return found
+
+
+def scarce(scorer, monkeypatch, rows: int):
+    """A card on which batches of more than `rows` sequences do not fit; the sizes that were tried."""
+    whole, tried = scorer.packed.answer, []
+
+    def answer(batch, labels):
+        tried.append(len(batch.leaves))
+        if len(batch.leaves) > rows:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(batch, labels)
+
+    monkeypatch.setattr(scorer.packed, "answer", answer)
+    return tried
+
+
+def test_out_of_memory_splits_the_batch_and_the_rest_of_the_plan(scorer, table, tmp_path, monkeypatch):
+    options = RunOptions(batch_tokens=900)
+    whole = run(table, scorer.plan, tmp_path / "whole", options, scorer=scorer)
+    said = []
+    tried = scarce(scorer, monkeypatch, 3)
+    split = run(table, scorer.plan, tmp_path / "split", options, say=said.append, scorer=scorer)
+    assert np.abs(split.logits.logits - whole.logits.logits).max() < 1e-4 and split.logits.status == ["ok"] * 20
+    assert sum("out of memory" in line for line in said) == 1 and "out of memory with 900 tokens" in said[0]
+    assert sum(size > 3 for size in tried) == 2, tried  # the first batch, and its half: never again after that
+    assert json.loads((tmp_path / "split" / "plan.json").read_text())["split"] == 4
+    assert json.loads((tmp_path / "split" / "run.json").read_text())["split"] == 4
+
+
+def test_a_run_that_goes_on_remembers_how_much_fits(scorer, table, tmp_path, monkeypatch):
+    run(table, scorer.plan, tmp_path, RunOptions(batch_tokens=900), scorer=scorer)
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    (tmp_path / "plan.json").write_text(json.dumps(plan | {"split": 4}))
+    for part in list((tmp_path / "logits").iterdir())[1:]:
+        part.unlink()
+    tried = scarce(scorer, monkeypatch, 3)
+    finished = run(table, scorer.plan, tmp_path, RunOptions(), scorer=scorer)
+    assert finished.logits.scored.all() and max(tried) <= 3
+
+
+def test_a_row_that_does_not_fit_alone_is_marked(scorer, table, tmp_path, monkeypatch):
+    scarce(scorer, monkeypatch, 0)
+    finished = run(table, scorer.plan, tmp_path, RunOptions(batch_tokens=900), scorer=scorer)
+    assert set(finished.logits.status) == {"out of memory, alone in its batch"}
+
+
+def test_other_errors_stop_the_run(scorer, table, tmp_path, monkeypatch):
+    def fail(batch, labels):
+        raise RuntimeError("a kernel failed")
+
+    monkeypatch.setattr(scorer.packed, "answer", fail)
+    with pytest.raises(RuntimeError, match="a kernel failed"):
+        run(table, scorer.plan, tmp_path, RunOptions(), scorer=scorer)
+
+
+@pytest.mark.parametrize("orders", ["cyclic", "3"])
+def test_orders_are_written_and_read_back(scorer, table, tmp_path, orders):
+    table.questions[3] = replace(table.questions[3], options=table.questions[3].options[:3], answer="a")
+    finished = run(table, scorer.plan, tmp_path, RunOptions(orders), scorer=scorer)
+    count = 4 if orders == "cyclic" else 3
+    assert finished.logits.logits.shape == (20, 1, count, 4)
+    read, log_p = read_scores(tmp_path)
+    assert np.array_equal(read.logits, finished.logits.logits, equal_nan=True)
+    by_hand = log_softmax(read.logits[0, 0].astype(float) / scorer.plan.temperatures[0], -1).mean(0)
+    assert np.allclose(np.exp(log_p[0]), np.exp(by_hand) / np.exp(by_hand).sum())
+    written = dataset(tmp_path / "logits").to_table().to_pandas()
+    assert set(written[written["id"] == table.questions[0].id]["order"]) == set(option_orders(4, orders))
+    assert set(written[written["id"] == table.questions[3].id]["order"]) == set(option_orders(3, orders))

@@ -17,16 +17,16 @@ def sample(n=5, members=("m0", "m1"), k=4, seed=0) -> OptionLogits:
     return OptionLogits(
         [f"id{row}" for row in range(n)],
         list(members),
-        rng.normal(size=(n, len(members), k)).astype(np.float32),
-        rng.random((n, len(members))).astype(np.float32),
-        rng.integers(0, 9, (n, len(members))),
+        rng.normal(size=(n, len(members), 1, k)).astype(np.float32),
+        rng.random((n, len(members), 1)).astype(np.float32),
+        rng.integers(0, 9, (n, len(members), 1)),
         ["ok"] * n,
     )
 
 
 def test_parts_come_back_in_the_order_of_the_data(tmp_path):
     logits = sample()
-    logits.logits[1, :, 2:] = np.nan
+    logits.logits[1, ..., 2:] = np.nan
     logits.status[3], logits.logits[3], logits.label_mass[3], logits.top_token[3] = "picture: gone", np.nan, np.nan, -1
     for number, rows in enumerate(([4, 0], [3], [1])):
         write_part(
@@ -55,7 +55,7 @@ def test_the_columns_of_a_part(tmp_path):
     import pyarrow.parquet as pq
 
     logits = sample(2)
-    logits.logits[1, :, 3] = np.nan
+    logits.logits[1, ..., 3] = np.nan
     write_part(tmp_path, 0, logits)
     table = pq.read_table(part_path(tmp_path, 0))
     assert table.column_names == [
@@ -95,13 +95,13 @@ def test_the_pool_is_the_mean_of_log_probabilities():
     p = np.exp(pooled_log_probabilities(logits, [2.0, 0.5]))
     from scipy.special import softmax
 
-    product = softmax(logits.logits[:, 0] / 2.0, 1) ** 0.5 * softmax(logits.logits[:, 1] / 0.5, 1) ** 0.5
+    product = softmax(logits.logits[:, 0, 0] / 2.0, 1) ** 0.5 * softmax(logits.logits[:, 1, 0] / 0.5, 1) ** 0.5
     assert np.allclose(p, product / product.sum(1, keepdims=True), atol=1e-6)
 
 
 def test_the_files(tmp_path):
     logits = sample(4, ("m",))
-    logits.logits[2, :, 2:] = np.nan
+    logits.logits[2, ..., 2:] = np.nan
     logits.status[3], logits.logits[3] = "picture: an empty file", np.nan
     questions = [
         Question(name, row + 1, None, "q", ("w", "x", "y", "z")[: 2 if row == 2 else 4], answer="a")

@@ -74,7 +74,7 @@ def test_seeds_repeat_the_training_bit_for_bit(first, base, questions, tmp_path)
 def test_scoring_the_checkpoint_gives_its_validation_logits(first, questions):
     out, _, results = first
     found = Scorer.load(str(out)).score(questions[100:124])
-    assert np.abs(found.logits[:, 0] - results[0].logits).max() < 1e-4
+    assert np.abs(found.logits[:, 0, 0] - results[0].logits).max() < 1e-4
 
 
 def test_gradients_are_those_of_the_mean_answer_token_loss(base, questions, tmp_path):

@@ -1,0 +1,55 @@
+"""Does a row's answer depend on its company, and how far is the engine from the oracle? In this machine's types."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from scoring.engine.batches import make_ready
+from scoring.engine.forward import TreeBatch
+from scoring.engine.reference import reference_logits
+from scoring.engine.scorer import Scorer
+from scoring.engine.tree import Tree
+from scoring.inputs.questions import read_questions
+
+
+@torch.no_grad()
+def exactness(scorer: Scorer, table: Path, rows: int = 64, alone: int = 8) -> dict:
+    """Differences of label logits between ways of forming a batch (0 is: to the bit), and to the reference.
+
+    alone: how many rows are also scored by themselves.
+    """
+    questions = read_questions(table)[:rows]
+    letters = scorer.label_ids[:4]
+    ready = make_ready(scorer.prepare, questions, "1")
+    together = answers(scorer, Tree.build(ready.sequences, ready.picture), ready)
+    flat = answers(scorer, Tree.build(ready.sequences, ready.picture, share=False), ready)
+    singles = torch.cat(
+        [scorer.answer(make_ready(scorer.prepare, [row], "1"), 4)[0].labels for row in questions[:alone]]
+    )
+    cyclic = make_ready(scorer.prepare, questions[:8], "cyclic")
+    orders = answers(scorer, Tree.build(cyclic.sequences, cyclic.picture), cyclic)
+    orders_flat = answers(scorer, Tree.build(cyclic.sequences, cyclic.picture, share=False), cyclic)
+    scorer.model.use(scorer.adapters[0])
+    with torch.compiler.set_stance("force_eager"):
+        truth = torch.stack(
+            [reference_logits(scorer.model.network, *scorer.prepare(row))[letters] for row in questions]
+        ).to(together.device)
+    moved = (together.softmax(1) - truth.softmax(1)).abs().max(1).values.cpu().numpy()
+    return {
+        "rows": len(questions),
+        "tree_minus_flat": (together - flat).abs().max().item(),
+        "orders_tree_minus_flat": (orders - orders_flat).abs().max().item(),
+        "alone_minus_together": (singles - together[:alone]).abs().max().item(),
+        "reference_max_dlogit": (together - truth).abs().max().item(),
+        "reference_logit_std": truth.std().item(),
+        "reference_same_letter": (together.argmax(1) == truth.argmax(1)).float().mean().item(),
+        "reference_median_dp": float(np.median(moved)),
+        "reference_max_dp": float(moved.max()),
+    }
+
+
+def answers(scorer: Scorer, tree: Tree, ready) -> torch.Tensor:
+    """(S, 4) label logits of a tree."""
+    batch = TreeBatch.of(tree, ready.pictures, scorer.prepare.policy).to(scorer.model.device)
+    return scorer.packed.answer(batch, scorer.label_ids[:4])[0].labels

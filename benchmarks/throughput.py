@@ -1,0 +1,261 @@
+"""How many rows a second: every way of answering, on the same rows, in one run on one machine.
+
+    python -m benchmarks.throughput                                  the demo: minutes on two cores
+    python -m benchmarks.throughput --size 8b --tokenizer DIR --work DIR --rows 2000
+
+The 8B needs a GPU, 25 GB in --work, and a folder with Qwen3's tokenizer.json, tokenizer_config.json and Qwen3-VL's chat
+template. Loading and compilation are told apart. An engine row is a whole `score`: from reading the table's prompts and
+pictures to `probabilities.csv` on disk.
+"""
+
+import json
+import statistics
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import click
+import torch
+
+import scoring
+from benchmarks import workload
+from benchmarks.exactness import exactness
+from scoring.engine.forward import project
+from scoring.engine.generate import generate_batch, generate_text
+from scoring.engine.packed import product_rate
+from scoring.engine.padded import collate, padded_states
+from scoring.engine.run import RunOptions, run
+from scoring.engine.scorer import Plan, Scorer, plan_members
+from scoring.inputs.questions import read_table
+
+GIB = 2**30
+SMALL_CARD = 10 * GIB  # what PyTorch may hold in the row that stands for a 12 GB card
+
+
+@dataclass
+class Way:
+    """A way of answering; `engine` ways are whole runs, the others loops over rows that are timed here."""
+
+    name: str
+    rows: int
+    table: str = "single"
+    batch: int = 0  # rows a batch of the baselines
+    orders: str = "1"
+    members: int = 1
+    weights: str = ""  # of the engine
+    batch_tokens: int | None = None
+    small_card: bool = False
+
+
+def ways_of(size: str, rows: int, modes: list[str]) -> list[Way]:
+    """The rows of the table, baselines first."""
+    if size == "demo":
+        return [
+            Way("seed: generate 2 tokens, a row at a time", min(rows, 40), batch=1),
+            Way("generate 2 tokens, 16 rows", min(rows, 200), batch=16),
+            Way("padded forward, 16 rows (transformers and peft)", rows, batch=16),
+            Way("engine: one order", rows, weights="auto"),
+            Way("engine: cyclic orders (4)", rows, orders="cyclic", weights="auto"),
+            Way("engine: 2 checkpoints", rows, members=2, weights="auto"),
+        ]
+    baselines = [
+        Way("seed: generate 2 tokens, a row at a time", 16, batch=1),
+        Way("generate 2 tokens, 32 rows", 128, batch=32),
+        Way("padded forward, 32 rows (transformers and peft)", 128, batch=32),
+    ]
+    engine = []
+    for weights in modes:
+        engine += [
+            Way("engine: one order", rows, weights=weights),
+            Way("engine: 4 questions a picture", rows, "four", weights=weights),
+            Way("engine: cyclic orders (4)", rows, orders="cyclic", weights=weights),
+        ]
+    small = Way("engine: one order, 10 GiB at most", rows, weights="4bit", batch_tokens=12_288, small_card=True)
+    many = [Way("engine: 5 checkpoints", rows, members=5, weights=weights) for weights in modes]
+    return [*baselines, *engine, *([small] if "4bit" in modes else []), *many]
+
+
+class Bench:
+    """One loaded base; its adapters are added as ways need them."""
+
+    def __init__(self, load: workload.Workload, rate: float, compiling: str, work: Path):
+        self.load, self.rate, self.compiling, self.work = load, rate, compiling, work
+        self.scorer: Scorer | None = None
+        self.packed_as: tuple | None = None
+        self.loading = 0.0
+
+    def plan(self, way: Way) -> Plan:
+        names = [str(name) for name in self.load.checkpoints[: way.members]]
+        return plan_members(names, str(self.load.base), orders=way.orders)
+
+    def ready(self, way: Way) -> Scorer:
+        """The scorer of a way: the same base, packed as the way wants it."""
+        wanted = (way.members, way.weights or "4bit")
+        if self.scorer is None or self.packed_as != wanted:
+            model = self.scorer.model if self.scorer else None
+            if model and way.members > len(model.adapters):
+                from scoring.engine.packed import unwrap
+
+                unwrap(model.network.model)
+            self.scorer = None
+            start = time.perf_counter()
+            self.scorer, self.packed_as = Scorer(self.plan(way), weights=wanted[1], model=model), wanted
+            self.loading = time.perf_counter() - start
+        return self.scorer
+
+    def measure(self, way: Way) -> dict:
+        """One repeat of a way: rows a second, and where there is a card, its memory."""
+        table = read_table(self.load.tables[way.table])
+        table.questions = table.questions[: way.rows]
+        scorer = self.ready(way)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        found = self._run(way, scorer, table) if way.weights else self._loop(way, scorer, table.questions)
+        if torch.cuda.is_available():
+            found["peak_gib"] = round(torch.cuda.max_memory_allocated() / GIB, 2)
+            found["reserved_gib"] = round(torch.cuda.max_memory_reserved() / GIB, 2)
+        return found | {"rows": len(table.questions), "rows_per_second": len(table.questions) / found["seconds"]}
+
+    def _run(self, way: Way, scorer: Scorer, table) -> dict:
+        options = RunOptions(way.orders, way.batch_tokens, compile=self.compiling)
+        if way.small_card:
+            total = torch.cuda.get_device_properties(0).total_memory
+            torch.cuda.set_per_process_memory_fraction(SMALL_CARD / total)
+        try:
+            with TemporaryDirectory(dir=self.work) as out:
+                finished = run(table, self.plan(way), Path(out) / "s", options, say=lambda text: None, scorer=scorer)
+                about = json.loads((Path(out) / "s" / "run.json").read_text())
+        finally:
+            if way.small_card:
+                torch.cuda.set_per_process_memory_fraction(1.0)
+        assert finished.logits.scored.all(), finished.warnings
+        seconds = finished.seconds["planning"] + finished.seconds["scoring"]
+        tokens, patches = about["counts"]["tokens"], self._patches(table.questions)
+        return {
+            "seconds": seconds,
+            "planning": finished.seconds["planning"],
+            "compiling": finished.seconds["compiling"],
+            "tokens_a_row": tokens / way.rows,
+            "batch_tokens": about["identity"]["batch_tokens"],
+            "split": about["split"],
+            "roofline": self._flop(tokens * way.members, patches) / seconds / self.rate,
+        }
+
+    def _patches(self, questions) -> int:
+        policy = self.scorer.prepare.policy
+        sizes = {question.picture: policy.grid(*question.size) for question in questions}
+        return sum(grid[1] * grid[2] for grid in sizes.values())
+
+    def _flop(self, tokens: int, patches: int) -> float:
+        """Floating point operations of the weights alone: two a weight and token."""
+        language = sum(linear.shape[0] * linear.shape[1] for linear in self.scorer.packed.linears)
+        visual = sum(
+            parameter.numel()
+            for name, parameter in self.scorer.model.network.model.visual.named_parameters()
+            if parameter.ndim > 1 and "pos_embed" not in name and "merger" not in name
+        )
+        return 2.0 * language * tokens + 2.0 * visual * patches
+
+    @torch.no_grad()
+    def _loop(self, way: Way, scorer: Scorer, questions: list) -> dict:
+        """The libraries' own ways, through PEFT's layers, in the order of the table."""
+        network, prepare = scorer.model.network, scorer.prepare
+        scorer.model.use(scorer.adapters[0])
+        questions = sorted(questions, key=lambda question: len(prepare.encode(question).ids))
+
+        def answer(part) -> None:
+            prepared = [prepare(question) for question in part]
+            if "padded" in way.name:
+                batch = collate(*map(list, zip(*prepared))).to(scorer.model.device)
+                project(padded_states(network, batch), scorer.model.head, scorer.label_ids[:4]).top.cpu()
+            elif way.batch == 1:
+                generate_text(network, prepare.chat, *prepared[0])
+            else:
+                generate_batch(network, prepare.chat, prepared)
+
+        answer(questions[: way.batch])  # warm-up, not timed
+        start = time.perf_counter()
+        for at in range(0, len(questions), way.batch):
+            answer(questions[at : at + way.batch])
+        return {"seconds": time.perf_counter() - start}
+
+
+def table_of(results: list[dict]) -> str:
+    """The results for a terminal."""
+    lines = [f"{'':<50}{'weights':>8}{'rows/s':>9}{'peak GiB':>10}{'tokens':>8}{'roofline':>10}"]
+    lines.append("─" * len(lines[0]))
+    for way in results:
+        peak = f"{way['peak_gib']:.1f}" if "peak_gib" in way else ""
+        tokens = f"{way['tokens_a_row']:.0f}" if "tokens_a_row" in way else ""
+        share = f"{way['roofline']:.0%}" if "roofline" in way else ""
+        lines.append(
+            f"{way['way']:<50}{way['weights']:>8}{way['rows_per_second']:>9.1f}{peak:>10}{tokens:>8}{share:>10}"
+        )
+    return "\n".join(lines)
+
+
+@click.command()
+@click.option("--size", type=click.Choice(["demo", "8b"]), default="demo", show_default=True)
+@click.option("--rows", default=2000, show_default=True, help="Rows of the engine's ways (the demo has 400).")
+@click.option("--repeats", default=None, type=int, help="Interleaved; medians are told.  [default: 3, 8b: 1]")
+@click.option("--modes", default="16bit,4bit", show_default=True, help="Weights of the engine at 8B.")
+@click.option("--ways", default="", help="Only ways whose name contains one of these, comma-separated.")
+@click.option("--compile", "compiling", type=click.Choice(["on", "off"]), default="on", show_default=True)
+@click.option("--tokenizer", type=click.Path(path_type=Path, exists=True), help="Folder of the real tokenizer, for 8b.")
+@click.option("--layers", type=int, help="Fewer layers than the 8B has, to try this program.")
+@click.option("--work", type=click.Path(path_type=Path), help="Folder for weights and pictures.")
+@click.option("--out", type=click.Path(path_type=Path), help="JSON file to write.")
+def main(size, rows, repeats, modes, ways, compiling, tokenizer, layers, work, out) -> None:
+    """Time every way of answering and print a table."""
+    work = work or Path("benchmarks/work")
+    work.mkdir(parents=True, exist_ok=True)
+    on_card = torch.cuda.is_available()
+    rate = product_rate(8192 if on_card else 1024)
+    load = workload.demo() if size == "demo" else workload.full_size(work, tokenizer, rows, layers=layers)
+    rows = min(rows, len(read_table(load.tables["single"]).questions))
+    report = {
+        "command": " ".join(sys.argv[1:]),
+        "device": torch.cuda.get_device_name() if on_card else f"CPU, {torch.get_num_threads()} threads",
+        "product_tflops": rate / 1e12,
+        "versions": scoring.versions(),
+        "size": size if not layers else f"{size}, {layers} layers",
+        "exactness": {},
+        "ways": [],
+    }
+    chosen = [
+        way
+        for way in ways_of(size, rows, modes.split(","))
+        if not ways or any(part in way.name for part in ways.split(","))
+    ]
+    bench = Bench(load, rate, compiling if on_card else "off", work)
+    measured: dict[int, list[dict]] = {}
+    if size == "8b":  # before anything is compiled
+        report["exactness"]["eager"] = exactness(bench.ready(Way("", 0, weights="4bit")), load.tables["single"])
+        click.echo(json.dumps(report["exactness"]["eager"]), err=True)
+    for repeat in range(repeats or (1 if size == "8b" else 3)):
+        for number, way in enumerate(chosen):
+            found = bench.measure(way)
+            measured.setdefault(number, []).append(found)
+            said = {key: round(value, 3) if isinstance(value, float) else value for key, value in found.items()}
+            click.echo(f"{repeat + 1}: {way.name} {way.weights}: {json.dumps(said)}", err=True)
+            if size == "8b" and way.weights == "4bit" and compiling == "on" and "compiled" not in report["exactness"]:
+                report["exactness"]["compiled"] = exactness(bench.scorer, load.tables["single"])
+                click.echo(json.dumps(report["exactness"]["compiled"]), err=True)
+            report["ways"] = [_median(chosen[at], runs) for at, runs in measured.items()]
+            if out:
+                out.parent.mkdir(parents=True, exist_ok=True)
+                out.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    click.echo(f"{report['device']}, matrix product {rate / 1e12:.1f} TFLOP/s, {report['size']}")
+    click.echo(table_of(report["ways"]))
+
+
+def _median(way: Way, runs: list[dict]) -> dict:
+    middle = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+    return {"way": way.name, "weights": way.weights, **middle, "each": [run["rows_per_second"] for run in runs]}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,210 @@
+"""What is timed: a base, checkpoints and tables, at the real 8B shapes with random weights or at demo size.
+
+The 8B is a folder like the real one (config, tokenizer, chat template, sharded safetensors), so that it is loaded by
+the code that a user with the real weights runs. Its answers mean nothing; its speed and its equalities do.
+"""
+
+import csv
+import json
+import random
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+DEMO = Path(__file__).resolve().parent.parent / "demo"
+SHARD = 4 * 2**30
+TEXT = {
+    "attention_bias": False,
+    "head_dim": 128,
+    "hidden_size": 4096,
+    "intermediate_size": 12288,
+    "max_position_embeddings": 262144,
+    "model_type": "qwen3_vl_text",
+    "num_attention_heads": 32,
+    "num_hidden_layers": 36,
+    "num_key_value_heads": 8,
+    "rms_norm_eps": 1e-06,
+    "rope_parameters": {
+        "mrope_interleaved": True,
+        "mrope_section": [24, 20, 20],
+        "rope_theta": 5000000,
+        "rope_type": "default",
+    },
+    "vocab_size": 151936,
+}
+VISION = {
+    "deepstack_visual_indexes": [8, 16, 24],
+    "depth": 27,
+    "hidden_size": 1152,
+    "intermediate_size": 4304,
+    "model_type": "qwen3_vl_vision",
+    "num_heads": 16,
+    "num_position_embeddings": 2304,
+    "out_hidden_size": 4096,
+}
+CONFIG = {
+    "architectures": ["Qwen3VLForConditionalGeneration"],
+    "model_type": "qwen3_vl",
+    "image_token_id": 151655,
+    "video_token_id": 151656,
+    "vision_start_token_id": 151652,
+    "vision_end_token_id": 151653,
+    "tie_word_embeddings": False,
+    "dtype": "bfloat16",
+    "text_config": TEXT,
+    "vision_config": VISION,
+}
+WORDS = (
+    "검은 흰 갈색 회색 고양이 강아지 말 토끼 나무 위 아래 옆 사람 자동차 건물 창문 빨간 파란 노란 초록 둥근 네모난 "
+    "오래된 새로운 세 네 다섯"
+).split()
+
+
+@dataclass
+class Workload:
+    """Tables by name: `single` has a picture a row, `four` four questions a picture."""
+
+    base: Path
+    checkpoints: list[Path]
+    tables: dict[str, Path]
+
+
+def demo() -> Workload:
+    return Workload(
+        DEMO / "base",
+        [DEMO / "checkpoints" / "fold0", DEMO / "checkpoints" / "fold1"],
+        {"single": DEMO / "test.csv"},
+    )
+
+
+def full_size(folder: Path, tokenizer: Path, rows: int, checkpoints: int = 5, layers: int | None = None) -> Workload:
+    """The 8B in `folder`. tokenizer: a folder with the real `tokenizer.json` and chat template.
+
+    layers: fewer of them, to try the program where the whole does not fit.
+    """
+    base = folder / "base"
+    if not (base / "config.json").exists():
+        make_base(base, tokenizer, layers)
+    names = [folder / f"fold{number}" for number in range(checkpoints)]
+    for number, name in enumerate(names):
+        if not name.exists():
+            make_adapter(name, base, number)
+    make_pictures(folder / "images", rows)
+    tables = {"single": folder / "single.csv", "four": folder / "four.csv"}
+    make_table(tables["single"], rows, 1)
+    make_table(tables["four"], rows, 4)
+    return Workload(base, names, tables)
+
+
+def make_base(folder: Path, tokenizer: Path, layers: int | None) -> None:
+    """Random weights of the right shapes, bfloat16, in shards with an index."""
+    from transformers import AutoConfig, Qwen3VLForConditionalGeneration
+
+    folder.mkdir(parents=True)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(tokenizer / name, folder / name)
+    shutil.copy(DEMO / "base" / "preprocessor_config.json", folder)
+    settings = json.loads((folder / "preprocessor_config.json").read_text())
+    settings["size"] = {"shortest_edge": 65536, "longest_edge": 16777216}  # the real one's
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+    config = json.loads(json.dumps(CONFIG))
+    config["text_config"]["num_hidden_layers"] = layers or TEXT["num_hidden_layers"]
+    (folder / "config.json").write_text(json.dumps(config, indent=1))
+    with torch.device("meta"):
+        shapes = Qwen3VLForConditionalGeneration(AutoConfig.from_pretrained(folder)).state_dict()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    generator = torch.Generator(device).manual_seed(0)
+    shard, size, index = {}, 0, {}
+
+    def flush():
+        nonlocal shard, size
+        name = f"model-{len(set(index.values())):05d}.safetensors"
+        save_file(shard, folder / name, metadata={"format": "pt"})
+        index.update(dict.fromkeys(shard, name))
+        shard, size = {}, 0
+
+    for key, shape in shapes.items():
+        if key.endswith("bias"):
+            weight = torch.zeros(shape.shape, dtype=torch.bfloat16)
+        elif "norm" in key:
+            weight = torch.ones(shape.shape, dtype=torch.bfloat16)
+        else:
+            weight = torch.randn(shape.shape, generator=generator, device=device, dtype=torch.bfloat16).mul_(0.02).cpu()
+        shard[key] = weight
+        size += weight.numel() * 2
+        if size > SHARD:
+            flush()
+    flush()
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+
+
+def make_adapter(folder: Path, base: Path, seed: int, rank: int = 16) -> None:
+    """A random LoRA on the seven projections, of about the size that training gives one."""
+    from train.config import SEVEN_PROJECTIONS
+
+    folder.mkdir(parents=True)
+    text = json.loads((base / "config.json").read_text())["text_config"]
+    width, inner, head = text["hidden_size"], text["intermediate_size"], text["head_dim"]
+    queries, keys = text["num_attention_heads"] * head, text["num_key_value_heads"] * head
+    shapes = {
+        "self_attn.q_proj": (queries, width),
+        "self_attn.k_proj": (keys, width),
+        "self_attn.v_proj": (keys, width),
+        "self_attn.o_proj": (width, queries),
+        "mlp.gate_proj": (inner, width),
+        "mlp.up_proj": (inner, width),
+        "mlp.down_proj": (width, inner),
+    }
+    generator = torch.Generator().manual_seed(seed)
+    weights = {}
+    for layer in range(text["num_hidden_layers"]):
+        for name, (outputs, inputs) in shapes.items():
+            key = f"base_model.model.model.language_model.layers.{layer}.{name}"
+            weights[f"{key}.lora_A.weight"] = torch.randn(rank, inputs, generator=generator) * 0.01
+            weights[f"{key}.lora_B.weight"] = torch.randn(outputs, rank, generator=generator) * 0.01
+    save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    config = {
+        "peft_type": "LORA",
+        "r": rank,
+        "lora_alpha": 2 * rank,
+        "target_modules": list(SEVEN_PROJECTIONS),
+        "base_model_name_or_path": str(base),
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+
+
+def make_pictures(folder: Path, count: int) -> None:
+    """640x480 JPEG files with large forms and fine grain: about 60 KB each, as photographs have."""
+    folder.mkdir(exist_ok=True)
+
+    def make(number: int) -> None:
+        rng = np.random.default_rng(number)
+        forms = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize((640, 480), Image.BICUBIC)
+        grain = Image.fromarray(rng.integers(0, 256, (240, 320, 3), dtype=np.uint8)).resize((640, 480), Image.BILINEAR)
+        Image.blend(forms, grain, 0.15).save(folder / f"{number:06d}.jpg", quality=90)
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(make, [number for number in range(count) if not (folder / f"{number:06d}.jpg").exists()]))
+
+
+def make_table(path: Path, rows: int, questions: int) -> None:
+    """Korean questions of about the length of a competition's; `questions` of them about each picture."""
+    rng = random.Random(0)
+
+    def words(low: int, high: int) -> str:
+        return " ".join(rng.choice(WORDS) for _ in range(rng.randint(low, high)))
+
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["id", "path", "question", "a", "b", "c", "d", "answer", "task_type", "task_hint"])
+        for row in range(rows):
+            question = f"이 사진에서 {words(2, 10)} 무엇인가요?"
+            options = [words(1, 6) for _ in range(4)]
+            picture = f"images/{row // questions:06d}.jpg"
+            table.writerow([f"{row:06d}", picture, question, *options, rng.choice("abcd"), "object", "물체 인식"])

@@ -1,0 +1,173 @@
+"""Which rows form which batch, and a batch made ready: pictures read, prompts encoded, the tree built."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from scoring.engine.forward import TreeBatch
+from scoring.engine.tree import Tree, tree_tokens
+from scoring.inputs.orders import option_orders
+from scoring.inputs.pictures import PictureError
+from scoring.inputs.prepare import Preparer
+from scoring.inputs.questions import Question
+from scoring.inputs.tokens import TokenSequence
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a row adds to a tree: its picture's tokens (once for all its rows) and its own, those of all its orders."""
+
+    picture: object
+    shared: int  # before the picture: once a batch
+    seen: int
+    own: int
+
+    @classmethod
+    def of(cls, preparer: Preparer, question: Question, orders: str) -> "Cost":
+        """Raises PictureError where a prompt is longer than the model's context."""
+        sequences = [preparer.encode(question, order=order) for order in option_orders(len(question.options), orders)]
+        place = sequences[0].picture
+        own = tree_tokens(sequences) if len(sequences) > 1 else len(sequences[0].ids)
+        return cls(picture_key(question), place.start, place.stop - place.start, own - place.stop)
+
+
+def picture_key(question: Question):
+    """What two rows have in common that show the same picture."""
+    return (
+        question.picture
+        if isinstance(question.picture, str) or hasattr(question.picture, "parts")
+        else id(question.picture)
+    )
+
+
+def plan_batches(costs: list[Cost], budget: int) -> list[list[int]]:
+    """Row numbers of each batch: rows of a picture together, long ones first, at most `budget` tokens (or one row).
+
+    The longest first: memory is at its highest in the first batch, and the time left is not underestimated.
+    """
+    first: dict[object, int] = {}
+    longest: dict[object, int] = {}
+    for row, cost in enumerate(costs):
+        first.setdefault(cost.picture, row)
+        longest[cost.picture] = max(longest.get(cost.picture, 0), cost.seen + cost.own)
+    order = sorted(range(len(costs)), key=lambda row: (-longest[costs[row].picture], first[costs[row].picture], row))
+    batches: list[list[int]] = []
+    used, picture = 0, None
+    for row in order:
+        cost = costs[row]
+        more = cost.own + (0 if batches and cost.picture == picture else cost.seen)
+        if not batches or used + more > budget:
+            batches.append([])
+            used, more = cost.shared, cost.own + cost.seen
+        batches[-1].append(row)
+        used, picture = used + more, cost.picture
+    return batches
+
+
+@dataclass
+class Ready:
+    """A batch whose pictures are read: S sequences of R rows, several a row where options are shown in several orders.
+
+    rows, orders: (S,) the row of each sequence, and its option order. picture: (S,) which of `pictures` it shows.
+    faults: row -> why its picture could not be read; such a row has no sequence.
+    """
+
+    questions: list[Question]
+    rows: list[int]
+    orders: list[str]
+    sequences: list[TokenSequence]
+    picture: list[int]
+    pictures: list[np.ndarray]
+    faults: dict[int, str]
+    tensors: TreeBatch | None = None
+
+    def halves(self) -> "list[Ready]":
+        """The same rows in two batches; itself alone, where it is one row."""
+        present = sorted(set(self.rows))
+        if len(present) < 2:
+            return [self]
+        cut = present[len(present) // 2]
+        return [self._part([at for at, row in enumerate(self.rows) if (row < cut) == low]) for low in (True, False)]
+
+    def _part(self, places: list[int]) -> "Ready":
+        numbers = sorted({self.picture[at] for at in places})
+        return Ready(
+            self.questions,
+            [self.rows[at] for at in places],
+            [self.orders[at] for at in places],
+            [self.sequences[at] for at in places],
+            [numbers.index(self.picture[at]) for at in places],
+            [self.pictures[number] for number in numbers],
+            {},
+        )
+
+
+def make_ready(preparer: Preparer, questions: list[Question], orders: str, readers: Executor | None = None) -> Ready:
+    """Read each picture once, resize it, encode every row in every order. Faults are kept, not raised."""
+    keys = [picture_key(question) for question in questions]
+    shown = dict(zip(reversed(keys), reversed(questions)))
+
+    def read(question: Question):
+        try:
+            picture = preparer.picture(question)
+            return picture.size, preparer.policy.resized(picture)
+        except PictureError as error:
+            return error
+
+    found = dict(zip(shown, (readers.map if readers else map)(read, shown.values())))
+    ready = Ready(questions, [], [], [], [], [], {})
+    numbers: dict[object, int] = {}
+    for row, (key, question) in enumerate(zip(keys, questions)):
+        try:
+            if isinstance(found[key], PictureError):
+                raise found[key]
+            size, pixels = found[key]
+            row_orders = option_orders(len(question.options), orders)
+            sequences = [preparer.encode(question, size, order) for order in row_orders]
+        except PictureError as error:
+            ready.faults[row] = f"picture: {error.found}"
+            continue
+        if key not in numbers:
+            numbers[key] = len(ready.pictures)
+            ready.pictures.append(pixels)
+        ready.rows += [row] * len(sequences)
+        ready.orders += row_orders
+        ready.sequences += sequences
+        ready.picture += [numbers[key]] * len(sequences)
+    return ready
+
+
+def with_tensors(ready: Ready, preparer: Preparer, pin: bool) -> Ready:
+    """The tree of the batch and its tensors on the host."""
+    if ready.sequences:
+        tree = Tree.build(ready.sequences, ready.picture)
+        ready.tensors = TreeBatch.of(tree, ready.pictures, preparer.policy, pin)
+    return ready
+
+
+def read_ahead(
+    preparer: Preparer, batches: Iterable[list[Question]], orders: str, readers: int, ahead: int, pin: bool
+) -> Iterator[Ready]:
+    """The batches in turn, each made ready by threads, `ahead` of them while the ones before are answered.
+
+    On a CPU nothing is gained by reading ahead: threads that read take the cores from those that multiply.
+    """
+
+    def prepare(questions: list[Question]) -> Ready:
+        return with_tensors(make_ready(preparer, questions, orders, pool), preparer, pin)
+
+    with ThreadPoolExecutor(readers) as pool, ThreadPoolExecutor(1) as maker:
+        waiting: deque = deque()
+        try:
+            for questions in batches:
+                waiting.append(maker.submit(prepare, questions))
+                if len(waiting) > ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

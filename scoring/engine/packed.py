@@ -1,0 +1,200 @@
+"""The fast way: a loaded model made ready to answer trees of prompts with all adapters of a run."""
+
+import json
+import os
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+from torch import nn
+
+from scoring.engine.attention import packed_attention
+from scoring.engine.forward import AnswerLogits, TreeBatch, leaf_states, project, see
+from scoring.engine.linear import MergedLinear, PatchProduct, plain_lora
+from scoring.engine.model import Model, default_device, default_dtype
+from scoring.inputs.pictures import PixelPolicy
+
+WEIGHTS = ("auto", "4bit", "16bit")
+GIB = 2**30
+ROOM = 8 * GIB  # what expanded weights must leave free on a card
+FEWEST_TOKENS, MOST_TOKENS = 2_048, 49_152  # of an automatic batch on a card; beyond, nothing is gained
+CPU_TOKENS = 2_560
+GAIN, COMPILE_SECONDS = 0.25, 60
+
+
+@dataclass
+class Member:
+    """An adapter of the run (None: the base alone): can it be merged, and does it change the vision tower?"""
+
+    adapter: str | None
+    merged: bool
+    sees: bool
+
+
+class PackedModel:
+    """Answers a `TreeBatch` with every member. One base serves them all; pictures are seen once for all of them.
+
+    The network itself stays the library's: outside of `answer` it attends and multiplies as transformers and PEFT do.
+    """
+
+    def __init__(self, model: Model, adapters: list[str | None], policy: PixelPolicy, weights: str = "auto"):
+        self.model, self.policy, self.network = model, policy, model.network
+        self.compiled = False
+        self.stream = torch.float32 if model.dtype == torch.float16 else model.dtype
+        if model.dtype == torch.float16:
+            self.network.model.visual.float()  # its norms overflow in float16
+        language, visual = self.network.model.language_model, self.network.model.visual
+        unwrap(self.network.model)  # packed before, in another way
+        self.linears = wrap(language.layers, model.dtype)
+        seeing = wrap(visual, self.network.model.visual.dtype, adapters_only=True)
+        self.linears += seeing
+        self.patches = visual.patch_embed.proj = PatchProduct(visual.patch_embed.proj)
+        self.members = [
+            Member(
+                adapter,
+                all(plain_lora(linear.inner, adapter) for linear in self.linears),
+                any(adapter in getattr(linear.inner, "lora_A", {}) for linear in seeing),
+            )
+            for adapter in adapters
+        ]
+        self.values = torch.from_numpy(policy.values).to(model.device, visual.dtype)
+        self.weights = self._keep(weights)
+
+    def _keep(self, weights: str) -> str:
+        """In how many bits the weights are kept; the logits have the same bits either way."""
+        need, free = sum(linear.expanded_bytes for linear in self.linears), free_bytes(self.model.device)
+        room = ROOM if self.model.device.type == "cuda" else need
+        if weights == "auto":
+            weights = "16bit" if need + room <= free else "4bit"
+            if need >= GIB:
+                how = "expanded to 16 bits at load" if weights == "16bit" else "kept in 4 bits"
+                self.model.notes.append(
+                    f"weights {how}: expanded they take {need / GIB:.1f} of {free / GIB:.1f} GiB free"
+                )
+        if weights == "16bit":
+            mergeable = [member.adapter for member in self.members if member.merged]
+            only = mergeable[0] if len(self.members) == 1 and mergeable else None
+            for linear in self.linears:
+                linear.expand(only)
+        return weights
+
+    @torch.no_grad()
+    def answer(self, batch: TreeBatch, label_ids: list[int]) -> list[AnswerLogits]:
+        """The label logits of every sequence of the tree, for each member in turn."""
+        answers, features = [], None
+        with packed_attention(self.network):
+            for number, member in enumerate(self.members):
+                with self._switched(member):
+                    if features is None or member.sees or self.members[number - 1].sees:
+                        features = see(self.network, batch, self.values, self.policy)
+                    states = leaf_states(self.network, batch, features, self.stream)
+                answers.append(project(states, self.model.head, label_ids))
+        return answers
+
+    @contextmanager
+    def _switched(self, member: Member):
+        if not member.merged:
+            self.model.use(member.adapter)
+        for linear in self.linears:
+            linear.select(member.adapter)
+            linear.merged = member.merged
+        self.patches.merged = True
+        try:
+            yield
+        finally:
+            for layer in (*self.linears, self.patches):
+                layer.merged = False
+
+    def compile(self) -> None:
+        """Let layers and blocks be compiled at their first batch; what was compiled before is found on disk."""
+        import torch._inductor.config as inductor
+
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path.home() / ".cache" / "logit-scoring" / "inductor"))
+        if hasattr(inductor, "deterministic"):
+            inductor.deterministic = True  # no choice by timing: the same kernels, so the same bits, in every run
+        torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
+        for module in (*self.network.model.language_model.layers[:-1], *self.network.model.visual.blocks):
+            module.compile(dynamic=True)
+        self.compiled = True
+
+    def batch_tokens(self) -> int:
+        """How many tokens of a tree fit into the memory that is free now, by what a token takes."""
+        if self.model.device.type != "cuda":
+            return CPU_TOKENS
+        text = self.network.config.text_config
+        heads = (text.num_attention_heads + 2 * text.num_key_value_heads) * text.head_dim
+        token = self.stream.itemsize * (6 * text.hidden_size + 3 * text.intermediate_size + 3 * heads)
+        fit = int(0.8 * free_bytes(self.model.device) / token)
+        return max(FEWEST_TOKENS, min(MOST_TOKENS, fit // 1024 * 1024))
+
+
+def compiling_pays(base: Path, tokens: int) -> tuple[bool, str]:
+    """Whether compiled layers earn back their compilation on that many tokens of a tree, and what to say about it.
+
+    Measured on an H100 (benchmarks/LOG.md): compiled, a batch takes GAIN less time, for COMPILE_SECONDS once.
+    """
+    if not torch.cuda.is_available():
+        return False, ""
+    text = json.loads((base / "config.json").read_text("utf-8"))["text_config"]
+    width, heads = text["hidden_size"], text["num_attention_heads"] + text["num_key_value_heads"]
+    weights = text["num_hidden_layers"] * (2 * width * heads * text["head_dim"] + 3 * width * text["intermediate_size"])
+    seconds = 2 * weights * tokens / (0.5 * product_rate())
+    if seconds * GAIN > COMPILE_SECONDS:
+        return True, ""
+    return (
+        False,
+        f"not compiled: about {seconds:,.0f} s of scoring are too short to earn it back (--compile on compiles)",
+    )
+
+
+def product_rate(size: int = 4096) -> float:
+    """FLOP/s of this machine on a large matrix product, in the type that it scores in."""
+    device = default_device()
+    a = torch.randn(size, size, device=device, dtype=default_dtype(device))
+    for _ in range(3):
+        a @ a
+    _wait(device)
+    start = time.perf_counter()
+    for _ in range(10):
+        a @ a
+    _wait(device)
+    return 10 * 2 * size**3 / (time.perf_counter() - start)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that can still be taken: on the card, what PyTorch holds unused included."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return psutil.virtual_memory().available
+
+
+def unwrap(root: nn.Module) -> None:
+    """Put every layer back that `wrap` took, so that adapters can be added or another way be chosen."""
+    for name, child in list(root.named_children()):
+        if isinstance(child, MergedLinear | PatchProduct):
+            setattr(root, name, child.inner)
+        else:
+            unwrap(child)
+
+
+def wrap(root: nn.Module, dtype: torch.dtype, adapters_only: bool = False) -> list[MergedLinear]:
+    """Put a `MergedLinear` in the place of each linear layer under `root`, PEFT's included; those are returned."""
+    found = []
+    for name, child in list(root.named_children()):
+        adapted = hasattr(child, "lora_A")
+        if adapted or isinstance(child, nn.Linear):
+            if adapted or not adapters_only:
+                found.append(MergedLinear(child, dtype))
+                setattr(root, name, found[-1])
+        else:
+            found += wrap(child, dtype, adapters_only)
+    return found

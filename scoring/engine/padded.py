@@ -1,0 +1,56 @@
+"""The libraries' own way of batching: prompts padded on the right, one forward of the whole model.
+
+Training uses it, and benchmarks compare the prefix tree with it. Padding needs no mask: attention is causal, so nothing
+looks at what comes after it, and positions are given, so nothing depends on module state.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from scoring.inputs.tokens import TokenSequence
+
+
+@dataclass
+class PaddedBatch:
+    """Tensors of B prompts: ids (B, L), positions (3, B, L), patches (sum of N, 1536), grids (B, 3), last (B,)."""
+
+    ids: torch.Tensor
+    positions: torch.Tensor
+    patches: torch.Tensor
+    grids: torch.Tensor
+    last: torch.Tensor
+
+    def to(self, device: torch.device) -> "PaddedBatch":
+        return PaddedBatch(*(tensor.to(device, non_blocking=True) for tensor in vars(self).values()))
+
+
+def collate(sequences: list[TokenSequence], patches: list[np.ndarray]) -> PaddedBatch:
+    """Pad on the right to the longest prompt. Padding is token 0: nothing attends to it."""
+    length = max(len(sequence.ids) for sequence in sequences)
+    ids = np.zeros((len(sequences), length), np.int64)
+    positions = np.zeros((3, len(sequences), length), np.int64)
+    for number, sequence in enumerate(sequences):
+        count = len(sequence.ids)
+        ids[number, :count], positions[:, number, :count] = sequence.ids, sequence.positions()
+    return PaddedBatch(
+        torch.from_numpy(ids),
+        torch.from_numpy(positions),
+        torch.from_numpy(np.concatenate(patches)),
+        torch.tensor([sequence.grid for sequence in sequences]),
+        torch.tensor([len(sequence.ids) - 1 for sequence in sequences]),
+    )
+
+
+def padded_states(network: torch.nn.Module, batch: PaddedBatch) -> torch.Tensor:
+    """(B, D) last hidden states where the answer's first token would stand; differentiable."""
+    hidden = network.model(
+        input_ids=batch.ids,
+        position_ids=batch.positions,
+        pixel_values=batch.patches,
+        image_grid_thw=batch.grids,
+        mm_token_type_ids=(batch.ids == network.config.image_token_id).int(),
+        use_cache=False,
+    ).last_hidden_state
+    return hidden[torch.arange(len(batch.last), device=hidden.device), batch.last]

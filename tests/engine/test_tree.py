@@ -1,0 +1,125 @@
+"""The prefix tree by itself: nothing lost, nothing twice, the order of the input of no account."""
+
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scoring.engine.tree import Tree, tree_tokens
+from scoring.inputs.tokens import TokenSequence
+
+IMAGE = 9
+
+
+def sequence(before: list[int], after: list[int], grid=(1, 4, 2)) -> TokenSequence:
+    count = grid[1] * grid[2] // 4
+    ids = np.array([*before, *[IMAGE] * count, *after], np.int64)
+    return TokenSequence(ids, slice(len(before), len(before) + count), grid)
+
+
+texts = st.lists(st.integers(0, 2), max_size=6)
+rows = st.lists(st.tuples(st.sampled_from([[7], [7, 8], []]), st.integers(0, 2), texts), min_size=1, max_size=14)
+GRIDS = [(1, 4, 2), (1, 2, 2), (1, 4, 4)]
+
+
+def made(drawn) -> tuple[list[TokenSequence], list[int]]:
+    return [sequence(a, b, GRIDS[picture]) for a, picture, b in drawn], [picture for _, picture, _ in drawn]
+
+
+def paths(tree: Tree) -> list[np.ndarray]:
+    """The flat places of each segment's keys."""
+    return np.split(tree.keys, tree.key_bounds[1:-1])
+
+
+@settings(max_examples=300, deadline=None)
+@given(rows, st.booleans())
+def test_walking_up_from_any_leaf_gives_back_the_sequence(drawn, share):
+    sequences, pictures = made(drawn)
+    tree = Tree.build(sequences, pictures, share)
+    for row, leaf, path in zip(sequences, tree.leaves, np.split(tree.leaf_keys, tree.leaf_bounds[1:-1])):
+        assert path[-1] == leaf
+        assert tree.ids[path].tolist() == row.ids.tolist()
+        assert (tree.positions[:, path] == row.positions()).all()
+
+
+@settings(max_examples=300, deadline=None)
+@given(rows)
+def test_no_token_is_computed_twice(drawn):
+    sequences, pictures = made(drawn)
+    tree = Tree.build(sequences, pictures)
+    prefixes = {
+        tuple((picture, token) if token == IMAGE else token for token in row.ids[: end + 1].tolist())
+        for row, picture in zip(sequences, pictures)
+        for end in range(len(row.ids))
+    }
+    assert len(tree.ids) == len(prefixes) == tree.query_bounds[-1]
+    assert (np.diff(tree.query_bounds) > 0).all()
+    if len(set(pictures)) == 1:
+        assert tree_tokens(sequences) == len(tree.ids)
+
+
+@settings(max_examples=200, deadline=None)
+@given(rows, st.randoms())
+def test_the_order_of_the_input_does_not_matter(drawn, random):
+    sequences, pictures = made(drawn)
+    order = list(range(len(sequences)))
+    random.shuffle(order)
+    one = Tree.build(sequences, pictures)
+    two = Tree.build([sequences[at] for at in order], [pictures[at] for at in order])
+    for name in ("ids", "positions", "keys", "query_bounds", "key_bounds"):
+        assert np.array_equal(getattr(one, name), getattr(two, name))
+    assert one.leaves[order].tolist() == two.leaves.tolist() and one.pictures == two.pictures
+    paths_of = [np.split(tree.leaf_keys, tree.leaf_bounds[1:-1]) for tree in (one, two)]
+    assert all(np.array_equal(paths_of[0][at], path) for at, path in zip(order, paths_of[1]))
+
+
+@settings(max_examples=200, deadline=None)
+@given(rows)
+def test_every_query_sees_its_ancestors_and_itself(drawn):
+    """Aligned at the end: the last keys of a segment are its own queries, in their order."""
+    sequences, pictures = made(drawn)
+    tree = Tree.build(sequences, pictures)
+    for at, path in enumerate(paths(tree)):
+        own = np.arange(tree.query_bounds[at], tree.query_bounds[at + 1])
+        assert path[-len(own) :].tolist() == own.tolist()
+        assert (np.diff(path) > 0).all()
+    assert tree.longest == (np.diff(tree.query_bounds).max(), np.diff(tree.key_bounds).max())
+
+
+def test_the_picture_tells_equal_tokens_apart():
+    rows = [sequence([1], [2]), sequence([1], [2]), sequence([1], [2])]
+    tree = Tree.build(rows, [0, 1, 0])
+    assert tree.pictures == [0, 1] and len(tree.ids) == 1 + 2 * 3
+    assert tree.leaves[0] == tree.leaves[2] != tree.leaves[1]
+    flat = Tree.build(rows, [0, 1, 0], share=False)
+    assert sorted(flat.pictures) == [0, 0, 1] and len(flat.ids) == 12 and len(set(flat.leaves.tolist())) == 3
+
+
+def test_one_picture_under_two_system_prompts_stands_twice():
+    tree = Tree.build([sequence([1], [2]), sequence([2], [2])], [0, 0])
+    assert tree.pictures == [0, 0] and len(tree.ids) == 8
+
+
+def test_512_sequences_of_430_tokens_are_quick():
+    """Under 30 ms by itself; four times that here, where other tests may be running."""
+    rng = np.random.default_rng(0)
+    system = rng.integers(10, 1000, 106)
+    rows = [sequence(system.tolist(), rng.integers(10, 1000, 132).tolist(), (1, 24, 32)) for _ in range(512)]
+    assert len(rows[0].ids) == 430
+    Tree.build(rows, list(range(512)))
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        tree = Tree.build(rows, list(range(512)))
+        seconds.append(time.perf_counter() - start)
+    assert len(tree.ids) == 106 + 512 * 324
+    print(f"{min(seconds) * 1e3:.1f} ms")
+    assert min(seconds) < 0.12
+
+
+@pytest.mark.parametrize("start", [0, 1, 2, 3, 5, 8])
+def test_positions_from_any_token_on(start):
+    row = sequence([1, 2], [3, 4, 5, 6], (1, 4, 4))
+    assert (row.positions(start) == row.positions()[:, start:]).all() and row.positions(start).shape[0] == 3

@@ -1,0 +1,40 @@
+"""Option orders: the data's own first, none twice, the same in every run."""
+
+import pytest
+
+from scoring.inputs.orders import OrdersError, option_orders, parse_orders
+
+
+def test_cyclic_orders_put_each_option_at_each_letter_once():
+    assert option_orders(4, "cyclic") == ["abcd", "bcda", "cdab", "dabc"]
+    assert all(sorted(column) == list("abcdef") for column in zip(*option_orders(6, "cyclic")))
+
+
+@pytest.mark.parametrize(
+    "count, orders, expected",
+    [
+        (4, "1", 1),
+        (4, "all", 24),
+        (3, "all", 6),
+        (2, "cyclic", 2),
+        (5, "all", 24),
+        (4, "7", 7),
+        (3, "24", 6),
+        (26, "24", 24),
+    ],
+)
+def test_how_many(count, orders, expected):
+    found = option_orders(count, orders)
+    assert len(found) == len(set(found)) == expected and found[0] == "abcdefghijklmnopqrstuvwxyz"[:count]
+    assert all(sorted(order) == sorted(found[0]) for order in found) and option_orders(count, orders) == found
+
+
+@pytest.mark.parametrize("text, expected", [("1", "1"), (" Cyclic ", "cyclic"), ("all", "all"), ("07", "7")])
+def test_what_is_understood(text, expected):
+    assert parse_orders(text) == expected
+
+
+@pytest.mark.parametrize("text", ["0", "25", "-1", "some", "", "1.5"])
+def test_what_is_refused(text):
+    with pytest.raises(OrdersError, match="expected 1, cyclic, all, or a number up to 24"):
+        parse_orders(text)
