@@ -23,6 +23,7 @@ import scoring
 from benchmarks import workload
 from benchmarks.exactness import exactness
 from scoring.engine.forward import project
+from scoring.engine.batches import make_ready
 from scoring.engine.generate import generate_batch, generate_text
 from scoring.engine.packed import product_rate
 from scoring.engine.padded import collate, padded_states
@@ -144,6 +145,29 @@ class Bench:
             "roofline": self._flop(tokens * way.members, patches) / seconds / self.rate,
         }
 
+    def profile(self, rows: int = 128, lines: int = 14) -> list[dict]:
+        """Where the time of one batch goes: the longest kernels, in ms."""
+        from torch.profiler import ProfilerActivity, profile
+
+        questions = read_table(self.load.tables["single"]).questions[:rows]
+        ready = make_ready(self.scorer.prepare, questions, "1")
+        activities = [ProfilerActivity.CUDA] if torch.cuda.is_available() else [ProfilerActivity.CPU]
+        for _ in range(2):
+            self.scorer.answer(ready, 4)[0].top.cpu()
+        start = time.perf_counter()
+        self.scorer.answer(ready, 4)[0].top.cpu()
+        whole = time.perf_counter() - start
+        with profile(activities=activities) as seen:
+            self.scorer.answer(ready, 4)[0].top.cpu()
+        own = "self_device_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
+        events = sorted(seen.key_averages(), key=lambda event: -getattr(event, own))
+        found = [{"kernel": f"whole batch of {len(questions)} rows", "ms": whole * 1e3, "calls": 1}]
+        found += [
+            {"kernel": event.key[:90], "ms": round(getattr(event, own) / 1e3, 1), "calls": event.count}
+            for event in events[:lines]
+        ]
+        return found
+
     def _patches(self, questions) -> int:
         policy = self.scorer.prepare.policy
         sizes = {question.picture: policy.grid(*question.size) for question in questions}
@@ -223,6 +247,7 @@ def main(size, rows, repeats, modes, ways, compiling, tokenizer, layers, work, o
         "versions": scoring.versions(),
         "size": size if not layers else f"{size}, {layers} layers",
         "exactness": {},
+        "profile": {},
         "ways": [],
     }
     chosen = [
@@ -230,6 +255,7 @@ def main(size, rows, repeats, modes, ways, compiling, tokenizer, layers, work, o
         for way in ways_of(size, rows, modes.split(","))
         if not ways or any(part in way.name for part in ways.split(","))
     ]
+    click.echo(f"{report['device']}: matrix product {rate / 1e12:.1f} TFLOP/s; workload ready", err=True)
     bench = Bench(load, rate, compiling if on_card else "off", work)
     measured: dict[int, list[dict]] = {}
     if size == "8b":  # before anything is compiled
@@ -244,6 +270,10 @@ def main(size, rows, repeats, modes, ways, compiling, tokenizer, layers, work, o
             if size == "8b" and way.weights == "4bit" and compiling == "on" and "compiled" not in report["exactness"]:
                 report["exactness"]["compiled"] = exactness(bench.scorer, load.tables["single"])
                 click.echo(json.dumps(report["exactness"]["compiled"]), err=True)
+            if way.weights and way.weights not in report["profile"]:
+                report["profile"][way.weights] = bench.profile()
+                for line in report["profile"][way.weights]:
+                    click.echo(f"  {line['ms']:>8.1f} ms {line['calls']:>6} {line['kernel']}", err=True)
             report["ways"] = [_median(chosen[at], runs) for at, runs in measured.items()]
             if out:
                 out.parent.mkdir(parents=True, exist_ok=True)

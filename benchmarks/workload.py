@@ -141,7 +141,7 @@ def make_base(folder: Path, tokenizer: Path, layers: int | None) -> None:
         if size > SHARD:
             flush()
     flush()
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
 
 
 def make_adapter(folder: Path, base: Path, seed: int, rank: int = 16) -> None:
