@@ -11,7 +11,7 @@ import click
 from scoring.terminal import Bar, say, table_of
 
 warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries, to their own callers
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # nothing here forks
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 

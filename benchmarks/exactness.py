@@ -14,7 +14,7 @@ from scoring.inputs.questions import read_questions
 
 
 @torch.no_grad()
-def exactness(scorer: Scorer, table: Path, rows: int = 64, alone: int = 8) -> dict:
+def exactness(scorer: Scorer, table: Path, rows: int = 128, alone: int = 8) -> dict:
     """Differences of label logits between ways of forming a batch (0 is: to the bit), and to the reference.
 
     alone: how many rows are also scored by themselves.
@@ -30,22 +30,37 @@ def exactness(scorer: Scorer, table: Path, rows: int = 64, alone: int = 8) -> di
     cyclic = make_ready(scorer.prepare, questions[:8], "cyclic")
     orders = answers(scorer, Tree.build(cyclic.sequences, cyclic.picture), cyclic)
     orders_flat = answers(scorer, Tree.build(cyclic.sequences, cyclic.picture, share=False), cyclic)
+    prepared = [scorer.prepare(row) for row in questions]
+    network = scorer.model.network
+
+    def oracle() -> torch.Tensor:
+        with torch.compiler.set_stance("force_eager"):
+            return torch.stack([reference_logits(network, *row)[letters] for row in prepared])
+
     scorer.model.use(scorer.adapters[0])
-    with torch.compiler.set_stance("force_eager"):
-        truth = torch.stack(
-            [reference_logits(scorer.model.network, *scorer.prepare(row))[letters] for row in questions]
-        ).to(together.device)
-    moved = (together.softmax(1) - truth.softmax(1)).abs().max(1).values.cpu().numpy()
+    truth = oracle()
+    with scorer.packed.switched(scorer.packed.members[0]):
+        same_weights = oracle()
     return {
         "rows": len(questions),
         "tree_minus_flat": (together - flat).abs().max().item(),
         "orders_tree_minus_flat": (orders - orders_flat).abs().max().item(),
         "alone_minus_together": (singles - together[:alone]).abs().max().item(),
-        "reference_max_dlogit": (together - truth).abs().max().item(),
         "reference_logit_std": truth.std().item(),
-        "reference_same_letter": (together.argmax(1) == truth.argmax(1)).float().mean().item(),
-        "reference_median_dp": float(np.median(moved)),
-        "reference_max_dp": float(moved.max()),
+        "against_the_reference": distance(together, truth),
+        "against_the_reference_with_merged_weights": distance(together, same_weights),
+        "merged_against_separate_adapter_both_by_the_reference": distance(same_weights, truth),
+    }
+
+
+def distance(found: torch.Tensor, truth: torch.Tensor) -> dict:
+    """How far label logits (N, 4) are apart, as logits, letters and probabilities."""
+    moved = (found.softmax(1) - truth.softmax(1)).abs().max(1).values.cpu().numpy()
+    return {
+        "max_dlogit": (found - truth).abs().max().item(),
+        "same_letter": (found.argmax(1) == truth.argmax(1)).float().mean().item(),
+        "median_dp": float(np.median(moved)),
+        "max_dp": float(moved.max()),
     }
 
 

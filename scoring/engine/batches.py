@@ -15,6 +15,8 @@ from scoring.inputs.prepare import Preparer
 from scoring.inputs.questions import Question
 from scoring.inputs.tokens import TokenSequence
 
+CHUNK = 1_000  # rows whose prompts are encoded together
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -25,13 +27,24 @@ class Cost:
     seen: int
     own: int
 
-    @classmethod
-    def of(cls, preparer: Preparer, question: Question, orders: str) -> "Cost":
-        """Raises PictureError where a prompt is longer than the model's context."""
-        sequences = [preparer.encode(question, order=order) for order in option_orders(len(question.options), orders)]
-        place = sequences[0].picture
-        own = tree_tokens(sequences) if len(sequences) > 1 else len(sequences[0].ids)
-        return cls(picture_key(question), place.start, place.stop - place.start, own - place.stop)
+
+def costs_of(preparer: Preparer, questions: list[Question], orders: str) -> Iterator[Cost | PictureError]:
+    """The cost of each row, or why it cannot be scored."""
+    for at in range(0, len(questions), CHUNK):
+        chunk = questions[at : at + CHUNK]
+        names = [option_orders(len(question.options), orders) for question in chunk]
+        prompts = [(row, row.size, order) for row, row_orders in zip(chunk, names) for order in row_orders]
+        encoded = iter(preparer.encode_many(prompts))
+        for question, row_orders in zip(chunk, names):
+            sequences = [next(encoded) for _ in row_orders]
+            fault = next((found for found in sequences if isinstance(found, PictureError)), None)
+            yield fault or _cost(question, sequences)
+
+
+def _cost(question: Question, sequences: list[TokenSequence]) -> Cost:
+    place = sequences[0].picture
+    own = tree_tokens(sequences) if len(sequences) > 1 else len(sequences[0].ids)
+    return Cost(picture_key(question), place.start, place.stop - place.start, own - place.stop)
 
 
 def picture_key(question: Question):
@@ -119,22 +132,27 @@ def make_ready(preparer: Preparer, questions: list[Question], orders: str, reade
 
     found = dict(zip(shown, (readers.map if readers else map)(read, shown.values())))
     ready = Ready(questions, [], [], [], [], [], {})
+    names = {
+        row: option_orders(len(question.options), orders)
+        for row, question in enumerate(questions)
+        if not isinstance(found[keys[row]], PictureError)
+    }
+    prompts = [
+        (questions[row], found[keys[row]][0], order) for row, row_orders in names.items() for order in row_orders
+    ]
+    encoded = iter(preparer.encode_many(prompts))
     numbers: dict[object, int] = {}
-    for row, (key, question) in enumerate(zip(keys, questions)):
-        try:
-            if isinstance(found[key], PictureError):
-                raise found[key]
-            size, pixels = found[key]
-            row_orders = option_orders(len(question.options), orders)
-            sequences = [preparer.encode(question, size, order) for order in row_orders]
-        except PictureError as error:
-            ready.faults[row] = f"picture: {error.found}"
+    for row, key in enumerate(keys):
+        sequences = [next(encoded) for _ in names.get(row, ())]
+        fault = next((part for part in (found[key], *sequences) if isinstance(part, PictureError)), None)
+        if fault:
+            ready.faults[row] = f"picture: {fault.found}"
             continue
         if key not in numbers:
             numbers[key] = len(ready.pictures)
-            ready.pictures.append(pixels)
+            ready.pictures.append(found[key][1])
         ready.rows += [row] * len(sequences)
-        ready.orders += row_orders
+        ready.orders += names[row]
         ready.sequences += sequences
         ready.picture += [numbers[key]] * len(sequences)
     return ready

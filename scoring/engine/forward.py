@@ -5,24 +5,29 @@ No padding, no cache between batches. Pixels arrive as bytes and become patches 
 
 from dataclasses import dataclass
 from functools import partial
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from transformers.models.qwen3_vl.modeling_qwen3_vl import apply_rotary_pos_emb
+from transformers.vision_utils import get_vision_interpolation_indices_and_weights, get_vision_position_ids
 
 from scoring.engine.tree import Tree
 from scoring.inputs.pictures import PixelPolicy
 
 VOCABULARY_CHUNK = 16_384  # rows of the head that are held in float32 at a time
-# Leaves are answered in blocks of one size, the last one filled up: one shape always, so one order of summing.
+# Leaves are answered and projected in blocks of one size, the last one filled up: one shape, one order of summing.
 LEAF_BLOCK = {"cpu": 16, "cuda": 512}
+HEAD_BLOCK = {"cpu": 16, "cuda": 128}
 
 
 @dataclass
 class TreeBatch:
     """A tree and its pictures as tensors. P pictures in all; in `ids` their tokens stand as `occurrences` tells.
 
-    pixels: for each size of picture, (n, height, width, 3) uint8; grids: (P, 3) in the order of `pixels`.
+    picture_tokens: (N,) where in `ids` the tokens of pictures stand.
+    pixels: for each size of picture, (n, height, width, 3) uint8; sizes: its grid and n; the P pictures in this order.
+    picture_bounds: (P + 1,) int32, where each picture's patches begin and end.
     occurrences: for each run of picture tokens in `ids`, which of the P pictures it is.
     """
 
@@ -34,37 +39,36 @@ class TreeBatch:
     leaves: torch.Tensor
     leaf_keys: torch.Tensor
     leaf_bounds: torch.Tensor
-    longest: tuple[int, int]
+    picture_tokens: torch.Tensor
+    picture_bounds: torch.Tensor
     pixels: list[torch.Tensor]
-    grids: torch.Tensor
-    most_patches: int
-    occurrences: list[int]
+    longest: tuple[int, int]
+    sizes: tuple[tuple[tuple[int, int, int], int], ...]
+    occurrences: tuple[int, ...]
 
     @classmethod
     def of(cls, tree: Tree, pictures: list[np.ndarray], policy: PixelPolicy, pin: bool = False) -> "TreeBatch":
         """`pictures` (height, width, 3) uint8 as `tree.pictures` numbers them. pin: for a copy that does not wait."""
-        sizes: dict[tuple, list[int]] = {}
+        groups: dict[tuple, list[int]] = {}
         for number, picture in enumerate(pictures):
-            sizes.setdefault(picture.shape, []).append(number)
-        order = [number for numbers in sizes.values() for number in numbers]
-        place = {number: at for at, number in enumerate(order)}
-        grids = [
-            (1, pictures[number].shape[0] // policy.patch, pictures[number].shape[1] // policy.patch)
-            for number in order
-        ]
-        arrays = (tree.ids, tree.positions[:, None], tree.keys, tree.query_bounds, tree.key_bounds)
-        tensors = list(map(torch.from_numpy, (*arrays, tree.leaves, tree.leaf_keys, tree.leaf_bounds)))
-        pixels = [torch.from_numpy(np.stack([pictures[number] for number in numbers])) for numbers in sizes.values()]
-        if pin:
-            tensors, pixels = ([tensor.pin_memory() for tensor in group] for group in (tensors, pixels))
-        return cls(
-            *tensors,
-            tree.longest,
-            pixels,
-            torch.tensor(grids),
-            max(rows * columns for _, rows, columns in grids),
-            [place[number] for number in tree.pictures],
+            groups.setdefault(picture.shape, []).append(number)
+        place = {number: at for at, number in enumerate(number for numbers in groups.values() for number in numbers)}
+        sizes = tuple(
+            ((1, height // policy.patch, width // policy.patch), len(numbers))
+            for (height, width, _), numbers in groups.items()
         )
+        lengths = [rows * columns for (_, rows, columns), count in sizes for _ in range(count)]
+        pixels = []
+        for shape, numbers in groups.items():
+            pixels.append(torch.empty(len(numbers), *shape, dtype=torch.uint8, pin_memory=pin))
+            np.stack([pictures[number] for number in numbers], out=pixels[-1].numpy())
+        arrays = (
+            *(tree.ids, tree.positions[:, None], tree.keys, tree.query_bounds, tree.key_bounds),
+            *(tree.leaves, tree.leaf_keys, tree.leaf_bounds, tree.picture_tokens),
+            np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32),
+        )
+        tensors = [torch.from_numpy(array).pin_memory() if pin else torch.from_numpy(array) for array in arrays]
+        return cls(*tensors, pixels, tree.longest, sizes, tuple(place[number] for number in tree.pictures))
 
     def to(self, device: torch.device) -> "TreeBatch":
         def moved(value):
@@ -101,15 +105,42 @@ def patches_of(pixels: torch.Tensor, values: torch.Tensor, policy: PixelPolicy) 
     return blocks.reshape(count * rows * columns, -1)
 
 
+_PLACES: WeakKeyDictionary = WeakKeyDictionary()  # vision tower -> grid -> tensors
+
+
+def places_of(visual: torch.nn.Module, grid: tuple[int, int, int]) -> dict[str, torch.Tensor]:
+    """Where the patches of one picture of that size stand: what the vision tower would work out for each picture anew,
+    waiting for the device each time."""
+    known = _PLACES.setdefault(visual, {})
+    if grid not in known:
+        one = torch.tensor([grid])
+        indices, weights = get_vision_interpolation_indices_and_weights(
+            one,
+            num_grid_per_side=visual.num_grid_per_side,
+            mode=visual.interpolation_mode,
+            align_corners=visual.interpolation_align_corners,
+            spatial_merge_size=visual.config.spatial_merge_size,
+        )
+        positions = get_vision_position_ids(one, visual.spatial_merge_size)
+        places = {"interp_indices": indices, "interp_weights": weights, "position_ids": positions}
+        known[grid] = {name: tensor.to(visual.device) for name, tensor in places.items()}
+    return known[grid]
+
+
 def see(network: torch.nn.Module, batch: TreeBatch, values: torch.Tensor, policy: PixelPolicy) -> PictureFeatures:
     """The vision tower over all pictures of the batch at once."""
+    visual = network.model.visual
     patches = torch.cat([patches_of(pixels, values, policy) for pixels in batch.pixels])
-    found = network.model.visual(patches, grid_thw=batch.grids, max_seqlen=batch.most_patches)
+    parts = [(places_of(visual, grid), count) for grid, count in batch.sizes]
+    places = {name: torch.cat([part[name].repeat(count, 1) for part, count in parts]) for name in parts[0][0]}
+    lengths = [grid[1] * grid[2] for grid, count in batch.sizes for _ in range(count)]
+    grids = torch.tensor([grid for grid, count in batch.sizes for _ in range(count)])  # every use of it is given
+    found = visual(patches, grid_thw=grids, cu_seqlens=batch.picture_bounds, max_seqlen=max(lengths), **places)
     embeddings, deepstack = found.pooler_output, list(found.deepstack_features)
-    if batch.occurrences != list(range(len(batch.grids))):
-        lengths = (batch.grids.prod(1) // policy.merge**2).tolist()
-        parts = [torch.split(tensor, lengths) for tensor in (embeddings, *deepstack)]
-        embeddings, *deepstack = (torch.cat([part[number] for number in batch.occurrences]) for part in parts)
+    if batch.occurrences != tuple(range(len(lengths))):
+        tokens = [length // policy.merge**2 for length in lengths]
+        split = [torch.split(tensor, tokens) for tensor in (embeddings, *deepstack)]
+        embeddings, *deepstack = (torch.cat([part[number] for number in batch.occurrences]) for part in split)
     return PictureFeatures(embeddings, deepstack)
 
 
@@ -119,15 +150,15 @@ def leaf_states(
     """(B, D) last hidden state of each sequence's last token. stream: the type of the residual stream."""
     language = network.model.language_model
     embeddings = language.embed_tokens(batch.ids).to(stream)
-    places = batch.ids == network.config.image_token_id
-    embeddings[places] = features.embeddings.to(stream)
+    embeddings.index_copy_(0, batch.picture_tokens, features.embeddings.to(stream))
+    pictures = torch.zeros_like(batch.ids, dtype=torch.bool).index_fill_(0, batch.picture_tokens, True)
     last = language.layers[-1]
     hook = last.register_forward_pre_hook(partial(_leaves_alone, batch), with_kwargs=True)
     try:
         hidden = language(
             inputs_embeds=embeddings[None],
             position_ids=batch.positions,
-            visual_pos_masks=places[None],
+            visual_pos_masks=pictures[None],
             deepstack_visual_embeds=[layer.to(stream) for layer in features.deepstack],
             use_cache=False,
             key_index=batch.keys,
@@ -192,7 +223,7 @@ def project(states: torch.Tensor, head: torch.Tensor, label_ids: list[int]) -> A
 
     Blocks of rows have one size, the last one filled up, so that a row's sums do not depend on how many there are.
     """
-    count, block = len(states), LEAF_BLOCK[states.device.type]
+    count, block = len(states), HEAD_BLOCK[states.device.type]
     blocks = filled(states.float(), block).split(block)
     label_rows = head[label_ids].float().T
     labels = torch.cat([rows @ label_rows for rows in blocks])

@@ -87,7 +87,7 @@ class PackedModel:
         answers, features = [], None
         with packed_attention(self.network):
             for number, member in enumerate(self.members):
-                with self._switched(member):
+                with self.switched(member):
                     if features is None or member.sees or self.members[number - 1].sees:
                         features = see(self.network, batch, self.values, self.policy)
                     states = leaf_states(self.network, batch, features, self.stream)
@@ -95,7 +95,8 @@ class PackedModel:
         return answers
 
     @contextmanager
-    def _switched(self, member: Member):
+    def switched(self, member: Member):
+        """Inside, the network multiplies with that member's weights, each made once a product."""
         if not member.merged:
             self.model.use(member.adapter)
         for linear in self.linears:

@@ -11,21 +11,20 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
 import scoring
-from scoring.engine.batches import Cost, Ready, make_ready, plan_batches, read_ahead
+from scoring.engine.batches import Cost, Ready, costs_of, make_ready, plan_batches, read_ahead
 from scoring.engine.forward import AnswerLogits
 from scoring.engine.packed import compiling_pays
 from scoring.engine.scorer import Plan, Scorer, machine
 from scoring.inputs.pictures import PictureError
 from scoring.inputs.questions import Question, Table
 from scoring.results.files import write_text
-from scoring.results.folder import RunError, warnings_of, write_results
+from scoring.results.folder import RunError, evaluate_folder, warnings_of, write_results
 from scoring.results.logits import OptionLogits, part_path, read_parts, write_part
 
 READERS = min(16, os.cpu_count() or 1)  # threads that decode pictures
@@ -82,8 +81,9 @@ def run(
     if job.todo:
         job.score(progress)
     logits = job.read()
-    metrics = write_results(out, table.questions, logits, plan.temperatures)
+    log_p = write_results(out, table.questions, logits, plan.temperatures)
     seconds["scoring"] = time.monotonic() - start
+    metrics = evaluate_folder(out, logits, log_p)
     finished = Finished(
         logits, metrics, warnings_of(logits, job.label_ids), len(job.planned) - job.done, seconds, job.peak_bytes
     )
@@ -127,7 +127,7 @@ class _Job:
             self.options.overwrite,
         )
         costs = self._costs()
-        self.tokens = sum(cost.seen + cost.own for cost in costs)
+        self.tokens = sum(cost.own for cost in costs) + sum({cost.picture: cost.seen for cost in costs}.values())
         if before:
             self.state = before
         else:
@@ -141,21 +141,15 @@ class _Job:
 
     def _costs(self) -> list[Cost]:
         """What each row that can be scored adds to a batch; the others' reasons go into `status`."""
-
-        def cost(question: Question) -> Cost | str:
-            try:
-                return question.fault or Cost.of(self.plan.preparer, question, self.options.orders)
-            except PictureError as error:
-                return error.found
-
+        good = [question for question in self.table.questions if not question.fault]
+        self.status = {question.id: question.fault for question in self.table.questions if question.fault}
         costs = []
-        with ThreadPoolExecutor(READERS) as pool:
-            for question, found in zip(self.table.questions, pool.map(cost, self.table.questions)):
-                if isinstance(found, Cost):
-                    costs.append(found)
-                    self.planned.append(question)
-                else:
-                    self.status[question.id] = found
+        for question, found in zip(good, costs_of(self.plan.preparer, good, self.options.orders)):
+            if isinstance(found, PictureError):
+                self.status[question.id] = found.found
+            else:
+                self.planned.append(question)
+                costs.append(found)
         return costs
 
     def _chosen(self, asked: dict) -> dict:

@@ -26,6 +26,7 @@ class Tree:
     leaves: (B,) int64, the place of each sequence's last token, in the order in which the sequences were given.
     leaf_keys, leaf_bounds: places of what each sequence's last token sees, its whole sequence, and their ends (B + 1,).
     pictures: for each run of picture tokens in `ids`, in turn, the number of its picture.
+    picture_tokens: (N,) int64 places of all picture tokens.
     """
 
     ids: np.ndarray
@@ -37,6 +38,7 @@ class Tree:
     leaf_keys: np.ndarray
     leaf_bounds: np.ndarray
     pictures: list[int]
+    picture_tokens: np.ndarray
 
     @classmethod
     def build(cls, sequences: list[TokenSequence], pictures: list[int], share: bool = True) -> "Tree":
@@ -72,6 +74,9 @@ class Tree:
             np.concatenate(whole),
             _bounds([len(path) for path in whole]),
             [picture for _, sequence, start, picture in segments if start <= sequence.picture.start],
+            np.concatenate(
+                [path[sequence.picture] for path, sequence, start, _ in segments if start <= sequence.picture.start]
+            ),
         )
 
     @property

@@ -204,7 +204,7 @@ class PixelPolicy:
         """
         pixels = self.resized(picture)
         height, width = pixels.shape[:2]
-        values = np.take_along_axis(self.values, pixels.reshape(-1, 3).T.astype(np.intp), axis=1)
+        values = np.stack([levels.take(pixels[..., at]) for at, levels in enumerate(self.values)])
         rows, columns, patch, merge = height // self.patch, width // self.patch, self.patch, self.merge
         blocks = values.reshape(3, rows // merge, merge, patch, columns // merge, merge, patch)
         blocks = blocks.transpose(1, 4, 2, 5, 0, 3, 6)[:, :, :, :, :, None]

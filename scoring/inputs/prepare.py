@@ -34,14 +34,27 @@ class Preparer:
         order: the option that stands at each letter, such as `cabd`; the data's own where it is empty.
         Raises PictureError, a row's fault, where the prompt is longer than the model's context.
         """
-        options = [question.options[LETTERS.index(letter)] for letter in order] or question.options
-        system, user = self.template.render(question.question, options, question.task_hint)
-        sequence = self.chat.encode(system, user, self.policy.grid(*(size or question.size)), self.policy.merge)
-        if len(sequence.ids) > self.context:
-            raise PictureError(
-                f"a prompt of {len(sequence.ids):,} tokens", f"at most {self.context:,}", "shorten the question"
-            )
-        return sequence
+        found = self.encode_many([(question, size or question.size, order)])[0]
+        if isinstance(found, PictureError):
+            raise found
+        return found
+
+    def encode_many(self, prompts: list[tuple[Question, tuple[int, int], str]]) -> list[TokenSequence | PictureError]:
+        """(question, size, order) each: the same for many, with a row's fault in the place of its sequence."""
+        rendered = []
+        for question, size, order in prompts:
+            options = [question.options[LETTERS.index(letter)] for letter in order] or question.options
+            system, user = self.template.render(question.question, options, question.task_hint)
+            rendered.append((system, user, self.policy.grid(*size)))
+        return [
+            sequence if len(sequence.ids) <= self.context else self._too_long(sequence)
+            for sequence in self.chat.encode_many(rendered, self.policy.merge)
+        ]
+
+    def _too_long(self, sequence: TokenSequence) -> PictureError:
+        return PictureError(
+            f"a prompt of {len(sequence.ids):,} tokens", f"at most {self.context:,}", "shorten the question"
+        )
 
     @staticmethod
     def picture(question: Question) -> Image.Image:

@@ -8,7 +8,7 @@ never as the end of the message.
 import json
 import re
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -83,8 +83,6 @@ class ChatTokenizer:
         if IMAGE_TOKEN not in self.control:
             raise TokenError(f"{folder}: the tokenizer has no {IMAGE_TOKEN}; expected a Qwen3-VL base")
         self.image_token_id = self.control[IMAGE_TOKEN]
-        # The frame's texts and the system prompt come again in every row.
-        self._ids = lru_cache(64)(lambda text: self._plain.encode(text, add_special_tokens=False).ids)
         environment = ImmutableSandboxedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
         )
@@ -93,21 +91,31 @@ class ChatTokenizer:
 
     def encode(self, system: str, user: str, grid: tuple[int, int, int], merge: int = 2) -> TokenSequence:
         """The prompt up to where the answer's first token stands; the picture comes before the user's text."""
-        pieces = self._prompt(system, user)
-        ids: list[int] = []
-        start = None
-        for piece in pieces:
-            if piece == IMAGE_TOKEN and start is None:
-                start = len(ids)
-                ids += [self.image_token_id] * (grid[1] // merge * (grid[2] // merge) * grid[0])
-                end = len(ids)
-            elif isinstance(piece, _Plain):
-                ids += self._ids(piece)
-            else:
-                ids.append(self.control[piece])
-        if start is None:
-            raise TokenError("the chat template leaves the picture out; expected a Qwen3-VL template")
-        return TokenSequence(np.array(ids, np.int64), slice(start, end), tuple(grid))
+        return self.encode_many([(system, user, grid)], merge)[0]
+
+    def encode_many(self, prompts: list[tuple[str, str, tuple[int, int, int]]], merge: int = 2) -> list[TokenSequence]:
+        """(system, user, grid) each: the same, texts that come again encoded once, all of them in parallel."""
+        prompts_pieces = [self._prompt(system, user) for system, user, _ in prompts]
+        texts = list(dict.fromkeys(part for pieces in prompts_pieces for part in pieces if isinstance(part, _Plain)))
+        encoded = self._plain.encode_batch_fast(texts, add_special_tokens=False)
+        ids_of = {text: found.ids for text, found in zip(texts, encoded)}
+        sequences = []
+        for pieces, (_, _, grid) in zip(prompts_pieces, prompts):
+            ids: list[int] = []
+            start = None
+            for piece in pieces:
+                if piece == IMAGE_TOKEN and start is None:
+                    start = len(ids)
+                    ids += [self.image_token_id] * (grid[1] // merge * (grid[2] // merge) * grid[0])
+                    end = len(ids)
+                elif isinstance(piece, _Plain):
+                    ids += ids_of[piece]
+                else:
+                    ids.append(self.control[piece])
+            if start is None:
+                raise TokenError("the chat template leaves the picture out; expected a Qwen3-VL template")
+            sequences.append(TokenSequence(np.array(ids, np.int64), slice(start, end), tuple(grid)))
+        return sequences
 
     def label_ids(self, letters: str) -> list[int]:
         """The token id of each letter as an answer: the one id that follows the prompt's ids.

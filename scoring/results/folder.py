@@ -21,8 +21,8 @@ class RunError(ValueError):
     """A folder that cannot be used: another run's results, or not a SCORES folder."""
 
 
-def write_results(out: Path, questions: list[Question], logits: OptionLogits, temperatures: list[float]) -> dict | None:
-    """probabilities.csv, submission.csv and, where there are answers, metrics.json (its content is returned).
+def write_results(out: Path, questions: list[Question], logits: OptionLogits, temperatures: list[float]) -> np.ndarray:
+    """probabilities.csv and submission.csv; the (N, K) pooled log-probabilities are returned.
 
     What later steps need of the data (answers, task types, pictures) goes into questions.parquet.
     """
@@ -42,7 +42,7 @@ def write_results(out: Path, questions: list[Question], logits: OptionLogits, te
     )
     write_probabilities(out / "probabilities.csv", logits, log_p, answers if any(answers) else None)
     write_submission(out / "submission.csv", logits, log_p)
-    return evaluate_folder(out, logits, log_p)
+    return log_p
 
 
 def read_scores(out: Path) -> tuple[OptionLogits, np.ndarray]:

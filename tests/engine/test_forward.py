@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from scoring.engine.attention import attend
-from scoring.engine.batches import Cost, make_ready, plan_batches
+from scoring.engine.batches import Cost, costs_of, make_ready, plan_batches
 from scoring.engine.forward import TreeBatch, patches_of, project
 from scoring.engine.generate import generate_text
 from scoring.engine.packed import PackedModel
@@ -251,7 +251,7 @@ def test_batches_are_planned_within_the_budget():
 
 def test_the_cost_of_a_row_is_what_its_tree_computes(scorer, test_rows):
     for orders in ("1", "cyclic"):
-        costs = [Cost.of(scorer.prepare, row, orders) for row in test_rows[:5]]
+        costs = list(costs_of(scorer.prepare, test_rows[:5], orders))
         ready = make_ready(scorer.prepare, test_rows[:5], orders)
         tree = Tree.build(ready.sequences, ready.picture)
         told = costs[0].shared + sum(cost.seen + cost.own for cost in costs)

@@ -54,6 +54,7 @@ def test_no_token_is_computed_twice(drawn):
         for row, picture in zip(sequences, pictures)
         for end in range(len(row.ids))
     }
+    assert tree.picture_tokens.tolist() == np.flatnonzero(tree.ids == IMAGE).tolist()
     assert len(tree.ids) == len(prefixes) == tree.query_bounds[-1]
     assert (np.diff(tree.query_bounds) > 0).all()
     if len(set(pictures)) == 1:

@@ -7,7 +7,7 @@ import pytest
 
 from scoring.inputs.questions import Question
 from scoring.results.files import write_text, write_whole
-from scoring.results.folder import warnings_of, write_results
+from scoring.results.folder import evaluate_folder, warnings_of, write_results
 from scoring.results.logits import OptionLogits, part_path, read_parts, write_part
 from scoring.results.probabilities import pooled_log_probabilities
 
@@ -107,7 +107,7 @@ def test_the_files(tmp_path):
         Question(name, row + 1, None, "q", ("w", "x", "y", "z")[: 2 if row == 2 else 4], answer="a")
         for row, name in enumerate(logits.ids)
     ]
-    metrics = write_results(tmp_path, questions, logits, [1.0])
+    metrics = evaluate_folder(tmp_path, logits, write_results(tmp_path, questions, logits, [1.0]))
     rows = list(csv.DictReader((tmp_path / "probabilities.csv").read_text().splitlines()))
     assert list(rows[0]) == [
         "id",
@@ -144,7 +144,7 @@ def test_the_files(tmp_path):
 def test_without_answers_there_are_no_metrics(tmp_path):
     logits = sample(2, ("m",))
     questions = [Question(name, 1, None, "q", ("w", "x", "y", "z")) for name in logits.ids]
-    assert write_results(tmp_path, questions, logits, [1.0]) is None
+    assert evaluate_folder(tmp_path, logits, write_results(tmp_path, questions, logits, [1.0])) is None
     assert not (tmp_path / "metrics.json").exists()
     assert "answer" not in (tmp_path / "probabilities.csv").read_text().splitlines()[0]
 

@@ -1,0 +1,138 @@
+"""What adapters of every kind become in the packed forward, and what is chosen by memory and length of a run."""
+
+import numpy as np
+import pytest
+import torch
+
+from scoring.engine.forward import TreeBatch
+from scoring.engine.generate import generate_batch, generate_text
+from scoring.engine.linear import MergedLinear, half_product
+from scoring.engine.model import Model
+from scoring.engine.packed import PackedModel, compiling_pays, unwrap
+from scoring.engine.reference import reference_logits
+from scoring.engine.scorer import Scorer, plan_members
+from scoring.inputs.pictures import PixelPolicy
+
+FOLD0 = "demo/checkpoints/fold0"
+LANGUAGE = r"model\.language_model\..*\.(q_proj|down_proj)"
+VISION = r"model\.visual\.blocks\.\d+\.(attn\.qkv|mlp\.linear_fc1)"
+
+
+@pytest.fixture
+def made(base, tmp_path):
+    """A random adapter that PEFT itself puts on the base and saves."""
+    from peft import LoraConfig, get_peft_model
+
+    def make(name: str, targets: str, **settings):
+        torch.manual_seed(len(name))
+        config = LoraConfig(r=4, lora_alpha=8, target_modules=targets, task_type="CAUSAL_LM", **settings)
+        peft = get_peft_model(Model.load(base, "none").network, config)
+        for key, weight in peft.named_parameters():
+            if "lora_B" in key:
+                torch.nn.init.normal_(weight, std=0.1)
+        peft.save_pretrained(tmp_path / name)
+        return str(tmp_path / name)
+
+    return make
+
+
+def through_peft(base, folder, scorer, rows) -> np.ndarray:
+    """(N, 4) label logits by transformers and PEFT alone, on the base in 32 bits."""
+    from peft import PeftModel
+
+    network = Model.load(base, "none").network
+    if folder:
+        PeftModel.from_pretrained(network, folder).eval()
+    logits = [reference_logits(network, *scorer.prepare(row))[scorer.label_ids[:4]] for row in rows]
+    return torch.stack(logits).numpy()
+
+
+@pytest.mark.parametrize(
+    "targets, settings, merged, sees",
+    [
+        (LANGUAGE, {}, True, False),
+        (LANGUAGE, {"use_rslora": True}, True, False),
+        (LANGUAGE, {"use_dora": True}, False, False),
+        (VISION, {}, True, True),
+        (f"{LANGUAGE}|{VISION}", {"use_dora": True}, False, True),
+    ],
+    ids=["LoRA", "rsLoRA", "DoRA", "LoRA of the vision tower", "DoRA of both"],
+)
+def test_every_kind_of_adapter_equals_peft(made, base, test_rows, targets, settings, merged, sees):
+    folder = made("adapter", targets, **settings)
+    scorer = Scorer(plan_members([folder], str(base), quantization="none", allow_mismatch=True))
+    assert (scorer.packed.members[0].merged, scorer.packed.members[0].sees) == (merged, sees)
+    expected = through_peft(base, folder, scorer, test_rows[:4])
+    assert np.abs(scorer.score(test_rows[:4]).logits[:, 0, 0] - expected).max() < 1e-4
+
+
+def test_kinds_do_not_disturb_each_other(made, base, test_rows):
+    """A merged one, one that changes the vision tower, and one that goes through PEFT, over one base."""
+    folders = [made("plain", LANGUAGE), made("seeing", VISION), made("dora", LANGUAGE, use_dora=True)]
+    for order in ((0, 1, 2), (2, 1, 0)):
+        scorer = Scorer(plan_members([folders[at] for at in order], str(base), None, None, "none", True))
+        found = scorer.score(test_rows[:3]).logits
+        for place, at in enumerate(order):
+            expected = through_peft(base, folders[at], scorer, test_rows[:3])
+            assert np.abs(found[:, place, 0] - expected).max() < 1e-4
+
+
+def test_the_base_by_itself(base, test_rows):
+    scorer = Scorer(plan_members([str(base)], quantization="none", allow_mismatch=True))
+    expected = through_peft(base, None, scorer, test_rows[:4])
+    assert np.abs(scorer.score(test_rows[:4]).logits[:, 0, 0] - expected).max() < 1e-4
+
+
+def test_a_model_can_be_packed_again_in_another_way(test_rows):
+    plan = plan_members([FOLD0])
+    kept = Scorer(plan, weights="4bit")
+    first = kept.score(test_rows[:3]).logits
+    expanded = Scorer(plan, weights="16bit", model=kept.model)
+    assert expanded.model is kept.model and np.array_equal(expanded.score(test_rows[:3]).logits, first)
+    unwrap(kept.model.network.model)
+    assert not any(isinstance(module, MergedLinear) for module in kept.model.network.modules())
+
+
+@pytest.mark.parametrize("free, weights", [(100 * 2**30, "16bit"), (1000, "4bit")])
+def test_memory_decides_and_says_so(base, monkeypatch, free, weights):
+    monkeypatch.setattr("scoring.engine.packed.free_bytes", lambda device: free)
+    monkeypatch.setattr("scoring.engine.packed.GIB", 2**10)
+    model = Model.load(base)
+    packed = PackedModel(model, [None], PixelPolicy.of_base(base))
+    assert packed.weights == weights
+    assert ("expanded to 16 bits" if weights == "16bit" else "kept in 4 bits") in model.notes[-1]
+
+
+def test_a_cpu_is_not_compiled_for(base):
+    assert compiling_pays(base, 10**12) == (False, "")
+
+
+def test_a_long_run_is_compiled_for_and_a_short_one_told(base, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("scoring.engine.packed.product_rate", lambda: 1e12)
+    assert compiling_pays(base, 10**12) == (True, "")
+    pays, why = compiling_pays(base, 10**3)
+    assert not pays and "too short to earn it back" in why
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1.0, 3e4, 1e9])
+def test_float16_products_do_not_overflow(scale):
+    torch.manual_seed(0)
+    x, weight, bias = torch.randn(5, 64) * scale, torch.randn(8, 64).half(), torch.randn(8).half()
+    exact = x @ weight.float().T + bias.float()
+    assert torch.allclose(half_product(x, weight, bias), exact, rtol=5e-3, atol=0.02 * scale)
+
+
+def test_batched_generation_begins_as_single_generation(scorer, test_rows):
+    scorer.model.use(scorer.adapters[0])
+    prepared = [scorer.prepare(row) for row in test_rows[:9]]
+    network, chat = scorer.model.network, scorer.prepare.chat
+    assert generate_batch(network, chat, prepared) == [generate_text(network, chat, *row) for row in prepared]
+
+
+def test_nothing_travels_twice(scorer, test_rows):
+    """Pixels go to the device as bytes: a fourth of their patches in 32 bits, and half again for the second frame."""
+    from scoring.engine.batches import make_ready, with_tensors
+
+    ready = with_tensors(make_ready(scorer.prepare, test_rows[:4], "1"), scorer.prepare, False)
+    assert isinstance(ready.tensors, TreeBatch) and all(part.dtype == torch.uint8 for part in ready.tensors.pixels)
