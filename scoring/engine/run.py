@@ -82,7 +82,7 @@ def run(
         job.score(progress)
     logits = job.read()
     log_p = write_results(out, table.questions, logits, plan.temperatures)
-    seconds["scoring"] = time.monotonic() - start
+    seconds |= {"scoring": time.monotonic() - start, "waiting_for_pictures": job.waited}
     metrics = evaluate_folder(out, logits, log_p)
     finished = Finished(
         logits, metrics, warnings_of(logits, job.label_ids), len(job.planned) - job.done, seconds, job.peak_bytes
@@ -104,6 +104,7 @@ class _Job:
     status: dict[str, str] = field(default_factory=dict)  # of rows that no batch holds
     planned: list[Question] = field(default_factory=list)
     load_seconds: float = 0.0
+    waited: float = 0.0  # for pictures that were not read yet
     peak_bytes: int = 0
 
     def plan_rows(self) -> None:
@@ -198,7 +199,10 @@ class _Job:
         waiting = None
         ahead = read_ahead(self.plan.preparer, batches, self.options.orders, READERS, AHEAD if on_card else 0, on_card)
         try:
-            for number, ready in zip(self.todo, ahead):
+            for number in self.todo:
+                start = time.monotonic()
+                ready = next(ahead)
+                self.waited += time.monotonic() - start
                 begun = self._begin(ready)
                 if waiting:
                     self._finish(*waiting, bar)

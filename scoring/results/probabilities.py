@@ -31,48 +31,39 @@ def _averaged(log_p: np.ndarray, axis: int) -> np.ndarray:
 
 def write_probabilities(path: Path, logits: OptionLogits, log_p: np.ndarray, answers: list[str] | None) -> None:
     """`probabilities.csv`: 6 decimals; rows without a score have empty cells and say why in `status`."""
-    letters = LETTERS[: log_p.shape[1]]
-    rows = [
-        [
-            "id",
-            "pred",
-            *(f"p_{letter}" for letter in letters),
-            "margin",
-            "label_mass",
-            "status",
-            *(["answer", "correct"] if answers is not None else []),
-        ]
-    ]
-    for row, (name, status) in enumerate(zip(logits.ids, logits.status)):
-        p = np.exp(log_p[row])
-        if status == "ok":
-            first, second = np.sort(np.nan_to_num(p))[::-1][:2]
-            pred = letters[int(np.nanargmax(p))]
-            cells = [
-                pred,
-                *("" if np.isnan(value) else f"{value:.6f}" for value in p),
-                f"{first - second:.6f}",
-                f"{np.nanmean(logits.label_mass[row]):.6f}",
-            ]
-        else:
-            pred, cells = "", [""] * (len(letters) + 3)
-        tail = (
-            [] if answers is None else [answers[row], str(int(pred == answers[row])) if pred and answers[row] else ""]
-        )
-        rows.append([name, *cells, status, *tail])
-    write_csv(path, rows)
+    letters = list(LETTERS[: log_p.shape[1]])
+    scored, p = logits.scored, np.exp(log_p)
+    top = np.sort(np.nan_to_num(p), axis=1)[:, :-3:-1]
+    pred = predictions(logits, log_p)
+    with np.errstate(invalid="ignore"):
+        mass = np.nansum(logits.label_mass, axis=(1, 2)) / np.isfinite(logits.label_mass).sum((1, 2))
+    columns = {
+        "id": logits.ids,
+        "pred": pred,
+        **{f"p_{letter}": _decimals(p[:, at], scored) for at, letter in enumerate(letters)},
+        "margin": _decimals(top[:, 0] - top[:, 1], scored),
+        "label_mass": _decimals(mass, scored),
+        "status": logits.status,
+    }
+    if answers is not None:
+        columns |= {
+            "answer": answers,
+            "correct": [str(int(ours == right)) if ours and right else "" for ours, right in zip(pred, answers)],
+        }
+    write_csv(path, [list(columns), *zip(*columns.values())])
 
 
 def write_submission(path: Path, logits: OptionLogits, log_p: np.ndarray) -> None:
     """`submission.csv`: id and letter. A row without a score has no letter."""
-    letters = LETTERS[: log_p.shape[1]]
-    write_csv(
-        path,
-        [
-            ["id", "answer"],
-            *(
-                [name, letters[int(np.nanargmax(log_p[row]))] if logits.status[row] == "ok" else ""]
-                for row, name in enumerate(logits.ids)
-            ),
-        ],
-    )
+    write_csv(path, [["id", "answer"], *zip(logits.ids, predictions(logits, log_p))])
+
+
+def predictions(logits: OptionLogits, log_p: np.ndarray) -> list[str]:
+    """The likeliest letter of each row; "" where there is no score."""
+    best = np.where(np.isnan(log_p), -np.inf, log_p).argmax(1)
+    return [LETTERS[at] if there else "" for at, there in zip(best.tolist(), logits.scored.tolist())]
+
+
+def _decimals(values: np.ndarray, there: np.ndarray) -> list[str]:
+    there = there & np.isfinite(values)
+    return np.where(there, np.char.mod("%.6f", np.where(there, values, 0)), "").tolist()
