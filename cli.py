@@ -12,6 +12,7 @@ from scoring.terminal import Bar, say, table_of
 
 warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries, to their own callers
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # nothing here forks
+os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")  # batches differ in size
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
@@ -111,6 +112,7 @@ def check(data: Path, images, allow_outside, skip_bad_rows, deep) -> None:
 )
 @click.option("--warmup", default=0.03, show_default=True, type=click.FloatRange(0, 1), help="Share of the steps.")
 @click.option("--valid-share", default=0.1, show_default=True, type=click.FloatRange(0, 0.9, min_open=True))
+@click.option("--shuffle-options", is_flag=True, help="Another order of each row's options in each epoch.")
 @click.option("--seed", default=42, show_default=True, type=int)
 @click.option("--quantization", default="nf4", show_default=True, type=click.Choice(["nf4", "none"]))
 @click.option("--batch-tokens", type=click.IntRange(64), help="Padded tokens in one forward: less needs less memory.")

@@ -66,5 +66,5 @@ def distance(found: torch.Tensor, truth: torch.Tensor) -> dict:
 
 def answers(scorer: Scorer, tree: Tree, ready) -> torch.Tensor:
     """(S, 4) label logits of a tree."""
-    batch = TreeBatch.of(tree, ready.pictures, scorer.prepare.policy).to(scorer.model.device)
+    batch = TreeBatch.of(tree, ready.pictures, scorer.prepare.policy, scorer.model.device.type).to(scorer.model.device)
     return scorer.packed.answer(batch, scorer.label_ids[:4])[0].labels

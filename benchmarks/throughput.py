@@ -9,6 +9,8 @@ pictures to `probabilities.csv` on disk.
 """
 
 import json
+import os
+import resource
 import statistics
 import sys
 import time
@@ -32,6 +34,7 @@ from scoring.engine.run import RunOptions, run
 from scoring.engine.scorer import Plan, Scorer, plan_members
 from scoring.inputs.questions import read_table
 
+os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")  # as cli.py does
 GIB = 2**30
 SMALL_CARD = 10 * GIB  # what PyTorch may hold in the row that stands for a 12 GB card
 
@@ -227,16 +230,19 @@ def table_of(results: list[dict]) -> str:
 @click.command()
 @click.option("--size", type=click.Choice(["demo", "8b"]), default="demo", show_default=True)
 @click.option("--rows", default=2000, show_default=True, help="Rows of the engine's ways (the demo has 400).")
+@click.option("--rows-of-many", type=int, help="Rows of the ways with several checkpoints.  [default: --rows]")
 @click.option("--repeats", default=None, type=int, help="Interleaved; medians are told.  [default: 3, 8b: 1]")
 @click.option("--modes", default="16bit,4bit", show_default=True, help="Weights of the engine at 8B.")
 @click.option("--ways", default="", help="Only ways whose name contains one of these, comma-separated.")
 @click.option("--compile", "compiling", type=click.Choice(["on", "off"]), default="on", show_default=True)
-@click.option("--exact/--no-exact", default=True, help="Compare with the reference and with other batches, for 8b.")
+@click.option(
+    "--exact/--no-exact", default=True, help="Also profile, and at 8B compare with the reference and other batches."
+)
 @click.option("--tokenizer", type=click.Path(path_type=Path, exists=True), help="Folder of the real tokenizer, for 8b.")
 @click.option("--layers", type=int, help="Fewer layers than the 8B has, to try this program.")
 @click.option("--work", type=click.Path(path_type=Path), help="Folder for weights and pictures.")
 @click.option("--out", type=click.Path(path_type=Path), help="JSON file to write.")
-def main(size, rows, repeats, modes, ways, compiling, exact, tokenizer, layers, work, out) -> None:
+def main(size, rows, rows_of_many, repeats, modes, ways, compiling, exact, tokenizer, layers, work, out) -> None:
     """Time every way of answering and print a table."""
     work = work or Path("benchmarks/work")
     work.mkdir(parents=True, exist_ok=True)
@@ -260,6 +266,8 @@ def main(size, rows, repeats, modes, ways, compiling, exact, tokenizer, layers, 
         if not ways or any(part in f"{way.name} {way.weights}" for part in ways.split(","))
     ]
     click.echo(f"{report['device']}: matrix product {rate / 1e12:.1f} TFLOP/s; workload ready", err=True)
+    for way in chosen:
+        way.rows = min(way.rows, rows_of_many or way.rows) if way.members > 1 else way.rows
     bench = Bench(load, rate, compiling if on_card else "off", work)
     measured: dict[int, list[dict]] = {}
     if size == "8b" and exact:  # before anything is compiled
@@ -274,16 +282,18 @@ def main(size, rows, repeats, modes, ways, compiling, exact, tokenizer, layers, 
             if exact and size == "8b" and way.weights == "4bit" and "compiled" not in report["exactness"]:
                 report["exactness"]["compiled"] = exactness(bench.scorer, load.tables["single"], rows=64)
                 click.echo(json.dumps(report["exactness"]["compiled"]), err=True)
-            if way.weights and not report["profile"]:
+            if exact and way.weights and not report["profile"]:
                 report["profile"][way.weights] = bench.profile()
                 for line in report["profile"][way.weights]:
                     click.echo(f"  {line['ms']:>8.1f} ms {line['calls']:>6} {line['kernel']}", err=True)
             report["ways"] = [_median(chosen[at], runs) for at, runs in measured.items()]
+            report["peak_rss_gib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
             if out:
                 out.parent.mkdir(parents=True, exist_ok=True)
                 out.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     click.echo(f"{report['device']}, matrix product {rate / 1e12:.1f} TFLOP/s, {report['size']}")
     click.echo(table_of(report["ways"]))
+    click.echo(f"most memory of this process on the host: {report['peak_rss_gib']} GiB")
 
 
 def _median(way: Way, runs: list[dict]) -> dict:

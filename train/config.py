@@ -20,6 +20,7 @@ class TrainConfig:
     batch: int = 16  # rows for each step of the optimiser
     clip: float = 1.0  # norm of the gradient
     valid_share: float = 0.1
+    shuffle_options: bool = False  # each row's options in another order in each epoch
     seed: int = 42
     quantization: str = "nf4"  # or "none"
     batch_tokens: int | None = None  # padded tokens in one forward; None: by device

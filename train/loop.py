@@ -33,7 +33,7 @@ from scoring.inputs.prompt import LETTERS, PromptTemplate
 from scoring.inputs.questions import Question
 from scoring.results.calibration import Calibration, fit_temperature, log_probabilities, nll
 from scoring.results.files import write_csv, write_text
-from train.batches import epoch_order, micro_batches, to_batch
+from train.batches import epoch_order, micro_batches, shuffled, to_batch
 from train.config import TrainConfig
 from train.lora import add_lora, save_lora
 
@@ -117,7 +117,7 @@ class Trainer:
                 self.model.network.train()
                 for rows in epoch_order(len(self.train), config.batch, config.seed, epoch):
                     parts = micro_batches(self.lengths, rows, budget)
-                    loss = sum(self._backward(part, len(rows), scaler) for part in parts)
+                    loss = sum(self._backward(part, epoch, len(rows), scaler) for part in parts)
                     if not np.isfinite(loss):
                         named = ", ".join(self.train[row].id for row in rows)
                         raise TrainError(
@@ -162,9 +162,11 @@ class Trainer:
             f"{result.calibrated_nll:.3f} after T = {temperature:.2f}{' (best so far, kept)' if best else ''}"
         )
 
-    def _backward(self, rows: np.ndarray, step_rows: int, scaler) -> float:
+    def _backward(self, rows: np.ndarray, epoch: int, step_rows: int, scaler) -> float:
         """Gradients of one forward; its share of the step's mean loss."""
         questions = [self.train[row] for row in rows]
+        if self.config.shuffle_options:
+            questions = [shuffled(question, self.config.seed, epoch) for question in questions]
         batch = to_batch(self.prepare, questions).to(self.model.device)
         targets = torch.tensor(
             [self.label_ids[LETTERS.index(question.answer)] for question in questions], device=self.model.device

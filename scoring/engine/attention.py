@@ -69,11 +69,11 @@ def _aligned_at_the_end(queries: int, keys: int, dtype: torch.dtype, device: tor
 _AHEAD: deque = deque()
 
 
-def _keep_pace(calls: int = 8) -> None:
-    """Let the host run ahead of the card by a few layers at most, and wait without Python's lock.
+def _keep_pace(calls: int = 32) -> None:
+    """Let the host run ahead of the card by so many layers at most, and wait without Python's lock.
 
-    Otherwise the card's queue fills up, a launch blocks inside the driver while it holds that lock, and the threads
-    that read the next pictures stand still: 78 instead of 100 rows/s on an H100 (benchmarks/LOG.md).
+    Otherwise the card's queue (1,024 launches) fills up, and a launch blocks inside the driver while it may hold that
+    lock, which the threads that read the next pictures need.
     """
     event = torch.cuda.Event(blocking=True)
     event.record()

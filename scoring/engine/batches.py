@@ -9,7 +9,7 @@ import numpy as np
 
 from scoring.engine.forward import TreeBatch
 from scoring.engine.tree import Tree, tree_tokens
-from scoring.inputs.orders import option_orders
+from scoring.inputs.orders import orders_of
 from scoring.inputs.pictures import PictureError
 from scoring.inputs.prepare import Preparer
 from scoring.inputs.questions import Question
@@ -32,7 +32,7 @@ def costs_of(preparer: Preparer, questions: list[Question], orders: str) -> Iter
     """The cost of each row, or why it cannot be scored."""
     for at in range(0, len(questions), CHUNK):
         chunk = questions[at : at + CHUNK]
-        names = [option_orders(len(question.options), orders) for question in chunk]
+        names = [orders_of(question, orders) for question in chunk]
         prompts = [(row, row.size, order) for row, row_orders in zip(chunk, names) for order in row_orders]
         encoded = iter(preparer.encode_many(prompts))
         for question, row_orders in zip(chunk, names):
@@ -133,7 +133,7 @@ def make_ready(preparer: Preparer, questions: list[Question], orders: str, reade
     found = dict(zip(shown, (readers.map if readers else map)(read, shown.values())))
     ready = Ready(questions, [], [], [], [], [], {})
     names = {
-        row: option_orders(len(question.options), orders)
+        row: orders_of(question, orders)
         for row, question in enumerate(questions)
         if not isinstance(found[keys[row]], PictureError)
     }
@@ -158,16 +158,16 @@ def make_ready(preparer: Preparer, questions: list[Question], orders: str, reade
     return ready
 
 
-def with_tensors(ready: Ready, preparer: Preparer, pin: bool) -> Ready:
-    """The tree of the batch and its tensors on the host."""
+def with_tensors(ready: Ready, preparer: Preparer, device: str) -> Ready:
+    """The tree of the batch and its tensors, still on the host."""
     if ready.sequences:
         tree = Tree.build(ready.sequences, ready.picture)
-        ready.tensors = TreeBatch.of(tree, ready.pictures, preparer.policy, pin)
+        ready.tensors = TreeBatch.of(tree, ready.pictures, preparer.policy, device)
     return ready
 
 
 def read_ahead(
-    preparer: Preparer, batches: Iterable[list[Question]], orders: str, readers: int, ahead: int, pin: bool
+    preparer: Preparer, batches: Iterable[list[Question]], orders: str, readers: int, ahead: int, device: str
 ) -> Iterator[Ready]:
     """The batches in turn, each made ready by threads, `ahead` of them while the ones before are answered.
 
@@ -175,7 +175,7 @@ def read_ahead(
     """
 
     def prepare(questions: list[Question]) -> Ready:
-        return with_tensors(make_ready(preparer, questions, orders, pool), preparer, pin)
+        return with_tensors(make_ready(preparer, questions, orders, pool), preparer, device)
 
     with ThreadPoolExecutor(readers) as pool, ThreadPoolExecutor(1) as maker:
         waiting: deque = deque()

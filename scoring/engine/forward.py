@@ -25,6 +25,7 @@ HEAD_BLOCK = {"cpu": 16, "cuda": 128}
 class TreeBatch:
     """A tree and its pictures as tensors. P pictures in all; in `ids` their tokens stand as `occurrences` tells.
 
+    leaves, leaf_keys, leaf_bounds: as in the tree, the last leaf again until there is a whole number of blocks.
     picture_tokens: (N,) where in `ids` the tokens of pictures stand.
     pixels: for each size of picture, (n, height, width, 3) uint8; sizes: its grid and n; the P pictures in this order.
     picture_bounds: (P + 1,) int32, where each picture's patches begin and end.
@@ -45,10 +46,15 @@ class TreeBatch:
     longest: tuple[int, int]
     sizes: tuple[tuple[tuple[int, int, int], int], ...]
     occurrences: tuple[int, ...]
+    count: int  # of leaves, without those that fill up a block
 
     @classmethod
-    def of(cls, tree: Tree, pictures: list[np.ndarray], policy: PixelPolicy, pin: bool = False) -> "TreeBatch":
-        """`pictures` (height, width, 3) uint8 as `tree.pictures` numbers them. pin: for a copy that does not wait."""
+    def of(cls, tree: Tree, pictures: list[np.ndarray], policy: PixelPolicy, device: str) -> "TreeBatch":
+        """`pictures` (height, width, 3) uint8 as `tree.pictures` numbers them; the kind of `device` it is meant for.
+
+        Everything that depends on numbers of the batch is worked out here: later, to ask would be to wait for the card.
+        """
+        pin = device == "cuda"  # for copies that do not wait
         groups: dict[tuple, list[int]] = {}
         for number, picture in enumerate(pictures):
             groups.setdefault(picture.shape, []).append(number)
@@ -64,11 +70,13 @@ class TreeBatch:
             np.stack([pictures[number] for number in numbers], out=pixels[-1].numpy())
         arrays = (
             *(tree.ids, tree.positions[:, None], tree.keys, tree.query_bounds, tree.key_bounds),
-            *(tree.leaves, tree.leaf_keys, tree.leaf_bounds, tree.picture_tokens),
+            *_filled_leaves(tree, LEAF_BLOCK[device]),
+            tree.picture_tokens,
             np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32),
         )
         tensors = [torch.from_numpy(array).pin_memory() if pin else torch.from_numpy(array) for array in arrays]
-        return cls(*tensors, pixels, tree.longest, sizes, tuple(place[number] for number in tree.pictures))
+        occurrences = tuple(place[number] for number in tree.pictures)
+        return cls(*tensors, pixels, tree.longest, sizes, occurrences, len(tree.leaves))
 
     def to(self, device: torch.device) -> "TreeBatch":
         def moved(value):
@@ -77,6 +85,18 @@ class TreeBatch:
             return [moved(part) for part in value] if isinstance(value, list) else value
 
         return TreeBatch(*map(moved, vars(self).values()))
+
+
+def _filled_leaves(tree: Tree, block: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Leaves, their keys and bounds, and more of the last leaf, seeing what it sees, up to a whole number of blocks."""
+    spare = -len(tree.leaves) % block
+    last = tree.leaf_keys[tree.leaf_bounds[-2] :]
+    more = tree.leaf_bounds[-1] + len(last) * np.arange(1, spare + 1)
+    return (
+        np.concatenate([tree.leaves, np.repeat(tree.leaves[-1:], spare)]),
+        np.concatenate([tree.leaf_keys, np.tile(last, spare)]),
+        np.concatenate([tree.leaf_bounds, more]).astype(np.int32),
+    )
 
 
 @dataclass
@@ -151,16 +171,14 @@ def leaf_states(
     language = network.model.language_model
     embeddings = language.embed_tokens(batch.ids).to(stream)
     embeddings.index_copy_(0, batch.picture_tokens, features.embeddings.to(stream))
-    pictures = torch.zeros_like(batch.ids, dtype=torch.bool).index_fill_(0, batch.picture_tokens, True)
-    last = language.layers[-1]
-    hook = last.register_forward_pre_hook(partial(_leaves_alone, batch), with_kwargs=True)
+    hook = language.layers[-1].register_forward_pre_hook(partial(_leaves_alone, batch), with_kwargs=True)
     try:
         hidden = language(
             inputs_embeds=embeddings[None],
             position_ids=batch.positions,
-            visual_pos_masks=pictures[None],
-            deepstack_visual_embeds=[layer.to(stream) for layer in features.deepstack],
             use_cache=False,
+            deepstack=[layer.to(stream) for layer in features.deepstack],
+            picture_tokens=batch.picture_tokens,
             key_index=batch.keys,
             cu_seq_lens_q=batch.query_bounds,
             cu_seq_lens_k=batch.key_bounds,
@@ -169,7 +187,24 @@ def leaf_states(
         ).last_hidden_state
     finally:
         hook.remove()
-    return hidden[0, : len(batch.leaves)]
+    return hidden[0, : batch.count]
+
+
+class Deepstacked(torch.nn.Module):
+    """Stands for one of the first layers: adds a deepstack feature by the places of picture tokens.
+
+    The library adds it by a mask, and asks the card six times a batch how many tokens that is.
+    """
+
+    def __init__(self, inner: torch.nn.Module, number: int):
+        super().__init__()
+        self.inner, self.number = inner, number
+
+    def forward(self, hidden: torch.Tensor, deepstack=None, picture_tokens=None, **kwargs) -> torch.Tensor:
+        hidden = self.inner(hidden, **kwargs)
+        if deepstack is None or self.number >= len(deepstack):
+            return hidden
+        return hidden.index_add(1, picture_tokens, deepstack[self.number][None])
 
 
 def _leaves_alone(batch: TreeBatch, layer: torch.nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
@@ -185,22 +220,15 @@ def _leaves_alone(batch: TreeBatch, layer: torch.nn.Module, args: tuple, kwargs:
     keys = attention.k_norm(attention.k_proj(normed).view(shape)).transpose(1, 2)
     values = attention.v_proj(normed).view(shape).transpose(1, 2)
     _, keys = apply_rotary_pos_emb(keys, keys, cos, sin)
-    count = len(batch.leaves)
-    places = filled(batch.leaves, LEAF_BLOCK[hidden.device.type])
-    spare = len(places) - count  # more of the last leaf, each seeing what it sees
-    start = batch.leaf_bounds[-2]
-    index = torch.cat([batch.leaf_keys, batch.leaf_keys[start:].repeat(spare)])
-    step = batch.leaf_bounds[-1] - start
-    more = batch.leaf_bounds[-1] + step * torch.arange(1, spare + 1, device=hidden.device, dtype=torch.int32)
     kwargs |= {
-        "position_embeddings": (cos[:, places], sin[:, places]),
-        "key_index": index,
-        "cu_seq_lens_q": torch.arange(len(places) + 1, device=hidden.device, dtype=torch.int32),
-        "cu_seq_lens_k": torch.cat([batch.leaf_bounds, more]).int(),
+        "position_embeddings": (cos[:, batch.leaves], sin[:, batch.leaves]),
+        "key_index": batch.leaf_keys,
+        "cu_seq_lens_q": torch.arange(len(batch.leaves) + 1, device=hidden.device, dtype=torch.int32),
+        "cu_seq_lens_k": batch.leaf_bounds,
         "max_length_q": 2,  # of one query flash attention would make a decoding step, split by the number of rows
         "keys_and_values": (keys, values),
     }
-    return (hidden[:, places],), kwargs
+    return (hidden[:, batch.leaves],), kwargs
 
 
 def filled(rows: torch.Tensor, block: int) -> torch.Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from scoring.engine.attention import packed_attention
-from scoring.engine.forward import AnswerLogits, TreeBatch, leaf_states, project, see
+from scoring.engine.forward import AnswerLogits, Deepstacked, TreeBatch, leaf_states, project, see
 from scoring.engine.linear import MergedLinear, PatchProduct, plain_lora
 from scoring.engine.model import Model, default_device, default_dtype
 from scoring.inputs.pictures import PixelPolicy
@@ -52,6 +52,8 @@ class PackedModel:
         seeing = wrap(visual, self.network.model.visual.dtype, adapters_only=True)
         self.linears += seeing
         self.patches = visual.patch_embed.proj = PatchProduct(visual.patch_embed.proj)
+        for number in range(len(visual.deepstack_visual_indexes)):
+            language.layers[number] = Deepstacked(language.layers[number], number)
         self.members = [
             Member(
                 adapter,
@@ -117,8 +119,11 @@ class PackedModel:
         if hasattr(inductor, "deterministic"):
             inductor.deterministic = True  # no choice by timing: the same kernels, so the same bits, in every run
         torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
-        for module in (*self.network.model.language_model.layers[:-1], *self.network.model.visual.blocks):
-            module.compile(dynamic=True)
+        language, visual = self.network.model.language_model, self.network.model.visual
+        for layer in language.layers[:-1]:
+            (layer.inner if isinstance(layer, Deepstacked) else layer).compile(dynamic=True)
+        for block in visual.blocks:
+            block.compile(dynamic=True)
         self.compiled = True
 
     def batch_tokens(self) -> int:
@@ -181,10 +186,9 @@ def free_bytes(device: torch.device) -> int:
 def unwrap(root: nn.Module) -> None:
     """Put every layer back that `wrap` took, so that adapters can be added or another way be chosen."""
     for name, child in list(root.named_children()):
-        if isinstance(child, MergedLinear | PatchProduct):
+        if isinstance(child, MergedLinear | PatchProduct | Deepstacked):
             setattr(root, name, child.inner)
-        else:
-            unwrap(child)
+        unwrap(getattr(root, name))
 
 
 def wrap(root: nn.Module, dtype: torch.dtype, adapters_only: bool = False) -> list[MergedLinear]:

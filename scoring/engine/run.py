@@ -27,8 +27,8 @@ from scoring.results.files import write_text
 from scoring.results.folder import RunError, evaluate_folder, warnings_of, write_results
 from scoring.results.logits import OptionLogits, part_path, read_parts, write_part
 
-READERS = min(16, os.cpu_count() or 1)  # threads that decode pictures
-AHEAD = 2  # batches that are made ready before their turn on a card
+READERS = min(8, os.cpu_count() or 1)  # threads that decode pictures: more of them wait for Python's lock
+AHEAD = {"cpu": 0, "cuda": 2}  # batches that are made ready before their turn
 WARM_UP_ROWS = 8
 
 
@@ -197,7 +197,8 @@ class _Job:
         batches = [[self.planned[row] for row in self.batches[number]] for number in self.todo]
         bar = progress(len(self.planned), self.done) if progress else None
         waiting = None
-        ahead = read_ahead(self.plan.preparer, batches, self.options.orders, READERS, AHEAD if on_card else 0, on_card)
+        device = self.scorer.model.device.type
+        ahead = read_ahead(self.plan.preparer, batches, self.options.orders, READERS, AHEAD[device], device)
         try:
             for number in self.todo:
                 start = time.monotonic()

@@ -201,7 +201,7 @@ class Scorer:
         """The forward passes of a batch, begun: results are on the device, perhaps not computed yet."""
         if not ready.sequences:
             return []
-        tensors = ready.tensors or with_tensors(ready, self.prepare, False).tensors
+        tensors = ready.tensors or with_tensors(ready, self.prepare, self.model.device.type).tensors
         return self.packed.answer(tensors.to(self.model.device), self.label_ids[:letters])
 
     def collect(self, ready: Ready, answers: list[AnswerLogits], letters: int, orders: str = "1") -> OptionLogits:

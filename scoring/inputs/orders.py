@@ -3,9 +3,22 @@
 import itertools
 import math
 import random
+import re
+from dataclasses import replace
 
 from scoring.inputs.prompt import LETTERS
+from scoring.inputs.questions import Question
 
+# What an option says that is about the other options, or about their letters.
+REFERS = re.compile(
+    r"\b(all|none|both|neither|either|any|two) of (the )?(above|following|these|those|them|options|others)\b"
+    r"|\b(above|previous|other) (options?|answers?|choices?)\b"
+    r"|\b\(?[a-h]\)?\s*(,|&|and|or)\s*\(?[a-h]\)?(?![\w'])"
+    r"|위의|앞의 (보기|것)|위 (보기|모두|전부|중)|보기 (중|모두|전부)"
+    r"|(모두|전부|둘 다) (정답|해당|맞|아니)|(정답|해당)\s*(사항)?\s*없음"
+    r"|\b[a-hA-H]\s*(와|과|및|,)\s*[a-hA-H]\b",
+    re.IGNORECASE,
+)
 MOST = 24  # orders of a question at most: all of four options
 
 
@@ -44,3 +57,22 @@ def option_orders(count: int, orders: str) -> list[str]:
     while len(found) < wanted:
         found["".join(draw.sample(own, count))] = None
     return list(found)
+
+
+def refer_to_each_other(options: tuple[str, ...]) -> bool:
+    """Whether an option speaks of the others ("both a and b", "위의 모두"): such a question keeps its order."""
+    return any(REFERS.search(option) for option in options)
+
+
+def orders_of(question: Question, orders: str) -> list[str]:
+    """The orders in which a question is shown: its own alone where its options refer to each other."""
+    return option_orders(len(question.options), "1" if refer_to_each_other(question.options) else orders)
+
+
+def reordered(question: Question, order: str) -> Question:
+    """The same question with its options in another order, and its answer's letter moved along."""
+    return replace(
+        question,
+        options=tuple(question.options[LETTERS.index(letter)] for letter in order),
+        answer=LETTERS[order.index(question.answer)] if question.answer else "",
+    )

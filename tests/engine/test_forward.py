@@ -1,13 +1,14 @@
 """The packed forward against the oracle, the oracle against generation, and a row against itself in other company."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
 from scoring.engine.attention import attend
-from scoring.engine.batches import Cost, costs_of, make_ready, plan_batches
+from scoring.engine.batches import Cost, costs_of, make_ready, plan_batches, with_tensors
 from scoring.engine.forward import TreeBatch, patches_of, project
 from scoring.engine.generate import generate_text
 from scoring.engine.packed import PackedModel
@@ -131,7 +132,7 @@ def test_in_bfloat16_a_tree_has_the_same_bits_as_whole_rows(in_bfloat16, test_ro
     ready = make_ready(scorer.prepare, test_rows[:6], "cyclic")
     tree = scorer.answer(ready, 4)[0].labels
     flat = Tree.build(ready.sequences, ready.picture, share=False)
-    batch = TreeBatch.of(flat, ready.pictures, scorer.prepare.policy)
+    batch = TreeBatch.of(flat, ready.pictures, scorer.prepare.policy, "cpu")
     assert len(flat.ids) > 2 * len(Tree.build(ready.sequences, ready.picture).ids)
     assert torch.equal(scorer.packed.answer(batch, scorer.label_ids[:4])[0].labels, tree)
 
@@ -256,6 +257,25 @@ def test_the_cost_of_a_row_is_what_its_tree_computes(scorer, test_rows):
         tree = Tree.build(ready.sequences, ready.picture)
         told = costs[0].shared + sum(cost.seen + cost.own for cost in costs)
         assert len(tree.ids) <= told <= len(tree.ids) + 5 * 12  # rows may begin alike after their pictures
+
+
+def test_the_host_never_asks_the_device_within_a_batch(test_rows):
+    """On tensors without content, whatever must know a value or a count raises: there a card would be waited for."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    scorer = Scorer(plan_members(BOTH), weights="4bit")
+    ready = with_tensors(make_ready(scorer.prepare, test_rows[:5], "1"), scorer.prepare, "cpu")
+    scorer.answer(ready, 4)  # what is worked out once a size of picture
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        batch = TreeBatch(*map(partial(as_fake, mode), vars(ready.tensors).values()))
+        answers = scorer.packed.answer(batch, scorer.label_ids[:4])
+    assert [tuple(found.labels.shape) for found in answers] == [(5, 4), (5, 4)]
+
+
+def as_fake(mode, value):
+    if isinstance(value, torch.Tensor):
+        return mode.from_tensor(value)
+    return [as_fake(mode, part) for part in value] if isinstance(value, list) else value
 
 
 def test_asking_one_question(scorer, test_rows):

@@ -134,5 +134,5 @@ def test_nothing_travels_twice(scorer, test_rows):
     """Pixels go to the device as bytes: a fourth of their patches in 32 bits, and half again for the second frame."""
     from scoring.engine.batches import make_ready, with_tensors
 
-    ready = with_tensors(make_ready(scorer.prepare, test_rows[:4], "1"), scorer.prepare, False)
+    ready = with_tensors(make_ready(scorer.prepare, test_rows[:4], "1"), scorer.prepare, "cpu")
     assert isinstance(ready.tensors, TreeBatch) and all(part.dtype == torch.uint8 for part in ready.tensors.pixels)

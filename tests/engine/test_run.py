@@ -119,7 +119,10 @@ def test_other_errors_stop_the_run(scorer, table, tmp_path, monkeypatch):
 @pytest.mark.parametrize("orders", ["cyclic", "3"])
 def test_orders_are_written_and_read_back(scorer, table, tmp_path, orders):
     table.questions[3] = replace(table.questions[3], options=table.questions[3].options[:3], answer="a")
+    said = (*table.questions[5].options[:3], "위의 모두")  # keeps its order
+    table.questions[5] = replace(table.questions[5], options=said, answer="a")
     finished = run(table, scorer.plan, tmp_path, RunOptions(orders), scorer=scorer)
+    assert finished.logits.status == ["ok"] * 20
     count = 4 if orders == "cyclic" else 3
     assert finished.logits.logits.shape == (20, 1, count, 4)
     read, log_p = read_scores(tmp_path)
@@ -129,3 +132,4 @@ def test_orders_are_written_and_read_back(scorer, table, tmp_path, orders):
     written = dataset(tmp_path / "logits").to_table().to_pandas()
     assert set(written[written["id"] == table.questions[0].id]["order"]) == set(option_orders(4, orders))
     assert set(written[written["id"] == table.questions[3].id]["order"]) == set(option_orders(3, orders))
+    assert set(written[written["id"] == table.questions[5].id]["order"]) == {"abcd"}

@@ -60,3 +60,16 @@ def test_micro_batches_keep_the_budget_and_all_rows():
         assert sorted(np.concatenate(parts).tolist()) == sorted(chosen.tolist())
         assert all(len(part) == 1 or len(part) * lengths[part].max() <= budget for part in parts)
     assert len(micro_batches(lengths, chosen, 10**9)) == 1
+
+
+def test_shuffled_options_are_another_order_in_each_epoch_and_the_same_in_each_run():
+    from scoring.inputs.questions import Question
+    from train.batches import shuffled
+
+    question = Question("1", 7, None, "q", ("w", "x", "y", "z"), answer="b")
+    found = [shuffled(question, 0, epoch) for epoch in range(30)]
+    assert found == [shuffled(question, 0, epoch) for epoch in range(30)]
+    assert len({row.options for row in found}) > 10 and {row.answer for row in found} == set("abcd")
+    assert all(row.options["abcd".index(row.answer)] == "x" for row in found)
+    kept = Question("1", 7, None, "q", ("w", "x", "both a and b"), answer="c")
+    assert all(shuffled(kept, 0, epoch) == kept for epoch in range(9))
