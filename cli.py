@@ -123,6 +123,7 @@ def train(
 ) -> None:
     """Fine-tune a LoRA on the 4-bit base; keep the epoch with the best validation NLL, with its temperature."""
     with told():
+        from scoring.engine.checkpoint import check_base, find_base
         from scoring.inputs.prompt import PromptTemplate
         from train.config import TrainConfig
         from train.split import split
@@ -139,6 +140,7 @@ def train(
         for notice in notices:
             click.echo(notice, err=True)
         prompt = PromptTemplate.read(template) if template else None
+        check_base(find_base(base))
         click.echo(f"{len(rows):,} training rows, {len(valid_rows):,} validation rows; loading {base} …", err=True)
 
         from train.loop import Trainer
@@ -215,6 +217,7 @@ def score(
     command goes on where a killed run stopped.
     """
     with told():
+        from scoring.engine.plan import plan_members
         from scoring.inputs.orders import parse_orders
         from scoring.inputs.prompt import PromptTemplate
 
@@ -228,12 +231,12 @@ def score(
             err=True,
         )
 
-        from scoring.engine.run import RunOptions, run
-        from scoring.engine.scorer import plan_members
-
         plan = plan_members(checkpoints, base, prompt, pixels, quantization, allow_mismatch, orders)
         for note in plan.notes:
             say(note)
+
+        from scoring.engine.run import RunOptions, run
+
         options = RunOptions(orders, batch_tokens, weights, compiling, overwrite)
         finished = run(table, plan, out, options, lambda total, done: Bar(total, done), say)
         if finished.metrics:

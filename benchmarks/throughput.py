@@ -30,8 +30,9 @@ from scoring.engine.forward import project
 from scoring.engine.generate import generate_batch, generate_text
 from scoring.engine.packed import product_rate
 from scoring.engine.padded import collate, padded_states
+from scoring.engine.plan import Plan, plan_members
 from scoring.engine.run import RunOptions, run
-from scoring.engine.scorer import Plan, Scorer, plan_members
+from scoring.engine.scorer import Scorer
 from scoring.inputs.questions import read_table
 
 os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")  # as cli.py does

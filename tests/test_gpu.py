@@ -39,7 +39,8 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     [(None, "nf4", 0.97), (None, "none", 0.9), (torch.float16, "nf4", 0.97), (torch.float32, "nf4", 1.0)],
 )
 def test_the_card_answers_as_the_cpu_does(on_cpu, test_rows, dtype, quantization, agreement):
-    from scoring.engine.scorer import Scorer, plan_members
+    from scoring.engine.plan import plan_members
+    from scoring.engine.scorer import Scorer
 
     plan = plan_members([FOLD0], quantization=quantization, allow_mismatch=True)
     found = Scorer(plan, "cuda", dtype).score(test_rows)

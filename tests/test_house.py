@@ -61,6 +61,8 @@ def test_no_room_over_400_lines():
         "scoring.results.folder",
         "scoring.engine.checkpoint",
         "scoring.engine.describe",
+        "scoring.engine.plan",
+        "scoring.engine.tree",
     ],
 )
 def test_what_loads_no_torch(module):

@@ -26,7 +26,7 @@ from scoring.engine.checkpoint import (
 from scoring.engine.forward import project
 from scoring.engine.model import Model
 from scoring.engine.padded import padded_states
-from scoring.engine.scorer import calibration_fingerprint
+from scoring.engine.plan import calibration_fingerprint
 from scoring.inputs.pictures import PixelPolicy
 from scoring.inputs.prepare import Preparer
 from scoring.inputs.prompt import LETTERS, PromptTemplate

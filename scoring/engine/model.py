@@ -31,13 +31,17 @@ def default_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
+_BROKEN: list[str] = []  # why the import failed the first time
+
+
 def why_no_4bit() -> str:
     """Why bitsandbytes cannot be used here; "" where it can."""
     try:
         import bitsandbytes  # noqa: F401
     except Exception as error:  # a missing package, or a library that does not fit the card or system
         sys.modules["bitsandbytes"] = None  # so that PEFT, which only looks whether it is installed, does without too
-        return str(error).strip().split("\n")[0]
+        _BROKEN.append(str(error).strip().split("\n")[0])
+        return _BROKEN[0]
     return ""
 
 

@@ -20,7 +20,8 @@ import scoring
 from scoring.engine.batches import Cost, Ready, costs_of, make_ready, plan_batches, read_ahead
 from scoring.engine.forward import AnswerLogits
 from scoring.engine.packed import compiling_pays
-from scoring.engine.scorer import Plan, Scorer, machine
+from scoring.engine.plan import Plan
+from scoring.engine.scorer import Scorer, machine
 from scoring.inputs.pictures import PictureError
 from scoring.inputs.questions import Question, Table
 from scoring.results.files import write_text
@@ -73,7 +74,7 @@ def run(
     job = _Job(table, plan, out, options, say, scorer)
     start = time.monotonic()
     job.plan_rows()
-    seconds = {"planning": time.monotonic() - start, "loading": job.load_seconds, "compiling": 0.0}
+    seconds = {"planning": time.monotonic() - start - job.load_seconds, "loading": 0.0, "compiling": 0.0}
     if job.todo:
         job.load()
         seconds |= {"loading": job.load_seconds, "compiling": job.warm_up()}

@@ -11,8 +11,8 @@ from scoring import Scorer
 from scoring.engine.checkpoint import CheckpointError, check_adapter, read_checkpoint, read_header, weight_shapes
 from scoring.engine.describe import describe
 from scoring.engine.model import Model
+from scoring.engine.plan import MismatchError
 from scoring.engine.reference import reference_logits
-from scoring.engine.scorer import MismatchError
 
 
 @pytest.fixture

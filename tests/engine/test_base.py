@@ -15,7 +15,7 @@ from scoring.engine.checkpoint import (
     weight_shapes,
 )
 from scoring.engine.model import Model
-from scoring.engine.scorer import plan_members
+from scoring.engine.plan import plan_members
 
 REAL_8B = {
     "architectures": ["Qwen3VLForConditionalGeneration"],

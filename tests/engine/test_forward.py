@@ -13,8 +13,9 @@ from scoring.engine.forward import TreeBatch, patches_of, project
 from scoring.engine.generate import generate_text
 from scoring.engine.packed import PackedModel
 from scoring.engine.padded import collate, padded_states
+from scoring.engine.plan import plan_members
 from scoring.engine.reference import model_inputs, reference_logits
-from scoring.engine.scorer import Scorer, plan_members
+from scoring.engine.scorer import Scorer
 from scoring.engine.tree import Tree
 from scoring.inputs.orders import option_orders
 from scoring.inputs.pictures import read_picture

@@ -9,6 +9,7 @@ import torch
 from pyarrow.dataset import dataset
 from scipy.special import log_softmax
 
+from scoring.engine.plan import plan_members
 from scoring.engine.run import RunOptions, check_folder, claim_folder, run
 from scoring.inputs.orders import option_orders
 from scoring.inputs.questions import read_table
@@ -68,8 +69,8 @@ def scarce(scorer, monkeypatch, rows: int):
     whole, tried = scorer.packed.answer, []
 
     def answer(batch, labels):
-        tried.append(len(batch.leaves))
-        if len(batch.leaves) > rows:
+        tried.append(batch.count)
+        if batch.count > rows:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return whole(batch, labels)
 
@@ -105,6 +106,12 @@ def test_a_row_that_does_not_fit_alone_is_marked(scorer, table, tmp_path, monkey
     scarce(scorer, monkeypatch, 0)
     finished = run(table, scorer.plan, tmp_path, RunOptions(batch_tokens=900), scorer=scorer)
     assert set(finished.logits.status) == {"out of memory, alone in its batch"}
+
+
+def test_another_checkpoint_does_not_mix_into_a_folder(scorer, table, tmp_path):
+    run(table, scorer.plan, tmp_path, RunOptions(batch_tokens=900), scorer=scorer)
+    with pytest.raises(RunError, match="adapters was"):
+        run(table, plan_members(["demo/checkpoints/fold1"]), tmp_path, RunOptions())
 
 
 def test_other_errors_stop_the_run(scorer, table, tmp_path, monkeypatch):
