@@ -171,7 +171,7 @@ def read_ahead(
 ) -> Iterator[Ready]:
     """The batches in turn, each made ready by threads, `ahead` of them while the ones before are answered.
 
-    On a CPU nothing is gained by reading ahead: threads that read take the cores from those that multiply.
+    On a CPU nothing is gained by reading ahead (benchmarks/LOG.md): threads that read take the cores from the others.
     """
 
     def prepare(questions: list[Question]) -> Ready:

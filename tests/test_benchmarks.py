@@ -1,0 +1,47 @@
+"""The programs that time the product run at demo size, and what they time at full size is made as it should be."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from PIL import Image
+from safetensors import safe_open
+
+from benchmarks import workload
+from scoring.inputs.questions import read_table
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_every_way_is_timed_in_one_run(tmp_path):
+    out = tmp_path / "t.json"
+    command = [sys.executable, "-m", "benchmarks.throughput", "--rows", "4", "--repeats", "1", "--no-exact"]
+    done = subprocess.run(
+        [*command, "--work", str(tmp_path), "--out", str(out)], cwd=ROOT, capture_output=True, text=True, timeout=250
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(out.read_text())
+    assert [way["way"] for way in report["ways"]] == [
+        "seed: generate 2 tokens, a row at a time",
+        "generate 2 tokens, 16 rows",
+        "padded forward, 16 rows (transformers and peft)",
+        "engine: one order",
+        "engine: cyclic orders (4)",
+        "engine: 2 checkpoints",
+    ]
+    assert all(way["rows"] == 4 and way["rows_per_second"] > 0 for way in report["ways"])
+    assert report["versions"]["torch"] and "rows/s" in done.stdout
+
+
+def test_the_full_size_workload(tmp_path, base):
+    workload.make_pictures(tmp_path / "images", 8)
+    with Image.open(tmp_path / "images" / "000007.jpg") as picture:
+        assert picture.size == (640, 480) and picture.format == "JPEG"
+    for name, questions in (("single", 1), ("four", 4)):
+        workload.make_table(tmp_path / f"{name}.csv", 8, questions)
+        table = read_table(tmp_path / f"{name}.csv")
+        assert len(table.good) == 8 and len({row.picture for row in table.good}) == 8 // questions
+    workload.make_adapter(tmp_path / "fold0", base, 0)
+    with safe_open(tmp_path / "fold0" / "adapter_model.safetensors", "pt") as file:
+        assert len(file.keys()) == 5 * 7 * 2
