@@ -4,6 +4,7 @@ import os
 import sys
 import warnings
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -117,9 +118,21 @@ def check(data: Path, images, allow_outside, skip_bad_rows, deep) -> None:
 @click.option("--quantization", default="nf4", show_default=True, type=click.Choice(["nf4", "none"]))
 @click.option("--batch-tokens", type=click.IntRange(64), help="Padded tokens in one forward: less needs less memory.")
 @click.option("--checkpointing/--no-checkpointing", default=None, help="Recompute activations.  [default: on a GPU]")
+@click.option("--log", type=click.Choice(["tensorboard"]), help="Also log there: into OUT/tensorboard.")
 @click.option("--overwrite", is_flag=True, help="Replace a checkpoint that is there.")
 def train(
-    data: Path, base, out: Path, valid, images, allow_outside, skip_bad_rows, template, pixels, overwrite, **choices
+    data: Path,
+    base,
+    out: Path,
+    valid,
+    images,
+    allow_outside,
+    skip_bad_rows,
+    template,
+    pixels,
+    log,
+    overwrite,
+    **choices,
 ) -> None:
     """Fine-tune a LoRA on the 4-bit base; keep the epoch with the best validation NLL, with its temperature."""
     with told():
@@ -130,6 +143,8 @@ def train(
 
         if (out / "adapter_model.safetensors").exists() and not overwrite:
             raise click.UsageError(f"{out} holds a checkpoint; choose another --out, or add --overwrite")
+        if log and not find_spec("tensorboard"):
+            raise click.UsageError("--log tensorboard needs a package that is not installed: pip install -e '.[log]'")
         config = TrainConfig(**choices)
         table = read(data, images, allow_outside, skip_bad_rows)
         rows, notices = answered(table), []
@@ -143,7 +158,7 @@ def train(
         check_base(find_base(base))
         click.echo(f"{len(rows):,} training rows, {len(valid_rows):,} validation rows; loading {base} …", err=True)
 
-        from train.loop import Trainer
+        from train.loop import Trainer, tensorboard
 
         trainer = Trainer(
             base,
@@ -156,6 +171,7 @@ def train(
             data={"file": data.name, "sha256": table.digest},
             say=say,
             progress=lambda total: Bar(total, unit="step"),
+            board=tensorboard(out) if log else None,
         )
         trainer.run()
         click.echo(f"checkpoint: {out}")
@@ -184,32 +200,15 @@ def train(
 )
 @click.option(
     "--compile",
-    "compiling",
     type=click.Choice(["auto", "on", "off"]),
     default="auto",
     show_default=True,
-    help="Compile the layers for this card: a minute at first, a quarter faster.",
+    help="Compile the layers for this card: half a minute at first, faster after that.",
 )
 @click.option("--limit", type=click.IntRange(1), help="Score the first N rows alone.")
 @click.option("--overwrite", is_flag=True, help="Start anew where the folder holds another run.")
 def score(
-    data: Path,
-    checkpoints,
-    out,
-    images,
-    allow_outside,
-    skip_bad_rows,
-    base,
-    template,
-    pixels,
-    quantization,
-    allow_mismatch,
-    orders,
-    batch_tokens,
-    weights,
-    compiling,
-    limit,
-    overwrite,
+    data: Path, checkpoints, out, images, allow_outside, skip_bad_rows, template, orders, limit, **choices
 ) -> None:
     """Score a table by one forward pass; several checkpoints are pooled.
 
@@ -231,14 +230,14 @@ def score(
             err=True,
         )
 
-        plan = plan_members(checkpoints, base, prompt, pixels, quantization, allow_mismatch, orders)
+        model = {name: choices.pop(name) for name in ("base", "pixels", "quantization", "allow_mismatch")}
+        plan = plan_members(checkpoints, template=prompt, orders=orders, **model)
         for note in plan.notes:
             say(note)
 
         from scoring.engine.run import RunOptions, run
 
-        options = RunOptions(orders, batch_tokens, weights, compiling, overwrite)
-        finished = run(table, plan, out, options, lambda total, done: Bar(total, done), say)
+        finished = run(table, plan, out, RunOptions(orders, **choices), lambda total, done: Bar(total, done), say)
         if finished.metrics:
             click.echo(table_of(finished.metrics))
         for warning in finished.warnings:

@@ -150,6 +150,10 @@ WRONG = [
     (["score", "demo/test.csv", "--ckpt", FOLD0, "--limit", "0"], "limit"),
     (["train", "demo/train.csv", "--base", "demo", "--out", "X"], "no config.json"),
     (["train", "demo/train.csv", "--base", "./none", "--out", "X"], "no such folder"),
+    (
+        ["train", "demo/train.csv", "--base", "demo/base", "--out", "X", "--log", "tensorboard"],
+        "pip install -e '.[log]'",
+    ),
     (["evaluate", "demo"], "not a finished SCORES folder"),
     (["bench", "demo/test.csv"], "--ckpt"),
     (["show", "none"], "no such folder"),

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -36,6 +37,9 @@ from scoring.results.files import write_csv, write_text
 from train.batches import epoch_order, micro_batches, shuffled, to_batch
 from train.config import TrainConfig
 from train.lora import add_lora, save_lora
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 TOKENS = {"cpu": 2_560, "cuda": 8_192}  # padded tokens in one forward
 
@@ -79,7 +83,10 @@ class Trainer:
         data: dict | None = None,
         say: Callable[[str], None] = print,
         progress: Callable | None = None,
+        board: "SummaryWriter | None" = None,
     ):
+        """board: where TensorBoard's scalars go, beside `train.jsonl`."""
+        self.board = board
         self.base, self.train, self.valid, self.out, self.config = base, train, valid, out, config
         self.say, self.progress, self.data = say, progress, data or {}
         self.folder = find_base(base)
@@ -133,22 +140,23 @@ class Trainer:
                     optimizer.zero_grad(set_to_none=True)
                     step, rows_done = step + 1, rows_done + len(rows)
                     speed = rows_done / (time.monotonic() - start)
-                    _log(log, step=step, epoch=epoch, loss=loss, learning_rate=rate, rows_per_second=round(speed, 2))
+                    self._log(log, step, epoch=epoch, loss=loss, learning_rate=rate, rows_per_second=round(speed, 2))
                     if bar:
                         bar.show(loss=f"{loss:.3f}", rows_per_second=f"{speed:.1f}")
                         bar.update(1)
-                self._end_epoch(epoch, results, log)
+                self._end_epoch(epoch, step, results, log)
         return results
 
-    def _end_epoch(self, epoch: int, results: list[Validation], log) -> None:
+    def _end_epoch(self, epoch: int, step: int, results: list[Validation], log) -> None:
         """Validate, keep the best, and tell."""
         result = self._validate(epoch)
         results.append(result)
         self._keep(results)
         best = result is _best(results)
         temperature = result.calibration.temperature
-        _log(
+        self._log(
             log,
+            step,
             epoch=epoch,
             valid_loss=result.loss,
             valid_accuracy=result.accuracy,
@@ -161,6 +169,15 @@ class Trainer:
             f"epoch {epoch}: validation loss {result.loss:.3f}, accuracy {result.accuracy:.3f}, NLL {result.nll:.3f}, "
             f"{result.calibrated_nll:.3f} after T = {temperature:.2f}{' (best so far, kept)' if best else ''}"
         )
+
+    def _log(self, file, step: int, **values) -> None:
+        """A line of `train.jsonl`, and the same numbers for TensorBoard where it is asked for."""
+        values = {key: round(value, 6) if isinstance(value, float) else value for key, value in values.items()}
+        line = values if "valid_loss" in values else {"step": step} | values
+        file.write(json.dumps(line) + "\n")
+        file.flush()
+        for key, value in values.items() if self.board else ():
+            self.board.add_scalar(key, float(value), step)
 
     def _backward(self, rows: np.ndarray, epoch: int, step_rows: int, scaler) -> float:
         """Gradients of one forward; its share of the step's mean loss."""
@@ -262,6 +279,13 @@ class Trainer:
         )
 
 
+def tensorboard(out: Path) -> "SummaryWriter":
+    """Where TensorBoard finds the scalars of the training into `out`."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(out / "tensorboard")
+
+
 def base_name(base: str, out: Path) -> str:
     """How a checkpoint names its base: a hub id as it is; a folder relative to the checkpoint where both lie in the
     working directory, so that they can be moved together; else in full."""
@@ -275,12 +299,6 @@ def base_name(base: str, out: Path) -> str:
 def _best(results: list[Validation]) -> Validation:
     """The lowest validation NLL after calibration; the earlier epoch where two are equal."""
     return min(results, key=lambda result: result.calibrated_nll)
-
-
-def _log(file, **values) -> None:
-    values = {key: round(value, 6) if isinstance(value, float) else value for key, value in values.items()}
-    file.write(json.dumps(values) + "\n")
-    file.flush()
 
 
 def _json(values: dict) -> str:

@@ -57,6 +57,25 @@ def test_the_files_of_a_checkpoint(first, base):
     assert len((out / "validation.csv").read_text().splitlines()) == 25
 
 
+class Board:
+    """As TensorBoard's writer is called."""
+
+    def __init__(self):
+        self.scalars = []
+
+    def add_scalar(self, name, value, step):
+        self.scalars.append((name, value, step))
+
+
+def test_tensorboard_gets_the_numbers_of_the_log(base, questions, tmp_path):
+    board = Board()
+    trained(base, questions, tmp_path / "ckpt", board=board)
+    lines = [json.loads(line) for line in (tmp_path / "ckpt" / "train.jsonl").read_text().splitlines()]
+    losses = [(line["loss"], line["step"]) for line in lines if "loss" in line]
+    assert [(value, step) for name, value, step in board.scalars if name == "loss"] == losses
+    assert ("valid_nll", lines[-1]["valid_nll"], 3) in board.scalars
+
+
 def test_seeds_repeat_the_training_bit_for_bit(first, base, questions, tmp_path):
     out, _, results = first
     _, again = trained(base, questions, tmp_path / "again")
