@@ -54,6 +54,61 @@ def test_the_card_answers_as_the_cpu_does(on_cpu, test_rows, dtype, quantization
     assert same >= agreement
 
 
+@pytest.fixture(scope="module", params=["4bit", "16bit", "4bit, compiled"])
+def on_card(request):
+    from scoring.engine.plan import plan_members
+    from scoring.engine.scorer import Scorer
+
+    scorer = Scorer(plan_members([FOLD0]), "cuda", weights=request.param.split(",")[0])
+    if "compiled" in request.param:
+        scorer.packed.compile()
+    return request.param, scorer
+
+
+def test_a_row_has_the_same_bits_in_any_company(on_card, test_rows):
+    _, scorer = on_card
+    whole = scorer.score(test_rows[:64]).logits
+    for size in (1, 7):
+        assert np.array_equal(scorer.score(test_rows[:64], batch_rows=size).logits, whole)
+    order = np.random.default_rng(0).permutation(64)
+    assert np.array_equal(scorer.score([test_rows[at] for at in order]).logits, whole[order])
+
+
+def test_a_tree_has_the_same_bits_as_whole_rows(on_card, test_rows):
+    from benchmarks.exactness import answers
+    from scoring.engine.batches import make_ready
+    from scoring.engine.tree import Tree
+
+    _, scorer = on_card
+    ready = make_ready(scorer.prepare, test_rows[:16], "cyclic")
+    tree, flat = (answers(scorer, Tree.build(ready.sequences, ready.picture, share), ready) for share in (True, False))
+    assert torch.equal(tree, flat)
+
+
+def test_weights_in_4_and_16_bits_give_the_same_bits(test_rows):
+    from scoring.engine.plan import plan_members
+    from scoring.engine.scorer import Scorer
+
+    plan = plan_members([FOLD0, "demo/checkpoints/fold1"])
+    kept, expanded = (Scorer(plan, "cuda", weights=weights).score(test_rows[:64]) for weights in ("4bit", "16bit"))
+    assert np.array_equal(kept.logits, expanded.logits)
+
+
+def test_the_host_does_not_wait_within_a_batch(on_card, test_rows):
+    """Any question to the card raises while the batch is begun."""
+    from scoring.engine.batches import make_ready, with_tensors
+
+    _, scorer = on_card
+    ready = with_tensors(make_ready(scorer.prepare, test_rows[:64], "1"), scorer.prepare, "cuda")
+    scorer.answer(ready, 4)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        scorer.answer(ready, 4)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 def test_train_and_score_on_the_card(cli, tmp_path):
     start = time.monotonic()
     cli("train", "demo/train.csv", "--base", "demo/base", "--out", tmp_path / "ckpt", "--learning-rate", 1e-3)
