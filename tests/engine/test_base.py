@@ -189,3 +189,34 @@ def test_a_whole_model_is_a_checkpoint_too(base, test_rows):
     plan = plan_members([str(base)])
     assert plan.checkpoints[0].adapter is None and plan.policy.max_pixels == 192 * 192
     assert Scorer(plan).score(test_rows[:2]).status == ["ok", "ok"]
+
+
+@pytest.mark.parametrize(
+    "name, revision, expected",
+    [
+        ("org/model@v1.2", None, ("org/model", "v1.2")),
+        ("org/model", "abc", ("org/model", "abc")),
+        ("org/model@v2", "abc", ("org/model", "v2")),
+        ("org/model", None, ("org/model", None)),
+    ],
+)
+def test_a_hub_id_and_its_revision_reach_the_hub(monkeypatch, tmp_path, name, revision, expected):
+    asked = {}
+
+    def download(repository, **options):
+        asked.update(options, repository=repository)
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    assert find_base(name, revision=revision) == tmp_path
+    assert (asked["repository"], asked["revision"]) == expected
+    assert not any(pattern.endswith((".bin", ".pt", ".py", "*")) for pattern in asked["allow_patterns"])
+
+
+def test_a_hub_that_does_not_answer_is_told(monkeypatch):
+    def download(repository, **options):
+        raise OSError("no route to the hub")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    with pytest.raises(CheckpointError, match="org/model: neither a folder nor to be had from the hub"):
+        find_base("org/model@main")
