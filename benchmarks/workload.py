@@ -19,35 +19,7 @@ from safetensors.torch import save_file
 
 DEMO = Path(__file__).resolve().parent.parent / "demo"
 SHARD = 4 * 2**30
-TEXT = {
-    "attention_bias": False,
-    "head_dim": 128,
-    "hidden_size": 4096,
-    "intermediate_size": 12288,
-    "max_position_embeddings": 262144,
-    "model_type": "qwen3_vl_text",
-    "num_attention_heads": 32,
-    "num_hidden_layers": 36,
-    "num_key_value_heads": 8,
-    "rms_norm_eps": 1e-06,
-    "rope_parameters": {
-        "mrope_interleaved": True,
-        "mrope_section": [24, 20, 20],
-        "rope_theta": 5000000,
-        "rope_type": "default",
-    },
-    "vocab_size": 151936,
-}
-VISION = {
-    "deepstack_visual_indexes": [8, 16, 24],
-    "depth": 27,
-    "hidden_size": 1152,
-    "intermediate_size": 4304,
-    "model_type": "qwen3_vl_vision",
-    "num_heads": 16,
-    "num_position_embeddings": 2304,
-    "out_hidden_size": 4096,
-}
+# config.json of Qwen/Qwen3-VL-8B-Instruct
 CONFIG = {
     "architectures": ["Qwen3VLForConditionalGeneration"],
     "model_type": "qwen3_vl",
@@ -56,9 +28,44 @@ CONFIG = {
     "vision_start_token_id": 151652,
     "vision_end_token_id": 151653,
     "tie_word_embeddings": False,
-    "dtype": "bfloat16",
-    "text_config": TEXT,
-    "vision_config": VISION,
+    "text_config": {
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "bos_token_id": 151643,
+        "dtype": "bfloat16",
+        "eos_token_id": 151645,
+        "head_dim": 128,
+        "hidden_act": "silu",
+        "hidden_size": 4096,
+        "initializer_range": 0.02,
+        "intermediate_size": 12288,
+        "max_position_embeddings": 262144,
+        "model_type": "qwen3_vl_text",
+        "num_attention_heads": 32,
+        "num_hidden_layers": 36,
+        "num_key_value_heads": 8,
+        "rms_norm_eps": 1e-06,
+        "rope_theta": 5000000,
+        "use_cache": True,
+        "vocab_size": 151936,
+        "rope_scaling": {"mrope_interleaved": True, "mrope_section": [24, 20, 20], "rope_type": "default"},
+    },
+    "vision_config": {
+        "deepstack_visual_indexes": [8, 16, 24],
+        "depth": 27,
+        "hidden_act": "gelu_pytorch_tanh",
+        "hidden_size": 1152,
+        "in_channels": 3,
+        "initializer_range": 0.02,
+        "intermediate_size": 4304,
+        "model_type": "qwen3_vl",
+        "num_heads": 16,
+        "num_position_embeddings": 2304,
+        "out_hidden_size": 4096,
+        "patch_size": 16,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+    },
 }
 WORDS = (
     "검은 흰 갈색 회색 고양이 강아지 말 토끼 나무 위 아래 옆 사람 자동차 건물 창문 빨간 파란 노란 초록 둥근 네모난 "
@@ -114,7 +121,8 @@ def make_base(folder: Path, tokenizer: Path, layers: int | None) -> None:
     settings["size"] = {"shortest_edge": 65536, "longest_edge": 16777216}  # the real one's
     (folder / "preprocessor_config.json").write_text(json.dumps(settings))
     config = json.loads(json.dumps(CONFIG))
-    config["text_config"]["num_hidden_layers"] = layers or TEXT["num_hidden_layers"]
+    if layers:
+        config["text_config"]["num_hidden_layers"] = layers
     (folder / "config.json").write_text(json.dumps(config, indent=1))
     with torch.device("meta"):
         shapes = Qwen3VLForConditionalGeneration(AutoConfig.from_pretrained(folder)).state_dict()

@@ -32,13 +32,21 @@ def costs_of(preparer: Preparer, questions: list[Question], orders: str) -> Iter
     """The cost of each row, or why it cannot be scored."""
     for at in range(0, len(questions), CHUNK):
         chunk = questions[at : at + CHUNK]
-        names = [orders_of(question, orders) for question in chunk]
-        prompts = [(row, row.size, order) for row, row_orders in zip(chunk, names) for order in row_orders]
-        encoded = iter(preparer.encode_many(prompts))
-        for question, row_orders in zip(chunk, names):
-            sequences = [next(encoded) for _ in row_orders]
-            fault = next((found for found in sequences if isinstance(found, PictureError)), None)
-            yield fault or _cost(question, sequences)
+        for question, (_, found) in zip(chunk, _encoded(preparer, [(row, row.size) for row in chunk], orders)):
+            yield found if isinstance(found, PictureError) else _cost(question, found)
+
+
+def _encoded(
+    preparer: Preparer, rows: list[tuple[Question, tuple[int, int]]], orders: str
+) -> Iterator[tuple[list[str], list[TokenSequence] | PictureError]]:
+    """For each (question, size of its picture) its orders, and its prompt in each of them or what is wrong with one."""
+    names = [orders_of(question, orders) for question, _ in rows]
+    prompts = [(*row, order) for row, row_orders in zip(rows, names) for order in row_orders]
+    encoded = iter(preparer.encode_many(prompts))
+    for row_orders in names:
+        sequences = [next(encoded) for _ in row_orders]
+        fault = next((found for found in sequences if isinstance(found, PictureError)), None)
+        yield row_orders, fault or sequences
 
 
 def _cost(question: Question, sequences: list[TokenSequence]) -> Cost:
@@ -132,27 +140,23 @@ def make_ready(preparer: Preparer, questions: list[Question], orders: str, reade
 
     found = dict(zip(shown, (readers.map if readers else map)(read, shown.values())))
     ready = Ready(questions, [], [], [], [], [], {})
-    names = {
-        row: orders_of(question, orders)
-        for row, question in enumerate(questions)
-        if not isinstance(found[keys[row]], PictureError)
-    }
-    prompts = [
-        (questions[row], found[keys[row]][0], order) for row, row_orders in names.items() for order in row_orders
-    ]
-    encoded = iter(preparer.encode_many(prompts))
-    numbers: dict[object, int] = {}
+    seen = []
     for row, key in enumerate(keys):
-        sequences = [next(encoded) for _ in names.get(row, ())]
-        fault = next((part for part in (found[key], *sequences) if isinstance(part, PictureError)), None)
-        if fault:
-            ready.faults[row] = f"picture: {fault.found}"
+        if isinstance(found[key], PictureError):
+            ready.faults[row] = f"picture: {found[key].found}"
+        else:
+            seen.append((row, key))
+    encoded = _encoded(preparer, [(questions[row], found[key][0]) for row, key in seen], orders)
+    numbers: dict[object, int] = {}
+    for (row, key), (row_orders, sequences) in zip(seen, encoded):
+        if isinstance(sequences, PictureError):
+            ready.faults[row] = f"picture: {sequences.found}"
             continue
         if key not in numbers:
             numbers[key] = len(ready.pictures)
             ready.pictures.append(found[key][1])
         ready.rows += [row] * len(sequences)
-        ready.orders += names[row]
+        ready.orders += row_orders
         ready.sequences += sequences
         ready.picture += [numbers[key]] * len(sequences)
     return ready

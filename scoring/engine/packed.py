@@ -17,7 +17,6 @@ from scoring.engine.linear import MergedLinear, PatchProduct, plain_lora
 from scoring.engine.model import Model, default_device, default_dtype
 from scoring.inputs.pictures import PixelPolicy
 
-WEIGHTS = ("auto", "4bit", "16bit")
 GIB = 2**30
 ROOM = 8 * GIB  # what expanded weights must leave free on a card
 FEWEST_TOKENS, MOST_TOKENS = 2_048, 49_152  # of an automatic batch on a card; beyond, nothing is gained

@@ -192,13 +192,12 @@ class _Job:
     # ------------------------------------------------------------ scoring
     def score(self, progress: Callable | None) -> None:
         """Every batch that has no part yet; while one is on the device, the last one's results are written."""
-        on_card = self.scorer.model.device.type == "cuda"
-        if on_card:
+        device = self.scorer.model.device.type
+        if device == "cuda":
             torch.cuda.reset_peak_memory_stats()
         batches = [[self.planned[row] for row in self.batches[number]] for number in self.todo]
         bar = progress(len(self.planned), self.done) if progress else None
         waiting = None
-        device = self.scorer.model.device.type
         ahead = read_ahead(self.plan.preparer, batches, self.options.orders, READERS, AHEAD[device], device)
         try:
             for number in self.todo:
@@ -215,7 +214,7 @@ class _Job:
             ahead.close()
             if bar:
                 bar.close()
-            if on_card:
+            if device == "cuda":
                 self.peak_bytes = torch.cuda.max_memory_allocated()
 
     def _begin(self, ready: Ready) -> list[tuple[Ready, list[AnswerLogits]]]:
@@ -229,7 +228,7 @@ class _Job:
             try:
                 begun.append((piece, self.scorer.answer(piece, self.letters)))
                 continue
-            except Exception as error:
+            except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
             torch.cuda.empty_cache()  # outside of `except`: the trace would keep the tensors

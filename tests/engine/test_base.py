@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 
+from benchmarks.workload import CONFIG as REAL_8B
 from scoring.engine.checkpoint import (
     CheckpointError,
     base_fingerprint,
@@ -16,54 +17,6 @@ from scoring.engine.checkpoint import (
 )
 from scoring.engine.model import Model
 from scoring.engine.plan import plan_members
-
-REAL_8B = {
-    "architectures": ["Qwen3VLForConditionalGeneration"],
-    "model_type": "qwen3_vl",
-    "image_token_id": 151655,
-    "video_token_id": 151656,
-    "vision_start_token_id": 151652,
-    "vision_end_token_id": 151653,
-    "tie_word_embeddings": False,
-    "text_config": {
-        "attention_bias": False,
-        "attention_dropout": 0.0,
-        "bos_token_id": 151643,
-        "dtype": "bfloat16",
-        "eos_token_id": 151645,
-        "head_dim": 128,
-        "hidden_act": "silu",
-        "hidden_size": 4096,
-        "initializer_range": 0.02,
-        "intermediate_size": 12288,
-        "max_position_embeddings": 262144,
-        "model_type": "qwen3_vl_text",
-        "num_attention_heads": 32,
-        "num_hidden_layers": 36,
-        "num_key_value_heads": 8,
-        "rms_norm_eps": 1e-06,
-        "rope_theta": 5000000,
-        "use_cache": True,
-        "vocab_size": 151936,
-        "rope_scaling": {"mrope_interleaved": True, "mrope_section": [24, 20, 20], "rope_type": "default"},
-    },
-    "vision_config": {
-        "deepstack_visual_indexes": [8, 16, 24],
-        "depth": 27,
-        "hidden_act": "gelu_pytorch_tanh",
-        "hidden_size": 1152,
-        "in_channels": 3,
-        "initializer_range": 0.02,
-        "intermediate_size": 4304,
-        "model_type": "qwen3_vl",
-        "num_heads": 16,
-        "num_position_embeddings": 2304,
-        "out_hidden_size": 4096,
-        "patch_size": 16,
-        "spatial_merge_size": 2,
-        "temporal_patch_size": 2,
-    },
-}  # config.json of Qwen/Qwen3-VL-8B-Instruct
 
 
 @pytest.fixture(scope="module")
