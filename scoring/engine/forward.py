@@ -253,7 +253,7 @@ def project(states: torch.Tensor, head: torch.Tensor, label_ids: list[int]) -> A
     """
     count, block = len(states), HEAD_BLOCK[states.device.type]
     blocks = filled(states.float(), block).split(block)
-    label_rows = head[label_ids].float().T
+    label_rows = torch.stack([head[label] for label in label_ids]).float().T  # by a list, the host would wait
     labels = torch.cat([rows @ label_rows for rows in blocks])
     totals, values, places = [], [], []
     for start in range(0, len(head), VOCABULARY_CHUNK):

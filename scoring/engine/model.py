@@ -105,6 +105,9 @@ class Model:
                 f"{folder}: {kind.replace('_', ' ')}: {', '.join(map(str, sorted(keys)[:5]))} (of {len(keys)}); "
                 "expected weights that fit the configuration exactly"
             )
+        for layer in network.modules():
+            if hasattr(layer, "support_avx512bf16_for_cpu"):  # else bitsandbytes repacks weights that are read here
+                layer.support_avx512bf16_for_cpu = False  # and answers a float32 model in bfloat16: logits .05 off
         network.requires_grad_(False)
         return cls(network.eval(), folder, device, dtype, quantization, notes)
 
