@@ -3,21 +3,20 @@
 import os
 import sys
 import warnings
-from contextlib import contextmanager
-from importlib.util import find_spec
+from dataclasses import fields
 from pathlib import Path
 
 import click
 
-from scoring.terminal import Bar, say, table_of
+from scoring.terminal import BAD_INPUT, SOME_UNSCORED, Bar, answered, read, say, table_of, told
+from train.config import TrainConfig
+from train.log import TRACKERS, check_trackers
 
 warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries, to their own callers
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # nothing here forks
 os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")  # batches differ in size
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-
-BUG, BAD_INPUT, SOME_UNSCORED = 1, 2, 3  # exit codes; 0 is done
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -74,6 +73,18 @@ def model_options(command):
     return command
 
 
+def training_options(command):
+    """An option for each choice of `TrainConfig`; those not given are left to the file, then to the defaults."""
+    for found in reversed(fields(TrainConfig)):
+        about, name = found.metadata, f"--{found.name.replace('_', '-')}"
+        default = ",".join(found.default) if found.name == "targets" else found.default
+        kind = click.Choice(about["among"]) if about["among"] else {int: int, float: float}.get(found.type, str)
+        told = f"{about['help']}" + ("" if found.type is bool else f"  [default: {default}]")
+        switch = f"{name}/--no-{name[2:]}" if found.type is bool else name
+        command = click.option(switch, default=None, type=None if found.type is bool else kind, help=told)(command)
+    return command
+
+
 @main.command()
 @click.argument("data", type=click.Path(path_type=Path))
 @data_options
@@ -103,23 +114,11 @@ def check(data: Path, images, allow_outside, skip_bad_rows, deep) -> None:
 @data_options
 @click.option("--template", type=click.Path(path_type=Path, dir_okay=False), help="Prompt template, a TOML file.")
 @click.option("--pixels", type=click.IntRange(1024), help="Pixel budget.  [default: 448x448 within the base's limits]")
-@click.option("--epochs", default=3, show_default=True, type=click.IntRange(1))
-@click.option("--learning-rate", default=1e-4, show_default=True, type=click.FloatRange(0, min_open=True))
-@click.option("--batch", default=16, show_default=True, type=click.IntRange(1), help="Rows for each optimiser step.")
-@click.option("--rank", default=16, show_default=True, type=click.IntRange(1), help="LoRA rank.")
-@click.option("--alpha", default=32, show_default=True, type=click.IntRange(1), help="LoRA alpha.")
-@click.option(
-    "--dropout", default=0.05, show_default=True, type=click.FloatRange(0, 1, max_open=True), help="LoRA dropout."
-)
-@click.option("--warmup", default=0.03, show_default=True, type=click.FloatRange(0, 1), help="Share of the steps.")
-@click.option("--valid-share", default=0.1, show_default=True, type=click.FloatRange(0, 0.9, min_open=True))
-@click.option("--shuffle-options", is_flag=True, help="Another order of each row's options in each epoch.")
-@click.option("--seed", default=42, show_default=True, type=int)
-@click.option("--quantization", default="nf4", show_default=True, type=click.Choice(["nf4", "none"]))
-@click.option("--batch-tokens", type=click.IntRange(64), help="Padded tokens in one forward: less needs less memory.")
-@click.option("--checkpointing/--no-checkpointing", default=None, help="Recompute activations.  [default: on a GPU]")
-@click.option("--log", type=click.Choice(["tensorboard"]), help="Also log there: into OUT/tensorboard.")
-@click.option("--overwrite", is_flag=True, help="Replace a checkpoint that is there.")
+@training_options
+@click.option("--config", "file", type=click.Path(path_type=Path), help="Training choices, a TOML file; options win.")
+@click.option("--folds", type=click.IntRange(2), help="Train K adapters, OUT/fold0 …, each held against its own part.")
+@click.option("--log", "trackers", type=click.Choice(list(TRACKERS)), multiple=True, help="Also log there; repeatable.")
+@click.option("--overwrite", is_flag=True, help="Replace a checkpoint that is there, or an unfinished training.")
 def train(
     data: Path,
     base,
@@ -130,50 +129,62 @@ def train(
     skip_bad_rows,
     template,
     pixels,
-    log,
+    file,
+    folds,
+    trackers,
     overwrite,
     **choices,
 ) -> None:
-    """Fine-tune a LoRA on the 4-bit base; keep the epoch with the best validation NLL, with its temperature."""
+    """Fine-tune a LoRA on the 4-bit base; keep the epoch with the best validation NLL, with its temperature.
+
+    The same command goes on where a killed training stopped.
+    """
     with told():
         from scoring.engine.checkpoint import check_base, find_base
         from scoring.inputs.prompt import PromptTemplate
-        from train.config import TrainConfig
+        from train.folder import clear
         from train.split import split
 
-        if (out / "adapter_model.safetensors").exists() and not overwrite:
-            raise click.UsageError(f"{out} holds a checkpoint; choose another --out, or add --overwrite")
-        if log and not find_spec("tensorboard"):
-            raise click.UsageError("--log tensorboard needs a package that is not installed: pip install -e '.[log]'")
-        config = TrainConfig(**choices)
+        if folds and valid:
+            raise click.UsageError("--folds holds out parts of DATA itself; leave out --valid")
+        config = TrainConfig.read(file, **choices)
+        check_trackers(trackers)
+        clear(out, overwrite, bool(folds))
         table = read(data, images, allow_outside, skip_bad_rows)
         rows, notices = answered(table), []
         if valid:
             valid_rows = answered(read(valid, images, allow_outside, skip_bad_rows))
-        else:
+        elif not folds:
             rows, valid_rows, notices = split(rows, config.valid_share, config.seed)
         for notice in notices:
             click.echo(notice, err=True)
         prompt = PromptTemplate.read(template) if template else None
         check_base(find_base(base))
-        click.echo(f"{len(rows):,} training rows, {len(valid_rows):,} validation rows; loading {base} …", err=True)
+        told_rows = f"{folds} folds" if folds else f"{len(valid_rows):,} validation rows"
+        click.echo(f"{len(rows):,} training rows, {told_rows}; loading {base} …", err=True)
 
-        from train.loop import Trainer, tensorboard
+        from train.folds import train_folds
+        from train.loop import Trainer
 
-        trainer = Trainer(
-            base,
-            rows,
-            valid_rows,
-            out,
-            config,
-            prompt,
-            pixels,
-            data={"file": data.name, "sha256": table.digest},
-            say=say,
-            progress=lambda total: Bar(total, unit="step"),
-            board=tensorboard(out) if log else None,
-        )
-        trainer.run()
+        def trainer(train_rows, held_out, folder):
+            return Trainer(
+                base,
+                train_rows,
+                held_out,
+                folder,
+                config,
+                prompt,
+                pixels,
+                data={"file": data.name, "sha256": table.digest},
+                say=say,
+                progress=lambda total, done: Bar(total, done),
+                trackers=trackers,
+            )
+
+        if folds:
+            train_folds(rows, folds, config.seed, out, trainer, say)
+        else:
+            trainer(rows, valid_rows, out).run()
         click.echo(f"checkpoint: {out}")
         if len(table.good) < len(table.questions):
             sys.exit(SOME_UNSCORED)
@@ -316,78 +327,6 @@ def show(ckpt: str, base) -> None:
         click.echo(text)
         if not sound:
             sys.exit(BAD_INPUT)
-
-
-# ------------------------------------------------------------------ helpers of the commands
-@contextmanager
-def told():
-    """Errors that a user can cause as messages with exit code 2; others as one line with 1, or a trace with --debug."""
-    try:
-        yield
-    except click.ClickException:
-        raise
-    except KeyboardInterrupt:
-        resumes = click.get_current_context().info_name == "score"
-        click.echo(f"\nstopped{'; the same command goes on from here' if resumes else ''}", err=True)
-        sys.exit(130)
-    except Exception as error:
-        if click.get_current_context().obj:
-            raise
-        expected = isinstance(error, ValueError) and type(error).__module__.split(".")[0] in ("scoring", "train")
-        if not expected and type(error).__name__ == "OutOfMemoryError":
-            click.echo("error: out of memory; lower --batch-tokens", err=True)
-        else:
-            click.echo(
-                f"error: {error}"
-                if expected
-                else f"error: {type(error).__name__}: {error}\nThis is a fault of the program or the machine; "
-                "--debug (before the command) shows the trace.",
-                err=True,
-            )
-        sys.exit(BAD_INPUT if expected else BUG)
-
-
-def read(data: Path, images, allow_outside: bool, skip_bad_rows: bool, deep: bool = False):
-    """The table, its notices said; its problems raised, or with --skip-bad-rows said, if a good row is left."""
-    from scoring.inputs.problems import InputError, describe
-    from scoring.inputs.questions import read_table
-
-    table = read_table(
-        data, images, allow_outside, deep, progress=lambda found, total: Bar.over(found, total, "picture")
-    )
-    for notice in table.notices:
-        say(notice)
-    if table.problems and not (skip_bad_rows and table.good):
-        raise InputError(table.problems)
-    if table.problems:
-        click.echo(describe(table.problems), err=True)
-        click.echo(
-            f"going on without {len(table.questions) - len(table.good):,} of {len(table.questions):,} rows", err=True
-        )
-    return table
-
-
-def answered(table):
-    """The good rows of a table, every one with its answer."""
-    from scoring.inputs.problems import InputError, Problem
-
-    missing = [
-        Problem(
-            str(table.file),
-            question.row,
-            0,
-            question.id,
-            "answer",
-            "no answer",
-            "the right option's letter",
-            "fill it in, or drop the row",
-        )
-        for question in table.good
-        if not question.answer
-    ]
-    if missing:
-        raise InputError(missing)
-    return table.good
 
 
 if __name__ == "__main__":

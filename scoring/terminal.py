@@ -1,7 +1,13 @@
-"""What a person sees in the terminal: tables and progress bars."""
+"""What a person sees in the terminal: tables, progress bars, errors, and what is said about a table that is read."""
 
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+BUG, BAD_INPUT, SOME_UNSCORED = 1, 2, 3  # exit codes; 0 is done
 
 
 def table_of(metrics: dict) -> str:
@@ -76,3 +82,74 @@ class Bar:
             bar.update(1)
             yield item
         bar.close()
+
+
+@contextmanager
+def told():
+    """Errors that a user can cause as messages with exit code 2; others as one line with 1, or a trace with --debug."""
+    try:
+        yield
+    except click.ClickException:
+        raise
+    except KeyboardInterrupt:
+        resumes = click.get_current_context().info_name in ("score", "train")
+        click.echo(f"\nstopped{'; the same command goes on from here' if resumes else ''}", err=True)
+        sys.exit(130)
+    except Exception as error:
+        if click.get_current_context().obj:
+            raise
+        expected = isinstance(error, ValueError) and type(error).__module__.split(".")[0] in ("scoring", "train")
+        if not expected and type(error).__name__ == "OutOfMemoryError":
+            click.echo("error: out of memory; lower --batch-tokens", err=True)
+        else:
+            click.echo(
+                f"error: {error}"
+                if expected
+                else f"error: {type(error).__name__}: {error}\nThis is a fault of the program or the machine; "
+                "--debug (before the command) shows the trace.",
+                err=True,
+            )
+        sys.exit(BAD_INPUT if expected else BUG)
+
+
+def read(data: Path, images, allow_outside: bool, skip_bad_rows: bool, deep: bool = False):
+    """The table, its notices said; its problems raised, or with --skip-bad-rows said, if a good row is left."""
+    from scoring.inputs.problems import InputError, describe
+    from scoring.inputs.questions import read_table
+
+    table = read_table(
+        data, images, allow_outside, deep, progress=lambda found, total: Bar.over(found, total, "picture")
+    )
+    for notice in table.notices:
+        say(notice)
+    if table.problems and not (skip_bad_rows and table.good):
+        raise InputError(table.problems)
+    if table.problems:
+        click.echo(describe(table.problems), err=True)
+        click.echo(
+            f"going on without {len(table.questions) - len(table.good):,} of {len(table.questions):,} rows", err=True
+        )
+    return table
+
+
+def answered(table):
+    """The good rows of a table, every one with its answer."""
+    from scoring.inputs.problems import InputError, Problem
+
+    missing = [
+        Problem(
+            str(table.file),
+            question.row,
+            0,
+            question.id,
+            "answer",
+            "no answer",
+            "the right option's letter",
+            "fill it in, or drop the row",
+        )
+        for question in table.good
+        if not question.answer
+    ]
+    if missing:
+        raise InputError(missing)
+    return table.good

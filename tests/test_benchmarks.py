@@ -34,6 +34,16 @@ def test_every_way_is_timed_in_one_run(tmp_path):
     assert report["versions"]["torch"] and "rows/s" in done.stdout
 
 
+def test_every_way_of_training_is_timed(tmp_path):
+    out = tmp_path / "t.json"
+    command = [sys.executable, "-m", "benchmarks.training", "--steps", "1", "--work", str(tmp_path), "--out", str(out)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(out.read_text())
+    assert len(report["ways"]) == 5 and all(way["rows_per_second"] > 0 for way in report["ways"])
+    assert "tree, recomputing" in done.stdout
+
+
 def test_the_full_size_workload(tmp_path, base):
     workload.make_pictures(tmp_path / "images", 8)
     with Image.open(tmp_path / "images" / "000007.jpg") as picture:

@@ -152,7 +152,7 @@ WRONG = [
     (["train", "demo/train.csv", "--base", "./none", "--out", "X"], "no such folder"),
     (
         ["train", "demo/train.csv", "--base", "demo/base", "--out", "X", "--log", "tensorboard"],
-        "pip install -e '.[log]'",
+        "pip install tensorboard",
     ),
     (["evaluate", "demo"], "not a finished SCORES folder"),
     (["bench", "demo/test.csv"], "--ckpt"),

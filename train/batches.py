@@ -1,8 +1,10 @@
-"""Which rows meet in which step, and their tensors."""
+"""Which rows meet in which step, and what is done to them on the way."""
+
+from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image, ImageEnhance
 
-from scoring.engine.padded import PaddedBatch, collate
 from scoring.inputs.orders import refer_to_each_other, reordered
 from scoring.inputs.prepare import Preparer
 from scoring.inputs.prompt import LETTERS
@@ -23,18 +25,26 @@ def shuffled(question: Question, seed: int, epoch: int) -> Question:
     return reordered(question, "".join(LETTERS[at] for at in order))
 
 
-def micro_batches(lengths: np.ndarray, rows: np.ndarray, budget: int) -> list[np.ndarray]:
-    """One step's rows in forwards of at most `budget` padded tokens, like lengths together."""
-    rows = rows[np.argsort(lengths[rows], kind="stable")]
-    parts, start = [], 0
-    for end in range(1, len(rows) + 1):
-        if end == len(rows) or (end + 1 - start) * lengths[rows[end]] > budget:
-            parts.append(rows[start:end])
-            start = end
-    return parts
+@dataclass
+class AugmentingPreparer(Preparer):
+    """Prepares pictures as scoring does, then crops up to a tenth of each side and changes the light, by `strength`.
 
+    Nothing is mirrored or turned: questions ask for left and right. The same epoch and row give the same picture.
+    """
 
-def to_batch(prepare: Preparer, questions: list[Question]) -> PaddedBatch:
-    """Prompts and pictures of the questions as one padded batch."""
-    sequences, patches = zip(*map(prepare, questions))
-    return collate(list(sequences), list(patches))
+    strength: float = 0.0
+    seed: int = 0
+    epoch: int = 0
+
+    def picture(self, question: Question) -> Image.Image:
+        found = Preparer.picture(question)
+        if not self.strength:
+            return found
+        random = np.random.default_rng((self.seed, self.epoch, question.row))
+        width, height = found.size
+        cut = 0.1 * self.strength * random.random(4)
+        box = (cut[0] * width, cut[1] * height, (1 - cut[2]) * width, (1 - cut[3]) * height)
+        found = found.resize(found.size, Image.Resampling.BICUBIC, box)
+        for change in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
+            found = change(found).enhance(1 + self.strength * random.uniform(-0.3, 0.3))
+        return found

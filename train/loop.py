@@ -1,74 +1,57 @@
-"""The training itself: answer-token loss, honest accumulation, validation by logits, the best epoch kept."""
+"""The training itself: steps, epochs, the best one kept; a killed run goes on from its last saved step."""
 
+import hashlib
 import json
-import os
 import time
 from collections.abc import Callable
-from contextlib import closing, nullcontext
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from transformers import get_linear_schedule_with_warmup
+from transformers import get_scheduler
 
 import scoring
+from scoring.engine.batches import Cost, costs_of, plan_batches, read_ahead
 from scoring.engine.checkpoint import (
     ADAPTER_FILE,
     CALIBRATION,
     MANIFEST,
     Manifest,
     base_fingerprint,
+    base_name,
     check_base,
     find_base,
 )
-from scoring.engine.forward import project
-from scoring.engine.model import Model
-from scoring.engine.padded import padded_states
 from scoring.engine.plan import calibration_fingerprint
-from scoring.inputs.pictures import PixelPolicy
+from scoring.engine.scorer import machine
+from scoring.inputs.pictures import PictureError, PixelPolicy
 from scoring.inputs.prepare import Preparer
 from scoring.inputs.prompt import LETTERS, PromptTemplate
 from scoring.inputs.questions import Question
-from scoring.results.calibration import Calibration, fit_temperature, log_probabilities, nll
-from scoring.results.files import write_csv, write_text
-from train.batches import epoch_order, micro_batches, shuffled, to_batch
+from scoring.results.files import write_json, write_text
+from train.batches import AugmentingPreparer, epoch_order, shuffled
 from train.config import TrainConfig
-from train.lora import add_lora, save_lora
+from train.folder import STATE
+from train.log import Log, Tracker
+from train.lora import save_lora
+from train.model import LearningModel, Memory, average
+from train.state import optimizer_tensors, read_state, restore_optimizer, write_state
+from train.validation import Validation, best, validate, write_epochs, write_scores
 
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
-
-TOKENS = {"cpu": 2_560, "cuda": 8_192}  # padded tokens in one forward
+FREE = ("save_every", "patience", "memory", "compile", "batch_tokens")  # choices that may change on going on
 
 
 class TrainError(ValueError):
     """A training that cannot start or go on; the message says why and what to do."""
 
 
-@dataclass
-class Validation:
-    """One epoch's validation: loss over the vocabulary, and what the label logits give."""
-
-    epoch: int
-    loss: float
-    accuracy: float
-    nll: float
-    calibration: Calibration
-    logits: np.ndarray
-
-    @property
-    def calibrated_nll(self) -> float:
-        """What epochs are compared by; the raw NLL where there were too few rows to fit a temperature."""
-        return self.calibration.nll_after if np.isfinite(self.calibration.nll_after) else self.nll
-
-
 class Trainer:
     """Fine-tunes one adapter on `train` rows, watched on `valid` rows, into the checkpoint folder `out`.
 
-    `say` prints a line; `progress(total)` gives an object with `update(steps)`, `show(**values)` and `close()`.
+    `say` prints a line; `progress(total, done)` gives an object with `update(rows)`, `show(**values)` and `close()`.
+    trackers: names of `train.log.TRACKERS`. Raises TrainError, and StateError where `out` holds another training.
     """
 
     def __init__(
@@ -83,179 +66,236 @@ class Trainer:
         data: dict | None = None,
         say: Callable[[str], None] = print,
         progress: Callable | None = None,
-        board: "SummaryWriter | None" = None,
+        trackers: tuple[str, ...] = (),
     ):
-        """board: where TensorBoard's scalars go, beside `train.jsonl`."""
-        self.board = board
         self.base, self.train, self.valid, self.out, self.config = base, train, valid, out, config
-        self.say, self.progress, self.data = say, progress, data or {}
+        self.say, self.progress, self.data, self.trackers = say, progress, data or {}, trackers
         self.folder = find_base(base)
         check_base(self.folder)
-        self.prepare = Preparer.of_base(
-            self.folder, template or PromptTemplate(), PixelPolicy.of_base(self.folder, pixels)
-        )
+        policy = PixelPolicy.of_base(self.folder, pixels)
+        self.prepare = Preparer.of_base(self.folder, template or PromptTemplate(), policy)
         self.letters = LETTERS[: max(len(question.options) for question in [*train, *valid])]
-        self.label_ids = self.prepare.chat.label_ids(self.letters)
-        self.lengths = np.array([len(self.prepare.encode(question).ids) for question in train])
-        self.valid_lengths = np.array([len(self.prepare.encode(question).ids) for question in valid])
+        self.costs, self.valid_costs = (self._costs(rows) for rows in (train, valid))
+        self.steps_an_epoch = -(-len(train) // config.batch)
+        self.identity = {key: value for key, value in asdict(config).items() if key not in FREE} | {
+            "base": base_fingerprint(self.folder),
+            "template": self.prepare.template.fingerprint,
+            "pixels": policy.max_pixels,
+            "training rows": _digest(train),
+            "validation rows": _digest(valid),
+            **machine(),
+        }
+        self.identity = json.loads(json.dumps(self.identity))  # as a state tells it
+        self.results: list[Validation] = []
+        self.step = self.rows_done = 0
+        self.bar = None
 
+    def _costs(self, rows: list[Question]) -> list[Cost]:
+        costs = list(costs_of(self.prepare, rows, "1"))
+        if faults := [
+            f"row {row.id!r}: {cost.found}" for row, cost in zip(rows, costs) if isinstance(cost, PictureError)
+        ]:
+            raise TrainError(f"{'; '.join(faults[:10])}; expected prompts within the model's context")
+        return costs
+
+    # ------------------------------------------------------------ the whole
     def run(self) -> list[Validation]:
         """Train all epochs; the folder holds the best of them, by validation NLL after its temperature."""
-        config = self.config
-        torch.manual_seed(config.seed)
-        self.model = Model.load(self.folder, config.quantization)
-        for note in self.model.notes:
-            self.say(note)
-        self.peft = add_lora(self.model.network, config)
-        device = self.model.device
-        if config.checkpointing if config.checkpointing is not None else device.type == "cuda":
-            self.model.network.gradient_checkpointing_enable({"use_reentrant": False})
-        weights = [weight for weight in self.peft.parameters() if weight.requires_grad]
-        steps = config.epochs * -(-len(self.train) // config.batch)
-        optimizer = torch.optim.AdamW(weights, lr=config.learning_rate, weight_decay=config.weight_decay)
-        schedule = get_linear_schedule_with_warmup(optimizer, int(steps * config.warmup), steps)
-        scaler = torch.amp.GradScaler(enabled=self.model.dtype == torch.float16)
-        budget = config.batch_tokens or TOKENS[device.type]
-        self.out.mkdir(parents=True, exist_ok=True)
-        results, step, rows_done, start = [], 0, 0, time.monotonic()
-        bar = self.progress(steps) if self.progress else None
-        with open(self.out / "train.jsonl", "w") as log, closing(bar) if bar else nullcontext():
-            for epoch in range(1, config.epochs + 1):
-                self.model.network.train()
-                for rows in epoch_order(len(self.train), config.batch, config.seed, epoch):
-                    parts = micro_batches(self.lengths, rows, budget)
-                    loss = sum(self._backward(part, epoch, len(rows), scaler) for part in parts)
-                    if not np.isfinite(loss):
-                        named = ", ".join(self.train[row].id for row in rows)
-                        raise TrainError(
-                            f"step {step + 1}: the loss is {loss}; rows of this step: {named}. "
-                            "Lower --learning-rate, or look at these rows"
-                        )
-                    rate = schedule.get_last_lr()[0]
-                    scaler.unscale_(optimizer)
-                    torch.nn.utils.clip_grad_norm_(weights, config.clip)
-                    scaler.step(optimizer)
-                    scaler.update()
-                    schedule.step()
-                    optimizer.zero_grad(set_to_none=True)
-                    step, rows_done = step + 1, rows_done + len(rows)
-                    speed = rows_done / (time.monotonic() - start)
-                    self._log(log, step, epoch=epoch, loss=loss, learning_rate=rate, rows_per_second=round(speed, 2))
-                    if bar:
-                        bar.show(loss=f"{loss:.3f}", rows_per_second=f"{speed:.1f}")
-                        bar.update(1)
-                self._end_epoch(epoch, step, results, log)
-        return results
+        log = self.begin(read_state(self.out, self.identity))
+        self.bar = self.progress(self.config.epochs * len(self.train), self.rows_done) if self.progress else None
+        try:
+            first, at = divmod(self.step, self.steps_an_epoch)
+            for epoch in range(first + 1, self.config.epochs + 1):
+                if self._stopped_early():
+                    break
+                self.run_steps(epoch, at, log)
+                at = 0
+                self._end_epoch(epoch, log)
+                self._save_state(log)
+        finally:
+            log.close()
+            if self.bar:
+                self.bar.close()
+        (self.out / STATE).unlink()
+        return self.results
 
-    def _end_epoch(self, epoch: int, step: int, results: list[Validation], log) -> None:
-        """Validate, keep the best, and tell."""
-        result = self._validate(epoch)
-        results.append(result)
-        self._keep(results)
-        best = result is _best(results)
+    def begin(self, state: tuple[dict[str, torch.Tensor], dict] | None = None) -> Log:
+        """Load the model, and set everything as it was in a state."""
+        config = self.config
+        self.model = LearningModel(self.folder, config, self.prepare.policy, self.prepare.chat.label_ids(self.letters))
+        for note in self.model.model.notes:
+            self.say(note)
+        self.optimizer = torch.optim.AdamW(
+            self.model.weights,
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            fused=self.model.model.device.type == "cuda",
+        )
+        steps = config.epochs * self.steps_an_epoch
+        self.schedule = get_scheduler(config.schedule, self.optimizer, int(steps * config.warmup), steps)
+        self.averages = [weight.detach().clone() for weight in self.model.weights] if config.ema else []
+        self.out.mkdir(parents=True, exist_ok=True)
+        step_tokens = int(np.mean([cost.seen + cost.own for cost in self.costs]) * config.batch)
+        if state:
+            self._restore(*state)
+        else:
+            self.memory = self.model.choose_memory(step_tokens)
+        self.say(self.model.use(self.memory, steps - self.step, step_tokens))
+        self.started, self.rows_before = time.monotonic(), self.rows_done
+        trackers = [Tracker(name, self.out, asdict(config)) for name in self.trackers]
+        return Log(self.out, trackers, state[1]["log_bytes"] if state else 0)
+
+    def kept(self) -> Validation:
+        """The validation of the epoch that the folder holds, of a training that is finished."""
+        if self.results:
+            return best(self.results)
+        from scoring.results.folder import read_scores
+
+        metrics = json.loads((self.out / MANIFEST).read_text("utf-8"))["metrics"]
+        logits, _ = read_scores(self.out / "validation")
+        return Validation(
+            *(metrics[name] for name in ("epoch", "loss", "accuracy", "nll")),
+            calibration=None,
+            logits=logits.logits[:, 0, 0],
+            label_mass=logits.label_mass[:, 0, 0],
+            top_token=logits.top_token[:, 0, 0],
+        )
+
+    # ------------------------------------------------------------ steps
+    def run_steps(self, epoch: int, done: int, log: Log) -> None:
+        """All steps of an epoch after the first `done`."""
+        config, device = self.config, self.model.model.device.type
+        self.model.model.network.train()
+        steps = epoch_order(len(self.train), config.batch, config.seed, epoch)[done:]
+        cut = [[rows[part] for part in self._parts(rows)] for rows in steps]
+        prepare = AugmentingPreparer(**vars(self.prepare), strength=config.augment, seed=config.seed, epoch=epoch)
+        questions = ([self._shown(row, epoch) for row in part] for parts in cut for part in parts)
+        ahead = read_ahead(prepare, questions, "1", device)
+        try:
+            for rows, parts in zip(steps, cut):
+                self._step(rows, len(parts), ahead, epoch, log)
+                if self.step % config.save_every == 0 and self.step % self.steps_an_epoch:
+                    self._save_state(log)
+        finally:
+            ahead.close()
+
+    def _parts(self, rows: np.ndarray) -> list[list[int]]:
+        """One step's rows in forwards that fit, those of a picture together."""
+        return plan_batches([self.costs[row] for row in rows], self.memory.tokens)
+
+    def _shown(self, row: int, epoch: int) -> Question:
+        question = self.train[row]
+        return shuffled(question, self.config.seed, epoch) if self.config.shuffle_options else question
+
+    def _step(self, rows: np.ndarray, parts: int, ahead, epoch: int, log: Log) -> None:
+        config, scaler = self.config, self.model.scaler
+        losses = []
+        for part in range(parts):
+            ready = next(ahead)
+            ready.raise_for_faults()
+            losses.append(self.model.loss_backward(ready, (config.seed, self.step, part), len(rows)))
+        loss = sum(found.item() for found in losses)
+        if not np.isfinite(loss):
+            named = ", ".join(self.train[row].id for row in rows)
+            raise TrainError(
+                f"step {self.step + 1}: the loss is {loss}; rows of this step: {named}. "
+                "Lower --learning-rate, or look at these rows"
+            )
+        rate = self.schedule.get_last_lr()[0]
+        scaler.unscale_(self.optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.weights, config.clip or torch.inf)
+        scaler.step(self.optimizer)
+        scaler.update()
+        self.schedule.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.averages:
+            average(self.averages, self.model.weights, config.ema, self.step)
+        self.step, self.rows_done = self.step + 1, self.rows_done + len(rows)
+        speed = (self.rows_done - self.rows_before) / (time.monotonic() - self.started)
+        log.write(
+            self.step,
+            epoch=epoch,
+            loss=loss,
+            learning_rate=rate,
+            gradient_norm=norm.item(),
+            rows_per_second=round(speed, 2),
+        )
+        if self.bar:
+            self.bar.show(epoch=f"{epoch}/{config.epochs}", loss=f"{loss:.3f}")
+            self.bar.update(len(rows))
+
+    # ------------------------------------------------------------ epochs
+    def _end_epoch(self, epoch: int, log: Log) -> None:
+        """Validate, keep the best and the last, and tell."""
+        self.model.model.network.eval()
+        with self._averaged():
+            result = validate(
+                self.model, self.prepare, self.valid, self.valid_costs, self.memory, epoch, self.config.generate
+            )
+            self.results.append(result)
+            is_best = result is best(self.results)
+            self._save_checkpoint(self.out / "last", result)
+            if is_best:
+                self._save_checkpoint(self.out, result)
+                write_scores(self.out / "validation", self.valid, {self.out.name: result}, [np.arange(len(self.valid))])
+                write_text(self.out / "train.toml", self.config.to_toml())
+        write_epochs(self.out / "validation.csv", self.valid, self.results)
         temperature = result.calibration.temperature
-        self._log(
-            log,
-            step,
+        log.write(
+            self.step,
             epoch=epoch,
             valid_loss=result.loss,
             valid_accuracy=result.accuracy,
             valid_nll=result.nll,
             valid_nll_calibrated=result.calibrated_nll,
             temperature=temperature,
-            best=best,
+            best=is_best,
+            **({"valid_accuracy_generated": result.generated} if self.config.generate else {}),
         )
+        generated = f", {result.generated:.3f} by generating" if self.config.generate else ""
         self.say(
-            f"epoch {epoch}: validation loss {result.loss:.3f}, accuracy {result.accuracy:.3f}, NLL {result.nll:.3f}, "
-            f"{result.calibrated_nll:.3f} after T = {temperature:.2f}{' (best so far, kept)' if best else ''}"
+            f"epoch {epoch}: validation loss {result.loss:.3f}, accuracy {result.accuracy:.3f}{generated}, "
+            f"NLL {result.nll:.3f}, {result.calibrated_nll:.3f} after T = {temperature:.2f}"
+            f"{' (best so far, kept)' if is_best else ''}"
         )
 
-    def _log(self, file, step: int, **values) -> None:
-        """A line of `train.jsonl`, and the same numbers for TensorBoard where it is asked for."""
-        values = {key: round(value, 6) if isinstance(value, float) else value for key, value in values.items()}
-        line = values if "valid_loss" in values else {"step": step} | values
-        file.write(json.dumps(line) + "\n")
-        file.flush()
-        for key, value in values.items() if self.board else ():
-            self.board.add_scalar(key, float(value), step)
+    def _stopped_early(self) -> bool:
+        patience = self.config.patience
+        if not patience or not self.results or len(self.results) - best(self.results).epoch < patience:
+            return False
+        self.say(f"stopped early: no better epoch in the last {patience}")
+        return True
 
-    def _backward(self, rows: np.ndarray, epoch: int, step_rows: int, scaler) -> float:
-        """Gradients of one forward; its share of the step's mean loss."""
-        questions = [self.train[row] for row in rows]
-        if self.config.shuffle_options:
-            questions = [shuffled(question, self.config.seed, epoch) for question in questions]
-        batch = to_batch(self.prepare, questions).to(self.model.device)
-        targets = torch.tensor(
-            [self.label_ids[LETTERS.index(question.answer)] for question in questions], device=self.model.device
-        )
-        with self._autocast():
-            logits = F.linear(padded_states(self.model.network, batch), self.model.head)
-        loss = F.cross_entropy(logits.float(), targets, reduction="sum") / step_rows
-        scaler.scale(loss).backward()
-        return loss.item()
-
-    def _autocast(self):
-        """LoRA's float32 products in the base's type on a GPU; nothing on the CPU."""
-        return torch.autocast(self.model.device.type, self.model.dtype, enabled=self.model.device.type == "cuda")
-
-    @torch.no_grad()
-    def _validate(self, epoch: int) -> Validation:
-        """Raw label logits of the validation rows, as `score` computes them."""
-        self.model.network.eval()
-        logits = np.full((len(self.valid), len(self.letters)), np.nan, np.float32)
-        losses = np.zeros(len(self.valid))
-        budget = self.config.batch_tokens or TOKENS[self.model.device.type]
-        for rows in micro_batches(self.valid_lengths, np.arange(len(self.valid)), budget):
-            questions = [self.valid[row] for row in rows]
-            batch = to_batch(self.prepare, questions).to(self.model.device)
-            found = project(padded_states(self.model.network, batch), self.model.head, self.label_ids)
-            labels, total = found.labels.cpu().numpy(), found.log_total.cpu().numpy()
-            for number, (row, question) in enumerate(zip(rows, questions)):
-                logits[row, : len(question.options)] = labels[number, : len(question.options)]
-                losses[row] = total[number] - labels[number, LETTERS.index(question.answer)]
-        y = self._gold()
-        calibration = fit_temperature(logits, y)
-        return Validation(
-            epoch,
-            float(losses.mean()),
-            float((np.nanargmax(logits, 1) == y).mean()),
-            nll(logits, y),
-            calibration,
-            logits,
-        )
-
-    def _gold(self) -> np.ndarray:
-        return np.array([LETTERS.index(question.answer) for question in self.valid])
+    @contextmanager
+    def _averaged(self):
+        """Inside, the adapter is its moving average, where there is one."""
+        pairs = list(zip(self.model.weights, self.averages))
+        for weight, mean in pairs:
+            weight.data, mean.data = mean.data, weight.data
+        try:
+            yield
+        finally:
+            for weight, mean in pairs:
+                weight.data, mean.data = mean.data, weight.data
 
     # ------------------------------------------------------------ what is kept
-    def _keep(self, results: list[Validation]) -> None:
-        """The folder as it is after this epoch: adapter of the best one, its manifest and calibration, all tables."""
-        best = _best(results)
-        if best is results[-1]:
-            base, revision = base_name(self.base, self.out), ""
-            if not Path(self.base).is_dir():  # only a hub id has a revision; a folder's name may hold an @
-                base, _, revision = base.partition("@")
-            save_lora(self.peft, self.out, base)
-            manifest = self._manifest(base, revision, best)
-            write_text(self.out / MANIFEST, _json(asdict(manifest)))
-            best.calibration.fingerprint = calibration_fingerprint(manifest, self.out / ADAPTER_FILE)
-            write_text(self.out / CALIBRATION, _json(best.calibration.to_json()))
-        rows = [["id", "gold", "pred", *(f"p_{letter}" for letter in self.letters), "epoch"]]
-        for result in results:
-            for question, p in zip(self.valid, np.exp(log_probabilities(result.logits))):
-                rows.append(
-                    [
-                        question.id,
-                        question.answer,
-                        self.letters[int(np.nanargmax(p))],
-                        *("" if np.isnan(value) else f"{value:.6f}" for value in p),
-                        str(result.epoch),
-                    ]
-                )
-        write_csv(self.out / "validation.csv", rows)
+    def _save_checkpoint(self, folder: Path, result: Validation) -> None:
+        """A PEFT folder with its manifest and the temperature that was fitted on the validation rows."""
+        base, revision = base_name(self.base, folder), ""
+        if not Path(self.base).is_dir():  # only a hub id has a revision; a folder's name may hold an @
+            base, _, revision = base.partition("@")
+        taken = self.model.plain()
+        try:
+            save_lora(self.model.peft, folder, base)
+        finally:
+            self.model.put_back(taken)
+        manifest = self._manifest(base, revision, result)
+        write_json(folder / MANIFEST, asdict(manifest))
+        result.calibration.fingerprint = calibration_fingerprint(manifest, folder / ADAPTER_FILE)
+        write_json(folder / CALIBRATION, result.calibration.to_json())
 
-    def _manifest(self, base: str, revision: str, best: Validation) -> Manifest:
-        policy = self.prepare.policy
+    def _manifest(self, base: str, revision: str, result: Validation) -> Manifest:
+        policy, model = self.prepare.policy, self.model.model
         return Manifest(
             base=base,
             revision=revision or None,
@@ -263,43 +303,58 @@ class Trainer:
             template=asdict(self.prepare.template),
             letters=self.letters,
             pixels={"min_pixels": policy.min_pixels, "max_pixels": policy.max_pixels},
-            quantization=self.model.quantization,
-            dtype=str(self.model.dtype).removeprefix("torch."),
+            quantization=model.quantization,
+            dtype=str(model.dtype).removeprefix("torch."),
             data=self.data | {"train_rows": len(self.train), "valid_rows": len(self.valid)},
-            training=asdict(self.config),
+            training=asdict(self.config) | {"memory": self.memory.mode, "batch_tokens": self.memory.tokens},
             versions=scoring.versions(),
             metrics={
-                "epoch": best.epoch,
-                "loss": best.loss,
-                "accuracy": best.accuracy,
-                "nll": best.nll,
-                "nll_calibrated": best.calibrated_nll,
-                "temperature": best.calibration.temperature,
+                "epoch": result.epoch,
+                "loss": result.loss,
+                "accuracy": result.accuracy,
+                "nll": result.nll,
+                "nll_calibrated": result.calibrated_nll,
+                "temperature": result.calibration.temperature,
             },
         )
 
+    # ------------------------------------------------------------ going on
+    def _save_state(self, log: Log) -> None:
+        tensors = optimizer_tensors(self.optimizer, self.model.weights)
+        for kind, held in (("weight", self.model.weights), ("average", self.averages)):
+            tensors |= {f"{kind}.{at}": value.detach().cpu() for at, value in enumerate(held)}
+        for result in self.results:
+            tensors |= {f"{result.epoch}.{name}": torch.from_numpy(a) for name, a in result.arrays.items()}
+        about = {
+            "identity": self.identity,
+            "step": self.step,
+            "rows_done": self.rows_done,
+            "results": [result.to_json() for result in self.results],
+            "schedule": self.schedule.state_dict(),
+            "scaler": self.model.scaler.state_dict(),
+            "memory": asdict(self.memory),
+            "log_bytes": log.size,
+        }
+        write_state(self.out, tensors, about)
 
-def tensorboard(out: Path) -> "SummaryWriter":
-    """Where TensorBoard finds the scalars of the training into `out`."""
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(out / "tensorboard")
-
-
-def base_name(base: str, out: Path) -> str:
-    """How a checkpoint names its base: a hub id as it is; a folder relative to the checkpoint where both lie in the
-    working directory, so that they can be moved together; else in full."""
-    if not Path(base).is_dir():
-        return base
-    folder, here = Path(base).resolve(), Path.cwd()
-    together = folder.is_relative_to(here) and out.resolve().is_relative_to(here)
-    return os.path.relpath(folder, out.resolve()) if together else str(folder)
-
-
-def _best(results: list[Validation]) -> Validation:
-    """The lowest validation NLL after calibration; the earlier epoch where two are equal."""
-    return min(results, key=lambda result: result.calibrated_nll)
+    def _restore(self, tensors: dict[str, torch.Tensor], about: dict) -> None:
+        for kind, held in (("weight", self.model.weights), ("average", self.averages)):
+            for at, value in enumerate(held):
+                value.data.copy_(tensors[f"{kind}.{at}"])
+        restore_optimizer(self.optimizer, self.model.weights, tensors)
+        self.schedule.load_state_dict(about["schedule"])
+        for group, rate in zip(self.optimizer.param_groups, self.schedule.get_last_lr()):
+            group["lr"] = rate
+        self.model.scaler.load_state_dict(about["scaler"])
+        self.step, self.rows_done, self.memory = about["step"], about["rows_done"], Memory(**about["memory"])
+        for values in about["results"]:
+            arrays = {name: tensors[f"{values['epoch']}.{name}"].numpy() for name in Validation.ARRAYS}
+            self.results.append(Validation.from_json(values, arrays))
+        epoch, at = divmod(self.step, self.steps_an_epoch)
+        self.say(f"going on: {self.step:,} steps are done (epoch {epoch + 1}, step {at} of {self.steps_an_epoch:,})")
 
 
-def _json(values: dict) -> str:
-    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+def _digest(rows: list[Question]) -> str:
+    """16 hexadecimal digits of what training sees of them."""
+    told = [(row.id, str(row.picture), row.question, row.options, row.answer, row.task_hint) for row in rows]
+    return hashlib.sha256(repr(told).encode()).hexdigest()[:16]

@@ -8,30 +8,33 @@ from pathlib import Path
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from scoring.engine.checkpoint import ADAPTER_CONFIG, ADAPTER_FILE
-from train.config import TrainConfig
+from train.config import ConfigError, TrainConfig
 
 
 def add_lora(network, config: TrainConfig) -> PeftModel:
-    """Trainable float32 LoRA layers on the text model's projections; the base stays frozen.
+    """Trainable float32 LoRA layers on the named linear layers; the base stays frozen. Raises ConfigError.
 
     PEFT's own preparation for 4-bit training is not used: it casts the rest of the base to float32 and shifts
     the logits by 0.1.
     """
-    return get_peft_model(
-        network,
-        LoraConfig(
-            r=config.rank,
-            lora_alpha=config.alpha,
-            lora_dropout=config.dropout,
-            bias="none",
-            target_modules=list(config.targets),
-            task_type="CAUSAL_LM",
-        ),
+    lora = LoraConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        use_rslora=config.rslora,
+        bias="none",
+        target_modules=list(config.targets),
+        task_type="CAUSAL_LM",
     )
+    try:
+        return get_peft_model(network, lora)
+    except ValueError as error:  # PEFT's, where no layer has one of the names, or one is not linear
+        raise ConfigError(f"targets: found {', '.join(config.targets)}: {str(error).splitlines()[0]}") from None
 
 
 def save_lora(model: PeftModel, folder: Path, base: str) -> None:
     """Adapter and configuration, each written beside and renamed. `base` is the name that the configuration tells."""
+    folder.mkdir(parents=True, exist_ok=True)
     beside = folder / ".saving"
     shutil.rmtree(beside, ignore_errors=True)
     model.save_pretrained(beside, safe_serialization=True, save_embedding_layers=False)

@@ -42,7 +42,12 @@ def attend(
         rows = len(query_bounds) - 1
         parts = (tensor.unflatten(0, (rows, -1)).transpose(1, 2) for tensor in (query, key, value))
         return F.scaled_dot_product_attention(*parts, scale=scale).transpose(1, 2).flatten(0, 1)
-    result = torch.empty_like(query, memory_format=torch.contiguous_format)
+    return _by_segments(query, key, value, query_bounds, key_bounds, scale, causal)
+
+
+def _by_segments(query, key, value, query_bounds, key_bounds, scale, causal) -> torch.Tensor:
+    """The same, one segment after the other; differentiable."""
+    results = []
     starts, key_starts = query_bounds.tolist(), key_bounds.tolist()
     for start, end, key_start, key_end in zip(starts, starts[1:], key_starts, key_starts[1:]):
         q, k, v = (
@@ -53,10 +58,44 @@ def attend(
         if causal and end - start < key_end - key_start:
             mask = _aligned_at_the_end(end - start, key_end - key_start, query.dtype, query.device)
         whole = causal and mask is None
-        result[start:end] = F.scaled_dot_product_attention(
+        found = F.scaled_dot_product_attention(
             q, k, v, mask, is_causal=whole, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
-        )[0].transpose(0, 1)
-    return result
+        )
+        results.append(found[0].transpose(0, 1))
+    return torch.cat(results)
+
+
+class FlashAttention(torch.autograd.Function):
+    """The one-kernel way with its gradient."""
+
+    @staticmethod
+    def forward(ctx, query, key, value, query_bounds, key_bounds, longest_query, longest_key, scale, causal):
+        bounds = (query_bounds, key_bounds, longest_query, longest_key)
+        found = torch.ops.aten._flash_attention_forward(query, key, value, *bounds, 0.0, causal, False, scale=scale)
+        ctx.save_for_backward(query, key, value, *found[:4])
+        ctx.bounds, ctx.scale, ctx.causal = bounds, scale, causal
+        return found[0]
+
+    @staticmethod
+    def backward(ctx, grad):
+        query, key, value, found, total, *dropout = ctx.saved_tensors
+        grads = torch.ops.aten._flash_attention_backward(
+            grad.contiguous(),
+            *(query, key, value, found, total, *ctx.bounds, 0.0, ctx.causal, *dropout),
+            scale=ctx.scale,
+        )
+        return *grads, *[None] * 6
+
+
+@torch.compiler.disable
+def attend_and_learn(
+    query, key, value, query_bounds, key_bounds, longest_query, longest_key, scale, causal
+) -> torch.Tensor:
+    """`attend`, for training."""
+    if has_flash(query):
+        bounds = (query_bounds, key_bounds, longest_query, longest_key)
+        return FlashAttention.apply(query, key, value, *bounds, scale, causal)
+    return _by_segments(query, key, value, query_bounds, key_bounds, scale, causal)
 
 
 @lru_cache(maxsize=1024)
@@ -109,13 +148,18 @@ def _text(
     keys_and_values: those of all tokens, where the queries are those of some (`forward._leaves_alone`).
     """
     query, key, value = _flat(query, *(keys_and_values or (key, value)))
+    if torch.is_grad_enabled() and query.requires_grad:
+        key, value = key.index_select(0, key_index), value.index_select(0, key_index)  # the faster gradient
+        return attend_and_learn(query, key, value, *_bounds(bounds), scaling, True)[None], None
     key, value = key[key_index], value[key_index]
     return attend(query, key, value, *_bounds(bounds), scaling, True)[None], None
 
 
 def _vision(module, query, key, value, attention_mask, scaling, dropout=0.0, **bounds):
     """The vision tower's blocks: each picture looks at itself."""
-    return attend(*_flat(query, key, value), *_bounds(bounds), scaling, False)[None], None
+    learning = torch.is_grad_enabled() and query.requires_grad
+    way = attend_and_learn if learning else attend
+    return way(*_flat(query, key, value), *_bounds(bounds), scaling, False)[None], None
 
 
 def _bounds(given: dict) -> tuple:

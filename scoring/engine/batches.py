@@ -1,5 +1,6 @@
 """Which rows form which batch, and a batch made ready: pictures read, prompts encoded, the tree built."""
 
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -16,6 +17,8 @@ from scoring.inputs.questions import Question
 from scoring.inputs.tokens import TokenSequence
 
 CHUNK = 1_000  # rows whose prompts are encoded together
+READERS = min(8, os.cpu_count() or 1)  # threads that decode pictures: more of them wait for Python's lock
+AHEAD = {"cpu": 0, "cuda": 2}  # batches that are made ready before their turn
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,12 @@ class Ready:
     faults: dict[int, str]
     tensors: TreeBatch | None = None
 
+    def raise_for_faults(self) -> None:
+        """PictureError, naming the rows, where one could not be read: for those who need all of them."""
+        if self.faults:
+            told = "; ".join(f"row {self.questions[row].id!r}: {fault}" for row, fault in self.faults.items())
+            raise PictureError(told, "pictures that can be read", "`check --deep` tells all of them beforehand")
+
     def halves(self) -> "list[Ready]":
         """The same rows in two batches; itself alone, where it is one row."""
         present = sorted(set(self.rows))
@@ -170,10 +179,8 @@ def with_tensors(ready: Ready, preparer: Preparer, device: str) -> Ready:
     return ready
 
 
-def read_ahead(
-    preparer: Preparer, batches: Iterable[list[Question]], orders: str, readers: int, ahead: int, device: str
-) -> Iterator[Ready]:
-    """The batches in turn, each made ready by threads, `ahead` of them while the ones before are answered.
+def read_ahead(preparer: Preparer, batches: Iterable[list[Question]], orders: str, device: str) -> Iterator[Ready]:
+    """The batches in turn, each made ready by threads, some of them while the ones before are answered.
 
     On a CPU nothing is gained by reading ahead (benchmarks/LOG.md): threads that read take the cores from the others.
     """
@@ -181,12 +188,12 @@ def read_ahead(
     def prepare(questions: list[Question]) -> Ready:
         return with_tensors(make_ready(preparer, questions, orders, pool), preparer, device)
 
-    with ThreadPoolExecutor(readers) as pool, ThreadPoolExecutor(1) as maker:
+    with ThreadPoolExecutor(READERS) as pool, ThreadPoolExecutor(1) as maker:
         waiting: deque = deque()
         try:
             for questions in batches:
                 waiting.append(maker.submit(prepare, questions))
-                if len(waiting) > ahead:
+                if len(waiting) > AHEAD[device]:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

@@ -153,6 +153,25 @@ def read_checkpoint(name: str, base: str | None = None) -> Checkpoint:
     return Checkpoint(Path(os.path.abspath(folder)).name, folder, manifest, adapter, calibration, notes)
 
 
+def base_name(base: str, out: Path) -> str:
+    """How a checkpoint names its base: a hub id as it is; a folder relative to the checkpoint where both lie in the
+    working directory, so that they can be moved together; else in full."""
+    if not Path(base).is_dir():
+        return base
+    folder, here = Path(base).resolve(), Path.cwd()
+    together = folder.is_relative_to(here) and out.resolve().is_relative_to(here)
+    return os.path.relpath(folder, out.resolve()) if together else str(folder)
+
+
+def folds_of(name: str) -> list[str]:
+    """The checkpoints that a name stands for: those in a folder of folds, or itself."""
+    folder = Path(name)
+    if not folder.is_dir() or (folder / ADAPTER_CONFIG).exists() or (folder / "config.json").exists():
+        return [name]
+    folds = [path.parent for path in folder.glob(f"fold*/{ADAPTER_CONFIG}")]
+    return [str(path) for path in sorted(folds, key=lambda path: (len(path.name), path.name))] or [name]
+
+
 def _read_json(path: Path) -> dict | None:
     if not path.exists():
         return None

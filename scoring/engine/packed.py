@@ -39,7 +39,15 @@ class PackedModel:
     The network itself stays the library's: outside of `answer` it attends and multiplies as transformers and PEFT do.
     """
 
-    def __init__(self, model: Model, adapters: list[str | None], policy: PixelPolicy, weights: str = "auto"):
+    def __init__(
+        self,
+        model: Model,
+        adapters: list[str | None],
+        policy: PixelPolicy,
+        weights: str = "auto",
+        linear: type[MergedLinear] = MergedLinear,
+    ):
+        """weights: `auto`, `4bit` or `16bit`. linear: what stands for the linear layers (training has its own)."""
         self.model, self.policy, self.network = model, policy, model.network
         self.compiled = False
         self.stream = torch.float32 if model.dtype == torch.float16 else model.dtype
@@ -47,8 +55,8 @@ class PackedModel:
             self.network.model.visual.float()  # its norms overflow in float16
         language, visual = self.network.model.language_model, self.network.model.visual
         unwrap(self.network.model)  # packed before, in another way
-        self.linears = wrap(language.layers, model.dtype)
-        seeing = wrap(visual, self.network.model.visual.dtype, adapters_only=True)
+        self.linears = wrap(language.layers, model.dtype, linear)
+        seeing = wrap(visual, visual.dtype, linear, adapters_only=True)
         self.linears += seeing
         self.patches = visual.patch_embed.proj = PatchProduct(visual.patch_embed.proj)
         for number in range(len(visual.deepstack_visual_indexes)):
@@ -190,15 +198,20 @@ def unwrap(root: nn.Module) -> None:
         unwrap(getattr(root, name))
 
 
-def wrap(root: nn.Module, dtype: torch.dtype, adapters_only: bool = False) -> list[MergedLinear]:
-    """Put a `MergedLinear` in the place of each linear layer under `root`, PEFT's included; those are returned."""
+def wrap(
+    root: nn.Module, dtype: torch.dtype, linear: type[MergedLinear] = MergedLinear, adapters_only: bool = False
+) -> list[MergedLinear]:
+    """Put a `MergedLinear` (or `linear`) in the place of each linear layer under `root`, PEFT's included.
+
+    Those are returned.
+    """
     found = []
     for name, child in list(root.named_children()):
         adapted = hasattr(child, "lora_A")
         if adapted or isinstance(child, nn.Linear):
             if adapted or not adapters_only:
-                found.append(MergedLinear(child, dtype))
+                found.append(linear(child, dtype))
                 setattr(root, name, found[-1])
         else:
-            found += wrap(child, dtype, adapters_only)
+            found += wrap(child, dtype, linear, adapters_only)
     return found

@@ -1,6 +1,6 @@
 """The libraries' own way of batching: prompts padded on the right, one forward of the whole model.
 
-Training uses it, and benchmarks compare the prefix tree with it. Padding needs no mask: attention is causal, so nothing
+What benchmarks compare the prefix tree with. Padding needs no mask: attention is causal, so nothing
 looks at what comes after it, and positions are given, so nothing depends on module state.
 """
 

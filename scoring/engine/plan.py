@@ -11,6 +11,7 @@ from scoring.engine.checkpoint import (
     base_fingerprint,
     check_base,
     file_fingerprint,
+    folds_of,
     read_checkpoint,
 )
 from scoring.inputs.pictures import PixelPolicy
@@ -53,9 +54,10 @@ def plan_members(
 ) -> Plan:
     """Read the checkpoints, and hold their settings against each other and against what was asked for.
 
-    Raises CheckpointError, or MismatchError naming a field and both values (unless `allow_mismatch`).
+    A folder of folds stands for all of them. Raises CheckpointError, or MismatchError naming a field and both values
+    (unless `allow_mismatch`).
     """
-    checkpoints = [read_checkpoint(name, base) for name in names]
+    checkpoints = [read_checkpoint(fold, base) for name in names for fold in folds_of(name)]
     notes = [note for checkpoint in checkpoints for note in checkpoint.notes]
     first = checkpoints[0]
     folders = [checkpoint.base_folder() for checkpoint in checkpoints]

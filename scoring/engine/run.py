@@ -7,7 +7,6 @@ again, skips those that have their part, and ends with the same bytes.
 
 import gc
 import json
-import os
 import shutil
 import sys
 import time
@@ -29,8 +28,6 @@ from scoring.results.files import write_text
 from scoring.results.folder import RunError, evaluate_folder, warnings_of, write_results
 from scoring.results.logits import OptionLogits, part_path, read_parts, write_part
 
-READERS = min(8, os.cpu_count() or 1)  # threads that decode pictures: more of them wait for Python's lock
-AHEAD = {"cpu": 0, "cuda": 2}  # batches that are made ready before their turn
 WARM_UP_ROWS = 8
 
 
@@ -205,7 +202,7 @@ class _Job:
         batches = [[self.planned[row] for row in self.batches[number]] for number in self.todo]
         bar = progress(len(self.planned), self.done) if progress else None
         waiting = None
-        ahead = read_ahead(self.plan.preparer, batches, self.options.orders, READERS, AHEAD[device], device)
+        ahead = read_ahead(self.plan.preparer, batches, self.options.orders, device)
         try:
             for number in self.todo:
                 start = time.monotonic()

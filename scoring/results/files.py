@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,11 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
 def write_text(path: Path, text: str) -> None:
     """UTF-8, line ends as they are."""
     write_whole(path, lambda file: file.write(text.encode()))
+
+
+def write_json(path: Path, values: dict) -> None:
+    """Indented, letters as they are."""
+    write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_csv(path: Path, rows: list[list[str]]) -> None:

@@ -8,7 +8,8 @@ import pytest
 from sklearn.model_selection import train_test_split
 
 from scoring.inputs.questions import Question
-from train.batches import epoch_order, micro_batches
+from train.batches import AugmentingPreparer, epoch_order, shuffled
+from train.folds import FoldError, fold_places
 from train.split import split, strata
 
 
@@ -51,21 +52,7 @@ def test_every_row_once_an_epoch_also_the_last_few():
     )
 
 
-def test_micro_batches_keep_the_budget_and_all_rows():
-    rng = np.random.default_rng(0)
-    lengths = rng.integers(50, 300, 100)
-    for budget in (10, 500, 3000, 10**9):
-        chosen = rng.permutation(100)[:16]
-        parts = micro_batches(lengths, chosen, budget)
-        assert sorted(np.concatenate(parts).tolist()) == sorted(chosen.tolist())
-        assert all(len(part) == 1 or len(part) * lengths[part].max() <= budget for part in parts)
-    assert len(micro_batches(lengths, chosen, 10**9)) == 1
-
-
 def test_shuffled_options_are_another_order_in_each_epoch_and_the_same_in_each_run():
-    from scoring.inputs.questions import Question
-    from train.batches import shuffled
-
     question = Question("1", 7, None, "q", ("w", "x", "y", "z"), answer="b")
     found = [shuffled(question, 0, epoch) for epoch in range(30)]
     assert found == [shuffled(question, 0, epoch) for epoch in range(30)]
@@ -73,3 +60,35 @@ def test_shuffled_options_are_another_order_in_each_epoch_and_the_same_in_each_r
     assert all(row.options["abcd".index(row.answer)] == "x" for row in found)
     kept = Question("1", 7, None, "q", ("w", "x", "both a and b"), answer="c")
     assert all(shuffled(kept, 0, epoch) == kept for epoch in range(9))
+
+
+def test_folds_hold_every_row_out_once_and_part_no_picture():
+    types = ["x"] * 30 + ["y"] * 25 + ["rare"]
+    questions = rows(types)
+    for number, question in enumerate(questions):
+        object.__setattr__(question, "picture", Path(f"{number // 2}.png"))
+    folds = fold_places(questions, 4, 42)
+    assert sorted(np.concatenate(folds).tolist()) == list(range(56))
+    for places in folds:
+        held, rest = (
+            {questions[at].picture for at in part} for part in (places, set(range(56)) - set(places.tolist()))
+        )
+        assert not held & rest
+        assert 5 <= sum(questions[at].task_type == "x" for at in places) <= 10
+    assert all(np.array_equal(a, b) for a, b in zip(folds, fold_places(questions, 4, 42)))
+    with pytest.raises(FoldError, match="28 pictures cannot be parted in 30 folds"):
+        fold_places(questions, 30, 42)
+
+
+def test_augmented_pictures_keep_their_size_and_repeat(base, test_rows, scorer):
+    plain = scorer.prepare
+    pictures = []
+    for epoch in (1, 1, 2):
+        prepare = AugmentingPreparer(**vars(plain), strength=1.0, seed=0, epoch=epoch)
+        pictures.append(np.asarray(prepare.picture(test_rows[0])))
+    original = np.asarray(plain.picture(test_rows[0]))
+    assert all(picture.shape == original.shape for picture in pictures)
+    assert np.array_equal(pictures[0], pictures[1]) and not np.array_equal(pictures[0], pictures[2])
+    assert not np.array_equal(pictures[0], original)
+    none = AugmentingPreparer(**vars(plain)).picture(test_rows[0])
+    assert np.array_equal(np.asarray(none), original)

@@ -1,19 +1,27 @@
 """Training on a handful of demo rows: repeatable to the bit, honest about loss and accumulation."""
 
 import json
+import sys
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 
+import train.loop
 from scoring import Scorer
-from scoring.engine.checkpoint import read_checkpoint
-from scoring.engine.reference import reference_logits
+from scoring.engine.checkpoint import folds_of, read_checkpoint
+from scoring.engine.plan import plan_members
 from scoring.inputs.questions import read_table
+from scoring.results.folder import evaluate_folder, read_scores
 from train.config import TrainConfig
-from train.loop import Trainer, TrainError, base_name
+from train.folds import fold_places, train_folds
+from train.log import LogError, check_trackers
+from train.loop import Trainer, TrainError
+from train.model import LearningModel
+from train.state import StateError
 
 QUICK = TrainConfig(epochs=1, batch=8, learning_rate=2e-3, warmup=0.1, batch_tokens=700)
 
@@ -40,8 +48,11 @@ def test_the_files_of_a_checkpoint(first, base):
         "adapter_config.json",
         "adapter_model.safetensors",
         "calibration.json",
+        "last",
         "scoring.json",
         "train.jsonl",
+        "train.toml",
+        "validation",
         "validation.csv",
     ]
     checkpoint = read_checkpoint(str(out))
@@ -53,27 +64,8 @@ def test_the_files_of_a_checkpoint(first, base):
         manifest.base == json.loads((out / "adapter_config.json").read_text())["base_model_name_or_path"] == str(base)
     )
     steps = [json.loads(line) for line in (out / "train.jsonl").read_text().splitlines()]
-    assert [entry.get("step") for entry in steps] == [1, 2, 3, None] and steps[-1]["valid_nll"] > 0
+    assert [entry["step"] for entry in steps] == [1, 2, 3, 3] and steps[-1]["valid_nll"] > 0
     assert len((out / "validation.csv").read_text().splitlines()) == 25
-
-
-class Board:
-    """As TensorBoard's writer is called."""
-
-    def __init__(self):
-        self.scalars = []
-
-    def add_scalar(self, name, value, step):
-        self.scalars.append((name, value, step))
-
-
-def test_tensorboard_gets_the_numbers_of_the_log(base, questions, tmp_path):
-    board = Board()
-    trained(base, questions, tmp_path / "ckpt", board=board)
-    lines = [json.loads(line) for line in (tmp_path / "ckpt" / "train.jsonl").read_text().splitlines()]
-    losses = [(line["loss"], line["step"]) for line in lines if "loss" in line]
-    assert [(value, step) for name, value, step in board.scalars if name == "loss"] == losses
-    assert ("valid_nll", lines[-1]["valid_nll"], 3) in board.scalars
 
 
 def test_seeds_repeat_the_training_bit_for_bit(first, base, questions, tmp_path):
@@ -96,77 +88,140 @@ def test_scoring_the_checkpoint_gives_its_validation_logits(first, questions):
     assert np.abs(found.logits[:, 0, 0] - results[0].logits).max() < 1e-4
 
 
-def test_gradients_are_those_of_the_mean_answer_token_loss(base, questions, tmp_path):
-    """Against transformers' forward, one row at a time: only the answer's token counts, and every row once."""
-    config = replace(QUICK, dropout=0.0, quantization="none", batch_tokens=400)
-    trainer = Trainer(str(base), questions[:6], questions[100:104], tmp_path / "x", config, say=lambda text: None)
-    from scoring.engine.model import Model
-    from train.batches import micro_batches
-    from train.lora import add_lora
-
-    torch.manual_seed(0)
-    trainer.model = Model.load(trainer.folder, "none")
-    trainer.peft = add_lora(trainer.model.network, config)
-    for name, weight in trainer.peft.named_parameters():
-        if "lora_B" in name:
-            weight.data.normal_(0, 0.02)
-    weights = [weight for weight in trainer.peft.parameters() if weight.requires_grad]
-    scaler = torch.amp.GradScaler(enabled=False)
-    parts = micro_batches(trainer.lengths, np.arange(6), 400)
-    assert len(parts) > 1
-    loss = sum(trainer._backward(part, 1, 6, scaler) for part in parts)
-    ours = torch.cat([weight.grad.flatten() for weight in weights])
-    for weight in weights:
-        weight.grad = None
-    expected = 0
-    for question in questions[:6]:
-        logits = reference_logits.__wrapped__(trainer.model.network, *trainer.prepare(question))
-        target = torch.tensor(trainer.label_ids["abcd".index(question.answer)])
-        expected += F.cross_entropy(logits, target) / 6
-    expected.backward()
-    theirs = torch.cat([weight.grad.flatten() for weight in weights])
-    assert loss == pytest.approx(expected.item(), rel=1e-5)
-    assert (ours - theirs).norm() / theirs.norm() < 1e-4
-
-
 def test_a_loss_that_is_no_number_stops_with_the_rows(base, questions, tmp_path, monkeypatch):
-    monkeypatch.setattr(Trainer, "_backward", lambda *arguments: float("nan"))
+    monkeypatch.setattr(LearningModel, "loss_backward", lambda *arguments: torch.tensor(float("nan")))
     with pytest.raises(TrainError, match=questions[0].id[:5]):
         trained(base, questions, tmp_path / "nan")
 
 
 def test_the_best_epoch_is_kept(base, questions, tmp_path, monkeypatch):
     """Epoch 2 is made worse: the folder keeps epoch 1, the tables tell both."""
-    validate = Trainer._validate
+    validate = train.loop.validate
 
-    def worse(self, epoch):
-        result = validate(self, epoch)
-        if epoch == 2:
+    def worse(*arguments):
+        result = validate(*arguments)
+        if result.epoch == 2:
             result.calibration.nll_after += 10
         return result
 
-    monkeypatch.setattr(Trainer, "_validate", worse)
+    monkeypatch.setattr(train.loop, "validate", worse)
     out = tmp_path / "two"
     trained(base, questions, out, replace(QUICK, epochs=2), rows=8)
+    adapters = [(folder / "adapter_model.safetensors").read_bytes() for folder in (out, out / "last")]
+    assert adapters[0] != adapters[1]
     assert read_checkpoint(str(out)).manifest.metrics["epoch"] == 1
-    assert len((out / "validation.csv").read_text().splitlines()) == 1 + 2 * 24
-    assert [json.loads(line).get("best") for line in (out / "train.jsonl").read_text().splitlines()] == [
-        None,
-        True,
-        None,
-        False,
-    ]
+    assert read_checkpoint(str(out / "last")).manifest.metrics["epoch"] == 2
+    table = (out / "validation.csv").read_text().splitlines()
+    assert len(table) == 1 + 2 * 24 and {line.rsplit(",", 1)[1] for line in table[1:]} == {"1", "2"}
+    again = tmp_path / "early"
+    found = trained(base, questions, again, replace(QUICK, epochs=4, patience=1), rows=8)[1]
+    assert [result.epoch for result in found] == [1, 2] and not (again / "training_state.safetensors").exists()
 
 
-def test_checkpointing_changes_nothing(first, base, questions, tmp_path):
-    _, _, results = first
-    _, again = trained(base, questions, tmp_path / "saved", replace(QUICK, checkpointing=True))
-    assert np.abs(again[0].logits - results[0].logits).max() < 1e-3
+def test_validation_rows_are_a_scores_folder(first, questions):
+    out, _, results = first
+    logits, log_p = read_scores(out / "validation")
+    assert np.array_equal(logits.logits[:, 0, 0], results[0].logits) and logits.scored.all()
+    assert evaluate_folder(out / "validation", logits, log_p)["overall"]["nll"]["value"] == pytest.approx(
+        results[0].nll, abs=1e-6
+    )
 
 
-def test_how_a_base_is_named(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "base").mkdir()
-    assert base_name("base", tmp_path / "ckpt" / "fold0") == "../../base"
-    assert base_name("base", tmp_path.parent / "elsewhere") == str(tmp_path / "base")
-    assert base_name("Qwen/Qwen3-VL-8B-Instruct", tmp_path) == "Qwen/Qwen3-VL-8B-Instruct"
+# ------------------------------------------------------------------ going on
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing catches it."""
+
+
+@pytest.mark.parametrize("at", [2, 5])  # within the first epoch; at a later one's first step
+def test_a_killed_training_ends_with_the_same_bytes(base, questions, tmp_path, monkeypatch, at):
+    config = replace(QUICK, epochs=2, batch=6, save_every=1, ema=0.9, schedule="cosine", shuffle_options=True)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    trained(base, questions, whole, config)
+    write = train.loop.Trainer._save_state
+
+    def kill(self, log):
+        write(self, log)
+        if self.step == at:
+            log.write(self.step, loss=9.0)  # a line after the state, which must go
+            raise Killed
+
+    monkeypatch.setattr(train.loop.Trainer, "_save_state", kill)
+    with pytest.raises(Killed):
+        trained(base, questions, killed, config)
+    monkeypatch.setattr(train.loop.Trainer, "_save_state", write)
+    with pytest.raises(StateError, match="rank was 16, now 8"):
+        trained(base, questions, killed, replace(config, rank=8))
+    said: list[str] = []
+    Trainer(str(base), questions[:20], questions[100:124], killed, config, say=said.append).run()
+    assert any(f"going on: {at} steps are done" in line for line in said)
+    for name in ("adapter_model.safetensors", "last/adapter_model.safetensors", "validation.csv"):
+        assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
+    logs = [[json.loads(line) for line in (out / "train.jsonl").read_text().splitlines()] for out in (whole, killed)]
+    assert [(row["step"], row.get("loss")) for row in logs[0]] == [(row["step"], row.get("loss")) for row in logs[1]]
+
+
+def test_a_damaged_state_is_told(base, questions, tmp_path):
+    (tmp_path / "training_state.safetensors").write_bytes(b"nothing")
+    with pytest.raises(StateError, match="damaged: start anew with --overwrite"):
+        trained(base, questions, tmp_path)
+
+
+# ------------------------------------------------------------------ folds and trackers
+def test_folds_leave_out_of_fold_logits_and_are_scored_together(base, questions, tmp_path):
+    out, said = tmp_path / "folds", []
+
+    def trainer(rows, valid, folder):
+        return Trainer(str(base), rows, valid, folder, QUICK, say=said.append)
+
+    train_folds(questions[:42], 2, 0, out, trainer, said.append)
+    logits, _ = read_scores(out / "out-of-fold")
+    assert logits.scored.all() and logits.ids == [row.id for row in questions[:42]]
+    assert [Path(name).name for name in folds_of(str(out))] == ["fold0", "fold1"]
+    held = fold_places(questions[:42], 2, 0)[1]
+    found = Scorer.load(str(out / "fold1")).score([questions[at] for at in held])
+    assert np.abs(found.logits - logits.logits[held]).max() < 1e-4
+    assert plan_members([str(out)]).members == ["fold0", "fold1"]
+    before = (out / "out-of-fold" / "probabilities.csv").read_bytes()
+    train_folds(questions[:42], 2, 0, out, trainer, said.append)  # nothing is trained again
+    assert "fold 1: finished before" in said
+    assert (out / "out-of-fold" / "probabilities.csv").read_bytes() == before
+
+
+def test_trackers_get_the_numbers_of_the_log(base, questions, tmp_path, monkeypatch):
+    written: dict[str, list] = {"wandb": [], "trackio": [], "tensorboard": []}
+
+    class Run:
+        def __init__(self, name):
+            self.log = lambda values, step: written[name].append((step, values))
+            self.finish = lambda: written[name].append("closed")
+
+    class Board:
+        def __init__(self, folder):
+            self.close = lambda: written["tensorboard"].append("closed")
+
+        def add_scalar(self, key, value, step):
+            written["tensorboard"].append((step, {key: value}))
+
+    runs = {name: Run(name) for name in ("wandb", "trackio")}
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=lambda **_: runs["wandb"]))
+    trackio = SimpleNamespace(init=lambda **_: None, log=runs["trackio"].log, finish=runs["trackio"].finish)
+    monkeypatch.setitem(sys.modules, "trackio", trackio)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Board))
+    trained(base, questions, tmp_path / "ckpt", rows=8, trackers=("wandb", "trackio", "tensorboard"))
+    lines = [json.loads(line) for line in (tmp_path / "ckpt" / "train.jsonl").read_text().splitlines()]
+    for name in ("wandb", "trackio"):
+        assert written[name][-1] == "closed" and len(written[name]) == len(lines) + 1
+        assert written[name][0][1]["loss"] == lines[0]["loss"]
+    assert (1, {"loss": lines[0]["loss"]}) in written["tensorboard"] and written["tensorboard"][-1] == "closed"
+
+
+def test_a_tracker_that_is_not_installed_is_told_at_once(monkeypatch):
+    monkeypatch.setattr("train.log.find_spec", lambda name: None)
+    with pytest.raises(LogError, match="--log trackio needs a package that is not installed: pip install trackio"):
+        check_trackers(("trackio",))
+
+
+def test_generating_gives_its_accuracy_too(base, questions, tmp_path):
+    _, results = trained(base, questions, tmp_path / "ckpt", replace(QUICK, generate=True), rows=8)
+    last = json.loads((tmp_path / "ckpt" / "train.jsonl").read_text().splitlines()[-1])
+    assert 0 <= results[0].generated <= 1 and last["valid_accuracy_generated"] == round(results[0].generated, 6)

@@ -1,0 +1,192 @@
+"""Gradients: the tree's are those of the libraries, a row at a time, however memory is spent and dropout is drawn."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from scoring.engine.batches import make_ready, with_tensors
+from scoring.engine.forward import TreeBatch
+from scoring.engine.reference import reference_logits
+from scoring.engine.tree import Tree
+from scoring.inputs.questions import read_table
+from train.config import ConfigError, TrainConfig
+from train.linear import Dropout, LoraProduct
+from train.loop import Trainer
+from train.model import answer_loss
+
+PLAIN = TrainConfig(dropout=0.0, batch_tokens=700)
+
+
+@pytest.fixture(scope="module")
+def questions(demo):
+    return read_table(demo / "train.csv").questions[:8]
+
+
+def learner(base, questions, folder, config=PLAIN):
+    trainer = Trainer(str(base), questions, questions, folder, config, say=lambda text: None)
+    trainer.begin().close()
+    generator = torch.Generator().manual_seed(0)
+    for weight in trainer.model.weights:
+        weight.data.normal_(0, 0.02, generator=generator)
+    trainer.model.model.network.train()
+    return trainer
+
+
+def gradients(trainer, questions, share=True):
+    model = trainer.model
+    ready = with_tensors(make_ready(trainer.prepare, questions, "1"), trainer.prepare, "cpu")
+    if not share:
+        tree = Tree.build(ready.sequences, ready.picture, share=False)
+        ready.tensors = TreeBatch.of(tree, ready.pictures, trainer.prepare.policy, "cpu")
+    for weight in model.weights:
+        weight.grad = None
+    loss = model.loss_backward(ready, (1, 2, 3), len(questions))
+    return loss.item(), torch.cat([weight.grad.flatten() for weight in model.weights])
+
+
+def distance(found, expected):
+    return ((found - expected).norm() / expected.norm()).item()
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "none"])
+def test_gradients_are_those_of_the_libraries_a_row_at_a_time(base, questions, tmp_path, quantization):
+    """Only the answer's token counts, and every row once."""
+    trainer = learner(base, questions, tmp_path, replace(PLAIN, quantization=quantization))
+    loss, ours = gradients(trainer, questions)
+    model = trainer.model
+    for weight in model.weights:
+        weight.grad = None
+    taken, expected = model.plain(), 0
+    for question in questions:
+        logits = reference_logits.__wrapped__(model.model.network, *trainer.prepare(question))
+        target = torch.tensor(model.label_ids["abcd".index(question.answer)])
+        expected += F.cross_entropy(logits, target) / len(questions)
+    expected.backward()
+    model.put_back(taken)
+    assert loss == pytest.approx(expected.item(), rel=1e-5)
+    assert distance(ours, torch.cat([weight.grad.flatten() for weight in model.weights])) < 1e-5
+
+
+def test_the_trees_gradients_are_the_flat_batchs(base, questions, tmp_path):
+    trainer = learner(base, questions, tmp_path)
+    shared = [replace(question, picture=questions[0].picture, size=questions[0].size) for question in questions]
+    loss, tree = gradients(trainer, shared)
+    flat_loss, flat = gradients(trainer, shared, share=False)
+    assert loss == pytest.approx(flat_loss, rel=1e-5) and distance(tree, flat) < 1e-5
+
+
+def test_recomputing_gives_the_same_gradients_with_dropout(base, questions, tmp_path):
+    kept = gradients(learner(base, questions, tmp_path / "a", replace(PLAIN, dropout=0.2, memory="fast")), questions)
+    again = gradients(learner(base, questions, tmp_path / "b", replace(PLAIN, dropout=0.2, memory="low")), questions)
+    none = gradients(learner(base, questions, tmp_path / "c"), questions)
+    assert kept[0] == again[0] and distance(again[1], kept[1]) < 1e-6
+    assert distance(none[1], kept[1]) > 0.01
+
+
+def test_a_vision_tower_with_adapters_learns_too(base, questions, tmp_path):
+    trainer = learner(base, questions[:3], tmp_path, replace(PLAIN, targets=("linear_fc1", "q_proj")))
+    loss, ours = gradients(trainer, questions[:3])
+    model = trainer.model
+    for weight in model.weights:
+        weight.grad = None
+    taken = model.plain()
+    for question in questions[:3]:
+        logits = reference_logits.__wrapped__(model.model.network, *trainer.prepare(question))
+        target = torch.tensor(model.label_ids["abcd".index(question.answer)])
+        (F.cross_entropy(logits, target) / 3).backward()
+    model.put_back(taken)
+    theirs = torch.cat([weight.grad.flatten() for weight in model.weights])
+    assert theirs.norm() > 0 and distance(ours, theirs) < 1e-5
+
+
+class Layer:
+    """What `LoraProduct` asks of a layer."""
+
+    def __init__(self, weight, share):
+        self.weight, self.bias, self.number, self.dropout = weight, None, 3, Dropout(share, 7)
+
+    def base_weight(self):
+        return self.weight
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4])
+def test_the_product_has_its_own_derivative(share):
+    torch.manual_seed(0)
+    x, down, up = (torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in ((6, 5), (2, 5), (4, 2)))
+    layer = Layer(torch.randn(4, 5, dtype=torch.float64), share)
+    assert torch.autograd.gradcheck(lambda *parts: LoraProduct.apply(*parts, layer, 1.7), (x, down, up))
+
+
+def test_dropout_drops_its_share_repeats_and_differs_by_layer_and_place():
+    dropout, x = Dropout(0.05), torch.zeros(400, 500)
+    dropout.begin(0, 1, 2)
+    kept = dropout.kept(1, x)
+    assert abs(kept.float().mean().item() - 0.95) < 0.002 and torch.equal(kept, dropout.kept(1, x))
+    assert not torch.equal(kept, dropout.kept(2, x))
+    dropout.begin(0, 1, 3)
+    assert not torch.equal(kept, dropout.kept(1, x))
+
+
+def test_the_loss_is_cross_entropy_over_all_tokens_or_over_the_letters():
+    torch.manual_seed(0)
+    logits, answers = torch.randn(5, 30, dtype=torch.float64), torch.tensor([0, 1, 2, 1, 0])
+    labels, options = [3, 7, 11, 20], torch.tensor([4, 4, 3, 2, 4])
+    whole = answer_loss(logits, labels, answers, options, 1.0)
+    targets = torch.tensor(labels)[answers]
+    assert torch.allclose(whole, F.cross_entropy(logits, targets, reduction="none"))
+    letters = answer_loss(logits, labels, answers, options, 0.0)
+    for row in range(5):
+        shown = logits[row, labels[: options[row]]]
+        assert torch.allclose(letters[row], F.cross_entropy(shown[None], answers[row : row + 1]))
+
+
+# ------------------------------------------------------------------ the choices
+def test_choices_come_from_the_file_and_options_win(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('rank = 8\ntargets = ["q_proj"]\nlearning_rate = 2e-4\n')
+    config = TrainConfig.read(path, rank=4, epochs=None)
+    assert (config.rank, config.targets, config.learning_rate, config.epochs) == (4, ("q_proj",), 2e-4, 3)
+    path.write_text(config.to_toml())
+    assert TrainConfig.read(path) == config
+
+
+def test_the_defaults_are_the_notebooks():
+    config = TrainConfig()
+    assert (config.rank, config.alpha, config.dropout, config.learning_rate) == (16, 32, 0.05, 1e-4)
+    assert (config.batch, config.epochs, config.warmup, config.seed, config.valid_share) == (16, 3, 0.03, 42, 0.1)
+    assert len(config.targets) == 7 and config.schedule == "linear" and not config.augment and not config.ema
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rnak = 8", "no such choice: rnak; there are epochs"),
+        ("rank = 0", "rank: found 0; expected int from 1"),
+        ("rank = true", "rank: found True"),
+        ('schedule = "square"', "schedule: found 'square'; expected one of linear, cosine, constant"),
+        ("dropout = 1.0", "dropout: found 1.0; expected float from 0 to 0.95"),
+        ("learning_rate = 0", "learning_rate: found 0"),
+        ("rank = ", "expected a TOML file"),
+    ],
+)
+def test_wrong_choices_are_told(tmp_path, text, message):
+    (tmp_path / "mine.toml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        TrainConfig.read(tmp_path / "mine.toml")
+
+
+def test_a_target_that_no_layer_has_is_told(base, questions, tmp_path):
+    with pytest.raises(ConfigError, match="targets: found nowhere"):
+        learner(base, questions, tmp_path, replace(PLAIN, targets=("nowhere",)))
+
+
+def test_averages_forget_the_beginning():
+    from train.model import average
+
+    weights, means = [torch.ones(3)], [torch.zeros(3)]
+    for step in range(200):
+        average(means, weights, 0.9, step)
+    assert torch.allclose(means[0], torch.ones(3), atol=1e-4) and np.isfinite(means[0]).all()

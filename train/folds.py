@@ -1,0 +1,58 @@
+"""K adapters, each validated on the part that it was not trained on: a picture never stands on both sides."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from sklearn.model_selection import StratifiedGroupKFold
+
+from scoring.inputs.questions import Question
+from train.folder import finished
+from train.split import strata
+
+
+class FoldError(ValueError):
+    """Rows that cannot be parted in so many folds."""
+
+
+def fold_places(questions: list[Question], folds: int, seed: int) -> list[np.ndarray]:
+    """For each fold the places of its validation rows, in order: stratified by task type, grouped by picture."""
+    groups = [str(question.picture) for question in questions]
+    pictures = len(set(groups))
+    if pictures < folds:
+        raise FoldError(f"{pictures} pictures cannot be parted in {folds} folds; expected a smaller --folds")
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    found = [np.sort(valid) for _, valid in splitter.split(groups, strata(questions), groups)]
+    if empty := [number for number, places in enumerate(found) if not len(places)]:
+        raise FoldError(f"fold {empty[0]} would have no row: few pictures have most rows; try a smaller --folds")
+    return found
+
+
+def train_folds(
+    questions: list[Question],
+    folds: int,
+    seed: int,
+    out: Path,
+    trainer: Callable[[list[Question], list[Question], Path], object],
+    say: Callable[[str], None],
+) -> None:
+    """Train OUT/fold0 … one after the other, those that are finished left as they are; then OUT/out-of-fold.
+
+    trainer: (training rows, validation rows, folder) -> what has `run()` and `kept()`, the best epoch's validation.
+    """
+    from train.validation import write_scores
+
+    places, parts = fold_places(questions, folds, seed), {}
+    for number, valid in enumerate(places):
+        folder, held_out = out / f"fold{number}", set(valid.tolist())
+        rows = [question for at, question in enumerate(questions) if at not in held_out]
+        one = trainer(rows, [questions[at] for at in valid], folder)
+        if finished(folder):
+            say(f"fold {number}: finished before")
+        else:
+            say(f"fold {number}: {len(rows):,} training rows, {len(valid):,} validation rows")
+            one.run()
+        parts[folder.name] = one.kept()
+        del one  # its model makes room for the next
+    write_scores(out / "out-of-fold", questions, parts, places)
+    say(f"out-of-fold logits of all {len(questions):,} rows: {out / 'out-of-fold'}")

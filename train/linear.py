@@ -1,0 +1,116 @@
+"""A linear layer whose adapter learns: one product forward, one back, its weight made from 4 bits for each.
+
+PEFT's own layer keeps a dropped-out copy of its input for the way back. Here a dropout is a number: the mask is drawn
+again when it is needed.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from scoring.engine.linear import MergedLinear, half_product, weight_from_4bit
+
+ADAPTER = "default"  # PEFT's name for the one adapter of a training
+
+
+@dataclass
+class Dropout:
+    """Shared by all layers: the share that is dropped, and the number that this forward's masks come from."""
+
+    share: float
+    seed: int = 0
+
+    def begin(self, *place: int) -> None:
+        """Masks of this place in the training, such as (seed, step, part): the same whenever it is come to."""
+        self.seed = int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 1)
+
+    def kept(self, layer: int, x: torch.Tensor) -> torch.Tensor | None:
+        """bool like `x`, or None where nothing is dropped."""
+        if not self.share:
+            return None
+        seed = (self.seed + layer * 0x9E3779B97F4A7C15) % 2**63
+        if x.device.type == "cpu":  # ten times as fast as torch's generator there
+            bits = np.frombuffer(np.random.Generator(np.random.SFC64(seed)).bytes(2 * x.numel()), np.uint16)
+            return torch.from_numpy(bits >= round(self.share * 65536)).view(x.shape)
+        generator = torch.Generator(x.device).manual_seed(seed)
+        return torch.empty_like(x, dtype=torch.bool).bernoulli_(1 - self.share, generator=generator)
+
+
+class TrainableLinear(MergedLinear):
+    """Learns while the network trains with gradients; else it is what scoring uses, with the adapter as it is now."""
+
+    def __init__(self, inner: torch.nn.Module, dtype: torch.dtype):
+        super().__init__(inner, dtype)
+        self.number, self.dropout = 0, Dropout(0.0)
+        self.learns = ADAPTER in getattr(inner, "lora_A", {})
+
+    def select(self, adapter: str | None) -> None:
+        if adapter == ADAPTER and self.learns:
+            down, up, scale = self.parts()
+            self.adapters[ADAPTER] = ((up.detach() * scale).to(self.dtype), down.detach().to(self.dtype))
+        super().select(adapter)
+
+    def parts(self) -> tuple[torch.Tensor, torch.Tensor, float]:
+        """lora_A (R, K), lora_B (N, R) and their scaling."""
+        inner = self.inner
+        return inner.lora_A[ADAPTER].weight, inner.lora_B[ADAPTER].weight, inner.scaling[ADAPTER]
+
+    def base_weight(self) -> torch.Tensor:
+        """(N, K) without the adapter, in 16 or 32 bits."""
+        if self.packed is None:
+            return self.weight
+        nested = [] if self.nested_absmax is None else [self.nested_absmax, self.nested_code, self.nested_offset]
+        return weight_from_4bit(
+            self.packed, self.absmax, nested, self.shape, self.blocks, self.kind, self.dtype, *self.none
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if torch.is_grad_enabled() and self.training:
+            return _learned(self, x)
+        return super().forward(x)
+
+
+@torch.compiler.disable
+def _learned(layer: TrainableLinear, x: torch.Tensor) -> torch.Tensor:
+    down, up, scale = layer.parts() if layer.learns else (None, None, 0.0)
+    return LoraProduct.apply(x, down, up, layer, scale)
+
+
+class LoraProduct(torch.autograd.Function):
+    """x (…, K) -> x Wᵀ + bias + scale · dropout(x) Aᵀ Bᵀ, with gradients for x, A and B."""
+
+    @staticmethod
+    def forward(ctx, x, down, up, layer, scale):
+        flat = x.reshape(-1, x.shape[-1])
+        y = _product(flat, layer.base_weight(), layer.bias)
+        ctx.layer, ctx.scale, ctx.shape, ctx.inner = layer, scale / (1 - layer.dropout.share), x.shape, None
+        if down is not None:
+            ctx.inner = _masked(flat, layer.dropout.kept(layer.number, flat)) @ down.to(flat.dtype).T
+            y.addmm_(ctx.inner, up.to(flat.dtype).T, alpha=ctx.scale)
+        ctx.save_for_backward(flat, down, up)
+        return y.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx, grad):
+        flat, down, up = ctx.saved_tensors
+        layer, grad = ctx.layer, grad.reshape(-1, grad.shape[-1])
+        back = _product(grad, layer.base_weight().T) if ctx.needs_input_grad[0] else None
+        if down is None:
+            return back.view(ctx.shape) if back is not None else None, None, None, None, None
+        kept = layer.dropout.kept(layer.number, flat)
+        inner = (grad @ up.to(grad.dtype)).mul_(ctx.scale)
+        down_grad = (inner.T @ _masked(flat, kept)).to(down.dtype)
+        up_grad = (grad.T @ ctx.inner).to(up.dtype).mul_(ctx.scale)
+        if back is not None:
+            back = back.add_(_masked(inner @ down.to(grad.dtype), kept)).view(ctx.shape)
+        return back, down_grad, up_grad, None, None
+
+
+def _masked(x: torch.Tensor, kept: torch.Tensor | None) -> torch.Tensor:
+    return x if kept is None else x * kept
+
+
+def _product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    return F.linear(x, weight, bias) if x.dtype == weight.dtype else half_product(x, weight, bias)

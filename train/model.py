@@ -1,0 +1,160 @@
+"""The model that learns: a frozen base with one LoRA, answered and trained on the same prefix tree as scoring."""
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from scoring.engine.attention import packed_attention
+from scoring.engine.batches import Ready
+from scoring.engine.forward import Deepstacked, leaf_states, see
+from scoring.engine.model import Model
+from scoring.engine.packed import PackedModel, compiling_pays, free_bytes
+from scoring.inputs.pictures import PixelPolicy
+from scoring.inputs.prompt import LETTERS
+from train.config import TrainConfig
+from train.linear import ADAPTER, Dropout, TrainableLinear
+from train.lora import add_lora
+
+CPU_TOKENS = 2_560  # of one forward; more gain nothing there
+MOST_TOKENS = 24_576
+
+
+@dataclass
+class Memory:
+    """Whether activations are kept (`fast`) or computed again on the way back (`low`), and tokens of one forward."""
+
+    mode: str
+    tokens: int
+
+
+class LearningModel:
+    """`loss_backward` adds gradients of rows; `packed.answer` scores with the adapter as it is."""
+
+    def __init__(self, folder: Path, config: TrainConfig, policy: PixelPolicy, label_ids: list[int]):
+        torch.manual_seed(config.seed)
+        self.config, self.label_ids = config, label_ids
+        self.model = Model.load(folder, config.quantization)
+        self.peft = add_lora(self.model.network, config)
+        self.packed = PackedModel(self.model, [ADAPTER], policy, "4bit", TrainableLinear)
+        self.dropout = Dropout(config.dropout)
+        for number, linear in enumerate(self.packed.linears):
+            linear.number, linear.dropout = number, self.dropout
+        self.weights = [weight for weight in self.peft.parameters() if weight.requires_grad]
+        self.scaler = torch.amp.GradScaler(self.model.device.type, enabled=self.model.dtype == torch.float16)
+
+    # ------------------------------------------------------------ memory
+    def choose_memory(self, step_tokens: int) -> Memory:
+        """What `--memory` and `--batch-tokens` say, or what this machine has room for."""
+        config, device = self.config, self.model.device
+        if device.type == "cpu":
+            return Memory("low" if config.memory == "low" else "fast", config.batch_tokens or CPU_TOKENS)
+        text = self.model.network.config.text_config
+        width, inner, size = text.hidden_size, text.intermediate_size, self.packed.stream.itemsize
+        layer = size * (16 * width + 4 * inner)  # bytes that a token leaves in a layer for the way back
+        kept = {"fast": text.num_hidden_layers * layer, "low": text.num_hidden_layers * width * size + 2 * layer}
+        room = 0.8 * free_bytes(device) - 16 * sum(weight.numel() for weight in self.weights)  # gradients, AdamW, EMA
+        fit = {mode: int(room / need) for mode, need in kept.items()}
+        mode = config.memory if config.memory != "auto" else ("fast" if fit["fast"] >= step_tokens else "low")
+        return Memory(mode, config.batch_tokens or max(1_024, min(MOST_TOKENS, fit[mode])))
+
+    def use(self, memory: Memory, steps: int, step_tokens: int) -> str:
+        """Set it up, compiled where that pays; what there is to say about it."""
+        self.recompute(memory.mode == "low")
+        if self.config.compile == "auto":
+            compiled, _ = compiling_pays(self.model.folder, 3 * steps * step_tokens)
+        else:
+            compiled = self.config.compile == "on"
+        if compiled:
+            self.packed.compile()
+        how = {"low": "computed again on the way back", "fast": "kept for the way back"}[memory.mode]
+        return f"activations are {how}, at most {memory.tokens:,} tokens in one forward{', compiled' * compiled}"
+
+    def recompute(self, on: bool) -> None:
+        """Whether layers compute their activations again on the way back."""
+        network = self.model.network
+        network.gradient_checkpointing_disable()
+        if on:
+            network.gradient_checkpointing_enable({"use_reentrant": False})
+            network.disable_input_require_grads()  # what the library turns on with it is for another kind
+            network.model.language_model.layers[-1].gradient_checkpointing = False  # it is called with the leaves alone
+
+    # ------------------------------------------------------------ learning
+    def loss_backward(self, ready: Ready, place: tuple[int, ...], step_rows: int) -> torch.Tensor:
+        """Gradients of the rows' share of the step's mean loss, which is returned.
+
+        place: what this forward's dropout is drawn from.
+        """
+        self.dropout.begin(*place)
+        with self.packing():  # also on the way back, where layers may be computed again
+            loss = answer_loss(
+                self.logits(ready),
+                self.label_ids,
+                torch.tensor([LETTERS.index(question.answer) for question in ready.questions]),
+                torch.tensor([len(question.options) for question in ready.questions]),
+                self.config.label_mass_weight,
+            )
+            loss = loss.sum() / step_rows
+            self.scaler.scale(loss).backward()
+        return loss.detach()
+
+    @contextmanager
+    def packing(self):
+        """Inside, the network attends by segments, and `logits` can be called."""
+        self.packed.patches.merged = True
+        try:
+            with packed_attention(self.model.network):
+                yield
+        finally:
+            self.packed.patches.merged = False
+
+    def logits(self, ready: Ready) -> torch.Tensor:
+        """(B, V) float32 logits of the answers' first tokens, in the order of the rows; differentiable."""
+        packed, network = self.packed, self.model.network
+        batch = ready.tensors.to(self.model.device)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and packed.members[0].sees):
+            features = see(network, batch, packed.values, packed.policy)
+        states = leaf_states(network, batch, features, packed.stream)
+        return F.linear(states.to(self.model.head.dtype), self.model.head).float()
+
+    # ------------------------------------------------------------ the library's own layers
+    def plain(self) -> list[tuple[torch.nn.Module, str, torch.nn.Module]]:
+        """Take off what stands for the library's layers, so that PEFT can save; `put_back` undoes it."""
+        kinds = (TrainableLinear, Deepstacked)
+        taken = [
+            (parent, name, child)
+            for parent in self.model.network.modules()
+            for name, child in parent.named_children()
+            if isinstance(child, kinds)
+        ]
+        for parent, name, child in reversed(taken):
+            setattr(parent, name, child.inner)
+        return taken
+
+    @staticmethod
+    def put_back(taken: list[tuple[torch.nn.Module, str, torch.nn.Module]]) -> None:
+        for parent, name, child in taken:
+            setattr(parent, name, child)
+
+
+def answer_loss(
+    logits: torch.Tensor, label_ids: list[int], answers: torch.Tensor, options: torch.Tensor, mass_weight: float
+) -> torch.Tensor:
+    """(B,) cross-entropy over a row's letters plus `mass_weight` times -log of their share of all tokens.
+
+    With 1 that is cross-entropy of the answer's token over the vocabulary. answers, options: (B,) index and count.
+    """
+    answers, options = (tensor.to(logits.device) for tensor in (answers, options))
+    labels = torch.stack([logits[:, label] for label in label_ids], 1)
+    labels = labels.masked_fill(torch.arange(len(label_ids), device=logits.device) >= options[:, None], -torch.inf)
+    among = labels.logsumexp(1)
+    return among - labels.gather(1, answers[:, None])[:, 0] + mass_weight * (logits.logsumexp(1) - among)
+
+
+def average(averages: list[torch.Tensor], weights: list[torch.Tensor], decay: float, step: int) -> None:
+    """One step of the moving average: of few steps at first, so that the beginning is forgotten."""
+    decay = min(decay, (1 + step) / (10 + step))
+    with torch.no_grad():
+        torch._foreach_lerp_(averages, weights, 1 - decay)

@@ -1,0 +1,165 @@
+"""What an epoch is worth: raw label logits of the rows that training does not see, as `score` computes them."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+import scoring
+from scoring.engine.batches import Cost, plan_batches, read_ahead
+from scoring.engine.generate import extract_choice, generate_batch
+from scoring.inputs.prepare import Preparer
+from scoring.inputs.prompt import LETTERS
+from scoring.inputs.questions import Question
+from scoring.results.calibration import Calibration, fit_temperature, log_probabilities, nll
+from scoring.results.files import write_csv, write_json
+from scoring.results.folder import evaluate_folder, write_results
+from scoring.results.logits import OptionLogits, write_part
+from train.model import LearningModel, Memory
+
+GENERATED_AT_ONCE = 16
+
+
+@dataclass
+class Validation:
+    """One epoch's: loss over the vocabulary, and what the label logits (N, K) give.
+
+    generated: accuracy by generating a text and extracting the letter; NaN where that was not asked for.
+    """
+
+    ARRAYS: ClassVar = ("logits", "label_mass", "top_token")
+
+    epoch: int
+    loss: float
+    accuracy: float
+    nll: float
+    calibration: Calibration
+    generated: float = float("nan")
+    logits: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
+    label_mass: np.ndarray = field(default_factory=lambda: np.empty(0))
+    top_token: np.ndarray = field(default_factory=lambda: np.empty(0))
+
+    @property
+    def calibrated_nll(self) -> float:
+        """What epochs are compared by; the raw NLL where there were too few rows to fit a temperature."""
+        return self.calibration.nll_after if np.isfinite(self.calibration.nll_after) else self.nll
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {name: getattr(self, name) for name in self.ARRAYS}
+
+    def to_json(self) -> dict:
+        """The numbers without the arrays."""
+        values = {name: getattr(self, name) for name in ("epoch", "loss", "accuracy", "nll")}
+        generated = self.generated if np.isfinite(self.generated) else None
+        return values | {"generated": generated, "calibration": self.calibration.to_json()}
+
+    @classmethod
+    def from_json(cls, values: dict, arrays: dict[str, np.ndarray]) -> "Validation":
+        def number(value):
+            return float("nan") if value is None else value
+
+        calibration = Calibration(**{key: number(value) for key, value in values["calibration"].items()})
+        values = values | {"generated": number(values["generated"]), "calibration": calibration}
+        return cls(**values, **arrays)
+
+
+def best(results: list[Validation]) -> Validation:
+    """The lowest validation NLL after calibration; the earlier epoch where two are equal."""
+    return min(results, key=lambda result: result.calibrated_nll)
+
+
+@torch.no_grad()
+def validate(
+    model: LearningModel,
+    prepare: Preparer,
+    rows: list[Question],
+    costs: list[Cost],
+    memory: Memory,
+    epoch: int,
+    generate: bool = False,
+) -> Validation:
+    """All rows by the packed forward. Raises PictureError where one cannot be read."""
+    device, letters = model.model.device, len(model.label_ids)
+    logits = np.full((len(rows), letters), np.nan, np.float32)
+    mass, top, total = np.zeros(len(rows), np.float32), np.zeros(len(rows), np.int64), np.zeros(len(rows))
+    batches = plan_batches(costs, memory.tokens)
+    ahead = read_ahead(prepare, ([rows[row] for row in batch] for batch in batches), "1", device.type)
+    for batch, ready in zip(batches, ahead):
+        ready.raise_for_faults()
+        found = model.packed.answer(ready.tensors.to(device), model.label_ids)[0]
+        labels, total[batch], top[batch] = (
+            part.float().cpu().numpy() for part in (found.labels, found.log_total, found.top)
+        )
+        for row, values in zip(batch, labels):
+            count = len(rows[row].options)
+            logits[row, :count] = values[:count]
+            mass[row] = np.exp(np.logaddexp.reduce(values[:count].astype(np.float64)) - total[row])
+    y = answers_of(rows)
+    generated = by_generating(model, prepare, rows) if generate else float("nan")
+    return Validation(
+        epoch,
+        float((total - logits[np.arange(len(rows)), y]).mean()),
+        float((np.nanargmax(logits, 1) == y).mean()),
+        nll(logits, y),
+        fit_temperature(logits, y),
+        generated,
+        logits,
+        mass,
+        top,
+    )
+
+
+def by_generating(model: LearningModel, prepare: Preparer, rows: list[Question]) -> float:
+    """Accuracy as the notebook measured it: two tokens of text, and the letter dug out of them."""
+    right, network = 0, model.model.network
+    for at in range(0, len(rows), GENERATED_AT_ONCE):
+        part = rows[at : at + GENERATED_AT_ONCE]
+        texts = generate_batch(network, prepare.chat, [prepare(question) for question in part])
+        right += sum(extract_choice(text)[0] == question.answer for (text, _), question in zip(texts, part))
+    return right / len(rows)
+
+
+def answers_of(rows: list[Question]) -> np.ndarray:
+    """(N,) the right option's index."""
+    return np.array([LETTERS.index(question.answer) for question in rows])
+
+
+# ------------------------------------------------------------------ files
+def write_epochs(path: Path, rows: list[Question], results: list[Validation]) -> None:
+    """`validation.csv`: what every row got in every epoch."""
+    letters = LETTERS[: results[0].logits.shape[1]]
+    lines = [["id", "gold", "pred", *(f"p_{letter}" for letter in letters), "epoch"]]
+    for result in results:
+        for question, p in zip(rows, np.exp(log_probabilities(result.logits))):
+            cells = ["" if np.isnan(value) else f"{value:.6f}" for value in p]
+            lines.append([question.id, question.answer, letters[int(np.nanargmax(p))], *cells, str(result.epoch)])
+    write_csv(path, lines)
+
+
+def write_scores(out: Path, rows: list[Question], parts: dict[str, Validation], places: list[np.ndarray]) -> None:
+    """Validation rows as a SCORES folder: raw logits, so temperature 1; `evaluate` and others read it.
+
+    parts: the adapters' folders and what each gave; places: which of `rows` those were.
+    """
+    letters = next(iter(parts.values())).logits.shape[1]
+    logits = OptionLogits.empty([question.id for question in rows], ["held-out"], letters)
+    for result, place in zip(parts.values(), places):
+        logits.logits[place, 0, 0] = result.logits
+        logits.label_mass[place, 0, 0], logits.top_token[place, 0, 0] = result.label_mass, result.top_token
+        for row in place:
+            logits.status[row] = "ok"
+    (out / "logits").mkdir(parents=True, exist_ok=True)
+    write_part(out / "logits", 0, logits)
+    log_p = write_results(out, rows, logits, [1.0])
+    evaluate_folder(out, logits, log_p)
+    about = {
+        "checkpoints": [{"member": "held-out", "folder": ", ".join(parts), "temperature": 1.0}],
+        "identity": {"letters": LETTERS[:letters], "orders": "1"},
+        "versions": scoring.versions(),
+        "notes": ["held-out rows of a training, each scored by an adapter that was not trained on it; not calibrated"],
+        "counts": {"rows": len(rows), "scored": len(rows)},
+    }
+    write_json(out / "run.json", about)
