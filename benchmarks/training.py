@@ -87,6 +87,7 @@ class Bench:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
+            held = torch.cuda.memory_allocated()
         start = time.perf_counter()
         run(steps)
         self._wait()
@@ -99,6 +100,7 @@ class Bench:
             flop = 2 * self.language * self.tokens * passes + 2 * self.visual * self.patches
             found["roofline"] = flop * found["rows_per_second"] / self.rate
         if self.device.type == "cuda":
+            found["held_gib"] = round(held / GIB, 2)  # between steps: weights, adapter, optimizer
             found["peak_gib"] = round(torch.cuda.max_memory_allocated() / GIB, 2)
             found["reserved_gib"] = round(torch.cuda.max_memory_reserved() / GIB, 2)
         return found

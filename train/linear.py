@@ -1,7 +1,7 @@
 """A linear layer whose adapter learns: one product forward, one back, its weight made from 4 bits for each.
 
-PEFT's own layer keeps a dropped-out copy of its input for the way back. Here a dropout is a number: the mask is drawn
-again when it is needed.
+PEFT's own layer keeps a dropped-out copy of its input for the way back. Here, on a card, a dropout is a number: the
+mask is drawn again when it is needed.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from scoring.engine.linear import MergedLinear, half_product, weight_from_4bit
+from scoring.engine.linear import MergedLinear, half_product, plain_weight_from_4bit
 
 ADAPTER = "default"  # PEFT's name for the one adapter of a training
 
@@ -21,21 +21,22 @@ class Dropout:
 
     share: float
     seed: int = 0
+    generator: torch.Generator | None = None
 
     def begin(self, *place: int) -> None:
         """Masks of this place in the training, such as (seed, step, part): the same whenever it is come to."""
         self.seed = int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 1)
 
     def kept(self, layer: int, x: torch.Tensor) -> torch.Tensor | None:
-        """bool like `x`, or None where nothing is dropped."""
+        """1 and 0 like `x`, or None where nothing is dropped."""
         if not self.share:
             return None
         seed = (self.seed + layer * 0x9E3779B97F4A7C15) % 2**63
-        if x.device.type == "cpu":  # ten times as fast as torch's generator there
-            bits = np.frombuffer(np.random.Generator(np.random.SFC64(seed)).bytes(2 * x.numel()), np.uint16)
-            return torch.from_numpy(bits >= round(self.share * 65536)).view(x.shape)
-        generator = torch.Generator(x.device).manual_seed(seed)
-        return torch.empty_like(x, dtype=torch.bool).bernoulli_(1 - self.share, generator=generator)
+        if x.device.type == "cpu":  # many times as fast as torch's generator there
+            bits = np.random.SFC64(seed).random_raw(-(-x.numel() // 4)).view(np.uint16)[: x.numel()]
+            return torch.from_numpy((bits >= round(self.share * 65536)).astype(np.float32)).view(x.shape).to(x.dtype)
+        self.generator = self.generator or torch.Generator(x.device)
+        return torch.empty_like(x).bernoulli_(1 - self.share, generator=self.generator.manual_seed(seed))
 
 
 class TrainableLinear(MergedLinear):
@@ -45,6 +46,12 @@ class TrainableLinear(MergedLinear):
         super().__init__(inner, dtype)
         self.number, self.dropout = 0, Dropout(0.0)
         self.learns = ADAPTER in getattr(inner, "lora_A", {})
+        self.scales = self.absmax if self.packed is not None else None  # of blocks, in 32 bits
+        if self.packed is not None and self.nested_absmax is not None:
+            self.scales = torch.ops.bitsandbytes.dequantize_blockwise(
+                self.absmax, self.nested_absmax, self.nested_code, self.blocks[1], torch.float32
+            ).add_(self.nested_offset)
+        self.cast: tuple[int, torch.Tensor, torch.Tensor] = (-1, *self.none)
 
     def select(self, adapter: str | None) -> None:
         if adapter == ADAPTER and self.learns:
@@ -61,10 +68,17 @@ class TrainableLinear(MergedLinear):
         """(N, K) without the adapter, in 16 or 32 bits."""
         if self.packed is None:
             return self.weight
-        nested = [] if self.nested_absmax is None else [self.nested_absmax, self.nested_code, self.nested_offset]
-        return weight_from_4bit(
-            self.packed, self.absmax, nested, self.shape, self.blocks, self.kind, self.dtype, *self.none
+        return plain_weight_from_4bit(
+            self.packed, self.scales, [], self.shape, self.blocks, self.kind, self.dtype, *self.none
         )
+
+    def in_type(self, down: torch.Tensor, up: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        """The adapter in the stream's type, made once a step."""
+        if dtype == down.dtype:
+            return down, up
+        if self.cast[0] != self.dropout.seed:
+            self.cast = (self.dropout.seed, down.detach().to(dtype), up.detach().to(dtype))
+        return self.cast[1:]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if torch.is_grad_enabled() and self.training:
@@ -85,26 +99,30 @@ class LoraProduct(torch.autograd.Function):
     def forward(ctx, x, down, up, layer, scale):
         flat = x.reshape(-1, x.shape[-1])
         y = _product(flat, layer.base_weight(), layer.bias)
-        ctx.layer, ctx.scale, ctx.shape, ctx.inner = layer, scale / (1 - layer.dropout.share), x.shape, None
+        ctx.layer, ctx.scale, ctx.shape = layer, scale / (1 - layer.dropout.share), x.shape
+        inner = kept = None
         if down is not None:
-            ctx.inner = _masked(flat, layer.dropout.kept(layer.number, flat)) @ down.to(flat.dtype).T
-            y.addmm_(ctx.inner, up.to(flat.dtype).T, alpha=ctx.scale)
-        ctx.save_for_backward(flat, down, up)
+            narrow, wide = layer.in_type(down, up, flat.dtype)
+            kept = layer.dropout.kept(layer.number, flat)
+            inner = _masked(flat, kept) @ narrow.T
+            y.addmm_(inner, wide.T, alpha=ctx.scale)
+        ctx.save_for_backward(flat, down, up, inner, None if flat.is_cuda else kept)
         return y.view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx, grad):
-        flat, down, up = ctx.saved_tensors
+        flat, down, up, inner, kept = ctx.saved_tensors
         layer, grad = ctx.layer, grad.reshape(-1, grad.shape[-1])
         back = _product(grad, layer.base_weight().T) if ctx.needs_input_grad[0] else None
         if down is None:
             return back.view(ctx.shape) if back is not None else None, None, None, None, None
-        kept = layer.dropout.kept(layer.number, flat)
-        inner = (grad @ up.to(grad.dtype)).mul_(ctx.scale)
-        down_grad = (inner.T @ _masked(flat, kept)).to(down.dtype)
-        up_grad = (grad.T @ ctx.inner).to(up.dtype).mul_(ctx.scale)
+        narrow, wide = layer.in_type(down, up, grad.dtype)
+        kept = kept if kept is not None else layer.dropout.kept(layer.number, flat)
+        up_grad = (grad.T @ inner).to(up.dtype).mul_(ctx.scale)
+        inner_grad = (grad @ wide).mul_(ctx.scale)
+        down_grad = (inner_grad.T @ _masked(flat, kept)).to(down.dtype)
         if back is not None:
-            back = back.add_(_masked(inner @ down.to(grad.dtype), kept)).view(ctx.shape)
+            back = back.add_(_masked(inner_grad @ narrow, kept)).view(ctx.shape)
         return back, down_grad, up_grad, None, None
 
 

@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 
-@torch.library.custom_op("scoring::weight_from_4bit", mutates_args=())
-def weight_from_4bit(
+def plain_weight_from_4bit(
     packed: torch.Tensor,
     absmax: torch.Tensor,
     nested: list[torch.Tensor],
@@ -32,6 +31,10 @@ def weight_from_4bit(
         absmax = torch.ops.bitsandbytes.dequantize_blockwise(absmax, scales, code, blocks[1], torch.float32) + offset
     weight = torch.ops.bitsandbytes.dequantize_4bit(packed, absmax, blocks[0], kind, shape, dtype)
     return weight.addmm_(up, down) if up.shape[1] else weight
+
+
+# for compiled layers; called by itself it costs as much as a small product
+weight_from_4bit = torch.library.custom_op("scoring::weight_from_4bit", plain_weight_from_4bit, mutates_args=())
 
 
 @weight_from_4bit.register_fake

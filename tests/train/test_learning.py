@@ -111,6 +111,9 @@ class Layer:
     def base_weight(self):
         return self.weight
 
+    def in_type(self, down, up, dtype):
+        return down, up
+
 
 @pytest.mark.parametrize("share", [0.0, 0.4])
 def test_the_product_has_its_own_derivative(share):
