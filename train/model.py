@@ -63,8 +63,8 @@ class LearningModel:
     def use(self, memory: Memory, steps: int, step_tokens: int) -> str:
         """Set it up, compiled where that pays; what there is to say about it."""
         self.recompute(memory.mode == "low")
-        if self.config.compile == "auto":
-            compiled, _ = compiling_pays(self.model.folder, 3 * steps * step_tokens)
+        if self.config.compile == "auto":  # where layers are computed again it was slower (benchmarks/LOG.md)
+            compiled = memory.mode == "fast" and compiling_pays(self.model.folder, 3 * steps * step_tokens)[0]
         else:
             compiled = self.config.compile == "on"
         if compiled:
