@@ -12,7 +12,6 @@ import json
 import os
 import resource
 import statistics
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,7 +21,6 @@ from tempfile import TemporaryDirectory
 import click
 import torch
 
-import scoring
 from benchmarks import workload
 from benchmarks.exactness import exactness
 from scoring.engine.batches import make_ready
@@ -251,16 +249,7 @@ def main(size, rows, rows_of_many, repeats, modes, ways, compiling, exact, token
     rate = product_rate(8192 if on_card else 1024)
     load = workload.demo() if size == "demo" else workload.full_size(work, tokenizer, rows, layers=layers)
     rows = min(rows, len(read_table(load.tables["single"]).questions))
-    report = {
-        "command": " ".join(sys.argv[1:]),
-        "device": torch.cuda.get_device_name() if on_card else f"CPU, {torch.get_num_threads()} threads",
-        "product_tflops": rate / 1e12,
-        "versions": scoring.versions(),
-        "size": size if not layers else f"{size}, {layers} layers",
-        "exactness": {},
-        "profile": {},
-        "ways": [],
-    }
+    report = workload.circumstances(rate, size, layers) | {"exactness": {}, "profile": {}, "ways": []}
     chosen = [
         way
         for way in ways_of(size, rows, modes.split(","))

@@ -8,7 +8,6 @@ are apart.
 """
 
 import json
-import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,9 +17,8 @@ import click
 import torch
 import torch.nn.functional as F
 
-import scoring
 from benchmarks import workload
-from scoring.engine.packed import product_rate
+from scoring.engine.packed import product_rate, put_back, unwrap
 from scoring.engine.padded import collate, padded_states
 from scoring.inputs.questions import read_table
 from train.config import TrainConfig
@@ -130,8 +128,7 @@ class Bench:
         network = model.model.network
 
         def run(steps: int) -> None:
-            taken = model.plain()
-            model.packed.patches.merged = False
+            taken = unwrap(network)
             network.train()
             if self.device.type == "cuda" or way.kind == "seed":
                 model.recompute(True)
@@ -145,16 +142,8 @@ class Bench:
                 batch = collate(*map(list, zip(*part))).to(self.device)
                 with torch.autocast(self.device.type, model.model.dtype, enabled=self.device.type == "cuda"):
                     if way.kind == "seed":
-                        everything = network(
-                            input_ids=batch.ids,
-                            position_ids=batch.positions,
-                            pixel_values=batch.patches,
-                            image_grid_thw=batch.grids,
-                            mm_token_type_ids=(batch.ids == network.config.image_token_id).int(),
-                            use_cache=False,
-                            labels=batch.ids,
-                        )
-                        loss = everything.loss
+                        inputs = batch.inputs(network.config.image_token_id)
+                        loss = network(**inputs, use_cache=False, labels=batch.ids).loss
                     else:
                         logits = F.linear(padded_states(network, batch), model.model.head).float()
                         loss = F.cross_entropy(logits, torch.tensor([model.label_ids[0]] * way.batch).to(logits.device))
@@ -163,7 +152,7 @@ class Bench:
                 trainer.optimizer.step()
                 trainer.optimizer.zero_grad(set_to_none=True)
             model.recompute(False)
-            model.put_back(taken)
+            put_back(taken)
 
         return run
 
@@ -188,14 +177,7 @@ def main(size, rows, steps, ways, tokenizer, layers, work, out) -> None:
     on_card = torch.cuda.is_available()
     rate = product_rate(8192 if on_card else 1024)
     load = workload.demo() if size == "demo" else workload.full_size(work, tokenizer, rows, layers=layers)
-    report = {
-        "command": " ".join(sys.argv[1:]),
-        "device": torch.cuda.get_device_name() if on_card else f"CPU, {torch.get_num_threads()} threads",
-        "product_tflops": rate / 1e12,
-        "versions": scoring.versions(),
-        "size": size if not layers else f"{size}, {layers} layers",
-        "ways": [],
-    }
+    report = workload.circumstances(rate, size, layers) | {"ways": []}
     with TemporaryDirectory(dir=work) as folder:
         bench = Bench(load, Path(folder), rate)
         for way in ways_of(on_card):

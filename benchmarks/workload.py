@@ -8,6 +8,7 @@ import csv
 import json
 import random
 import shutil
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+
+import scoring
 
 DEMO = Path(__file__).resolve().parent.parent / "demo"
 SHARD = 4 * 2**30
@@ -80,6 +83,18 @@ class Workload:
     base: Path
     checkpoints: list[Path]
     tables: dict[str, Path]
+
+
+def circumstances(rate: float, size: str, layers: int | None) -> dict:
+    """What a report begins with: the call, the machine and the rate of its matrix product, the versions."""
+    card = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+    return {
+        "command": " ".join(sys.argv[1:]),
+        "device": card,
+        "product_tflops": rate / 1e12,
+        "versions": scoring.versions(),
+        "size": size if not layers else f"{size}, {layers} layers",
+    }
 
 
 def demo() -> Workload:

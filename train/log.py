@@ -41,7 +41,7 @@ class Tracker:
         else:
             import trackio
 
-            run = trackio.init(project=PROJECT, name=out.name, config=config)
+            trackio.init(project=PROJECT, name=out.name, config=config)
             self.write = lambda values, step: trackio.log(values, step=step)
             self.close = trackio.finish
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from scoring.engine.attention import packed_attention
 from scoring.engine.batches import Ready
-from scoring.engine.forward import Deepstacked, leaf_states, see
+from scoring.engine.forward import leaf_states, see
 from scoring.engine.model import Model
 from scoring.engine.packed import PackedModel, compiling_pays, free_bytes
 from scoring.inputs.pictures import PixelPolicy
@@ -118,25 +118,6 @@ class LearningModel:
             features = see(network, batch, packed.values, packed.policy)
         states = leaf_states(network, batch, features, packed.stream)
         return F.linear(states.to(self.model.head.dtype), self.model.head).float()
-
-    # ------------------------------------------------------------ the library's own layers
-    def plain(self) -> list[tuple[torch.nn.Module, str, torch.nn.Module]]:
-        """Take off what stands for the library's layers, so that PEFT can save; `put_back` undoes it."""
-        kinds = (TrainableLinear, Deepstacked)
-        taken = [
-            (parent, name, child)
-            for parent in self.model.network.modules()
-            for name, child in parent.named_children()
-            if isinstance(child, kinds)
-        ]
-        for parent, name, child in reversed(taken):
-            setattr(parent, name, child.inner)
-        return taken
-
-    @staticmethod
-    def put_back(taken: list[tuple[torch.nn.Module, str, torch.nn.Module]]) -> None:
-        for parent, name, child in taken:
-            setattr(parent, name, child)
 
 
 def answer_loss(

@@ -190,12 +190,21 @@ def free_bytes(device: torch.device) -> int:
     return psutil.virtual_memory().available
 
 
-def unwrap(root: nn.Module) -> None:
-    """Put every layer back that `wrap` took, so that adapters can be added or another way be chosen."""
+def unwrap(root: nn.Module) -> list[tuple[nn.Module, str, nn.Module]]:
+    """Take off everything that stands for a layer under `root`, so that the libraries' own can be saved, given more
+    adapters or packed in another way. What was taken, as (parent, name, layer), is for `put_back`."""
+    taken = []
     for name, child in list(root.named_children()):
         if isinstance(child, MergedLinear | PatchProduct | Deepstacked):
+            taken.append((root, name, child))
             setattr(root, name, child.inner)
-        unwrap(getattr(root, name))
+        taken += unwrap(getattr(root, name))
+    return taken
+
+
+def put_back(taken: list[tuple[nn.Module, str, nn.Module]]) -> None:
+    for parent, name, child in taken:
+        setattr(parent, name, child)
 
 
 def wrap(

@@ -22,6 +22,16 @@ class PaddedBatch:
     grids: torch.Tensor
     last: torch.Tensor
 
+    def inputs(self, image_token_id: int) -> dict[str, torch.Tensor]:
+        """What the model is called with."""
+        return {
+            "input_ids": self.ids,
+            "position_ids": self.positions,
+            "pixel_values": self.patches,
+            "image_grid_thw": self.grids,
+            "mm_token_type_ids": (self.ids == image_token_id).int(),
+        }
+
     def to(self, device: torch.device) -> "PaddedBatch":
         return PaddedBatch(*(tensor.to(device, non_blocking=True) for tensor in vars(self).values()))
 
@@ -45,12 +55,5 @@ def collate(sequences: list[TokenSequence], patches: list[np.ndarray]) -> Padded
 
 def padded_states(network: torch.nn.Module, batch: PaddedBatch) -> torch.Tensor:
     """(B, D) last hidden states where the answer's first token would stand; differentiable."""
-    hidden = network.model(
-        input_ids=batch.ids,
-        position_ids=batch.positions,
-        pixel_values=batch.patches,
-        image_grid_thw=batch.grids,
-        mm_token_type_ids=(batch.ids == network.config.image_token_id).int(),
-        use_cache=False,
-    ).last_hidden_state
+    hidden = network.model(**batch.inputs(network.config.image_token_id), use_cache=False).last_hidden_state
     return hidden[torch.arange(len(batch.last), device=hidden.device), batch.last]

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from scoring.engine.batches import make_ready, with_tensors
 from scoring.engine.forward import TreeBatch
+from scoring.engine.packed import put_back, unwrap
 from scoring.engine.reference import reference_logits
 from scoring.engine.tree import Tree
 from scoring.inputs.questions import read_table
@@ -59,13 +60,13 @@ def test_gradients_are_those_of_the_libraries_a_row_at_a_time(base, questions, t
     model = trainer.model
     for weight in model.weights:
         weight.grad = None
-    taken, expected = model.plain(), 0
+    taken, expected = unwrap(model.model.network), 0
     for question in questions:
         logits = reference_logits.__wrapped__(model.model.network, *trainer.prepare(question))
         target = torch.tensor(model.label_ids["abcd".index(question.answer)])
         expected += F.cross_entropy(logits, target) / len(questions)
     expected.backward()
-    model.put_back(taken)
+    put_back(taken)
     assert loss == pytest.approx(expected.item(), rel=1e-5)
     assert distance(ours, torch.cat([weight.grad.flatten() for weight in model.weights])) < 1e-5
 
@@ -92,12 +93,12 @@ def test_a_vision_tower_with_adapters_learns_too(base, questions, tmp_path):
     model = trainer.model
     for weight in model.weights:
         weight.grad = None
-    taken = model.plain()
+    taken = unwrap(model.model.network)
     for question in questions[:3]:
         logits = reference_logits.__wrapped__(model.model.network, *trainer.prepare(question))
         target = torch.tensor(model.label_ids["abcd".index(question.answer)])
         (F.cross_entropy(logits, target) / 3).backward()
-    model.put_back(taken)
+    put_back(taken)
     theirs = torch.cat([weight.grad.flatten() for weight in model.weights])
     assert theirs.norm() > 0 and distance(ours, theirs) < 1e-5
 
