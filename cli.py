@@ -142,14 +142,15 @@ def train(
     with told():
         from scoring.engine.checkpoint import check_base, find_base
         from scoring.inputs.prompt import PromptTemplate
-        from train.folder import clear
+        from train.folder import check_out, discard
         from train.split import split
 
         if folds and valid:
             raise click.UsageError("--folds holds out parts of DATA itself; leave out --valid")
         config = TrainConfig.read(file, **choices)
         check_trackers(trackers)
-        clear(out, overwrite, bool(folds))
+        if not overwrite:
+            check_out(out, bool(folds))
         table = read(data, images, allow_outside, skip_bad_rows)
         rows, notices = answered(table), []
         if valid:
@@ -181,6 +182,8 @@ def train(
                 trackers=trackers,
             )
 
+        if overwrite:  # not before the new table and base are known to be good
+            discard(out)
         if folds:
             train_folds(rows, folds, config.seed, out, trainer, say)
         else:

@@ -234,3 +234,13 @@ def test_help_names_every_command(cli):
     for command in ("check", "train", "score", "evaluate", "bench", "show"):
         assert f"\n  {command} " in text
         assert "--help" in cli(command, "--help").stdout
+
+
+def test_a_call_that_is_wrong_does_not_cost_the_checkpoint_that_it_would_replace(cli, small_table, tmp_path):
+    out = tmp_path / "ckpt"
+    out.mkdir()
+    (out / "adapter_model.safetensors").write_bytes(b"precious")
+    arguments = ["train", small_table(8), "--base", "./none", "--out", out]
+    assert "holds a checkpoint" in cli(*arguments, check=2).stderr
+    assert "no such folder" in cli(*arguments, "--overwrite", check=2).stderr
+    assert (out / "adapter_model.safetensors").read_bytes() == b"precious"

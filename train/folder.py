@@ -16,14 +16,17 @@ def finished(folder: Path) -> bool:
     return (folder / ADAPTER_FILE).exists() and not (folder / STATE).exists()
 
 
-def clear(out: Path, overwrite: bool, folds: bool) -> None:
-    """Make sure that no other training is in the way. Raises FolderError; with `overwrite` it is done away with."""
+def check_out(out: Path, folds: bool) -> None:
+    """Raises FolderError where another training's results are in the way."""
     other = "a checkpoint" if finished(out) or (folds and (out / ADAPTER_CONFIG).exists()) else ""
     if not folds and (out / "fold0").exists():
         other = "folds"
-    if other and not overwrite:
+    if other:
         raise FolderError(f"{out} holds {other}; choose another --out, or add --overwrite")
-    if overwrite:
-        for folder in (out, *out.glob("fold*")):
-            for name in (STATE, ADAPTER_FILE):
-                (folder / name).unlink(missing_ok=True)
+
+
+def discard(out: Path) -> None:
+    """Do away with a training that is to be replaced."""
+    for folder in (out, *out.glob("fold*")):
+        for name in (STATE, ADAPTER_FILE):
+            (folder / name).unlink(missing_ok=True)

@@ -24,6 +24,7 @@ from scoring.engine.checkpoint import (
     check_base,
     find_base,
 )
+from scoring.engine.packed import put_back, unwrap
 from scoring.engine.plan import calibration_fingerprint
 from scoring.engine.scorer import machine
 from scoring.inputs.pictures import PictureError, PixelPolicy
@@ -101,7 +102,10 @@ class Trainer:
     # ------------------------------------------------------------ the whole
     def run(self) -> list[Validation]:
         """Train all epochs; the folder holds the best of them, by validation NLL after its temperature."""
-        log = self.begin(read_state(self.out, self.identity))
+        state = read_state(self.out, self.identity)
+        log = self.begin(state)
+        if not state:
+            self._save_state(log)  # from here to the end the folder tells that it is not finished
         self.bar = self.progress(self.config.epochs * len(self.train), self.rows_done) if self.progress else None
         try:
             first, at = divmod(self.step, self.steps_an_epoch)
@@ -284,11 +288,11 @@ class Trainer:
         base, revision = base_name(self.base, folder), ""
         if not Path(self.base).is_dir():  # only a hub id has a revision; a folder's name may hold an @
             base, _, revision = base.partition("@")
-        taken = self.model.plain()
+        taken = unwrap(self.model.model.network)
         try:
             save_lora(self.model.peft, folder, base)
         finally:
-            self.model.put_back(taken)
+            put_back(taken)
         manifest = self._manifest(base, revision, result)
         write_json(folder / MANIFEST, asdict(manifest))
         result.calibration.fingerprint = calibration_fingerprint(manifest, folder / ADAPTER_FILE)

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from scoring.results.files import write_whole
@@ -30,7 +30,7 @@ def read_state(folder: Path, identity: dict) -> tuple[dict[str, torch.Tensor], d
         with safe_open(path, "pt") as file:
             about = json.loads(file.metadata()["state"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 no dict
-    except Exception as error:  # safetensors raises its own kind, which is no ValueError
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise StateError(f"{path}: {error}; it is damaged: start anew with --overwrite") from None
     before = about["identity"]
     if changed := [key for key in sorted({*identity, *before}) if identity.get(key) != before.get(key)]:

@@ -17,6 +17,7 @@ from scoring.engine.plan import plan_members
 from scoring.inputs.questions import read_table
 from scoring.results.folder import evaluate_folder, read_scores
 from train.config import TrainConfig
+from train.folder import finished
 from train.folds import fold_places, train_folds
 from train.log import LogError, check_trackers
 from train.loop import Trainer, TrainError
@@ -158,6 +159,19 @@ def test_a_killed_training_ends_with_the_same_bytes(base, questions, tmp_path, m
         assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
     logs = [[json.loads(line) for line in (out / "train.jsonl").read_text().splitlines()] for out in (whole, killed)]
     assert [(row["step"], row.get("loss")) for row in logs[0]] == [(row["step"], row.get("loss")) for row in logs[1]]
+
+
+def test_a_training_killed_before_its_first_epoch_is_filed_is_not_finished(base, questions, tmp_path, monkeypatch):
+    def kill(*arguments):
+        raise Killed
+
+    monkeypatch.setattr(train.loop, "write_epochs", kill)  # the adapter is written, the state after it is not
+    with pytest.raises(Killed):
+        trained(base, questions, tmp_path, rows=8)
+    assert (tmp_path / "adapter_model.safetensors").exists() and not finished(tmp_path)
+    monkeypatch.undo()
+    trained(base, questions, tmp_path, rows=8)
+    assert finished(tmp_path)
 
 
 def test_a_damaged_state_is_told(base, questions, tmp_path):
