@@ -52,7 +52,10 @@ def ways_of(on_card: bool) -> list[Way]:
         for kind, name, batch in (
             ("low", "recomputing", 16),
             ("low", "recomputing", 32),
+            ("low", "recomputing", 48),
             ("fast", "activations kept", 16),
+            ("fast", "activations kept", 20),
+            ("fast", "activations kept", 22),
         )
         for dropout, tail in ((0.05, ""), (0.0, ", no dropout"))
     ]
@@ -164,7 +167,7 @@ class Bench:
 @click.command()
 @click.option("--size", type=click.Choice(["demo", "8b"]), default="demo", show_default=True)
 @click.option("--rows", default=400, show_default=True, help="Rows of the table.")
-@click.option("--steps", default=12, show_default=True, help="Timed steps of 16 rows; others as many rows.")
+@click.option("--steps", default=18, show_default=True, help="Timed steps of 16 rows; others as many rows.")
 @click.option("--ways", default="", help="Only ways whose name contains one of these, separated by semicolons.")
 @click.option("--tokenizer", type=click.Path(path_type=Path, exists=True), help="Folder of the real tokenizer, for 8b.")
 @click.option("--layers", type=int, help="Fewer layers than the 8B has, to try this program.")

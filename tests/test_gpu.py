@@ -121,6 +121,73 @@ def test_train_and_score_on_the_card(cli, tmp_path):
     assert about["identity"]["device"] == "cuda" and about["counts"]["scored"] == 400
 
 
+@pytest.mark.parametrize("tokens, width, rank, share", [(70, 300, 16, 0.05), (2000, 4096, 8, 0.3), (333, 512, 24, 0.0)])
+def test_narrow_products_drop_the_same_inputs_forward_and_back(tokens, width, rank, share):
+    from train.kernels import narrow_product, narrow_product_backward
+
+    generator, seed = torch.Generator("cuda").manual_seed(0), 123_456_789_012_345
+    x, down, grad, back = (
+        torch.randn(*shape, device="cuda", generator=generator).bfloat16()
+        for shape in ((tokens, width), (rank, width), (tokens, rank), (tokens, width))
+    )
+    row, column = torch.arange(tokens, device="cuda")[:, None], torch.arange(width, device="cuda")
+    bits = ((row * 0x9E3779B1 + column * 0x85EBCA77) & 0xFFFFFFFF) ^ (seed % 2**31)
+    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
+        bits = ((bits ^ (bits >> shift)) * factor) & 0xFFFFFFFF
+    kept = ((bits ^ (bits >> 16)) >> 1) >= round(share * 2**31)
+    assert abs(kept.float().mean().item() - (1 - share)) < 5 * (share * (1 - share) / kept.numel()) ** 0.5 + 1e-9
+    dropped = (x * kept).double()
+    inner = dropped @ down.double().T
+    assert (narrow_product(x, down, seed, share) - inner).abs().max() < 0.01 * inner.abs().max()
+    added = back.clone()
+    found = narrow_product_backward(x, down, grad, added, seed, share)
+    assert torch.equal(found, narrow_product_backward(x, down, grad, None, seed, share))
+    assert (found - grad.double().T @ dropped).abs().max() < 1e-4 * tokens**0.5
+    expected = back.double() + kept * (grad.double() @ down.double())
+    assert (added - expected).abs().max() < 0.01 * expected.abs().max()
+
+
+@pytest.mark.parametrize("memory", ["fast", "low"])
+def test_gradients_on_the_card_are_those_of_float32(base, test_rows, tmp_path, memory):
+    from scoring.engine.batches import make_ready, with_tensors
+    from train.config import TrainConfig
+    from train.loop import Trainer
+
+    found = {}
+    for dtype in (torch.bfloat16, torch.float16, torch.float32):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("scoring.engine.model.default_dtype", lambda device, dtype=dtype: dtype)
+            config = TrainConfig(dropout=0.0, memory=memory, compile="off")
+            trainer = Trainer(str(base), test_rows[:16], test_rows[:16], tmp_path, config, say=lambda text: None)
+            trainer.begin().close()
+        model, generator = trainer.model, torch.Generator().manual_seed(0)
+        for weight in model.weights:
+            weight.data.copy_(torch.randn(weight.shape, generator=generator) * 0.02)
+        model.model.network.train()
+        ready = with_tensors(make_ready(trainer.prepare, test_rows[:16], "1"), trainer.prepare, "cuda")
+        model.loss_backward(ready, (0,), 16)
+        assert model.scaler.is_enabled() == (dtype == torch.float16)
+        found[dtype] = torch.cat([weight.grad.flatten() for weight in model.weights]) / model.scaler.get_scale()
+    for dtype in (torch.bfloat16, torch.float16):
+        off = ((found[dtype] - found[torch.float32]).norm() / found[torch.float32].norm()).item()
+        print(f"\n{memory}, {dtype}: gradients {off:.4f} from float32's")
+        assert off < 0.05
+
+
+def test_float16_training_on_the_card_learns(base, demo, tmp_path, monkeypatch):
+    from scoring.inputs.questions import read_table
+    from train.config import TrainConfig
+    from train.loop import Trainer
+
+    monkeypatch.setattr("scoring.engine.model.default_dtype", lambda device: torch.float16)
+    rows = read_table(demo / "train.csv").questions
+    config = TrainConfig(epochs=1, learning_rate=1e-3)
+    trainer = Trainer(str(base), rows[60:], rows[:60], tmp_path / "ckpt", config, say=print)
+    result = trainer.run()[0]
+    print(f"\nfloat16, one epoch: accuracy {result.accuracy:.3f}, NLL {result.nll:.3f}")
+    assert trainer.model.scaler.is_enabled() and result.nll < 1.0
+
+
 def test_a_killed_run_on_the_card_ends_with_the_same_bytes(cli, tmp_path):
     arguments = ["score", "demo/test.csv", "--ckpt", FOLD0, "--batch-tokens", "400"]
     cli(*arguments, "--out", tmp_path / "whole")

@@ -1,15 +1,18 @@
 """A linear layer whose adapter learns: one product forward, one back, its weight made from 4 bits for each.
 
 PEFT's own layer keeps a dropped-out copy of its input for the way back. Here, on a card, a dropout is a number: the
-mask is drawn again when it is needed.
+mask is worked out again where it is needed.
 """
 
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from scoring.engine.attention import has_flash
 from scoring.engine.linear import MergedLinear, half_product, plain_weight_from_4bit
 
 ADAPTER = "default"  # PEFT's name for the one adapter of a training
@@ -27,11 +30,14 @@ class Dropout:
         """Masks of this place in the training, such as (seed, step, part): the same whenever it is come to."""
         self.seed = int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 1)
 
+    def seed_of(self, layer: int) -> int:
+        return (self.seed + layer * 0x9E3779B97F4A7C15) % 2**63
+
     def kept(self, layer: int, x: torch.Tensor) -> torch.Tensor | None:
-        """1 and 0 like `x`, or None where nothing is dropped."""
+        """1 and 0 like `x`, or None where nothing is dropped; for where there is no kernel that does without."""
         if not self.share:
             return None
-        seed = (self.seed + layer * 0x9E3779B97F4A7C15) % 2**63
+        seed = self.seed_of(layer)
         if x.device.type == "cpu":  # many times as fast as torch's generator there
             bits = np.random.SFC64(seed).random_raw(-(-x.numel() // 4)).view(np.uint16)[: x.numel()]
             return torch.from_numpy((bits >= round(self.share * 65536)).astype(np.float32)).view(x.shape).to(x.dtype)
@@ -103,8 +109,13 @@ class LoraProduct(torch.autograd.Function):
         inner = kept = None
         if down is not None:
             narrow, wide = layer.in_type(down, up, flat.dtype)
-            kept = layer.dropout.kept(layer.number, flat)
-            inner = _masked(flat, kept) @ narrow.T
+            if has_kernels(flat):
+                inner = _kernels().narrow_product(
+                    flat, narrow, layer.dropout.seed_of(layer.number), layer.dropout.share
+                )
+            else:
+                kept = layer.dropout.kept(layer.number, flat)
+                inner = _masked(flat, kept) @ narrow.T
             y.addmm_(inner, wide.T, alpha=ctx.scale)
         ctx.save_for_backward(flat, down, up, inner, None if flat.is_cuda else kept)
         return y.view(*x.shape[:-1], -1)
@@ -117,13 +128,34 @@ class LoraProduct(torch.autograd.Function):
         if down is None:
             return back.view(ctx.shape) if back is not None else None, None, None, None, None
         narrow, wide = layer.in_type(down, up, grad.dtype)
-        kept = kept if kept is not None else layer.dropout.kept(layer.number, flat)
         up_grad = (grad.T @ inner).to(up.dtype).mul_(ctx.scale)
         inner_grad = (grad @ wide).mul_(ctx.scale)
-        down_grad = (inner_grad.T @ _masked(flat, kept)).to(down.dtype)
-        if back is not None:
-            back = back.add_(_masked(inner_grad @ narrow, kept)).view(ctx.shape)
-        return back, down_grad, up_grad, None, None
+        if has_kernels(flat):
+            seed, share = layer.dropout.seed_of(layer.number), layer.dropout.share
+            down_grad = _kernels().narrow_product_backward(flat, narrow, inner_grad, back, seed, share)
+        else:
+            kept = kept if kept is not None else layer.dropout.kept(layer.number, flat)
+            down_grad = inner_grad.T @ _masked(flat, kept)
+            if back is not None:
+                back.add_(_masked(inner_grad @ narrow, kept))
+        return back.view(ctx.shape) if back is not None else None, down_grad.to(down.dtype), up_grad, None, None
+
+
+def has_kernels(x: torch.Tensor) -> bool:
+    """Whether the narrow products have kernels of their own for this tensor."""
+    return has_flash(x) and find_triton()
+
+
+@cache
+def find_triton() -> bool:
+    return find_spec("triton") is not None
+
+
+@cache
+def _kernels():
+    from train import kernels
+
+    return kernels
 
 
 def _masked(x: torch.Tensor, kept: torch.Tensor | None) -> torch.Tensor:

@@ -113,7 +113,7 @@ class LearningModel:
     def logits(self, ready: Ready) -> torch.Tensor:
         """(B, V) float32 logits of the answers' first tokens, in the order of the rows; differentiable."""
         packed, network = self.packed, self.model.network
-        batch = ready.tensors.to(self.model.device)
+        batch = ready.tensors.unfilled().to(self.model.device)
         with torch.set_grad_enabled(torch.is_grad_enabled() and packed.members[0].sees):
             features = see(network, batch, packed.values, packed.policy)
         states = leaf_states(network, batch, features, packed.stream)

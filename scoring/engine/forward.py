@@ -3,7 +3,7 @@
 No padding, no cache between batches. Pixels arrive as bytes and become patches on the device.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from weakref import WeakKeyDictionary
 
@@ -77,6 +77,11 @@ class TreeBatch:
         tensors = [torch.from_numpy(array).pin_memory() if pin else torch.from_numpy(array) for array in arrays]
         occurrences = tuple(place[number] for number in tree.pictures)
         return cls(*tensors, pixels, tree.longest, sizes, occurrences, len(tree.leaves))
+
+    def unfilled(self) -> "TreeBatch":
+        """Without the leaves that fill up a block, which training has no use for. Only before `to`."""
+        keys, bounds = self.leaf_keys[: int(self.leaf_bounds[self.count])], self.leaf_bounds[: self.count + 1]
+        return replace(self, leaves=self.leaves[: self.count], leaf_keys=keys, leaf_bounds=bounds)
 
     def to(self, device: torch.device) -> "TreeBatch":
         def moved(value):

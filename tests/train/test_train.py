@@ -1,7 +1,11 @@
 """Training on a handful of demo rows: repeatable to the bit, honest about loss and accumulation."""
 
 import json
+import os
+import signal
+import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +28,7 @@ from train.loop import Trainer, TrainError
 from train.model import LearningModel
 from train.state import StateError
 
+ROOT = Path(__file__).resolve().parents[2]
 QUICK = TrainConfig(epochs=1, batch=8, learning_rate=2e-3, warmup=0.1, batch_tokens=700)
 
 
@@ -67,6 +72,20 @@ def test_the_files_of_a_checkpoint(first, base):
     steps = [json.loads(line) for line in (out / "train.jsonl").read_text().splitlines()]
     assert [entry["step"] for entry in steps] == [1, 2, 3, 3] and steps[-1]["valid_nll"] > 0
     assert len((out / "validation.csv").read_text().splitlines()) == 25
+
+
+def test_the_last_step_takes_the_rows_that_are_left_and_the_schedule_ends_with_it(first):
+    """20 rows in steps of 8: three steps, the last of 4 rows; the rate falls in a line that would reach 0 at a fourth."""
+    steps = [json.loads(line) for line in (first[0] / "train.jsonl").read_text().splitlines()][:3]
+    assert np.allclose([entry["learning_rate"] for entry in steps], [2e-3, 2e-3 * 2 / 3, 2e-3 / 3], atol=1e-6)
+    assert first[1].rows_done == 20
+
+
+def test_gradients_are_clipped(base, questions, tmp_path):
+    """AdamW hides how long a gradient is, unless it is as short as its epsilon."""
+    trainer, _ = trained(base, questions, tmp_path, replace(QUICK, clip=1e-13), rows=8)
+    moved = max(weight.abs().max().item() for weight in trainer.model.weights if not weight.abs().max() > 1e-2)
+    assert moved < 2e-3 * 1e-3
 
 
 def test_seeds_repeat_the_training_bit_for_bit(first, base, questions, tmp_path):
@@ -159,6 +178,26 @@ def test_a_killed_training_ends_with_the_same_bytes(base, questions, tmp_path, m
         assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
     logs = [[json.loads(line) for line in (out / "train.jsonl").read_text().splitlines()] for out in (whole, killed)]
     assert [(row["step"], row.get("loss")) for row in logs[0]] == [(row["step"], row.get("loss")) for row in logs[1]]
+
+
+def test_a_training_killed_by_the_system_goes_on_to_the_same_bytes(cli, small_table, tmp_path):
+    table = small_table(24)
+    choices = ["--epochs", 2, "--batch", 4, "--learning-rate", 1e-3, "--save-every", 2, "--seed", 1]
+    command = ["train", table, "--base", "demo/base", "--valid", table, *choices, "--out"]
+    cli(*command, tmp_path / "whole")
+    killed = tmp_path / "killed"
+    process = subprocess.Popen([sys.executable, "cli.py", *map(str, command), str(killed)], cwd=ROOT)
+    until = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < until:
+        if (killed / "train.jsonl").exists() and (killed / "train.jsonl").read_text().count("\n") >= 3:
+            break
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert "going on: " in cli(*command, killed).stderr
+    for name in ("adapter_model.safetensors", "validation.csv", "calibration.json", "last/adapter_model.safetensors"):
+        assert (killed / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    assert not list(killed.glob("*.tmp"))
 
 
 def test_a_training_killed_before_its_first_epoch_is_filed_is_not_finished(base, questions, tmp_path, monkeypatch):
