@@ -7,7 +7,12 @@ logits = scorer.score(read_questions("demo/test.csv"))
 scorer.ask("cat.jpg", "What is this?", ["a dog", "a cat", "a hen", "a cow"])
 """
 
+import os
 from importlib import import_module, metadata
+
+# Before the first product: without it MKL's sums depend on where in memory the numbers happen to lie, so that one of
+# eight trainings ended with other bits (benchmarks/LOG.md). It costs nothing that could be measured.
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 __version__ = "0.1.0"
 _FROM = {

@@ -75,7 +75,7 @@ def test_the_files_of_a_checkpoint(first, base):
 
 
 def test_the_last_step_takes_the_rows_that_are_left_and_the_schedule_ends_with_it(first):
-    """20 rows in steps of 8: three steps, the last of 4 rows; the rate falls in a line that would reach 0 at a fourth."""
+    """20 rows in steps of 8: three steps, the last of 4 rows; the rate falls in a line to 0 after them."""
     steps = [json.loads(line) for line in (first[0] / "train.jsonl").read_text().splitlines()][:3]
     assert np.allclose([entry["learning_rate"] for entry in steps], [2e-3, 2e-3 * 2 / 3, 2e-3 / 3], atol=1e-6)
     assert first[1].rows_done == 20
