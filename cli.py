@@ -30,7 +30,8 @@ def main(context: click.Context, debug: bool) -> None:
       python cli.py check  test.csv                                      is the table fit to be scored?
       python cli.py train  train.csv --base Qwen/Qwen3-VL-8B-Instruct --out ckpt/fold0
       python cli.py score  test.csv --ckpt ckpt/fold0 --ckpt ckpt/fold1   submission and probabilities
-      python cli.py evaluate scores/                                     how good are they?
+      python cli.py evaluate scores/test                                 how good are they?
+      python cli.py calibrate scores/valid --ckpt ckpt/fold0             make probabilities honest
       python cli.py bench                                                against generating a text
       python cli.py show   ckpt/fold0                                    what is this checkpoint?
     """
@@ -201,7 +202,15 @@ def train(
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the results.  [default: scores/DATA]")
 @data_options
 @model_options
-@click.option("--orders", default="1", show_default=True, help="Option orders: 1, cyclic, all, or a number; averaged.")
+@click.option(
+    "--orders",
+    default="1",
+    show_default=True,
+    help="Option orders, averaged: 1, cyclic, all, a number, adaptive (more where unsure), pride (letters' prior off).",
+)
+@click.option("--margin", default=0.7, show_default=True, help="With adaptive orders: unsure is a smaller lead.")
+@click.option("--calibration", default="auto", show_default=True, help="auto, none, or a file from `calibrate`.")
+@click.option("--sets", type=click.FloatRange(0.5, 1, max_open=True), help="Add sets right that often, such as 0.9.")
 @click.option(
     "--batch-tokens", type=click.IntRange(64), help="Tokens of a batch: less needs less memory.  [default: by memory]"
 )
@@ -222,7 +231,7 @@ def train(
 @click.option("--limit", type=click.IntRange(1), help="Score the first N rows alone.")
 @click.option("--overwrite", is_flag=True, help="Start anew where the folder holds another run.")
 def score(
-    data: Path, checkpoints, out, images, allow_outside, skip_bad_rows, template, orders, limit, **choices
+    data: Path, checkpoints, out, images, allow_outside, skip_bad_rows, template, orders, limit, calibration, **choices
 ) -> None:
     """Score a table by one forward pass; several checkpoints are pooled.
 
@@ -230,9 +239,12 @@ def score(
     command goes on where a killed run stopped.
     """
     with told():
+        import numpy as np
+
         from scoring.engine.plan import plan_members
         from scoring.inputs.orders import parse_orders
         from scoring.inputs.prompt import PromptTemplate
+        from scoring.results.folder import conformal_sets
 
         orders = parse_orders(orders)
         table = read(data, images, allow_outside, skip_bad_rows)
@@ -245,7 +257,9 @@ def score(
         )
 
         model = {name: choices.pop(name) for name in ("base", "pixels", "quantization", "allow_mismatch")}
-        plan = plan_members(checkpoints, template=prompt, orders=orders, **model)
+        plan = plan_members(checkpoints, template=prompt, orders=orders, calibration=calibration, **model)
+        if choices["sets"]:
+            conformal_sets(np.empty((0, 0)), plan.calibrations, choices["sets"])  # raises where it cannot be done
         for note in plan.notes:
             say(note)
 
@@ -256,6 +270,8 @@ def score(
             click.echo(table_of(finished.metrics))
         for warning in finished.warnings:
             click.echo(f"warning: {warning}", err=True)
+        if finished.about_orders:
+            click.echo(finished.about_orders)
         speed = f", {finished.scored_now / finished.seconds['scoring']:.1f} rows/s" if finished.scored_now else ""
         click.echo(f"{int(finished.logits.scored.sum()):,} of {len(table.questions):,} rows scored{speed}")
         click.echo(f"submission:    {out / 'submission.csv'}\nprobabilities: {out / 'probabilities.csv'}")
@@ -265,15 +281,61 @@ def score(
 
 @main.command()
 @click.argument("scores", type=click.Path(path_type=Path))
-def evaluate(scores: Path) -> None:
-    """Accuracy, NLL, Brier score and calibration error with their uncertainty, overall and per task type."""
-    with told():
-        from scoring.results.folder import RunError, evaluate_folder, read_scores
+@click.option("--ckpt", required=True, help="The checkpoint that scored them: its folder gets the calibration.")
+@click.option("--out", type=click.Path(path_type=Path), help="File to write.  [default: in the checkpoint's folder]")
+def calibrate(scores: Path, ckpt: str, out) -> None:
+    """Fit a temperature on labelled rows that the checkpoint was not trained on, and more where that is earned.
 
-        metrics = evaluate_folder(scores, *read_scores(scores))
+    `score` uses it without being told. Says what was chosen and why, with the gain on rows held out of the fit.
+    """
+    with told():
+        from scoring.engine.calibrating import calibrate_checkpoint
+
+        found, path = calibrate_checkpoint(scores, ckpt, out)
+        click.echo("\n".join(found.choice))
+        if found.gain == found.gain:  # a number
+            click.echo(
+                f"NLL {found.nll_before:.4f} → {found.nll_after:.4f} on these {found.rows:,} rows; on rows held out of "
+                f"the fit {'gained' if found.gain > 0 else 'lost'} {abs(found.gain):.4f} ± {found.gain_error:.4f}"
+            )
+        click.echo(f"calibration: {path}")
+
+
+@main.command()
+@click.argument("scores", type=click.Path(path_type=Path))
+@click.argument("other", required=False, type=click.Path(path_type=Path))
+@click.option("--by", multiple=True, help="Group by this column of the data too; repeatable.")
+@click.option("--data", type=click.Path(path_type=Path), help="The table, for --by.  [default: where it was scored]")
+@click.option("--accuracy", default=0.95, show_default=True, help="Accuracy that a confidence threshold must promise.")
+@click.option("--plot/--no-plot", default=True, show_default=True, help="Draw evaluation.png.")
+def evaluate(scores: Path, other, by, data, accuracy, plot) -> None:
+    """Every metric with its uncertainty, overall and by task type; with OTHER, a paired comparison of the two.
+
+    Writes metrics.json and evaluation.png into SCORES, with OTHER comparison.json.
+    """
+    with told():
+        from scoring.results.folder import RunError, open_scores
+        from scoring.results.judging import compare_folders, judge
+        from scoring.terminal import comparison_of, details_of
+
+        found = open_scores(scores)
+        if other:
+            click.echo(comparison_of(compare_folders(found, open_scores(other)), (str(scores), str(other))))
+            return
+        columns = {}
+        if by:
+            from scoring.inputs.questions import read_columns
+
+            values = read_columns(data or Path(found.about["data"]["file"]), by)
+            columns = {name: [values[name].get(id, "") for id in found.logits.ids] for name in by}
+        metrics = judge(found, columns, accuracy)
         if metrics is None:
             raise RunError(f"{scores}: no scored row has an answer; nothing to evaluate against")
-        click.echo(table_of(metrics))
+        click.echo(table_of(metrics) + "\n\n" + details_of(metrics))
+        if plot:
+            from scoring.results.plots import draw_folder
+
+            click.echo(f"\npicture: {draw_folder(found, metrics)}")
 
 
 @main.command()

@@ -11,9 +11,13 @@ BUG, BAD_INPUT, SOME_UNSCORED = 1, 2, 3  # exit codes; 0 is done
 
 
 def table_of(metrics: dict) -> str:
-    """Metrics as a terminal table."""
+    """Metrics as a terminal table: overall, by task type, and by whatever else was asked for."""
     rows = [("", "rows", "accuracy", "95 %", "NLL", "Brier", "ECE", "noise floor")]
-    for name, group in [("all", metrics["overall"]), *metrics.get("groups", {}).items()]:
+    groups = [("all", metrics["overall"])]
+    for column, found in metrics.get("by", {}).items():
+        prefix = "" if column == "task_type" else f"{column}: "
+        groups += [(prefix + name, group) for name, group in found.items()]
+    for name, group in groups:
         accuracy, error = group["accuracy"], group["ece"]
         rows.append(
             (
@@ -27,6 +31,10 @@ def table_of(metrics: dict) -> str:
                 f"{error['floor_mean']:.3f} (≤ {error['floor_95']:.3f})",
             )
         )
+    return _table(rows)
+
+
+def _table(rows: list[tuple[str, ...]]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = [
         "  ".join(
@@ -35,6 +43,70 @@ def table_of(metrics: dict) -> str:
         for row in rows
     ]
     return "\n".join([lines[0], "─" * len(lines[0]), *lines[1:]])
+
+
+FIGURES = {
+    "nll": "NLL",
+    "brier": "Brier score",
+    "ece": "ECE, 15 bins of equal mass",
+    "rms_calibration_error": "RMS calibration error, debiased",
+    "smooth_ece": "smooth ECE",
+    "classwise_ece": "class-wise ECE",
+    "auroc": "AUROC of confidence",
+    "aurc": "area under risk–coverage",
+    "recall_std": "spread of recall over letters",
+}
+
+
+def details_of(metrics: dict) -> str:
+    """The other figures of all rows, and what they allow to be answered."""
+    overall, rows = metrics["overall"], [("all rows", "", "95 %")]
+    for name, told_as in FIGURES.items():
+        found = overall[name]
+        if found["value"] is None:
+            rows.append((told_as, "–", "all right, or all wrong"))
+        else:
+            rows.append((told_as, f"{found['value']:.4f}", f"{found['low']:.4f} – {found['high']:.4f}"))
+    lines = [_table(rows), ""]
+    chosen = metrics["selective"]
+    if chosen["threshold"] is None:
+        lines.append(f"No confidence threshold can promise {chosen['wanted']:.0%} right on so many rows.")
+    else:
+        lines.append(
+            f"Answers with a probability of {chosen['threshold']:.2f} or more are right in {chosen['accuracy']:.1%} "
+            f"(at least {chosen['bound']:.1%}, with 95 % certainty): {chosen['coverage']:.0%} of the rows."
+        )
+    for found in metrics.get("orders", []):
+        share = found["letter_share"]
+        letters = f"; probability by letter {' '.join(f'{part:.2f}' for part in share)}" if share else ""
+        lines.append(
+            f"{found['member']}: {found['all_agree']:.0%} of rows have one answer in all their orders, another order "
+            f"changes {found['changed_by_another']:.0%} of answers{letters}"
+        )
+    if sets := metrics.get("sets"):
+        lines.append(
+            f"Sets asked to hold the right option in {sets['asked']:.0%}: they do in {sets['covered']:.1%}, with "
+            f"{sets['mean_size']:.2f} options on average."
+        )
+    return "\n".join(lines)
+
+
+def comparison_of(found: dict, names: tuple[str, str]) -> str:
+    """Two systems on the same rows, as a table and a sentence."""
+    from scoring.results.compare import verdict
+
+    right, loss = found["accuracy"], found["nll"]
+    rows = [("", "accuracy", "NLL")]
+    rows += [(name, f"{right[which]:.4f}", f"{loss[which]:.4f}") for name, which in zip(names, ("first", "second"))]
+    for label, part in (("difference", "value"), ("  95 %, from", "low"), ("  to", "high")):
+        rows.append((label, f"{right['difference'][part]:+.4f}", f"{loss['difference'][part]:+.4f}"))
+    rows.append(("smallest effect seen 4 times in 5", f"{right['smallest']:.4f}", f"{loss['smallest']:.4f}"))
+    apart = f"; {found['only_in_one']:,} rows are in one alone" if found["only_in_one"] else ""
+    return (
+        f"{_table(rows)}\n\n{found['rows']:,} rows in both{apart}. Only the first is right in {right['only_first']:,}, "
+        f"only the second in {right['only_second']:,}: exact McNemar p = {right['mcnemar_p']:.2g}. "
+        f"So {verdict(found, names)}."
+    )
 
 
 def say(text: str) -> None:

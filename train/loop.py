@@ -22,6 +22,7 @@ from scoring.engine.checkpoint import (
     base_fingerprint,
     base_name,
     check_base,
+    file_fingerprint,
     find_base,
 )
 from scoring.engine.packed import put_back, unwrap
@@ -153,10 +154,10 @@ class Trainer:
         """The validation of the epoch that the folder holds, of a training that is finished."""
         if self.results:
             return best(self.results)
-        from scoring.results.folder import read_scores
+        from scoring.results.folder import open_scores
 
         metrics = json.loads((self.out / MANIFEST).read_text("utf-8"))["metrics"]
-        logits, _ = read_scores(self.out / "validation")
+        logits = open_scores(self.out / "validation").logits
         return Validation(
             *(metrics[name] for name in ("epoch", "loss", "accuracy", "nll")),
             calibration=None,
@@ -241,7 +242,10 @@ class Trainer:
             self._save_checkpoint(self.out / "last", result)
             if is_best:
                 self._save_checkpoint(self.out, result)
-                write_scores(self.out / "validation", self.valid, {self.out.name: result}, [np.arange(len(self.valid))])
+                adapter = file_fingerprint(self.out / ADAPTER_FILE)
+                write_scores(
+                    self.out / "validation", self.valid, {self.out.name: result}, [np.arange(len(self.valid))], adapter
+                )
                 write_text(self.out / "train.toml", self.config.to_toml())
         write_epochs(self.out / "validation.csv", self.valid, self.results)
         temperature = result.calibration.temperature
@@ -295,7 +299,7 @@ class Trainer:
             put_back(taken)
         manifest = self._manifest(base, revision, result)
         write_json(folder / MANIFEST, asdict(manifest))
-        result.calibration.fingerprint = calibration_fingerprint(manifest, folder / ADAPTER_FILE)
+        result.calibration.fingerprint = calibration_fingerprint(manifest, file_fingerprint(folder / ADAPTER_FILE))
         write_json(folder / CALIBRATION, result.calibration.to_json())
 
     def _manifest(self, base: str, revision: str, result: Validation) -> Manifest:

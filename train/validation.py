@@ -13,9 +13,10 @@ from scoring.engine.generate import extract_choice, generate_batch
 from scoring.inputs.prepare import Preparer
 from scoring.inputs.prompt import LETTERS
 from scoring.inputs.questions import Question
-from scoring.results.calibration import Calibration, fit_temperature, log_probabilities, nll
+from scoring.results.calibration import Calibration, calibrate, log_probabilities, nll
 from scoring.results.files import write_csv, write_json
-from scoring.results.folder import evaluate_folder, write_results
+from scoring.results.folder import open_scores, write_results
+from scoring.results.judging import judge
 from scoring.results.logits import OptionLogits, write_part
 from train.model import LearningModel, Memory
 
@@ -61,7 +62,7 @@ class Validation:
         def number(value):
             return float("nan") if value is None else value
 
-        calibration = Calibration(**{key: number(value) for key, value in values["calibration"].items()})
+        calibration = Calibration.from_json(values["calibration"])
         values = values | {"generated": number(values["generated"]), "calibration": calibration}
         return cls(**values, **arrays)
 
@@ -104,7 +105,7 @@ def validate(
         float((total - logits[np.arange(len(rows)), y]).mean()),
         float((np.nanargmax(logits, 1) == y).mean()),
         nll(logits, y),
-        fit_temperature(logits, y),
+        calibrate(logits, y, more=False),
         generated,
         logits,
         mass,
@@ -139,10 +140,13 @@ def write_epochs(path: Path, rows: list[Question], results: list[Validation]) ->
     write_csv(path, lines)
 
 
-def write_scores(out: Path, rows: list[Question], parts: dict[str, Validation], places: list[np.ndarray]) -> None:
-    """Validation rows as a SCORES folder: raw logits, so temperature 1; `evaluate` and others read it.
+def write_scores(
+    out: Path, rows: list[Question], parts: dict[str, Validation], places: list[np.ndarray], adapter: str = ""
+) -> None:
+    """Validation rows as a SCORES folder: raw logits, so temperature 1; `evaluate` and `calibrate` read it.
 
-    parts: the adapters' folders and what each gave; places: which of `rows` those were.
+    parts: the adapters' folders and what each gave; places: which of `rows` those were; adapter: the fingerprint,
+    where it is one.
     """
     letters = next(iter(parts.values())).logits.shape[1]
     logits = OptionLogits.empty([question.id for question in rows], ["held-out"], letters)
@@ -153,13 +157,13 @@ def write_scores(out: Path, rows: list[Question], parts: dict[str, Validation], 
             logits.status[row] = "ok"
     (out / "logits").mkdir(parents=True, exist_ok=True)
     write_part(out / "logits", 0, logits)
-    log_p = write_results(out, rows, logits, [1.0])
-    evaluate_folder(out, logits, log_p)
+    write_results(out, rows, logits, [Calibration()])
     about = {
-        "checkpoints": [{"member": "held-out", "folder": ", ".join(parts), "temperature": 1.0}],
+        "checkpoints": [{"member": "held-out", "folder": ", ".join(parts), "fingerprint": adapter, "temperature": 1.0}],
         "identity": {"letters": LETTERS[:letters], "orders": "1"},
         "versions": scoring.versions(),
         "notes": ["held-out rows of a training, each scored by an adapter that was not trained on it; not calibrated"],
         "counts": {"rows": len(rows), "scored": len(rows)},
     }
     write_json(out / "run.json", about)
+    judge(open_scores(out))

@@ -1,5 +1,6 @@
 """Which rows form which batch, and a batch made ready: pictures read, prompts encoded, the tree built."""
 
+import itertools
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -179,20 +180,24 @@ def with_tensors(ready: Ready, preparer: Preparer, device: str) -> Ready:
     return ready
 
 
-def read_ahead(preparer: Preparer, batches: Iterable[list[Question]], orders: str, device: str) -> Iterator[Ready]:
+def read_ahead(
+    preparer: Preparer, batches: Iterable[list[Question]], orders: str | list[str], device: str
+) -> Iterator[Ready]:
     """The batches in turn, each made ready by threads, some of them while the ones before are answered.
+
+    orders: those of all batches, or of each.
 
     On a CPU nothing is gained by reading ahead (benchmarks/LOG.md): threads that read take the cores from the others.
     """
 
-    def prepare(questions: list[Question]) -> Ready:
-        return with_tensors(make_ready(preparer, questions, orders, pool), preparer, device)
+    def prepare(questions: list[Question], shown: str) -> Ready:
+        return with_tensors(make_ready(preparer, questions, shown, pool), preparer, device)
 
     with ThreadPoolExecutor(READERS) as pool, ThreadPoolExecutor(1) as maker:
         waiting: deque = deque()
         try:
-            for questions in batches:
-                waiting.append(maker.submit(prepare, questions))
+            for questions, shown in zip(batches, itertools.repeat(orders) if isinstance(orders, str) else orders):
+                waiting.append(maker.submit(prepare, questions, shown))
                 if len(waiting) > AHEAD[device]:
                     yield waiting.popleft().result()
             while waiting:

@@ -121,9 +121,9 @@ def read_checkpoint(name: str, base: str | None = None) -> Checkpoint:
         if not re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", name) or name.startswith(".") or Path(name).exists():
             raise CheckpointError(f"checkpoint {name!r}: no such folder; expected an adapter folder or a hub id")
         folder = _fetch(name)
-    calibration = _read_json(folder / CALIBRATION)
-    manifest_values = _read_json(folder / MANIFEST)
-    adapter = _read_json(folder / ADAPTER_CONFIG)
+    calibration = read_json(folder / CALIBRATION)
+    manifest_values = read_json(folder / MANIFEST)
+    adapter = read_json(folder / ADAPTER_CONFIG)
     if adapter is None and not (folder / "config.json").exists():
         raise CheckpointError(
             f"{folder}: neither {ADAPTER_CONFIG} nor config.json; expected an adapter or a model folder"
@@ -172,7 +172,8 @@ def folds_of(name: str) -> list[str]:
     return [str(path) for path in sorted(folds, key=lambda path: (len(path.name), path.name))] or [name]
 
 
-def _read_json(path: Path) -> dict | None:
+def read_json(path: Path) -> dict | None:
+    """The object in a file; None where there is no file. Raises CheckpointError where it holds something else."""
     if not path.exists():
         return None
     try:
@@ -213,7 +214,7 @@ def weight_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise CheckpointError(f"{folder}: no safetensors weights; expected model.safetensors or its shards")
-    index = _read_json(folder / "model.safetensors.index.json")
+    index = read_json(folder / "model.safetensors.index.json")
     if index and (missing := sorted(set(index["weight_map"].values()) - {path.name for path in files})):
         raise CheckpointError(f"{folder}: missing {', '.join(missing)}; the download is not complete")
     return {name: tuple(entry["shape"]) for path in files for name, entry in read_header(path).items()}
@@ -239,7 +240,7 @@ def base_fingerprint(folder: Path) -> str:
 
 def check_base(folder: Path) -> dict:
     """The base's `config.json`. Raises CheckpointError where this is no Qwen3-VL folder."""
-    config = _read_json(folder / "config.json")
+    config = read_json(folder / "config.json")
     if config is None:
         raise CheckpointError(f"{folder}: no config.json; expected a Qwen3-VL model folder")
     if config.get("model_type") not in MODEL_TYPES:

@@ -6,17 +6,20 @@ from functools import cached_property
 from pathlib import Path
 
 from scoring.engine.checkpoint import (
+    CALIBRATION,
     Checkpoint,
+    CheckpointError,
     Manifest,
     base_fingerprint,
     check_base,
-    file_fingerprint,
     folds_of,
     read_checkpoint,
+    read_json,
 )
 from scoring.inputs.pictures import PixelPolicy
 from scoring.inputs.prepare import Preparer
 from scoring.inputs.prompt import PromptTemplate
+from scoring.results.calibration import Calibration
 
 
 class MismatchError(ValueError):
@@ -33,7 +36,7 @@ class Plan:
     template: PromptTemplate
     policy: PixelPolicy
     quantization: str
-    temperatures: list[float]
+    calibrations: list[Calibration]
     identity: dict  # what the logits depend on, for resuming and for calibration
     notes: list[str]
 
@@ -41,6 +44,23 @@ class Plan:
     def preparer(self) -> Preparer:
         """The base's tokenizer and the run's prompt and pixels, read once: planning and scoring share it."""
         return Preparer.of_base(self.base, self.template, self.policy)
+
+    def about(self) -> dict:
+        """What `run.json` tells of base and checkpoints."""
+        adapters = self.identity["adapters"].items()
+        return {
+            "base": str(self.checkpoints[0].manifest.base),
+            "checkpoints": [
+                {
+                    "member": member,
+                    "folder": str(checkpoint.folder),
+                    "fingerprint": fingerprint,
+                    "temperature": calibration.temperature,
+                    "calibration": calibration.to_json() | {"nonconformity": []},
+                }
+                for checkpoint, (member, fingerprint), calibration in zip(self.checkpoints, adapters, self.calibrations)
+            ],
+        }
 
 
 def plan_members(
@@ -51,11 +71,13 @@ def plan_members(
     quantization: str | None = None,
     allow_mismatch: bool = False,
     orders: str = "1",
+    calibration: str = "auto",
 ) -> Plan:
     """Read the checkpoints, and hold their settings against each other and against what was asked for.
 
-    A folder of folds stands for all of them. Raises CheckpointError, or MismatchError naming a field and both values
-    (unless `allow_mismatch`).
+    calibration: `auto` (each checkpoint's own), `none`, or a file, which must fit one of the checkpoints. A folder of
+    folds stands for all of them. Raises CheckpointError, or MismatchError naming a field and both values (unless
+    `allow_mismatch`).
     """
     checkpoints = [read_checkpoint(fold, base) for name in names for fold in folds_of(name)]
     notes = [note for checkpoint in checkpoints for note in checkpoint.notes]
@@ -72,6 +94,13 @@ def plan_members(
     }
     members = _distinct_names(checkpoints)
     adapters = [checkpoint.fingerprint() for checkpoint in checkpoints]
+    given, given_to, calibrations = None, "", []
+    if calibration not in ("auto", "none"):
+        given = read_json(Path(calibration)) or {}
+        if not isinstance(given.get("fingerprint"), dict):
+            raise CheckpointError(
+                f"{calibration}: found no calibration; expected auto, none, or a file that `calibrate` wrote"
+            )
     for checkpoint, member, folder, fingerprint, adapter in zip(checkpoints, members, folders, prints, adapters):
         manifest = checkpoint.manifest
         if fingerprint != asked["base"]:  # adapters of one run share their base's weights
@@ -85,27 +114,37 @@ def plan_members(
             "pixels": manifest.policy(folder).max_pixels,
             "quantization": manifest.quantization,
         }
-        asked_for = {**asked, "base": fingerprint}
-        if checkpoint.calibration:
-            made_with |= {f"calibration's {key}": value for key, value in checkpoint.calibration["fingerprint"].items()}
-            asked_for |= {f"calibration's {key}": value for key, value in asked_for.items()} | {
-                "calibration's adapter": adapter,
-                "calibration's letters": manifest.letters,
-                "calibration's orders": checkpoint.calibration["fingerprint"]["orders"],
-            }
-            if (fitted_on := checkpoint.calibration["fingerprint"]["orders"]) != orders:
+        here = {**asked, "base": fingerprint, "adapter": adapter, "letters": manifest.letters, "orders": orders}
+        problems = [
+            f"{key} is {value}, but this run has {here[key]}" for key, value in made_with.items() if value != here[key]
+        ]
+        found = None if calibration == "none" else own_calibration(checkpoint, orders)
+        if given and given["fingerprint"].get("adapter") == adapter:
+            found, given_to = given, member
+        if found:
+            fitted = found["fingerprint"]
+            if fitted["orders"] != orders and found is not given:
                 notes.append(
-                    f"{member}: its temperature was fitted for orders {fitted_on}; it is applied to each of the "
-                    f"{orders} orders before they are averaged"
+                    f"{member}: its calibration was fitted for orders {fitted['orders']}; it is applied to the mean "
+                    f"over orders {orders} (fit one for them: `calibrate`)"
                 )
-        for key, value in made_with.items():
-            if value != asked_for[key]:
-                problem = f"{checkpoint.folder}: {key} is {value}, but this run has {asked_for[key]}"
-                if not allow_mismatch:
-                    raise MismatchError(f"{problem}; use the checkpoint's own setting, or add --allow-mismatch")
-                notes.append(problem)
-        if not checkpoint.calibration:
-            notes.append(f"{member}: no calibration, so its probabilities are raw (temperature 1)")
+                fitted = fitted | {"orders": orders}
+            problems += _differences(fitted, here, "calibration's ")
+        else:
+            why = "none, as asked" if calibration == "none" else "no calibration"
+            notes.append(f"{member}: {why}, so its probabilities are raw (temperature 1)")
+        for problem in problems:
+            if not allow_mismatch:
+                raise MismatchError(
+                    f"{checkpoint.folder}: {problem}; use the checkpoint's own setting, or add --allow-mismatch"
+                )
+            notes.append(f"{checkpoint.folder}: {problem}")
+        calibrations.append(Calibration.from_json(found) if found else Calibration())
+    if given and not given_to:
+        raise MismatchError(
+            f"{calibration}: it is for adapter {given['fingerprint'].get('adapter')}, but this run has "
+            f"{', '.join(f'{adapter} ({member})' for member, adapter in zip(members, adapters))}"
+        )
     identity = {**asked, "adapters": dict(zip(members, adapters))}
     return Plan(
         checkpoints,
@@ -114,22 +153,40 @@ def plan_members(
         template or first.manifest.prompt,
         PixelPolicy.of_base(folders[0], asked["pixels"]),
         asked["quantization"],
-        [(checkpoint.calibration or {}).get("temperature", 1.0) for checkpoint in checkpoints],
+        calibrations,
         identity,
         notes,
     )
 
 
-def calibration_fingerprint(manifest: Manifest, adapter: Path) -> dict[str, str]:
-    """What a calibration belongs to: all that label logits depend on."""
+def _differences(made_with: dict, here: dict, whose: str = "") -> list[str]:
+    return [
+        f"{whose}{key} is {value}, but this run has {here.get(key)}"
+        for key, value in made_with.items()
+        if value != here.get(key)
+    ]
+
+
+def calibration_path(folder: Path, orders: str) -> Path:
+    """A checkpoint's calibration for those option orders."""
+    return folder / (CALIBRATION if orders == "1" else CALIBRATION.replace(".json", f".{orders}.json"))
+
+
+def own_calibration(checkpoint: Checkpoint, orders: str) -> dict | None:
+    """The checkpoint's calibration for those orders, else that for one order."""
+    return read_json(calibration_path(checkpoint.folder, orders)) or checkpoint.calibration
+
+
+def calibration_fingerprint(manifest: Manifest, adapter: str, orders: str = "1") -> dict[str, str]:
+    """What a calibration belongs to: all that label logits depend on. adapter: its fingerprint."""
     return {
         "base": manifest.base_fingerprint,
-        "adapter": file_fingerprint(adapter),
+        "adapter": adapter,
         "template": manifest.prompt.fingerprint,
         "letters": manifest.letters,
         "pixels": manifest.pixels["max_pixels"],
         "quantization": manifest.quantization,
-        "orders": "1",
+        "orders": orders,
     }
 
 

@@ -6,27 +6,31 @@ again, skips those that have their part, and ends with the same bytes.
 """
 
 import gc
-import json
-import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 
 import scoring
 from scoring.engine.batches import Cost, Ready, costs_of, make_ready, plan_batches, read_ahead
+from scoring.engine.claim import check_folder, claim_folder, write_plan
 from scoring.engine.forward import AnswerLogits
 from scoring.engine.packed import compiling_pays
+from scoring.engine.passes import first_passes, told_adaptive, told_pride
 from scoring.engine.plan import Plan
 from scoring.engine.scorer import Scorer, machine
+from scoring.inputs.orders import orders_of
 from scoring.inputs.pictures import PictureError
 from scoring.inputs.questions import Question, Table
-from scoring.results.files import write_text
-from scoring.results.folder import RunError, evaluate_folder, warnings_of, write_results
+from scoring.results.files import write_json
+from scoring.results.folder import conformal_sets, open_scores, question_digest, write_results
+from scoring.results.judging import judge, order_report, plan_overlaps, warnings_of
 from scoring.results.logits import OptionLogits, part_path, read_parts, write_part
+from scoring.results.probabilities import margins, pooled_log_probabilities
 
 WARM_UP_ROWS = 8
 
@@ -36,6 +40,8 @@ class RunOptions:
     """How a run is done. `None` and "auto" are chosen by what this machine has, and written down."""
 
     orders: str = "1"
+    margin: float = 0.7  # with adaptive orders: the rest of them where the likeliest option leads by less
+    sets: float | None = None
     batch_tokens: int | None = None
     weights: str = "auto"
     compile: str = "auto"
@@ -52,6 +58,7 @@ class Finished:
     scored_now: int
     seconds: dict[str, float]
     peak_bytes: int = 0
+    about_orders: str = ""
 
 
 def run(
@@ -76,23 +83,27 @@ def run(
 
 
 def _run(job: "_Job", progress: Callable | None) -> Finished:
+    seconds = {"planning": 0.0, "loading": 0.0, "compiling": 0.0, "scoring": 0.0}
+    for plan in (job.plan_rows, job.plan_unsure):
+        start, loaded = time.monotonic(), job.load_seconds
+        plan()
+        seconds["planning"] += time.monotonic() - start - (job.load_seconds - loaded)
+        if job.todo:
+            job.load()
+            seconds["compiling"] += job.warm_up()
+            start = time.monotonic()
+            job.score(progress)
+            seconds["scoring"] += time.monotonic() - start
     start = time.monotonic()
-    job.plan_rows()
-    seconds = {"planning": time.monotonic() - start - job.load_seconds, "loading": 0.0, "compiling": 0.0}
-    if job.todo:
-        job.load()
-        seconds |= {"loading": job.load_seconds, "compiling": job.warm_up()}
-    start = time.monotonic()
-    if job.todo:
-        job.score(progress)
-    logits = job.read()
-    log_p = write_results(job.out, job.table.questions, logits, job.plan.temperatures)
-    seconds |= {"scoring": time.monotonic() - start, "waiting_for_pictures": job.waited}
-    metrics = evaluate_folder(job.out, logits, log_p)
-    finished = Finished(
-        logits, metrics, warnings_of(logits, job.label_ids), len(job.planned) - job.done, seconds, job.peak_bytes
-    )
-    job.write_about(finished)
+    logits, questions, calibrations = job.read(), job.table.questions, job.plan.calibrations
+    log_p = write_results(job.out, questions, logits, calibrations, job.options.sets)
+    seconds["scoring"] += time.monotonic() - start
+    seconds |= {"loading": job.load_seconds, "waiting_for_pictures": job.waited}
+    answers = [question.answer for question in questions]
+    warnings = warnings_of(logits, job.label_ids, calibrations, answers, log_p) + job.overlaps()
+    finished = Finished(logits, None, warnings, job.scored_now, seconds, job.peak_bytes, job.more)
+    job.write_about(finished, log_p)
+    finished.metrics = judge(open_scores(job.out))
     return finished
 
 
@@ -108,12 +119,17 @@ class _Job:
     scorer: Scorer | None = None
     status: dict[str, str] = field(default_factory=dict)  # of rows that no batch holds
     planned: list[Question] = field(default_factory=list)
+    batches: list[list[int]] = field(default_factory=list)  # rows of `planned`, in the order of the parts
+    shown: list[str] = field(default_factory=list)  # in which orders each batch is shown
+    scored_now: int = 0
+    more: str = ""  # what is to be said about orders
     load_seconds: float = 0.0
     waited: float = 0.0  # for pictures that were not read yet
     peak_bytes: int = 0
 
     def plan_rows(self) -> None:
         """Claim the folder, and decide which rows form which batch."""
+        self.todo: list[int] = []
         self.letters = len(self.table.letters)
         self.label_ids = self.plan.preparer.chat.label_ids(self.table.letters)
         identity = {
@@ -124,6 +140,11 @@ class _Job:
             "letters": self.table.letters,
             "orders": self.options.orders,
         }
+        if self.options.orders == "adaptive":  # which rows get more depends on these
+            identity |= {
+                "margin": self.options.margin,
+                "temperatures": [found.temperature for found in self.plan.calibrations],
+            }
         asked = {"batch_tokens": self.options.batch_tokens}
         if self.options.compile != "auto":
             asked["compile"] = self.options.compile == "on"
@@ -132,31 +153,64 @@ class _Job:
             identity | {key: value for key, value in asked.items() if value is not None},
             self.options.overwrite,
         )
-        costs = self._costs()
+        good = [question for question in self.table.questions if not question.fault]
+        self.status = {question.id: question.fault for question in self.table.questions if question.fault}
+        passes = [(orders, self._costs(rows, orders)) for orders, rows in first_passes(good, self.options.orders)]
+        costs = [cost for _, found in passes for cost in found]
         self.tokens = sum(cost.own for cost in costs) + sum({cost.picture: cost.seen for cost in costs}.values())
         if before:
             self.state = before
         else:
             self.state = identity | self._chosen(asked) | {"split": 1}
         self.parts = claim_folder(self.out, self.state, before)
-        self.batches = plan_batches(costs, self.state["batch_tokens"])
-        self.todo = [number for number in range(len(self.batches)) if not part_path(self.parts, number).exists()]
-        self.done = len(self.planned) - sum(len(self.batches[number]) for number in self.todo)
+        first = 0
+        for orders, found in passes:
+            self._plan(found, orders, range(first, first := first + len(found)))
         if self.done:
             self.say(f"going on: {self.done:,} of {len(self.planned):,} rows have their scores already")
 
-    def _costs(self) -> list[Cost]:
-        """What each row that can be scored adds to a batch; the others' reasons go into `status`."""
-        good = [question for question in self.table.questions if not question.fault]
-        self.status = {question.id: question.fault for question in self.table.questions if question.fault}
+    def _costs(self, questions: list[Question], orders: str) -> list[Cost]:
+        """What each row that can be scored adds to a batch; those join `planned`, the others' reasons `status`."""
         costs = []
-        for question, found in zip(good, costs_of(self.plan.preparer, good, self.options.orders)):
+        for question, found in zip(questions, costs_of(self.plan.preparer, questions, orders)):
             if isinstance(found, PictureError):
                 self.status[question.id] = found.found
             else:
                 self.planned.append(question)
                 costs.append(found)
         return costs
+
+    def _plan(self, costs: list[Cost], orders: str, rows: Sequence[int]) -> None:
+        """Batches of these rows of `planned`; those without a part are to do."""
+        begun = len(self.batches)
+        self.batches += [[rows[at] for at in batch] for batch in plan_batches(costs, self.state["batch_tokens"])]
+        self.shown += [orders] * (len(self.batches) - begun)
+        todo = [number for number in range(begun, len(self.batches)) if not part_path(self.parts, number).exists()]
+        self.todo += todo
+        self.scored_now += sum(len(self.batches[number]) for number in todo) if orders != "rest" else 0
+        self.done = len(self.planned) - self.scored_now
+
+    def plan_unsure(self) -> None:
+        """With adaptive orders: the rest of them for rows whose answer is not clear after the first."""
+        self.todo = []
+        if self.options.orders == "pride":
+            self.more = told_pride(self.planned)
+        if self.options.orders != "adaptive":
+            return
+        first = sum(shown != "rest" for shown in self.shown)
+        logits = self.read(first)
+        types = [question.task_type for question in self.table.questions]
+        lead = dict(zip(logits.ids, margins(pooled_log_probabilities(logits, self.plan.calibrations, types))))
+        scored = dict(zip(logits.ids, logits.scored))
+        rows = [
+            at
+            for at, question in enumerate(self.planned)
+            if scored[question.id] and lead[question.id] < self.options.margin and orders_of(question, "rest")
+        ]
+        questions = [self.planned[at] for at in rows]
+        costs = [cost for cost in costs_of(self.plan.preparer, questions, "rest") if isinstance(cost, Cost)]
+        self._plan(costs, "rest", rows)
+        self.more = told_adaptive(self.planned, questions, self.options.margin)
 
     def _chosen(self, asked: dict) -> dict:
         """What this run decides for itself, once: a run that goes on uses the same."""
@@ -181,14 +235,13 @@ class _Job:
 
     def warm_up(self) -> float:
         """Compile, where that was chosen, on a few rows whose results are dropped; seconds that it took."""
-        if not self.state["compile"]:
+        if not self.state["compile"] or self.scorer.packed.compiled:
             return 0.0
         start = time.monotonic()
-        if not self.scorer.packed.compiled:
-            self.say("compiling the layers for this card (the next run finds most of it on disk) …")
-            self.scorer.packed.compile()
+        self.say("compiling the layers for this card (the next run finds most of it on disk) …")
+        self.scorer.packed.compile()
         rows = [self.planned[row] for row in self.batches[self.todo[0]][:WARM_UP_ROWS]]
-        ready = make_ready(self.plan.preparer, rows, self.options.orders)
+        ready = make_ready(self.plan.preparer, rows, self.shown[self.todo[0]])
         for found in self.scorer.answer(ready, self.letters):
             found.top.cpu()
         return time.monotonic() - start
@@ -200,9 +253,10 @@ class _Job:
         if device == "cuda":
             torch.cuda.reset_peak_memory_stats()
         batches = [[self.planned[row] for row in self.batches[number]] for number in self.todo]
-        bar = progress(len(self.planned), self.done) if progress else None
+        total = sum(map(len, batches))
+        bar = progress(total + self.done, self.done) if progress else None
         waiting = None
-        ahead = read_ahead(self.plan.preparer, batches, self.options.orders, device)
+        ahead = read_ahead(self.plan.preparer, batches, [self.shown[number] for number in self.todo], device)
         try:
             for number in self.todo:
                 start = time.monotonic()
@@ -275,41 +329,44 @@ class _Job:
             bar.update(len(ready.questions))
 
     # ------------------------------------------------------------ results
-    def read(self) -> OptionLogits:
+    def read(self, parts: int | None = None) -> OptionLogits:
+        """Everything that is scored, or what the first `parts` hold of it."""
         logits = read_parts(
             self.parts,
             [question.id for question in self.table.questions],
             self.plan.members,
             self.letters,
             self.options.orders,
+            parts,
         )
         for row, question in enumerate(self.table.questions):
             logits.status[row] = self.status.get(question.id, logits.status[row])
         return logits
 
-    def write_about(self, finished: Finished) -> None:
+    def overlaps(self) -> list[str]:
+        """Warnings where a checkpoint knows these rows from its training or its validation."""
+        checkpoints = self.plan.checkpoints
+        return plan_overlaps(
+            self.plan.members,
+            [checkpoint.folder for checkpoint in checkpoints],
+            [checkpoint.manifest.data for checkpoint in checkpoints],
+            self.table.digest,
+            [question_digest(question) for question in self.table.questions],
+        )
+
+    def write_about(self, finished: Finished, log_p: np.ndarray) -> None:
         """`run.json`, last of all: what was done, with what, and how long it took."""
-        plan, logits = self.plan, finished.logits
+        logits = finished.logits
+        identity = {key: value for key, value in self.state.items() if key != "split"}
         about = {
             "command": sys.argv,
             "data": {"file": str(self.table.file), "sha256": self.table.digest},
-            "base": str(plan.checkpoints[0].manifest.base),
-            "checkpoints": [
-                {
-                    "member": member,
-                    "folder": str(checkpoint.folder),
-                    "fingerprint": fingerprint,
-                    "temperature": temperature,
-                }
-                for checkpoint, (member, fingerprint), temperature in zip(
-                    plan.checkpoints, plan.identity["adapters"].items(), plan.temperatures
-                )
-            ],
-            "identity": {key: value for key, value in self.state.items() if key != "split"},
+            **self.plan.about(),
+            "identity": identity,
             "weights": self.scorer.packed.weights if self.scorer else None,
             "split": self.state["split"],
             "versions": scoring.versions(),
-            "notes": plan.notes,
+            "notes": self.plan.notes + [self.more] * bool(self.more),
             "warnings": finished.warnings,
             "counts": {
                 "rows": len(logits.ids),
@@ -322,51 +379,14 @@ class _Job:
             "seconds": {key: round(value, 3) for key, value in finished.seconds.items()},
             "peak_gpu_bytes": finished.peak_bytes,
         }
-        write_text(self.out / "run.json", json.dumps(about, indent=2, ensure_ascii=False) + "\n")
+        if orders := order_report(logits):
+            about["orders"] = orders
+        if level := self.options.sets:
+            _, quantile, promise = conformal_sets(log_p, self.plan.calibrations, level)
+            about["sets"] = {"level": level, "quantile": quantile, "guarantee": promise}
+        write_json(self.out / "run.json", about)
 
 
 def out_of_memory(error: Exception) -> bool:
     """Of the card, or of the host (which PyTorch tells by a bare RuntimeError)."""
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
-
-
-# ------------------------------------------------------------------ the folder of a run
-def write_plan(out: Path, state: dict) -> None:
-    write_text(out / "plan.json", json.dumps(state, indent=2, ensure_ascii=False) + "\n")
-
-
-def check_folder(out: Path, identity: dict, overwrite: bool) -> dict | None:
-    """The plan of this very run, where it was begun before; None where it is new. Raises RunError for another's."""
-    path = out / "plan.json"
-    if overwrite and path.exists():
-        shutil.rmtree(out / "logits", ignore_errors=True)
-        path.unlink()
-    if path.exists():
-        before = json.loads(path.read_text("utf-8"))
-        changed = [key for key in identity if before.get(key) != identity[key]]
-        if changed:
-            differences = "; ".join(f"{key} was {before.get(key)}, now {identity[key]}" for key in changed)
-            raise RunError(
-                f"{out} holds the results of another run: {differences}. "
-                "Choose another --out, or start anew with --overwrite"
-            )
-        return before
-    if out.exists() and not overwrite and any(not _left_by_a_start(path) for path in out.iterdir()):
-        raise RunError(f"{out} exists and holds other files; choose another --out, or add --overwrite")
-    return None
-
-
-def claim_folder(out: Path, state: dict, before: dict | None) -> Path:
-    """The folder of parts, made where it is new, rid of what was half written."""
-    parts = out / "logits"
-    parts.mkdir(parents=True, exist_ok=True)
-    if before is None:
-        write_plan(out, state)
-    for unfinished in parts.glob("*.tmp"):
-        unfinished.unlink()
-    return parts
-
-
-def _left_by_a_start(path: Path) -> bool:
-    """What a run leaves that was killed before its plan was written."""
-    return path.name == "plan.json.tmp" or (path.name == "logits" and path.is_dir() and not any(path.iterdir()))

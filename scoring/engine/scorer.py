@@ -13,6 +13,7 @@ from scoring.engine.forward import AnswerLogits
 from scoring.engine.model import Model, default_device, default_dtype, why_no_4bit
 from scoring.engine.packed import PackedModel
 from scoring.engine.plan import Plan, plan_members
+from scoring.inputs.orders import option_orders
 from scoring.inputs.pictures import PictureError, read_picture
 from scoring.inputs.prompt import LETTERS, PromptTemplate
 from scoring.inputs.questions import Question
@@ -79,7 +80,7 @@ class Scorer:
         if not answers:
             return result
         rows = np.array(ready.rows)
-        places = np.concatenate([np.arange(count) for count in np.unique(rows, return_counts=True)[1]])
+        places = np.array([option_orders(len(order), orders).index(order) for order in ready.orders])
         shown = np.full((len(rows), letters), -1)  # the data's option at each letter
         for at, order in enumerate(ready.orders):
             shown[at, : len(order)] = [LETTERS.index(letter) for letter in order]
@@ -132,7 +133,7 @@ class Scorer:
         logits = self.score([Question("1", 1, picture, question, tuple(options), task_hint=hint)])
         if logits.status[0] != "ok":
             raise PictureError(logits.status[0], "a picture and a prompt that the model can take", "see above")
-        p = np.exp(pooled_log_probabilities(logits, self.plan.temperatures)[0])
+        p = np.exp(pooled_log_probabilities(logits, self.plan.calibrations)[0])
         return {letter: float(value) for letter, value in zip(LETTERS, p)}
 
 

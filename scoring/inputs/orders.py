@@ -19,6 +19,7 @@ REFERS = re.compile(
     r"|\b[a-hA-H]\s*(와|과|및|,)\s*[a-hA-H]\b",
     re.IGNORECASE,
 )
+OF_CYCLIC = ("adaptive", "pride", "half", "rest")  # show some of the cyclic orders, not the same for all rows
 MOST = 24  # orders of a question at most: all of four options
 
 
@@ -27,23 +28,24 @@ class OrdersError(ValueError):
 
 
 def parse_orders(text: str) -> str:
-    """`1`, `cyclic`, `all` or a number, as given on the command line. Raises OrdersError."""
+    """`1`, `cyclic`, `all`, `adaptive`, `pride` or a number, as on the command line. Raises OrdersError."""
     text = text.strip().lower()
-    if text in ("cyclic", "all") or (text.isdigit() and 1 <= int(text) <= MOST):
+    if text in ("cyclic", "all", "adaptive", "pride") or (text.isdigit() and 1 <= int(text) <= MOST):
         return text if text.isalpha() else str(int(text))
-    raise OrdersError(f"orders {text!r}: expected 1, cyclic, all, or a number up to {MOST}")
+    raise OrdersError(f"orders {text!r}: expected 1, cyclic, all, adaptive, pride, or a number up to {MOST}")
 
 
 def option_orders(count: int, orders: str) -> list[str]:
     """The orders of a question with `count` options; the data's own is always the first.
 
-    cyclic: `count` of them, in which each option stands at each letter once. all: every order, at most 24. A number:
+    cyclic: `count` of them, in which each option stands at each letter once; also where rows are shown some of these
+    alone. all: every order, at most 24. A number:
     that many, drawn without repetition, always the same ones.
     """
     own = LETTERS[:count]
     if orders == "1":
         return [own]
-    if orders == "cyclic":
+    if orders == "cyclic" or orders in OF_CYCLIC:
         return [own[shift:] + own[:shift] for shift in range(count)]
     wanted = MOST if orders == "all" else int(orders)
     every = math.factorial(count)
@@ -65,8 +67,18 @@ def refer_to_each_other(options: tuple[str, ...]) -> bool:
 
 
 def orders_of(question: Question, orders: str) -> list[str]:
-    """The orders in which a question is shown: its own alone where its options refer to each other."""
-    return option_orders(len(question.options), "1" if refer_to_each_other(question.options) else orders)
+    """The orders in which a question is shown: its own alone where its options refer to each other.
+
+    half: of the cyclic orders the first and the middle one; rest: the others. `adaptive` shows half, and the rest where
+    that was not sure; `pride` shows a sample of rows all of them, and the others their own.
+    """
+    count = len(question.options)
+    if refer_to_each_other(question.options):
+        return option_orders(count, "1") if orders != "rest" else []
+    every, half = option_orders(count, orders), {0, count // 2}
+    if orders in ("half", "rest"):
+        return [order for at, order in enumerate(every) if (at in half) == (orders == "half")]
+    return every
 
 
 def reordered(question: Question, order: str) -> Question:

@@ -11,7 +11,7 @@ import hashlib
 import io
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -105,6 +105,18 @@ def read_table(
         table.problems += problems
     table.notices += _oddities(file, columns, table.questions)
     return table
+
+
+def read_columns(file: Path, names: Sequence[str]) -> dict[str, dict[str, str]]:
+    """column -> id -> cell, of any columns of a table. Raises InputError where one is missing."""
+    header, rows = _parse(file, _decode(file, _read_bytes(file))[0])
+    places = _find_columns(file, header) | {name.strip(): at for at, name in enumerate(header)}
+    if missing := [name for name in names if name not in places]:
+        raise _table_problem(
+            file, f"columns {', '.join(header)}", f"a column {missing[0]}", "name one of them with --by"
+        )
+    ids = [row.cells[places["id"]] if "id" in places else str(row.number) for row in rows]
+    return {name: dict(zip(ids, (row.cell(places, name) for row in rows))) for name in names}
 
 
 # ------------------------------------------------------------------ the file

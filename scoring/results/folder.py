@@ -1,32 +1,48 @@
-"""A SCORES folder: what `score` leaves, and what can be computed again from its files alone."""
+"""A SCORES folder: what `score` leaves, read and written."""
 
+import hashlib
 import json
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scoring.inputs.problems import shown
+from scoring.inputs.prompt import LETTERS
 from scoring.inputs.questions import Question
-from scoring.results.files import write_table, write_text
+from scoring.results.calibration import Calibration
+from scoring.results.files import write_table
 from scoring.results.logits import OptionLogits, read_parts
-from scoring.results.metrics import evaluate
 from scoring.results.probabilities import pooled_log_probabilities, write_probabilities, write_submission
-
-LOW_MASS, MANY_OTHERS = 0.9, 0.01  # 5th percentile of label mass; share of rows whose top token is no label
+from scoring.results.selective import guarantee, option_sets, set_quantile
 
 
 class RunError(ValueError):
     """A folder that cannot be used: another run's results, or not a SCORES folder."""
 
 
-def write_results(out: Path, questions: list[Question], logits: OptionLogits, temperatures: list[float]) -> np.ndarray:
+def question_digest(question: Question) -> str:
+    """16 hexadecimal digits of what is asked: picture's file name, question, options. Not the id, nor the answer."""
+    name = getattr(question.picture, "name", "")
+    return hashlib.sha256(repr((name, question.question, question.options)).encode()).hexdigest()[:16]
+
+
+def write_results(
+    out: Path,
+    questions: list[Question],
+    logits: OptionLogits,
+    calibrations: list[Calibration],
+    sets: float | None = None,
+) -> np.ndarray:
     """probabilities.csv and submission.csv; the (N, K) pooled log-probabilities are returned.
 
-    What later steps need of the data (answers, task types, pictures) goes into questions.parquet.
+    What later steps need of the data (answers, task types, pictures) goes into questions.parquet. sets: how often the
+    column `set` must hold the right option; see `conformal_sets`.
     """
-    log_p = pooled_log_probabilities(logits, temperatures)
+    task_types = [question.task_type for question in questions]
+    log_p = pooled_log_probabilities(logits, calibrations, task_types)
     answers = [question.answer for question in questions]
     write_table(
         out / "questions.parquet",
@@ -34,57 +50,79 @@ def write_results(out: Path, questions: list[Question], logits: OptionLogits, te
             {
                 "id": logits.ids,
                 "answer": answers,
-                "task_type": [question.task_type for question in questions],
+                "task_type": task_types,
                 "options": pa.array([len(question.options) for question in questions], pa.int32()),
                 "picture": [str(question.picture or "") for question in questions],
+                "digest": [question_digest(question) for question in questions],
             }
         ),
     )
-    write_probabilities(out / "probabilities.csv", logits, log_p, answers if any(answers) else None)
+    held = conformal_sets(log_p, calibrations, sets)[0] if sets else None
+    write_probabilities(out / "probabilities.csv", logits, log_p, answers if any(answers) else None, held)
     write_submission(out / "submission.csv", logits, log_p)
     return log_p
 
 
-def read_scores(out: Path) -> tuple[OptionLogits, np.ndarray]:
-    """A SCORES folder's raw logits and its (N, K) pooled log-probabilities. Raises RunError."""
-    try:
-        about = json.loads((out / "run.json").read_text("utf-8"))
-        ids = pq.read_table(out / "questions.parquet", columns=["id"])["id"].to_pylist()
-    except (OSError, ValueError) as error:
-        raise RunError(f"{out}: not a finished SCORES folder ({error}); expected what `score` wrote") from None
-    members = [entry["member"] for entry in about["checkpoints"]]
-    identity = about["identity"]
-    logits = read_parts(out / "logits", ids, members, len(identity["letters"]), identity.get("orders", "1"))
-    return logits, pooled_log_probabilities(logits, [entry["temperature"] for entry in about["checkpoints"]])
-
-
-def evaluate_folder(out: Path, logits: OptionLogits, log_p: np.ndarray) -> dict | None:
-    """Metrics of the scored rows that have an answer, overall and by task type, also into metrics.json; or None."""
-    questions = pq.read_table(out / "questions.parquet").to_pydict()
-    use = np.flatnonzero(logits.scored & np.array([bool(answer) for answer in questions["answer"]], bool))
-    if not len(use):
-        return None
-    y = np.array([ord(questions["answer"][row]) - ord("a") for row in use])
-    metrics = evaluate(np.exp(log_p[use]), y, [questions["task_type"][row] or "unknown" for row in use])
-    write_text(out / "metrics.json", json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
-    return metrics
-
-
-def warnings_of(logits: OptionLogits, label_ids: list[int]) -> list[str]:
-    """What a reader of the numbers must know, with its usual cause."""
-    scored, warnings = logits.scored, []
-    if not scored.any():
-        return ["no row has a score"]
-    mass = float(np.nanquantile(logits.label_mass[scored], 0.05))
-    tokens = logits.top_token[scored]
-    others = float((~np.isin(tokens[tokens >= 0], label_ids)).mean())
-    if mass < LOW_MASS or others > MANY_OTHERS:
-        warnings.append(
-            f"low label mass: its 5th percentile is {mass:.2f}, and in {others:.1%} of rows the likeliest token is no "
-            "letter. Usual causes: a prompt other than in training, a 'thinking' model, or a base that was not "
-            "fine-tuned. Compare the template with the checkpoint's (`show`)."
+def conformal_sets(log_p: np.ndarray, calibrations: list[Calibration], level: float) -> tuple[np.ndarray, float, str]:
+    """(N, K) which options a row's set holds, the quantile, what they promise. Raises RunError where they cannot."""
+    if len(calibrations) != 1:
+        raise RunError(
+            f"--sets: {len(calibrations)} checkpoints are pooled, and their calibrations are each one's own; sets need "
+            "labelled rows scored by this very pool. Score one checkpoint"
         )
-    if unscored := np.flatnonzero(~scored).tolist():
-        named = ", ".join(f"{shown(logits.ids[row])} ({logits.status[row]})" for row in unscored[:10])
-        warnings.append(f"{len(unscored):,} rows have no score: {named}{' …' if len(unscored) > 10 else ''}")
-    return warnings
+    known = calibrations[0].nonconformity
+    if not known:
+        raise RunError(
+            "--sets: the checkpoint's calibration keeps no labelled rows; make one with `calibrate SCORES --ckpt CKPT`"
+        )
+    quantile = min(set_quantile(np.array(known), level), 1.0)
+    return option_sets(np.exp(log_p), quantile), quantile, guarantee(level, len(known))
+
+
+@dataclass
+class Scores:
+    """A SCORES folder as read: raw logits, the calibrated pool, and what is known of the rows."""
+
+    folder: Path
+    about: dict  # run.json
+    logits: OptionLogits
+    calibrations: list[Calibration]
+    questions: dict[str, list]  # columns of questions.parquet
+
+    @cached_property
+    def log_p(self) -> np.ndarray:
+        """(N, K) pooled log-probabilities."""
+        return pooled_log_probabilities(self.logits, self.calibrations, self.questions["task_type"])
+
+    @cached_property
+    def answered(self) -> np.ndarray:
+        """Rows that have a score and an answer."""
+        return np.flatnonzero(self.logits.scored & np.array([bool(answer) for answer in self.questions["answer"]]))
+
+    def answers(self, rows: np.ndarray) -> np.ndarray:
+        """(R,) the right option's index of rows that have an answer."""
+        return np.array([LETTERS.index(self.questions["answer"][row]) for row in rows], int)
+
+    def column(self, name: str, rows: np.ndarray) -> list[str]:
+        return [self.questions[name][row] or "unknown" for row in rows]
+
+    def pictures(self, rows: np.ndarray) -> list[str]:
+        """What rows have in common that are right or wrong together; a row without a picture stands for itself."""
+        return [self.questions["picture"][row] or f"row {row}" for row in rows]
+
+
+def open_scores(folder: Path) -> Scores:
+    """Raises RunError where this is no finished SCORES folder."""
+    try:
+        about = json.loads((folder / "run.json").read_text("utf-8"))
+        questions = pq.read_table(folder / "questions.parquet").to_pydict()
+        members = [entry["member"] for entry in about["checkpoints"]]
+        letters, orders = len(about["identity"]["letters"]), about["identity"].get("orders", "1")
+    except (OSError, ValueError, KeyError) as error:
+        raise RunError(f"{folder}: not a finished SCORES folder ({error}); expected what `score` wrote") from None
+    logits = read_parts(folder / "logits", questions["id"], members, letters, orders)
+    calibrations = [
+        Calibration.from_json(entry.get("calibration") or {"temperature": entry["temperature"]})
+        for entry in about["checkpoints"]
+    ]
+    return Scores(folder, about, logits, calibrations, questions)

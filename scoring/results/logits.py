@@ -94,13 +94,15 @@ def write_part(folder: Path, number: int, part: OptionLogits) -> None:
     write_table(part_path(folder, number), pa.table(columns))
 
 
-def read_parts(folder: Path, ids: list[str], members: list[str], letters: int, orders: str = "1") -> OptionLogits:
-    """All parts of a folder, as rows in the order of `ids`; ids without a part stay unscored.
+def read_parts(
+    folder: Path, ids: list[str], members: list[str], letters: int, orders: str = "1", first: int | None = None
+) -> OptionLogits:
+    """All parts of a folder, or the `first` ones, as rows in the order of `ids`; ids without a part stay unscored.
 
     Raises ValueError where a part holds an id, member or order that is not asked for.
     """
     result = OptionLogits.empty(ids, members, letters, orders)
-    paths = [str(path) for path in sorted(folder.glob("part-*.parquet"))]
+    paths = [str(path) for path in sorted(folder.glob("part-*.parquet"))[:first]]
     if not paths:
         return result
     parts = dataset(paths, format="parquet").to_table().to_pandas()

@@ -5,17 +5,27 @@ from pathlib import Path
 import numpy as np
 
 from scoring.inputs.prompt import LETTERS
-from scoring.results.calibration import log_probabilities
+from scoring.results.calibration import Calibration, log_probabilities
 from scoring.results.files import write_csv
 from scoring.results.logits import OptionLogits
+from scoring.results.position import without_prior
 
 
-def pooled_log_probabilities(logits: OptionLogits, temperatures: list[float]) -> np.ndarray:
-    """(N, K): log-probabilities at each member's own temperature, averaged over its orders, then over the members."""
-    members = [
-        _averaged(log_probabilities(logits.logits[:, at], temperature), axis=1)
-        for at, temperature in enumerate(temperatures)
-    ]
+def member_logits(logits: OptionLogits, member: int) -> np.ndarray:
+    """(N, K): a member's log-probabilities averaged over its option orders, not calibrated.
+
+    In runs with `--orders pride` the letters' prior is taken off rows that were seen in one order.
+    A temperature may come before or after this mean: the result is the same.
+    """
+    found = without_prior(logits, member) if logits.orders == "pride" else logits.logits[:, member]
+    return _averaged(log_probabilities(found), axis=1)
+
+
+def pooled_log_probabilities(
+    logits: OptionLogits, calibrations: list[Calibration], task_types: list[str] | None = None
+) -> np.ndarray:
+    """(N, K): each member's calibrated log-probabilities, averaged over the members."""
+    members = [calibration.apply(member_logits(logits, at), task_types) for at, calibration in enumerate(calibrations)]
     return _averaged(np.stack(members), axis=0)
 
 
@@ -29,11 +39,15 @@ def _averaged(log_p: np.ndarray, axis: int) -> np.ndarray:
     return log_probabilities(np.where(count > 0, mean, np.nan))
 
 
-def write_probabilities(path: Path, logits: OptionLogits, log_p: np.ndarray, answers: list[str] | None) -> None:
-    """`probabilities.csv`: 6 decimals; rows without a score have empty cells and say why in `status`."""
+def write_probabilities(
+    path: Path, logits: OptionLogits, log_p: np.ndarray, answers: list[str] | None, sets: np.ndarray | None = None
+) -> None:
+    """`probabilities.csv`: 6 decimals; rows without a score have empty cells and say why in `status`.
+
+    sets: (N, K) which options belong to a row's set, for a column `set` such as `ac`.
+    """
     letters = list(LETTERS[: log_p.shape[1]])
     scored, p = logits.scored, np.exp(log_p)
-    top = np.sort(np.nan_to_num(p), axis=1)[:, :-3:-1]
     pred = predictions(logits, log_p)
     with np.errstate(invalid="ignore"):
         mass = np.nansum(logits.label_mass, axis=(1, 2)) / np.isfinite(logits.label_mass).sum((1, 2))
@@ -41,10 +55,12 @@ def write_probabilities(path: Path, logits: OptionLogits, log_p: np.ndarray, ans
         "id": logits.ids,
         "pred": pred,
         **{f"p_{letter}": _decimals(p[:, at], scored) for at, letter in enumerate(letters)},
-        "margin": _decimals(top[:, 0] - top[:, 1], scored),
+        "margin": _decimals(margins(log_p), scored),
         "label_mass": _decimals(mass, scored),
         "status": logits.status,
     }
+    if sets is not None:
+        columns["set"] = ["".join(letter for letter, held in zip(letters, row) if held) for row in sets.tolist()]
     if answers is not None:
         columns |= {
             "answer": answers,
@@ -56,6 +72,12 @@ def write_probabilities(path: Path, logits: OptionLogits, log_p: np.ndarray, ans
 def write_submission(path: Path, logits: OptionLogits, log_p: np.ndarray) -> None:
     """`submission.csv`: id and letter. A row without a score has no letter."""
     write_csv(path, [["id", "answer"], *zip(logits.ids, predictions(logits, log_p))])
+
+
+def margins(log_p: np.ndarray) -> np.ndarray:
+    """(N,) probability of the likeliest option minus that of the second."""
+    top = np.sort(np.nan_to_num(np.exp(log_p)), axis=1)
+    return top[:, -1] - top[:, -2]
 
 
 def predictions(logits: OptionLogits, log_p: np.ndarray) -> list[str]:

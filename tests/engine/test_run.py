@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,11 +10,13 @@ import torch
 from pyarrow.dataset import dataset
 from scipy.special import log_softmax
 
-from scoring.engine.plan import plan_members
-from scoring.engine.run import RunOptions, check_folder, claim_folder, run
+from scoring.engine.claim import check_folder, claim_folder
+from scoring.engine.plan import MismatchError, plan_members
+from scoring.engine.run import RunOptions, run
 from scoring.inputs.orders import option_orders
 from scoring.inputs.questions import read_table
-from scoring.results.folder import RunError, read_scores
+from scoring.results.folder import RunError, open_scores
+from scoring.results.probabilities import margins
 
 IDENTITY = {"data": "d", "batch_tokens": 100}
 
@@ -132,11 +135,95 @@ def test_orders_are_written_and_read_back(scorer, table, tmp_path, orders):
     assert finished.logits.status == ["ok"] * 20
     count = 4 if orders == "cyclic" else 3
     assert finished.logits.logits.shape == (20, 1, count, 4)
-    read, log_p = read_scores(tmp_path)
+    found = open_scores(tmp_path)
+    read, log_p = found.logits, found.log_p
     assert np.array_equal(read.logits, finished.logits.logits, equal_nan=True)
-    by_hand = log_softmax(read.logits[0, 0].astype(float) / scorer.plan.temperatures[0], -1).mean(0)
+    by_hand = log_softmax(read.logits[0, 0].astype(float) / scorer.plan.calibrations[0].temperature, -1).mean(0)
     assert np.allclose(np.exp(log_p[0]), np.exp(by_hand) / np.exp(by_hand).sum())
     written = dataset(tmp_path / "logits").to_table().to_pandas()
     assert set(written[written["id"] == table.questions[0].id]["order"]) == set(option_orders(4, orders))
     assert set(written[written["id"] == table.questions[3].id]["order"]) == set(option_orders(3, orders))
     assert set(written[written["id"] == table.questions[5].id]["order"]) == {"abcd"}
+
+
+# ------------------------------------------------------------------ orders that are not the same for all rows
+def test_adaptive_orders_show_more_where_it_is_not_sure(scorer, table, tmp_path):
+    table.questions[5] = replace(table.questions[5], options=(*table.questions[5].options[:3], "위의 모두"), answer="a")
+    whole = run(table, scorer.plan, tmp_path / "cyclic", RunOptions("cyclic"), scorer=scorer).logits
+    finished = run(table, scorer.plan, tmp_path / "adaptive", RunOptions("adaptive"), scorer=scorer)
+    found = finished.logits
+    shown = np.isfinite(found.logits[:, 0, :, 0])
+    assert shown[:, 0].all() and not shown[5, 1:].any() and shown[np.arange(20) != 5, 2].all()
+    half = replace(found, logits=np.where([[[[True], [False], [True], [False]]]], whole.logits, np.nan))
+    lead = margins(scorer.plan.calibrations[0].apply(np.nanmean(log_softmax(half.logits[:, 0], -1), 1)))
+    unsure = (lead < 0.7) & (np.arange(20) != 5)
+    assert np.array_equal(shown.all(1), unsure) and 0 < unsure.sum() < 19
+    assert np.abs(found.logits - whole.logits)[np.isfinite(found.logits)].max() < 1e-4
+    assert f"all orders for {unsure.sum()} of 20 rows" in finished.about_orders and "saved" in finished.about_orders
+    again = open_scores(tmp_path / "adaptive")
+    assert np.array_equal(again.logits.logits, found.logits, equal_nan=True)
+
+
+def test_a_killed_adaptive_run_goes_on_to_the_same_bytes(scorer, table, tmp_path):
+    options = RunOptions("adaptive", batch_tokens=900)
+    run(table, scorer.plan, tmp_path, options, scorer=scorer)
+    parts = sorted((tmp_path / "logits").iterdir())
+    bytes_of = {path: path.read_bytes() for path in [*parts, tmp_path / "probabilities.csv"]}
+    for gone in (parts[-1:], parts[2:3], parts[1:]):  # of the second pass, of the first, nearly all
+        for path in gone:
+            path.unlink()
+        run(table, scorer.plan, tmp_path, options, scorer=scorer)
+        assert {path: path.read_bytes() for path in bytes_of} == bytes_of
+    with pytest.raises(RunError, match="margin was 0.7, now 0.9"):
+        run(table, scorer.plan, tmp_path, RunOptions("adaptive", margin=0.9, batch_tokens=900), scorer=scorer)
+
+
+def test_pride_shows_a_sample_all_orders(scorer, table, tmp_path, monkeypatch):
+    monkeypatch.setattr("scoring.engine.passes.FEWEST_SAMPLED", 6)
+    finished = run(table, scorer.plan, tmp_path, RunOptions("pride"), scorer=scorer)
+    shown = np.isfinite(finished.logits.logits[:, 0, :, 0]).sum(1)
+    assert sorted(shown) == [1] * 14 + [4] * 6 and "6 rows in all cyclic orders" in finished.about_orders
+    assert json.loads((tmp_path / "run.json").read_text())["orders"][0]["rows"] == 6
+
+
+# ------------------------------------------------------------------ calibrations
+def test_which_calibration_is_used(tmp_path):
+    fold0, fold1 = (f"demo/checkpoints/{name}" for name in ("fold0", "fold1"))
+    own = plan_members([fold0]).calibrations[0].temperature
+    assert own != 1 and plan_members([fold0], calibration="none").calibrations[0].temperature == 1
+    values = json.loads(Path(fold0, "calibration.json").read_text())
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(values | {"temperature": 2.5}))
+    assert [found.temperature for found in plan_members([fold0, fold1], calibration=str(path)).calibrations][0] == 2.5
+    with pytest.raises(MismatchError, match="it is for adapter c5adf29370b6ce4b, but this run has 2f883d7c766a7edb"):
+        plan_members([fold1], calibration=str(path))
+    with pytest.raises(MismatchError, match="calibration's orders is 1, but this run has cyclic"):
+        plan_members([fold0], calibration=str(path), orders="cyclic")
+    with pytest.raises(ValueError, match="no calibration; expected auto, none, or a file"):
+        plan_members([fold0], calibration=f"{fold0}/scoring.json")
+
+
+def test_calibrate_then_score_with_sets(cli, tmp_path, demo):
+    """A checkpoint's held-out rows, scored in cyclic orders, calibrate it for cyclic orders; sets then cover."""
+    import shutil
+
+    fold = shutil.copytree(demo / "checkpoints" / "fold0", tmp_path / "fold0")
+    base = ["--base", demo / "base"]
+    refused = cli("score", demo / "test.csv", "--ckpt", fold, *base, "--sets", 0.9, "--out", tmp_path / "x", check=2)
+    assert "keeps no labelled rows" in refused.stderr and not (tmp_path / "x").exists()
+    cli("score", demo / "train.csv", "--ckpt", fold, *base, "--orders", 2, "--limit", 200, "--out", tmp_path / "valid")
+    held_out = sum(f"train_{at:04d}," in (fold / "validation.csv").read_text() for at in range(200))
+    done = cli("calibrate", tmp_path / "valid", "--ckpt", fold)
+    if held_out >= 20:
+        assert f"on these {held_out} rows" in done.stdout
+    assert (fold / "calibration.2.json").exists() and "calibration.2.json" in done.stdout
+    out = tmp_path / "sets"
+    cli("score", demo / "test.csv", "--ckpt", fold, *base, "--orders", 2, "--sets", 0.9, "--limit", 40, "--out", out)
+    header, *rows = (out / "probabilities.csv").read_text().splitlines()
+    sets = [row.split(",")[header.split(",").index("set")] for row in rows]
+    assert len(sets) == 40 and all(set(held) <= set("abcd") for held in sets)
+    about = json.loads((out / "run.json").read_text())
+    assert "exchangeable" in about["sets"]["guarantee"] and not any(
+        "fitted for orders" in note for note in about["notes"]
+    )
+    assert json.loads((out / "metrics.json").read_text())["sets"]["asked"] == 0.9

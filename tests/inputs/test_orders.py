@@ -37,7 +37,7 @@ def test_what_is_understood(text, expected):
 
 @pytest.mark.parametrize("text", ["0", "25", "-1", "some", "", "1.5"])
 def test_what_is_refused(text):
-    with pytest.raises(OrdersError, match="expected 1, cyclic, all, or a number up to 24"):
+    with pytest.raises(OrdersError, match="expected 1, cyclic, all, adaptive, pride, or a number up to 24"):
         parse_orders(text)
 
 

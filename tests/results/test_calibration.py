@@ -6,7 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax, softmax
 
-from scoring.results.calibration import BOUNDS, fit_temperature, log_probabilities, nll
+from scoring.results.calibration import (
+    BOUNDS,
+    Calibration,
+    calibrate,
+    fit_groups,
+    fit_letters,
+    fit_temperature,
+    log_probabilities,
+    nll,
+)
 
 
 def simulated(n, temperature, seed=0, k=4):
@@ -98,3 +107,100 @@ def test_properties_of_the_softmax(rows, shift, temperature):
     assert np.allclose(found[:, ::-1], log_probabilities(logits[:, ::-1], temperature), atol=1e-9)
     assert np.allclose(found, log_softmax(logits / temperature, axis=1), atol=1e-9)
     assert (found[np.arange(len(logits)), logits.argmax(1)] >= found.max(1) - 1e-12).all()
+
+
+def test_rows_that_are_all_right_do_not_make_it_certain():
+    logits, _ = simulated(200, 1.0)
+    found = fit_temperature(logits, logits.argmax(1))
+    assert found.temperature == 1 and "all 200 rows are right" in found.note
+
+
+def drawn(z, rng):
+    return (softmax(z, axis=1).cumsum(1) > rng.random((len(z), 1))).argmax(1)
+
+
+def test_letters_equal_a_conditional_logit_of_statsmodels():
+    from statsmodels.discrete.conditional_models import ConditionalLogit
+
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 2, (800, 4))
+    y = drawn(logits / 1.6 + [0, 0.8, -0.5, 0.2], rng)
+    found = fit_letters(logits, y)
+    chosen = np.zeros((800, 4))
+    chosen[np.arange(800), y] = 1
+    letters = np.tile(np.eye(4)[:, 1:], (800, 1))
+    columns = np.c_[logits.ravel(), letters]
+    model = ConditionalLogit(chosen.ravel(), columns, groups=np.repeat(np.arange(800), 4))
+    theirs = model.fit(disp=False).params
+    ours = np.array([1 / found.temperature, *found.letters[1:]])
+    assert np.abs(ours - theirs).max() < 1e-3 and found.letters[0] == 0
+    assert model.loglike(ours) >= model.loglike(theirs) - 1e-9 and np.abs(model.score(ours)).max() < 1e-2
+
+
+def test_letters_are_taken_where_they_are_earned_and_only_there():
+    rng = np.random.default_rng(1)
+    logits = rng.normal(0, 2, (600, 4))
+    biased = calibrate(logits, drawn(logits / 1.5 + [0, 0, 0, 1.0], rng), ["t"] * 600)
+    assert (
+        biased.letters and biased.letters[3] == pytest.approx(1, abs=0.4) and "letter bias: earned" in biased.choice[1]
+    )
+    taken = sum(bool(calibrate(logits, drawn(logits / 1.5, rng), ["t"] * 600).letters) for _ in range(40))
+    assert taken <= 6  # a 5 % test
+    assert not calibrate(logits, drawn(logits / 1.5 + [0, 0, 0, 1.0], rng), ["t"] * 600, one_order=False).letters
+    assert "no answer of these rows is d" in calibrate(logits, drawn(logits[:, :3], rng), ["t"] * 600).choice[1]
+
+
+def test_task_types_get_their_own_temperature_where_they_differ():
+    rng = np.random.default_rng(2)
+    logits, types = rng.normal(0, 3, (900, 4)), np.repeat(["x", "y", "z"], 300)
+    y = drawn(logits / np.repeat([0.7, 1.5, 4.0], 300)[:, None], rng)
+    found = calibrate(logits, y, types.tolist())
+    assert found.groups["x"] < 1 < found.groups["y"] < found.groups["z"] and "by task type: earned" in found.choice[2]
+    assert nll(logits, y, np.array([found.groups[name] for name in types])[:, None]) == pytest.approx(found.nll_after)
+    p = found.apply(logits, types.tolist())
+    assert np.allclose(p[0], log_probabilities(logits[:1], found.groups["x"])[0])
+    assert np.allclose(found.apply(logits[:1], ["new"])[0], log_probabilities(logits[:1], found.temperature)[0])
+    same = fit_groups(logits, drawn(logits / 1.5, rng), types)
+    assert max(same.groups.values()) / min(same.groups.values()) < 1.25  # shrunk together
+    few = calibrate(logits[:150], y[:150], (["x"] * 75 + ["y"] * 75))
+    assert not few.groups and "too few task types with 100 rows" in few.choice[2]
+
+
+@pytest.mark.parametrize("case", ["none", "few", "perfect", "wrong", "one class", "constant", "nan"])
+def test_degenerate_rows_are_told(case):
+    logits, y = simulated(200, 1.0)
+    if case == "none":
+        logits, y = logits[:0], y[:0]
+    elif case == "few":
+        logits, y = logits[:12], y[:12]
+    elif case == "perfect":
+        y = logits.argmax(1)
+    elif case == "wrong":
+        y = logits.argmin(1)
+    elif case == "one class":
+        y[:] = 0
+    elif case == "constant":
+        logits[:] = 1
+    else:
+        logits[np.arange(200), (y + 1) % 4] = np.nan
+    found = calibrate(logits, y, ["t"] * len(y))
+    assert BOUNDS[0] <= found.temperature <= BOUNDS[1] and found.choice
+    assert not len(y) or found.nll_after <= found.nll_before + 1e-9
+    assert len(found.nonconformity) == len(y)
+    again = Calibration.from_json(found.to_json())
+    assert again.temperature == found.temperature and again.choice == found.choice
+
+
+def test_the_gain_is_that_of_rows_held_out():
+    logits, y = simulated(500, 2.5, seed=9)
+    found = calibrate(logits, y)
+    assert 0 < found.gain < found.nll_before and found.gain_error > 0
+    assert found.gain == pytest.approx(found.nll_before - found.nll_after, abs=0.02)
+    clean, y = simulated(500, 1.0, seed=9)
+    assert abs(calibrate(clean, y).gain) < 0.01
+
+
+def test_rows_of_one_picture_are_held_out_together():
+    logits, y = simulated(100, 2.0)
+    clusters = np.repeat(np.arange(25), 4)
+    assert np.isfinite(calibrate(logits, y, clusters=clusters).gain)

@@ -1,13 +1,16 @@
 """Logits on disk, pooling, and the files that people take away."""
 
 import csv
+import json
 
 import numpy as np
 import pytest
 
 from scoring.inputs.questions import Question
+from scoring.results.calibration import Calibration
 from scoring.results.files import write_text, write_whole
-from scoring.results.folder import evaluate_folder, warnings_of, write_results
+from scoring.results.folder import open_scores, write_results
+from scoring.results.judging import judge, warnings_of
 from scoring.results.logits import OptionLogits, part_path, read_parts, write_part
 from scoring.results.probabilities import pooled_log_probabilities
 
@@ -22,6 +25,17 @@ def sample(n=5, members=("m0", "m1"), k=4, seed=0) -> OptionLogits:
         rng.integers(0, 9, (n, len(members), 1)),
         ["ok"] * n,
     )
+
+
+def filed(out, questions, logits, **about):
+    """A SCORES folder as a run leaves it."""
+    (out / "logits").mkdir(exist_ok=True)
+    write_part(out / "logits", 0, logits)
+    write_results(out, questions, logits, [Calibration()] * len(logits.members))
+    checkpoints = [{"member": name, "fingerprint": name * 2, "temperature": 1.0} for name in logits.members]
+    letters = "abcdefgh"[: logits.logits.shape[3]]
+    about = {"checkpoints": checkpoints, "identity": {"letters": letters, "orders": logits.orders}} | about
+    write_text(out / "run.json", json.dumps(about))
 
 
 def test_parts_come_back_in_the_order_of_the_data(tmp_path):
@@ -86,13 +100,15 @@ def test_equal_members_give_the_single_models_probabilities():
         one.ids, ["a", "b", "c"], np.repeat(one.logits, 3, axis=1), one.label_mass, one.top_token, one.status
     )
     assert np.allclose(
-        np.exp(pooled_log_probabilities(three, [1.7] * 3)), np.exp(pooled_log_probabilities(one, [1.7])), atol=1e-9
+        np.exp(pooled_log_probabilities(three, [Calibration(1.7)] * 3)),
+        np.exp(pooled_log_probabilities(one, [Calibration(1.7)])),
+        atol=1e-9,
     )
 
 
 def test_the_pool_is_the_mean_of_log_probabilities():
     logits = sample()
-    p = np.exp(pooled_log_probabilities(logits, [2.0, 0.5]))
+    p = np.exp(pooled_log_probabilities(logits, [Calibration(2.0), Calibration(0.5)]))
     from scipy.special import softmax
 
     product = softmax(logits.logits[:, 0, 0] / 2.0, 1) ** 0.5 * softmax(logits.logits[:, 1, 0] / 0.5, 1) ** 0.5
@@ -107,7 +123,8 @@ def test_the_files(tmp_path):
         Question(name, row + 1, None, "q", ("w", "x", "y", "z")[: 2 if row == 2 else 4], answer="a")
         for row, name in enumerate(logits.ids)
     ]
-    metrics = evaluate_folder(tmp_path, logits, write_results(tmp_path, questions, logits, [1.0]))
+    filed(tmp_path, questions, logits)
+    metrics = judge(open_scores(tmp_path))
     rows = list(csv.DictReader((tmp_path / "probabilities.csv").read_text().splitlines()))
     assert list(rows[0]) == [
         "id",
@@ -144,7 +161,8 @@ def test_the_files(tmp_path):
 def test_without_answers_there_are_no_metrics(tmp_path):
     logits = sample(2, ("m",))
     questions = [Question(name, 1, None, "q", ("w", "x", "y", "z")) for name in logits.ids]
-    assert evaluate_folder(tmp_path, logits, write_results(tmp_path, questions, logits, [1.0])) is None
+    filed(tmp_path, questions, logits)
+    assert judge(open_scores(tmp_path)) is None
     assert not (tmp_path / "metrics.json").exists()
     assert "answer" not in (tmp_path / "probabilities.csv").read_text().splitlines()[0]
 
@@ -165,10 +183,9 @@ def test_warnings_name_a_cause():
     logits = sample(40, ("m",))
     logits.label_mass[:] = 0.99
     logits.top_token[:] = 1
-    assert warnings_of(logits, [1, 2, 3, 4]) == []
+    assert warnings_of(logits, [1, 2, 3, 4], [Calibration()]) == []
     logits.label_mass[:5] = 0.3
-    assert (
-        "low label mass" in warnings_of(logits, [1, 2, 3, 4])[0] and "template" in warnings_of(logits, [1, 2, 3, 4])[0]
-    )
+    told = warnings_of(logits, [1, 2, 3, 4], [Calibration()])[0]
+    assert "low label mass" in told and "template" in told
     logits.status[7] = "picture: an empty file"
-    assert "'id7' (picture: an empty file)" in warnings_of(logits, [1, 2, 3, 4])[1]
+    assert "'id7' (picture: an empty file)" in warnings_of(logits, [1, 2, 3, 4], [Calibration()])[1]

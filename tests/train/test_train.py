@@ -19,7 +19,8 @@ from scoring import Scorer
 from scoring.engine.checkpoint import folds_of, read_checkpoint
 from scoring.engine.plan import plan_members
 from scoring.inputs.questions import read_table
-from scoring.results.folder import evaluate_folder, read_scores
+from scoring.results.folder import open_scores
+from scoring.results.judging import judge
 from train.config import TrainConfig
 from train.folder import finished
 from train.folds import fold_places, train_folds
@@ -140,11 +141,10 @@ def test_the_best_epoch_is_kept(base, questions, tmp_path, monkeypatch):
 
 def test_validation_rows_are_a_scores_folder(first, questions):
     out, _, results = first
-    logits, log_p = read_scores(out / "validation")
+    found = open_scores(out / "validation")
+    logits = found.logits
     assert np.array_equal(logits.logits[:, 0, 0], results[0].logits) and logits.scored.all()
-    assert evaluate_folder(out / "validation", logits, log_p)["overall"]["nll"]["value"] == pytest.approx(
-        results[0].nll, abs=1e-6
-    )
+    assert judge(found)["overall"]["nll"]["value"] == pytest.approx(results[0].nll, abs=1e-6)
 
 
 # ------------------------------------------------------------------ going on
@@ -227,7 +227,7 @@ def test_folds_leave_out_of_fold_logits_and_are_scored_together(base, questions,
         return Trainer(str(base), rows, valid, folder, QUICK, say=said.append)
 
     train_folds(questions[:42], 2, 0, out, trainer, said.append)
-    logits, _ = read_scores(out / "out-of-fold")
+    logits = open_scores(out / "out-of-fold").logits
     assert logits.scored.all() and logits.ids == [row.id for row in questions[:42]]
     assert [Path(name).name for name in folds_of(str(out))] == ["fold0", "fold1"]
     held = fold_places(questions[:42], 2, 0)[1]

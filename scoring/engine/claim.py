@@ -1,0 +1,50 @@
+"""The folder of a run: whose it is, and what may go on in it."""
+
+import json
+import shutil
+from pathlib import Path
+
+from scoring.results.files import write_json
+from scoring.results.folder import RunError
+
+
+def write_plan(out: Path, state: dict) -> None:
+    """What the run has decided, once."""
+    write_json(out / "plan.json", state)
+
+
+def check_folder(out: Path, identity: dict, overwrite: bool) -> dict | None:
+    """The plan of this very run, where it was begun before; None where it is new. Raises RunError for another's."""
+    path = out / "plan.json"
+    if overwrite and path.exists():
+        shutil.rmtree(out / "logits", ignore_errors=True)
+        path.unlink()
+    if path.exists():
+        before = json.loads(path.read_text("utf-8"))
+        changed = [key for key in identity if before.get(key) != identity[key]]
+        if changed:
+            differences = "; ".join(f"{key} was {before.get(key)}, now {identity[key]}" for key in changed)
+            raise RunError(
+                f"{out} holds the results of another run: {differences}. "
+                "Choose another --out, or start anew with --overwrite"
+            )
+        return before
+    if out.exists() and not overwrite and any(not _left_by_a_start(path) for path in out.iterdir()):
+        raise RunError(f"{out} exists and holds other files; choose another --out, or add --overwrite")
+    return None
+
+
+def claim_folder(out: Path, state: dict, before: dict | None) -> Path:
+    """The folder of parts, made where it is new, rid of what was half written."""
+    parts = out / "logits"
+    parts.mkdir(parents=True, exist_ok=True)
+    if before is None:
+        write_plan(out, state)
+    for unfinished in parts.glob("*.tmp"):
+        unfinished.unlink()
+    return parts
+
+
+def _left_by_a_start(path: Path) -> bool:
+    """What a run leaves that was killed before its plan was written."""
+    return path.name == "plan.json.tmp" or (path.name == "logits" and path.is_dir() and not any(path.iterdir()))

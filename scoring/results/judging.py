@@ -1,0 +1,231 @@
+"""What a SCORES folder is worth: metrics, comparison, calibration and warnings, from its files alone."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from scoring.inputs.problems import shown
+from scoring.inputs.prompt import LETTERS
+from scoring.results import compare as comparing
+from scoring.results import position
+from scoring.results.calibration import Calibration, calibrate
+from scoring.results.files import write_json
+from scoring.results.folder import RunError, Scores
+from scoring.results.logits import OptionLogits
+from scoring.results.metrics import clusters_of, evaluate
+from scoring.results.probabilities import member_logits
+from scoring.results.selective import option_sets, risk_coverage, threshold_for
+
+LOW_MASS, MANY_OTHERS, MANY_TIES, FEW_AGREE = 0.9, 0.01, 0.005, 0.7
+LETTER_GAP = 0.1  # between a letter's share of answers and what it should be
+FAR = 3.0  # a temperature past this, or under its inverse
+
+
+def judge(scores: Scores, by: dict[str, list[str]] | None = None, wanted: float = 0.95) -> dict | None:
+    """All metrics of the rows that have an answer, also into metrics.json; None where there is none.
+
+    by: further columns to group by, a value for each row of the folder. wanted: accuracy that a threshold must promise.
+    """
+    rows = scores.answered
+    if not len(rows):
+        return None
+    p, y = np.exp(scores.log_p[rows]), scores.answers(rows)
+    columns = {"task_type": scores.column("task_type", rows)}
+    columns |= {name: [values[row] or "unknown" for row in rows] for name, values in (by or {}).items()}
+    metrics = evaluate(p, y, columns, scores.pictures(rows))
+    confidence, right = np.nanmax(p, 1), (np.nanargmax(p, 1) == y).astype(float)
+    metrics["risk_coverage"] = risk_coverage(confidence, right)
+    metrics["selective"] = threshold_for(confidence, right, wanted)
+    metrics["orders"] = order_report(scores.logits)
+    if sets := scores.about.get("sets"):
+        held = option_sets(p, sets["quantile"])
+        metrics["sets"] = {
+            "asked": sets["level"],
+            "covered": float(held[np.arange(len(y)), y].mean()),
+            "mean_size": float(held.sum(1).mean()),
+        }
+    write_json(scores.folder / "metrics.json", metrics)
+    return metrics
+
+
+def compare_folders(first: Scores, second: Scores) -> dict:
+    """Both on the rows that both have scored and that have an answer, by id; also into FIRST/comparison.json."""
+    place = {id: row for row, id in enumerate(second.logits.ids)}
+    have = set(second.answered.tolist())
+    pairs = [(row, place[id]) for row in first.answered if (id := first.logits.ids[row]) in place and place[id] in have]
+    if not pairs:
+        raise RunError(f"{first.folder} and {second.folder} have no scored and answered row in common (by id)")
+    ours, theirs = map(np.array, zip(*pairs))
+    y = first.answers(ours)
+    if (other := np.flatnonzero(y != second.answers(theirs))).size:
+        row = ours[other[0]]
+        raise RunError(
+            f"{other.size} rows have different answers in the two folders, such as id {first.logits.ids[row]!r}"
+        )
+    letters = min(first.log_p.shape[1], second.log_p.shape[1])
+    p, q = (np.exp(scores.log_p[rows][:, :letters]) for scores, rows in ((first, ours), (second, theirs)))
+    found = comparing.compare(p, q, y, clusters_of(first.pictures(ours)))
+    found["only_in_one"] = len(first.answered) + len(second.answered) - 2 * len(pairs)
+    write_json(first.folder / "comparison.json", {"first": str(first.folder), "second": str(second.folder)} | found)
+    return found
+
+
+def calibrate_folder(scores: Scores, member: int, held_out: set[str] | None, fingerprint: dict) -> Calibration:
+    """A calibration of one member on the folder's labelled rows. held_out: ids that the checkpoint was not trained on,
+    where the folder's table is the one that it was trained on. Raises RunError where no row may be used."""
+    rows = scores.answered
+    if held_out is not None:
+        rows = np.array([row for row in rows if scores.logits.ids[row] in held_out], int)
+    if not len(rows):
+        raise RunError(
+            f"{scores.folder}: no scored row with an answer that the checkpoint was not trained on; a calibration on "
+            "rows of its training would be far too sure of itself. Score other labelled rows"
+        )
+    return calibrate(
+        member_logits(scores.logits, member)[rows],
+        scores.answers(rows),
+        scores.column("task_type", rows),
+        clusters_of(scores.pictures(rows)),
+        one_order=scores.logits.logits.shape[2] == 1,
+        fingerprint=fingerprint,
+    )
+
+
+def order_report(logits: OptionLogits) -> list[dict]:
+    """For each member that saw rows in several orders: agreement, and the share of probability at each letter."""
+    found = []
+    for at, member in enumerate(logits.members):
+        if agreed := position.agreement(logits, at):
+            share = position.letter_share(logits, at)
+            found.append({"member": member, **agreed, "letter_share": None if share is None else share.tolist()})
+    return found
+
+
+# ------------------------------------------------------------------ warnings
+def warnings_of(
+    logits: OptionLogits,
+    label_ids: list[int],
+    calibrations: list[Calibration],
+    answers: list[str] | None = None,
+    log_p: np.ndarray | None = None,
+) -> list[str]:
+    """What a reader of the numbers must know, with its usual cause."""
+    scored = logits.scored
+    if not scored.any():
+        return ["no row has a score"]
+    warnings = [
+        *_mass(logits, scored, label_ids),
+        *_ties(logits, scored),
+        *_letters(log_p[scored] if log_p is not None else None, np.array(answers or [""] * len(scored))[scored]),
+        *_orders(logits),
+        *_temperatures(logits, calibrations),
+    ]
+    if unscored := np.flatnonzero(~scored).tolist():
+        named = ", ".join(f"{shown(logits.ids[row])} ({logits.status[row]})" for row in unscored[:10])
+        warnings.append(f"{len(unscored):,} rows have no score: {named}{' …' if len(unscored) > 10 else ''}")
+    return warnings
+
+
+def _mass(logits: OptionLogits, scored: np.ndarray, label_ids: list[int]) -> list[str]:
+    mass = float(np.nanquantile(logits.label_mass[scored], 0.05))
+    tokens = logits.top_token[scored]
+    others = float((~np.isin(tokens[tokens >= 0], label_ids)).mean())
+    if mass >= LOW_MASS and others <= MANY_OTHERS:
+        return []
+    return [
+        f"low label mass: its 5th percentile is {mass:.2f}, and in {others:.1%} of rows the likeliest token is no "
+        "letter. Usual causes: a prompt other than in training, a 'thinking' model, or a base that was not "
+        "fine-tuned. Compare the template with the checkpoint's (`show`)."
+    ]
+
+
+def _ties(logits: OptionLogits, scored: np.ndarray) -> list[str]:
+    best = np.sort(np.where(np.isnan(logits.logits[scored]), -np.inf, logits.logits[scored]), axis=-1)
+    there = np.isfinite(best[..., -1])
+    ties = float((best[..., -1] == best[..., -2])[there].mean())
+    if ties <= MANY_TIES:
+        return []
+    return [
+        f"many ties: in {ties:.1%} of forwards the two likeliest letters have the same logit. Usual causes: logits "
+        "that were rounded to 16 bits, or options with the same text."
+    ]
+
+
+def _letters(log_p: np.ndarray | None, answers: np.ndarray) -> list[str]:
+    """One letter answered more often than it is right, or than 1 in K where answers are not known."""
+    if log_p is None:
+        return []
+    full = np.isfinite(log_p).all(1)
+    if full.sum() < 40:
+        return []
+    count = log_p.shape[1]
+    given = np.bincount(log_p[full].argmax(1), minlength=count) / full.sum()
+    known = answers[full] != ""
+    expected, than = np.full(count, 1 / count), f"1 in {count}"
+    if known.all():
+        expected = np.array([(answers[full] == letter).mean() for letter in LETTERS[:count]])
+        than = "it is right"
+    at = int((given - expected).argmax())
+    gap = given[at] - expected[at]
+    if gap < max(LETTER_GAP, 4 * np.sqrt(expected[at] * (1 - expected[at]) / full.sum())):
+        return []
+    return [
+        f"one letter preferred: {LETTERS[at]} is answered in {given[at]:.0%} of rows, more often than {than} "
+        f"({expected[at]:.0%}). Usual causes: training data whose answers were not balanced, or a base that leans on a "
+        "letter. `--orders cyclic` averages it out."
+    ]
+
+
+def _orders(logits: OptionLogits) -> list[str]:
+    return [
+        f"orders disagree: {found['member']} gives the same answer in every option order in {found['all_agree']:.0%} "
+        f"of {found['rows']:,} rows; another order changes {found['changed_by_another']:.0%} of its answers. One order "
+        "alone would not be worth much here; their average is what is written."
+        for found in order_report(logits)
+        if found["all_agree"] < FEW_AGREE
+    ]
+
+
+def _temperatures(logits: OptionLogits, calibrations: list[Calibration]) -> list[str]:
+    return [
+        f"{member}: its temperature is {found.temperature:.2f}, far from 1. Usual causes: trained for too long (over "
+        "1) or hardly at all (under 1), or fitted on rows that are not like these."
+        for member, found in zip(logits.members, calibrations)
+        if not 1 / FAR <= found.temperature <= FAR
+    ]
+
+
+def overlap_warning(digests: list[str], held_out: set[str], member: str) -> list[str]:
+    """Rows that a checkpoint was validated (so chosen and calibrated) on, among those scored."""
+    shared = sum(digest in held_out for digest in digests)
+    if not shared:
+        return []
+    return [
+        f"{shared:,} of {len(digests):,} rows are validation rows of {member}: its epoch and its temperature were "
+        "chosen on them, so metrics of these rows flatter it."
+    ]
+
+
+def trained_warning(member: str, rows: int) -> str:
+    return (
+        f"this is the table that {member} was trained on: of its {rows:,} rows all but its validation rows were "
+        "seen in training, so that metrics say nothing about new rows."
+    )
+
+
+def plan_overlaps(
+    members: list[str], folders: list[Path], data: list[dict], digest: str, digests: list[str]
+) -> list[str]:
+    """Warnings for each member whose training table or validation rows are scored. data: what manifests tell of it."""
+
+    warnings = []
+    for member, folder, told in zip(members, folders, data):
+        if told.get("sha256") == digest:
+            warnings.append(trained_warning(member, len(digests)))
+            continue
+        path = folder / "validation" / "questions.parquet"
+        if path.exists() and "digest" in pq.read_schema(path).names:
+            held_out = set(pq.read_table(path, columns=["digest"])["digest"].to_pylist())
+            warnings += overlap_warning(digests, held_out, member)
+    return warnings
