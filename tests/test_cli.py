@@ -219,7 +219,9 @@ def test_a_faulty_checkpoint_is_shown_as_such(cli, tmp_path, demo):
 
 def test_bugs_end_with_1_and_a_trace_on_demand(cli, tmp_path):
     (tmp_path / "scores").mkdir()
-    (tmp_path / "scores" / "run.json").write_text('{"checkpoints": []}')  # what no run of ours writes
+    (tmp_path / "scores" / "run.json").write_text(
+        '{"checkpoints": [], "identity": {"letters": 4}}'
+    )  # what no run of ours writes
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -231,7 +233,7 @@ def test_bugs_end_with_1_and_a_trace_on_demand(cli, tmp_path):
 
 def test_help_names_every_command(cli):
     text = cli("--help").stdout
-    for command in ("check", "train", "score", "evaluate", "bench", "show"):
+    for command in ("check", "train", "score", "calibrate", "evaluate", "bench", "show"):
         assert f"\n  {command} " in text
         assert "--help" in cli(command, "--help").stdout
 

@@ -11,6 +11,7 @@ from scoring.engine.checkpoint import (
     check_base,
     find_base,
     read_header,
+    read_json,
     weight_shapes,
 )
 
@@ -100,10 +101,13 @@ def _base_rows(checkpoint: Checkpoint, faults: list[str]) -> list[tuple[str, str
 
 
 def _calibration(checkpoint: Checkpoint) -> str:
-    found = checkpoint.calibration
-    if not found:
-        return "none: probabilities are raw"
-    text = f"temperature {found['temperature']:.3f} on {found['rows']} rows"
+    found = [read_json(path) for path in sorted(checkpoint.folder.glob("calibration*.json"))]
+    return "; ".join(map(_one_calibration, filter(None, found))) or "none: probabilities are raw"
+
+
+def _one_calibration(found: dict) -> str:
+    text = f"orders {found['fingerprint']['orders']}: temperature {found['temperature']:.3f} on {found['rows']} rows"
+    text += ", letter bias" * bool(found.get("letters")) + ", temperatures by task type" * bool(found.get("groups"))
     if found.get("nll_before") is not None:
         text += f", NLL {found['nll_before']:.3f} → {found['nll_after']:.3f}"
     return text + (f" ({found['note']})" if found.get("note") else "")

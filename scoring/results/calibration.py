@@ -86,31 +86,38 @@ def nll(logits: np.ndarray, answers: np.ndarray, temperature: float | np.ndarray
 def fit_temperature(logits: np.ndarray, answers: np.ndarray, fingerprint: dict | None = None) -> Calibration:
     """The temperature with the lowest NLL on (N, K) logits and (N,) answers.
 
-    T = 1, with a note that says why, for fewer than 20 rows and where every row is right (any sharper is likelier, so
-    the rows do not say how sure to be). The upper bound, with a note, where the logits say nothing about the labels.
+    T = 1, with a note that says why, for fewer than 20 rows, where every row is right (any sharper is likelier, so the
+    rows do not say how sure to be), and where a sharper one (T < 1) is not significantly likelier: few rows that happen
+    to be right must not make a model surer. The upper bound, with a note, where the logits say nothing about the rows.
     """
-    calibration = Calibration(rows=len(answers), fingerprint=fingerprint or {})
-    if len(answers) < FEWEST:
-        calibration.note = f"{len(answers)} labelled rows are too few to fit a temperature ({FEWEST} at least): T = 1"
-        return calibration
-    calibration.nll_before = nll(logits, answers)
-    calibration.temperature, at_bound = _best_temperature(logits, answers)
-    if at_bound and calibration.temperature < 1:
-        calibration.temperature = 1.0
-        calibration.note = (
-            f"all {len(answers):,} rows are right by far: any sharper would be likelier, so they do not say how sure "
-            "to be; T = 1"
-        )
-    elif at_bound:
-        calibration.note = (
+    return _fit_temperature(logits, answers, fingerprint)[0]
+
+
+def _fit_temperature(
+    logits: np.ndarray, answers: np.ndarray, fingerprint: dict | None = None
+) -> tuple[Calibration, bool]:
+    """The calibration, and whether the rows had something to say."""
+    count = len(answers)
+    found = Calibration(rows=count, fingerprint=fingerprint or {})
+    if count < FEWEST:
+        found.note = f"{count} labelled rows are too few to fit a temperature ({FEWEST} at least): T = 1"
+        return found, False
+    best, at_bound = _best_temperature(logits, answers)
+    found.nll_before, found.nll_after, found.temperature = nll(logits, answers), nll(logits, answers, best), best
+    ratio, bound = 2 * count * (found.nll_before - found.nll_after), float(chdtri(1, 0.05))
+    if at_bound and best > 1:
+        found.note = (
             f"the logits say nothing about these labels, or the opposite: T stays at its bound {BOUNDS[1]:g}; "
             "are the answers of these rows right?"
         )
-    calibration.nll_after = nll(logits, answers, calibration.temperature)
-    if calibration.nll_after > calibration.nll_before:  # never worse than no calibration
-        calibration.temperature, calibration.nll_after = 1.0, calibration.nll_before
-    calibration.standard_error = standard_error(logits, calibration.temperature)
-    return calibration
+    elif at_bound:
+        found.note = f"all {count:,} rows are right by far: any sharper would be likelier, so they do not say how sure to be: T = 1"
+    elif best < 1 and ratio <= bound:
+        found.note = f"{best:.2f} would be sharper, not significantly (2·n·ΔNLL {ratio:.1f} against {bound:.1f}): T = 1"
+    if (found.note and best < 1) or ratio < 0:
+        found.temperature, found.nll_after = 1.0, found.nll_before
+    found.standard_error = standard_error(logits, found.temperature)
+    return found, not at_bound
 
 
 def _best_temperature(logits: np.ndarray, answers: np.ndarray) -> tuple[float, bool]:
@@ -217,10 +224,10 @@ def calibrate(
     """
     task_types = task_types or [""] * len(answers)
     types, count = np.array(task_types, dtype=str), len(answers)
-    chosen = fit_temperature(logits, answers)
-    told = [f"temperature {chosen.temperature:.3f}: {chosen.note or 'always fitted'}"]
+    chosen, usable = _fit_temperature(logits, answers)
+    told = [f"temperature {chosen.temperature:.3f}{': ' * bool(chosen.note)}{chosen.note}"]
     losses = None
-    if not chosen.note:
+    if usable:
         fits = {
             "letter bias": (
                 lambda z, y, _: fit_letters(z, y),
@@ -239,6 +246,7 @@ def calibrate(
                 fit_groups(logits, answers, types, shrunk=False) if fit is fit_groups else fit(logits, answers, types)
             )
             after = row_losses(likeliest.apply(logits, task_types), answers).mean()
+            extra += simple.temperature == 1.0  # which was not fitted
             ratio, bound = 2 * count * (simple.nll_after - after), chdtri(extra, 0.05)
             held = _held_out(fit, logits, answers, types, clusters)
             gain, error = (plain - held).mean(), (plain - held).std(ddof=1) / np.sqrt(count)

@@ -4,7 +4,7 @@ p: (N, K) probabilities, NaN or 0 where a row has fewer options. y: (N,) the rig
 
 Intervals are bootstrap percentiles over pictures: rows of one picture are drawn together, since they are right or
 wrong together. Every figure is a function of weighted sums over rows, so that one sparse product gives those of all
-draws; for the two that look at ranks, rows are summed by a thousandth of the ranks.
+draws; for the two that look at ranks, rows are summed by a five-hundredth of the ranks.
 """
 
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from scipy.sparse import csr_array
 from scipy.special import ndtri, pdtr
 
 BINS = 15
-RANKS = 1_000
+RANKS = 500
 CELLS = 512  # of confidence, for the smooth calibration error
 DRAWS, FEWEST_DRAWS = 1_000, 200  # fewer over 50,000 rows, where they hardly matter
 CHUNK = 8_000_000  # weights that are held at a time
