@@ -111,7 +111,10 @@ def _fit_temperature(
             "are the answers of these rows right?"
         )
     elif at_bound:
-        found.note = f"all {count:,} rows are right by far: any sharper would be likelier, so they do not say how sure to be: T = 1"
+        found.note = (
+            f"all {count:,} rows are right by far: any sharper would be likelier, so they do not say how sure to be: "
+            "T = 1"
+        )
     elif best < 1 and ratio <= bound:
         found.note = f"{best:.2f} would be sharper, not significantly (2·n·ΔNLL {ratio:.1f} against {bound:.1f}): T = 1"
     if (found.note and best < 1) or ratio < 0:
