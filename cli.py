@@ -3,11 +3,11 @@
 import os
 import sys
 import warnings
-from dataclasses import fields
 from pathlib import Path
 
 import click
 
+from scoring.options import data_options, model_options, run_options, training_options
 from scoring.terminal import BAD_INPUT, SOME_UNSCORED, Bar, answered, read, say, table_of, told
 from train.config import TrainConfig
 from train.log import TRACKERS, check_trackers
@@ -32,58 +32,12 @@ def main(context: click.Context, debug: bool) -> None:
       python cli.py score  test.csv --ckpt ckpt/fold0 --ckpt ckpt/fold1   submission and probabilities
       python cli.py evaluate scores/test                                 how good are they?
       python cli.py calibrate scores/valid --ckpt ckpt/fold0             make probabilities honest
+      python cli.py ensemble scores/a scores/b --out scores/both         pool them, from files
+      python cli.py soup   ckpt/fold0 ckpt/fold1 --out ckpt/soup         average adapters into one
       python cli.py bench                                                against generating a text
       python cli.py show   ckpt/fold0                                    what is this checkpoint?
     """
     context.obj = debug
-
-
-def data_options(command):
-    """How a table and its pictures are read."""
-    for option in reversed(
-        [
-            click.option(
-                "--images",
-                type=click.Path(path_type=Path, exists=True, file_okay=False),
-                help="Folder that `path` is relative to.  [default: the table's]",
-            ),
-            click.option("--allow-outside", is_flag=True, help="Let `path` lead out of that folder."),
-            click.option("--skip-bad-rows", is_flag=True, help="Go on without faulty rows; ends with exit code 3."),
-        ]
-    ):
-        command = option(command)
-    return command
-
-
-def model_options(command):
-    """What may differ from the checkpoint's own settings."""
-    for option in reversed(
-        [
-            click.option("--base", help="Base model: folder or hub id.  [default: the checkpoint's]"),
-            click.option(
-                "--template",
-                type=click.Path(path_type=Path, dir_okay=False),
-                help="Prompt template, a TOML file.  [default: the checkpoint's]",
-            ),
-            click.option("--pixels", type=click.IntRange(1024), help="Pixel budget, such as 200704 for 448x448."),
-            click.option("--quantization", type=click.Choice(["nf4", "none"]), help="[default: the checkpoint's]"),
-            click.option("--allow-mismatch", is_flag=True, help="Go on where settings differ from the checkpoint's."),
-        ]
-    ):
-        command = option(command)
-    return command
-
-
-def training_options(command):
-    """An option for each choice of `TrainConfig`; those not given are left to the file, then to the defaults."""
-    for found in reversed(fields(TrainConfig)):
-        about, name = found.metadata, f"--{found.name.replace('_', '-')}"
-        default = ",".join(found.default) if found.name == "targets" else found.default
-        kind = click.Choice(about["among"]) if about["among"] else {int: int, float: float}.get(found.type, str)
-        told = f"{about['help']}" + ("" if found.type is bool else f"  [default: {default}]")
-        switch = f"{name}/--no-{name[2:]}" if found.type is bool else name
-        command = click.option(switch, default=None, type=None if found.type is bool else kind, help=told)(command)
-    return command
 
 
 @main.command()
@@ -202,32 +156,7 @@ def train(
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the results.  [default: scores/DATA]")
 @data_options
 @model_options
-@click.option(
-    "--orders",
-    default="1",
-    show_default=True,
-    help="Option orders, averaged: 1, cyclic, all, a number, adaptive (more where unsure), pride (letters' prior off).",
-)
-@click.option("--margin", default=0.7, show_default=True, help="With adaptive orders: unsure is a smaller lead.")
-@click.option("--calibration", default="auto", show_default=True, help="auto, none, or a file from `calibrate`.")
-@click.option("--sets", type=click.FloatRange(0.5, 1, max_open=True), help="Add sets right that often, such as 0.9.")
-@click.option(
-    "--batch-tokens", type=click.IntRange(64), help="Tokens of a batch: less needs less memory.  [default: by memory]"
-)
-@click.option(
-    "--weights",
-    type=click.Choice(["auto", "4bit", "16bit"]),
-    default="auto",
-    show_default=True,
-    help="Keep the base in 4 bits, or expand it at load: faster, the same logits.",
-)
-@click.option(
-    "--compile",
-    type=click.Choice(["auto", "on", "off"]),
-    default="auto",
-    show_default=True,
-    help="Compile the layers for this card: half a minute at first, faster after that.",
-)
+@run_options
 @click.option("--limit", type=click.IntRange(1), help="Score the first N rows alone.")
 @click.option("--overwrite", is_flag=True, help="Start anew where the folder holds another run.")
 def score(
@@ -316,7 +245,7 @@ def evaluate(scores: Path, other, by, data, accuracy, plot) -> None:
     with told():
         from scoring.results.folder import RunError, open_scores
         from scoring.results.judging import compare_folders, judge
-        from scoring.terminal import comparison_of, details_of
+        from scoring.terminal import comparison_of, details_of, members_of
 
         found = open_scores(scores)
         if other:
@@ -331,11 +260,68 @@ def evaluate(scores: Path, other, by, data, accuracy, plot) -> None:
         metrics = judge(found, columns, accuracy)
         if metrics is None:
             raise RunError(f"{scores}: no scored row has an answer; nothing to evaluate against")
-        click.echo(table_of(metrics) + "\n\n" + details_of(metrics))
+        parts = [table_of(metrics), details_of(metrics)]
+        if "ensemble" in metrics:
+            parts.append(members_of(metrics))
+        click.echo("\n\n".join(parts))
         if plot:
             from scoring.results.plots import draw_folder
 
             click.echo(f"\npicture: {draw_folder(found, metrics)}")
+
+
+@main.command()
+@click.argument("scores", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the pool: a SCORES folder too.")
+@click.option("--pool", "kind", type=click.Choice(["log", "linear", "vote"]), default="log", show_default=True)
+@click.option("--weights", default="equal", show_default=True, help="equal, nll (with --fit), or numbers: 0.5,0.3,0.2.")
+@click.option(
+    "--fit",
+    type=click.Path(path_type=Path),
+    help="Labelled rows, pooled likewise or out-of-fold: the pool's temperature.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["auto", "probabilities", "log-probabilities", "logits"]),
+    default="auto",
+    show_default=True,
+    help="What the letters' columns of CSV files hold.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace an ensemble that is there.")
+def ensemble(scores: tuple[Path, ...], out: Path, kind, weights, fit, form, overwrite) -> None:
+    """Pool SCORES folders, or CSV files with an id and a column for each letter, matched by id.
+
+    Default: each member at its own temperature, mean of log-probabilities. Tells what each member adds.
+    """
+    with told():
+        from scoring.results.pooling import claim, pool_files
+        from scoring.terminal import members_of
+
+        claim(out, overwrite)
+        found = pool_files(list(scores), out, kind, weights, form, fit)
+        for text in found.told:
+            click.echo(text, err=True)
+        if found.metrics:
+            click.echo(table_of(found.metrics) + "\n\n" + members_of(found.metrics))
+        click.echo(f"submission:    {out / 'submission.csv'}\nprobabilities: {out / 'probabilities.csv'}")
+        if not found.scores.logits.scored.all():
+            sys.exit(SOME_UNSCORED)
+
+
+@main.command()
+@click.argument("checkpoints", nargs=-1, required=True)
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Checkpoint folder to write.")
+@click.option("--weights", help="A number for each, such as 0.5,0.3,0.2.  [default: equal]")
+def soup(checkpoints: tuple[str, ...], out: Path, weights) -> None:
+    """Average adapters into one adapter, exactly: as fast to score as a single checkpoint."""
+    with told():
+        from scoring.engine.soup import parse_weights
+        from scoring.engine.soup import soup as cook
+
+        for text in cook(list(checkpoints), out, parse_weights(weights, len(checkpoints))):
+            click.echo(text)
+        click.echo(f"checkpoint: {out}")
 
 
 @main.command()

@@ -91,6 +91,50 @@ def details_of(metrics: dict) -> str:
     return "\n".join(lines)
 
 
+def members_of(metrics: dict) -> str:
+    """Members and pool of an ensemble, what each adds, and whether the pool is worth it."""
+    from scoring.results.compare import verdict
+
+    found = metrics["ensemble"]
+    rows = [("member", "weight", "accuracy", "95 %", "NLL", "ECE", "adds to the pool: accuracy", "NLL")]
+    for part in found["members"]:
+        rows.append(
+            (
+                part["member"],
+                f"{part['weight']:.2f}",
+                *_accuracy_nll_ece(part),
+                f"{part['adds']['accuracy']:+.4f}",
+                f"{-part['adds']['nll']:+.4f} ± {part['adds']['error']:.4f}",
+            )
+        )
+    rows.append((f"pool ({found['pool']['kind']})", "", *_accuracy_nll_ece(metrics["overall"]), "", ""))
+    pairs, kappa = found["agreement"], found["agreement"]["fleiss_kappa"]
+    lines = [
+        _table(rows),
+        "",
+        f"All members give the same answer in {pairs['all_agree']:.0%} of rows"
+        + (f"; Fleiss' kappa {kappa:.2f}." if kappa is not None else "."),
+        f"The pool against its best member, {found['best']}: "
+        f"{verdict(found['pool_against_best'], (found['best'], 'the pool'))}.",
+    ]
+    for part in found["members"]:
+        if part["adds"]["hurts"]:
+            lines.append(
+                f"{part['member']} hurts: without it the pool's NLL is {-part['adds']['nll']:.4f} lower. Leave it out."
+            )
+    return "\n".join(lines)
+
+
+def _accuracy_nll_ece(part: dict) -> tuple[str, ...]:
+    accuracy = part["accuracy"]
+    return (
+        f"{accuracy['value']:.3f}",
+        f"{accuracy['low']:.3f} – {accuracy['high']:.3f}",
+        f"{part['nll']['value']:.3f}",
+        f"{part['ece']['value']:.3f} (≤ {part['ece']['floor_95']:.3f})",
+    )
+
+
 def comparison_of(found: dict, names: tuple[str, str]) -> str:
     """Two systems on the same rows, as a table and a sentence."""
     from scoring.results.compare import verdict

@@ -40,6 +40,7 @@ def train_folds(
 
     trainer: (training rows, validation rows, folder) -> what has `run()` and `kept()`, the best epoch's validation.
     """
+    from scoring.engine.checkpoint import ADAPTER_FILE, file_fingerprint
     from train.validation import write_scores
 
     places, parts = fold_places(questions, folds, seed), {}
@@ -54,5 +55,6 @@ def train_folds(
             one.run()
         parts[folder.name] = one.kept()
         del one  # its model makes room for the next
-    write_scores(out / "out-of-fold", questions, parts, places)
+    adapters = [file_fingerprint(out / name / ADAPTER_FILE) for name in parts]
+    write_scores(out / "out-of-fold", questions, parts, places, adapters)
     say(f"out-of-fold logits of all {len(questions):,} rows: {out / 'out-of-fold'}")

@@ -243,9 +243,8 @@ class Trainer:
             if is_best:
                 self._save_checkpoint(self.out, result)
                 adapter = file_fingerprint(self.out / ADAPTER_FILE)
-                write_scores(
-                    self.out / "validation", self.valid, {self.out.name: result}, [np.arange(len(self.valid))], adapter
-                )
+                places = [np.arange(len(self.valid))]
+                write_scores(self.out / "validation", self.valid, {self.out.name: result}, places, [adapter])
                 write_text(self.out / "train.toml", self.config.to_toml())
         write_epochs(self.out / "validation.csv", self.valid, self.results)
         temperature = result.calibration.temperature

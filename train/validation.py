@@ -141,12 +141,12 @@ def write_epochs(path: Path, rows: list[Question], results: list[Validation]) ->
 
 
 def write_scores(
-    out: Path, rows: list[Question], parts: dict[str, Validation], places: list[np.ndarray], adapter: str = ""
+    out: Path, rows: list[Question], parts: dict[str, Validation], places: list[np.ndarray], adapters: list[str]
 ) -> None:
     """Validation rows as a SCORES folder: raw logits, so temperature 1; `evaluate` and `calibrate` read it.
 
-    parts: the adapters' folders and what each gave; places: which of `rows` those were; adapter: the fingerprint,
-    where it is one.
+    parts: the adapters' folders and what each gave; places: which of `rows` those were; adapters: their
+    fingerprints.
     """
     letters = next(iter(parts.values())).logits.shape[1]
     logits = OptionLogits.empty([question.id for question in rows], ["held-out"], letters)
@@ -159,7 +159,15 @@ def write_scores(
     write_part(out / "logits", 0, logits)
     write_results(out, rows, logits, [Calibration()])
     about = {
-        "checkpoints": [{"member": "held-out", "folder": ", ".join(parts), "fingerprint": adapter, "temperature": 1.0}],
+        "checkpoints": [
+            {
+                "member": "held-out",
+                "folder": ", ".join(parts),
+                "fingerprint": adapters[0] if len(adapters) == 1 else "",
+                "adapters": adapters,
+                "temperature": 1.0,
+            }
+        ],
         "identity": {"letters": LETTERS[:letters], "orders": "1"},
         "versions": scoring.versions(),
         "notes": ["held-out rows of a training, each scored by an adapter that was not trained on it; not calibrated"],

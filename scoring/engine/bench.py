@@ -14,8 +14,9 @@ from scoring.engine.reference import reference_logits
 from scoring.engine.scorer import Scorer
 from scoring.inputs.prompt import LETTERS
 from scoring.inputs.questions import Question
+from scoring.results.compare import mcnemar
 from scoring.results.files import write_text
-from scoring.results.metrics import mcnemar, wilson
+from scoring.results.metrics import wilson
 
 BATCH_ROWS = 16
 

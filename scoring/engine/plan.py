@@ -55,6 +55,7 @@ class Plan:
                     "member": member,
                     "folder": str(checkpoint.folder),
                     "fingerprint": fingerprint,
+                    "trained_on": checkpoint.manifest.data.get("sha256"),
                     "temperature": calibration.temperature,
                     "calibration": calibration.to_json() | {"nonconformity": []},
                 }

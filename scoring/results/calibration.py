@@ -124,22 +124,27 @@ def _fit_temperature(
 
 
 def _best_temperature(logits: np.ndarray, answers: np.ndarray) -> tuple[float, bool]:
-    """The likeliest temperature, and whether it is a bound."""
-    from scipy.optimize import minimize_scalar  # here: who only applies a calibration does not wait for it
+    """The likeliest temperature, and whether it is a bound.
 
-    low, high = np.log(BOUNDS)
-    there = np.isfinite(logits)
-    filled = np.where(there, logits.astype(np.float64), -np.inf)
-    right = logits.astype(np.float64)[np.arange(len(answers)), answers].sum()
+    Where the answers' logits sum to what the probabilities expect: the loss is convex in 1/T.
+    """
+    from scipy.optimize import brentq  # here: who only applies a calibration does not wait for it
 
-    def loss(log_t: float) -> float:
-        scaled = filled * np.exp(-log_t)
-        top = scaled.max(1, keepdims=True)
-        total = np.log(np.exp(scaled - top).sum(1)) + top[:, 0]
-        return (total.sum() - right * np.exp(-log_t)) / len(answers)
+    missing = np.isnan(logits)
+    z = np.where(missing, -np.inf, logits.astype(np.float64))
+    z = np.where(missing, 0.0, z - z.max(1, keepdims=True))
+    right = z[np.arange(len(answers)), answers].sum()
 
-    best = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-6})
-    return float(np.exp(best.x)), min(best.x - low, high - best.x) < 1e-3
+    def slope(log_t: float) -> float:
+        p = np.where(missing, 0.0, np.exp(z * np.exp(-log_t)))
+        return float(((p * z).sum(1) / p.sum(1)).sum() - right)
+
+    (low, high), (sharp, flat) = np.log(BOUNDS), (slope(np.log(bound)) for bound in BOUNDS)
+    if sharp <= 0 <= flat:  # the logits of a row are all alike
+        return 1.0, False
+    if sharp <= 0 or flat >= 0:
+        return BOUNDS[0 if sharp <= 0 else 1], True
+    return float(np.exp(brentq(slope, low, high, xtol=1e-10))), False
 
 
 def standard_error(logits: np.ndarray, temperature: float) -> float:
@@ -163,12 +168,11 @@ def fit_letters(logits: np.ndarray, answers: np.ndarray) -> Calibration:
         log_p = log_probabilities(np.where(np.isfinite(logits), z * sharpness + bias, np.nan))
         rest = np.nan_to_num(np.exp(log_p))
         rest[rows, answers] -= 1  # d loss / d (z/T + b)
-        slope = np.r_[-(rest * z).sum() * sharpness, rest.sum(0)[1:]] / count
-        return -log_p[rows, answers].mean(), slope
+        return -log_p[rows, answers].sum(), np.r_[-(rest * z).sum() * sharpness, rest.sum(0)[1:]]
 
     start = np.r_[np.log(_best_temperature(logits, answers)[0]), np.zeros(letters - 1)]
     bounds = [tuple(np.log(BOUNDS)), *[(-MOST_BIAS, MOST_BIAS)] * (letters - 1)]
-    best = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-14, "gtol": 1e-9})
+    best = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-15, "gtol": 1e-7})
     return Calibration(float(np.exp(best.x[0])), [0.0, *best.x[1:].tolist()], rows=count)
 
 

@@ -15,7 +15,12 @@ from scoring.inputs.questions import Question
 from scoring.results.calibration import Calibration
 from scoring.results.files import write_table
 from scoring.results.logits import OptionLogits, read_parts
-from scoring.results.probabilities import pooled_log_probabilities, write_probabilities, write_submission
+from scoring.results.probabilities import (
+    member_log_probabilities,
+    pooled_log_probabilities,
+    write_probabilities,
+    write_submission,
+)
 from scoring.results.selective import guarantee, option_sets, set_quantile
 
 
@@ -29,36 +34,42 @@ def question_digest(question: Question) -> str:
     return hashlib.sha256(repr((name, question.question, question.options)).encode()).hexdigest()[:16]
 
 
+def columns_of(questions: list[Question]) -> dict[str, list]:
+    """What later steps need of the data: the columns of questions.parquet."""
+    return {
+        "id": [question.id for question in questions],
+        "answer": [question.answer for question in questions],
+        "task_type": [question.task_type for question in questions],
+        "options": [len(question.options) for question in questions],
+        "picture": [str(question.picture or "") for question in questions],
+        "digest": [question_digest(question) for question in questions],
+    }
+
+
 def write_results(
     out: Path,
-    questions: list[Question],
+    questions: list[Question] | dict[str, list],
     logits: OptionLogits,
     calibrations: list[Calibration],
     sets: float | None = None,
+    how: dict | None = None,
 ) -> np.ndarray:
-    """probabilities.csv and submission.csv; the (N, K) pooled log-probabilities are returned.
+    """probabilities.csv, submission.csv and questions.parquet; of several members each one's in members/NAME.csv too.
 
-    What later steps need of the data (answers, task types, pictures) goes into questions.parquet. sets: how often the
-    column `set` must hold the right option; see `conformal_sets`.
+    The (N, K) pooled log-probabilities are returned. sets: how often the column `set` must hold the right option; see
+    `conformal_sets`. how: the pool's kind, weights and temperature; the mean of log-probabilities where not given.
     """
-    task_types = [question.task_type for question in questions]
-    log_p = pooled_log_probabilities(logits, calibrations, task_types)
-    answers = [question.answer for question in questions]
-    write_table(
-        out / "questions.parquet",
-        pa.table(
-            {
-                "id": logits.ids,
-                "answer": answers,
-                "task_type": task_types,
-                "options": pa.array([len(question.options) for question in questions], pa.int32()),
-                "picture": [str(question.picture or "") for question in questions],
-                "digest": [question_digest(question) for question in questions],
-            }
-        ),
-    )
+    columns = questions if isinstance(questions, dict) else columns_of(questions)
+    log_p = pooled_log_probabilities(logits, calibrations, columns["task_type"], how)
+    answers = columns["answer"] if any(columns["answer"]) else None
+    write_table(out / "questions.parquet", pa.table(columns | {"options": pa.array(columns["options"], pa.int32())}))
+    if len(logits.members) > 1:
+        (out / "members").mkdir(exist_ok=True)
+        parts = member_log_probabilities(logits, calibrations, columns["task_type"])
+        for at, (member, part) in enumerate(zip(logits.members, parts)):
+            write_probabilities(out / "members" / f"{member}.csv", logits, part, answers, member=at)
     held = conformal_sets(log_p, calibrations, sets)[0] if sets else None
-    write_probabilities(out / "probabilities.csv", logits, log_p, answers if any(answers) else None, held)
+    write_probabilities(out / "probabilities.csv", logits, log_p, answers, held)
     write_submission(out / "submission.csv", logits, log_p)
     return log_p
 
@@ -92,7 +103,18 @@ class Scores:
     @cached_property
     def log_p(self) -> np.ndarray:
         """(N, K) pooled log-probabilities."""
-        return pooled_log_probabilities(self.logits, self.calibrations, self.questions["task_type"])
+        return pooled_log_probabilities(self.logits, self.calibrations, self.questions["task_type"], self.how)
+
+    @cached_property
+    def members(self) -> np.ndarray:
+        """(M, N, K) each member's log-probabilities."""
+        return member_log_probabilities(self.logits, self.calibrations, self.questions["task_type"])
+
+    @property
+    def how(self) -> dict:
+        """Kind, weights and temperature of the pool."""
+        told = self.about.get("pool", {})
+        return {name: told[name] for name in ("kind", "weights", "temperature") if name in told}
 
     @cached_property
     def answered(self) -> np.ndarray:

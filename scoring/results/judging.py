@@ -10,10 +10,11 @@ from scoring.inputs.prompt import LETTERS
 from scoring.results import compare as comparing
 from scoring.results import position
 from scoring.results.calibration import Calibration, calibrate
+from scoring.results.ensemble import agreement, leave_one_out
 from scoring.results.files import write_json
 from scoring.results.folder import RunError, Scores
 from scoring.results.logits import OptionLogits
-from scoring.results.metrics import clusters_of, evaluate
+from scoring.results.metrics import clusters_of, evaluate, measure
 from scoring.results.probabilities import member_logits
 from scoring.results.selective import option_sets, risk_coverage, threshold_for
 
@@ -38,6 +39,8 @@ def judge(scores: Scores, by: dict[str, list[str]] | None = None, wanted: float 
     metrics["risk_coverage"] = risk_coverage(confidence, right)
     metrics["selective"] = threshold_for(confidence, right, wanted)
     metrics["orders"] = order_report(scores.logits)
+    if len(scores.logits.members) > 1:
+        metrics["ensemble"] = judge_members(scores, rows, y)
     if sets := scores.about.get("sets"):
         held = option_sets(p, sets["quantile"])
         metrics["sets"] = {
@@ -47,6 +50,27 @@ def judge(scores: Scores, by: dict[str, list[str]] | None = None, wanted: float 
         }
     write_json(scores.folder / "metrics.json", metrics)
     return metrics
+
+
+def judge_members(scores: Scores, rows: np.ndarray, y: np.ndarray) -> dict:
+    """Each member and the pool, what each member adds, how they agree, and the pool against the best member."""
+    log_p = scores.members[:, rows]
+    p, how = np.exp(log_p), {"kind": "log", "weights": [1 / len(log_p)] * len(log_p), "temperature": 1.0} | scores.how
+    clusters = clusters_of(scores.pictures(rows))
+    found = [measure(part, y, clusters) for part in p]
+    best = int(np.argmin([part["nll"]["value"] for part in found]))
+    added = leave_one_out(log_p, y, how["kind"], how["weights"], how["temperature"])
+    kept = ("accuracy", "nll", "brier", "ece")
+    return {
+        "pool": how,
+        "members": [
+            {"member": name, "weight": weight, **{key: part[key] for key in kept}, "adds": gain}
+            for name, weight, part, gain in zip(scores.logits.members, how["weights"], found, added)
+        ],
+        "agreement": agreement(log_p),
+        "best": scores.logits.members[best],
+        "pool_against_best": comparing.compare(p[best], np.exp(scores.log_p[rows]), y, clusters),
+    }
 
 
 def compare_folders(first: Scores, second: Scores) -> dict:
@@ -128,6 +152,8 @@ def warnings_of(
 
 
 def _mass(logits: OptionLogits, scored: np.ndarray, label_ids: list[int]) -> list[str]:
+    if not np.isfinite(logits.label_mass[scored]).any() or not (logits.top_token[scored] >= 0).any():
+        return []  # of numbers from files
     mass = float(np.nanquantile(logits.label_mass[scored], 0.05))
     tokens = logits.top_token[scored]
     others = float((~np.isin(tokens[tokens >= 0], label_ids)).mean())

@@ -6,6 +6,7 @@ import numpy as np
 
 from scoring.inputs.prompt import LETTERS
 from scoring.results.calibration import Calibration, log_probabilities
+from scoring.results.ensemble import pool
 from scoring.results.files import write_csv
 from scoring.results.logits import OptionLogits
 from scoring.results.position import without_prior
@@ -21,12 +22,24 @@ def member_logits(logits: OptionLogits, member: int) -> np.ndarray:
     return _averaged(log_probabilities(found), axis=1)
 
 
-def pooled_log_probabilities(
+def member_log_probabilities(
     logits: OptionLogits, calibrations: list[Calibration], task_types: list[str] | None = None
 ) -> np.ndarray:
-    """(N, K): each member's calibrated log-probabilities, averaged over the members."""
-    members = [calibration.apply(member_logits(logits, at), task_types) for at, calibration in enumerate(calibrations)]
-    return _averaged(np.stack(members), axis=0)
+    """(M, N, K): each member's calibrated log-probabilities."""
+    return np.stack(
+        [calibration.apply(member_logits(logits, at), task_types) for at, calibration in enumerate(calibrations)]
+    )
+
+
+def pooled_log_probabilities(
+    logits: OptionLogits,
+    calibrations: list[Calibration],
+    task_types: list[str] | None = None,
+    how: dict | None = None,
+) -> np.ndarray:
+    """(N, K): the members' calibrated log-probabilities, pooled. how: kind, weights and temperature of the pool."""
+    members = member_log_probabilities(logits, calibrations, task_types)
+    return members[0] if len(members) == 1 and not how else pool(members, **(how or {}))
 
 
 def _averaged(log_p: np.ndarray, axis: int) -> np.ndarray:
@@ -40,17 +53,24 @@ def _averaged(log_p: np.ndarray, axis: int) -> np.ndarray:
 
 
 def write_probabilities(
-    path: Path, logits: OptionLogits, log_p: np.ndarray, answers: list[str] | None, sets: np.ndarray | None = None
+    path: Path,
+    logits: OptionLogits,
+    log_p: np.ndarray,
+    answers: list[str] | None,
+    sets: np.ndarray | None = None,
+    member: int | None = None,
 ) -> None:
     """`probabilities.csv`: 6 decimals; rows without a score have empty cells and say why in `status`.
 
-    sets: (N, K) which options belong to a row's set, for a column `set` such as `ac`.
+    sets: (N, K) which options belong to a row's set, for a column `set` such as `ac`. member: whose label mass it is,
+    that of all where not given.
     """
     letters = list(LETTERS[: log_p.shape[1]])
     scored, p = logits.scored, np.exp(log_p)
     pred = predictions(logits, log_p)
     with np.errstate(invalid="ignore"):
-        mass = np.nansum(logits.label_mass, axis=(1, 2)) / np.isfinite(logits.label_mass).sum((1, 2))
+        masses = logits.label_mass if member is None else logits.label_mass[:, [member]]
+        mass = np.nansum(masses, axis=(1, 2)) / np.isfinite(masses).sum((1, 2))
     columns = {
         "id": logits.ids,
         "pred": pred,

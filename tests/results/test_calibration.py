@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import brentq, root
 from scipy.special import log_softmax, softmax
 
 from scoring.results.calibration import (
@@ -134,7 +135,43 @@ def test_letters_equal_a_conditional_logit_of_statsmodels():
     theirs = model.fit(disp=False).params
     ours = np.array([1 / found.temperature, *found.letters[1:]])
     assert np.abs(ours - theirs).max() < 1e-3 and found.letters[0] == 0
-    assert model.loglike(ours) >= model.loglike(theirs) - 1e-9 and np.abs(model.score(ours)).max() < 1e-2
+    exact = root(model.score, theirs, tol=1e-12).x  # statsmodels' own equations, to the end
+    assert np.abs(ours - exact).max() < 1e-6
+
+
+def test_the_temperature_is_the_root_of_its_equation():
+    """Where the mean logit of the answers is what the probabilities expect."""
+    for seed, true in ((0, 0.6), (1, 1.7), (2, 6.0)):
+        logits, y = simulated(700, true, seed)
+        z = logits.astype(float)
+
+        def slope(log_t, z=z, y=y):
+            return ((softmax(z / np.exp(log_t), axis=1) * z).sum(1) - z[np.arange(len(y)), y]).sum()
+
+        exact = brentq(slope, -2, 3, xtol=1e-14)
+        assert abs(np.log(fit_temperature(logits, y).temperature) - exact) < 1e-6
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 10_000), st.floats(0.2, 6), st.integers(20, 80), st.integers(2, 6))
+def test_a_fit_never_raises_the_loss_nor_changes_an_answer(seed, temperature, rows, letters):
+    logits, y = simulated(rows, temperature, seed, letters)
+    found = calibrate(logits, y, more=False)
+    assert found.nll_after <= found.nll_before + 1e-9
+    log_p = found.apply(logits)
+    assert (log_p[np.arange(rows), logits.argmax(1)] >= log_p.max(1) - 1e-12).all()
+    assert np.abs(np.exp(log_p).sum(1) - 1).max() < 1e-6
+
+
+def test_few_rows_that_happen_to_be_right_make_nothing_surer():
+    notes = []
+    for seed in range(20):
+        found = fit_temperature(*simulated(60, 0.85, seed))
+        notes.append(found.note)
+        assert found.temperature >= 1 or 2 * 60 * (found.nll_before - found.nll_after) > 3.84
+    assert sum("not significantly" in note for note in notes) > 5
+    logits, y = simulated(4000, 0.7, seed=3)
+    assert fit_temperature(logits, y).temperature == pytest.approx(0.7, rel=0.1)
 
 
 def test_letters_are_taken_where_they_are_earned_and_only_there():

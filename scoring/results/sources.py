@@ -1,0 +1,172 @@
+"""Members from files: SCORES folders of this product, or anyone's CSV with an id and a column for each letter."""
+
+import csv
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from scoring.inputs.problems import shown
+from scoring.inputs.prompt import LETTERS
+from scoring.results.calibration import Calibration, log_probabilities
+from scoring.results.ensemble import EnsembleError
+from scoring.results.folder import open_scores
+from scoring.results.probabilities import member_logits
+
+FORMATS = ("auto", "probabilities", "log-probabilities", "logits")
+FIRST = 10  # of a list of faults that are told
+COLUMNS = ("p_{}", "l_{}", "logit_{}", "logprob_{}", "{}")
+
+
+@dataclass
+class Source:
+    """One member's numbers: (N, K) logits (raw log-probabilities averaged over orders, or what a file has).
+
+    NaN where a row has fewer options, or no score. questions: columns of questions.parquet, where they are known.
+    """
+
+    name: str
+    ids: list[str]
+    logits: np.ndarray
+    calibration: Calibration = field(default_factory=Calibration)
+    label_mass: np.ndarray | None = None
+    status: list[str] = field(default_factory=list)
+    fingerprint: str = ""
+    questions: dict[str, list] = field(default_factory=dict)
+
+
+def read_sources(path: Path, form: str = "auto") -> list[Source]:
+    """The members of a SCORES folder, or the one of a CSV file. Raises EnsembleError or RunError."""
+    if path.suffix.lower() in (".csv", ".tsv"):
+        return [_read_csv(path, form)]
+    scores = open_scores(path)
+    entries = zip(scores.about["checkpoints"], scores.calibrations)
+    with np.errstate(invalid="ignore"):
+        return [
+            Source(
+                entry["member"],
+                scores.logits.ids,
+                member_logits(scores.logits, at),
+                calibration,
+                np.nanmean(scores.logits.label_mass[:, at], 1),
+                scores.logits.status,
+                entry.get("fingerprint") or "",
+                scores.questions,
+            )
+            for at, (entry, calibration) in enumerate(entries)
+        ]
+
+
+def _read_csv(path: Path, form: str) -> Source:
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            header, *rows = list(csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ","))
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise EnsembleError(
+            f"{path}: cannot be read ({error}); expected a CSV with an id and a column a letter"
+        ) from None
+    names = [name.strip().lower() for name in header]
+    places = next((found for pattern in COLUMNS if len(found := _letter_columns(names, pattern)) > 1), None)
+    if "id" not in names or places is None:
+        raise EnsembleError(
+            f"{path}: columns {', '.join(header)}; expected `id` and a column for each letter, such as p_a, p_b or a, b"
+        )
+    if wrong := [f"line {at} ({len(row)})" for at, row in enumerate(rows, 2) if len(row) != len(header)]:
+        raise EnsembleError(f"{path}: expected {len(header)} cells in every row, not so in {_told(wrong)}")
+    ids = [row[names.index("id")] for row in rows]
+    values = np.full((len(rows), len(places)), np.nan)
+    faults = []
+    for at, row in enumerate(rows):
+        for letter, place in enumerate(places):
+            cell = row[place].strip()
+            try:
+                values[at, letter] = float(cell) if cell else np.nan
+            except ValueError:
+                faults.append(f"{shown(ids[at])} ({header[place]} is {shown(cell)})")
+    if faults:
+        raise EnsembleError(f"{path}: expected numbers; rows {_told(faults)}")
+    form = _form(path, ids, values, form)
+    with np.errstate(divide="ignore"):
+        logits = np.log(np.clip(values, 1e-12, None)) if form == "probabilities" else values
+    status = ["ok" if np.isfinite(row).any() else "no score in the file" for row in logits]
+    return Source(path.stem, ids, log_probabilities(logits), status=status)
+
+
+def _letter_columns(names: list[str], pattern: str) -> list[int]:
+    found = []
+    for letter in LETTERS:
+        if pattern.format(letter) not in names:
+            break
+        found.append(names.index(pattern.format(letter)))
+    return found
+
+
+def _form(path: Path, ids: list[str], values: np.ndarray, form: str) -> str:
+    """Which of FORMATS it is: as named, or as the numbers show. Probabilities that do not sum to 1 are an error."""
+    there = np.isfinite(values)
+    scored = there.any(1)
+    with np.errstate(over="ignore"):
+        sums = {
+            "probabilities": np.where(there, values, 0).sum(1),
+            "log-probabilities": np.where(there, np.exp(np.minimum(np.nan_to_num(values), 50)), 0).sum(1),
+        }
+    inside = ((values >= 0) & (values <= 1)) | ~there
+    if form == "auto":
+        if inside.all() and np.median(np.abs(sums["probabilities"][scored] - 1)) < 0.05:
+            form = "probabilities"
+        elif np.median(np.abs(sums["log-probabilities"][scored] - 1)) < 0.01:
+            form = "log-probabilities"
+        else:
+            form = "logits"
+    if form in sums:
+        off = scored & ~(np.abs(sums[form] - 1) <= 1e-3)
+        if form == "probabilities":
+            off |= ~inside.all(1)
+        if off.any():
+            told = [f"{shown(ids[at])} ({sums[form][at]:.4f})" for at in np.flatnonzero(off)]
+            raise EnsembleError(f"{path}: {form} of a row must sum to 1; not so in {_told(told)}; or name its --format")
+    return form
+
+
+def aligned(sources: list[Source]) -> np.ndarray:
+    """(M, N, K) logits of all members, in the rows and their order of the first; rows are matched by id.
+
+    Raises EnsembleError, all faults at once.
+    """
+    first, faults, found = sources[0], [], []
+    letters = max(source.logits.shape[1] for source in sources)
+    place = {id: row for row, id in enumerate(first.ids)}
+    for source in sources:
+        if repeated := _repeated(source.ids):
+            faults.append(f"{source.name}: ids more than once: {_told(repeated)}")
+            continue
+        own = {id: row for row, id in enumerate(source.ids)}
+        missing, extra = [id for id in first.ids if id not in own], [id for id in source.ids if id not in place]
+        if missing:
+            faults.append(f"{source.name}: ids of {first.name} that are missing: {_told(map(shown, missing))}")
+        if extra:
+            faults.append(f"{source.name}: ids that {first.name} does not have: {_told(map(shown, extra))}")
+        if missing or extra:
+            continue
+        wide = np.full((len(first.ids), letters), np.nan)
+        wide[:, : source.logits.shape[1]] = source.logits[[own[id] for id in first.ids]]
+        found.append(wide)
+        counts, theirs = np.isfinite(found[0]).sum(1), np.isfinite(wide).sum(1)
+        if (other := np.flatnonzero((counts != theirs) & (counts > 0) & (theirs > 0))).size:
+            told = [f"{shown(first.ids[row])} ({counts[row]} and {theirs[row]})" for row in other]
+            faults.append(f"{source.name}: another number of options than in {first.name}: {_told(told)}")
+    if faults:
+        raise EnsembleError("\n".join(faults))
+    return np.stack(found)
+
+
+def _repeated(ids: list[str]) -> list[str]:
+    if len(set(ids)) == len(ids):
+        return []
+    seen: set[str] = set()
+    return [shown(id) for id in ids if id in seen or seen.add(id)]
+
+
+def _told(items) -> str:
+    items = list(items)
+    return ", ".join(items[:FIRST]) + (f" … and {len(items) - FIRST:,} more" if len(items) > FIRST else "")
