@@ -7,10 +7,11 @@ from pathlib import Path
 
 import click
 
-from scoring.options import data_options, model_options, run_options, training_options
+from scoring.options import data_options, model_options, run_options
 from scoring.terminal import BAD_INPUT, SOME_UNSCORED, Bar, answered, read, say, table_of, told
 from train.config import TrainConfig
 from train.log import TRACKERS, check_trackers
+from train.options import training_options
 
 warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries, to their own callers
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # nothing here forks
@@ -316,10 +317,10 @@ def ensemble(scores: tuple[Path, ...], out: Path, kind, weights, fit, form, over
 def soup(checkpoints: tuple[str, ...], out: Path, weights) -> None:
     """Average adapters into one adapter, exactly: as fast to score as a single checkpoint."""
     with told():
-        from scoring.engine.soup import parse_weights
+        from scoring.engine.soup import given_weights
         from scoring.engine.soup import soup as cook
 
-        for text in cook(list(checkpoints), out, parse_weights(weights, len(checkpoints))):
+        for text in cook(list(checkpoints), out, given_weights(weights, len(checkpoints))):
             click.echo(text)
         click.echo(f"checkpoint: {out}")
 

@@ -1,101 +1,76 @@
-"""Options that several commands share. Imports click alone."""
+"""Groups of options of the command line. Imports click alone."""
 
-from dataclasses import fields
 from pathlib import Path
 
 import click
 
-from train.config import TrainConfig
+
+def _together(*options):
+    """One decorator for all of them; `--help` lists them in this order."""
+
+    def decorated(command):
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorated
 
 
-def data_options(command):
-    """How a table and its pictures are read."""
-    for option in reversed(
-        [
-            click.option(
-                "--images",
-                type=click.Path(path_type=Path, exists=True, file_okay=False),
-                help="Folder that `path` is relative to.  [default: the table's]",
-            ),
-            click.option("--allow-outside", is_flag=True, help="Let `path` lead out of that folder."),
-            click.option("--skip-bad-rows", is_flag=True, help="Go on without faulty rows; ends with exit code 3."),
-        ]
-    ):
-        command = option(command)
-    return command
+# How a table and its pictures are read.
+data_options = _together(
+    click.option(
+        "--images",
+        type=click.Path(path_type=Path, exists=True, file_okay=False),
+        help="Folder that `path` is relative to.  [default: the table's]",
+    ),
+    click.option("--allow-outside", is_flag=True, help="Let `path` lead out of that folder."),
+    click.option("--skip-bad-rows", is_flag=True, help="Go on without faulty rows; ends with exit code 3."),
+)
 
+# What may differ from the checkpoint's own settings.
+model_options = _together(
+    click.option("--base", help="Base model: folder or hub id.  [default: the checkpoint's]"),
+    click.option(
+        "--template",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="Prompt template, a TOML file.  [default: the checkpoint's]",
+    ),
+    click.option("--pixels", type=click.IntRange(1024), help="Pixel budget, such as 200704 for 448x448."),
+    click.option("--quantization", type=click.Choice(["nf4", "none"]), help="[default: the checkpoint's]"),
+    click.option("--allow-mismatch", is_flag=True, help="Go on where settings differ from the checkpoint's."),
+)
 
-def model_options(command):
-    """What may differ from the checkpoint's own settings."""
-    for option in reversed(
-        [
-            click.option("--base", help="Base model: folder or hub id.  [default: the checkpoint's]"),
-            click.option(
-                "--template",
-                type=click.Path(path_type=Path, dir_okay=False),
-                help="Prompt template, a TOML file.  [default: the checkpoint's]",
-            ),
-            click.option("--pixels", type=click.IntRange(1024), help="Pixel budget, such as 200704 for 448x448."),
-            click.option("--quantization", type=click.Choice(["nf4", "none"]), help="[default: the checkpoint's]"),
-            click.option("--allow-mismatch", is_flag=True, help="Go on where settings differ from the checkpoint's."),
-        ]
-    ):
-        command = option(command)
-    return command
-
-
-def training_options(command):
-    """An option for each choice of `TrainConfig`; those not given are left to the file, then to the defaults."""
-    for found in reversed(fields(TrainConfig)):
-        about, name = found.metadata, f"--{found.name.replace('_', '-')}"
-        default = ",".join(found.default) if found.name == "targets" else found.default
-        kind = click.Choice(about["among"]) if about["among"] else {int: int, float: float}.get(found.type, str)
-        told = f"{about['help']}" + ("" if found.type is bool else f"  [default: {default}]")
-        switch = f"{name}/--no-{name[2:]}" if found.type is bool else name
-        command = click.option(switch, default=None, type=None if found.type is bool else kind, help=told)(command)
-    return command
-
-
-def run_options(command):
-    """How a table is scored."""
-    for option in reversed(
-        [
-            click.option(
-                "--orders",
-                default="1",
-                show_default=True,
-                help="Option orders, averaged: 1, cyclic, all, a number, adaptive (more where unsure), pride (letters' "
-                "prior taken off).",
-            ),
-            click.option(
-                "--margin", default=0.7, show_default=True, help="With adaptive orders: unsure is a smaller lead."
-            ),
-            click.option(
-                "--calibration", default="auto", show_default=True, help="auto, none, or a file from `calibrate`."
-            ),
-            click.option(
-                "--sets", type=click.FloatRange(0.5, 1, max_open=True), help="Add sets right that often, such as 0.9."
-            ),
-            click.option(
-                "--batch-tokens",
-                type=click.IntRange(64),
-                help="Tokens of a batch: less needs less memory.  [default: by memory]",
-            ),
-            click.option(
-                "--weights",
-                type=click.Choice(["auto", "4bit", "16bit"]),
-                default="auto",
-                show_default=True,
-                help="Keep the base in 4 bits, or expand it at load: faster, the same logits.",
-            ),
-            click.option(
-                "--compile",
-                type=click.Choice(["auto", "on", "off"]),
-                default="auto",
-                show_default=True,
-                help="Compile the layers for this card: half a minute at first, faster after that.",
-            ),
-        ]
-    ):
-        command = option(command)
-    return command
+# How a table is scored.
+run_options = _together(
+    click.option(
+        "--orders",
+        default="1",
+        show_default=True,
+        help="Option orders, averaged: 1, cyclic, all, a number, adaptive (more where unsure), pride (letters' "
+        "prior taken off).",
+    ),
+    click.option("--margin", default=0.7, show_default=True, help="With adaptive orders: unsure is a smaller lead."),
+    click.option("--calibration", default="auto", show_default=True, help="auto, none, or a file from `calibrate`."),
+    click.option(
+        "--sets", type=click.FloatRange(0.5, 1, max_open=True), help="Add sets right that often, such as 0.9."
+    ),
+    click.option(
+        "--batch-tokens",
+        type=click.IntRange(64),
+        help="Tokens of a batch: less needs less memory.  [default: by memory]",
+    ),
+    click.option(
+        "--weights",
+        type=click.Choice(["auto", "4bit", "16bit"]),
+        default="auto",
+        show_default=True,
+        help="Keep the base in 4 bits, or expand it at load: faster, the same logits.",
+    ),
+    click.option(
+        "--compile",
+        type=click.Choice(["auto", "on", "off"]),
+        default="auto",
+        show_default=True,
+        help="Compile the layers for this card: half a minute at first, faster after that.",
+    ),
+)

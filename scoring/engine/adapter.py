@@ -19,6 +19,13 @@ UNSUPPORTED = (
 )
 
 
+def alpha_of(config: dict, layer: str) -> float:
+    """A layer's alpha by an `adapter_config.json`: of the first pattern that fits its name, else the common one."""
+    patterns = (config.get("alpha_pattern") or {}).items()
+    named = (value for pattern, value in patterns if re.fullmatch(rf"(.*\.)?({pattern})", layer))
+    return next(named, config["lora_alpha"])
+
+
 def lora_config(checkpoint: Checkpoint, check: AdapterCheck):
     """A PEFT configuration with the modules named in full, so that it means the same in whoever's folder.
 
@@ -38,14 +45,12 @@ def lora_config(checkpoint: Checkpoint, check: AdapterCheck):
             "merge it into a whole model and score that"
         )
     header = read_header(checkpoint.folder / ADAPTER_FILE)
-    alphas = found.get("alpha_pattern") or {}
-    ranks, alpha_of = {}, {}
+    ranks, alphas = {}, {}
     for key, (module, part) in check.keys.items():
         if part == "lora_A.weight":
             ranks[module] = header[key]["shape"][0]
             own = re.sub(r"^base_model\.model\.|\.lora_A(\.[^.]+)?\.weight$", "", key)
-            named = (value for pattern, value in alphas.items() if re.fullmatch(rf"(.*\.)?({pattern})", own))
-            alpha_of[module] = next(named, found["lora_alpha"])
+            alphas[module] = alpha_of(found, own)
     rank, alpha = found["r"], found["lora_alpha"]
     return LoraConfig(
         r=rank,
@@ -56,6 +61,6 @@ def lora_config(checkpoint: Checkpoint, check: AdapterCheck):
         use_rslora=bool(found.get("use_rslora")),
         use_dora=bool(found.get("use_dora")),
         rank_pattern={module: value for module, value in ranks.items() if value != rank},
-        alpha_pattern={module: value for module, value in alpha_of.items() if value != alpha},
+        alpha_pattern={module: value for module, value in alphas.items() if value != alpha},
         task_type="CAUSAL_LM",
     )

@@ -27,7 +27,7 @@ from scoring.inputs.orders import orders_of
 from scoring.inputs.pictures import PictureError
 from scoring.inputs.questions import Question, Table
 from scoring.results.files import write_json
-from scoring.results.folder import conformal_sets, open_scores, question_digest, write_results
+from scoring.results.folder import Scores, columns_of, conformal_sets, write_results
 from scoring.results.judging import judge, order_report, plan_overlaps, warnings_of
 from scoring.results.logits import OptionLogits, part_path, read_parts, write_part
 from scoring.results.probabilities import margins, pooled_log_probabilities
@@ -95,15 +95,15 @@ def _run(job: "_Job", progress: Callable | None) -> Finished:
             job.score(progress)
             seconds["scoring"] += time.monotonic() - start
     start = time.monotonic()
-    logits, questions, calibrations = job.read(), job.table.questions, job.plan.calibrations
-    log_p = write_results(job.out, questions, logits, calibrations, job.options.sets)
+    logits, columns, calibrations = job.read(), columns_of(job.table.questions), job.plan.calibrations
+    log_p = write_results(job.out, columns, logits, calibrations, job.options.sets)
     seconds["scoring"] += time.monotonic() - start
     seconds |= {"loading": job.load_seconds, "waiting_for_pictures": job.waited}
-    answers = [question.answer for question in questions]
-    warnings = warnings_of(logits, job.label_ids, calibrations, answers, log_p) + job.overlaps()
+    warnings = warnings_of(logits, job.label_ids, calibrations, columns["answer"], log_p)
+    warnings += job.overlaps(columns["digest"])
     finished = Finished(logits, None, warnings, job.scored_now, seconds, job.peak_bytes, job.more)
-    job.write_about(finished, log_p)
-    finished.metrics = judge(open_scores(job.out))
+    about = job.write_about(finished, log_p)
+    finished.metrics = judge(Scores(job.out, about, logits, calibrations, columns))
     return finished
 
 
@@ -343,7 +343,7 @@ class _Job:
             logits.status[row] = self.status.get(question.id, logits.status[row])
         return logits
 
-    def overlaps(self) -> list[str]:
+    def overlaps(self, digests: list[str]) -> list[str]:
         """Warnings where a checkpoint knows these rows from its training or its validation."""
         checkpoints = self.plan.checkpoints
         return plan_overlaps(
@@ -351,10 +351,10 @@ class _Job:
             [checkpoint.folder for checkpoint in checkpoints],
             [checkpoint.manifest.data for checkpoint in checkpoints],
             self.table.digest,
-            [question_digest(question) for question in self.table.questions],
+            digests,
         )
 
-    def write_about(self, finished: Finished, log_p: np.ndarray) -> None:
+    def write_about(self, finished: Finished, log_p: np.ndarray) -> dict:
         """`run.json`, last of all: what was done, with what, and how long it took."""
         logits = finished.logits
         identity = {key: value for key, value in self.state.items() if key != "split"}
@@ -385,6 +385,7 @@ class _Job:
             _, quantile, promise = conformal_sets(log_p, self.plan.calibrations, level)
             about["sets"] = {"level": level, "quantile": quantile, "guarantee": promise}
         write_json(self.out / "run.json", about)
+        return about
 
 
 def out_of_memory(error: Exception) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from scoring.engine.adapter import alpha_of
 from scoring.engine.checkpoint import (
     ADAPTER_CONFIG,
     ADAPTER_FILE,
@@ -21,6 +22,7 @@ from scoring.engine.checkpoint import (
     base_name,
     read_checkpoint,
 )
+from scoring.results.ensemble import parse_weights
 from scoring.results.files import write_json
 
 SAME = ("peft_type", "bias", "use_dora", "fan_in_fan_out", "modules_to_save")  # of adapter_config.json
@@ -109,7 +111,7 @@ def _factors(checkpoint: Checkpoint) -> dict[str, tuple[torch.Tensor, torch.Tens
         if not key.endswith(".lora_A.weight"):
             continue
         layer = key.removesuffix(".lora_A.weight")
-        rank, alpha = len(down), _pattern(config.get("alpha_pattern"), layer, config["lora_alpha"])
+        rank, alpha = len(down), alpha_of(config, layer)
         scale = alpha / (np.sqrt(rank) if config.get("use_rslora") else rank)
         found[layer] = (down.float(), tensors[f"{layer}.lora_B.weight"].float() * float(scale))
     if len(found) * 2 != len(tensors):
@@ -120,20 +122,10 @@ def _factors(checkpoint: Checkpoint) -> dict[str, tuple[torch.Tensor, torch.Tens
     return found
 
 
-def _pattern(pattern: dict | None, layer: str, default: float) -> float:
-    """PEFT's value for a layer: that of the longest name it ends with, else the default."""
-    names = [name for name in pattern or {} if layer.endswith(name)]
-    return pattern[max(names, key=len)] if names else default
-
-
-def parse_weights(text: str | None, count: int) -> list[float] | None:
-    """Numbers separated by commas, one for each of `count`. Raises CheckpointError."""
+def given_weights(text: str | None, count: int) -> list[float] | None:
+    """Numbers separated by commas, one for each of `count`; None where none are given. Raises CheckpointError."""
     if not text:
         return None
-    try:
-        found = [float(part) for part in text.split(",")]
-    except ValueError:
-        found = []
-    if len(found) != count:
-        raise CheckpointError(f"weights {text!r}: expected {count} numbers separated by commas")
-    return found
+    if found := parse_weights(text, count):
+        return found
+    raise CheckpointError(f"weights {text!r}: expected {count} numbers separated by commas")

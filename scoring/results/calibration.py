@@ -83,22 +83,20 @@ def nll(logits: np.ndarray, answers: np.ndarray, temperature: float | np.ndarray
     return float(row_losses(log_probabilities(logits, temperature), answers).mean())
 
 
-def fit_temperature(logits: np.ndarray, answers: np.ndarray, fingerprint: dict | None = None) -> Calibration:
+def fit_temperature(logits: np.ndarray, answers: np.ndarray) -> Calibration:
     """The temperature with the lowest NLL on (N, K) logits and (N,) answers.
 
     T = 1, with a note that says why, for fewer than 20 rows, where every row is right (any sharper is likelier, so the
     rows do not say how sure to be), and where a sharper one (T < 1) is not significantly likelier: few rows that happen
     to be right must not make a model surer. The upper bound, with a note, where the logits say nothing about the rows.
     """
-    return _fit_temperature(logits, answers, fingerprint)[0]
+    return _fit_temperature(logits, answers)[0]
 
 
-def _fit_temperature(
-    logits: np.ndarray, answers: np.ndarray, fingerprint: dict | None = None
-) -> tuple[Calibration, bool]:
+def _fit_temperature(logits: np.ndarray, answers: np.ndarray) -> tuple[Calibration, bool]:
     """The calibration, and whether the rows had something to say."""
     count = len(answers)
-    found = Calibration(rows=count, fingerprint=fingerprint or {})
+    found = Calibration(rows=count)
     if count < FEWEST:
         found.note = f"{count} labelled rows are too few to fit a temperature ({FEWEST} at least): T = 1"
         return found, False
@@ -236,11 +234,7 @@ def calibrate(
     losses = None
     if usable:
         fits = {
-            "letter bias": (
-                lambda z, y, _: fit_letters(z, y),
-                logits.shape[1] - 1,
-                _why_no_letters(answers, logits, one_order),
-            ),
+            "letter bias": (_letters, logits.shape[1] - 1, _why_no_letters(answers, logits, one_order)),
             "temperature by task type": (fit_groups, *_why_no_groups(types)),
         }
         losses = plain = _held_out(_temperature, logits, answers, types, clusters)

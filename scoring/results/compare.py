@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.special import bdtr, ndtri
 
-from scoring.results.metrics import _with_interval, bootstrap_weights, row_nll
+from scoring.results.metrics import bootstrap_weights, row_nll, with_interval
 
 POWER = float(ndtri(0.975) + ndtri(0.8))  # a two-sided 5 % test that finds the effect in 80 % of cases
 
@@ -35,7 +35,7 @@ def compare(first: np.ndarray, second: np.ndarray, y: np.ndarray, clusters: np.n
         "accuracy": {
             "first": float(right[0].mean()),
             "second": float(right[1].mean()),
-            "difference": _with_interval(float(gain.mean()), gains),
+            "difference": with_interval(float(gain.mean()), gains),
             "only_first": int((right[0] & ~right[1]).sum()),
             "only_second": int((right[1] & ~right[0]).sum()),
             "mcnemar_p": mcnemar(*right),
@@ -44,7 +44,7 @@ def compare(first: np.ndarray, second: np.ndarray, y: np.ndarray, clusters: np.n
         "nll": {
             "first": float(row_nll(np.nan_to_num(first), y).mean()),
             "second": float(row_nll(np.nan_to_num(second), y).mean()),
-            "difference": _with_interval(float(saved.mean()), saves),
+            "difference": with_interval(float(saved.mean()), saves),
             "smallest": POWER * float(saves.std()),
         },
     }

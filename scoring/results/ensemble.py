@@ -7,13 +7,21 @@ import numpy as np
 
 from scoring.results.calibration import fit_temperature, log_probabilities, row_losses
 
-POOLS = ("log", "linear", "vote")
 FEWEST_FOR_WEIGHTS = 1_000  # labelled rows
 TIE = 1e-3  # share of the log pool in a vote: it breaks ties, and nothing else
 
 
 class EnsembleError(ValueError):
     """Members that cannot be pooled; says which, why, and what to do."""
+
+
+def parse_weights(text: str, count: int) -> list[float] | None:
+    """Numbers separated by commas; None where it is not `count` of them."""
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        return None
+    return found if len(found) == count else None
 
 
 def pool(

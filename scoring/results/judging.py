@@ -244,7 +244,6 @@ def plan_overlaps(
     members: list[str], folders: list[Path], data: list[dict], digest: str, digests: list[str]
 ) -> list[str]:
     """Warnings for each member whose training table or validation rows are scored. data: what manifests tell of it."""
-
     warnings = []
     for member, folder, told in zip(members, folders, data):
         if told.get("sha256") == digest:

@@ -233,9 +233,9 @@ def measure(p: np.ndarray, y: np.ndarray, clusters: np.ndarray | None = None, se
     for weights in bootstrap_weights(rows, clusters, rng):
         for name, value in _figures(sums.of(weights), letters, width, rows / ranks).items():
             drawn[name].append(value)
-    result = {"rows": rows, "accuracy": {"value": float(right.mean())} | wilson(int(right.sum()), rows)}
+    result = {"rows": rows, "accuracy": accuracy(p, y)}
     for name, value in values.items():
-        result[name] = _with_interval(value, np.concatenate(drawn[name]))
+        result[name] = with_interval(value, np.concatenate(drawn[name]))
     result["ece"] |= noise_floor(confidence, rng)
     count, hits = np.bincount(y, minlength=letters), np.bincount(y, right, minlength=letters)
     shares = np.bincount(best, minlength=letters) / rows
@@ -246,7 +246,8 @@ def measure(p: np.ndarray, y: np.ndarray, clusters: np.ndarray | None = None, se
     return result
 
 
-def _with_interval(value: float, draws: np.ndarray) -> dict:
+def with_interval(value: float, draws: np.ndarray) -> dict:
+    """A value and the middle 95 % of its draws; None for all where it is not defined."""
     draws = draws[np.isfinite(draws)]
     if not np.isfinite(value) or not len(draws):
         return {"value": None, "low": None, "high": None}

@@ -8,7 +8,7 @@ import numpy as np
 import scoring
 from scoring.inputs.prompt import LETTERS
 from scoring.results.calibration import Calibration, fit_temperature
-from scoring.results.ensemble import POOLS, EnsembleError, fit_pool_temperature, fit_weights
+from scoring.results.ensemble import EnsembleError, fit_pool_temperature, fit_weights, parse_weights
 from scoring.results.files import write_json
 from scoring.results.folder import RunError, Scores, open_scores, write_results
 from scoring.results.judging import judge, warnings_of
@@ -32,14 +32,13 @@ def pool_files(
     weights: str = "equal",
     form: str = "auto",
     fit: Path | None = None,
-    about: dict | None = None,
 ) -> Pooled:
     """Pool the members of SCORES folders and CSV files, matched by id, into `out`.
 
-    kind: one of POOLS. weights: `equal`, `nll` (needs `fit`) or a number for each member, separated by commas. fit: a
-    SCORES folder of labelled rows that no member was trained on: an ensemble of the same members, for a temperature of
-    the pool (and weights), or a training's `out-of-fold`, for one temperature of all its folds. about: what else
-    `run.json` tells. Raises EnsembleError, RunError.
+    kind: `log`, `linear` or `vote`. weights: `equal`, `nll` (needs `fit`) or a number for each member, separated by
+    commas. fit: a SCORES folder of labelled rows that no member was trained on: an ensemble of the same members, for a temperature of
+    the pool (and weights), or a training's `out-of-fold`, for one temperature of all its folds. Raises
+    EnsembleError, RunError.
     """
     sources = [source for path in paths for source in read_sources(path, form)]
     if len(sources) < 2:
@@ -53,8 +52,7 @@ def pool_files(
         _fit(open_scores(fit), sources, calibrations, how, weights == "nll", told)
     elif weights == "nll":
         raise EnsembleError("--weights nll needs labelled rows that no member was trained on: name them with --fit")
-    first, members = sources[0], range(len(sources))
-    letters = logits.shape[2]
+    first, letters = sources[0], logits.shape[2]
     table = OptionLogits.empty(first.ids, names, letters)
     table.logits[:, :, 0] = logits.transpose(1, 0, 2)
     for at, source in enumerate(sources):
@@ -86,9 +84,9 @@ def pool_files(
         "identity": {"letters": LETTERS[:letters], "orders": "1"},
         "versions": scoring.versions(),
         "warnings": warnings,
-        "counts": {"rows": len(first.ids), "scored": int(table.scored.sum()), "members": len(members)},
+        "counts": {"rows": len(first.ids), "scored": int(table.scored.sum()), "members": len(sources)},
     }
-    write_json(out / "run.json", report | (about or {}))
+    write_json(out / "run.json", report)
     scores = open_scores(out)
     return Pooled(scores, judge(scores), told + [f"warning: {text}" for text in warnings])
 
@@ -114,11 +112,8 @@ def _distinct(names: list[str], paths: list[Path]) -> list[str]:
 def _given_weights(text: str, members: int) -> list[float]:
     if text in ("equal", "nll"):
         return [1 / members] * members
-    try:
-        found = [float(part) for part in text.split(",")]
-    except ValueError:
-        found = []
-    if len(found) != members or min(found) < 0 or not sum(found):
+    found = parse_weights(text, members)
+    if not found or min(found) < 0 or not sum(found):
         raise EnsembleError(
             f"weights {text!r}: expected equal, nll, or {members} numbers from 0 on, separated by commas"
         )
@@ -176,13 +171,8 @@ def _status(sources: list[Source], row: int, logits: np.ndarray) -> str:
 def _columns(ids: list[str], options: np.ndarray, known: dict[str, list] | None) -> dict[str, list]:
     """Columns of questions.parquet for these ids: what another member's folder knows of them, else empty."""
     place = {id: row for row, id in enumerate(known["id"])} if known else {}
-    names = ("answer", "task_type", "picture", "digest")
-    found = (
-        {name: [known[name][place[id]] if id in place else "" for id in ids] for name in names}
-        if known
-        else {name: [""] * len(ids) for name in names}
-    )
+    found = {
+        name: [known[name][place[id]] if id in place else "" for id in ids]
+        for name in ("answer", "task_type", "picture", "digest")
+    }
     return {"id": ids, "options": options.tolist(), **found}
-
-
-__all__ = ["POOLS", "Pooled", "RunError", "pool_files"]

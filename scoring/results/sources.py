@@ -13,7 +13,6 @@ from scoring.results.ensemble import EnsembleError
 from scoring.results.folder import open_scores
 from scoring.results.probabilities import member_logits
 
-FORMATS = ("auto", "probabilities", "log-probabilities", "logits")
 FIRST = 10  # of a list of faults that are told
 COLUMNS = ("p_{}", "l_{}", "logit_{}", "logprob_{}", "{}")
 
@@ -102,7 +101,7 @@ def _letter_columns(names: list[str], pattern: str) -> list[int]:
 
 
 def _form(path: Path, ids: list[str], values: np.ndarray, form: str) -> str:
-    """Which of FORMATS it is: as named, or as the numbers show. Probabilities that do not sum to 1 are an error."""
+    """What the numbers are: as named, or as they show. Probabilities that do not sum to 1 are an error."""
     there = np.isfinite(values)
     scored = there.any(1)
     with np.errstate(over="ignore"):

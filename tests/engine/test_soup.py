@@ -11,7 +11,7 @@ from transformers import Qwen3VLForConditionalGeneration
 
 from scoring import Scorer
 from scoring.engine.checkpoint import CheckpointError
-from scoring.engine.soup import parse_weights, soup
+from scoring.engine.soup import given_weights, soup
 
 FOLDS = ["demo/checkpoints/fold0", "demo/checkpoints/fold1"]
 
@@ -51,7 +51,7 @@ def test_what_cannot_be_averaged_is_refused(tmp_path, demo):
     with pytest.raises(CheckpointError, match="expected two or more"):
         soup(FOLDS[:1], tmp_path / "soup")
     with pytest.raises(CheckpointError, match="expected 2 numbers"):
-        parse_weights("1", 2)
+        given_weights("1", 2)
     assert not (tmp_path / "soup").exists()
 
 
