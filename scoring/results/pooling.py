@@ -36,8 +36,8 @@ def pool_files(
     """Pool the members of SCORES folders and CSV files, matched by id, into `out`.
 
     kind: `log`, `linear` or `vote`. weights: `equal`, `nll` (needs `fit`) or a number for each member, separated by
-    commas. fit: a SCORES folder of labelled rows that no member was trained on: an ensemble of the same members, for a temperature of
-    the pool (and weights), or a training's `out-of-fold`, for one temperature of all its folds. Raises
+    commas. fit: a SCORES folder of labelled rows that no member was trained on: an ensemble of the same members, for a
+    temperature of the pool (and weights), or a training's `out-of-fold`, for one temperature of all its folds. Raises
     EnsembleError, RunError.
     """
     sources = [source for path in paths for source in read_sources(path, form)]
