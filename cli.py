@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from scoring.options import data_options, model_options, run_options
+from scoring.options import PIXELS, data_options, model_options, one_pixels, run_options, several_pixels
 from scoring.terminal import BAD_INPUT, SOME_UNSCORED, Bar, answered, read, say, table_of, told
 from train.config import TrainConfig
 from train.log import TRACKERS, check_trackers
@@ -69,7 +69,9 @@ def check(data: Path, images, allow_outside, skip_bad_rows, deep) -> None:
 @click.option("--valid", type=click.Path(path_type=Path), help="Validation table.  [default: 10 % of DATA, stratified]")
 @data_options
 @click.option("--template", type=click.Path(path_type=Path, dir_okay=False), help="Prompt template, a TOML file.")
-@click.option("--pixels", type=click.IntRange(1024), help="Pixel budget.  [default: 448x448 within the base's limits]")
+@click.option(
+    "--pixels", type=PIXELS, help="Pixel budget, such as 448 for 448x448.  [default: that, within the base's limits]"
+)
 @training_options
 @click.option("--config", "file", type=click.Path(path_type=Path), help="Training choices, a TOML file; options win.")
 @click.option("--folds", type=click.IntRange(2), help="Train K adapters, OUT/fold0 …, each held against its own part.")
@@ -157,6 +159,7 @@ def train(
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the results.  [default: scores/DATA]")
 @data_options
 @model_options
+@several_pixels
 @run_options
 @click.option("--limit", type=click.IntRange(1), help="Score the first N rows alone.")
 @click.option("--overwrite", is_flag=True, help="Start anew where the folder holds another run.")
@@ -171,12 +174,11 @@ def score(
     with told():
         import numpy as np
 
-        from scoring.engine.plan import plan_members
         from scoring.inputs.orders import parse_orders
         from scoring.inputs.prompt import PromptTemplate
         from scoring.results.folder import conformal_sets
 
-        orders = parse_orders(orders)
+        orders = [parse_orders(part) for part in orders.split(",")]
         table = read(data, images, allow_outside, skip_bad_rows)
         table.questions = table.questions[:limit]
         out = out or Path("scores") / data.name.split(".")[0]
@@ -186,16 +188,16 @@ def score(
             err=True,
         )
 
+        from scoring.engine.groups import RunOptions, plan_groups, run_groups
+
         model = {name: choices.pop(name) for name in ("base", "pixels", "quantization", "allow_mismatch")}
-        plan = plan_members(checkpoints, template=prompt, orders=orders, calibration=calibration, **model)
+        groups = plan_groups(checkpoints, template=prompt, orders=orders, calibration=calibration, **model)
         if choices["sets"]:
-            conformal_sets(np.empty((0, 0)), plan.calibrations, choices["sets"])  # raises where it cannot be done
-        for note in plan.notes:
+            calibrations = [found for group in groups for found in group.plan.calibrations]
+            conformal_sets(np.empty((0, 0)), calibrations, choices["sets"])  # raises where it cannot be done
+        for note in dict.fromkeys(note for group in groups for note in group.plan.notes):
             say(note)
-
-        from scoring.engine.run import RunOptions, run
-
-        finished = run(table, plan, out, RunOptions(orders, **choices), lambda total, done: Bar(total, done), say)
+        finished = run_groups(table, groups, out, RunOptions(**choices), lambda total, done: Bar(total, done), say)
         if finished.metrics:
             click.echo(table_of(finished.metrics))
         for warning in finished.warnings:
@@ -332,6 +334,7 @@ def soup(checkpoints: tuple[str, ...], out: Path, weights) -> None:
 @click.option("--limit", type=click.IntRange(1), help="The first N rows alone.  [default: 100 of the demo, else all]")
 @data_options
 @model_options
+@one_pixels
 def bench(
     data, ckpt, out, limit, images, allow_outside, skip_bad_rows, base, template, pixels, quantization, allow_mismatch
 ) -> None:

@@ -4,6 +4,32 @@ from pathlib import Path
 
 import click
 
+SMALLEST_BUDGET, LARGEST_SIDE = 32 * 32, 10_000
+
+
+class Pixels(click.ParamType):
+    """Pixel budgets: the side of a square, or (from 10,000 on) a number of pixels; `several` of them as a list."""
+
+    name = "pixels"
+
+    def __init__(self, several: bool):
+        self.several = several
+
+    def convert(self, value, parameter, context):
+        if not isinstance(value, str):
+            return value
+        parts = value.split(",") if self.several else [value]
+        if not all(part.strip().isdecimal() for part in parts):
+            example = "448 or 448,560" if self.several else "448 or 200704"
+            self.fail(f"{value!r}: expected the side of a square or a number of pixels, such as {example}")
+        found = [int(part) ** 2 if int(part) < LARGEST_SIDE else int(part) for part in parts]
+        if min(found) < SMALLEST_BUDGET:
+            self.fail(f"{value!r}: expected a side of at least 32")
+        return found if self.several else found[0]
+
+
+PIXELS = Pixels(several=False)
+
 
 def _together(*options):
     """One decorator for all of them; `--help` lists them in this order."""
@@ -35,9 +61,15 @@ model_options = _together(
         type=click.Path(path_type=Path, dir_okay=False),
         help="Prompt template, a TOML file.  [default: the checkpoint's]",
     ),
-    click.option("--pixels", type=click.IntRange(1024), help="Pixel budget, such as 200704 for 448x448."),
     click.option("--quantization", type=click.Choice(["nf4", "none"]), help="[default: the checkpoint's]"),
     click.option("--allow-mismatch", is_flag=True, help="Go on where settings differ from the checkpoint's."),
+)
+
+one_pixels = click.option("--pixels", type=PIXELS, help="Pixel budget, such as 448 for 448x448.")
+several_pixels = click.option(
+    "--pixels",
+    type=Pixels(several=True),
+    help="Pixel budget, such as 448 for 448x448; 448,560 scores each checkpoint at both and pools.",
 )
 
 # How a table is scored.
@@ -47,7 +79,7 @@ run_options = _together(
         default="1",
         show_default=True,
         help="Option orders, averaged: 1, cyclic, all, a number, adaptive (more where unsure), pride (letters' "
-        "prior taken off).",
+        "prior taken off); 1,cyclic scores each checkpoint both ways and pools.",
     ),
     click.option("--margin", default=0.7, show_default=True, help="With adaptive orders: unsure is a smaller lead."),
     click.option("--calibration", default="auto", show_default=True, help="auto, none, or a file from `calibrate`."),

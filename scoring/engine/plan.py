@@ -73,12 +73,13 @@ def plan_members(
     allow_mismatch: bool = False,
     orders: str = "1",
     calibration: str = "auto",
+    noted: Sequence[str] = (),
 ) -> Plan:
     """Read the checkpoints, and hold their settings against each other and against what was asked for.
 
     calibration: `auto` (each checkpoint's own), `none`, or a file, which must fit one of the checkpoints. A folder of
-    folds stands for all of them. Raises CheckpointError, or MismatchError naming a field and both values (unless
-    `allow_mismatch`).
+    folds stands for all of them. noted: settings whose difference is told, and no error. Raises CheckpointError, or
+    MismatchError naming a field and both values (unless `allow_mismatch`).
     """
     checkpoints = [read_checkpoint(fold, base) for name in names for fold in folds_of(name)]
     notes = [note for checkpoint in checkpoints for note in checkpoint.notes]
@@ -116,9 +117,7 @@ def plan_members(
             "quantization": manifest.quantization,
         }
         here = {**asked, "base": fingerprint, "adapter": adapter, "letters": manifest.letters, "orders": orders}
-        problems = [
-            f"{key} is {value}, but this run has {here[key]}" for key, value in made_with.items() if value != here[key]
-        ]
+        problems = _differences(made_with, here)
         found = None if calibration == "none" else own_calibration(checkpoint, orders)
         if given and given["fingerprint"].get("adapter") == adapter:
             found, given_to = given, member
@@ -130,12 +129,12 @@ def plan_members(
                     f"over orders {orders} (fit one for them: `calibrate`)"
                 )
                 fitted = fitted | {"orders": orders}
-            problems += _differences(fitted, here, "calibration's ")
+            problems |= _differences(fitted, here, "calibration's ")
         else:
             why = "none, as asked" if calibration == "none" else "no calibration"
             notes.append(f"{member}: {why}, so its probabilities are raw (temperature 1)")
-        for problem in problems:
-            if not allow_mismatch:
+        for problem, key in problems.items():
+            if not allow_mismatch and key not in noted:
                 raise MismatchError(
                     f"{checkpoint.folder}: {problem}; use the checkpoint's own setting, or add --allow-mismatch"
                 )
@@ -160,12 +159,13 @@ def plan_members(
     )
 
 
-def _differences(made_with: dict, here: dict, whose: str = "") -> list[str]:
-    return [
-        f"{whose}{key} is {value}, but this run has {here.get(key)}"
+def _differences(made_with: dict, here: dict, whose: str = "") -> dict[str, str]:
+    """What differs, in words -> the setting."""
+    return {
+        f"{whose}{key} is {value}, but this run has {here.get(key)}": key
         for key, value in made_with.items()
         if value != here.get(key)
-    ]
+    }
 
 
 def calibration_path(folder: Path, orders: str) -> Path:

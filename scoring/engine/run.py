@@ -59,6 +59,7 @@ class Finished:
     seconds: dict[str, float]
     peak_bytes: int = 0
     about_orders: str = ""
+    scorer: Scorer | None = None
 
 
 def run(
@@ -101,7 +102,7 @@ def _run(job: "_Job", progress: Callable | None) -> Finished:
     seconds |= {"loading": job.load_seconds, "waiting_for_pictures": job.waited}
     warnings = warnings_of(logits, job.label_ids, calibrations, columns["answer"], log_p)
     warnings += job.overlaps(columns["digest"])
-    finished = Finished(logits, None, warnings, job.scored_now, seconds, job.peak_bytes, job.more)
+    finished = Finished(logits, None, warnings, job.scored_now, seconds, job.peak_bytes, job.more, job.scorer)
     about = job.write_about(finished, log_p)
     finished.metrics = judge(Scores(job.out, about, logits, calibrations, columns))
     return finished
@@ -218,6 +219,8 @@ class _Job:
         if chosen["batch_tokens"] is None:
             self.load()
             chosen["batch_tokens"] = self.scorer.packed.batch_tokens()
+        if "compile" not in chosen and self.scorer and self.scorer.packed.compiled:
+            chosen["compile"] = True  # by the run before
         if "compile" not in chosen:
             chosen["compile"], why = compiling_pays(self.plan.base, self.tokens * len(self.plan.members))
             if why:

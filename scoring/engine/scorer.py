@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Sequence
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,21 @@ class Scorer:
         names = [ckpt] if isinstance(ckpt, (str, Path)) else list(ckpt)
         plan = plan_members([str(name) for name in names], base, template, pixels, quantization, allow_mismatch)
         return cls(plan, device)
+
+    def fits(self, plan: Plan) -> bool:
+        """Whether a plan needs this very model: the same base, in as many bits, with the same adapters."""
+        ours, theirs = (
+            (made.identity["base"], made.quantization, list(made.identity["adapters"].values()))
+            for made in (self.plan, plan)
+        )
+        return ours == theirs
+
+    def with_plan(self, plan: Plan) -> "Scorer":
+        """The loaded model with the prompt, pixels and names of a plan that it `fits`."""
+        found = copy(self)
+        found.plan, found.prepare = plan, plan.preparer
+        found.label_ids = plan.preparer.chat.label_ids(LETTERS)
+        return found
 
     def answer(self, ready: Ready, letters: int) -> list[AnswerLogits]:
         """The forward passes of a batch, begun: results are on the device, perhaps not computed yet."""

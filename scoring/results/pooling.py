@@ -1,5 +1,6 @@
 """Files of several members into one SCORES folder: the pool, each member beside it, and what it was made of."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,18 +33,23 @@ def pool_files(
     weights: str = "equal",
     form: str = "auto",
     fit: Path | None = None,
+    names: list[str] | None = None,
+    about: dict | None = None,
+    warnings: Sequence[str] = (),
 ) -> Pooled:
     """Pool the members of SCORES folders and CSV files, matched by id, into `out`.
 
     kind: `log`, `linear` or `vote`. weights: `equal`, `nll` (needs `fit`) or a number for each member, separated by
     commas. fit: a SCORES folder of labelled rows that no member was trained on: an ensemble of the same members, for a
-    temperature of the pool (and weights), or a training's `out-of-fold`, for one temperature of all its folds. Raises
-    EnsembleError, RunError.
+    temperature of the pool (and weights), or a training's `out-of-fold`, for one temperature of all its folds. names:
+    of the members, in their order. about, warnings: what run.json tells besides. Raises EnsembleError, RunError.
     """
     sources = [source for path in paths for source in read_sources(path, form)]
     if len(sources) < 2:
         raise EnsembleError(f"{len(sources)} member; expected two or more to pool")
-    names = _distinct([source.name for source in sources], paths)
+    names = names or _distinct([source.name for source in sources], paths)
+    for source, name in zip(sources, names):
+        source.name = name
     logits = aligned(sources)
     told: list[str] = []
     calibrations, how = [source.calibration for source in sources], {"kind": kind, "temperature": 1.0}
@@ -59,7 +65,7 @@ def pool_files(
         if source.label_mass is not None:
             own = {id: row for row, id in enumerate(source.ids)}
             table.label_mass[:, at, 0] = source.label_mass[[own[id] for id in first.ids]]
-    table.status = [_status(sources, row, logits[:, row]) for row in range(len(first.ids))]
+    table.status = _statuses(sources, logits)
     table.logits[~table.scored] = np.nan
     columns = next((source.questions for source in sources if source.questions), None)
     if columns is None or columns["id"] != first.ids:
@@ -68,7 +74,8 @@ def pool_files(
     write_part(out / "logits", 0, table)
     log_p = write_results(out, columns, table, calibrations, how=how)
     entries = [
-        {
+        source.entry
+        | {
             "member": name,
             "fingerprint": source.fingerprint,
             "temperature": calibration.temperature,
@@ -76,8 +83,10 @@ def pool_files(
         }
         for name, source, calibration in zip(names, sources, calibrations)
     ]
-    warnings = warnings_of(table, [], calibrations, columns["answer"], log_p)
+    warnings = [*warnings, *warnings_of(table, [], calibrations, columns["answer"], log_p)]
+    warnings = list(dict.fromkeys(warnings))  # of members and pool alike
     report = {
+        **(about or {}),
         "checkpoints": entries,
         "pool": how | {"told": told},
         "sources": [str(path) for path in paths],
@@ -160,12 +169,18 @@ def _fit(labelled: Scores, sources: list[Source], calibrations: list, how: dict,
     told.append(f"temperature of the pool {how['temperature']:.3f}: {why}")
 
 
-def _status(sources: list[Source], row: int, logits: np.ndarray) -> str:
-    """`ok`, or which member has no score."""
-    for source, values in zip(sources, logits):
-        if not np.isfinite(values).any():
-            return f"no score from {source.name}"
-    return "ok"
+def _statuses(sources: list[Source], logits: np.ndarray) -> list[str]:
+    """For each row `ok`, or the first member that has no score, and why."""
+    place = {id: row for row, id in enumerate(sources[0].ids)}
+    found = ["ok"] * len(place)
+    for source, without in reversed(list(zip(sources, ~np.isfinite(logits).any(2)))):
+        if not without.any():
+            continue
+        why = {id: status for id, status in zip(source.ids, source.status) if status != "ok"}
+        for id, row in place.items():
+            if without[row]:
+                found[row] = f"no score from {source.name}: {why.get(id, 'no number')}"
+    return found
 
 
 def _columns(ids: list[str], options: np.ndarray, known: dict[str, list] | None) -> dict[str, list]:

@@ -32,6 +32,7 @@ class Source:
     status: list[str] = field(default_factory=list)
     fingerprint: str = ""
     questions: dict[str, list] = field(default_factory=dict)
+    entry: dict = field(default_factory=dict)  # what run.json tells of the member
 
 
 def read_sources(path: Path, form: str = "auto") -> list[Source]:
@@ -51,6 +52,7 @@ def read_sources(path: Path, form: str = "auto") -> list[Source]:
                 scores.logits.status,
                 entry.get("fingerprint") or "",
                 scores.questions,
+                entry,
             )
             for at, (entry, calibration) in enumerate(entries)
         ]
@@ -73,22 +75,30 @@ def _read_csv(path: Path, form: str) -> Source:
     if wrong := [f"line {at} ({len(row)})" for at, row in enumerate(rows, 2) if len(row) != len(header)]:
         raise EnsembleError(f"{path}: expected {len(header)} cells in every row, not so in {_told(wrong)}")
     ids = [row[names.index("id")] for row in rows]
-    values = np.full((len(rows), len(places)), np.nan)
-    faults = []
-    for at, row in enumerate(rows):
-        for letter, place in enumerate(places):
-            cell = row[place].strip()
-            try:
-                values[at, letter] = float(cell) if cell else np.nan
-            except ValueError:
-                faults.append(f"{shown(ids[at])} ({header[place]} is {shown(cell)})")
-    if faults:
-        raise EnsembleError(f"{path}: expected numbers; rows {_told(faults)}")
+    cells = [[row[place].strip() or "nan" for place in places] for row in rows]
+    try:
+        values = np.array(cells, float).reshape(len(rows), len(places))
+    except ValueError:
+        faults = [
+            f"{shown(id)} ({header[place]} is {shown(cell)})"
+            for id, row in zip(ids, cells)
+            for place, cell in zip(places, row)
+            if not _is_number(cell)
+        ]
+        raise EnsembleError(f"{path}: expected numbers; rows {_told(faults)}") from None
     form = _form(path, ids, values, form)
     with np.errstate(divide="ignore"):
         logits = np.log(np.clip(values, 1e-12, None)) if form == "probabilities" else values
-    status = ["ok" if np.isfinite(row).any() else "no score in the file" for row in logits]
+    status = ["ok" if scored else "no number in the file" for scored in np.isfinite(logits).any(1)]
     return Source(path.stem, ids, log_probabilities(logits), status=status)
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
 def _letter_columns(names: list[str], pattern: str) -> list[int]:
