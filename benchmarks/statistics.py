@@ -126,30 +126,34 @@ def choices(repeats: int) -> dict:
     }
 
 
-def seconds(rows: int, folder: Path) -> dict:
-    """Whole commands on a SCORES folder of that many rows, from the start of the process to its end."""
-    rng = np.random.default_rng(rows)
-    z = rng.normal(0, 2, (rows, 4)).astype(np.float32)
-    y = drawn(z, rng)
-    ids = [f"row{at}" for at in range(rows)]
+def scores_folder(folder: Path, z: np.ndarray, y: np.ndarray, entry: dict) -> Path:
+    """A SCORES folder of one member, two rows a picture. z: (N, 4) its logits. entry: what run.json tells of it."""
+    rows, ids = len(z), [f"row{at}" for at in range(len(z))]
     types = ("object", "count", "color", "location", "category")
     questions = [
         Question(id, at + 1, Path(f"{at // 2}.jpg"), "?", ("w", "x", "y", "z"), "abcd"[y[at]], types[at % 5])
         for at, id in enumerate(ids)
     ]
     shape = (rows, 1, 1)
-    logits = OptionLogits(
-        ids, ["m"], 1.6 * z[:, None, None], np.ones(shape, np.float32), np.full(shape, 1), ["ok"] * rows
-    )
-    scores = folder / f"rows{rows}"
-    (scores / "logits").mkdir(parents=True)
-    write_part(scores / "logits", 0, logits)
-    write_results(scores, questions, logits, [Calibration()])
+    mass, top = np.ones(shape, np.float32), np.full(shape, 1)
+    logits = OptionLogits(ids, [entry["member"]], z[:, None, None].astype(np.float32), mass, top, ["ok"] * rows)
+    (folder / "logits").mkdir(parents=True)
+    write_part(folder / "logits", 0, logits)
+    write_results(folder, questions, logits, [Calibration(entry["temperature"])])
+    write_json(folder / "run.json", {"checkpoints": [entry], "identity": {"letters": "abcd", "orders": "1"}})
+    return folder
+
+
+def seconds(rows: int, folder: Path) -> dict:
+    """Whole commands on a SCORES folder of that many rows, from the start of the process to its end."""
+    rng = np.random.default_rng(rows)
+    z = rng.normal(0, 2, (rows, 4)).astype(np.float32)
+    y = drawn(z, rng)
     checkpoint = ROOT / "demo" / "checkpoints" / "fold0"
     from scoring.engine.checkpoint import read_checkpoint
 
     entry = {"member": "m", "fingerprint": read_checkpoint(str(checkpoint)).fingerprint(), "temperature": 1.0}
-    write_json(scores / "run.json", {"checkpoints": [entry], "identity": {"letters": "abcd", "orders": "1"}})
+    scores = scores_folder(folder / f"rows{rows}", 1.6 * z, y, entry)
     told = {"rows": rows}
     for name, call in {
         "evaluate": ["evaluate", scores],

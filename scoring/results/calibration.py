@@ -68,6 +68,8 @@ class Calibration:
 def log_probabilities(logits: np.ndarray, temperature: float | np.ndarray = 1.0) -> np.ndarray:
     """(…, K) log-softmax of logits over the options that are there; NaN where there is none."""
     missing = np.isnan(logits)
+    if not missing.any():
+        return log_softmax(logits.astype(np.float64) / temperature, axis=-1)
     filled = np.where(missing, -np.inf, logits.astype(np.float64) / temperature)
     filled = np.where(missing.all(-1, keepdims=True), 0.0, filled)
     return np.where(missing, np.nan, log_softmax(filled, axis=-1))

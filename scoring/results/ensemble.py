@@ -35,6 +35,8 @@ def pool(
     members = len(log_p)
     weights = np.full(members, 1 / members) if weights is None else np.asarray(weights, float) / np.sum(weights)
     missing = np.isnan(log_p).any(0)
+    if not missing.any() and kind == "log":
+        return log_probabilities(np.tensordot(weights, log_p, 1), temperature)
     filled = np.where(missing, -np.inf, log_p)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = np.tensordot(weights, np.where(missing, 0, log_p), 1)
@@ -131,8 +133,8 @@ def leave_one_out(
     loss, right = row_losses(whole, answers), np.nanargmax(whole, 1) == answers
     found = []
     for member in range(len(log_p)):
-        others = [at for at in range(len(log_p)) if at != member]
-        rest = pool(log_p[others], kind, np.asarray(weights)[others], temperature)
+        without = np.where(np.arange(len(log_p)) == member, 0, weights)
+        rest = pool(log_p, kind, without, temperature)
         saved = row_losses(rest, answers) - loss
         error = float(saved.std(ddof=1) / np.sqrt(len(saved))) if len(saved) > 1 else 0.0
         found.append(

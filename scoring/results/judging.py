@@ -14,7 +14,7 @@ from scoring.results.ensemble import agreement, leave_one_out
 from scoring.results.files import write_json
 from scoring.results.folder import RunError, Scores
 from scoring.results.logits import OptionLogits
-from scoring.results.metrics import clusters_of, evaluate, measure
+from scoring.results.metrics import clusters_of, evaluate, measure_members
 from scoring.results.probabilities import member_logits
 from scoring.results.selective import option_sets, risk_coverage, threshold_for
 
@@ -57,14 +57,13 @@ def judge_members(scores: Scores, rows: np.ndarray, y: np.ndarray) -> dict:
     log_p = scores.members[:, rows]
     p, how = np.exp(log_p), {"kind": "log", "weights": [1 / len(log_p)] * len(log_p), "temperature": 1.0} | scores.how
     clusters = clusters_of(scores.pictures(rows))
-    found = [measure(part, y, clusters) for part in p]
+    found = measure_members(p, y, clusters)
     best = int(np.argmin([part["nll"]["value"] for part in found]))
     added = leave_one_out(log_p, y, how["kind"], how["weights"], how["temperature"])
-    kept = ("accuracy", "nll", "brier", "ece")
     return {
         "pool": how,
         "members": [
-            {"member": name, "weight": weight, **{key: part[key] for key in kept}, "adds": gain}
+            {"member": name, "weight": weight, **part, "adds": gain}
             for name, weight, part, gain in zip(scores.logits.members, how["weights"], found, added)
         ],
         "agreement": agreement(log_p),

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow.dataset import dataset
 
 from scoring.inputs.orders import option_orders
@@ -79,17 +79,20 @@ def write_part(folder: Path, number: int, part: OptionLogits) -> None:
     there[~part.scored, :, 0] = True
     row, member, order = np.nonzero(there)
     names = {size: option_orders(size, part.orders) for size in set(options[options > 0].tolist())}
+    shown = [LETTERS[:letters], *(name for found in names.values() for name in found)]
+    first = dict(zip(names, np.cumsum([1, *map(len, names.values())]).tolist()))  # where a size's orders begin
+    begin = np.array([first.get(size, 0) for size in range(letters + 1)])
     columns = {
-        "id": [part.ids[at] for at in row],
-        "member": [part.members[at] for at in member],
-        "order": [names[options[at]][place] if options[at] else LETTERS[:letters] for at, place in zip(row, order)],
+        "id": pa.array(part.ids, pa.string()).take(pa.array(row)),
+        "member": pa.array(part.members, pa.string()).take(pa.array(member)),
+        "order": pa.array(shown).take(pa.array(begin[options[row]] + order * (options[row] > 0))),
         **{
             f"l_{letter}": pa.array(part.logits[row, member, order, at], from_pandas=True)
             for at, letter in enumerate(LETTERS[:letters])
         },
         "label_mass": pa.array(part.label_mass[row, member, order], from_pandas=True),
         "top_token": part.top_token[row, member, order],
-        "status": [part.status[at] for at in row],
+        "status": pa.array(part.status, pa.string()).take(pa.array(row)),
     }
     write_table(part_path(folder, number), pa.table(columns))
 
@@ -105,19 +108,25 @@ def read_parts(
     paths = [str(path) for path in sorted(folder.glob("part-*.parquet"))[:first]]
     if not paths:
         return result
-    parts = dataset(paths, format="parquet").to_table().to_pandas()
+    parts = dataset(paths, format="parquet").to_table()
     places = {name: at for size in range(2, letters + 1) for at, name in enumerate(option_orders(size, orders))}
-    order = parts["order"].map(places).fillna(-1).to_numpy(int)
-    row, member = pd.Index(ids).get_indexer(parts["id"]), pd.Index(members).get_indexer(parts["member"])
-    if (foreign := parts[(row < 0) | (member < 0) | (order < 0)]).size:
-        first = foreign.iloc[0]
+    row, member, order = (
+        pc.fill_null(pc.index_in(parts[name], pa.array(known, pa.string())), -1).to_numpy()
+        for name, known in (("id", ids), ("member", members), ("order", list(places)))
+    )
+    if (foreign := np.flatnonzero((row < 0) | (member < 0) | (order < 0))).size:
+        first = parts.slice(foreign[0], 1).to_pylist()[0]
         raise ValueError(
             f"{folder}: a row (id {first['id']!r}, member {first['member']!r}, order {first['order']!r}) that this run "
             "does not have"
         )
-    result.logits[row, member, order] = parts[[f"l_{letter}" for letter in LETTERS[:letters]]].to_numpy(np.float32)
-    result.label_mass[row, member, order] = parts["label_mass"].to_numpy(np.float32)
+    order = np.array(list(places.values()))[order]
+    for at, letter in enumerate(LETTERS[:letters]):
+        result.logits[row, member, order, at] = parts[f"l_{letter}"].to_numpy()
+    result.label_mass[row, member, order] = parts["label_mass"].to_numpy()
     result.top_token[row, member, order] = parts["top_token"].to_numpy()
-    for at, status in zip(row.tolist(), parts["status"].tolist()):
-        result.status[at] = status
+    told = parts["status"].combine_chunks().dictionary_encode()
+    status = np.array(result.status, object)
+    status[row] = np.array(told.dictionary.to_pylist(), object)[told.indices.to_numpy()]
+    result.status = status.tolist()
     return result

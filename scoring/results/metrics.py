@@ -99,9 +99,9 @@ def aurc(confidence: np.ndarray, right: np.ndarray) -> float:
     return float((wrong.cumsum() / np.arange(1, len(wrong) + 1)).mean())
 
 
-def noise_floor(confidence: np.ndarray, rng: np.random.Generator) -> dict:
+def noise_floor(confidence: np.ndarray, rng: np.random.Generator, draws: int | None = None) -> dict:
     """What the ECE of a perfectly calibrated model with these confidences would be on as many rows: mean, 95 %."""
-    draws, bins = draws_for(len(confidence)), equal_mass_bins(confidence)
+    draws, bins = draws or draws_for(len(confidence)), equal_mass_bins(confidence)
     order = np.argsort(bins, kind="stable")
     sure = confidence[order].astype(np.float32)
     starts = np.searchsorted(bins[order], np.arange(bins.max() + 1))
@@ -126,10 +126,10 @@ def _chunks(draws: int, rows: int) -> list[int]:
 _POISSON = np.searchsorted(pdtr(np.arange(12), 1), (np.arange(65536) + 0.5) / 65536).astype(np.float32)
 
 
-def bootstrap_weights(rows: int, clusters: np.ndarray | None, rng: np.random.Generator):
+def bootstrap_weights(rows: int, clusters: np.ndarray | None, rng: np.random.Generator, draws: int | None = None):
     """(draws, rows) weights in chunks. clusters: (rows,) numbers of what is drawn together, or None."""
     drawn = rows if clusters is None else int(clusters.max()) + 1
-    for size in _chunks(draws_for(rows), rows):
+    for size in _chunks(draws or draws_for(rows), rows):
         weights = _POISSON[rng.integers(0, 65536, (size, drawn), dtype=np.uint16)]
         weights[weights.sum(1) == 0] = 1
         yield weights if clusters is None else weights[:, clusters]
@@ -244,6 +244,30 @@ def measure(p: np.ndarray, y: np.ndarray, clusters: np.ndarray | None = None, se
         for n, hit, share in zip(count, hits.tolist(), shares.tolist())
     ]
     return result
+
+
+def measure_members(p: np.ndarray, y: np.ndarray, clusters: np.ndarray | None = None, seed: int = 0) -> list[dict]:
+    """Accuracy, NLL, Brier and ECE of each of (M, N, K) members, as `measure` has them, from the same draws for all."""
+    p, rng = np.nan_to_num(np.asarray(p, np.float64)), np.random.default_rng(seed)
+    sums = Sums(p.shape[1])
+    sums.add("one", np.ones(p.shape[1]))
+    for at, part in enumerate(p):
+        sums.add(f"nll {at}", row_nll(part, y))
+        sums.add(f"brier {at}", row_brier(part, y))
+        sure = part.max(1)
+        sums.add(f"ece {at}", (part.argmax(1) == y) - sure, equal_mass_bins(sure), BINS)
+    whole = sums.of(np.ones((1, p.shape[1]), np.float32))
+    count = draws_for(p.shape[0] * p.shape[1])
+    draws = [sums.of(weights) for weights in bootstrap_weights(p.shape[1], clusters, rng, count)]
+    found = []
+    for at, part in enumerate(p):
+        figures = {"accuracy": accuracy(part, y)}
+        for name in ("nll", "brier", "ece"):
+            value, *drawn = (np.abs(one[f"{name} {at}"]).sum(1) / one["one"][:, 0] for one in (whole, *draws))
+            figures[name] = with_interval(float(value[0]), np.concatenate(drawn))
+        figures["ece"] |= noise_floor(part.max(1), rng, FEWEST_DRAWS)
+        found.append(figures)
+    return found
 
 
 def with_interval(value: float, draws: np.ndarray) -> dict:

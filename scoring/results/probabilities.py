@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from scoring.inputs.prompt import LETTERS
 from scoring.results.calibration import Calibration, log_probabilities
 from scoring.results.ensemble import pool
-from scoring.results.files import write_csv
+from scoring.results.files import write_columns
 from scoring.results.logits import OptionLogits
 from scoring.results.position import without_prior
 
@@ -86,12 +88,12 @@ def write_probabilities(
             "answer": answers,
             "correct": [str(int(ours == right)) if ours and right else "" for ours, right in zip(pred, answers)],
         }
-    write_csv(path, [list(columns), *zip(*columns.values())])
+    write_columns(path, columns)
 
 
 def write_submission(path: Path, logits: OptionLogits, log_p: np.ndarray) -> None:
     """`submission.csv`: id and letter. A row without a score has no letter."""
-    write_csv(path, [["id", "answer"], *zip(logits.ids, predictions(logits, log_p))])
+    write_columns(path, {"id": logits.ids, "answer": predictions(logits, log_p)})
 
 
 def margins(log_p: np.ndarray) -> np.ndarray:
@@ -106,6 +108,9 @@ def predictions(logits: OptionLogits, log_p: np.ndarray) -> list[str]:
     return [LETTERS[at] if there else "" for at, there in zip(best.tolist(), logits.scored.tolist())]
 
 
-def _decimals(values: np.ndarray, there: np.ndarray) -> list[str]:
+def _decimals(values: np.ndarray, there: np.ndarray) -> pa.Array:
+    """Numbers from 0 on with 6 decimals; "" where there is none."""
     there = there & np.isfinite(values)
-    return np.where(there, np.char.mod("%.6f", np.where(there, values, 0)), "").tolist()
+    millionths = np.rint(np.where(there, values, 0) * 1e6).astype(np.int64)
+    whole, part = (pa.array(number).cast(pa.string()) for number in (millionths // 10**6, millionths % 10**6))
+    return pc.if_else(pa.array(there), pc.binary_join_element_wise(whole, pc.utf8_lpad(part, 6, "0"), "."), "")

@@ -1,10 +1,14 @@
 """Members from files: SCORES folders of this product, or anyone's CSV with an id and a column for each letter."""
 
 import csv
+import io
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv as arrow_csv
 
 from scoring.inputs.problems import shown
 from scoring.inputs.prompt import LETTERS
@@ -59,38 +63,63 @@ def read_sources(path: Path, form: str = "auto") -> list[Source]:
 
 
 def _read_csv(path: Path, form: str) -> Source:
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            header, *rows = list(csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ","))
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise EnsembleError(
-            f"{path}: cannot be read ({error}); expected a CSV with an id and a column a letter"
-        ) from None
+    table = _table(path)
+    header = table.column_names
     names = [name.strip().lower() for name in header]
     places = next((found for pattern in COLUMNS if len(found := _letter_columns(names, pattern)) > 1), None)
     if "id" not in names or places is None:
         raise EnsembleError(
             f"{path}: columns {', '.join(header)}; expected `id` and a column for each letter, such as p_a, p_b or a, b"
         )
-    if wrong := [f"line {at} ({len(row)})" for at, row in enumerate(rows, 2) if len(row) != len(header)]:
-        raise EnsembleError(f"{path}: expected {len(header)} cells in every row, not so in {_told(wrong)}")
-    ids = [row[names.index("id")] for row in rows]
-    cells = [[row[place].strip() or "nan" for place in places] for row in rows]
-    try:
-        values = np.array(cells, float).reshape(len(rows), len(places))
-    except ValueError:
-        faults = [
-            f"{shown(id)} ({header[place]} is {shown(cell)})"
-            for id, row in zip(ids, cells)
-            for place, cell in zip(places, row)
-            if not _is_number(cell)
-        ]
-        raise EnsembleError(f"{path}: expected numbers; rows {_told(faults)}") from None
+    ids = table.column(names.index("id")).to_pylist()
+    values, faults = np.full((len(ids), len(places)), np.nan), []
+    for at, place in enumerate(places):
+        cells = pc.utf8_trim_whitespace(table.column(place))
+        cells = pc.if_else(pc.equal(cells, ""), None, cells)
+        try:
+            values[:, at] = pc.cast(cells, pa.float64()).fill_null(np.nan).to_numpy()
+        except pa.ArrowInvalid:
+            faults += [
+                f"{shown(id)} ({header[place]} is {shown(cell)})"
+                for id, cell in zip(ids, cells.to_pylist())
+                if cell and not _is_number(cell)
+            ]
+    if faults:
+        raise EnsembleError(f"{path}: expected numbers; rows {_told(faults)}")
     form = _form(path, ids, values, form)
     with np.errstate(divide="ignore"):
         logits = np.log(np.clip(values, 1e-12, None)) if form == "probabilities" else values
     status = ["ok" if scored else "no number in the file" for scored in np.isfinite(logits).any(1)]
     return Source(path.stem, ids, log_probabilities(logits), status=status)
+
+
+def _table(path: Path) -> pa.Table:
+    """The file's columns, as text."""
+    ragged = []
+
+    def told(row) -> str:
+        ragged.append(f"row {row.number} ({row.actual_columns})")
+        return "skip"
+
+    parse = arrow_csv.ParseOptions(
+        delimiter="\t" if path.suffix.lower() == ".tsv" else ",", newlines_in_values=True, invalid_row_handler=told
+    )
+    try:
+        with open(path, "rb") as file:
+            names = next(csv.reader(io.TextIOWrapper(file, "utf-8-sig", newline=""), delimiter=parse.delimiter), [])
+        table = arrow_csv.read_csv(
+            path,
+            arrow_csv.ReadOptions(use_threads=False),
+            parse,
+            arrow_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False),
+        )
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise EnsembleError(
+            f"{path}: cannot be read ({error}); expected a CSV with an id and a column a letter"
+        ) from None
+    if ragged:
+        raise EnsembleError(f"{path}: expected {len(names)} cells in every row, not so in {_told(ragged)}")
+    return table
 
 
 def _is_number(cell: str) -> bool:
@@ -149,16 +178,19 @@ def aligned(sources: list[Source]) -> np.ndarray:
         if repeated := _repeated(source.ids):
             faults.append(f"{source.name}: ids more than once: {_told(repeated)}")
             continue
-        own = {id: row for row, id in enumerate(source.ids)}
-        missing, extra = [id for id in first.ids if id not in own], [id for id in source.ids if id not in place]
-        if missing:
-            faults.append(f"{source.name}: ids of {first.name} that are missing: {_told(map(shown, missing))}")
-        if extra:
-            faults.append(f"{source.name}: ids that {first.name} does not have: {_told(map(shown, extra))}")
-        if missing or extra:
-            continue
+        rows: list[int] | slice = slice(None)
+        if source.ids != first.ids:
+            own = {id: row for row, id in enumerate(source.ids)}
+            missing, extra = [id for id in first.ids if id not in own], [id for id in source.ids if id not in place]
+            if missing:
+                faults.append(f"{source.name}: ids of {first.name} that are missing: {_told(map(shown, missing))}")
+            if extra:
+                faults.append(f"{source.name}: ids that {first.name} does not have: {_told(map(shown, extra))}")
+            if missing or extra:
+                continue
+            rows = [own[id] for id in first.ids]
         wide = np.full((len(first.ids), letters), np.nan)
-        wide[:, : source.logits.shape[1]] = source.logits[[own[id] for id in first.ids]]
+        wide[:, : source.logits.shape[1]] = source.logits[rows]
         found.append(wide)
         counts, theirs = np.isfinite(found[0]).sum(1), np.isfinite(wide).sum(1)
         if (other := np.flatnonzero((counts != theirs) & (counts > 0) & (theirs > 0))).size:

@@ -64,10 +64,12 @@ def test_through_the_command_line(cli, tmp_path):
     cli("score", "demo/test.csv", "--ckpt", FOLDS[0], "--ckpt", FOLDS[1], "--limit", 12, "--out", tmp_path / "call")
     for fold in (0, 1):
         cli("score", "demo/test.csv", "--ckpt", FOLDS[fold], "--limit", 12, "--out", tmp_path / f"one{fold}")
-    cli("ensemble", tmp_path / "one0", tmp_path / "one1", "--out", tmp_path / "files")
+    cli("ensemble", tmp_path / "one0", tmp_path / "one1", "--out", tmp_path / "runs")
+    cli("ensemble", *(tmp_path / "call" / "members" / f"fold{at}.csv" for at in (0, 1)), "--out", tmp_path / "files")
 
     def table(name):
         lines = (tmp_path / name / "probabilities.csv").read_text().splitlines()[1:]
         return np.array([[float(cell) for cell in line.split(",")[2:6]] for line in lines])
 
-    assert np.abs(table("call") - table("files")).max() < 5e-6
+    assert np.abs(table("call") - table("files")).max() < 5e-6  # of numbers with 6 decimals
+    assert np.abs(table("call") - table("runs")).max() < 2e-3  # other forward passes (benchmarks/LOG.md: rare bits)

@@ -10,7 +10,10 @@ from statsmodels.stats.inter_rater import fleiss_kappa
 
 from scoring.results.calibration import fit_temperature, nll
 from scoring.results.ensemble import EnsembleError, agreement, fit_weights, leave_one_out, pool
+from scoring.results.files import write_columns
+from scoring.results.files import write_csv as write_csv_rows
 from scoring.results.folder import RunError, open_scores
+from scoring.results.metrics import measure, measure_members
 from scoring.results.pooling import claim, pool_files
 from scoring.results.sources import read_sources
 from tests.results.test_judging import scores
@@ -162,3 +165,34 @@ def test_folders_are_pooled_judged_and_fitted(tmp_path):
     (tmp_path / "out" / "run.json").write_text(json.dumps(about))
     with pytest.raises(EnsembleError, match="was trained on this table"):
         pool_files([a, b], tmp_path / "x", fit=tmp_path / "out")
+
+
+def test_members_are_measured_as_one_alone_is():
+    log_p, y = members(3, 400)
+    clusters = np.arange(400) // 2
+    for part, found in zip(np.exp(log_p), measure_members(np.exp(log_p), y, clusters)):
+        alone = measure(part, y, clusters)
+        assert found["accuracy"] == alone["accuracy"]
+        for name in ("nll", "brier", "ece"):
+            assert found[name]["value"] == pytest.approx(alone[name]["value"], rel=1e-5)
+            assert found[name]["low"] == pytest.approx(alone[name]["low"], rel=0.05)
+            assert found[name]["high"] == pytest.approx(alone[name]["high"], rel=0.05)
+        assert found["ece"]["floor_95"] == pytest.approx(alone["ece"]["floor_95"], rel=0.15)
+
+
+def test_cells_of_files_mean_what_they_say(tmp_path):
+    text = '\ufeffid,p_a,p_b,p_c\n"a,1",0.5, 0.25 ,0.25\n"line\n2",0.5,0.5,\n"",,,\n'
+    (tmp_path / "a.csv").write_text(text, "utf-8")
+    found = read_sources(tmp_path / "a.csv")[0]
+    assert found.ids == ["a,1", "line\n2", ""] and found.status == ["ok", "ok", "no number in the file"]
+    assert np.allclose(np.exp(found.logits[0]), [0.5, 0.25, 0.25]) and np.isnan(found.logits[1, 2])
+    (tmp_path / "a.csv").write_text("id,p_a,p_b\nx,0.5,0.5\ny,0.5\nz,0.2,0.3,0.5\n")
+    with pytest.raises(EnsembleError, match=r"expected 3 cells in every row, not so in row 3 \(2\), row 4 \(4\)"):
+        read_sources(tmp_path / "a.csv")
+
+
+def test_columns_are_written_as_the_csv_module_writes_them(tmp_path):
+    columns = {"id": ["a", 'b"c', "d,e", "f\ng", "", " j"], "x": list("123456")}
+    write_columns(tmp_path / "columns.csv", columns)
+    write_csv_rows(tmp_path / "rows.csv", [list(columns), *zip(*columns.values())])
+    assert (tmp_path / "columns.csv").read_bytes() == (tmp_path / "rows.csv").read_bytes()
