@@ -25,7 +25,7 @@ from scoring.results.calibration import fit_temperature, nll
 from scoring.results.ensemble import pool
 from scoring.results.files import write_json
 
-SHARP, NOISE, SPREAD = 4.0, 0.9, 2.0  # of members: how much too sure, how far apart; of the truth's logits
+SHARP, NOISE, SPREAD = 12.0, 0.3, 2.5  # of members: how much too sure, how far apart; of the truth's logits
 WATCHED = "import resource,subprocess,sys\nsubprocess.run(sys.argv[1:],check=True,stdout=2)\n"
 WATCHED += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
 

@@ -55,3 +55,12 @@ def test_the_full_size_workload(tmp_path, base):
     workload.make_adapter(tmp_path / "fold0", base, 0)
     with safe_open(tmp_path / "fold0" / "adapter_model.safetensors", "pt") as file:
         assert len(file.keys()) == 5 * 7 * 2
+
+
+def test_pools_are_compared_and_files_timed(tmp_path):
+    out = tmp_path / "e.json"
+    command = [sys.executable, "-m", "benchmarks.ensembling", "--repeats", "3", "--members", "3", "--rows", "500"]
+    done = subprocess.run([*command, "--out", str(out)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text())
+    assert found["simulated"]["default_is_lowest"] == 1 and len(found["files"]) == 2
