@@ -239,11 +239,11 @@ def calibrate(scores: Path, ckpt: str, out) -> None:
 @click.option("--by", multiple=True, help="Group by this column of the data too; repeatable.")
 @click.option("--data", type=click.Path(path_type=Path), help="The table, for --by.  [default: where it was scored]")
 @click.option("--accuracy", default=0.95, show_default=True, help="Accuracy that a confidence threshold must promise.")
-@click.option("--plot/--no-plot", default=True, show_default=True, help="Draw evaluation.png.")
+@click.option("--plot/--no-plot", default=True, show_default=True, help="Draw evaluation.png (and ensemble.png).")
 def evaluate(scores: Path, other, by, data, accuracy, plot) -> None:
     """Every metric with its uncertainty, overall and by task type; with OTHER, a paired comparison of the two.
 
-    Writes metrics.json and evaluation.png into SCORES, with OTHER comparison.json.
+    Writes metrics.json and evaluation.png into SCORES, of several members ensemble.png too, with OTHER comparison.json.
     """
     with told():
         from scoring.results.folder import RunError, open_scores
@@ -271,6 +271,10 @@ def evaluate(scores: Path, other, by, data, accuracy, plot) -> None:
             from scoring.results.plots import draw_folder
 
             click.echo(f"\npicture: {draw_folder(found, metrics)}")
+            if "ensemble" in metrics:
+                from scoring.results.ensemble_plots import draw_ensemble
+
+                click.echo(f"picture: {draw_ensemble(found, metrics)}")
 
 
 @main.command()

@@ -22,7 +22,7 @@ def draw_folder(scores: Scores, metrics: dict) -> Path:
     FigureCanvasAgg(figure)
     axes = figure.subplots(2, 2)
     confidence, right = np.nanmax(p, 1), (np.nanargmax(p, 1) == y).astype(float)
-    _reliability(axes[0, 0], confidence, right, metrics["overall"]["ece"])
+    draw_reliability(axes[0, 0], confidence, right, metrics["overall"]["ece"])
     _risk(axes[0, 1], metrics)
     _letters(axes[1, 0], metrics["overall"]["letters"])
     _groups(axes[1, 1], metrics)
@@ -32,7 +32,7 @@ def draw_folder(scores: Scores, metrics: dict) -> Path:
     return path
 
 
-def _reliability(axis, confidence: np.ndarray, right: np.ndarray, ece: dict) -> None:
+def draw_reliability(axis, confidence: np.ndarray, right: np.ndarray, ece: dict) -> None:
     """Bins of equal mass, each with a 95 % band of where a perfectly calibrated model's accuracy would fall."""
     bins = equal_mass_bins(confidence, BINS)
     count = np.bincount(bins)

@@ -10,6 +10,7 @@ from statsmodels.stats.inter_rater import fleiss_kappa
 
 from scoring.results.calibration import fit_temperature, nll
 from scoring.results.ensemble import EnsembleError, agreement, fit_weights, leave_one_out, pool
+from scoring.results.ensemble_plots import disagreement, draw_ensemble
 from scoring.results.files import write_columns
 from scoring.results.files import write_csv as write_csv_rows
 from scoring.results.folder import RunError, open_scores
@@ -196,3 +197,18 @@ def test_columns_are_written_as_the_csv_module_writes_them(tmp_path):
     write_columns(tmp_path / "columns.csv", columns)
     write_csv_rows(tmp_path / "rows.csv", [list(columns), *zip(*columns.values())])
     assert (tmp_path / "columns.csv").read_bytes() == (tmp_path / "rows.csv").read_bytes()
+
+
+def test_disagreement_is_its_definition():
+    p = np.array([[[0.7, 0.3], [1.0, 0.0], [0.5, 0.5]], [[0.2, 0.8], [0.0, 1.0], [0.5, 0.5]]])
+    with np.errstate(divide="ignore"):
+        found = disagreement(np.log(p))
+    mean = p.mean(0)
+    entropy = -(mean[0] * np.log(mean[0])).sum() + (p[:, 0] * np.log(p[:, 0])).sum() / 2
+    assert found == pytest.approx([entropy, np.log(2), 0.0])
+    assert np.isnan(disagreement(np.full((2, 1, 3), np.nan))).all()
+
+
+def test_the_picture_is_drawn_without_the_pictures_too(tmp_path):
+    found = pool_files([scores(tmp_path / "a"), scores(tmp_path / "b", temperature=1.0)], tmp_path / "out")
+    assert draw_ensemble(found.scores, found.metrics).read_bytes()[:4] == b"\x89PNG"
