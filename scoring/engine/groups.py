@@ -108,10 +108,11 @@ def run_groups(
         if scorer is not None and scorer.fits(group.plan):
             scorer = scorer.with_plan(group.plan)
         elif scorer is not None:
-            scorer = done[-1].scorer = None
+            scorer = None
             _give_back()
-        done.append(run(table, group.plan, out / RUNS / str(number), options, progress, say, scorer))
-        scorer = done[-1].scorer
+        finished = run(table, group.plan, out / RUNS / str(number), options, progress, say, scorer)
+        scorer, finished.scorer = finished.scorer, None  # the only name of the model: it must go when another comes
+        done.append(finished)
     return _pooled(table, groups, done, out)
 
 
