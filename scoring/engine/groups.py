@@ -9,7 +9,7 @@ import math
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
@@ -96,21 +96,19 @@ def run_groups(
     The same call goes on where a killed one stopped. Raises RunError where `out` holds something else.
     """
     if len(groups) == 1:
-        options.orders = groups[0].orders
-        return run(table, groups[0].plan, out, options, progress, say)
+        return run(table, groups[0].plan, out, replace(options, orders=groups[0].orders), progress, say)
     _claim(out, options.overwrite)
-    options.overwrite = False
     done: list[Finished] = []
     scorer = None  # the last run's model, for the next where that needs the same
     for number, group in enumerate(groups, 1):
         say(f"run {number} of {len(groups)}: {', '.join(group.labels)}")
-        options.orders = group.orders
+        chosen = replace(options, orders=group.orders, overwrite=False)
         if scorer is not None and scorer.fits(group.plan):
             scorer = scorer.with_plan(group.plan)
         elif scorer is not None:
             scorer = None
             _give_back()
-        finished = run(table, group.plan, out / RUNS / str(number), options, progress, say, scorer)
+        finished = run(table, group.plan, out / RUNS / str(number), chosen, progress, say, scorer)
         scorer, finished.scorer = finished.scorer, None  # the only name of the model: it must go when another comes
         done.append(finished)
     return _pooled(table, groups, done, out)

@@ -133,8 +133,8 @@ def leave_one_out(
     loss, right = row_losses(whole, answers), np.nanargmax(whole, 1) == answers
     found = []
     for member in range(len(log_p)):
-        without = np.where(np.arange(len(log_p)) == member, 0, weights)
-        rest = pool(log_p, kind, without, temperature)
+        others = [at for at in range(len(log_p)) if at != member]
+        rest = pool(log_p[others], kind, np.asarray(weights)[others], temperature)
         saved = row_losses(rest, answers) - loss
         error = float(saved.std(ddof=1) / np.sqrt(len(saved))) if len(saved) > 1 else 0.0
         found.append(

@@ -78,12 +78,14 @@ def _read_csv(path: Path, form: str) -> Source:
         cells = pc.if_else(pc.equal(cells, ""), None, cells)
         try:
             values[:, at] = pc.cast(cells, pa.float64()).fill_null(np.nan).to_numpy()
-        except pa.ArrowInvalid:
-            faults += [
-                f"{shown(id)} ({header[place]} is {shown(cell)})"
-                for id, cell in zip(ids, cells.to_pylist())
-                if cell and not _is_number(cell)
-            ]
+            continue
+        except pa.ArrowInvalid:  # Python reads more spellings, such as +0.5
+            pass
+        for row, cell in enumerate(cells.to_pylist()):
+            try:
+                values[row, at] = np.nan if cell is None else float(cell)
+            except ValueError:
+                faults.append(f"{shown(ids[row])} ({header[place]} is {shown(cell)})")
     if faults:
         raise EnsembleError(f"{path}: expected numbers; rows {_told(faults)}")
     form = _form(path, ids, values, form)
@@ -98,11 +100,14 @@ def _table(path: Path) -> pa.Table:
     ragged = []
 
     def told(row) -> str:
-        ragged.append(f"row {row.number} ({row.actual_columns})")
+        ragged.append(f"line {row.number} ({row.actual_columns})")
         return "skip"
 
     parse = arrow_csv.ParseOptions(
-        delimiter="\t" if path.suffix.lower() == ".tsv" else ",", newlines_in_values=True, invalid_row_handler=told
+        delimiter="\t" if path.suffix.lower() == ".tsv" else ",",
+        newlines_in_values=True,
+        ignore_empty_lines=False,
+        invalid_row_handler=told,
     )
     try:
         with open(path, "rb") as file:
@@ -120,14 +125,6 @@ def _table(path: Path) -> pa.Table:
     if ragged:
         raise EnsembleError(f"{path}: expected {len(names)} cells in every row, not so in {_told(ragged)}")
     return table
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
 
 
 def _letter_columns(names: list[str], pattern: str) -> list[int]:

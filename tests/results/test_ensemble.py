@@ -187,8 +187,10 @@ def test_cells_of_files_mean_what_they_say(tmp_path):
     found = read_sources(tmp_path / "a.csv")[0]
     assert found.ids == ["a,1", "line\n2", ""] and found.status == ["ok", "ok", "no number in the file"]
     assert np.allclose(np.exp(found.logits[0]), [0.5, 0.25, 0.25]) and np.isnan(found.logits[1, 2])
+    (tmp_path / "a.csv").write_text("id,p_a,p_b\nx,+0.5,0.5\n")
+    assert np.allclose(np.exp(read_sources(tmp_path / "a.csv")[0].logits), 0.5)
     (tmp_path / "a.csv").write_text("id,p_a,p_b\nx,0.5,0.5\ny,0.5\nz,0.2,0.3,0.5\n")
-    with pytest.raises(EnsembleError, match=r"expected 3 cells in every row, not so in row 3 \(2\), row 4 \(4\)"):
+    with pytest.raises(EnsembleError, match=r"expected 3 cells in every row, not so in line 3 \(2\), line 4 \(4\)"):
         read_sources(tmp_path / "a.csv")
 
 
