@@ -7,7 +7,16 @@ from pathlib import Path
 
 import click
 
-from scoring.options import PIXELS, data_options, model_options, one_pixels, run_options, several_pixels
+from scoring.options import (
+    PIXELS,
+    bench_options,
+    data_options,
+    model_options,
+    one_pixels,
+    pool_options,
+    run_options,
+    several_pixels,
+)
 from scoring.terminal import BAD_INPUT, SOME_UNSCORED, Bar, answered, read, say, table_of, told
 from train.config import TrainConfig
 from train.log import TRACKERS, check_trackers
@@ -77,22 +86,7 @@ def check(data: Path, images, allow_outside, skip_bad_rows, deep) -> None:
 @click.option("--folds", type=click.IntRange(2), help="Train K adapters, OUT/fold0 …, each held against its own part.")
 @click.option("--log", "trackers", type=click.Choice(list(TRACKERS)), multiple=True, help="Also log there; repeatable.")
 @click.option("--overwrite", is_flag=True, help="Replace a checkpoint that is there, or an unfinished training.")
-def train(
-    data: Path,
-    base,
-    out: Path,
-    valid,
-    images,
-    allow_outside,
-    skip_bad_rows,
-    template,
-    pixels,
-    file,
-    folds,
-    trackers,
-    overwrite,
-    **choices,
-) -> None:
+def train(data: Path, base, out: Path, valid, template, pixels, file, folds, trackers, overwrite, **choices) -> None:
     """Fine-tune a LoRA on the 4-bit base; keep the epoch with the best validation NLL, with its temperature.
 
     The same command goes on where a killed training stopped.
@@ -105,14 +99,15 @@ def train(
 
         if folds and valid:
             raise click.UsageError("--folds holds out parts of DATA itself; leave out --valid")
+        reading = {name: choices.pop(name) for name in ("images", "allow_outside", "skip_bad_rows")}
         config = TrainConfig.read(file, **choices)
         check_trackers(trackers)
         if not overwrite:
             check_out(out, bool(folds))
-        table = read(data, images, allow_outside, skip_bad_rows)
+        table = read(data, **reading)
         rows, notices = answered(table), []
         if valid:
-            valid_rows = answered(read(valid, images, allow_outside, skip_bad_rows))
+            valid_rows = answered(read(valid, **reading))
         elif not folds:
             rows, valid_rows, notices = split(rows, config.valid_share, config.seed)
         for notice in notices:
@@ -280,21 +275,7 @@ def evaluate(scores: Path, other, by, data, accuracy, plot) -> None:
 @main.command()
 @click.argument("scores", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the pool: a SCORES folder too.")
-@click.option("--pool", "kind", type=click.Choice(["log", "linear", "vote"]), default="log", show_default=True)
-@click.option("--weights", default="equal", show_default=True, help="equal, nll (with --fit), or numbers: 0.5,0.3,0.2.")
-@click.option(
-    "--fit",
-    type=click.Path(path_type=Path),
-    help="Labelled rows, pooled likewise or out-of-fold: the pool's temperature.",
-)
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["auto", "probabilities", "log-probabilities", "logits"]),
-    default="auto",
-    show_default=True,
-    help="What the letters' columns of CSV files hold.",
-)
+@pool_options
 @click.option("--overwrite", is_flag=True, help="Replace an ensemble that is there.")
 def ensemble(scores: tuple[Path, ...], out: Path, kind, weights, fit, form, overwrite) -> None:
     """Pool SCORES folders, or CSV files with an id and a column for each letter, matched by id.
@@ -334,15 +315,24 @@ def soup(checkpoints: tuple[str, ...], out: Path, weights) -> None:
 @main.command()
 @click.argument("data", required=False, type=click.Path(path_type=Path))
 @click.option("--ckpt", help="Checkpoint: folder or hub id.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for bench.json.  [default: bench]")
-@click.option("--limit", type=click.IntRange(1), help="The first N rows alone.  [default: 100 of the demo, else all]")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for bench.json and report.html.  [default: bench]")
+@click.option("--limit", type=click.IntRange(1), help="The first N rows alone.  [default: 80 of the demo, else all]")
+@bench_options
 @data_options
 @model_options
 @one_pixels
 def bench(
-    data, ckpt, out, limit, images, allow_outside, skip_bad_rows, base, template, pixels, quantization, allow_mismatch
+    data, ckpt, out, limit, ways, repeats, price, cost_rows, images, allow_outside, skip_bad_rows, template, **choices
 ) -> None:
-    """Generate-plus-extract, as the notebook does it, against the single forward pass, on the same rows.
+    """Generating a text and digging a letter out of it, against one forward pass, on the same rows.
+
+    \b
+    seed     the notebook: one row at a time, 2 greedy tokens, a letter or else "a"
+    batched  the same in left-padded batches, the largest that fits
+    strong   16 tokens, a stronger extractor that may find no letter; in batches
+    forward  one forward pass a row, the logits of the letters compared
+    engine   what `score` does
+    cyclic   what `score --orders cyclic` does
 
     Without arguments on the embedded demo.
     """
@@ -351,7 +341,7 @@ def bench(
 
         demo = Path(__file__).resolve().parent / "demo"
         if data is None:
-            data, ckpt, limit = demo / "test.csv", ckpt or str(demo / "checkpoints" / "fold0"), limit or 100
+            data, ckpt, limit = demo / "test.csv", ckpt or str(demo / "checkpoints" / "fold0"), limit or 80
         elif ckpt is None:
             raise click.UsageError("name the checkpoint with --ckpt")
         if not data.exists() and data.is_relative_to(demo):
@@ -359,18 +349,24 @@ def bench(
                 "the demo is not installed with the package; run bench from a clone, or give DATA and --ckpt"
             )
         table = read(data, images, allow_outside, skip_bad_rows)
-        questions = table.good[:limit]
-        prompt = PromptTemplate.read(template) if template else None
-        click.echo(f"{len(questions):,} rows; loading …", err=True)
+        complete = len(table.good) == len(table.questions)
+        table.questions = table.good[:limit]
+        out = out or Path("bench")
+        click.echo(f"{len(table.questions):,} rows; loading …", err=True)
 
-        from scoring.engine.bench import compare
-        from scoring.engine.scorer import Scorer
+        from scoring.engine.bench import bench as measure
+        from scoring.engine.run import RunOptions
+        from scoring.terminal import ways_of
 
-        scorer = Scorer.load(
-            ckpt, base, template=prompt, pixels=pixels, quantization=quantization, allow_mismatch=allow_mismatch
+        options = RunOptions(**{name: choices.pop(name) for name in ("batch_tokens", "weights", "compile")})
+        model = choices | {"template": PromptTemplate.read(template) if template else None}
+        found = measure(
+            table, ckpt, out, model, options, ways, repeats, price, cost_rows, lambda total: Bar(total), say
         )
-        report = compare(scorer, questions, out or Path("bench"), lambda total: Bar(total))
-        click.echo(report)
+        click.echo(ways_of(found))
+        click.echo(f"\nall rows: {out / 'bench.json'}")
+        if not complete:
+            sys.exit(SOME_UNSCORED)
 
 
 @main.command()

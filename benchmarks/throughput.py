@@ -53,21 +53,23 @@ class Way:
     small_card: bool = False
 
 
-def ways_of(size: str, rows: int, modes: list[str]) -> list[Way]:
+def ways_of(size: str, rows: int, modes: list[str], batch: int | None) -> list[Way]:
     """The rows of the table, baselines first."""
     if size == "demo":
+        batch = batch or 16
         return [
             Way("seed: generate 2 tokens, a row at a time", min(rows, 40), batch=1),
-            Way("generate 2 tokens, 16 rows", min(rows, 200), batch=16),
-            Way("padded forward, 16 rows (transformers and peft)", rows, batch=16),
+            Way(f"generate 2 tokens, {batch} rows", min(rows, 200), batch=batch),
+            Way(f"padded forward, {batch} rows (transformers and peft)", rows, batch=batch),
             Way("engine: one order", rows, weights="auto"),
             Way("engine: cyclic orders (4)", rows, orders="cyclic", weights="auto"),
             Way("engine: 2 checkpoints", rows, members=2, weights="auto"),
         ]
+    batch = batch or 32
     baselines = [
         Way("seed: generate 2 tokens, a row at a time", 16, batch=1),
-        Way("generate 2 tokens, 32 rows", 128, batch=32),
-        Way("padded forward, 32 rows (transformers and peft)", 128, batch=32),
+        Way(f"generate 2 tokens, {batch} rows", max(128, batch), batch=batch),
+        Way(f"padded forward, {batch} rows (transformers and peft)", max(128, batch), batch=batch),
     ]
     engine = []
     for weights in modes:
@@ -231,6 +233,7 @@ def table_of(results: list[dict]) -> str:
 @click.option("--rows", default=2000, show_default=True, help="Rows of the engine's ways (the demo has 400).")
 @click.option("--rows-of-many", type=int, help="Rows of the ways with several checkpoints.  [default: --rows]")
 @click.option("--repeats", default=None, type=int, help="Interleaved; medians are told.  [default: 3, 8b: 1]")
+@click.option("--batch-rows", "batch", type=int, help="Rows a batch of the libraries' ways.  [default: 16, 8b: 32]")
 @click.option("--modes", default="16bit,4bit", show_default=True, help="Weights of the engine at 8B.")
 @click.option("--ways", default="", help="Only ways whose name contains one of these, comma-separated.")
 @click.option("--compile", "compiling", type=click.Choice(["on", "off"]), default="on", show_default=True)
@@ -241,7 +244,7 @@ def table_of(results: list[dict]) -> str:
 @click.option("--layers", type=int, help="Fewer layers than the 8B has, to try this program.")
 @click.option("--work", type=click.Path(path_type=Path), help="Folder for weights and pictures.")
 @click.option("--out", type=click.Path(path_type=Path), help="JSON file to write.")
-def main(size, rows, rows_of_many, repeats, modes, ways, compiling, exact, tokenizer, layers, work, out) -> None:
+def main(size, rows, rows_of_many, repeats, batch, modes, ways, compiling, exact, tokenizer, layers, work, out) -> None:
     """Time every way of answering and print a table."""
     work = work or Path("benchmarks/work")
     work.mkdir(parents=True, exist_ok=True)
@@ -252,7 +255,7 @@ def main(size, rows, rows_of_many, repeats, modes, ways, compiling, exact, token
     report = workload.circumstances(rate, size, layers) | {"exactness": {}, "profile": {}, "ways": []}
     chosen = [
         way
-        for way in ways_of(size, rows, modes.split(","))
+        for way in ways_of(size, rows, modes.split(","), batch)
         if not ways or any(part in f"{way.name} {way.weights}" for part in ways.split(","))
     ]
     click.echo(f"{report['device']}: matrix product {rate / 1e12:.1f} TFLOP/s; workload ready", err=True)

@@ -31,6 +31,23 @@ class Pixels(click.ParamType):
 PIXELS = Pixels(several=False)
 
 
+class Names(click.ParamType):
+    """Some of a few names, separated by commas, as a list."""
+
+    name = "names"
+
+    def __init__(self, known: tuple[str, ...]):
+        self.known = known
+
+    def convert(self, value, parameter, context):
+        if not isinstance(value, str):
+            return value
+        found = [part.strip() for part in value.split(",")]
+        if foreign := [part for part in found if part not in self.known]:
+            self.fail(f"{', '.join(map(repr, foreign))}: expected some of {', '.join(self.known)}")
+        return found
+
+
 def _together(*options):
     """One decorator for all of them; `--help` lists them in this order."""
 
@@ -72,20 +89,8 @@ several_pixels = click.option(
     help="Pixel budget, such as 448 for 448x448; 448,560 scores each checkpoint at both and pools.",
 )
 
-# How a table is scored.
-run_options = _together(
-    click.option(
-        "--orders",
-        default="1",
-        show_default=True,
-        help="Option orders, averaged: 1, cyclic, all, a number, adaptive (more where unsure), pride (letters' "
-        "prior taken off); 1,cyclic scores each checkpoint both ways and pools.",
-    ),
-    click.option("--margin", default=0.7, show_default=True, help="With adaptive orders: unsure is a smaller lead."),
-    click.option("--calibration", default="auto", show_default=True, help="auto, none, or a file from `calibrate`."),
-    click.option(
-        "--sets", type=click.FloatRange(0.5, 1, max_open=True), help="Add sets right that often, such as 0.9."
-    ),
+# How the engine keeps the model and cuts a table into batches.
+engine_options = (
     click.option(
         "--batch-tokens",
         type=click.IntRange(64),
@@ -104,5 +109,62 @@ run_options = _together(
         default="auto",
         show_default=True,
         help="Compile the layers for this card: half a minute at first, faster after that.",
+    ),
+)
+
+# How a table is scored.
+run_options = _together(
+    click.option(
+        "--orders",
+        default="1",
+        show_default=True,
+        help="Option orders, averaged: 1, cyclic, all, a number, adaptive (more where unsure), pride (letters' "
+        "prior taken off); 1,cyclic scores each checkpoint both ways and pools.",
+    ),
+    click.option("--margin", default=0.7, show_default=True, help="With adaptive orders: unsure is a smaller lead."),
+    click.option("--calibration", default="auto", show_default=True, help="auto, none, or a file from `calibrate`."),
+    click.option(
+        "--sets", type=click.FloatRange(0.5, 1, max_open=True), help="Add sets right that often, such as 0.9."
+    ),
+    *engine_options,
+)
+
+# What `bench` measures, and what it tells.
+bench_options = _together(
+    click.option(
+        "--ways",
+        type=Names(("seed", "batched", "strong", "forward", "engine", "cyclic")),
+        help="Some of seed,batched,strong,forward,engine,cyclic.  [default: all]",
+    ),
+    click.option(
+        "--repeats", type=click.IntRange(1), default=3, show_default=True, help="Interleaved; medians are told."
+    ),
+    click.option(
+        "--price", type=click.FloatRange(0, min_open=True), help="Of an hour of this machine, to tell the cost."
+    ),
+    click.option(
+        "--cost-rows", type=click.IntRange(1), default=100_000, show_default=True, help="Rows whose cost is told."
+    ),
+    *engine_options,
+)
+
+# How members are pooled.
+pool_options = _together(
+    click.option("--pool", "kind", type=click.Choice(["log", "linear", "vote"]), default="log", show_default=True),
+    click.option(
+        "--weights", default="equal", show_default=True, help="equal, nll (with --fit), or numbers: 0.5,0.3,0.2."
+    ),
+    click.option(
+        "--fit",
+        type=click.Path(path_type=Path),
+        help="Labelled rows, pooled likewise or out-of-fold: the pool's temperature.",
+    ),
+    click.option(
+        "--format",
+        "form",
+        type=click.Choice(["auto", "probabilities", "log-probabilities", "logits"]),
+        default="auto",
+        show_default=True,
+        help="What the letters' columns of CSV files hold.",
     ),
 )

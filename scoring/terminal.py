@@ -153,6 +153,79 @@ def comparison_of(found: dict, names: tuple[str, str]) -> str:
     )
 
 
+def ways_of(found: dict) -> str:
+    """A benchmark: speed and cost, answers, and what they say of generating against reading logits."""
+    ways = found["ways"]
+    speed = [("", "rows/s", "ratio", "s a row, p50", "p95", "GPU GiB", "host GiB", "J a row")]
+    answers = [("", "accuracy", "95 %", "NLL", "no letter", 'else "a"', "not engine's", "McNemar p")]
+    for way in ways.values():
+        spent, right, other = way["seconds_per_row"], way["accuracy"], way.get("against_engine")
+        speed.append(
+            (
+                way["title"],
+                f"{way['rows_per_second']:.1f}",
+                f"{way['ratio']:.2f}x" if "ratio" in way else "",
+                f"{spent['p50']:.3f}",
+                f"{spent['p95']:.3f}",
+                _gib(way["peak_device_bytes"]),
+                _gib(way["peak_host_bytes"]),
+                _or_dash(way["joules_per_row"], ".2f"),
+            )
+        )
+        answers.append(
+            (
+                way["title"],
+                f"{right['value']:.3f}" if right else "–",
+                f"{right['low']:.3f} – {right['high']:.3f}" if right else "–",
+                _or_dash(way["nll"] and way["nll"]["value"], ".3f"),
+                f"{way['unanswered']:,}",
+                f"{way['fallbacks']:,}",
+                f"{len(other['differ']):,}" if other else "",
+                _or_dash(other["mcnemar_p"], ".2g") if other else "",
+            )
+        )
+    speed = [[cell for cell, told in zip(row, _told_at_all(speed)) if told] for row in speed]
+    lines = [_table(speed), "", _table(answers), "", *_cost_lines(ways, found)]
+    if check := found["first_token"]:
+        lines.append(
+            f"In {check['top_is_a_label']:,} of {check['rows']:,} rows the likeliest token is a letter; generation "
+            f"starts with another one in {len(check['violations'])} of them (0 expected)."
+        )
+    if batch := next((way["batch_rows"] for way in ways.values() if "batch_rows" in way), None):
+        lines.append(f"Batches that generate have {batch} rows.")
+    if unsteady := {name: way["unsteady"] for name, way in ways.items() if way["unsteady"]}:
+        told = ", ".join(f"{name} {count}" for name, count in unsteady.items())
+        lines.append(f"warning: letters that another repeat did not repeat: {told}")
+    return "\n".join(lines)
+
+
+def _told_at_all(rows: list[tuple[str, ...]]) -> list[bool]:
+    return [any(cell not in ("", "–") for cell in column[1:]) for column in zip(*rows)]
+
+
+def _cost_lines(ways: dict, found: dict) -> list[str]:
+    price = found["price_per_hour"]
+    rows = next(iter(ways.values()))["cost"]["rows"]
+    parts = [
+        f"{name} {_duration(way['cost']['hours'])}" + (f" ({way['cost']['money']:.2f})" if price else "")
+        for name, way in ways.items()
+    ]
+    priced = f", at {price:g} an hour" if price else ""
+    return [f"{rows:,} rows take{priced}: {', '.join(parts)}."]
+
+
+def _duration(hours: float) -> str:
+    return f"{hours:,.1f} h" if hours >= 1 else f"{60 * hours:.1f} min"
+
+
+def _gib(value: int | None) -> str:
+    return "–" if value is None else f"{value / 2**30:.2f}"
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
+
+
 def say(text: str) -> None:
     """A line on stderr, above a progress bar where there is one."""
     if "tqdm" in sys.modules:

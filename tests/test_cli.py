@@ -197,15 +197,31 @@ def test_a_template_of_ones_own(cli, small_table, tmp_path):
 
 
 def test_bench(cli, tmp_path, small_table):
-    done = cli("bench", small_table(6), "--ckpt", FOLD0, "--out", tmp_path / "b")
+    arguments = ["bench", small_table(6), "--ckpt", FOLD0, "--out", tmp_path / "b", "--repeats", 1, "--price", 2]
+    done = cli(*arguments)
     report = json.loads((tmp_path / "b" / "bench.json").read_text())
-    assert (
-        report["rows"] == 6
-        and report["same_first_token"] == 6
-        and set(report["ways"]) == {"generate", "forward", "batched"}
-    )
-    assert "same letter in" in done.stdout and all(row["forward"] == row["batched"] for row in report["per_row"])
-    assert all(way["rows_per_second"] > 0 and 0 <= way["accuracy"] <= 1 for way in report["ways"].values())
+    ways = report["ways"]
+    assert report["rows"] == 6 and list(ways) == ["seed", "batched", "strong", "forward", "engine", "cyclic"]
+    assert report["first_token"] == {"rows": 6, "top_is_a_label": 6, "violations": []}
+    assert all(way["rows_per_second"] > 0 and 0 <= way["accuracy"]["value"] <= 1 for way in ways.values())
+    assert ways["engine"]["cost"]["money"] == pytest.approx(2e5 / ways["engine"]["rows_per_second"] / 3600)
+    for title in (way["title"] for way in ways.values()):
+        assert title in done.stdout
+    assert "100,000 rows take, at 2 an hour" in done.stdout and "0 expected" in done.stdout
+
+
+def test_bench_of_some_ways_and_what_it_refuses(cli, tmp_path, small_table):
+    table = small_table(3)
+    arguments = ["bench", table, "--ckpt", FOLD0, "--out", tmp_path / "b", "--repeats", 1]
+    done = cli(*arguments, "--ways", "forward,engine")
+    report = json.loads((tmp_path / "b" / "bench.json").read_text())
+    assert list(report["ways"]) == ["forward", "engine"] and report["first_token"] is None
+    assert "ratio" not in report["ways"]["engine"] and "ratio" not in done.stdout
+    assert "expected some of seed" in cli(*arguments, "--ways", "forward,x", check=2).stderr
+    picture = tmp_path / table.read_text("utf-8").splitlines()[2].split(",")[1]
+    picture.write_bytes(picture.read_bytes()[:-2000])  # its header is whole
+    done = cli(*arguments, "--ways", "engine", check=2)
+    assert "test_0001" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_a_faulty_checkpoint_is_shown_as_such(cli, tmp_path, demo):

@@ -9,11 +9,12 @@ import torch
 
 import scoring
 from scoring.engine.batches import Cost, plan_batches, read_ahead
-from scoring.engine.generate import extract_choice, generate_batch
+from scoring.engine.generate import generate_batch
 from scoring.inputs.prepare import Preparer
 from scoring.inputs.prompt import LETTERS
 from scoring.inputs.questions import Question
 from scoring.results.calibration import Calibration, calibrate, log_probabilities, nll
+from scoring.results.extraction import extract_choice
 from scoring.results.files import write_csv, write_json
 from scoring.results.folder import open_scores, write_results
 from scoring.results.judging import judge
@@ -119,7 +120,7 @@ def by_generating(model: LearningModel, prepare: Preparer, rows: list[Question])
     for at in range(0, len(rows), GENERATED_AT_ONCE):
         part = rows[at : at + GENERATED_AT_ONCE]
         texts = generate_batch(network, prepare.chat, [prepare(question) for question in part])
-        right += sum(extract_choice(text)[0] == question.answer for (text, _), question in zip(texts, part))
+        right += sum(extract_choice(found.text)[0] == question.answer for found, question in zip(texts, part))
     return right / len(rows)
 
 

@@ -1,131 +1,329 @@
-"""Generate-plus-extract against the single forward pass, on the same rows in one run."""
+"""Generating a text against reading logits: six ways to answer, on the same rows, in one run.
 
-import json
-import statistics
+Every way takes each row from its file to its letter with the same loaded model. Ways take turns, forth in one repeat
+and back in the next, so that a machine's drift hits all alike; warm-up and compilation are not timed.
+"""
+
+import sys
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
+import torch
 
 import scoring
-from scoring.engine.generate import extract_choice, generate_text
+from scoring.engine.batches import AHEAD, READERS
+from scoring.engine.generate import Generated, generate_batch, generate_text
+from scoring.engine.meter import Meter
+from scoring.engine.plan import Plan, plan_members
 from scoring.engine.reference import reference_logits
+from scoring.engine.run import RunOptions, out_of_memory, run
 from scoring.engine.scorer import Scorer
+from scoring.inputs.pictures import PictureError
 from scoring.inputs.prompt import LETTERS
-from scoring.inputs.questions import Question
-from scoring.results.compare import mcnemar
-from scoring.results.files import write_text
-from scoring.results.metrics import wilson
+from scoring.inputs.questions import Question, Table
+from scoring.results.benchmark import ENGINE, NOTEBOOK, SINGLE, WAYS, Answer, Measured, Repeat, summarise
+from scoring.results.calibration import log_probabilities
+from scoring.results.extraction import extract_choice, extract_stated
+from scoring.results.files import write_json
+from scoring.results.probabilities import pooled_log_probabilities, predictions
 
-BATCH_ROWS = 16
+FEWEST_ROWS, MOST_ROWS = 4, {"cpu": 32, "cuda": 256}  # of a batch that generates; a CPU gains nothing beyond
+AS_FAST = 0.95  # a larger batch is taken where it is at least about as fast
+WARM_UP = 8
+FEW_TOKENS, MORE_TOKENS = 2, 16
+ORDERS = {ENGINE: "1", "cyclic": "cyclic"}  # of the engine's ways
 
 
-def compare(scorer: Scorer, questions: list[Question], out: Path, progress: Callable) -> str:
-    """Run all ways, write `bench.json`, and return a table.
+def bench(
+    table: Table,
+    ckpt: str,
+    out: Path,
+    model: dict,
+    options: RunOptions,
+    ways: list[str] | None = None,
+    repeats: int = 3,
+    price: float | None = None,
+    size: int = 100_000,
+    progress: Callable | None = None,
+    say: Callable[[str], None] = print,
+) -> dict:
+    """Measure the ways (all of them where not named) and write `bench.json` into `out`; its content.
 
-    Each way takes every row from file to answer. `generate` is the notebook's: one row at a time, two greedy tokens,
-    the letter dug out of the decoded text. `forward` is one row at a time too; `batched` is what `score` does.
+    model: `base`, `template`, `pixels`, `quantization` and `allow_mismatch` where they are not the checkpoint's. price:
+    of an hour of this machine. size: rows of the data set whose cost is told. Raises CheckpointError, MismatchError or
+    PictureError.
     """
-    network, prepare = scorer.model.network, scorer.prepare
-    scorer.model.use(scorer.adapters[0])
-    labels = scorer.label_ids[:4]
-    generate_text(network, prepare.chat, *prepare(questions[0]))  # warm-up, not timed
-    reference_logits(network, *prepare(questions[0]))
-
-    rows, bar = [], progress(3 * len(questions))
-    for question in questions:  # interleaved, so that a machine's drift hits both alike
-        start = time.perf_counter()
-        text, first = generate_text(network, prepare.chat, *prepare(question))
-        letter, fallback = extract_choice(text)
-        generated = time.perf_counter()
-        logits = reference_logits(network, *prepare(question))
-        options = logits[labels[: len(question.options)]]
-        chosen, top = LETTERS[int(options.argmax())], int(logits.argmax())
-        done = time.perf_counter()
-        rows.append(
-            {
-                "id": question.id,
-                "answer": question.answer,
-                "generated": letter,
-                "fallback": fallback,
-                "text": text.strip().splitlines()[-1] if text.strip() else "",
-                "forward": chosen,
-                "first_token": first,
-                "top_token": top,
-                "generate_seconds": generated - start,
-                "forward_seconds": done - generated,
-            }
-        )
-        bar.update(2)
-    start = time.perf_counter()
-    batched = []
-    for at in range(0, len(questions), BATCH_ROWS):
-        part = scorer.score_batch(questions[at : at + BATCH_ROWS], 4)
-        batched += [
-            LETTERS[int(np.nanargmax(values[0, 0]))] if status == "ok" else ""
-            for values, status in zip(part.logits, part.status)
-        ]
-        bar.update(len(part.ids))
-    batched_seconds = time.perf_counter() - start
-    bar.close()
-    for row, letter in zip(rows, batched):
-        row["batched"] = letter
-
-    ways = {
-        "generate": ("generated", sum(row["generate_seconds"] for row in rows)),
-        "forward": ("forward", sum(row["forward_seconds"] for row in rows)),
-        "batched": ("batched", batched_seconds),
-    }
-    answered = [row for row in rows if row["answer"]]
-    right = {key: np.array([row[key] == row["answer"] for row in answered], bool) for key in ("generated", "forward")}
+    ways = [name for name in WAYS if not ways or name in ways]
+    plans = {name: plan_members([ckpt], orders=orders, **model) for name, orders in ORDERS.items()}
+    out.mkdir(parents=True, exist_ok=True)
+    scorer = Scorer(plans[ENGINE], weights=options.weights)
+    for note in plans[ENGINE].notes + scorer.model.notes:
+        say(note)
+    measured = Bench(scorer, table, plans, options, out).measure(ways, repeats, progress or _Clock, say)
+    card = scorer.model.device
     report = {
-        "rows": len(rows),
-        "device": str(scorer.model.device),
+        "command": sys.argv,
+        "data": {"file": str(table.file), "sha256": table.digest},
+        "checkpoint": plans[ENGINE].members[0],
+        "fingerprint": plans[ENGINE].about()["checkpoints"][0].get("fingerprint"),
+        "device": torch.cuda.get_device_name(card)
+        if card.type == "cuda"
+        else f"CPU, {torch.get_num_threads()} threads",
         "dtype": str(scorer.model.dtype).removeprefix("torch."),
         "quantization": scorer.model.quantization,
-        "checkpoint": scorer.plan.members[0],
+        "weights": scorer.packed.weights,
+        "compiled": scorer.packed.compiled,
         "versions": scoring.versions(),
-        "ways": {name: _way(rows, key, seconds) for name, (key, seconds) in ways.items()},
-        "agreement": statistics.mean(row["generated"] == row["forward"] for row in rows),
-        "fallbacks": sum(row["fallback"] for row in rows),
-        "same_first_token": sum(row["first_token"] == row["top_token"] for row in rows),
-        "mcnemar_p": mcnemar(right["generated"], right["forward"]) if answered else None,
-        "per_row": rows,
+        "repeats": repeats,
+        "price_per_hour": price,
+        **summarise(table.questions, measured, scorer.label_ids, price, size),
     }
-    out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "bench.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
-    return _table(report, out)
+    write_json(out / "bench.json", report)
+    return report
 
 
-def _way(rows: list[dict], key: str, seconds: float) -> dict:
-    """Speed of one way and, where there are answers, its accuracy with Wilson's 95 % interval."""
-    way = {"seconds": seconds, "rows_per_second": len(rows) / seconds}
-    answered = [row for row in rows if row["answer"]]
-    if answered:
-        right = sum(row[key] == row["answer"] for row in answered)
-        way |= {"accuracy": right / len(answered)} | wilson(right, len(answered))
-    return way
+@dataclass
+class Bench:
+    """A loaded model and the rows that every way answers. plans: of the engine's ways, by their name."""
+
+    scorer: Scorer
+    table: Table
+    plans: dict[str, Plan]
+    options: RunOptions
+    work: Path
+
+    def __post_init__(self) -> None:
+        self.questions = self.table.questions
+        self.chat, self.network = self.scorer.prepare.chat, self.scorer.model.network
+        self.device = self.scorer.model.device
+        self.batch = FEWEST_ROWS
+        self.generate = {
+            NOTEBOOK: self._notebook,
+            "batched": lambda rows, done: self._batches(rows, FEW_TOKENS, self._extracted, done),
+            "strong": lambda rows, done: self._batches(rows, MORE_TOKENS, self._stated, done),
+            SINGLE: self._forward,
+        }
+
+    def measure(self, ways: list[str], repeats: int, progress: Callable, say: Callable) -> dict[str, Measured]:
+        """Every way `repeats` times over all rows. Raises PictureError, naming all rows with a picture that fails."""
+        self._look_at_pictures()
+        few = self.questions[:WARM_UP]
+        say("warming up …")
+        about: dict[str, dict] = {name: {} for name in ways}
+        for name in ways:
+            self._answer(name, few, lambda count: None)
+        if generated := [name for name in ("batched", "strong") if name in ways]:
+            self.batch, tried = self._largest_batch()
+            for name in generated:
+                about[name] = {"batch_rows": self.batch, "rows_per_second_by_batch": tried}
+        measured = {name: Measured([], about=about[name]) for name in ways}
+        bar = progress(repeats * len(ways) * len(self.questions))
+        for number in range(repeats):
+            for name in ways if number % 2 == 0 else reversed(ways):
+                self._repeat(name, measured[name], bar.update)
+        bar.close()
+        return measured
+
+    def _repeat(self, name: str, measured: Measured, done: Callable[[int], None]) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        with Meter(self.device) as meter:
+            answers, each, seconds = self._answer(name, self.questions, done)
+        if meter.device_bytes is not None and name in self.generate:
+            meter.device_bytes -= self._only_the_engines()
+        repeat = Repeat(seconds or meter.seconds, each, meter.device_bytes, meter.host_bytes, meter.joules)
+        measured.repeats.append(repeat)
+        before = [answer.letter for answer in measured.answers]
+        measured.unsteady += sum(old != new.letter for old, new in zip(before, answers))
+        measured.answers = measured.answers or answers
+
+    def _answer(self, name: str, questions: list[Question], done: Callable) -> tuple[list[Answer], list[float], float]:
+        """Answers, seconds of each row, and all seconds where the meter's are not to be taken (0 else)."""
+        if name not in self.generate:
+            return self._engine(self.plans[name], questions, done, name)
+        self.scorer.model.use(self.scorer.adapters[0])
+        compiled = self.scorer.packed.compiled  # layers that only the engine may use so
+        with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
+            return *self.generate[name](questions, done), 0.0
+
+    def _look_at_pictures(self) -> None:
+        """Decode each picture once: broken ones are told before anything is timed, and all ways find the files warm."""
+
+        def fault(question: Question) -> str:
+            try:
+                self.scorer.prepare.picture(question)
+                return ""
+            except PictureError as error:
+                return f"row {question.id!r}: {error.found}"
+
+        with ThreadPoolExecutor(READERS) as pool:
+            faults = [told for told in pool.map(fault, self.questions) if told]
+        if faults:
+            raise PictureError("; ".join(faults), "pictures that can be read", "leave those rows out")
+
+    def _only_the_engines(self) -> int:
+        """Bytes on the card that the other ways do not need: weights expanded to 16 bits."""
+        packed = self.scorer.packed
+        return sum(linear.expanded_bytes for linear in packed.linears) if packed.weights == "16bit" else 0
+
+    # ------------------------------------------------------------ one row at a time
+    def _notebook(self, questions: list[Question], done: Callable) -> tuple[list[Answer], list[float]]:
+        answers, each = [], []
+        for question in questions:
+            start = time.perf_counter()
+            found = generate_text(self.network, self.chat, *self.scorer.prepare(question), FEW_TOKENS)
+            answers.append(self._extracted(found, question))
+            each.append(time.perf_counter() - start)
+            done(1)
+        return answers, each
+
+    def _forward(self, questions: list[Question], done: Callable) -> tuple[list[Answer], list[float]]:
+        answers, each = [], []
+        calibration = self.scorer.plan.calibrations[0]
+        for question in questions:
+            start = time.perf_counter()
+            logits = reference_logits(self.network, *self.scorer.prepare(question))
+            options = len(question.options)
+            own = np.full((1, len(self.table.letters)), np.nan)
+            own[0, :options] = logits[self.scorer.label_ids[:options]].cpu().numpy()
+            log_p = calibration.apply(log_probabilities(own), [question.task_type])[0, :options]
+            answers.append(Answer(LETTERS[int(log_p.argmax())], int(logits.argmax()), p=np.exp(log_p).tolist()))
+            each.append(time.perf_counter() - start)
+            done(1)
+        return answers, each
+
+    # ------------------------------------------------------------ batches that generate
+    def _batches(
+        self, questions: list[Question], new_tokens: int, read: Callable, done: Callable
+    ) -> tuple[list[Answer], list[float]]:
+        """Rows of like length together, the longest first; pictures are read ahead, as the engine does."""
+        order = self._by_length(questions)
+        parts = [order[at : at + self.batch] for at in range(0, len(order), self.batch)]
+        answers, each = [Answer("")] * len(questions), [0.0] * len(questions)
+        start = time.perf_counter()
+        for part, prepared in zip(parts, self._prepared(questions, parts)):
+            for row, found in zip(part, self._generated(prepared, new_tokens)):
+                answers[row] = read(found, questions[row])
+            start, begun = time.perf_counter(), start
+            for row in part:
+                each[row] = (start - begun) / len(part)
+            done(len(part))
+        return answers, each
+
+    def _by_length(self, questions: list[Question]) -> list[int]:
+        sequences = self.scorer.prepare.encode_many([(question, question.size, "") for question in questions])
+        return sorted(range(len(questions)), key=lambda row: -len(sequences[row].ids))
+
+    def _prepared(self, questions: list[Question], parts: list[list[int]]) -> Iterator[list]:
+        with ThreadPoolExecutor(READERS) as pool:
+            waiting: deque = deque()
+            for part in parts:
+                waiting.append([pool.submit(self.scorer.prepare, questions[row]) for row in part])
+                if len(waiting) > AHEAD[self.device.type]:
+                    yield [future.result() for future in waiting.popleft()]
+            while waiting:
+                yield [future.result() for future in waiting.popleft()]
+
+    def _generated(self, prepared: list, new_tokens: int) -> list[Generated]:
+        """In halves where memory does not suffice."""
+        try:
+            return generate_batch(self.network, self.chat, prepared, new_tokens)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error) or len(prepared) == 1:
+                raise
+        torch.cuda.empty_cache()  # outside of `except`: the trace would keep the tensors
+        half = len(prepared) // 2
+        return self._generated(prepared[:half], new_tokens) + self._generated(prepared[half:], new_tokens)
+
+    def _largest_batch(self) -> tuple[int, dict[str, float]]:
+        """The largest batch of the longest rows that fits, unless a smaller one is clearly faster; what was tried."""
+        most = min(len(self.questions), MOST_ROWS[self.device.type])
+        rows = [self.scorer.prepare(self.questions[row]) for row in self._by_length(self.questions)[:most]]
+        self.scorer.model.use(self.scorer.adapters[0])
+        tried: dict[int, float] = {}
+        size = min(FEWEST_ROWS, most)
+        while True:
+            start = time.perf_counter()
+            try:
+                generate_batch(self.network, self.chat, rows[:size], FEW_TOKENS)
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error) or not tried:
+                    raise
+                break
+            tried[size] = size / (time.perf_counter() - start)
+            if size == most:
+                break
+            size = min(2 * size, most)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        fast = max(tried.values())
+        return max(size for size, rate in tried.items() if rate >= AS_FAST * fast), {
+            str(size): rate for size, rate in tried.items()
+        }
+
+    @staticmethod
+    def _extracted(found: Generated, question: Question) -> Answer:
+        letter, fallback = extract_choice(found.text)
+        return Answer(letter, found.first_token, found.new_text, fallback)
+
+    @staticmethod
+    def _stated(found: Generated, question: Question) -> Answer:
+        return Answer(extract_stated(found.new_text, question.options), found.first_token, found.new_text)
+
+    # ------------------------------------------------------------ the engine
+    def _engine(self, plan: Plan, questions: list[Question], done: Callable, name: str):
+        """A whole `score`, files included; without answers, so that no metrics are computed beside it."""
+        unanswered = [replace(question, answer="") for question in questions]
+        table = replace(self.table, questions=unanswered)
+        clock = _Clock(done)
+        with TemporaryDirectory(dir=self.work) as folder:
+            finished = run(
+                table,
+                plan,
+                Path(folder) / "scores",
+                replace(self.options, orders=ORDERS[name]),
+                clock.start,
+                lambda text: None,
+                self.scorer.with_plan(plan),
+            )
+        logits, types = finished.logits, [question.task_type for question in questions]
+        log_p = pooled_log_probabilities(logits, plan.calibrations, types)
+        answers = [
+            Answer(letter, int(top), p=np.exp(row[: len(question.options)]).tolist() if letter else None)
+            for question, letter, top, row in zip(
+                questions, predictions(logits, log_p), logits.top_token[:, 0, 0], log_p
+            )
+        ]
+        planning = finished.seconds["planning"]
+        each = [planning / len(questions) + seconds for seconds in clock.row_seconds]
+        return answers, each, planning + finished.seconds["scoring"]
 
 
-def _table(report: dict, out: Path) -> str:
-    base = report["ways"]["generate"]["rows_per_second"]
-    lines = [f"{'':<34}{'rows/s':>8}{'ratio':>8}{'accuracy':>10}{'95 %':>16}"]
-    lines.append("─" * len(lines[0]))
-    titles = {
-        "generate": "generate 2 tokens, extract (seed)",
-        "forward": "one forward, one row",
-        "batched": f"one forward, {BATCH_ROWS} rows (score)",
-    }
-    for name, way in report["ways"].items():
-        quality = f"{way['accuracy']:>10.3f}{way['low']:>9.3f} – {way['high']:.3f}" if "accuracy" in way else ""
-        lines.append(f"{titles[name]:<34}{way['rows_per_second']:>8.1f}{way['rows_per_second'] / base:>7.2f}x{quality}")
-    n = report["rows"]
-    lines.append(
-        f"generate and forward give the same letter in {report['agreement']:.1%} of {n} rows; "
-        f'{report["fallbacks"]} fallbacks to "a"'
-        + (f"; McNemar p = {report['mcnemar_p']:.2f}" if report["mcnemar_p"] is not None else "")
-    )
-    lines.append(f"generation starts with the forward's top token in {report['same_first_token']} of {n} rows")
-    lines.append(f"all rows: {out / 'bench.json'}")
-    return "\n".join(lines)
+class _Clock:
+    """A run's progress: each batch's seconds, shared among its rows."""
+
+    def __init__(self, done: Callable[[int], None]):
+        self.done, self.row_seconds = done, []
+
+    def start(self, total: int, had: int) -> "_Clock":
+        self._last = time.perf_counter()
+        return self
+
+    def update(self, count: int) -> None:
+        now = time.perf_counter()
+        self.row_seconds += [(now - self._last) / count] * count
+        self._last = now
+        self.done(count)
+
+    def show(self, **values) -> None:
+        """Nothing: the bar is the benchmark's."""
+
+    def close(self) -> None:
+        """Nothing: the bar goes on."""

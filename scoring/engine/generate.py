@@ -1,4 +1,6 @@
-"""The baseline that this project replaces: generate two tokens, then dig the letter out of the text."""
+"""The baseline that this project replaces: greedy generation; `results/extraction.py` digs a letter out of its text."""
+
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -6,14 +8,21 @@ import torch
 from scoring.engine.reference import model_inputs
 from scoring.inputs.tokens import ChatTokenizer, TokenSequence
 
-LETTERS = ("a", "b", "c", "d")
+
+class Generated(NamedTuple):
+    """The prompt and its greedy continuation as one text, as the notebook decodes it; what is new of it, and its first
+    token's id."""
+
+    text: str
+    first_token: int
+    new_text: str
 
 
 @torch.no_grad()
 def generate_text(
     network: torch.nn.Module, chat: ChatTokenizer, sequence: TokenSequence, patches: np.ndarray, new_tokens: int = 2
-) -> tuple[str, int]:
-    """The greedy continuation of one prompt as text, and the id of its first token."""
+) -> Generated:
+    """The greedy continuation of one prompt."""
     inputs = model_inputs(sequence, patches, network.device, network.config.image_token_id)
     ids = network.generate(
         **inputs,
@@ -22,7 +31,7 @@ def generate_text(
         eos_token_id=chat.control["<|im_end|>"],
         pad_token_id=chat.control["<|im_end|>"],
     )[0].tolist()
-    return chat.decode(ids), ids[len(sequence.ids)]
+    return _decoded(chat, ids, len(sequence.ids))
 
 
 @torch.no_grad()
@@ -31,8 +40,8 @@ def generate_batch(
     chat: ChatTokenizer,
     prepared: list[tuple[TokenSequence, np.ndarray]],
     new_tokens: int = 2,
-) -> list[tuple[str, int]]:
-    """The same for several prompts at once, padded on the left as generation needs it: text and first token of each."""
+) -> list[Generated]:
+    """The same for several prompts at once, padded on the left as generation needs it."""
     length = max(len(sequence.ids) for sequence, _ in prepared)
     ids = torch.full((len(prepared), length), chat.control["<|im_end|>"])
     mask = torch.zeros_like(ids)
@@ -54,17 +63,10 @@ def generate_batch(
         pad_token_id=chat.control["<|im_end|>"],
     ).tolist()
     return [
-        (chat.decode(row[length - len(sequence.ids) :]), row[length]) for row, (sequence, _) in zip(found, prepared)
+        _decoded(chat, row[length - len(sequence.ids) :], len(sequence.ids))
+        for row, (sequence, _) in zip(found, prepared)
     ]
 
 
-def extract_choice(text: str) -> tuple[str, bool]:
-    """The letter that the notebook's extractor finds in a *whole* decoded text (prompt included, as there), and
-    whether it fell back to "a" for want of one.
-
-    The last line that is not empty decides: the letter itself, or the first word of it that is a letter.
-    """
-    lines = [line.strip() for line in text.strip().lower().splitlines() if line.strip()]
-    words = lines[-1].split() if lines else []
-    found = next((word for word in words if word in LETTERS), None)
-    return (found, False) if found else ("a", True)
+def _decoded(chat: ChatTokenizer, ids: list[int], prompt: int) -> Generated:
+    return Generated(chat.decode(ids), ids[prompt], chat.decode(ids[prompt:]))

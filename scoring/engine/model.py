@@ -1,5 +1,6 @@
 """The model of a run: one base, in 4 or 16 bits, and the adapters that are switched on it."""
 
+import logging
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +43,7 @@ def why_no_4bit() -> str:
         sys.modules["bitsandbytes"] = None  # so that PEFT, which only looks whether it is installed, does without too
         _BROKEN.append(str(error).strip().split("\n")[0])
         return _BROKEN[0]
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # on a CPU it misses a kernel that it would download
     return ""
 
 
@@ -70,10 +72,10 @@ class Model:
         Raises CheckpointError where weights are missing, left over, or of another shape.
         """
         from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
-        from transformers.utils import logging
+        from transformers.utils.logging import disable_progress_bar
 
         if not sys.stderr.isatty():
-            logging.disable_progress_bar()
+            disable_progress_bar()
         check_base(folder)
         device = torch.device(device) if device else default_device()
         dtype, notes, options = dtype or default_dtype(device), [], {}

@@ -1,0 +1,61 @@
+"""Digging a letter out of a generated text: the notebook's way, and a stronger one that admits when there is none."""
+
+import re
+from collections.abc import Sequence
+
+from scoring.inputs.prompt import LETTERS
+
+NOTEBOOK_LETTERS = ("a", "b", "c", "d")
+FALLBACK = "a"
+
+
+def extract_choice(text: str) -> tuple[str, bool]:
+    """The letter that the notebook's extractor finds in a *whole* decoded text (prompt included, as there), and
+    whether it fell back to "a" for want of one.
+
+    The last line that is not empty decides: the letter itself, or the first word of it that is a letter.
+    """
+    lines = [line.strip() for line in text.strip().lower().splitlines() if line.strip()]
+    words = lines[-1].split() if lines else []
+    found = next((word for word in words if word in NOTEBOOK_LETTERS), None)
+    return (found, False) if found else (FALLBACK, True)
+
+
+def extract_stated(text: str, options: Sequence[str]) -> str:
+    """The letter that a *generated* text states (without the prompt), "" where it states none or more than one.
+
+    In this order, the first that finds a letter decides: the whole text is a letter, bare or with `().:*`; "answer: b",
+    "answer is b", "정답: b", "정답은 b"; the text begins with a letter in brackets or before `)`, `.` or `:`; all
+    letters in brackets are the same one; one option's text is repeated, and no other's; one letter stands alone as a
+    word ("a" does not count: it is an article).
+    """
+    text, letters = text.strip().lower(), LETTERS[: len(options)]
+    alone = text.strip(" \t\r\n()[]{}<>.:,;!*\"'`")
+    if len(alone) == 1 and alone in letters:
+        return alone
+    bracketed = rf"[(\[{{<*]+\s*([{letters}])\s*[)\]}}>*]+"
+    stated = rf"(?:answer|option|choice|정답|답)\s*(?:is|은|는)?\s*[:=]?\s*[(\[*\"']*([{letters}])(?![a-z0-9])"
+    first = rf"^(?:{bracketed}|([{letters}])\s*[).:](?!\w))"
+    for pattern in (stated, first, bracketed):
+        found = {letter for match in re.finditer(pattern, text) for letter in match.groups() if letter}
+        if found:
+            return found.pop() if len(found) == 1 else ""
+    if repeated := _repeated(text, options):
+        return letters[repeated.pop()] if len(repeated) == 1 else ""
+    words = set(re.findall(rf"(?<![\w'])([{letters.replace('a', '')}])(?![\w'])", text))
+    return words.pop() if len(words) == 1 else ""
+
+
+def _repeated(text: str, options: Sequence[str]) -> set[int]:
+    """Which options' texts stand in the text; one that only stands inside of another option's does not count."""
+    found, rest = set(), text
+    for at in sorted(range(len(options)), key=lambda at: -len(options[at])):
+        option = options[at].strip().lower()
+        if not option:
+            continue
+        ends = (r"\b" if option[0].isalnum() and option[0].isascii() else "") + re.escape(option)
+        ends += r"\b" if option[-1].isalnum() and option[-1].isascii() else ""
+        if re.search(ends, rest):
+            found |= {other for other in range(len(options)) if options[other].strip().lower() == option}
+            rest = re.sub(ends, "\0", rest)
+    return found
