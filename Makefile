@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint browser clean
 
 $(VENV)/.installed: setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -16,8 +16,16 @@ demo: $(VENV)/.installed  ## fine-tune the demo model, score its test table, eva
 	$(BIN)/python cli.py score demo/test.csv --ckpt demo/run/checkpoint --out demo/run/scores --overwrite
 	@echo; head -n 4 demo/run/scores/probabilities.csv
 
-test: $(VENV)/.installed lint
+test: $(VENV)/.installed lint browser
 	$(BIN)/python -m pytest
+
+# Chromium for the tests of the report page; they are skipped, with this reason, where it cannot be installed.
+browser:
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
+	{ echo "installing Chromium for the tests of the report page"; \
+	  export DEBIAN_FRONTEND=noninteractive; SUDO=$$([ "$$(id -u)" = 0 ] || echo "sudo -n"); \
+	  timeout 300 $$SUDO apt-get update -qq && timeout 300 $$SUDO apt-get install -qq -y --no-install-recommends chromium; \
+	} >/dev/null 2>&1 || echo "no Chromium here, and it could not be installed: those tests are skipped"
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -45,6 +45,7 @@ def main(context: click.Context, debug: bool) -> None:
       python cli.py ensemble scores/a scores/b --out scores/both         pool them, from files
       python cli.py soup   ckpt/fold0 ckpt/fold1 --out ckpt/soup         average adapters into one
       python cli.py bench                                                against generating a text
+      python cli.py report scores/test                                   a page to look at and to send
       python cli.py show   ckpt/fold0                                    what is this checkpoint?
     """
     context.obj = debug
@@ -363,10 +364,27 @@ def bench(
         found = measure(
             table, ckpt, out, model, options, ways, repeats, price, cost_rows, lambda total: Bar(total), say
         )
+        from scoring.results.report import write_report
+
         click.echo(ways_of(found))
-        click.echo(f"\nall rows: {out / 'bench.json'}")
+        click.echo(f"\nall rows: {out / 'bench.json'}\nreport:   {write_report(out)}")
         if not complete:
             sys.exit(SOME_UNSCORED)
+
+
+@main.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Page to write.  [default: DIR/report.html]")
+@click.option("--rows", type=click.IntRange(1), default=1000, show_default=True, help="Rows that are shown at most.")
+def report(folder: Path, out, rows) -> None:
+    """One HTML page about a folder of `score`, `ensemble` or `bench`: figures, tables, and the rows with pictures.
+
+    It needs no network and no other file: send it to whom you like.
+    """
+    with told():
+        from scoring.results.report import write_report
+
+        click.echo(f"report: {write_report(folder, out, rows, lambda total: Bar(total, unit='picture'))}")
 
 
 @main.command()

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,6 +21,7 @@ import scoring
 from scoring.engine.batches import AHEAD, READERS
 from scoring.engine.generate import Generated, generate_batch, generate_text
 from scoring.engine.meter import Meter
+from scoring.engine.model import device_name
 from scoring.engine.plan import Plan, plan_members
 from scoring.engine.reference import reference_logits
 from scoring.engine.run import RunOptions, out_of_memory, run
@@ -35,6 +36,7 @@ from scoring.results.files import write_json
 from scoring.results.probabilities import pooled_log_probabilities, predictions
 
 FEWEST_ROWS, MOST_ROWS = 4, {"cpu": 32, "cuda": 256}  # of a batch that generates; a CPU gains nothing beyond
+SOON = 1.0  # seconds of a batch that are measured twice
 AS_FAST = 0.95  # a larger batch is taken where it is at least about as fast
 WARM_UP = 8
 FEW_TOKENS, MORE_TOKENS = 2, 16
@@ -47,11 +49,11 @@ def bench(
     out: Path,
     model: dict,
     options: RunOptions,
+    progress: Callable,
     ways: list[str] | None = None,
     repeats: int = 3,
     price: float | None = None,
     size: int = 100_000,
-    progress: Callable | None = None,
     say: Callable[[str], None] = print,
 ) -> dict:
     """Measure the ways (all of them where not named) and write `bench.json` into `out`; its content.
@@ -66,26 +68,23 @@ def bench(
     scorer = Scorer(plans[ENGINE], weights=options.weights)
     for note in plans[ENGINE].notes + scorer.model.notes:
         say(note)
-    measured = Bench(scorer, table, plans, options, out).measure(ways, repeats, progress or _Clock, say)
-    card = scorer.model.device
-    report = {
+    told = {
         "command": sys.argv,
         "data": {"file": str(table.file), "sha256": table.digest},
         "checkpoint": plans[ENGINE].members[0],
         "fingerprint": plans[ENGINE].about()["checkpoints"][0].get("fingerprint"),
-        "device": torch.cuda.get_device_name(card)
-        if card.type == "cuda"
-        else f"CPU, {torch.get_num_threads()} threads",
+        "device": device_name(scorer.model.device),
         "dtype": str(scorer.model.dtype).removeprefix("torch."),
         "quantization": scorer.model.quantization,
         "weights": scorer.packed.weights,
-        "compiled": scorer.packed.compiled,
         "versions": scoring.versions(),
-        "repeats": repeats,
         "price_per_hour": price,
-        **summarise(table.questions, measured, scorer.label_ids, price, size),
     }
-    write_json(out / "bench.json", report)
+    passes = Bench(scorer, table, plans, options, out).measure(ways, repeats, progress, say)
+    for number, measured in enumerate(passes, 1):  # written after each: a call that is stopped leaves the others
+        found = summarise(table.questions, measured, scorer.label_ids, price, size)
+        report = told | {"compiled": scorer.packed.compiled, "repeats": number} | found
+        write_json(out / "bench.json", report)
     return report
 
 
@@ -111,8 +110,13 @@ class Bench:
             SINGLE: self._forward,
         }
 
-    def measure(self, ways: list[str], repeats: int, progress: Callable, say: Callable) -> dict[str, Measured]:
-        """Every way `repeats` times over all rows. Raises PictureError, naming all rows with a picture that fails."""
+    def measure(
+        self, ways: list[str], repeats: int, progress: Callable, say: Callable
+    ) -> Iterator[dict[str, Measured]]:
+        """Every way `repeats` times over all rows; what is known after each repeat.
+
+        Raises PictureError, naming all rows with a picture that fails.
+        """
         self._look_at_pictures()
         few = self.questions[:WARM_UP]
         say("warming up …")
@@ -128,8 +132,8 @@ class Bench:
         for number in range(repeats):
             for name in ways if number % 2 == 0 else reversed(ways):
                 self._repeat(name, measured[name], bar.update)
+            yield measured
         bar.close()
-        return measured
 
     def _repeat(self, name: str, measured: Measured, done: Callable[[int], None]) -> None:
         if self.device.type == "cuda":
@@ -148,10 +152,16 @@ class Bench:
         """Answers, seconds of each row, and all seconds where the meter's are not to be taken (0 else)."""
         if name not in self.generate:
             return self._engine(self.plans[name], questions, done, name)
-        self.scorer.model.use(self.scorer.adapters[0])
-        compiled = self.scorer.packed.compiled  # layers that only the engine may use so
-        with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
+        with self._as_the_libraries():
             return *self.generate[name](questions, done), 0.0
+
+    @contextmanager
+    def _as_the_libraries(self):
+        """Inside, the network multiplies as transformers and PEFT do: not compiled, the adapter beside its layer."""
+        self.scorer.model.use(self.scorer.adapters[0])
+        compiled = self.scorer.packed.compiled
+        with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
+            yield
 
     def _look_at_pictures(self) -> None:
         """Decode each picture once: broken ones are told before anything is timed, and all ways find the files warm."""
@@ -246,27 +256,33 @@ class Bench:
         """The largest batch of the longest rows that fits, unless a smaller one is clearly faster; what was tried."""
         most = min(len(self.questions), MOST_ROWS[self.device.type])
         rows = [self.scorer.prepare(self.questions[row]) for row in self._by_length(self.questions)[:most]]
-        self.scorer.model.use(self.scorer.adapters[0])
         tried: dict[int, float] = {}
         size = min(FEWEST_ROWS, most)
-        while True:
-            start = time.perf_counter()
-            try:
-                generate_batch(self.network, self.chat, rows[:size], FEW_TOKENS)
-            except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error) or not tried:
-                    raise
-                break
-            tried[size] = size / (time.perf_counter() - start)
-            if size == most:
-                break
-            size = min(2 * size, most)
+        with self._as_the_libraries():
+            while True:
+                try:
+                    seconds = self._seconds(rows[:size])
+                    if seconds < SOON:  # so short a time may hold a start of something
+                        seconds = min(seconds, self._seconds(rows[:size]))
+                except (RuntimeError, MemoryError) as error:
+                    if not out_of_memory(error) or not tried:
+                        raise
+                    break
+                tried[size] = size / seconds
+                if size == most:
+                    break
+                size = min(2 * size, most)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         fast = max(tried.values())
         return max(size for size, rate in tried.items() if rate >= AS_FAST * fast), {
             str(size): rate for size, rate in tried.items()
         }
+
+    def _seconds(self, prepared: list) -> float:
+        start = time.perf_counter()
+        generate_batch(self.network, self.chat, prepared, FEW_TOKENS)
+        return time.perf_counter() - start
 
     @staticmethod
     def _extracted(found: Generated, question: Question) -> Answer:

@@ -32,18 +32,23 @@ def default_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
+def device_name(device: torch.device) -> str:
+    """The card's name, or how many threads a CPU has."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+
+
 _BROKEN: list[str] = []  # why the import failed the first time
 
 
 def why_no_4bit() -> str:
     """Why bitsandbytes cannot be used here; "" where it can."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # on a CPU it misses a kernel that it would download
     try:
         import bitsandbytes  # noqa: F401
     except Exception as error:  # a missing package, or a library that does not fit the card or system
         sys.modules["bitsandbytes"] = None  # so that PEFT, which only looks whether it is installed, does without too
         _BROKEN.append(str(error).strip().split("\n")[0])
         return _BROKEN[0]
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # on a CPU it misses a kernel that it would download
     return ""
 
 

@@ -29,7 +29,7 @@ def draw_ensemble(scores: Scores, metrics: dict) -> Path:
     top, bottom = figure.subfigures(2, 1, height_ratios=(1, 1.5))
     axes = top.subplots(1, 3)
     _before_and_after(axes[:2], scores)
-    _agreement(axes[2], scores.logits.members, metrics["ensemble"]["agreement"])
+    draw_agreement(axes[2], scores.logits.members, metrics["ensemble"]["agreement"])
     top.subplots_adjust(0.06, 0.16, 0.98, 0.88, wspace=0.3)
     _divided(bottom, scores)
     path = scores.folder / "ensemble.png"
@@ -56,7 +56,8 @@ def _before_and_after(axes, scores: Scores) -> None:
         axis.set_title(f"{told} temperatures: NLL {found['nll']['value']:.3f}, ECE {found['ece']['value']:.3f}")
 
 
-def _agreement(axis, members: list[str], agreement: dict) -> None:
+def draw_agreement(axis, members: list[str], agreement: dict) -> None:
+    """The share of rows in which each pair of members gives the same answer."""
     same = np.array(agreement["pairwise"])
     axis.imshow(same, cmap="Blues", vmin=min(0.5, same.min()), vmax=1)
     places = range(len(members))

@@ -43,6 +43,8 @@ def columns_of(questions: list[Question]) -> dict[str, list]:
         "options": [len(question.options) for question in questions],
         "picture": [str(question.picture or "") for question in questions],
         "digest": [question_digest(question) for question in questions],
+        "question": [question.question for question in questions],
+        "choices": [list(question.options) for question in questions],
     }
 
 
@@ -62,7 +64,9 @@ def write_results(
     columns = questions if isinstance(questions, dict) else columns_of(questions)
     log_p = pooled_log_probabilities(logits, calibrations, columns["task_type"], how)
     answers = columns["answer"] if any(columns["answer"]) else None
-    write_table(out / "questions.parquet", pa.table(columns | {"options": pa.array(columns["options"], pa.int32())}))
+    typed = {"options": pa.array(columns["options"], pa.int32())}
+    typed["choices"] = pa.array(columns["choices"], pa.list_(pa.string()))
+    write_table(out / "questions.parquet", pa.table(columns | typed))
     if len(logits.members) > 1:
         (out / "members").mkdir(exist_ok=True)
         parts = member_log_probabilities(logits, calibrations, columns["task_type"])
@@ -98,7 +102,7 @@ class Scores:
     about: dict  # run.json
     logits: OptionLogits
     calibrations: list[Calibration]
-    questions: dict[str, list]  # columns of questions.parquet
+    questions: dict[str, list]  # columns of questions.parquet: see `columns_of`
 
     @cached_property
     def log_p(self) -> np.ndarray:
@@ -138,6 +142,8 @@ def open_scores(folder: Path) -> Scores:
     try:
         about = json.loads((folder / "run.json").read_text("utf-8"))
         questions = pq.read_table(folder / "questions.parquet").to_pydict()
+        count = len(questions["id"])  # of folders that do not tell the texts yet
+        questions = {"question": [""] * count, "choices": [[]] * count} | questions
         members = [entry["member"] for entry in about["checkpoints"]]
         letters, orders = len(about["identity"]["letters"]), about["identity"].get("orders", "1")
     except (OSError, ValueError, KeyError) as error:

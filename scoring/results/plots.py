@@ -11,7 +11,7 @@ from scoring.results.folder import Scores
 from scoring.results.metrics import BINS, equal_mass_bins
 from scoring.results.selective import lower_bound
 
-INK, PALE, BAND = "#1b6ca8", "#c7d8e6", "#e9e4d6"
+INK, PALE, BAND = "#2f86c9", "#8c959f80", "#8c959f40"  # to be read on white and on black
 
 
 def draw_folder(scores: Scores, metrics: dict) -> Path:
@@ -23,9 +23,9 @@ def draw_folder(scores: Scores, metrics: dict) -> Path:
     axes = figure.subplots(2, 2)
     confidence, right = np.nanmax(p, 1), (np.nanargmax(p, 1) == y).astype(float)
     draw_reliability(axes[0, 0], confidence, right, metrics["overall"]["ece"])
-    _risk(axes[0, 1], metrics)
-    _letters(axes[1, 0], metrics["overall"]["letters"])
-    _groups(axes[1, 1], metrics)
+    draw_risk(axes[0, 1], metrics)
+    draw_letters(axes[1, 0], metrics["overall"]["letters"])
+    draw_groups(axes[1, 1], metrics)
     figure.subplots_adjust(0.07, 0.06, 0.98, 0.95, wspace=0.25, hspace=0.3)
     path = scores.folder / "evaluation.png"
     write_whole(path, lambda file: figure.savefig(file, format="png"))
@@ -51,7 +51,8 @@ def draw_reliability(axis, confidence: np.ndarray, right: np.ndarray, ece: dict)
     axis.legend(frameon=False)
 
 
-def _risk(axis, metrics: dict) -> None:
+def draw_risk(axis, metrics: dict) -> None:
+    """Accuracy of the surest rows by their share, its lower bound, and the threshold that was asked for."""
     curve = metrics["risk_coverage"]
     coverage, risk = ([point[name] for point in curve] for name in ("coverage", "risk"))
     axis.plot(coverage, [1 - value for value in risk], color=INK)
@@ -67,7 +68,8 @@ def _risk(axis, metrics: dict) -> None:
     axis.set_ylim(max(0.0, min(1 - max(risk), bound[len(bound) // 4 :].min()) - 0.05), 1.005)
 
 
-def _letters(axis, letters: list[dict]) -> None:
+def draw_letters(axis, letters: list[dict]) -> None:
+    """How often each letter is right, and how often it is answered."""
     names = [chr(ord("a") + at) for at in range(len(letters))]
     place, total = np.arange(len(letters)), sum(letter["rows"] for letter in letters)
     axis.bar(place - 0.2, [letter["rows"] / total for letter in letters], 0.4, color=PALE, label="right")
@@ -78,7 +80,8 @@ def _letters(axis, letters: list[dict]) -> None:
     axis.legend(frameon=False, ncols=2, loc="upper right")
 
 
-def _groups(axis, metrics: dict) -> None:
+def draw_groups(axis, metrics: dict) -> None:
+    """Accuracy of all rows and of each task type."""
     groups = {"all": metrics["overall"], **metrics["by"].get("task_type", {})}
     names = list(groups)[::-1][:20]
     for at, name in enumerate(names):

@@ -186,8 +186,8 @@ def _statuses(sources: list[Source], logits: np.ndarray) -> list[str]:
 def _columns(ids: list[str], options: np.ndarray, known: dict[str, list] | None) -> dict[str, list]:
     """Columns of questions.parquet for these ids: what another member's folder knows of them, else empty."""
     place = {id: row for row, id in enumerate(known["id"])} if known else {}
+    empty: dict = dict.fromkeys(("answer", "task_type", "picture", "digest", "question"), "") | {"choices": []}
     found = {
-        name: [known[name][place[id]] if id in place else "" for id in ids]
-        for name in ("answer", "task_type", "picture", "digest")
+        name: [known[name][place[id]] if id in place else nothing for id in ids] for name, nothing in empty.items()
     }
     return {"id": ids, "options": options.tolist(), **found}
