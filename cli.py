@@ -361,9 +361,7 @@ def bench(
 
         options = RunOptions(**{name: choices.pop(name) for name in ("batch_tokens", "weights", "compile")})
         model = choices | {"template": PromptTemplate.read(template) if template else None}
-        found = measure(
-            table, ckpt, out, model, options, ways, repeats, price, cost_rows, lambda total: Bar(total), say
-        )
+        found = measure(table, ckpt, out, model, options, Bar, ways, repeats, price, cost_rows, say)
         from scoring.results.report import write_report
 
         click.echo(ways_of(found))
