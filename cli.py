@@ -17,7 +17,8 @@ from scoring.options import (
     run_options,
     several_pixels,
 )
-from scoring.terminal import BAD_INPUT, SOME_UNSCORED, Bar, answered, read, say, table_of, told
+from scoring.tables import table_of
+from scoring.terminal import BAD_INPUT, SOME_UNSCORED, Bar, answered, or_demo, read, say, told
 from train.config import TrainConfig
 from train.log import TRACKERS, check_trackers
 from train.options import training_options
@@ -244,7 +245,7 @@ def evaluate(scores: Path, other, by, data, accuracy, plot) -> None:
     with told():
         from scoring.results.folder import RunError, open_scores
         from scoring.results.judging import compare_folders, judge
-        from scoring.terminal import comparison_of, details_of, members_of
+        from scoring.tables import comparison_of, details_of, members_of
 
         found = open_scores(scores)
         if other:
@@ -285,7 +286,7 @@ def ensemble(scores: tuple[Path, ...], out: Path, kind, weights, fit, form, over
     """
     with told():
         from scoring.results.pooling import claim, pool_files
-        from scoring.terminal import members_of
+        from scoring.tables import members_of
 
         claim(out, overwrite)
         found = pool_files(list(scores), out, kind, weights, form, fit)
@@ -340,15 +341,7 @@ def bench(
     with told():
         from scoring.inputs.prompt import PromptTemplate
 
-        demo = Path(__file__).resolve().parent / "demo"
-        if data is None:
-            data, ckpt, limit = demo / "test.csv", ckpt or str(demo / "checkpoints" / "fold0"), limit or 80
-        elif ckpt is None:
-            raise click.UsageError("name the checkpoint with --ckpt")
-        if not data.exists() and data.is_relative_to(demo):
-            raise click.UsageError(
-                "the demo is not installed with the package; run bench from a clone, or give DATA and --ckpt"
-            )
+        data, ckpt, limit = or_demo(data, ckpt, limit)
         table = read(data, images, allow_outside, skip_bad_rows)
         complete = len(table.good) == len(table.questions)
         table.questions = table.good[:limit]
@@ -357,7 +350,7 @@ def bench(
 
         from scoring.engine.bench import bench as measure
         from scoring.engine.run import RunOptions
-        from scoring.terminal import ways_of
+        from scoring.tables import ways_of
 
         options = RunOptions(**{name: choices.pop(name) for name in ("batch_tokens", "weights", "compile")})
         model = choices | {"template": PromptTemplate.read(template) if template else None}

@@ -35,6 +35,7 @@ from scoring.inputs.questions import read_table
 
 os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")  # as cli.py does
 GIB = 2**30
+WARM_UP = 4  # rows that are answered one at a time before the clock starts
 SMALL_CARD = 10 * GIB  # what PyTorch may hold in the row that stands for a 12 GB card
 
 
@@ -53,7 +54,7 @@ class Way:
     small_card: bool = False
 
 
-def ways_of(size: str, rows: int, modes: list[str], batch: int | None) -> list[Way]:
+def ways_of(size: str, rows: int, modes: list[str], batch: int | None, single: int) -> list[Way]:
     """The rows of the table, baselines first."""
     if size == "demo":
         batch = batch or 16
@@ -67,7 +68,7 @@ def ways_of(size: str, rows: int, modes: list[str], batch: int | None) -> list[W
         ]
     batch = batch or 32
     baselines = [
-        Way("seed: generate 2 tokens, a row at a time", 16, batch=1),
+        Way("seed: generate 2 tokens, a row at a time", single, batch=1),
         Way(f"generate 2 tokens, {batch} rows", max(128, batch), batch=batch),
         Way(f"padded forward, {batch} rows (transformers and peft)", max(128, batch), batch=batch),
     ]
@@ -207,7 +208,8 @@ class Bench:
             else:
                 generate_batch(network, prepare.chat, prepared)
 
-        answer(rows[: way.batch])  # warm-up, not timed
+        for at in range(WARM_UP if way.batch == 1 else 1):  # not timed
+            answer(rows[at : at + way.batch])
         start = time.perf_counter()
         for at in range(0, len(rows), way.batch):
             answer(rows[at : at + way.batch])
@@ -234,6 +236,7 @@ def table_of(results: list[dict]) -> str:
 @click.option("--rows-of-many", type=int, help="Rows of the ways with several checkpoints.  [default: --rows]")
 @click.option("--repeats", default=None, type=int, help="Interleaved; medians are told.  [default: 3, 8b: 1]")
 @click.option("--batch-rows", "batch", type=int, help="Rows a batch of the libraries' ways.  [default: 16, 8b: 32]")
+@click.option("--single-rows", "single", default=16, show_default=True, help="Rows of the notebook's way at 8B.")
 @click.option("--modes", default="16bit,4bit", show_default=True, help="Weights of the engine at 8B.")
 @click.option("--ways", default="", help="Only ways whose name contains one of these, comma-separated.")
 @click.option("--compile", "compiling", type=click.Choice(["on", "off"]), default="on", show_default=True)
@@ -244,7 +247,9 @@ def table_of(results: list[dict]) -> str:
 @click.option("--layers", type=int, help="Fewer layers than the 8B has, to try this program.")
 @click.option("--work", type=click.Path(path_type=Path), help="Folder for weights and pictures.")
 @click.option("--out", type=click.Path(path_type=Path), help="JSON file to write.")
-def main(size, rows, rows_of_many, repeats, batch, modes, ways, compiling, exact, tokenizer, layers, work, out) -> None:
+def main(
+    size, rows, rows_of_many, repeats, batch, single, modes, ways, compiling, exact, tokenizer, layers, work, out
+) -> None:
     """Time every way of answering and print a table."""
     work = work or Path("benchmarks/work")
     work.mkdir(parents=True, exist_ok=True)
@@ -255,7 +260,7 @@ def main(size, rows, rows_of_many, repeats, batch, modes, ways, compiling, exact
     report = workload.circumstances(rate, size, layers) | {"exactness": {}, "profile": {}, "ways": []}
     chosen = [
         way
-        for way in ways_of(size, rows, modes.split(","), batch)
+        for way in ways_of(size, rows, modes.split(","), batch, min(single, rows))
         if not ways or any(part in f"{way.name} {way.weights}" for part in ways.split(","))
     ]
     click.echo(f"{report['device']}: matrix product {rate / 1e12:.1f} TFLOP/s; workload ready", err=True)

@@ -149,8 +149,8 @@ def figures_of_bench(found: dict) -> list[FigureViews]:
         values = [way["rows_per_second"] for way in ways]
         axis.barh(places, values, color=INK)
         for at, way in zip(places, ways):
-            ratio = f"  {way['ratio']:.1f}x" if "ratio" in way else ""
-            axis.text(values[at], at, f" {values[at]:.1f}{ratio}", va="center")
+            ratio = f", {way['ratio']:.1f}x" if "ratio" in way else ""
+            axis.annotate(f"{values[at]:.1f}{ratio}", (values[at], at), (4, 0), textcoords="offset points", va="center")
         axis.set_yticks(places, titles)
         axis.invert_yaxis()
         axis.margins(x=0.25)

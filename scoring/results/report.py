@@ -288,6 +288,15 @@ def _of_bench(folder: Path, most: int) -> Page:
     if "seed" in ways and ways["seed"]["accuracy"]:
         right = ways["seed"]["accuracy"]
         headlines.append(Headline("notebook, accuracy", f"{right['value']:.1%}", _interval(right, "{:.1%}")))
+    if other := ways.get("seed", {}).get("against_engine"):
+        p = other["mcnemar_p"]
+        headlines.append(
+            Headline(
+                "notebook, another letter",
+                f"{len(other['differ']):,}",
+                f"of {found['rows']:,} rows" + (f"; McNemar p = {p:.2g}" if p is not None else ""),
+            )
+        )
     if check := found["first_token"]:
         headlines.append(
             Headline(
@@ -327,30 +336,28 @@ def _of_bench(folder: Path, most: int) -> Page:
 
 
 def _speed(found: dict) -> Table:
-    header = ["", "rows/s", "ratio", "s a row, p50", "p95", "GPU GiB", "host GiB", "J a row"]
-    size = next(iter(found["ways"].values()))["cost"]["rows"]
-    header.append(f"hours for {size:,}")
-    if found["price_per_hour"]:
-        header.append(f"at {found['price_per_hour']:g} an hour")
-    rows = []
-    for way in found["ways"].values():
-        cells = [
-            way["title"],
-            f"{way['rows_per_second']:.1f}",
-            f"{way['ratio']:.2f}" if "ratio" in way else "",
-            f"{way['seconds_per_row']['p50']:.3f}",
-            f"{way['seconds_per_row']['p95']:.3f}",
-            _number(way["peak_device_bytes"], 2**30),
-            _number(way["peak_host_bytes"], 2**30),
-            _number(way["joules_per_row"]),
-            f"{way['cost']['hours']:.2f}",
-        ]
-        if found["price_per_hour"]:
-            cells.append(f"{way['cost']['money']:.2f}")
-        rows.append(cells)
-    batch = next((way["batch_rows"] for way in found["ways"].values() if "batch_rows" in way), None)
+    ways, price = list(found["ways"].values()), found["price_per_hour"]
+    columns = {
+        "": [way["title"] for way in ways],
+        "rows/s": [f"{way['rows_per_second']:.1f}" for way in ways],
+        "ratio": [_number(way.get("ratio")) for way in ways],
+        "s a row, p50": [f"{way['seconds_per_row']['p50']:.3f}" for way in ways],
+        "p95": [f"{way['seconds_per_row']['p95']:.3f}" for way in ways],
+        "GPU GiB": [_number(way["peak_device_bytes"], 2**30) for way in ways],
+        "host GiB": [_number(way["peak_host_bytes"], 2**30) for way in ways],
+        "J a row": [_number(way["joules_per_row"]) for way in ways],
+        f"hours for {ways[0]['cost']['rows']:,}": [f"{way['cost']['hours']:.2f}" for way in ways],
+        f"at {price or 0:g} an hour": [_number(way["cost"]["money"]) for way in ways],
+    }
+    told = {name: cells for name, cells in columns.items() if any(cell != "–" for cell in cells)}
     notes = ["Of a batch, each row's share of its seconds. Memory of the host is the whole process's."]
-    return Table("Speed and cost", header, rows, notes + [f"Batches that generate have {batch} rows."] * bool(batch))
+    if batch := next((way for way in ways if "batch_rows" in way), None):
+        tried = ", ".join(batch["rows_per_second_by_batch"])
+        notes.append(
+            f"Batches that generate have {batch['batch_rows']} rows, the largest of {tried} that fits and is about as "
+            "fast as the fastest."
+        )
+    return Table("Speed and cost", list(told), [list(row) for row in zip(*told.values())], notes)
 
 
 def _quality(found: dict) -> Table:
