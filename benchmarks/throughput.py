@@ -192,27 +192,28 @@ class Bench:
 
     @torch.no_grad()
     def _loop(self, way: Way, scorer: Scorer, questions: list) -> dict:
-        """The libraries' own ways, through PEFT's layers, like lengths together; to their advantage, prompts and
-        pictures are prepared before the clock starts."""
+        """The libraries' own ways, through PEFT's layers, like lengths together. To the advantage of batches, their
+        prompts and pictures are prepared before the clock starts; the notebook's way prepares each row in its turn."""
         network, prepare = scorer.model.network, scorer.prepare
         scorer.model.use(scorer.adapters[0])
         with ThreadPoolExecutor() as pool:
-            rows = sorted(pool.map(prepare, questions), key=lambda row: len(row[0].ids))
+            prepared = list(pool.map(prepare, questions))
+        order = sorted(range(len(questions)), key=lambda row: len(prepared[row][0].ids))
 
-        def answer(prepared: list) -> None:
+        def answer(rows: list[int]) -> None:
             if "padded" in way.name:
-                batch = collate(*map(list, zip(*prepared))).to(scorer.model.device)
+                batch = collate(*map(list, zip(*(prepared[row] for row in rows)))).to(scorer.model.device)
                 project(padded_states(network, batch), scorer.model.head, scorer.label_ids[:4]).top.cpu()
             elif way.batch == 1:
-                generate_text(network, prepare.chat, *prepared[0])
+                generate_text(network, prepare.chat, *prepare(questions[rows[0]]))
             else:
-                generate_batch(network, prepare.chat, prepared)
+                generate_batch(network, prepare.chat, [prepared[row] for row in rows])
 
         for at in range(WARM_UP if way.batch == 1 else 1):  # not timed
-            answer(rows[at : at + way.batch])
+            answer(order[at : at + way.batch])
         start = time.perf_counter()
-        for at in range(0, len(rows), way.batch):
-            answer(rows[at : at + way.batch])
+        for at in range(0, len(order), way.batch):
+            answer(order[at : at + way.batch])
         return {"seconds": time.perf_counter() - start}
 
 

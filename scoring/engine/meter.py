@@ -6,14 +6,14 @@ import time
 import psutil
 import torch
 
-EVERY = 0.02  # seconds between two looks at the process's memory
+EVERY = 0.05  # seconds between two looks at the process's memory
 
 
 class Meter:
     """`with Meter(device) as meter:` — then `seconds`, `device_bytes`, `host_bytes` and `joules`.
 
     device_bytes and joules are None without a card, joules also where the card does not tell its energy (before
-    Volta) or NVML is missing. host_bytes is the whole process's, looked at every 20 ms.
+    Volta) or NVML is missing. host_bytes is the whole process's, looked at every 50 ms.
     """
 
     def __init__(self, device: torch.device):

@@ -1,5 +1,6 @@
 """The fast way: a loaded model made ready to answer trees of prompts with all adapters of a run."""
 
+import hashlib
 import json
 import os
 import time
@@ -22,6 +23,7 @@ ROOM = 8 * GIB  # what expanded weights must leave free on a card
 FEWEST_TOKENS, MOST_TOKENS = 2_048, 49_152  # of an automatic batch on a card; beyond, nothing is gained
 CPU_TOKENS = 2_560
 GAIN, COMPILE_SECONDS = 0.3, 26
+CACHE_IS_GIVEN = "TORCHINDUCTOR_CACHE_DIR" in os.environ
 
 
 @dataclass
@@ -122,9 +124,11 @@ class PackedModel:
         """Let layers and blocks be compiled at their first batch; what was compiled before is found on disk."""
         import torch._inductor.config as inductor
 
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path.home() / ".cache" / "logit-scoring" / "inductor"))
-        if hasattr(inductor, "deterministic"):
-            inductor.deterministic = True  # no choice by timing: the same kernels, so the same bits, in every run
+        if not CACHE_IS_GIVEN:
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(_kernel_cache(self.network.config))
+        for name in ("deterministic", "batch_invariant"):  # no choice by timing, none by a batch's size: the same
+            if hasattr(inductor, name):  # kernels, so the same bits, in every run and every batch
+                setattr(inductor, name, True)
         torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
         language, visual = self.network.model.language_model, self.network.model.visual
         for layer in language.layers[:-1]:
@@ -142,6 +146,14 @@ class PackedModel:
         token = self.stream.itemsize * (6 * text.hidden_size + 3 * text.intermediate_size + 3 * heads)
         fit = int(0.8 * free_bytes(self.model.device) / token)
         return max(FEWEST_TOKENS, min(MOST_TOKENS, fit // 1024 * 1024))
+
+
+def _kernel_cache(config) -> Path:
+    """Where compiled layers are kept, apart for each model's shapes: what was chosen for the kernels of one, found by
+    another, made its bits depend on the batch (benchmarks/LOG.md, 2026-11-26)."""
+    parts = [part.to_json_string(use_diff=False) for part in (config.text_config, config.vision_config)]
+    shapes = hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
+    return Path.home() / ".cache" / "logit-scoring" / "inductor" / shapes
 
 
 def compiling_pays(base: Path, tokens: int) -> tuple[bool, str]:
