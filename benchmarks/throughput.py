@@ -15,6 +15,7 @@ import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -192,28 +193,29 @@ class Bench:
 
     @torch.no_grad()
     def _loop(self, way: Way, scorer: Scorer, questions: list) -> dict:
-        """The libraries' own ways, through PEFT's layers, like lengths together. To the advantage of batches, their
-        prompts and pictures are prepared before the clock starts; the notebook's way prepares each row in its turn."""
+        """The libraries' own ways, through PEFT's layers, each row from its file on. In batches, rows of like length
+        together and pictures read ahead; the notebook's way prepares each row in its turn."""
         network, prepare = scorer.model.network, scorer.prepare
         scorer.model.use(scorer.adapters[0])
-        with ThreadPoolExecutor() as pool:
-            prepared = list(pool.map(prepare, questions))
-        order = sorted(range(len(questions)), key=lambda row: len(prepared[row][0].ids))
+        sequences = prepare.encode_many([(question, question.size, "") for question in questions])
+        ordered = [questions[row] for row in sorted(range(len(questions)), key=lambda row: len(sequences[row].ids))]
 
-        def answer(rows: list[int]) -> None:
+        def answer(prepared: list) -> None:
             if "padded" in way.name:
-                batch = collate(*map(list, zip(*(prepared[row] for row in rows)))).to(scorer.model.device)
+                batch = collate(*map(list, zip(*prepared))).to(scorer.model.device)
                 project(padded_states(network, batch), scorer.model.head, scorer.label_ids[:4]).top.cpu()
             elif way.batch == 1:
-                generate_text(network, prepare.chat, *prepare(questions[rows[0]]))
+                generate_text(network, prepare.chat, *prepared[0])
             else:
-                generate_batch(network, prepare.chat, [prepared[row] for row in rows])
+                generate_batch(network, prepare.chat, prepared)
 
         for at in range(WARM_UP if way.batch == 1 else 1):  # not timed
-            answer(order[at : at + way.batch])
+            answer([prepare(question) for question in ordered[at : at + way.batch]])
         start = time.perf_counter()
-        for at in range(0, len(order), way.batch):
-            answer(order[at : at + way.batch])
+        with ThreadPoolExecutor() as pool:
+            reading = (map if way.batch == 1 else pool.map)(prepare, ordered)
+            for part in iter(lambda: list(islice(reading, way.batch)), []):
+                answer(part)
         return {"seconds": time.perf_counter() - start}
 
 

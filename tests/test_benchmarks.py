@@ -1,25 +1,19 @@
 """The programs that time the product run at demo size, and what they time at full size is made as it should be."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 from PIL import Image
 from safetensors import safe_open
 
 from benchmarks import workload
 from scoring.inputs.questions import read_table
-
-ROOT = Path(__file__).resolve().parent.parent
+from tests import command_line
 
 
 def test_every_way_is_timed_in_one_run(tmp_path):
     out = tmp_path / "t.json"
-    command = [sys.executable, "-m", "benchmarks.throughput", "--rows", "4", "--repeats", "1", "--no-exact"]
-    done = subprocess.run(
-        [*command, "--work", str(tmp_path), "--out", str(out)], cwd=ROOT, capture_output=True, text=True, timeout=250
-    )
+    choices = ["--rows", 4, "--repeats", 1, "--no-exact", "--work", tmp_path, "--out", out]
+    done = command_line.run(*choices, program="benchmarks.throughput")
     assert done.returncode == 0, done.stderr
     report = json.loads(out.read_text())
     assert [way["way"] for way in report["ways"]] == [
@@ -36,8 +30,7 @@ def test_every_way_is_timed_in_one_run(tmp_path):
 
 def test_every_way_of_training_is_timed(tmp_path):
     out = tmp_path / "t.json"
-    command = [sys.executable, "-m", "benchmarks.training", "--steps", "1", "--work", str(tmp_path), "--out", str(out)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=250)
+    done = command_line.run("--steps", 1, "--work", tmp_path, "--out", out, program="benchmarks.training")
     assert done.returncode == 0, done.stderr
     report = json.loads(out.read_text())
     assert len(report["ways"]) == 5 and all(way["rows_per_second"] > 0 for way in report["ways"])
@@ -59,8 +52,8 @@ def test_the_full_size_workload(tmp_path, base):
 
 def test_pools_are_compared_and_files_timed(tmp_path):
     out = tmp_path / "e.json"
-    command = [sys.executable, "-m", "benchmarks.ensembling", "--repeats", "3", "--members", "3", "--rows", "500"]
-    done = subprocess.run([*command, "--out", str(out)], cwd=ROOT, capture_output=True, text=True)
+    choices = ["--repeats", 3, "--members", 3, "--rows", 500, "--out", out]
+    done = command_line.run(*choices, program="benchmarks.ensembling")
     assert done.returncode == 0, done.stderr
     found = json.loads(out.read_text())
     assert found["simulated"]["default_is_lowest"] == 1 and len(found["files"]) == 2

@@ -4,13 +4,12 @@ import csv
 import json
 import os
 import re
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+
+from tests import command_line
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLD0, FOLD1 = (f"demo/checkpoints/{name}" for name in ("fold0", "fold1"))
@@ -67,21 +66,16 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(cli, tmp_path, small_
     table = small_table(24)
     arguments = ["score", table, "--ckpt", FOLD0, "--batch-tokens", "400"]
     cli(*arguments, "--out", tmp_path / "whole")
-    process = subprocess.Popen(
-        [sys.executable, "cli.py", *map(str, arguments), "--out", str(tmp_path / "killed")],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    process = command_line.start(*arguments, "--out", tmp_path / "killed")
     parts, until = tmp_path / "killed" / "logits", time.monotonic() + 120
     while (
         time.monotonic() < until
-        and process.poll() is None
+        and process.is_alive()
         and len(list(parts.glob("*.parquet")) if parts.exists() else []) < 2
     ):
         time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     kept = {path.name: path.stat().st_mtime_ns for path in parts.glob("*.parquet")}
     assert 2 <= len(kept) < len(list((tmp_path / "whole" / "logits").iterdir())), "killed too late to show anything"
     (parts / "part-000099.parquet.tmp").write_bytes(b"half written")

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import command_line
+
 ROOT = Path(__file__).resolve().parent.parent
 BLOCKS = re.findall(r"^```(bash|python)\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.S | re.M)
 COMMANDS = [
@@ -43,9 +45,7 @@ def test_command(command, workplace):
     if words[0] in ("git", "cd", "pip"):
         return  # how one gets here
     assert words[:2] == ["python", "cli.py"], command
-    done = subprocess.run(
-        [sys.executable, *words[1:], *QUICK.get(words[2], [])], cwd=workplace, capture_output=True, text=True
-    )
+    done = command_line.run(*words[2:], *QUICK.get(words[2], []), cwd=workplace)
     assert done.returncode == 0, done.stderr
 
 

@@ -1,6 +1,5 @@
 """The fast way: a loaded model made ready to answer trees of prompts with all adapters of a run."""
 
-import hashlib
 import json
 import os
 import time
@@ -23,7 +22,6 @@ ROOM = 8 * GIB  # what expanded weights must leave free on a card
 FEWEST_TOKENS, MOST_TOKENS = 2_048, 49_152  # of an automatic batch on a card; beyond, nothing is gained
 CPU_TOKENS = 2_560
 GAIN, COMPILE_SECONDS = 0.3, 26
-CACHE_IS_GIVEN = "TORCHINDUCTOR_CACHE_DIR" in os.environ
 
 
 @dataclass
@@ -122,19 +120,17 @@ class PackedModel:
 
     def compile(self) -> None:
         """Let layers and blocks be compiled at their first batch; what was compiled before is found on disk."""
-        import torch._inductor.config as inductor
+        from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
-        if not CACHE_IS_GIVEN:
-            os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(_kernel_cache(self.network.config))
-        for name in ("deterministic", "batch_invariant"):  # no choice by timing, none by a batch's size: the same
-            if hasattr(inductor, name):  # kernels, so the same bits, in every run and every batch
-                setattr(inductor, name, True)
+        if os.environ.get("TORCHINDUCTOR_CACHE_DIR", default_cache_dir()) == default_cache_dir():  # torch sets that one
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(Path.home() / ".cache" / "logit-scoring" / "inductor")
         torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
+        options = same_bits()
         language, visual = self.network.model.language_model, self.network.model.visual
         for layer in language.layers[:-1]:
-            (layer.inner if isinstance(layer, Deepstacked) else layer).compile(dynamic=True)
+            (layer.inner if isinstance(layer, Deepstacked) else layer).compile(dynamic=True, options=options)
         for block in visual.blocks:
-            block.compile(dynamic=True)
+            block.compile(dynamic=True, options=options)
         self.compiled = True
 
     def batch_tokens(self) -> int:
@@ -148,12 +144,18 @@ class PackedModel:
         return max(FEWEST_TOKENS, min(MOST_TOKENS, fit // 1024 * 1024))
 
 
-def _kernel_cache(config) -> Path:
-    """Where compiled layers are kept, apart for each model's shapes: what was chosen for the kernels of one, found by
-    another, made its bits depend on the batch (benchmarks/LOG.md, 2026-11-26)."""
-    parts = [part.to_json_string(use_diff=False) for part in (config.text_config, config.vision_config)]
-    shapes = hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
-    return Path.home() / ".cache" / "logit-scoring" / "inductor" / shapes
+def same_bits() -> dict[str, bool]:
+    """The compiler's options under which a row has the same bits in every batch and run: sums are not chosen by timing,
+    nor by the number of rows.
+
+    They go with each compilation: set as globals they last for one, after which PyTorch restores
+    `use_deterministic_algorithms` and with it `deterministic` (benchmarks/LOG.md, 2026-11-26).
+    """
+    import torch._inductor.config as inductor
+
+    if hasattr(inductor, "batch_invariant"):  # PyTorch 2.13 and later
+        return {"deterministic": True, "batch_invariant": True}
+    return {"deterministic": True, "triton.persistent_reductions": False}  # those look at the number of rows
 
 
 def compiling_pays(base: Path, tokens: int) -> tuple[bool, str]:

@@ -1,9 +1,6 @@
 """Training on a handful of demo rows: repeatable to the bit, honest about loss and accumulation."""
 
 import json
-import os
-import signal
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -21,6 +18,7 @@ from scoring.engine.plan import plan_members
 from scoring.inputs.questions import read_table
 from scoring.results.folder import open_scores
 from scoring.results.judging import judge
+from tests import command_line
 from train.config import TrainConfig
 from train.folder import finished
 from train.folds import fold_places, train_folds
@@ -29,7 +27,6 @@ from train.loop import Trainer, TrainError
 from train.model import LearningModel
 from train.state import StateError
 
-ROOT = Path(__file__).resolve().parents[2]
 QUICK = TrainConfig(epochs=1, batch=8, learning_rate=2e-3, warmup=0.1, batch_tokens=700)
 
 
@@ -181,19 +178,18 @@ def test_a_killed_training_ends_with_the_same_bytes(base, questions, tmp_path, m
 
 
 def test_a_training_killed_by_the_system_goes_on_to_the_same_bytes(cli, small_table, tmp_path):
-    table = small_table(24)
-    choices = ["--epochs", 2, "--batch", 4, "--learning-rate", 1e-3, "--save-every", 2, "--seed", 1]
+    table = small_table(8)
+    choices = ["--epochs", 2, "--batch", 4, "--learning-rate", 1e-3, "--save-every", 1, "--seed", 1]
     command = ["train", table, "--base", "demo/base", "--valid", table, *choices, "--out"]
     cli(*command, tmp_path / "whole")
     killed = tmp_path / "killed"
-    process = subprocess.Popen([sys.executable, "cli.py", *map(str, command), str(killed)], cwd=ROOT)
-    until = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < until:
-        if (killed / "train.jsonl").exists() and (killed / "train.jsonl").read_text().count("\n") >= 3:
+    process, until = command_line.start(*command, killed), time.monotonic() + 120
+    while process.is_alive() and time.monotonic() < until:
+        if (killed / "train.jsonl").exists() and (killed / "train.jsonl").read_text().count("\n") >= 2:
             break
         time.sleep(0.002)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     assert "going on: " in cli(*command, killed).stderr
     for name in ("adapter_model.safetensors", "validation.csv", "calibration.json", "last/adapter_model.safetensors"):
         assert (killed / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name

@@ -1,0 +1,48 @@
+"""The command line in processes of their own that start at once: forked from one that has imported the libraries."""
+
+import importlib
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+LIBRARIES = ["cli", "scoring.engine.run", "scoring.engine.bench", "train.loop", "scoring.results.report"]
+_server = multiprocessing.get_context("forkserver")
+_server.set_forkserver_preload(LIBRARIES)
+
+
+def start(*arguments, program: str = "cli", cwd: Path = ROOT, out: str = os.devnull, err: str = os.devnull):
+    """`python -m program arguments` in `cwd`, its output written to the files `out` and `err`; not waited for."""
+    words = [str(argument) for argument in arguments]
+    process = _server.Process(target=_main, args=(program, words, str(cwd), out, err))
+    process.start()
+    return process
+
+
+def run(*arguments, program: str = "cli", cwd: Path = ROOT, timeout: float = 280) -> subprocess.CompletedProcess:
+    """The same, waited for."""
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = (os.path.join(folder, name) for name in ("out", "err"))
+        process = start(*arguments, program=program, cwd=cwd, out=out, err=err)
+        process.join(timeout)
+        if process.exitcode is None:
+            process.kill()
+            raise subprocess.TimeoutExpired(list(arguments), timeout)
+        said, told = (Path(path).read_text("utf-8") for path in (out, err))
+    return subprocess.CompletedProcess(list(arguments), process.exitcode, said, told)
+
+
+def _main(program: str, arguments: list[str], cwd: str, out: str, err: str) -> None:
+    os.chdir(cwd)
+    for descriptor, path in ((1, out), (2, err)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
+    sys.stdout, sys.stderr = (os.fdopen(descriptor, "w", encoding="utf-8") for descriptor in (1, 2))
+    sys.argv = [f"{program}.py", *arguments]
+    try:
+        importlib.import_module(program).main()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
