@@ -18,7 +18,7 @@ from scoring.options import (
     several_pixels,
 )
 from scoring.tables import table_of
-from scoring.terminal import BAD_INPUT, SOME_UNSCORED, Bar, answered, or_demo, read, say, told
+from scoring.terminal import BAD_INPUT, SOME_UNSCORED, Bar, answered, check_as_json, or_demo, read, say, stoppable, told
 from train.config import TrainConfig
 from train.log import TRACKERS, check_trackers
 from train.options import training_options
@@ -56,14 +56,17 @@ def main(context: click.Context, debug: bool) -> None:
 @click.argument("data", type=click.Path(path_type=Path))
 @data_options
 @click.option("--deep", is_flag=True, help="Decode every pixel, not the headers alone.")
-def check(data: Path, images, allow_outside, skip_bad_rows, deep) -> None:
+@click.option("--json", "as_json", is_flag=True, help="For programs: everything that was found, on stdout.")
+def check(data: Path, reading, deep, as_json) -> None:
     """Read a table and look at every picture; tell all problems at once.
 
     Exit code 0: all rows are good. 2: something is wrong, everything is listed. 3: some rows are bad and
     --skip-bad-rows was given.
     """
     with told():
-        table = read(data, images, allow_outside, skip_bad_rows, deep)
+        if as_json:
+            sys.exit(check_as_json(data, reading, deep))
+        table = read(data, reading, deep)
         pictures = len({question.picture for question in table.good})
         click.echo(
             f"{data}: {len(table.good):,} good rows, {len(table.letters)} options, {pictures:,} pictures"
@@ -88,7 +91,9 @@ def check(data: Path, images, allow_outside, skip_bad_rows, deep) -> None:
 @click.option("--folds", type=click.IntRange(2), help="Train K adapters, OUT/fold0 …, each held against its own part.")
 @click.option("--log", "trackers", type=click.Choice(list(TRACKERS)), multiple=True, help="Also log there; repeatable.")
 @click.option("--overwrite", is_flag=True, help="Replace a checkpoint that is there, or an unfinished training.")
-def train(data: Path, base, out: Path, valid, template, pixels, file, folds, trackers, overwrite, **choices) -> None:
+def train(
+    data: Path, base, out: Path, valid, reading, template, pixels, file, folds, trackers, overwrite, **choices
+) -> None:
     """Fine-tune a LoRA on the 4-bit base; keep the epoch with the best validation NLL, with its temperature.
 
     The same command goes on where a killed training stopped.
@@ -96,20 +101,20 @@ def train(data: Path, base, out: Path, valid, template, pixels, file, folds, tra
     with told():
         from scoring.engine.checkpoint import check_base, find_base
         from scoring.inputs.prompt import PromptTemplate
+        from scoring.results.hold import hold
         from train.folder import check_out, discard
         from train.split import split
 
         if folds and valid:
             raise click.UsageError("--folds holds out parts of DATA itself; leave out --valid")
-        reading = {name: choices.pop(name) for name in ("images", "allow_outside", "skip_bad_rows")}
         config = TrainConfig.read(file, **choices)
         check_trackers(trackers)
         if not overwrite:
             check_out(out, bool(folds))
-        table = read(data, **reading)
+        table = read(data, reading)
         rows, notices = answered(table), []
         if valid:
-            valid_rows = answered(read(valid, **reading))
+            valid_rows = answered(read(valid, reading))
         elif not folds:
             rows, valid_rows, notices = split(rows, config.valid_share, config.seed)
         for notice in notices:
@@ -122,27 +127,19 @@ def train(data: Path, base, out: Path, valid, template, pixels, file, folds, tra
         from train.folds import train_folds
         from train.loop import Trainer
 
-        def trainer(train_rows, held_out, folder):
-            return Trainer(
-                base,
-                train_rows,
-                held_out,
-                folder,
-                config,
-                prompt,
-                pixels,
-                data={"file": data.name, "sha256": table.digest},
-                say=say,
-                progress=lambda total, done: Bar(total, done),
-                trackers=trackers,
-            )
+        told_data = {"file": data.name, "sha256": table.digest}
+        with hold(out), stoppable() as stop:
 
-        if overwrite:  # not before the new table and base are known to be good
-            discard(out)
-        if folds:
-            train_folds(rows, folds, config.seed, out, trainer, say)
-        else:
-            trainer(rows, valid_rows, out).run()
+            def trainer(train_rows, held_out, folder):
+                further = {"data": told_data, "say": say, "progress": Bar, "trackers": trackers, "stop": stop}
+                return Trainer(base, train_rows, held_out, folder, config, prompt, pixels, **further)
+
+            if overwrite:  # not before the new table and base are known to be good
+                discard(out)
+            if folds:
+                train_folds(rows, folds, config.seed, out, trainer, say)
+            else:
+                trainer(rows, valid_rows, out).run()
         click.echo(f"checkpoint: {out}")
         if len(table.good) < len(table.questions):
             sys.exit(SOME_UNSCORED)
@@ -160,9 +157,7 @@ def train(data: Path, base, out: Path, valid, template, pixels, file, folds, tra
 @run_options
 @click.option("--limit", type=click.IntRange(1), help="Score the first N rows alone.")
 @click.option("--overwrite", is_flag=True, help="Start anew where the folder holds another run.")
-def score(
-    data: Path, checkpoints, out, images, allow_outside, skip_bad_rows, template, orders, limit, calibration, **choices
-) -> None:
+def score(data: Path, checkpoints, out, reading, template, orders, limit, calibration, **choices) -> None:
     """Score a table by one forward pass; several checkpoints are pooled.
 
     Writes probabilities.csv, submission.csv, logits/*.parquet, run.json and, with answers, metrics.json. The same
@@ -176,7 +171,7 @@ def score(
         from scoring.results.folder import conformal_sets
 
         orders = [parse_orders(part) for part in orders.split(",")]
-        table = read(data, images, allow_outside, skip_bad_rows)
+        table = read(data, reading)
         table.questions = table.questions[:limit]
         out = out or Path("scores") / data.name.split(".")[0]
         prompt = PromptTemplate.read(template) if template else None
@@ -194,7 +189,8 @@ def score(
             conformal_sets(np.empty((0, 0)), calibrations, choices["sets"])  # raises where it cannot be done
         for note in dict.fromkeys(note for group in groups for note in group.plan.notes):
             say(note)
-        finished = run_groups(table, groups, out, RunOptions(**choices), lambda total, done: Bar(total, done), say)
+        with stoppable() as stop:
+            finished = run_groups(table, groups, out, RunOptions(**choices), Bar, say, stop)
         if finished.metrics:
             click.echo(table_of(finished.metrics))
         for warning in finished.warnings:
@@ -255,7 +251,8 @@ def evaluate(scores: Path, other, by, data, accuracy, plot) -> None:
         if by:
             from scoring.inputs.questions import read_columns
 
-            values = read_columns(data or Path(found.about["data"]["file"]), by)
+            about = found.about["data"]
+            values = read_columns(data or Path(about["file"]), by, about.get("columns", {}).get("id", "id"))
             columns = {name: [values[name].get(id, "") for id in found.logits.ids] for name in by}
         metrics = judge(found, columns, accuracy)
         if metrics is None:
@@ -323,9 +320,7 @@ def soup(checkpoints: tuple[str, ...], out: Path, weights) -> None:
 @data_options
 @model_options
 @one_pixels
-def bench(
-    data, ckpt, out, limit, ways, repeats, price, cost_rows, images, allow_outside, skip_bad_rows, template, **choices
-) -> None:
+def bench(data, ckpt, out, limit, ways, repeats, price, cost_rows, reading, template, **choices) -> None:
     """Generating a text and digging a letter out of it, against one forward pass, on the same rows.
 
     \b
@@ -342,7 +337,7 @@ def bench(
         from scoring.inputs.prompt import PromptTemplate
 
         data, ckpt, limit = or_demo(data, ckpt, limit)
-        table = read(data, images, allow_outside, skip_bad_rows)
+        table = read(data, reading)
         complete = len(table.good) == len(table.questions)
         table.questions = table.good[:limit]
         out = out or Path("bench")

@@ -1,5 +1,6 @@
 """Groups of options of the command line. Imports click alone."""
 
+from functools import wraps
 from pathlib import Path
 
 import click
@@ -59,6 +60,30 @@ def _together(*options):
     return decorated
 
 
+class Column(click.ParamType):
+    """`question=Q`: our name of a column, and the table's."""
+
+    name = "ours=theirs"
+
+    def convert(self, value, parameter, context):
+        ours, sign, theirs = value.partition("=") if isinstance(value, str) else (*value, "=")
+        if not (ours.strip() and theirs.strip()):
+            self.fail(f"{value!r}: expected our name of the column, =, and the table's, such as question=Q")
+        return ours.strip().casefold(), theirs.strip()
+
+
+def _as_reading(command):
+    """How a table is read comes to the command as one argument, `reading`."""
+
+    @wraps(command)
+    def called(**given):
+        names = ("images", "allow_outside", "skip_bad_rows", "columns", "picture_pixels", "picture_bytes")
+        reading = {name: given.pop(name) for name in names}
+        return command(**given, reading=reading | {"columns": dict(reading["columns"])})
+
+    return called
+
+
 # How a table and its pictures are read.
 data_options = _together(
     click.option(
@@ -68,6 +93,26 @@ data_options = _together(
     ),
     click.option("--allow-outside", is_flag=True, help="Let `path` lead out of that folder."),
     click.option("--skip-bad-rows", is_flag=True, help="Go on without faulty rows; ends with exit code 3."),
+    click.option(
+        "--column",
+        "columns",
+        type=Column(),
+        multiple=True,
+        help="Where the table calls a column otherwise: question=Q, a=option_1; repeatable.",
+    ),
+    click.option(
+        "--max-picture-pixels",
+        "picture_pixels",
+        type=click.IntRange(1),
+        help="Pictures of more are refused before they are decoded.  [default: 200 million]",
+    ),
+    click.option(
+        "--max-picture-bytes",
+        "picture_bytes",
+        type=click.IntRange(1),
+        help="Larger files are refused too.  [default: 256 MiB]",
+    ),
+    _as_reading,
 )
 
 # What may differ from the checkpoint's own settings.

@@ -1,13 +1,19 @@
 """What a person sees in the terminal: progress bars, errors, and what is said about a table that is read."""
 
+import errno
+import json
+import os
+import shlex
+import signal
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
-BUG, BAD_INPUT, SOME_UNSCORED = 1, 2, 3  # exit codes; 0 is done
+BUG, BAD_INPUT, SOME_UNSCORED, STOPPED = 1, 2, 3, 130  # exit codes; 0 is done
 DEMO_ROWS = 80  # of a benchmark without arguments
 
 
@@ -65,13 +71,16 @@ def told():
         yield
     except click.ClickException:
         raise
-    except KeyboardInterrupt:
-        resumes = click.get_current_context().info_name in ("score", "train")
-        click.echo(f"\nstopped{'; the same command goes on from here' if resumes else ''}", err=True)
-        sys.exit(130)
+    except KeyboardInterrupt as stopped:
+        told_more = f": {stopped}" if str(stopped) else ""
+        click.echo(f"\nstopped{told_more}{_resuming()}", err=True)
+        sys.exit(STOPPED)
     except Exception as error:
         if click.get_current_context().obj:
             raise
+        if found := _of_the_machine(error):
+            click.echo(f"error: {found[0]}{_resuming()}", err=True)
+            sys.exit(found[1])
         expected = isinstance(error, ValueError) and type(error).__module__.split(".")[0] in ("scoring", "train")
         if not expected and type(error).__name__ == "OutOfMemoryError":
             click.echo("error: out of memory; lower --batch-tokens", err=True)
@@ -86,17 +95,66 @@ def told():
         sys.exit(BAD_INPUT if expected else BUG)
 
 
-def read(data: Path, images, allow_outside: bool, skip_bad_rows: bool, deep: bool = False):
-    """The table, its notices said; its problems raised, or with --skip-bad-rows said, if a good row is left."""
-    from scoring.inputs.problems import InputError, describe
+def _resuming() -> str:
+    """The command that goes on, where there is one: the same, but that it starts nothing anew."""
+    if click.get_current_context().info_name not in ("score", "train"):
+        return ""
+    words = [word for word in sys.argv if word != "--overwrite"]
+    return f"\ngo on with: {shlex.join(['python', *words] if words[0].endswith('.py') else words)}"
+
+
+def _of_the_machine(error: Exception) -> tuple[str, int] | None:
+    """What a disk, a drive or a right that is missing means, and the exit code."""
+    number = getattr(error, "errno", None) if isinstance(error, OSError) else None
+    if "No space left on device" in str(error):  # as libraries in other languages tell it
+        number = errno.ENOSPC
+    if number is None:
+        return None
+    where = f"{error.filename}: " if getattr(error, "filename", None) else ""
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return f"{where}no space left on the disk; free some. Rows and steps that were saved are kept", BUG
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"{where}{os.strerror(number)}; expected a file or folder of yours", BAD_INPUT
+    return f"{where}{os.strerror(number)}; is the file or the drive still there?", BUG
+
+
+@contextmanager
+def stoppable():
+    """An event that the first Ctrl-C (or SIGTERM) sets, for a run to stop at the next good place; another stops now."""
+    asked = threading.Event()
+
+    def ask(number, frame) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+        os.write(2, b"\nstopping after what is at hand is saved; once more: at once\n")
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def look(data: Path, reading: dict, deep: bool = False):
+    """The table as it is, faulty rows and all. reading: what `data_options` ask for."""
+    from scoring.inputs.pictures import limit_pictures
     from scoring.inputs.questions import read_table
 
-    table = read_table(
-        data, images, allow_outside, deep, progress=lambda found, total: Bar.over(found, total, "picture")
-    )
+    limit_pictures(reading["picture_pixels"], reading["picture_bytes"])
+    asked = {name: reading[name] for name in ("images", "allow_outside", "columns")}
+    return read_table(data, **asked, deep=deep, progress=lambda found, total: Bar.over(found, total, "picture"))
+
+
+def read(data: Path, reading: dict, deep: bool = False):
+    """The table, its notices said; its problems raised, or with --skip-bad-rows said, if a good row is left."""
+    from scoring.inputs.problems import InputError, describe
+
+    table = look(data, reading, deep)
     for notice in table.notices:
         say(notice)
-    if table.problems and not (skip_bad_rows and table.good):
+    if table.problems and not (reading["skip_bad_rows"] and table.good):
         raise InputError(table.problems)
     if table.problems:
         click.echo(describe(table.problems), err=True)
@@ -104,6 +162,33 @@ def read(data: Path, images, allow_outside: bool, skip_bad_rows: bool, deep: boo
             f"going on without {len(table.questions) - len(table.good):,} of {len(table.questions):,} rows", err=True
         )
     return table
+
+
+def check_as_json(data: Path, reading: dict, deep: bool) -> int:
+    """What `check` finds, on stdout for programs; the exit code."""
+    from dataclasses import asdict
+
+    from scoring.inputs.problems import InputError
+
+    report = {"file": str(data), "readable": True, "rows": 0, "good": 0, "options": 0, "pictures": 0, "answers": 0}
+    try:
+        table = look(data, reading, deep)
+        report |= {
+            "rows": len(table.questions),
+            "good": len(table.good),
+            "options": len(table.letters),
+            "pictures": len({question.picture for question in table.good}),
+            "answers": sum(bool(question.answer) for question in table.good),
+            "notices": table.notices,
+        }
+        problems = table.problems
+    except InputError as error:
+        report |= {"readable": False, "notices": []}
+        problems = error.problems
+    code = 0 if not problems else SOME_UNSCORED if reading["skip_bad_rows"] and report["good"] else BAD_INPUT
+    report |= {"problems": [asdict(problem) for problem in problems], "exit": code}
+    click.echo(json.dumps(report, ensure_ascii=False, indent=1))
+    return code
 
 
 def answered(table):

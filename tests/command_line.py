@@ -22,6 +22,15 @@ def start(*arguments, program: str = "cli", cwd: Path = ROOT, out: str = os.devn
     return process
 
 
+def python(code: str) -> subprocess.CompletedProcess:
+    """`python -c code`, forked like the others: for faults that are put in by hand."""
+    return run(code, program="tests.command_line")
+
+
+def main() -> None:
+    exec(sys.argv[1], {"__name__": "__main__"})
+
+
 def run(*arguments, program: str = "cli", cwd: Path = ROOT, timeout: float = 280) -> subprocess.CompletedProcess:
     """The same, waited for."""
     with tempfile.TemporaryDirectory() as folder:

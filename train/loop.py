@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import torch
@@ -33,6 +34,7 @@ from scoring.inputs.prepare import Preparer
 from scoring.inputs.prompt import LETTERS, PromptTemplate
 from scoring.inputs.questions import Question
 from scoring.results.files import write_json, write_text
+from scoring.results.hold import hold
 from train.batches import AugmentingPreparer, epoch_order, shuffled
 from train.config import TrainConfig
 from train.folder import STATE
@@ -69,9 +71,10 @@ class Trainer:
         say: Callable[[str], None] = print,
         progress: Callable | None = None,
         trackers: tuple[str, ...] = (),
+        stop: Event | None = None,
     ):
         self.base, self.train, self.valid, self.out, self.config = base, train, valid, out, config
-        self.say, self.progress, self.data, self.trackers = say, progress, data or {}, trackers
+        self.say, self.progress, self.data, self.trackers, self.stop = say, progress, data or {}, trackers, stop
         self.folder = find_base(base)
         check_base(self.folder)
         policy = PixelPolicy.of_base(self.folder, pixels)
@@ -102,7 +105,14 @@ class Trainer:
 
     # ------------------------------------------------------------ the whole
     def run(self) -> list[Validation]:
-        """Train all epochs; the folder holds the best of them, by validation NLL after its temperature."""
+        """Train all epochs; the folder holds the best of them, by validation NLL after its temperature.
+
+        Once `stop` is set, the step at hand is finished and saved, and KeyboardInterrupt raised.
+        """
+        with hold(self.out):
+            return self._run()
+
+    def _run(self) -> list[Validation]:
         state = read_state(self.out, self.identity)
         log = self.begin(state)
         if not state:
@@ -117,6 +127,7 @@ class Trainer:
                 at = 0
                 self._end_epoch(epoch, log)
                 self._save_state(log)
+                self._stop_if_asked(log)
         finally:
             log.close()
             if self.bar:
@@ -181,8 +192,16 @@ class Trainer:
                 self._step(rows, len(parts), ahead, epoch, log)
                 if self.step % config.save_every == 0 and self.step % self.steps_an_epoch:
                     self._save_state(log)
+                if self.step % self.steps_an_epoch:
+                    self._stop_if_asked(log)
         finally:
             ahead.close()
+
+    def _stop_if_asked(self, log: Log) -> None:
+        steps = self.config.epochs * self.steps_an_epoch
+        if self.stop and self.stop.is_set() and self.step < steps:
+            self._save_state(log)
+            raise KeyboardInterrupt(f"{self.step:,} of {steps:,} steps are saved")
 
     def _parts(self, rows: np.ndarray) -> list[list[int]]:
         """One step's rows in forwards that fit, those of a picture together."""

@@ -22,9 +22,10 @@ from scoring.engine.batches import AHEAD, READERS
 from scoring.engine.generate import Generated, generate_batch, generate_text
 from scoring.engine.meter import Meter
 from scoring.engine.model import device_name
+from scoring.engine.packed import out_of_memory
 from scoring.engine.plan import Plan, plan_members
 from scoring.engine.reference import reference_logits
-from scoring.engine.run import RunOptions, out_of_memory, run
+from scoring.engine.run import RunOptions, run
 from scoring.engine.scorer import Scorer
 from scoring.inputs.pictures import PictureError
 from scoring.inputs.prompt import LETTERS
@@ -70,7 +71,7 @@ def bench(
         say(note)
     told = {
         "command": sys.argv,
-        "data": {"file": str(table.file), "sha256": table.digest},
+        "data": table.about(),
         "checkpoint": plans[ENGINE].members[0],
         "fingerprint": plans[ENGINE].about()["checkpoints"][0].get("fingerprint"),
         "device": device_name(scorer.model.device),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from scoring.results.files import write_json
 from scoring.results.folder import RunError
+from scoring.results.hold import LOCK
 
 
 def write_plan(out: Path, state: dict) -> None:
@@ -47,4 +48,4 @@ def claim_folder(out: Path, state: dict, before: dict | None) -> Path:
 
 def _left_by_a_start(path: Path) -> bool:
     """What a run leaves that was killed before its plan was written."""
-    return path.name == "plan.json.tmp" or (path.name == "logits" and path.is_dir() and not any(path.iterdir()))
+    return path.name in ("plan.json.tmp", LOCK) or (path.name == "logits" and path.is_dir() and not any(path.iterdir()))

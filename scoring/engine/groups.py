@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
+from threading import Event
 
 import torch
 
@@ -21,6 +22,7 @@ from scoring.engine.run import Finished, RunOptions, run
 from scoring.inputs.prompt import PromptTemplate
 from scoring.inputs.questions import Table
 from scoring.results.folder import RunError
+from scoring.results.hold import LOCK, hold
 from scoring.results.pooling import pool_files
 
 RUNS = "runs"  # the folder of the groups' runs
@@ -90,14 +92,22 @@ def run_groups(
     options: RunOptions,
     progress: Callable | None = None,
     say: Callable[[str], None] = print,
+    stop: Event | None = None,
 ) -> Finished:
     """Score a table with every group into `out`; several groups each into `out`/runs/N first, and then pooled.
 
-    The same call goes on where a killed one stopped. Raises RunError where `out` holds something else.
+    The same call goes on where a killed one stopped. Raises and stops as `run`.
     """
     if len(groups) == 1:
-        return run(table, groups[0].plan, out, replace(options, orders=groups[0].orders), progress, say)
-    _claim(out, options.overwrite)
+        chosen = replace(options, orders=groups[0].orders)
+        return run(table, groups[0].plan, out, chosen, progress, say, stop=stop)
+    with hold(out):
+        _claim(out, options.overwrite)
+        return _pooled(table, groups, _runs(table, groups, out, options, progress, say, stop), out)
+
+
+def _runs(table, groups, out, options, progress, say, stop) -> list[Finished]:
+    """Each group's run, in a folder of its own."""
     done: list[Finished] = []
     scorer = None  # the last run's model, for the next where that needs the same
     for number, group in enumerate(groups, 1):
@@ -108,17 +118,17 @@ def run_groups(
         elif scorer is not None:
             scorer = None
             _give_back()
-        finished = run(table, group.plan, out / RUNS / str(number), chosen, progress, say, scorer)
+        finished = run(table, group.plan, out / RUNS / str(number), chosen, progress, say, scorer, stop)
         scorer, finished.scorer = finished.scorer, None  # the only name of the model: it must go when another comes
         done.append(finished)
-    return _pooled(table, groups, done, out)
+    return done
 
 
 def _pooled(table: Table, groups: list[Group], done: list[Finished], out: Path) -> Finished:
     """The runs' files as one SCORES folder, which tells of all of them."""
     about = {
         "command": sys.argv,
-        "data": {"file": str(table.file), "sha256": table.digest},
+        "data": table.about(),
         "notes": [note for group in groups for note in group.plan.notes],
         "seconds": {key: sum(part.seconds[key] for part in done) for key in done[0].seconds},
         "peak_gpu_bytes": max(part.peak_bytes for part in done),
@@ -151,7 +161,7 @@ def _claim(out: Path, overwrite: bool) -> None:
         for path in (out / RUNS, out / "logits"):
             shutil.rmtree(path, ignore_errors=True)
         (out / "plan.json").unlink(missing_ok=True)
-    elif out.exists() and any(out.iterdir()) and not (out / RUNS).exists():
+    elif any(path.name != LOCK for path in out.iterdir()) and not (out / RUNS).exists():
         raise RunError(f"{out} holds other results; choose another --out, or start anew with --overwrite")
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ import scoring
 from scoring.engine.batches import Cost, Ready, costs_of, make_ready, plan_batches, read_ahead
 from scoring.engine.claim import check_folder, claim_folder, write_plan
 from scoring.engine.forward import AnswerLogits
-from scoring.engine.packed import compiling_pays
+from scoring.engine.packed import compiling_pays, out_of_memory
 from scoring.engine.passes import first_passes, told_adaptive, told_pride
 from scoring.engine.plan import Plan
 from scoring.engine.scorer import Scorer, machine
@@ -28,6 +29,7 @@ from scoring.inputs.pictures import PictureError
 from scoring.inputs.questions import Question, Table
 from scoring.results.files import write_json
 from scoring.results.folder import Scores, columns_of, conformal_sets, write_results
+from scoring.results.hold import hold
 from scoring.results.judging import judge, order_report, plan_overlaps, warnings_of
 from scoring.results.logits import OptionLogits, part_path, read_parts, write_part
 from scoring.results.probabilities import margins, pooled_log_probabilities
@@ -70,15 +72,19 @@ def run(
     progress: Callable | None = None,
     say: Callable[[str], None] = print,
     scorer: Scorer | None = None,
+    stop: Event | None = None,
 ) -> Finished:
     """Score a table into `out`; go on where an earlier run with the same inputs stopped.
 
     progress: `progress(total_rows, done_rows)` gives an object with `update(rows)`, `show(**values)` and `close()`.
-    scorer: of this plan, where it is loaded already. Raises RunError where `out` holds the results of other inputs.
+    scorer: of this plan, where it is loaded already. stop: once it is set, the batch at hand is finished and filed, and
+    KeyboardInterrupt raised. Raises RunError where `out` holds the results of other inputs, HoldError where it cannot
+    be written.
     """
     gc.freeze()  # the model's and the libraries' objects live on: looking through them cost .6 s of a run of 10 s
     try:
-        return _run(_Job(table, plan, out, options or RunOptions(), say, scorer), progress)
+        with hold(out):
+            return _run(_Job(table, plan, out, options or RunOptions(), say, scorer, stop), progress)
     finally:
         gc.unfreeze()
 
@@ -101,7 +107,8 @@ def _run(job: "_Job", progress: Callable | None) -> Finished:
     seconds["scoring"] += time.monotonic() - start
     seconds |= {"loading": job.load_seconds, "waiting_for_pictures": job.waited}
     warnings = warnings_of(logits, job.label_ids, calibrations, columns["answer"], log_p)
-    warnings += job.overlaps(columns["digest"])
+    folders, known = zip(*((checkpoint.folder, checkpoint.manifest.data) for checkpoint in job.plan.checkpoints))
+    warnings += plan_overlaps(job.plan.members, folders, known, job.table.digest, columns["digest"])
     finished = Finished(logits, None, warnings, job.scored_now, seconds, job.peak_bytes, job.more, job.scorer)
     about = job.write_about(finished, log_p)
     finished.metrics = judge(Scores(job.out, about, logits, calibrations, columns))
@@ -118,6 +125,7 @@ class _Job:
     options: RunOptions
     say: Callable[[str], None]
     scorer: Scorer | None = None
+    stop: Event | None = None
     status: dict[str, str] = field(default_factory=dict)  # of rows that no batch holds
     planned: list[Question] = field(default_factory=list)
     batches: list[list[int]] = field(default_factory=list)  # rows of `planned`, in the order of the parts
@@ -140,6 +148,8 @@ class _Job:
             **machine(),
             "letters": self.table.letters,
             "orders": self.options.orders,
+            "columns": self.table.columns or None,
+            "images": self.table.images,
         }
         if self.options.orders == "adaptive":  # which rows get more depends on these
             identity |= {
@@ -262,6 +272,8 @@ class _Job:
         ahead = read_ahead(self.plan.preparer, batches, [self.shown[number] for number in self.todo], device)
         try:
             for number in self.todo:
+                if self.stop and self.stop.is_set():
+                    break
                 start = time.monotonic()
                 ready = next(ahead)
                 self.waited += time.monotonic() - start
@@ -271,6 +283,8 @@ class _Job:
                 waiting = number, ready, begun
             if waiting:
                 self._finish(*waiting, bar)
+            if missing := sum(not part_path(self.parts, number).exists() for number in self.todo):
+                raise KeyboardInterrupt(f"{len(self.todo) - missing:,} of {len(self.todo):,} batches are filed")
         finally:
             ahead.close()
             if bar:
@@ -346,24 +360,13 @@ class _Job:
             logits.status[row] = self.status.get(question.id, logits.status[row])
         return logits
 
-    def overlaps(self, digests: list[str]) -> list[str]:
-        """Warnings where a checkpoint knows these rows from its training or its validation."""
-        checkpoints = self.plan.checkpoints
-        return plan_overlaps(
-            self.plan.members,
-            [checkpoint.folder for checkpoint in checkpoints],
-            [checkpoint.manifest.data for checkpoint in checkpoints],
-            self.table.digest,
-            digests,
-        )
-
     def write_about(self, finished: Finished, log_p: np.ndarray) -> dict:
         """`run.json`, last of all: what was done, with what, and how long it took."""
         logits = finished.logits
         identity = {key: value for key, value in self.state.items() if key != "split"}
         about = {
             "command": sys.argv,
-            "data": {"file": str(self.table.file), "sha256": self.table.digest},
+            "data": self.table.about(),
             **self.plan.about(),
             "identity": identity,
             "weights": self.scorer.packed.weights if self.scorer else None,
@@ -389,8 +392,3 @@ class _Job:
             about["sets"] = {"level": level, "quantile": quantile, "guarantee": promise}
         write_json(self.out / "run.json", about)
         return about
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Of the card, or of the host (which PyTorch tells by a bare RuntimeError)."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)

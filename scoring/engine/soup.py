@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from scoring.engine.adapter import alpha_of
 from scoring.engine.checkpoint import (
@@ -23,7 +23,7 @@ from scoring.engine.checkpoint import (
     read_checkpoint,
 )
 from scoring.results.ensemble import parse_weights
-from scoring.results.files import write_json
+from scoring.results.files import write_json, write_whole
 
 SAME = ("peft_type", "bias", "use_dora", "fan_in_fan_out", "modules_to_save")  # of adapter_config.json
 
@@ -66,7 +66,8 @@ def soup(names: list[str], out: Path, weights: list[float] | None = None) -> lis
         "base_model_name_or_path": base_name(str(first.base_folder()), out),
     }
     out.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, out / ADAPTER_FILE, metadata={"format": "pt"})
+    data = save(tensors, {"format": "pt"})
+    write_whole(out / ADAPTER_FILE, lambda file: file.write(data))
     write_json(out / ADAPTER_CONFIG, config)
     told = [
         {"folder": name, "adapter": found.fingerprint(), "weight": w}

@@ -21,14 +21,31 @@ from PIL import ExifTags, Image, ImageOps
 
 from scoring.inputs.problems import shown
 
-MAX_PIXELS = 200_000_000
 MAX_RATIO = 200  # longer side over shorter side: Qwen's processor refuses more
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "ICO")
 DEFAULT_BUDGET = 448 * 448  # pixels: the notebook's choice
 
-# Pillow raises on over twice this number, before it decodes: its own guard, set to our limit.
-Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+
+
+@dataclass
+class Limits:
+    """What a picture may be, told by its file and its header before a pixel is decoded."""
+
+    pixels: int = 200_000_000
+    file_bytes: int = 256 * 2**20
+
+
+LIMITS = Limits()  # of this process, as Pillow's own guard is
+
+
+def limit_pictures(pixels: int | None = None, file_bytes: int | None = None) -> None:
+    """Change what is refused; `None` leaves a limit as it is."""
+    LIMITS.pixels, LIMITS.file_bytes = pixels or LIMITS.pixels, file_bytes or LIMITS.file_bytes
+    Image.MAX_IMAGE_PIXELS = LIMITS.pixels // 2 + 1  # Pillow raises on over twice this number, before it decodes
+
+
+limit_pictures()
 
 
 class PictureError(ValueError):
@@ -84,10 +101,19 @@ def _formats() -> tuple[str, ...]:
 
 def open_picture(path: str | Path) -> Image.Image:
     """The picture with its header read and checked, its pixels not yet decoded."""
+    larger = "scale it down, or raise --max-picture-{}"
     try:
+        if (size := os.path.getsize(path)) > LIMITS.file_bytes:
+            raise PictureError(f"{size:,} bytes", f"at most {LIMITS.file_bytes:,}", larger.format("bytes"))
         picture = Image.open(path, formats=_formats())
+        if picture.width * picture.height > LIMITS.pixels:
+            picture.close()
+            raise Image.DecompressionBombError
+    except PictureError:
+        raise
     except Image.DecompressionBombError:
-        raise PictureError(f"over {MAX_PIXELS:,} pixels", "a smaller picture", "scale it down") from None
+        found = f"over {LIMITS.pixels:,} pixels"
+        raise PictureError(found, "a smaller picture", larger.format("pixels")) from None
     except Exception as error:  # decoders raise a dozen kinds; each means the same to the user
         raise PictureError(
             _what_it_is(path, error), f"a picture ({', '.join(FORMATS)})", "replace the file or drop the row"

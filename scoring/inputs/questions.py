@@ -5,15 +5,12 @@ untrustworthy: `read_table` raises. A *row* fault (no picture, an empty question
 option) concerns one row: it is listed in `Table.problems`, and `read_questions` raises on any.
 """
 
-import csv
-import gzip
-import hashlib
-import io
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
@@ -21,12 +18,13 @@ from PIL import Image
 from scoring.inputs.pictures import PictureError, locate, open_picture, read_picture, upright_size
 from scoring.inputs.problems import InputError, Problem, shown
 from scoring.inputs.prompt import LETTERS
+from scoring.inputs.rows import Row, TextTable, normal, open_table, table_fault
 
 LONGEST_CELL = 200_000  # characters; longer than any model's context
 _NAMED = ("id", "path", "question", "answer", "task_type", "task_hint")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Question:
     """One row. `options` in the data's order; `answer` a letter or ""; `fault` what makes it unusable or "".
 
@@ -54,6 +52,12 @@ class Table:
     questions: list[Question]
     problems: list[Problem] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
+    columns: dict[str, str] = field(default_factory=dict)  # our name -> the file's, where they differ
+    images: str | None = None  # the folder of the pictures, where it was named
+
+    def about(self) -> dict:
+        """What a result tells of the table it is made of."""
+        return {"file": str(self.file), "sha256": self.digest} | ({"columns": self.columns} if self.columns else {})
 
     @property
     def good(self) -> list[Question]:
@@ -78,158 +82,69 @@ def read_table(
     images: str | Path | None = None,
     allow_outside: bool = False,
     deep: bool = False,
+    columns: dict[str, str] | None = None,
     progress: Callable[[Iterable, int], Iterable] | None = None,
 ) -> Table:
     """Read a table and look at every picture it names, each once.
 
     images: the folder that `path` is relative to; default: the table's own.
     deep: decode every pixel instead of the headers alone.
+    columns: our name -> the file's, for columns that are called otherwise there.
     progress: wraps the iteration over the pictures, given their number.
     Raises InputError for table faults; row faults are listed in the result.
     """
     file = Path(file)
-    data = _read_bytes(file)
-    text, notices = _decode(file, data)
-    header, rows = _parse(file, text)
-    columns = _find_columns(file, header)
-    _require_unique_ids(file, columns, rows)
-    table = Table(file, hashlib.sha256(data).hexdigest(), [], notices=notices)
-    numbered = _answers_are_numbers(columns, rows)
+    text = open_table(file, {*_NAMED, *LETTERS, *normal(list((columns or {}).values()))})
+    places = _find_columns(file, text.header, columns or {})
+    paths, numbered = _survey(text, places)
+    pictures = _look_at_pictures(Path(images) if images else file.parent, paths, allow_outside, deep, progress)
+    named = str(Path(images).resolve()) if images else None
+    table = Table(file, text.digest, [], notices=text.notices, columns=columns or {}, images=named)
     if numbered:
         table.notices.append(f"{file}: every answer is a number; read as 1 = a, 2 = b and so on")
-    root = Path(images) if images else file.parent
-    pictures = _look_at_pictures(root, {row.cell(columns, "path") for row in rows}, allow_outside, deep, progress)
-    for row in rows:
-        question, problems = _read_row(file, columns, row, pictures, numbered)
+    for row in text.rows():
+        question, problems = _read_row(file, places, row, pictures, numbered)
         table.questions.append(question)
         table.problems += problems
-    table.notices += _oddities(file, columns, table.questions)
+    table.notices += _oddities(file, places, table.questions)
     return table
 
 
-def read_columns(file: Path, names: Sequence[str]) -> dict[str, dict[str, str]]:
+def read_columns(file: Path, names: Sequence[str], id_column: str = "id") -> dict[str, dict[str, str]]:
     """column -> id -> cell, of any columns of a table. Raises InputError where one is missing."""
-    header, rows = _parse(file, _decode(file, _read_bytes(file))[0])
-    places = _find_columns(file, header) | {name.strip(): at for at, name in enumerate(header)}
+    text = open_table(file, {*_NAMED, *LETTERS, *normal(list(names))})
+    header = [name.strip() for name in text.header]
+    places = dict(zip(normal(header), range(len(header)))) | {name: at for at, name in enumerate(header)}
     if missing := [name for name in names if name not in places]:
-        raise _table_problem(
-            file, f"columns {', '.join(header)}", f"a column {missing[0]}", "name one of them with --by"
-        )
-    ids = [row.cells[places["id"]] if "id" in places else str(row.number) for row in rows]
-    return {name: dict(zip(ids, (row.cell(places, name) for row in rows))) for name in names}
+        raise table_fault(file, f"columns {', '.join(header)}", f"a column {missing[0]}", "name one of them with --by")
+    found: dict[str, dict[str, str]] = {name: {} for name in names}
+    at = places.get(id_column.strip().casefold(), places.get(id_column))
+    for row in text.rows():
+        identity = str(row.number) if at is None else row.cells[at]
+        for name in names:
+            found[name][identity] = row.cells[places[name]].strip()
+    return found
 
 
-# ------------------------------------------------------------------ the file
-@dataclass(frozen=True)
-class _Row:
-    number: int
-    line: int
-    cells: list[str]
-
-    def cell(self, columns: dict[str, int], name: str) -> str:
-        return self.cells[columns[name]].strip() if name in columns else ""
-
-
-def _table_problem(file: Path, found: str, expected: str, fix: str, column: str = "") -> InputError:
-    return InputError([Problem(str(file), 0, 0, "", column, found, expected, fix)])
-
-
-def _read_bytes(file: Path) -> bytes:
-    try:
-        data = file.read_bytes()
-        return gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
-    except FileNotFoundError:
-        raise _table_problem(file, "no such file", "a CSV file", "check the path") from None
-    except IsADirectoryError:
-        raise _table_problem(file, "a folder", "a CSV file", "name the file in it") from None
-    except (OSError, EOFError) as error:
-        raise _table_problem(file, f"an unreadable file ({error})", "a CSV file", "check the file") from None
-
-
-def _decode(file: Path, data: bytes) -> tuple[str, list[str]]:
-    """The text and, where the encoding had to be guessed, a notice."""
-    if data[:4] in (b"PK\x03\x04", b"\xd0\xcf\x11\xe0"):
-        raise _table_problem(file, "an Excel workbook", "a CSV file", "save it as 'CSV UTF-8'")
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        candidates = ["utf-16"]
-    elif data[1:2] == b"\0" or data[:1] == b"\0":
-        candidates = ["utf-16-le" if data[1:2] == b"\0" else "utf-16-be"]
-    else:
-        candidates = ["utf-8-sig", "cp949"]
-    failure = None
-    for encoding in candidates:
-        try:
-            text = data.decode(encoding)
-        except UnicodeDecodeError as error:
-            failure = failure or error
-        else:
-            return text, [f"{file}: not UTF-8; read as cp949 (Korean Windows)"] if encoding == "cp949" else []
-    line = data[: failure.start].count(b"\n") + 1
-    raise _table_problem(
-        file,
-        f"byte 0x{data[failure.start]:02x} in line {line}, not text in {' or '.join(candidates)}",
-        "UTF-8",
-        "save the file as 'CSV UTF-8'",
-    )
-
-
-def _parse(file: Path, text: str) -> tuple[list[str], list[_Row]]:
-    """Header and rows; raises where a row has another number of cells or the quoting is broken."""
-    csv.field_size_limit(1 << 30)
-    first = text.split("\n", 1)[0].split("\r", 1)[0]
-    delimiter = max(",;\t", key=lambda sign: len(set(_normal(first.split(sign))) & {*_NAMED, *LETTERS}))
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    rows, problems, line = [], [], 1
-    try:
-        header = next(reader, [])
-        line = reader.line_num + 1
-        for cells in reader:
-            start, line = line, reader.line_num + 1
-            if not cells:
-                continue  # an empty line
-            row = _Row(len(rows) + 1, start, cells)
-            rows.append(row)
-            if len(cells) != len(header):
-                problems.append(
-                    Problem(
-                        str(file),
-                        row.number,
-                        start,
-                        "",
-                        "",
-                        f"{len(cells)} cells",
-                        f"{len(header)}, as in the header",
-                        "put quotation marks around cells with separators or line breaks",
-                    )
-                )
-    except csv.Error as error:
-        raise _table_problem(
-            file,
-            f"broken quoting from line {line} on ({error})",
-            "quotation marks in pairs, doubled inside a cell",
-            "correct the quotation marks there",
-        ) from None
-    if problems:
-        raise InputError(problems)
-    if not rows:
-        raise _table_problem(
-            file, "no rows" if header else "an empty file", "a header and at least one row", "check the file"
-        )
-    return header, rows
-
-
-def _normal(names: list[str]) -> list[str]:
-    return [name.strip().strip('"').casefold() for name in names]
-
-
-def _find_columns(file: Path, header: list[str]) -> dict[str, int]:
-    """Column name -> index, for the named columns and the options' letters."""
-    names = _normal(header)
+# ------------------------------------------------------------------ the columns
+def _find_columns(file: Path, header: list[str], called: dict[str, str]) -> dict[str, int]:
+    """Our name of a column -> its place, for the named columns and the options' letters. called: as in `read_table`."""
+    names = normal(header)
     problems = []
 
     def fault(column: str, found: str, expected: str, fix: str) -> None:
         problems.append(Problem(str(file), 0, 0, "", column, found, expected, fix))
 
+    for ours, theirs in called.items():
+        if ours not in (*_NAMED, *LETTERS):
+            fault(ours, "no such column here", f"one of {', '.join(_NAMED)}, a, b, …", f"correct --column {ours}=…")
+        elif normal([theirs])[0] not in names:
+            among = ", ".join(map(shown, header))
+            fault(ours, f"no column {shown(theirs)} among {among}", "its name", f"correct --column {ours}=…")
+    if problems:
+        raise InputError(problems)
+    ours_of = {normal([theirs])[0]: ours for ours, theirs in called.items()}
+    names = [ours_of.get(name, "" if name in called else name) for name in names]
     repeated = [name for name, count in Counter(names).items() if count > 1 and name in (*_NAMED, *LETTERS)]
     for name in repeated:
         fault(name, f"{names.count(name)} columns of that name", "one", "rename or drop the others")
@@ -251,38 +166,37 @@ def _find_columns(file: Path, header: list[str]) -> dict[str, int]:
     return {name: names.index(name) for name in (*_NAMED, *options) if name in names}
 
 
-def _require_unique_ids(file: Path, columns: dict[str, int], rows: list[_Row]) -> None:
-    if "id" not in columns:
-        return
-    rows_of: dict[str, list[_Row]] = {}
-    for row in rows:
-        rows_of.setdefault(row.cells[columns["id"]], []).append(row)
-    problems = [
-        Problem(
-            str(file),
-            row.number,
-            row.line,
-            name,
-            "id",
-            f"{shown(name)} again (first in row {first.number})",
-            "an id for each row alone",
-            "make the ids unique or drop the column",
-        )
-        for name, (first, *others) in rows_of.items()
-        if name.strip()
-        for row in others
-    ]
+# ------------------------------------------------------------------ the rows
+def _survey(table: TextTable, columns: dict[str, int]) -> tuple[set[str], bool]:
+    """All `path` cells, and whether answers are numbers. Raises InputError where rows cannot be told apart."""
+    problems: list[Problem] = []
+    paths: set[str] = set()
+    first_of: dict[str, int] = {}
+    letters = [letter for letter in LETTERS if letter in columns]
+    numbered = "answer" in columns
+    number = answers = 0
+    for number, line, cells in table.rows():
+
+        def fault(identity: str, column: str, found: str, expected: str, fix: str, number=number, line=line) -> None:
+            problems.append(Problem(str(table.file), number, line, identity, column, found, expected, fix))
+
+        if len(cells) != len(table.header):
+            fix = "put quotation marks around cells with separators or line breaks"
+            fault("", "", f"{len(cells)} cells", f"{len(table.header)}, as in the header", fix)
+            continue
+        paths.add(cells[columns["path"]].strip())
+        if "id" in columns and (name := cells[columns["id"]]).strip() and first_of.setdefault(name, number) != number:
+            found = f"{shown(name)} again (first in row {first_of[name]})"
+            fault(name, "id", found, "an id for each row alone", "make the ids unique or drop the column")
+        if numbered and (answer := cells[columns["answer"]].strip()):
+            answers += 1
+            is_place = re.fullmatch(r"[1-9]\d?", answer) and int(answer) <= len(letters)
+            numbered = bool(is_place) and answer not in {cells[columns[letter]].strip() for letter in letters}
     if problems:
         raise InputError(problems)
-
-
-# ------------------------------------------------------------------ the rows
-def _answers_are_numbers(columns: dict[str, int], rows: list[_Row]) -> bool:
-    answers = [answer for row in rows if (answer := row.cell(columns, "answer"))]
-    letters = [letter for letter in LETTERS if letter in columns]
-    if not answers or not all(re.fullmatch(r"[1-9]\d?", answer) and int(answer) <= len(letters) for answer in answers):
-        return False
-    return not any(row.cell(columns, "answer") in {row.cell(columns, letter) for letter in letters} for row in rows)
+    if not number:
+        raise table_fault(table.file, "no rows", "a header and at least one row", "check the file")
+    return paths - {""}, numbered and answers > 0
 
 
 def _read_answer(cell: str, options: tuple[str, ...], numbered: bool) -> str | None:
@@ -312,31 +226,35 @@ def _look_at_pictures(
         except PictureError as error:
             return error
 
-    names = sorted(cells - {""})
+    names = sorted(cells)
     with ThreadPoolExecutor(4) as threads:
         found = threads.map(look, names)
         return dict(zip(names, progress(found, len(names)) if progress else found))
 
 
 def _read_row(
-    file: Path, columns: dict[str, int], row: _Row, pictures: dict, numbered: bool
+    file: Path, columns: dict[str, int], row: Row, pictures: dict, numbered: bool
 ) -> tuple[Question, list[Problem]]:
     identity = row.cells[columns["id"]] if "id" in columns else str(row.number)
-    problems = []
+    problems: list[Problem] = []
+
+    def stripped(name: str) -> str:
+        return row.cells[columns[name]].strip() if name in columns else ""
 
     def fault(column: str, found: str, expected: str, fix: str) -> None:
         problems.append(Problem(str(file), row.number, row.line, identity, column, found, expected, fix))
 
-    for name, index in columns.items():
+    doubtful = any(len(cell) > LONGEST_CELL or "\0" in cell for cell in row.cells)
+    for name, index in columns.items() if doubtful else ():
         if "\0" in row.cells[index]:
             fault(name, "a NUL character", "text", "remove it")
         elif len(row.cells[index]) > LONGEST_CELL:
             fault(name, f"{len(row.cells[index]):,} characters", f"at most {LONGEST_CELL:,}", "shorten the cell")
     if not identity.strip():
         fault("id", "an empty cell", "an id", "fill it in")
-    if not row.cell(columns, "question"):
+    if not stripped("question"):
         fault("question", "an empty cell", "a question", "fill it in or drop the row")
-    picture, size, cell = None, (0, 0), row.cell(columns, "path")
+    picture, size, cell = None, (0, 0), stripped("path")
     if not cell:
         fault("path", "an empty cell", "a picture file", "fill it in or drop the row")
     elif isinstance(pictures[cell], PictureError):
@@ -357,7 +275,7 @@ def _read_row(
     elif count < 2:
         fault("b", f"{count} options", "at least 2", "fill the options in or drop the row")
     answer = ""
-    if cell := row.cell(columns, "answer"):
+    if cell := stripped("answer"):
         answer = _read_answer(cell, options, numbered)
         if answer is None:
             fault(
@@ -373,11 +291,12 @@ def _read_row(
         row.cells[columns["question"]],
         options,
         answer or "",
-        row.cell(columns, "task_type"),
-        row.cell(columns, "task_hint"),
-        size=size,
+        sys.intern(stripped("task_type")),
+        stripped("task_hint"),
+        problems[0].text if problems else "",
+        size,
     )
-    return (replace(question, fault=problems[0].text) if problems else question), problems
+    return question, problems
 
 
 def _oddities(file: Path, columns: dict[str, int], questions: list[Question]) -> list[str]:

@@ -14,9 +14,13 @@ import pyarrow.parquet as pq
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let `write` fill a file beside `path`, and rename it when its bytes are on the disk."""
+    """Let `write` fill a file beside `path`, and rename it when its bytes are on the disk.
+
+    What a killed run left beside goes; so does a link to somewhere else, which is never written through.
+    """
     beside = path.with_name(path.name + ".tmp")
-    with open(beside, "wb") as file:
+    beside.unlink(missing_ok=True)
+    with open(beside, "xb") as file:
         write(file)
         file.flush()
         os.fsync(file.fileno())

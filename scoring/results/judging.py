@@ -1,5 +1,6 @@
 """What a SCORES folder is worth: metrics, comparison, calibration and warnings, from its files alone."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -240,7 +241,7 @@ def trained_warning(member: str, rows: int) -> str:
 
 
 def plan_overlaps(
-    members: list[str], folders: list[Path], data: list[dict], digest: str, digests: list[str]
+    members: list[str], folders: Sequence[Path], data: Sequence[dict], digest: str, digests: list[str]
 ) -> list[str]:
     """Warnings for each member whose training table or validation rows are scored. data: what manifests tell of it."""
     warnings = []

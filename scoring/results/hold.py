@@ -1,0 +1,47 @@
+"""A folder to write into: one process at a time, and nothing in it that leads elsewhere."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+LOCK = ".lock"
+
+
+class HoldError(ValueError):
+    """A folder that cannot be written into now, or must not be."""
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Inside, no other process writes into `folder`, which is made where it is missing.
+
+    The system lets go of a process that dies. Raises HoldError where another holds the folder, where it holds links
+    (a folder from a stranger could send a write anywhere), or where it cannot be written.
+    """
+    from filelock import FileLock, Timeout
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        links = sorted(path.name for path in folder.iterdir() if path.is_symlink())
+        if links:
+            raise HoldError(
+                f"{folder} holds links to other places ({', '.join(links[:5])}); expected plain files and folders: "
+                "remove them, or choose another --out"
+            )
+        lock = FileLock(folder / LOCK, timeout=0, is_singleton=True)
+        lock.acquire()
+    except Timeout:
+        raise HoldError(
+            f"another process is writing into {folder}; wait for it, stop it, or choose another --out"
+        ) from None
+    except NotImplementedError:  # a file system without locks
+        yield
+        return
+    except OSError as error:
+        raise HoldError(
+            f"{folder} cannot be written ({error.strerror or error}); expected a folder of yours: choose another --out"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
