@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import command_line
+from benchmarks import command_line
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -5,9 +5,8 @@ import json
 from PIL import Image
 from safetensors import safe_open
 
-from benchmarks import workload
+from benchmarks import command_line, workload
 from scoring.inputs.questions import read_table
-from tests import command_line
 
 
 def test_every_way_is_timed_in_one_run(tmp_path):

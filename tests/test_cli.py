@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import command_line
+from benchmarks import command_line
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLD0, FOLD1 = (f"demo/checkpoints/{name}" for name in ("fold0", "fold1"))

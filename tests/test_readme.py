@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import command_line
+from benchmarks import command_line
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCKS = re.findall(r"^```(bash|python)\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.S | re.M)

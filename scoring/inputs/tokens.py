@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
@@ -150,14 +151,13 @@ class ChatTokenizer:
     @cached_property
     def _frame(self) -> list[str]:
         """The conversation's pieces with stand-ins for the texts: cells never meet the template."""
-        rendered = self._chat.render(
-            add_generation_prompt=True,
-            tools=None,
-            messages=[
-                {"role": "system", "content": [{"type": "text", "text": SYSTEM}]},
-                {"role": "user", "content": [{"type": "image", "image": ""}, {"type": "text", "text": USER}]},
-            ],
-        )
+        user = [{"type": "image", "image": ""}, {"type": "text", "text": USER}]
+        system = [{"type": "text", "text": SYSTEM}]
+        messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
+        try:
+            rendered = self._chat.render(add_generation_prompt=True, tools=None, messages=messages)
+        except TemplateError as error:  # one that reaches for more than it is given, too
+            raise TokenError(f"the base's chat template cannot be used: {error}; expected Qwen3-VL's own") from None
         pieces, position = [], 0
         for match in [*self._control_pattern.finditer(rendered), None]:
             if plain := rendered[position : match.start() if match else None]:

@@ -24,7 +24,7 @@ def start(*arguments, program: str = "cli", cwd: Path = ROOT, out: str = os.devn
 
 def python(code: str) -> subprocess.CompletedProcess:
     """`python -c code`, forked like the others: for faults that are put in by hand."""
-    return run(code, program="tests.command_line")
+    return run(code, program="benchmarks.command_line")
 
 
 def main() -> None:

@@ -1,0 +1,154 @@
+"""Tables and pictures as people and strangers make them, through the command line: named, bounded, never guessed."""
+
+import gzip
+import json
+import struct
+import zlib
+
+import pytest
+from PIL import Image
+
+from scoring.inputs import rows
+from scoring.inputs.pictures import LIMITS
+from scoring.inputs.problems import InputError
+from scoring.inputs.questions import read_table
+
+HEADER = "id,path,question,a,b,c,d,answer"
+ROW = "1,p.png,q?,w,x,y,z,a"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    Image.new("RGB", (40, 30), "red").save(tmp_path / "p.png")
+    return tmp_path
+
+
+def written(folder, *lines: str):
+    (folder / "t.csv").write_text("\n".join(lines) + "\n", "utf-8")
+    return folder / "t.csv"
+
+
+# ------------------------------------------------------------------ check --json
+def test_check_for_programs(cli, folder):
+    table = written(folder, HEADER, ROW, "2,none.png,q?,w,x,y,z,e", "3,p.png,,w,x,y,z,b")
+    report = json.loads(cli("check", table, "--json", check=2).stdout)
+    assert (report["readable"], report["rows"], report["good"], report["answers"]) == (True, 3, 1, 1)
+    assert [(problem["row"], problem["line"], problem["id"], problem["column"]) for problem in report["problems"]] == [
+        (2, 3, "2", "path"),
+        (2, 3, "2", "answer"),
+        (3, 4, "3", "question"),
+    ]
+    assert all(problem["found"] and problem["expected"] and problem["fix"] for problem in report["problems"])
+    assert report["exit"] == 2
+    assert json.loads(cli("check", table, "--json", "--skip-bad-rows", check=3).stdout)["exit"] == 3
+    assert json.loads(cli("check", written(folder, HEADER, ROW), "--json").stdout)["problems"] == []
+
+
+def test_check_for_programs_of_a_table_that_cannot_be_read(cli, folder):
+    report = json.loads(cli("check", folder / "none.csv", "--json", check=2).stdout)
+    assert not report["readable"] and report["problems"][0]["found"] == "no such file" and report["rows"] == 0
+
+
+def test_rows_that_cannot_be_told_apart_are_all_listed(folder):
+    with pytest.raises(InputError) as caught:
+        read_table(written(folder, HEADER, ROW, ROW, "2,p.png", ROW + ",more", "3,p.png,q,w,x,y,z,b"))
+    assert [problem.row for problem in caught.value.problems] == [2, 3, 4]
+
+
+# ------------------------------------------------------------------ columns of another name
+def test_columns_of_another_name(cli, folder):
+    table = written(folder, "no,file,Q,one,two,a,right", "007,p.png,what?,cat,dog,not an option,two")
+    names = {"id": "no", "path": "file", "question": "q", "a": "one", "b": "two", "answer": "right"}
+    question = read_table(table, columns=names).questions[0]
+    assert (question.id, question.question, question.options) == ("007", "what?", ("cat", "dog"))
+    assert cli("check", table, check=2).stderr.count("no such column") == 2
+    given = [word for ours, theirs in names.items() if ours != "answer" for word in ("--column", f"{ours}={theirs}")]
+    assert "1 good rows, 2 options" in cli("check", table, *given).stdout
+    swapped = read_table(written(folder, HEADER, ROW), columns={"a": "b", "b": "a"}).questions[0]
+    assert swapped.options == ("x", "w", "y", "z")
+
+
+@pytest.mark.parametrize(
+    "given, told",
+    [
+        ("question=none", "no column 'none' among"),
+        ("colour=path", "no such column here"),
+        ("question", "expected our name of the column"),
+        ("=x", "expected our name of the column"),
+    ],
+)
+def test_a_column_that_is_not_there_is_told(cli, folder, given, told):
+    done = cli("check", written(folder, HEADER, ROW), "--column", given, check=2)
+    assert told in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_grouping_column_is_found_by_the_tables_own_id(cli, tmp_path, small_table):
+    table = small_table(4)
+    table.write_text(table.read_text("utf-8").replace("id,path", "no,path", 1), "utf-8")
+    cli("score", table, "--ckpt", "demo/checkpoints/fold0", "--column", "id=no", "--out", tmp_path / "scores")
+    assert json.loads((tmp_path / "scores" / "run.json").read_text())["data"]["columns"] == {"id": "no"}
+    cli("evaluate", tmp_path / "scores", "--by", "path", "--no-plot")
+    groups = json.loads((tmp_path / "scores" / "metrics.json").read_text())["by"]["path"]
+    assert len(groups) == 4 and all(name.startswith("images/") for name in groups)
+
+
+# ------------------------------------------------------------------ bombs
+def test_a_packed_table_has_a_limit(cli, folder, monkeypatch):
+    """A million bytes of one letter are a thousand when packed."""
+    monkeypatch.setattr(rows, "MAX_BYTES", 100_000)
+    (folder / "t.csv").write_bytes(gzip.compress(f"{HEADER}\n{ROW}{'a' * 1_000_000}\n".encode()))
+    with pytest.raises(InputError, match="GiB when unpacked"):
+        read_table(folder / "t.csv")
+
+
+@pytest.mark.parametrize("cut", [5, 15, -5])
+def test_a_packed_table_that_is_cut_off_is_told(folder, cut):
+    data = gzip.compress(f"{HEADER}\n{ROW}\n".encode())
+    (folder / "t.csv").write_bytes(data[:cut])
+    with pytest.raises(InputError, match="gzip"):
+        read_table(folder / "t.csv")
+
+
+def test_tables_packed_one_after_the_other_are_one(folder):
+    (folder / "t.csv").write_bytes(gzip.compress(f"{HEADER}\n".encode()) + gzip.compress(f"{ROW}\n".encode()))
+    assert len(read_table(folder / "t.csv").good) == 1
+
+
+def test_an_archive_is_no_table(cli, folder):
+    (folder / "t.csv").write_bytes(b"PK\x03\x04" + b"\0" * 100)
+    assert "an Excel workbook or a zip archive" in cli("check", folder / "t.csv", check=2).stderr
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A PNG of a few hundred bytes that would be width x height pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    parts = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(b"\0" * 1000)), chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def test_pictures_have_limits_of_pixels_and_bytes(cli, folder):
+    (folder / "p.png").write_bytes(bomb(20_000, 20_000))
+    table = written(folder, HEADER, ROW)
+    told = cli("check", table, check=2).stderr
+    assert "over 200,000,000 pixels" in told and "--max-picture-pixels" in told
+    Image.new("RGB", (40, 30), "red").save(folder / "p.png")
+    told = cli("check", table, "--max-picture-pixels", 1199, check=2).stderr
+    assert "over 1,199 pixels" in told and "--max-picture-pixels" in told
+    assert "1 good rows" in cli("check", table, "--max-picture-pixels", 1200, "--deep").stdout
+    told = cli("check", table, "--max-picture-bytes", 50, check=2).stderr
+    assert "expected at most 50" in told and "--max-picture-bytes" in told
+    assert LIMITS.pixels == 200_000_000  # of this process
+
+
+def test_text_in_a_picture_has_a_limit(cli, folder):
+    """A PNG's packed text of a hundred megabytes is never unpacked whole."""
+    text = b"Comment\0\0" + zlib.compress(b"a" * 100_000_000)
+    data = bomb(40, 30)
+    chunk = struct.pack(">I", len(text)) + b"zTXt" + text + struct.pack(">I", zlib.crc32(b"zTXt" + text))
+    (folder / "p.png").write_bytes(data[:33] + chunk + data[33:])
+    done = cli("check", written(folder, HEADER, ROW), "--deep", check=2)
+    assert "column path" in done.stderr and "Traceback" not in done.stderr

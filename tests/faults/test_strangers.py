@@ -1,0 +1,102 @@
+"""What comes from strangers: code in checkpoints and templates, ways out of folders, HTML in cells. Each is tried."""
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+FOLD0 = "demo/checkpoints/fold0"
+
+
+class Evil:
+    """Unpickled, it leaves a file."""
+
+    def __init__(self, mark: Path):
+        self.mark = mark
+
+    def __reduce__(self):
+        return Path.touch, (self.mark,)
+
+
+@pytest.fixture
+def mark(tmp_path) -> Path:
+    return tmp_path / "code-ran"
+
+
+@pytest.fixture
+def stolen(demo, tmp_path) -> Path:
+    """A copy of a checkpoint, to be made evil."""
+    return Path(shutil.copytree(demo / "checkpoints" / "fold0", tmp_path / "stolen"))
+
+
+@pytest.mark.parametrize("name", ["adapter_model.bin", "adapter_model.pt", "adapter_model.safetensors"])
+def test_a_pickle_in_an_adapter_does_not_run(cli, stolen, mark, small_table, tmp_path, name):
+    (stolen / "adapter_model.safetensors").unlink()
+    (stolen / name).write_bytes(pickle.dumps(Evil(mark)))
+    arguments = ["--ckpt", stolen, "--base", "demo/base", "--out", tmp_path / "scores"]
+    done = cli("score", small_table(3), *arguments, check=2)
+    assert any(told in done.stderr for told in ("not a safetensors file", "pickles can run code", "calibration"))
+    assert "Traceback" not in done.stderr and not mark.exists()
+    assert not cli("show", stolen, "--base", "demo/base", check=2).stdout.count("Traceback") and not mark.exists()
+    pickle.loads(pickle.dumps(Evil(mark)))  # the trap itself works
+    assert mark.exists()
+
+
+def test_code_beside_a_base_does_not_run(cli, base, mark, small_table, tmp_path):
+    """`auto_map` names a class of a file beside the weights, as remote code does."""
+    evil = Path(shutil.copytree(base, tmp_path / "evil"))
+    (evil / "modeling_evil.py").write_text(f"open({str(mark)!r}, 'w')\n")
+    for name in ("config.json", "preprocessor_config.json", "tokenizer_config.json"):
+        told = json.loads((evil / name).read_text("utf-8"))
+        classes = ("AutoConfig", "AutoModel", "AutoModelForImageTextToText", "AutoProcessor", "AutoImageProcessor")
+        told["auto_map"] = dict.fromkeys(classes, "modeling_evil.Evil")
+        told["auto_map"]["AutoTokenizer"] = ["modeling_evil.Evil", "modeling_evil.Evil"]
+        (evil / name).write_text(json.dumps(told))
+    command = ["--ckpt", FOLD0, "--base", evil, "--allow-mismatch", "--out", tmp_path / "scores"]
+    cli("score", small_table(3), *command)
+    assert not mark.exists()
+
+
+def test_a_chat_template_reaches_nothing(cli, base, mark, small_table, tmp_path):
+    evil = Path(shutil.copytree(base, tmp_path / "evil"))
+    way_out = "{{ ''.__class__.__mro__[1].__subclasses__() }}"
+    (evil / "chat_template.jinja").write_text(way_out)
+    command = ["--ckpt", FOLD0, "--base", evil, "--allow-mismatch", "--out", tmp_path / "scores"]
+    done = cli("score", small_table(3), *command, check=2)
+    assert "chat template" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("cell", ["../secret.png", "link.png", "sub/../../secret.png", "{absolute}"])
+def test_paths_stay_inside(cli, tmp_path, cell):
+    inside = tmp_path / "inside"
+    (inside / "sub").mkdir(parents=True)
+    Image.new("RGB", (40, 30), "red").save(tmp_path / "secret.png")
+    (inside / "link.png").symlink_to(tmp_path / "secret.png")
+    cell = cell.format(absolute=tmp_path / "secret.png")
+    (inside / "t.csv").write_text(f"id,path,question,a,b\n1,{cell},q,x,y\n", "utf-8")
+    done = cli("check", inside / "t.csv", check=2)
+    assert "leads outside" in done.stderr and "--allow-outside" in done.stderr
+    assert "1 good rows" in cli("check", inside / "t.csv", "--allow-outside").stdout
+
+
+def test_html_in_cells_is_text_in_the_page(cli, tmp_path, small_table):
+    table, attack = small_table(3), "<img src=x onerror=alert(1)></script><script>alert(2)</script>"
+    lines = table.read_text("utf-8").splitlines()
+    cells = lines[1].split(",")
+    cells[0], cells[2], cells[3] = attack, attack, attack
+    table.write_text("\n".join([lines[0], ",".join(cells), *lines[2:]]) + "\n", "utf-8")
+    cli("score", table, "--ckpt", FOLD0, "--out", tmp_path / "scores")
+    cli("report", tmp_path / "scores")
+    page = (tmp_path / "scores" / "report.html").read_text("utf-8")
+    assert "<img src=x" not in page and "<script>alert" not in page and "</script><script>" not in page
+
+
+def test_formulas_in_cells_stay_text(cli, tmp_path, small_table):
+    """A spreadsheet would run them: ids are copied as they are, which the security note tells."""
+    table = small_table(3)
+    table.write_text(table.read_text("utf-8").replace("test_0000", "=1+1", 1), "utf-8")
+    cli("score", table, "--ckpt", FOLD0, "--out", tmp_path / "scores")
+    assert (tmp_path / "scores" / "submission.csv").read_text("utf-8").splitlines()[1].startswith("=1+1,")
