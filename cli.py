@@ -251,7 +251,7 @@ def evaluate(scores: Path, other, by, data, accuracy, plot) -> None:
         if by:
             from scoring.inputs.questions import read_columns
 
-            about = found.about["data"]
+            about = found.about.get("data", {})
             values = read_columns(data or Path(about["file"]), by, about.get("columns", {}).get("id", "id"))
             columns = {name: [values[name].get(id, "") for id in found.logits.ids] for name in by}
         metrics = judge(found, columns, accuracy)

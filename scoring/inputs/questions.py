@@ -120,6 +120,9 @@ def read_columns(file: Path, names: Sequence[str], id_column: str = "id") -> dic
     found: dict[str, dict[str, str]] = {name: {} for name in names}
     at = places.get(id_column.strip().casefold(), places.get(id_column))
     for row in text.rows():
+        if len(row.cells) != len(header):
+            found_cells, expected = f"{len(row.cells)} cells in line {row.line}", f"{len(header)}, as in the header"
+            raise table_fault(file, found_cells, expected, "`check` tells all such rows")
         identity = str(row.number) if at is None else row.cells[at]
         for name in names:
             found[name][identity] = row.cells[places[name]].strip()

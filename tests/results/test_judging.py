@@ -81,6 +81,8 @@ def test_by_any_column_of_the_data(cli, tmp_path):
     assert "hard: 0" in done.stdout and "hard: 1" in done.stdout and "object" in done.stdout
     assert json.loads((out / "metrics.json").read_text())["by"]["hard"]["1"]["rows"] == 30
     refused = cli("evaluate", out, "--by", "colour", "--data", table, check=2)
+    table.write_text(table.read_text() + "row60,x.jpg\n")
+    assert "2 cells in line 62" in cli("evaluate", out, "--by", "hard", "--data", table, check=2).stderr
     assert "expected a column colour" in refused.stderr.replace("'", "") and "hard" in refused.stderr
 
 
