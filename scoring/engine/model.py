@@ -52,6 +52,17 @@ def why_no_4bit() -> str:
     return ""
 
 
+def settle_functions() -> None:
+    """Call each of MKL's functions once, in one thread.
+
+    At its first call a function is given the kernel for this processor. Two threads that make that call at once, as
+    PyTorch's do, may be given different ones: one process in fifty had other cosines of picture positions, and so other
+    bits in its first batch (benchmarks/LOG.md, 2026-11-26).
+    """
+    for function in (torch.cos, torch.sin, torch.exp, torch.log, torch.tanh):
+        function(torch.ones(64))
+
+
 @dataclass
 class Model:
     """`network` is the Qwen3-VL module; adapters are injected into it, and `use` switches between them."""
@@ -82,6 +93,7 @@ class Model:
         if not sys.stderr.isatty():
             disable_progress_bar()
         check_base(folder)
+        settle_functions()
         device = torch.device(device) if device else default_device()
         dtype, notes, options = dtype or default_dtype(device), [], {}
         if quantization == "nf4" and (reason := why_no_4bit()):

@@ -72,4 +72,4 @@ def test_through_the_command_line(cli, tmp_path):
         return np.array([[float(cell) for cell in line.split(",")[2:6]] for line in lines])
 
     assert np.abs(table("call") - table("files")).max() < 5e-6  # of numbers with 6 decimals
-    assert np.abs(table("call") - table("runs")).max() < 2e-3  # other forward passes (benchmarks/LOG.md: rare bits)
+    assert np.abs(table("call") - table("runs")).max() < 5e-6  # processes of their own
