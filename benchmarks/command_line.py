@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -20,6 +22,13 @@ def start(*arguments, program: str = "cli", cwd: Path = ROOT, out: str = os.devn
     process = _server.Process(target=_main, args=(program, words, str(cwd), out, err))
     process.start()
     return process
+
+
+def wait_until(process, done: Callable[[], object], seconds: float = 120) -> None:
+    """Until `done()`, or the process or the time is over."""
+    until = time.monotonic() + seconds
+    while process.is_alive() and time.monotonic() < until and not done():
+        time.sleep(0.002)
 
 
 def python(code: str) -> subprocess.CompletedProcess:

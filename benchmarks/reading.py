@@ -3,7 +3,7 @@
     python -m benchmarks.reading                 1,000,000 rows over the demo's 480 pictures
     python -m benchmarks.reading --pictures 100000 --rows 100000
 
-Rows are as long as real ones; pictures are the demo's, under as many names as asked for (hard links). The figure is
+Rows are as long as real ones; pictures are the demo's, under as many names as asked for (links). The figure is
 that of the whole command `check`.
 """
 

@@ -6,6 +6,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from benchmarks import command_line, workload
+from benchmarks.faults import check_picture, check_table, damage, good_pictures, good_tables
 from scoring.inputs.questions import read_table
 
 
@@ -34,6 +35,18 @@ def test_every_way_of_training_is_timed(tmp_path):
     report = json.loads(out.read_text())
     assert len(report["ways"]) == 5 and all(way["rows_per_second"] > 0 for way in report["ways"])
     assert "tree, recomputing" in done.stdout
+
+
+def test_a_large_table_is_timed(tmp_path):
+    done = command_line.run("--rows", 500, "--pictures", 20, "--out", tmp_path / "r.json", program="benchmarks.reading")
+    found = json.loads((tmp_path / "r.json").read_text())
+    assert done.returncode == 0 and found["exit"] == 0 and found["said"].startswith("500 good rows, 4 options, 20 pict")
+
+
+def test_damaged_files_are_read_or_refused():
+    for good, check in ((good_tables(), check_table), (good_pictures(), check_picture)):
+        found = damage(good, check, 300, check.__name__, seed=0)
+        assert found["files"] == 300 and found["refused"] > 0 and found["good"] > 0
 
 
 def test_the_full_size_workload(tmp_path, base):

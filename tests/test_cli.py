@@ -4,24 +4,15 @@ import csv
 import json
 import os
 import re
-import time
 from pathlib import Path
 
 import pytest
 
 from benchmarks import command_line
+from benchmarks.faults import SCORED, content
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLD0, FOLD1 = (f"demo/checkpoints/{name}" for name in ("fold0", "fold1"))
-RESULTS = ["probabilities.csv", "submission.csv", "metrics.json", "questions.parquet", "plan.json"]
-
-
-def results(folder: Path) -> dict[str, bytes]:
-    """Everything that must be the same to the byte, by name."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in [*(folder / name for name in RESULTS), *sorted((folder / "logits").iterdir())]
-    }
 
 
 def test_train_score_evaluate_show(cli, tmp_path, small_table, demo):
@@ -67,13 +58,8 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(cli, tmp_path, small_
     arguments = ["score", table, "--ckpt", FOLD0, "--batch-tokens", "400"]
     cli(*arguments, "--out", tmp_path / "whole")
     process = command_line.start(*arguments, "--out", tmp_path / "killed")
-    parts, until = tmp_path / "killed" / "logits", time.monotonic() + 120
-    while (
-        time.monotonic() < until
-        and process.is_alive()
-        and len(list(parts.glob("*.parquet")) if parts.exists() else []) < 2
-    ):
-        time.sleep(0.01)
+    parts = tmp_path / "killed" / "logits"
+    command_line.wait_until(process, lambda: len(list(parts.glob("*.parquet"))) >= 2)
     process.kill()
     process.join()
     kept = {path.name: path.stat().st_mtime_ns for path in parts.glob("*.parquet")}
@@ -82,10 +68,10 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(cli, tmp_path, small_
     done = cli(*arguments, "--out", tmp_path / "killed")
     assert "going on:" in done.stderr
     assert all((parts / name).stat().st_mtime_ns == written for name, written in kept.items())  # nothing scored twice
-    assert results(tmp_path / "killed") == results(tmp_path / "whole")
+    assert content(tmp_path / "killed", SCORED) == content(tmp_path / "whole", SCORED)
     again = cli(*arguments, "--out", tmp_path / "killed")  # a finished run is read, not repeated
     assert "24 of 24 rows have their scores already" in again.stderr
-    assert results(tmp_path / "killed") == results(tmp_path / "whole")
+    assert content(tmp_path / "killed", SCORED) == content(tmp_path / "whole", SCORED)
 
 
 def test_another_run_does_not_mix_into_a_folder(cli, tmp_path, small_table):

@@ -268,11 +268,11 @@ class _Job:
         batches = [[self.planned[row] for row in self.batches[number]] for number in self.todo]
         total = sum(map(len, batches))
         bar = progress(total + self.done, self.done) if progress else None
-        waiting = None
+        waiting, stopped = None, False
         ahead = read_ahead(self.plan.preparer, batches, [self.shown[number] for number in self.todo], device)
         try:
             for number in self.todo:
-                if self.stop and self.stop.is_set():
+                if stopped := bool(self.stop and self.stop.is_set()):
                     break
                 start = time.monotonic()
                 ready = next(ahead)
@@ -283,8 +283,8 @@ class _Job:
                 waiting = number, ready, begun
             if waiting:
                 self._finish(*waiting, bar)
-            if missing := sum(not part_path(self.parts, number).exists() for number in self.todo):
-                raise KeyboardInterrupt(f"{len(self.todo) - missing:,} of {len(self.todo):,} batches are filed")
+            if stopped:
+                raise KeyboardInterrupt(f"{self.todo.index(number):,} of {len(self.todo):,} batches are filed")
         finally:
             ahead.close()
             if bar:

@@ -178,19 +178,20 @@ def _survey(table: TextTable, columns: dict[str, int]) -> tuple[set[str], bool]:
     letters = [letter for letter in LETTERS if letter in columns]
     numbered = "answer" in columns
     number = answers = 0
-    for number, line, cells in table.rows():
 
-        def fault(identity: str, column: str, found: str, expected: str, fix: str, number=number, line=line) -> None:
-            problems.append(Problem(str(table.file), number, line, identity, column, found, expected, fix))
+    def fault(row: Row, identity: str, column: str, found: str, expected: str, fix: str) -> None:
+        problems.append(Problem(str(table.file), row.number, row.line, identity, column, found, expected, fix))
 
+    for row in table.rows():
+        number, _, cells = row
         if len(cells) != len(table.header):
             fix = "put quotation marks around cells with separators or line breaks"
-            fault("", "", f"{len(cells)} cells", f"{len(table.header)}, as in the header", fix)
+            fault(row, "", "", f"{len(cells)} cells", f"{len(table.header)}, as in the header", fix)
             continue
         paths.add(cells[columns["path"]].strip())
         if "id" in columns and (name := cells[columns["id"]]).strip() and first_of.setdefault(name, number) != number:
             found = f"{shown(name)} again (first in row {first_of[name]})"
-            fault(name, "id", found, "an id for each row alone", "make the ids unique or drop the column")
+            fault(row, name, "id", found, "an id for each row alone", "make the ids unique or drop the column")
         if numbered and (answer := cells[columns["answer"]].strip()):
             answers += 1
             is_place = re.fullmatch(r"[1-9]\d?", answer) and int(answer) <= len(letters)

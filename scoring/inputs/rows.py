@@ -5,6 +5,7 @@ The rows are read anew each time they are asked for, so that a million of them n
 
 import codecs
 import csv
+import gzip
 import hashlib
 import io
 import zlib
@@ -16,7 +17,7 @@ from typing import NamedTuple
 from scoring.inputs.problems import InputError, Problem
 
 MAX_BYTES = 4 * 2**30  # of a table, unpacked
-CHUNK = 1 << 20
+CHUNK = 1 << 20  # bytes that are decoded at a time
 
 
 class Row(NamedTuple):
@@ -105,24 +106,16 @@ def _unpacked(file: Path) -> bytes:
         raise table_fault(file, f"an unreadable file ({error})", "a CSV file", "check the file") from None
     if data[:2] != b"\x1f\x8b":
         return data
-    parts, size = [], 0
     try:
-        while data:  # a file may hold several packed one after the other
-            packed = zlib.decompressobj(31)
-            while not packed.eof:
-                parts.append(packed.decompress(data, CHUNK))
-                data = packed.unconsumed_tail or packed.unused_data
-                size += len(parts[-1])
-                if size > MAX_BYTES:
-                    raise table_fault(
-                        file, f"over {MAX_BYTES / 2**30:g} GiB when unpacked", "a smaller table", "cut it into several"
-                    )
-                if not packed.eof and not data and not parts[-1]:
-                    raise zlib.error("it ends too early")
-            data = packed.unused_data.lstrip(b"\0")
-    except zlib.error as error:
+        with gzip.open(io.BytesIO(data)) as packed:
+            unpacked = packed.read(MAX_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
         raise table_fault(file, f"a broken gzip file ({error})", "a CSV file", "pack it again") from None
-    return b"".join(parts)
+    if len(unpacked) > MAX_BYTES:
+        raise table_fault(
+            file, f"over {MAX_BYTES / 2**30:g} GiB when unpacked", "a smaller table", "cut it into several"
+        )
+    return unpacked
 
 
 def _encoding(file: Path, data: bytes) -> tuple[str, list[str]]:

@@ -34,9 +34,6 @@ def hold(folder: Path) -> Iterator[None]:
         raise HoldError(
             f"another process is writing into {folder}; wait for it, stop it, or choose another --out"
         ) from None
-    except NotImplementedError:  # a file system without locks
-        yield
-        return
     except OSError as error:
         raise HoldError(
             f"{folder} cannot be written ({error.strerror or error}); expected a folder of yours: choose another --out"

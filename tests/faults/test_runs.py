@@ -4,14 +4,12 @@ import errno
 import json
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from benchmarks import command_line
+from benchmarks.faults import FULL, SCORED, content
 from scoring.engine.plan import plan_members
 from scoring.engine.run import RunOptions, run
 from scoring.inputs.questions import read_table
@@ -20,19 +18,6 @@ from scoring.results.hold import HoldError, hold
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLD0 = "demo/checkpoints/fold0"
-RESULTS = ["probabilities.csv", "submission.csv", "metrics.json", "questions.parquet", "plan.json"]
-
-
-def results(folder: Path) -> dict[str, bytes]:
-    """Everything that must be the same to the byte, by name."""
-    paths = [*(folder / name for name in RESULTS), *sorted((folder / "logits").iterdir())]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
-
-
-def wait_until(process, done) -> None:
-    until = time.monotonic() + 120
-    while process.is_alive() and time.monotonic() < until and not done():
-        time.sleep(0.002)
 
 
 def trace_free(text: str) -> str:
@@ -61,7 +46,7 @@ def test_stopped_once_a_run_files_its_batch_and_tells_how_to_go_on(cli, tmp_path
     cli(*arguments, "--out", tmp_path / "whole")
     out, said = tmp_path / "stopped", tmp_path / "said"
     process = command_line.start(*arguments, "--out", out, "--overwrite", err=str(said))
-    wait_until(process, lambda: list(out.glob("logits/part-*.parquet")))
+    command_line.wait_until(process, lambda: list(out.glob("logits/part-*.parquet")))
     os.kill(process.pid, number)
     process.join()
     told = trace_free(said.read_text("utf-8"))
@@ -69,16 +54,16 @@ def test_stopped_once_a_run_files_its_batch_and_tells_how_to_go_on(cli, tmp_path
     assert "batches are filed" in told and "go on with: python cli.py score" in told and "--overwrite" not in told
     assert not list(out.glob("**/*.tmp")) and not (out / "run.json").exists()
     assert "going on:" in cli(*arguments, "--out", out).stderr
-    assert results(out) == results(tmp_path / "whole")
+    assert content(out, SCORED) == content(tmp_path / "whole", SCORED)
 
 
 def test_stopped_twice_it_stops_at_once(tmp_path, small_table):
     said = tmp_path / "said"
     arguments = ["score", small_table(6), "--ckpt", FOLD0, "--out", tmp_path / "scores"]
     process = command_line.start(*arguments, err=str(said))
-    wait_until(process, lambda: (tmp_path / "scores" / ".lock").exists())
+    command_line.wait_until(process, lambda: (tmp_path / "scores" / ".lock").exists())
     os.kill(process.pid, signal.SIGINT)
-    wait_until(process, lambda: "stopping" in said.read_text("utf-8"))
+    command_line.wait_until(process, lambda: "stopping" in said.read_text("utf-8"))
     if process.is_alive():
         os.kill(process.pid, signal.SIGINT)
     process.join(20)
@@ -91,16 +76,15 @@ def test_a_stopped_training_saves_its_step_and_ends_with_the_same_bytes(cli, tmp
     command = ["train", table, "--base", "demo/base", "--valid", table, *choices, "--out"]
     cli(*command, tmp_path / "whole")
     out, said = tmp_path / "stopped", tmp_path / "said"
-    process = command_line.start(*command, out, err=str(said))
-    wait_until(process, lambda: (out / "train.jsonl").exists() and (out / "train.jsonl").read_text().count("\n"))
+    process, log = command_line.start(*command, out, err=str(said)), out / "train.jsonl"
+    command_line.wait_until(process, lambda: log.exists() and log.read_text().count("\n"))
     os.kill(process.pid, signal.SIGINT)
     process.join()
     told = trace_free(said.read_text("utf-8"))
     assert process.exitcode == 130 and "of 4 steps are saved" in told and "go on with: python cli.py train" in told
     assert "going on: " in cli(*command, out).stderr
-    for name in ("adapter_model.safetensors", "last/adapter_model.safetensors"):  # rare bits: benchmarks/LOG.md
-        whole = load_file(tmp_path / "whole" / name)
-        assert all(torch.allclose(weight, whole[key], atol=1e-4) for key, weight in load_file(out / name).items())
+    for name in ("adapter_model.safetensors", "validation.csv", "calibration.json", "last/adapter_model.safetensors"):
+        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
 
 # ------------------------------------------------------------------ two at once
@@ -118,7 +102,7 @@ def test_the_second_run_into_a_folder_stops(cli, tmp_path, small_table):
 def test_who_dies_lets_go(tmp_path, small_table):
     out = tmp_path / "scores"
     process = command_line.start("score", small_table(6), "--ckpt", FOLD0, "--out", out)
-    wait_until(process, lambda: (out / ".lock").exists())
+    command_line.wait_until(process, lambda: (out / ".lock").exists())
     process.kill()
     process.join()
     with hold(out), hold(out):  # its own process may hold it more than once
@@ -128,7 +112,7 @@ def test_who_dies_lets_go(tmp_path, small_table):
 # ------------------------------------------------------------------ disks and folders
 def test_a_full_disk_at_any_write_loses_no_finished_row(ours, tmp_path, monkeypatch):
     ours(tmp_path / "whole")
-    expected, sync, failed_at = results(tmp_path / "whole"), os.fsync, 0
+    expected, sync, failed_at = content(tmp_path / "whole", SCORED), os.fsync, 0
     while True:
         writes, parts = iter(range(10_000)), 0
 
@@ -147,28 +131,15 @@ def test_a_full_disk_at_any_write_loses_no_finished_row(ours, tmp_path, monkeypa
         parts = len(list(out.glob("logits/part-*.parquet")))
         monkeypatch.setattr(files.os, "fsync", sync)
         finished = ours(out)
-        assert finished.scored_now <= 24 and results(out) == expected, failed_at
-        assert parts == max(0, min(failed_at - 1, len(expected) - len(RESULTS))), "a finished part was lost"
+        assert finished.scored_now <= 24 and content(out, SCORED) == expected, failed_at
+        assert parts == max(0, min(failed_at - 1, len(expected) - len(SCORED) + 1)), "a finished part was lost"
         failed_at += 1
     assert failed_at >= len(expected)  # every file was once the one that did not fit
 
 
-def test_a_full_disk_is_told_in_one_line(cli, tmp_path, small_table):
-    """A file that takes no more, as on a full disk: the system's own device for it."""
-    out = tmp_path / "scores"
-    (out / "logits").mkdir(parents=True)
-    if not Path("/dev/full").exists():
-        pytest.skip("no /dev/full here")
-    code = (
-        "import errno, os, sys\n"
-        "import scoring.results.files as files\n"
-        "def full(descriptor): raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))\n"
-        "files.os.fsync = full\n"
-        "import cli\n"
-        f"sys.argv = ['cli.py', 'score', {str(small_table(3))!r}, '--ckpt', {FOLD0!r}, '--out', {str(out)!r}]\n"
-        "cli.main()\n"
-    )
-    done = command_line.python(code)
+def test_a_full_disk_is_told_in_one_line(tmp_path, small_table):
+    words = ["score", str(small_table(3)), "--ckpt", FOLD0, "--out", str(tmp_path / "scores")]
+    done = command_line.python(FULL.format(at=0, words=words))
     assert done.returncode == 1
     assert "no space left on the disk; free some" in trace_free(done.stderr) and "go on with:" in done.stderr
 
