@@ -82,8 +82,8 @@ def told():
             click.echo(f"error: {found[0]}{_resuming()}", err=True)
             sys.exit(found[1])
         expected = isinstance(error, ValueError) and type(error).__module__.split(".")[0] in ("scoring", "train")
-        if not expected and type(error).__name__ == "OutOfMemoryError":
-            click.echo("error: out of memory; lower --batch-tokens", err=True)
+        if type(error).__name__ in ("OutOfMemoryError", "MemoryError", "ArrowMemoryError"):
+            click.echo(f"error: out of memory; lower --batch-tokens, or close other programs{_resuming()}", err=True)
         else:
             click.echo(
                 f"error: {error}"

@@ -213,20 +213,6 @@ def test_a_faulty_checkpoint_is_shown_as_such(cli, tmp_path, demo):
     assert "cut off" in cli("show", tmp_path / "c", "--base", "demo/base", check=2).stderr
 
 
-def test_bugs_end_with_1_and_a_trace_on_demand(cli, tmp_path):
-    (tmp_path / "scores").mkdir()
-    (tmp_path / "scores" / "run.json").write_text(
-        '{"checkpoints": [], "identity": {"letters": 4}}'
-    )  # what no run of ours writes
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    pq.write_table(pa.table({"id": ["1"]}), tmp_path / "scores" / "questions.parquet")
-    done = cli("evaluate", tmp_path / "scores", check=1)
-    assert "fault of the program" in done.stderr and "Traceback" not in done.stderr
-    assert "Traceback" in cli("--debug", "evaluate", tmp_path / "scores", check=1).stderr
-
-
 def test_help_names_every_command(cli):
     text = cli("--help").stdout
     for command in ("check", "train", "score", "calibrate", "evaluate", "bench", "show"):

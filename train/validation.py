@@ -63,7 +63,7 @@ class Validation:
         def number(value):
             return float("nan") if value is None else value
 
-        calibration = Calibration.from_json(values["calibration"])
+        calibration = Calibration.from_json(values["calibration"], "the state")
         values = values | {"generated": number(values["generated"]), "calibration": calibration}
         return cls(**values, **arrays)
 

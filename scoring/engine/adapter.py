@@ -34,8 +34,6 @@ def lora_config(checkpoint: Checkpoint, check: AdapterCheck):
     from peft import LoraConfig
 
     found = checkpoint.adapter
-    if (kind := str(found.get("peft_type")).upper()) != "LORA":
-        raise CheckpointError(f"{checkpoint.folder}: an adapter of type {kind}; expected LORA")
     unsupported = [name for name in UNSUPPORTED if found.get(name)]
     if found.get("bias", "none") != "none":
         unsupported.append("bias")

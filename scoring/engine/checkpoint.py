@@ -12,9 +12,12 @@ import os
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Literal
 
+from scoring.inputs.objects import FileError, as_object, read_json
 from scoring.inputs.pictures import PixelPolicy
-from scoring.inputs.prompt import PromptTemplate
+from scoring.inputs.prompt import LETTERS, PromptTemplate
+from scoring.results.calibration import Calibration, read_calibration
 
 ADAPTER_FILE, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 MANIFEST, CALIBRATION = "scoring.json", "calibration.json"
@@ -22,7 +25,7 @@ LORA_PARTS = ("lora_A.weight", "lora_B.weight", "lora_magnitude_vector")
 MODEL_TYPES = ("qwen3_vl", "qwen3_vl_moe")
 
 
-class CheckpointError(ValueError):
+class CheckpointError(FileError):
     """A base or checkpoint that cannot be used; the message says which, why, and what to do."""
 
 
@@ -32,16 +35,24 @@ class Manifest:
 
     base: str = ""  # hub id, or a folder relative to the checkpoint's
     revision: str | None = None
-    base_fingerprint: str = ""
-    template: dict = field(default_factory=lambda: asdict(PromptTemplate()))
+    base_fingerprint: str | None = ""
+    template: dict[str, str] = field(default_factory=lambda: asdict(PromptTemplate()))
     letters: str = "abcd"
-    pixels: dict = field(default_factory=dict)  # min_pixels, max_pixels
-    quantization: str = "nf4"
+    pixels: dict[str, int] = field(default_factory=dict)  # min_pixels, max_pixels
+    quantization: Literal["nf4", "none"] = "nf4"
     dtype: str = ""
     data: dict = field(default_factory=dict)
     training: dict = field(default_factory=dict)
     metrics: dict = field(default_factory=dict)
     versions: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        if foreign := set(self.template) - set(PromptTemplate.__dataclass_fields__):
+            raise ValueError(f"template has {', '.join(sorted(foreign))}; expected system, user, option and hint")
+        if not 2 <= len(self.letters) <= len(LETTERS) or not LETTERS.startswith(self.letters):
+            raise ValueError(f"letters is {self.letters!r}; expected the first 2 to 26 of the alphabet, such as abcd")
+        if self.pixels and self.pixels.get("max_pixels", 0) < 1:
+            raise ValueError(f"pixels is {self.pixels}; expected max_pixels, such as 200704")
 
     @property
     def prompt(self) -> PromptTemplate:
@@ -53,6 +64,23 @@ class Manifest:
 
 
 @dataclass
+class AdapterConfig:
+    """What is needed of `adapter_config.json`, and what kind of value it must be."""
+
+    r: int
+    lora_alpha: float
+    peft_type: str | None = None
+    base_model_name_or_path: str | None = None
+    revision: str | None = None
+    alpha_pattern: dict[str, float] | None = None
+    target_modules: list[str] | str | None = None
+
+    def __post_init__(self):
+        if str(self.peft_type).upper() != "LORA":
+            raise ValueError(f"an adapter of type {str(self.peft_type).upper()}; expected LORA")
+
+
+@dataclass
 class Checkpoint:
     """One member of a run. `adapter` is its PEFT configuration, or None for a whole model."""
 
@@ -60,7 +88,7 @@ class Checkpoint:
     folder: Path
     manifest: Manifest
     adapter: dict | None
-    calibration: dict | None
+    calibration: Calibration | None
     notes: list[str] = field(default_factory=list)
 
     def fingerprint(self) -> str:
@@ -115,19 +143,20 @@ def _fetch(name: str, revision: str | None = None, local_only: bool = False) -> 
 
 
 def read_checkpoint(name: str, base: str | None = None) -> Checkpoint:
-    """The checkpoint in a folder or hub repository; `base` overrides the one it names. Raises CheckpointError."""
+    """The checkpoint in a folder or hub repository; `base` overrides the one it names. Raises FileError."""
     folder = Path(name) if Path(name).is_dir() else None
     if folder is None:
         if not re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", name) or name.startswith(".") or Path(name).exists():
             raise CheckpointError(f"checkpoint {name!r}: no such folder; expected an adapter folder or a hub id")
         folder = _fetch(name)
-    calibration = read_json(folder / CALIBRATION)
+    calibration = read_calibration(folder / CALIBRATION)
     manifest_values = read_json(folder / MANIFEST)
     adapter = read_json(folder / ADAPTER_CONFIG)
     if adapter is None and not (folder / "config.json").exists():
         raise CheckpointError(
             f"{folder}: neither {ADAPTER_CONFIG} nor config.json; expected an adapter or a model folder"
         )
+    config = None if adapter is None else as_object(AdapterConfig, adapter, folder / ADAPTER_CONFIG)
     if adapter is not None and not (folder / ADAPTER_FILE).exists():
         pickles = sorted(path.name for path in folder.glob("*.bin")) + sorted(path.name for path in folder.glob("*.pt"))
         raise CheckpointError(
@@ -140,14 +169,11 @@ def read_checkpoint(name: str, base: str | None = None) -> Checkpoint:
         )
     notes = []
     if manifest_values is None:
-        manifest = Manifest(
-            base=(adapter or {}).get("base_model_name_or_path") or "", revision=(adapter or {}).get("revision")
-        )
+        manifest = Manifest(config.base_model_name_or_path or "", config.revision) if config else Manifest()
         if adapter is not None:
             notes.append(f"{folder}: no {MANIFEST}; scored with the defaults: the Korean template, 448x448 pixels, NF4")
     else:
-        known = Manifest.__dataclass_fields__
-        manifest = Manifest(**{key: value for key, value in manifest_values.items() if key in known})
+        manifest = as_object(Manifest, manifest_values, folder / MANIFEST)
     if base:
         manifest.base, manifest.revision = base, None
     return Checkpoint(Path(os.path.abspath(folder)).name, folder, manifest, adapter, calibration, notes)
@@ -170,20 +196,6 @@ def folds_of(name: str) -> list[str]:
         return [name]
     folds = [path.parent for path in folder.glob(f"fold*/{ADAPTER_CONFIG}")]
     return [str(path) for path in sorted(folds, key=lambda path: (len(path.name), path.name))] or [name]
-
-
-def read_json(path: Path) -> dict | None:
-    """The object in a file; None where there is no file. Raises CheckpointError where it holds something else."""
-    if not path.exists():
-        return None
-    try:
-        found = json.loads(path.read_text("utf-8"))
-        if isinstance(found, dict):
-            return found
-        problem = f"a {type(found).__name__}"
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        problem = str(error)
-    raise CheckpointError(f"{path}: found {problem}; expected a JSON object; the file is damaged")
 
 
 # ------------------------------------------------------------------ what lies in safetensors files
@@ -214,10 +226,24 @@ def weight_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise CheckpointError(f"{folder}: no safetensors weights; expected model.safetensors or its shards")
-    index = read_json(folder / "model.safetensors.index.json")
-    if index and (missing := sorted(set(index["weight_map"].values()) - {path.name for path in files})):
+    if missing := sorted(_shards(folder) - {path.name for path in files}):
         raise CheckpointError(f"{folder}: missing {', '.join(missing)}; the download is not complete")
     return {name: tuple(entry["shape"]) for path in files for name, entry in read_header(path).items()}
+
+
+@dataclass
+class _Index:
+    weight_map: dict[str, str]
+
+
+def _shards(folder: Path) -> set[str]:
+    """The files that an index names. Raises FileError where one is not beside it: a library would read it anywhere."""
+    path = folder / "model.safetensors.index.json"
+    index = read_json(path)
+    names = set(as_object(_Index, index, path).weight_map.values()) if index is not None else set()
+    if outside := sorted(name for name in names if not re.fullmatch(r"[\w.-]+\.safetensors", name)):
+        raise CheckpointError(f"{path}: names {', '.join(outside[:5])}; expected safetensors files beside it alone")
+    return names
 
 
 def file_fingerprint(path: Path) -> str:
@@ -245,6 +271,7 @@ def check_base(folder: Path) -> dict:
         raise CheckpointError(f"{folder}: no config.json; expected a Qwen3-VL model folder")
     if config.get("model_type") not in MODEL_TYPES:
         raise CheckpointError(f"{folder}: model type {config.get('model_type')!r}; expected {' or '.join(MODEL_TYPES)}")
+    _shards(folder)
     return config
 
 

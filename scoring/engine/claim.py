@@ -1,12 +1,22 @@
 """The folder of a run: whose it is, and what may go on in it."""
 
-import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
+from scoring.inputs.objects import as_object, read_json
 from scoring.results.files import write_json
 from scoring.results.folder import RunError
 from scoring.results.hold import LOCK
+
+
+@dataclass
+class _Chosen:
+    """What a run decided for itself, in its plan."""
+
+    batch_tokens: int
+    compile: bool
+    split: int
 
 
 def write_plan(out: Path, state: dict) -> None:
@@ -21,7 +31,7 @@ def check_folder(out: Path, identity: dict, overwrite: bool) -> dict | None:
         shutil.rmtree(out / "logits", ignore_errors=True)
         path.unlink()
     if path.exists():
-        before = json.loads(path.read_text("utf-8"))
+        before = read_json(path)
         changed = [key for key in identity if before.get(key) != identity[key]]
         if changed:
             differences = "; ".join(f"{key} was {before.get(key)}, now {identity[key]}" for key in changed)
@@ -29,6 +39,7 @@ def check_folder(out: Path, identity: dict, overwrite: bool) -> dict | None:
                 f"{out} holds the results of another run: {differences}. "
                 "Choose another --out, or start anew with --overwrite"
             )
+        as_object(_Chosen, before, path)
         return before
     if out.exists() and not overwrite and any(not _left_by_a_start(path) for path in out.iterdir()):
         raise RunError(f"{out} exists and holds other files; choose another --out, or add --overwrite")

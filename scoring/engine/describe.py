@@ -11,9 +11,10 @@ from scoring.engine.checkpoint import (
     check_base,
     find_base,
     read_header,
-    read_json,
     weight_shapes,
 )
+from scoring.inputs.objects import FileError
+from scoring.results.calibration import Calibration, read_calibration
 
 
 def describe(checkpoint: Checkpoint) -> tuple[str, bool]:
@@ -79,7 +80,7 @@ def _base_rows(checkpoint: Checkpoint, faults: list[str]) -> list[tuple[str, str
         )
         check_base(folder)
         shapes, found = weight_shapes(folder), base_fingerprint(folder)
-    except CheckpointError as error:
+    except FileError as error:
         return [("base", name or str(checkpoint.folder)), ("checks", f"not made: {error}")]
     rows = [("base", f"{name or folder} ({found})")]
     if manifest.base_fingerprint and manifest.base_fingerprint != found:
@@ -101,16 +102,16 @@ def _base_rows(checkpoint: Checkpoint, faults: list[str]) -> list[tuple[str, str
 
 
 def _calibration(checkpoint: Checkpoint) -> str:
-    found = [read_json(path) for path in sorted(checkpoint.folder.glob("calibration*.json"))]
-    return "; ".join(map(_one_calibration, filter(None, found))) or "none: probabilities are raw"
+    found = [read_calibration(path) for path in sorted(checkpoint.folder.glob("calibration*.json"))]
+    return "; ".join(map(_one_calibration, found)) or "none: probabilities are raw"
 
 
-def _one_calibration(found: dict) -> str:
-    text = f"orders {found['fingerprint']['orders']}: temperature {found['temperature']:.3f} on {found['rows']} rows"
-    text += ", letter bias" * bool(found.get("letters")) + ", temperatures by task type" * bool(found.get("groups"))
-    if found.get("nll_before") is not None:
-        text += f", NLL {found['nll_before']:.3f} → {found['nll_after']:.3f}"
-    return text + (f" ({found['note']})" if found.get("note") else "")
+def _one_calibration(found: Calibration) -> str:
+    text = f"orders {found.fingerprint['orders']}: temperature {found.temperature:.3f} on {found.rows} rows"
+    text += ", letter bias" * bool(found.letters) + ", temperatures by task type" * bool(found.groups)
+    if found.nll_before == found.nll_before:  # a number
+        text += f", NLL {found.nll_before:.3f} → {found.nll_after:.3f}"
+    return text + f" ({found.note})" * bool(found.note)
 
 
 def _names(targets) -> str:

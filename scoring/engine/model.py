@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -63,6 +64,23 @@ def settle_functions() -> None:
         function(torch.ones(64))
 
 
+@contextmanager
+def _building(path: Path, what: str):
+    """CheckpointError for what a library raises, of whatever kind, where a stranger's file tells it nonsense.
+
+    What this machine lacks, memory or a file, is raised as it is.
+    """
+    try:
+        yield
+    except (OSError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if isinstance(error, RuntimeError) and ("CUDA" in str(error) or "alloc" in str(error)):
+            raise
+        reason = f"{type(error).__name__}: {str(error).strip()}".split("\n")[0]
+        raise CheckpointError(f"{path}: {what} ({reason}); expected files that were made together") from error
+
+
 @dataclass
 class Model:
     """`network` is the Qwen3-VL module; adapters are injected into it, and `use` switches between them."""
@@ -107,16 +125,17 @@ class Model:
                 bnb_4bit_compute_dtype=dtype,
                 llm_int8_skip_modules=NOT_QUANTIZED,
             )
-        network, found = AutoModelForImageTextToText.from_pretrained(
-            folder,
-            dtype=dtype,
-            device_map={"": device},
-            use_safetensors=True,
-            trust_remote_code=False,
-            attn_implementation="sdpa",
-            output_loading_info=True,
-            **options,
-        )
+        with _building(folder / "config.json", "no Qwen3-VL can be built of it and the weights beside it"):
+            network, found = AutoModelForImageTextToText.from_pretrained(
+                folder,
+                dtype=dtype,
+                device_map={"": device},
+                use_safetensors=True,
+                trust_remote_code=False,
+                attn_implementation="sdpa",
+                output_loading_info=True,
+                **options,
+            )
         wrong = {kind: keys for kind, keys in found.items() if keys}
         if wrong:
             kind, keys = next(iter(wrong.items()))
@@ -149,7 +168,8 @@ class Model:
             self._peft.add_adapter(name, config)
         weights = load_file(checkpoint.folder / ADAPTER_FILE)
         state = {f"base_model.model.{module}.{part}": weights[key] for key, (module, part) in check.keys.items()}
-        result = set_peft_model_state_dict(self._peft, state, adapter_name=name)
+        with _building(checkpoint.folder / ADAPTER_FILE, "its weights do not fit the base"):
+            result = set_peft_model_state_dict(self._peft, state, adapter_name=name)
         lost = [key for key in result.missing_keys if f".{name}." in key] + list(result.unexpected_keys)
         if lost:
             raise CheckpointError(

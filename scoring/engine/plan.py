@@ -14,12 +14,11 @@ from scoring.engine.checkpoint import (
     check_base,
     folds_of,
     read_checkpoint,
-    read_json,
 )
 from scoring.inputs.pictures import PixelPolicy
 from scoring.inputs.prepare import Preparer
 from scoring.inputs.prompt import PromptTemplate
-from scoring.results.calibration import Calibration
+from scoring.results.calibration import Calibration, read_calibration
 
 
 class MismatchError(ValueError):
@@ -98,11 +97,9 @@ def plan_members(
     adapters = [checkpoint.fingerprint() for checkpoint in checkpoints]
     given, given_to, calibrations = None, "", []
     if calibration not in ("auto", "none"):
-        given = read_json(Path(calibration)) or {}
-        if not isinstance(given.get("fingerprint"), dict):
-            raise CheckpointError(
-                f"{calibration}: found no calibration; expected auto, none, or a file that `calibrate` wrote"
-            )
+        given = read_calibration(Path(calibration))
+        if given is None:
+            raise CheckpointError(f"{calibration}: no such file; expected auto, none, or a file that `calibrate` wrote")
     for checkpoint, member, folder, fingerprint, adapter in zip(checkpoints, members, folders, prints, adapters):
         manifest = checkpoint.manifest
         if fingerprint != asked["base"]:  # adapters of one run share their base's weights
@@ -119,10 +116,10 @@ def plan_members(
         here = {**asked, "base": fingerprint, "adapter": adapter, "letters": manifest.letters, "orders": orders}
         problems = _differences(made_with, here)
         found = None if calibration == "none" else own_calibration(checkpoint, orders)
-        if given and given["fingerprint"].get("adapter") == adapter:
+        if given and given.fingerprint.get("adapter") == adapter:
             found, given_to = given, member
         if found:
-            fitted = found["fingerprint"]
+            fitted = found.fingerprint
             if fitted["orders"] != orders and found is not given:
                 notes.append(
                     f"{member}: its calibration was fitted for orders {fitted['orders']}; it is applied to the mean "
@@ -139,10 +136,10 @@ def plan_members(
                     f"{checkpoint.folder}: {problem}; use the checkpoint's own setting, or add --allow-mismatch"
                 )
             notes.append(f"{checkpoint.folder}: {problem}")
-        calibrations.append(Calibration.from_json(found) if found else Calibration())
+        calibrations.append(found or Calibration())
     if given and not given_to:
         raise MismatchError(
-            f"{calibration}: it is for adapter {given['fingerprint'].get('adapter')}, but this run has "
+            f"{calibration}: it is for adapter {given.fingerprint.get('adapter')}, but this run has "
             f"{', '.join(f'{adapter} ({member})' for member, adapter in zip(members, adapters))}"
         )
     identity = {**asked, "adapters": dict(zip(members, adapters))}
@@ -173,9 +170,9 @@ def calibration_path(folder: Path, orders: str) -> Path:
     return folder / (CALIBRATION if orders == "1" else CALIBRATION.replace(".json", f".{orders}.json"))
 
 
-def own_calibration(checkpoint: Checkpoint, orders: str) -> dict | None:
+def own_calibration(checkpoint: Checkpoint, orders: str) -> Calibration | None:
     """The checkpoint's calibration for those orders, else that for one order."""
-    return read_json(calibration_path(checkpoint.folder, orders)) or checkpoint.calibration
+    return read_calibration(calibration_path(checkpoint.folder, orders)) or checkpoint.calibration
 
 
 def calibration_fingerprint(manifest: Manifest, adapter: str, orders: str = "1") -> dict[str, str]:

@@ -6,19 +6,19 @@ grey is scaled to 8; everything else becomes RGB; colour profiles are ignored, a
 A picture that cannot be read whole is an error, never a partly filled one.
 """
 
-import json
 import math
 import os
 import stat
 import unicodedata
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
+from scoring.inputs.objects import as_object, read_json
 from scoring.inputs.problems import shown
 
 MAX_RATIO = 200  # longer side over shorter side: Qwen's processor refuses more
@@ -163,6 +163,25 @@ def to_rgb(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB")
 
 
+@dataclass
+class _Preprocessor:
+    """What is read of a base's preprocessor_config.json."""
+
+    patch_size: int = 16
+    merge_size: int = 2
+    temporal_patch_size: int = 2
+    image_mean: list[float] = field(default_factory=lambda: [0.5] * 3)
+    image_std: list[float] = field(default_factory=lambda: [0.5] * 3)
+    size: dict[str, int | None] | None = None
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+
+    def __post_init__(self):
+        sides = min(self.patch_size, self.merge_size, self.temporal_patch_size)
+        if sides < 1 or len(self.image_mean) != 3 or len(self.image_std) != 3 or 0 in self.image_std:
+            raise ValueError("found other patch sizes or colours than can be; expected Qwen3-VL's")
+
+
 @dataclass(frozen=True)
 class PixelPolicy:
     """How a picture becomes patches: the pixel budget and the base model's patch sizes and normalisation."""
@@ -179,20 +198,13 @@ class PixelPolicy:
     def of_base(cls, folder: str | Path, pixels: int | None = None) -> "PixelPolicy":
         """The base's own patch sizes; a budget of `pixels`, or of 448x448 within the base's own limits."""
         path = Path(folder) / "preprocessor_config.json"
-        found = json.loads(path.read_text("utf-8")) if path.exists() else {}
-        size = found.get("size") or {}
-        low = size.get("shortest_edge", found.get("min_pixels", 0))
-        high = size.get("longest_edge", found.get("max_pixels", DEFAULT_BUDGET))
+        found = as_object(_Preprocessor, read_json(path) or {}, path)
+        size = found.size or {}
+        low = size.get("shortest_edge", found.min_pixels or 0)
+        high = size.get("longest_edge", found.max_pixels or DEFAULT_BUDGET)
         budget = pixels or max(low, min(high, DEFAULT_BUDGET))
-        return cls(
-            budget,
-            budget,
-            found.get("patch_size", 16),
-            found.get("merge_size", 2),
-            found.get("temporal_patch_size", 2),
-            tuple(found.get("image_mean", cls.mean)),
-            tuple(found.get("image_std", cls.std)),
-        )
+        sides = found.patch_size, found.merge_size, found.temporal_patch_size
+        return cls(budget, budget, *sides, tuple(found.image_mean), tuple(found.image_std))
 
     def size(self, width: int, height: int) -> tuple[int, int]:
         """The (width, height) that a picture is resized to: multiples of patch x merge within the budget."""

@@ -1,16 +1,28 @@
 """A question -> what the model takes: its token sequence and its picture's patches."""
 
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from scoring.inputs.objects import as_object, read_json
 from scoring.inputs.pictures import PictureError, PixelPolicy, read_picture, to_rgb
 from scoring.inputs.prompt import LETTERS, PromptTemplate
 from scoring.inputs.questions import Question
 from scoring.inputs.tokens import ChatTokenizer, TokenSequence
+
+
+@dataclass
+class _TextConfig:
+    max_position_embeddings: int = 32_768
+
+
+@dataclass
+class _Config:
+    """What is read of a base's config.json here."""
+
+    text_config: _TextConfig = field(default_factory=_TextConfig)
 
 
 @dataclass
@@ -25,8 +37,9 @@ class Preparer:
     @classmethod
     def of_base(cls, folder: Path, template: PromptTemplate, policy: PixelPolicy) -> "Preparer":
         """From a base folder. Raises TokenError where its tokenizer or chat template cannot be used."""
-        text = json.loads((folder / "config.json").read_text("utf-8")).get("text_config") or {}
-        return cls(ChatTokenizer(folder), template, policy, text.get("max_position_embeddings", 32_768))
+        path = folder / "config.json"
+        text = as_object(_Config, read_json(path) or {}, path).text_config
+        return cls(ChatTokenizer(folder), template, policy, text.max_position_embeddings)
 
     def encode(self, question: Question, size: tuple[int, int] | None = None, order: str = "") -> TokenSequence:
         """The prompt for a picture of that upright size (default: the one that the header told).

@@ -16,6 +16,8 @@ from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
+from scoring.inputs.objects import read_json
+
 IMAGE_TOKEN = "<|image_pad|>"
 SYSTEM, USER = "\ue000s\ue001", "\ue000u\ue001"  # where the texts stand in the rendered template
 
@@ -88,7 +90,10 @@ class ChatTokenizer:
             trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
         )
         environment.globals["raise_exception"] = _raise
-        self._chat = environment.from_string(_read_chat_template(folder))
+        try:
+            self._chat = environment.from_string(_read_chat_template(folder))
+        except (TemplateError, TypeError, UnicodeDecodeError) as error:
+            raise TokenError(f"{folder}: its chat template cannot be used: {error}; expected Qwen3-VL's own") from None
 
     def encode(self, system: str, user: str, grid: tuple[int, int, int], merge: int = 2) -> TokenSequence:
         """The prompt up to where the answer's first token stands; the picture comes before the user's text."""
@@ -158,6 +163,8 @@ class ChatTokenizer:
             rendered = self._chat.render(add_generation_prompt=True, tools=None, messages=messages)
         except TemplateError as error:  # one that reaches for more than it is given, too
             raise TokenError(f"the base's chat template cannot be used: {error}; expected Qwen3-VL's own") from None
+        if not (rendered.count(SYSTEM) == rendered.count(USER) == rendered.count(IMAGE_TOKEN) == 1):
+            raise TokenError("the base's chat template leaves texts or the picture out; expected Qwen3-VL's own")
         pieces, position = [], 0
         for match in [*self._control_pattern.finditer(rendered), None]:
             if plain := rendered[position : match.start() if match else None]:
@@ -180,6 +187,6 @@ def _read_chat_template(folder: Path) -> str:
     if (path := folder / "chat_template.jinja").exists():
         return path.read_text("utf-8")
     for name in ("chat_template.json", "tokenizer_config.json"):
-        if (path := folder / name).exists() and (text := json.loads(path.read_text("utf-8")).get("chat_template")):
+        if (path := folder / name).exists() and (text := (read_json(path) or {}).get("chat_template")):
             return text
     raise TokenError(f"{folder}: no chat template (chat_template.jinja, chat_template.json or tokenizer_config.json)")

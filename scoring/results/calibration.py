@@ -6,11 +6,13 @@ answer. Fitted by the likelihood of labelled rows that the checkpoint was not tr
 type, are added only where a likelihood-ratio test says that they earn it.
 """
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import numpy as np
 from scipy.special import chdtri, log_softmax
 
+from scoring.inputs.objects import FileError, as_object, read_json
 from scoring.inputs.prompt import LETTERS
 
 BOUNDS = (0.05, 20.0)  # labels that are all wrong have their best temperature at infinity
@@ -42,6 +44,11 @@ class Calibration:
     nonconformity: list[float] = field(default_factory=list)
     fingerprint: dict = field(default_factory=dict)
 
+    def __post_init__(self):
+        for name, value in {"temperature": self.temperature, **self.groups}.items():
+            if not 0 < value < np.inf:
+                raise ValueError(f"{name} is {value}; expected a temperature above 0")
+
     def to_json(self) -> dict:
         return {
             key: (None if isinstance(value, float) and not np.isfinite(value) else value)
@@ -49,10 +56,10 @@ class Calibration:
         }
 
     @classmethod
-    def from_json(cls, values: dict) -> "Calibration":
-        known = {part.name: part for part in fields(cls)}
-        values = {key: value for key, value in values.items() if key in known}
-        return cls(**{key: float("nan") if value is None else value for key, value in values.items()})
+    def from_json(cls, values: dict, source: object) -> "Calibration":
+        """As `to_json` wrote it into `source`. Raises FileError."""
+        filled = {key: float("nan") if value is None else value for key, value in values.items()}
+        return as_object(cls, filled, source)
 
     def apply(self, logits: np.ndarray, task_types: list[str] | None = None) -> np.ndarray:
         """(N, K) log-probabilities of (N, K) logits; task_types: (N,), for temperatures that differ by it."""
@@ -63,6 +70,16 @@ class Calibration:
             logits = logits / temperature + np.array(self.letters)[: logits.shape[-1]]
             return log_probabilities(logits)
         return log_probabilities(logits, temperature)
+
+
+def read_calibration(path: Path) -> Calibration | None:
+    """A checkpoint's calibration; None where there is no file. Raises FileError."""
+    values = read_json(path)
+    if values is None:
+        return None
+    if not isinstance(values.get("fingerprint"), dict) or "orders" not in values["fingerprint"]:
+        raise FileError(f"{path}: found no calibration; expected a file that `calibrate` wrote")
+    return Calibration.from_json(values, path)
 
 
 def log_probabilities(logits: np.ndarray, temperature: float | np.ndarray = 1.0) -> np.ndarray:

@@ -1,8 +1,7 @@
 """A SCORES folder: what `score` leaves, read and written."""
 
 import hashlib
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from scoring.inputs.objects import FileError, as_object, read_json
 from scoring.inputs.prompt import LETTERS
 from scoring.inputs.questions import Question
 from scoring.results.calibration import Calibration
@@ -24,7 +24,7 @@ from scoring.results.probabilities import (
 from scoring.results.selective import guarantee, option_sets, set_quantile
 
 
-class RunError(ValueError):
+class RunError(FileError):
     """A folder that cannot be used: another run's results, or not a SCORES folder."""
 
 
@@ -137,20 +137,74 @@ class Scores:
         return [self.questions["picture"][row] or f"row {row}" for row in rows]
 
 
+@dataclass
+class _Member:
+    """An entry of `checkpoints` in run.json: what is read of it later."""
+
+    member: str
+    temperature: float
+    fingerprint: str | None = None
+    calibration: dict | None = None
+
+
+@dataclass
+class _Identity:
+    letters: str
+    orders: str = "1"
+    pixels: int | None = None
+
+
+@dataclass
+class _Data:
+    file: str = ""
+    sha256: str = ""
+    columns: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class _Pool:
+    kind: str = "log"
+    weights: list[float] = field(default_factory=list)
+    temperature: float = 1.0
+
+
+@dataclass
+class _About:
+    """What later steps read of run.json, and what kind of value it must be."""
+
+    checkpoints: list[_Member]
+    identity: _Identity
+    pool: _Pool = field(default_factory=_Pool)
+    data: _Data = field(default_factory=_Data)
+    counts: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    versions: dict = field(default_factory=dict)
+    command: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
+
+
 def open_scores(folder: Path) -> Scores:
-    """Raises RunError where this is no finished SCORES folder."""
+    """Raises RunError where this is no finished SCORES folder, FileError where a part of it is damaged."""
+    path = folder / "run.json"
+    about = read_json(path)
+    if about is None:
+        raise RunError(f"{folder}: not a finished SCORES folder (no run.json); expected what `score` wrote")
+    known = as_object(_About, about, path)
     try:
-        about = json.loads((folder / "run.json").read_text("utf-8"))
         questions = pq.read_table(folder / "questions.parquet").to_pydict()
         count = len(questions["id"])  # of folders that do not tell the texts yet
         questions = {"question": [""] * count, "choices": [[]] * count} | questions
-        members = [entry["member"] for entry in about["checkpoints"]]
-        letters, orders = len(about["identity"]["letters"]), about["identity"].get("orders", "1")
-    except (OSError, ValueError, KeyError) as error:
-        raise RunError(f"{folder}: not a finished SCORES folder ({error}); expected what `score` wrote") from None
+        if missing := {"answer", "task_type", "options", "picture", "digest"} - set(questions):
+            raise KeyError(", ".join(sorted(missing)))
+    except (OSError, pa.ArrowException, KeyError) as error:
+        raise RunError(f"{folder}: questions.parquet cannot be read ({error}); expected what `score` wrote") from None
+    members = [entry.member for entry in known.checkpoints]
+    letters, orders = len(known.identity.letters), known.identity.orders
     logits = read_parts(folder / "logits", questions["id"], members, letters, orders)
     calibrations = [
-        Calibration.from_json(entry.get("calibration") or {"temperature": entry["temperature"]})
-        for entry in about["checkpoints"]
+        Calibration.from_json(entry.calibration or {"temperature": entry.temperature}, path)
+        for entry in known.checkpoints
     ]
     return Scores(folder, about, logits, calibrations, questions)

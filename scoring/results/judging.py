@@ -137,7 +137,8 @@ def warnings_of(
     """What a reader of the numbers must know, with its usual cause."""
     scored = logits.scored
     if not scored.any():
-        return ["no row has a score"]
+        reasons = dict.fromkeys(logits.status)
+        return [f"no row has a score: {'; '.join(list(reasons)[:5])}"]
     warnings = [
         *_mass(logits, scored, label_ids),
         *_ties(logits, scored),

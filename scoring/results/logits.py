@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow.dataset import dataset
 
+from scoring.inputs.objects import FileError
 from scoring.inputs.orders import option_orders
 from scoring.inputs.prompt import LETTERS
 from scoring.results.files import write_table
@@ -97,18 +98,33 @@ def write_part(folder: Path, number: int, part: OptionLogits) -> None:
     write_table(part_path(folder, number), pa.table(columns))
 
 
+def _read(paths: list[str], letters: int) -> pa.Table:
+    names = ("label_mass", "top_token", "status", "id", "member", "order", *(f"l_{at}" for at in LETTERS[:letters]))
+    try:
+        return dataset(paths, format="parquet").to_table(list(names))
+    except (pa.ArrowException, OSError) as error:
+        if len(paths) == 1:
+            reason = str(error).strip().split("\n")[0]
+            raise FileError(
+                f"{paths[0]}: damaged ({reason}); delete it, and the command that scored it makes it again"
+            ) from None
+    for path in paths:  # which of them it was
+        _read([path], letters)
+    raise FileError(f"{Path(paths[0]).parent}: parts of different runs; expected those of one")
+
+
 def read_parts(
     folder: Path, ids: list[str], members: list[str], letters: int, orders: str = "1", first: int | None = None
 ) -> OptionLogits:
     """All parts of a folder, or the `first` ones, as rows in the order of `ids`; ids without a part stay unscored.
 
-    Raises ValueError where a part holds an id, member or order that is not asked for.
+    Raises FileError where a part is damaged, or holds an id, member or order that is not asked for.
     """
     result = OptionLogits.empty(ids, members, letters, orders)
     paths = [str(path) for path in sorted(folder.glob("part-*.parquet"))[:first]]
     if not paths:
         return result
-    parts = dataset(paths, format="parquet").to_table()
+    parts = _read(paths, letters)
     places = {name: at for size in range(2, letters + 1) for at, name in enumerate(option_orders(size, orders))}
     row, member, order = (
         pc.fill_null(pc.index_in(parts[name], pa.array(known, pa.string())), -1).to_numpy()
@@ -116,7 +132,7 @@ def read_parts(
     )
     if (foreign := np.flatnonzero((row < 0) | (member < 0) | (order < 0))).size:
         first = parts.slice(foreign[0], 1).to_pylist()[0]
-        raise ValueError(
+        raise FileError(
             f"{folder}: a row (id {first['id']!r}, member {first['member']!r}, order {first['order']!r}) that this run "
             "does not have"
         )

@@ -12,6 +12,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from scoring.inputs.objects import read_json
 from scoring.results.compare import verdict
 from scoring.results.figures import FigureViews, figures_of_bench, figures_of_scores
 from scoring.results.files import write_text
@@ -153,8 +154,7 @@ def _of_scores(folder: Path, most: int) -> Page:
 
 def _metrics(folder: Path) -> dict | None:
     """What `evaluate` or `score` found, with the groups that were asked for."""
-    path = folder / "metrics.json"
-    return json.loads(path.read_text("utf-8")) if path.exists() else None
+    return read_json(folder / "metrics.json")
 
 
 def _interval(found: dict, form: str = "{:.3f}") -> str:
@@ -216,10 +216,9 @@ def _members(metrics: dict) -> Table:
 
 def _comparison(folder: Path) -> Table | None:
     """What `evaluate DIR OTHER` left."""
-    path = folder / "comparison.json"
-    if not path.exists():
+    found = read_json(folder / "comparison.json")
+    if found is None:
         return None
-    found = json.loads(path.read_text("utf-8"))
     names = (found["first"], found["second"])
     right, loss = found["accuracy"], found["nll"]
     rows = [[name, f"{right[at]:.4f}", f"{loss[at]:.4f}"] for name, at in zip(names, ("first", "second"))]
@@ -261,7 +260,7 @@ def _command(about: dict) -> str:
 
 def _data(about: dict) -> str:
     data = about.get("data", {})
-    return f"{data['file']} (SHA-256 {data['sha256'][:16]}…)" if data else ""
+    return f"{data.get('file', '')} (SHA-256 {data['sha256'][:16]}…)" if data.get("sha256") else ""
 
 
 def _versions(about: dict) -> str:
@@ -271,11 +270,11 @@ def _versions(about: dict) -> str:
 # ------------------------------------------------------------------ bench
 def _of_bench(folder: Path, most: int) -> Page:
     try:
-        found = json.loads((folder / "bench.json").read_text("utf-8"))
+        found = read_json(folder / "bench.json") or {}
         ways = found["ways"]
         if not all("title" in way and "cost" in way for way in ways.values()):
             raise KeyError("ways")
-    except (ValueError, KeyError, AttributeError) as error:
+    except (KeyError, AttributeError, TypeError) as error:
         raise RunError(f"{folder / 'bench.json'}: not what `bench` writes ({error}); run it again") from None
     fast = ways.get("engine")
     headlines, warnings = [], []

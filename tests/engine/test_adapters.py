@@ -13,6 +13,7 @@ from scoring.engine.describe import describe
 from scoring.engine.model import Model
 from scoring.engine.plan import MismatchError
 from scoring.engine.reference import reference_logits
+from scoring.inputs.objects import FileError
 
 
 @pytest.fixture
@@ -152,7 +153,7 @@ def test_adapters_that_cannot_work_are_refused_with_their_keys(copy, base, chang
 
 @pytest.mark.parametrize("setting, value", [("modules_to_save", ["lm_head"]), ("bias", "all"), ("peft_type", "IA3")])
 def test_unsupported_adapters_are_named(copy, base, setting, value):
-    with pytest.raises(CheckpointError, match=value if setting == "peft_type" else setting):
+    with pytest.raises(FileError, match=value if setting == "peft_type" else setting):
         foreign(copy(**{setting: value}), base)
 
 
@@ -178,7 +179,7 @@ def test_missing_things_are_told(tmp_path, copy):
     with pytest.raises(CheckpointError, match="neither"):
         read_checkpoint(str(tmp_path / "empty"))
     (tmp_path / "empty" / "adapter_config.json").write_text("{broken")
-    with pytest.raises(CheckpointError, match="damaged"):
+    with pytest.raises(FileError, match="damaged"):
         read_checkpoint(str(tmp_path / "empty"))
 
 

@@ -18,7 +18,7 @@ from scoring.inputs.questions import read_table
 from scoring.results.folder import RunError, open_scores
 from scoring.results.probabilities import margins
 
-IDENTITY = {"data": "d", "batch_tokens": 100}
+IDENTITY = {"data": "d", "batch_tokens": 100, "compile": False, "split": 1}
 
 
 def claim(out, identity, overwrite=False):
@@ -49,8 +49,8 @@ def test_differences_are_named_and_overwriting_starts_anew(tmp_path):
 
 def test_what_was_chosen_is_not_asked_again(tmp_path):
     """A run that goes on takes its figures from the plan: they are not part of what it must be asked for."""
-    claim(tmp_path, IDENTITY | {"compile": False})
-    assert check_folder(tmp_path, {"data": "d"}, False) == IDENTITY | {"compile": False}
+    claim(tmp_path, IDENTITY)
+    assert check_folder(tmp_path, {"data": "d"}, False) == IDENTITY
 
 
 def test_other_peoples_folders_are_left_alone(tmp_path):
@@ -199,7 +199,7 @@ def test_which_calibration_is_used(tmp_path):
         plan_members([fold1], calibration=str(path))
     with pytest.raises(MismatchError, match="calibration's orders is 1, but this run has cyclic"):
         plan_members([fold0], calibration=str(path), orders="cyclic")
-    with pytest.raises(ValueError, match="no calibration; expected auto, none, or a file"):
+    with pytest.raises(ValueError, match="no calibration; expected a file that `calibrate` wrote"):
         plan_members([fold0], calibration=f"{fold0}/scoring.json")
 
 

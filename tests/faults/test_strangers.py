@@ -71,6 +71,18 @@ def test_a_chat_template_reaches_nothing(cli, base, mark, small_table, tmp_path)
     assert "chat template" in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("place", ["../stolen.safetensors", "{absolute}", "sub/x.safetensors", "weights.bin"])
+def test_an_index_of_shards_names_no_other_place(cli, base, small_table, tmp_path, place):
+    """transformers would open whatever file the index of a local folder names."""
+    evil = Path(shutil.copytree(base, tmp_path / "evil"))
+    place = place.format(absolute=tmp_path / "stolen.safetensors")
+    (evil / "model.safetensors").rename(tmp_path / "stolen.safetensors")
+    (evil / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": {"x": place}}))
+    command = ["--ckpt", FOLD0, "--base", evil, "--allow-mismatch", "--out", tmp_path / "scores"]
+    done = cli("score", small_table(3), *command, check=2)
+    assert "expected safetensors files beside it alone" in done.stderr and "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("cell", ["../secret.png", "link.png", "sub/../../secret.png", "{absolute}"])
 def test_paths_stay_inside(cli, tmp_path, cell):
     inside = tmp_path / "inside"

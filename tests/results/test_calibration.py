@@ -224,7 +224,7 @@ def test_degenerate_rows_are_told(case):
     assert BOUNDS[0] <= found.temperature <= BOUNDS[1] and found.choice
     assert not len(y) or found.nll_after <= found.nll_before + 1e-9
     assert len(found.nonconformity) == len(y)
-    again = Calibration.from_json(found.to_json())
+    again = Calibration.from_json(found.to_json(), "a test")
     assert again.temperature == found.temperature and again.choice == found.choice
 
 

@@ -63,7 +63,7 @@ def test_the_files_of_a_checkpoint(first, base):
     manifest = checkpoint.manifest
     assert manifest.training["learning_rate"] == 2e-3 and manifest.quantization == "nf4" and manifest.letters == "abcd"
     assert manifest.pixels == {"min_pixels": 36864, "max_pixels": 36864} and manifest.metrics["nll"] == results[0].nll
-    assert checkpoint.calibration["fingerprint"]["adapter"] == checkpoint.fingerprint()
+    assert checkpoint.calibration.fingerprint["adapter"] == checkpoint.fingerprint()
     assert (
         manifest.base == json.loads((out / "adapter_config.json").read_text())["base_model_name_or_path"] == str(base)
     )

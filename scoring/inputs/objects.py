@@ -1,0 +1,47 @@
+"""Small JSON files, from anyone: an object, with fields of the right kind, or an error that names file and field."""
+
+import json
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class FileError(ValueError):
+    """A file that does not hold what it should; the message says which file, what was found and what was expected."""
+
+
+def read_json(path: Path) -> dict | None:
+    """The object in a file; None where there is no file. Raises FileError where it holds something else."""
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text("utf-8"))
+        if isinstance(found, dict):
+            return found
+        problem = f"a {type(found).__name__}"
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        problem = str(error)
+    raise FileError(f"{path}: found {problem}; expected a JSON object; the file is damaged")
+
+
+def as_object(kind: type[T], values: dict, source: object) -> T:
+    """A dataclass of `values` read from `source`, whose types and own checks they pass; keys that it lacks are left
+    out. Raises FileError, all faults at once."""
+    from pydantic import TypeAdapter, ValidationError  # here: who reads no file does not wait for it
+
+    try:
+        return TypeAdapter(kind).validate_json(json.dumps(values), strict=True)  # of JSON, objects make dataclasses
+    except ValidationError as error:
+        faults = []
+        for fault in error.errors(include_url=False):
+            place = ".".join(str(part) for part in fault["loc"])
+            if fault["type"] == "value_error":  # of the dataclass's own checks
+                faults.append(str(fault["ctx"]["error"]))
+            elif fault["type"] == "missing":
+                faults.append(f"found no {place}; expected one")
+            else:
+                found = repr(fault["input"])
+                found = found if len(found) <= 60 else found[:60] + "…"
+                faults.append(f"{place} is {found}; expected {fault['msg'].removeprefix('Input should be ')}")
+    raise FileError(f"{source}: {'; '.join(faults)}; the file is damaged, or was made for something else") from None
