@@ -4,19 +4,23 @@ import json
 import os
 import shutil
 from pathlib import Path
-
-from peft import LoraConfig, PeftModel, get_peft_model
+from typing import TYPE_CHECKING
 
 from scoring.engine.checkpoint import ADAPTER_CONFIG, ADAPTER_FILE
 from train.config import ConfigError, TrainConfig
 
+if TYPE_CHECKING:
+    from peft import PeftModel
 
-def add_lora(network, config: TrainConfig) -> PeftModel:
+
+def add_lora(network, config: TrainConfig) -> "PeftModel":
     """Trainable float32 LoRA layers on the named linear layers; the base stays frozen. Raises ConfigError.
 
     PEFT's own preparation for 4-bit training is not used: it casts the rest of the base to float32 and shifts
     the logits by 0.1.
     """
+    from peft import LoraConfig, get_peft_model  # here: it imports bitsandbytes, which `why_no_4bit` must do first
+
     lora = LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,
@@ -32,7 +36,7 @@ def add_lora(network, config: TrainConfig) -> PeftModel:
         raise ConfigError(f"targets: found {', '.join(config.targets)}: {str(error).splitlines()[0]}") from None
 
 
-def save_lora(model: PeftModel, folder: Path, base: str) -> None:
+def save_lora(model: "PeftModel", folder: Path, base: str) -> None:
     """Adapter and configuration, each written beside and renamed. `base` is the name that the configuration tells."""
     folder.mkdir(parents=True, exist_ok=True)
     beside = folder / ".saving"

@@ -43,13 +43,20 @@ _BROKEN: list[str] = []  # why the import failed the first time
 
 def why_no_4bit() -> str:
     """Why bitsandbytes cannot be used here; "" where it can."""
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # on a CPU it misses a kernel that it would download
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # on a CPU it would tell that it misses that code
+    kernels = sys.modules.get("kernels")
+    sys.modules["kernels"] = None  # with that package it would fetch compiled code from the hub, and run it
     try:
         import bitsandbytes  # noqa: F401
     except Exception as error:  # a missing package, or a library that does not fit the card or system
         sys.modules["bitsandbytes"] = None  # so that PEFT, which only looks whether it is installed, does without too
         _BROKEN.append(str(error).strip().split("\n")[0])
         return _BROKEN[0]
+    finally:
+        if kernels is None:
+            del sys.modules["kernels"]
+        else:
+            sys.modules["kernels"] = kernels
     return ""
 
 
@@ -105,6 +112,7 @@ class Model:
 
         Raises CheckpointError where weights are missing, left over, or of another shape.
         """
+        reason = why_no_4bit()  # before a library imports bitsandbytes by itself
         from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
         from transformers.utils.logging import disable_progress_bar
 
@@ -114,7 +122,7 @@ class Model:
         settle_functions()
         device = torch.device(device) if device else default_device()
         dtype, notes, options = dtype or default_dtype(device), [], {}
-        if quantization == "nf4" and (reason := why_no_4bit()):
+        if quantization == "nf4" and reason:
             notes.append(f"no 4-bit weights here ({reason}): the base is kept in {str(dtype).removeprefix('torch.')}")
             quantization = "none"
         if quantization == "nf4":

@@ -1,6 +1,7 @@
 """What comes from strangers: code in checkpoints and templates, ways out of folders, HTML in cells. Each is tried."""
 
 import json
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -59,6 +60,19 @@ def test_code_beside_a_base_does_not_run(cli, base, mark, small_table, tmp_path)
         (evil / name).write_text(json.dumps(told))
     command = ["--ckpt", FOLD0, "--base", evil, "--allow-mismatch", "--out", tmp_path / "scores"]
     cli("score", small_table(3), *command)
+    assert not mark.exists()
+
+
+def test_bitsandbytes_fetches_no_code(cli, mark, small_table, tmp_path):
+    """With the package `kernels` it would, on a CPU with AVX512-BF16, and run it."""
+    fake = tmp_path / "packages" / "kernels"
+    fake.mkdir(parents=True)
+    (fake / "__init__.py").write_text(f"def get_kernel(*given, **more):\n    open({str(mark)!r}, 'w')\n")
+    environment = os.environ | {"PYTHONPATH": str(fake.parent)}
+    done = cli("score", small_table(3), "--ckpt", FOLD0, "--out", tmp_path / "scores", env=environment)
+    assert not mark.exists() and "kernels" not in done.stderr
+    command = ["train", small_table(8), "--base", "demo/base", "--valid", small_table(8), "--epochs", 1]
+    cli(*command, "--out", tmp_path / "ckpt", env=environment)
     assert not mark.exists()
 
 
