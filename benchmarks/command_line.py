@@ -12,8 +12,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARIES = ["cli", "scoring.engine.run", "scoring.engine.bench", "train.loop", "scoring.results.report"]
-_server = multiprocessing.get_context("forkserver")
-_server.set_forkserver_preload(LIBRARIES)
+CARD = os.path.exists("/dev/nvidiactl")  # CUDA does not survive a fork: there each starts by itself
+_server = multiprocessing.get_context("spawn" if CARD else "forkserver")
+if not CARD:
+    _server.set_forkserver_preload(LIBRARIES)
 
 
 def start(*arguments, program: str = "cli", cwd: Path = ROOT, out: str = os.devnull, err: str = os.devnull):
