@@ -75,11 +75,11 @@ def settle_functions() -> None:
 def _building(path: Path, what: str):
     """CheckpointError for what a library raises, of whatever kind, where a stranger's file tells it nonsense.
 
-    What this machine lacks, memory or a file, is raised as it is.
+    What this machine lacks, memory, a file or a package, is raised as it is.
     """
     try:
         yield
-    except (OSError, MemoryError, torch.OutOfMemoryError):
+    except (OSError, ImportError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         if isinstance(error, RuntimeError) and ("CUDA" in str(error) or "alloc" in str(error)):

@@ -26,8 +26,10 @@ def read_json(path: Path) -> dict | None:
 
 
 def as_object(kind: type[T], values: dict, source: object) -> T:
-    """A dataclass of `values` read from `source`, whose types and own checks they pass; keys that it lacks are left
-    out. Raises FileError, all faults at once."""
+    """A dataclass made of the object `values`, which was read from `source`. Keys that it does not know are left out.
+
+    Raises FileError where a value is not of its field's type, or not what the dataclass's own checks want: all at once.
+    """
     from pydantic import TypeAdapter, ValidationError  # here: who reads no file does not wait for it
 
     try:
