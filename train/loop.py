@@ -11,7 +11,6 @@ from threading import Event
 
 import numpy as np
 import torch
-from transformers import get_scheduler
 
 import scoring
 from scoring.engine.batches import Cost, costs_of, plan_batches, read_ahead
@@ -137,6 +136,8 @@ class Trainer:
 
     def begin(self, state: tuple[dict[str, torch.Tensor], dict] | None = None) -> Log:
         """Load the model, and set everything as it was in a state."""
+        from transformers import get_scheduler  # here: it imports bitsandbytes, which `why_no_4bit` must do first
+
         config = self.config
         self.model = LearningModel(self.folder, config, self.prepare.policy, self.prepare.chat.label_ids(self.letters))
         for note in self.model.model.notes:
