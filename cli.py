@@ -18,7 +18,7 @@ from scoring.options import (
     several_pixels,
 )
 from scoring.tables import table_of
-from scoring.terminal import BAD_INPUT, SOME_UNSCORED, Bar, answered, check_as_json, or_demo, read, say, stoppable, told
+from scoring.terminal import BAD_INPUT, SOME_UNSCORED, Bar, answered, read, say, stoppable, tell_results, told
 from train.config import TrainConfig
 from train.log import TRACKERS, check_trackers
 from train.options import training_options
@@ -44,6 +44,7 @@ def main(context: click.Context, debug: bool) -> None:
       python cli.py evaluate scores/test                                 how good are they?
       python cli.py calibrate scores/valid --ckpt ckpt/fold0             make probabilities honest
       python cli.py ensemble scores/a scores/b --out scores/both         pool them, from files
+      python cli.py merge  part1 part2 --out scores/test                 shards of a table, into one
       python cli.py soup   ckpt/fold0 ckpt/fold1 --out ckpt/soup         average adapters into one
       python cli.py bench                                                against generating a text
       python cli.py report scores/test                                   a page to look at and to send
@@ -65,6 +66,8 @@ def check(data: Path, reading, deep, as_json) -> None:
     """
     with told():
         if as_json:
+            from scoring.terminal import check_as_json
+
             sys.exit(check_as_json(data, reading, deep))
         table = read(data, reading, deep)
         pictures = len({question.picture for question in table.good})
@@ -164,11 +167,8 @@ def score(data: Path, checkpoints, out, reading, template, orders, limit, calibr
     command goes on where a killed run stopped.
     """
     with told():
-        import numpy as np
-
         from scoring.inputs.orders import parse_orders
         from scoring.inputs.prompt import PromptTemplate
-        from scoring.results.folder import conformal_sets
 
         orders = [parse_orders(part) for part in orders.split(",")]
         table = read(data, reading)
@@ -180,28 +180,38 @@ def score(data: Path, checkpoints, out, reading, template, orders, limit, calibr
             err=True,
         )
 
-        from scoring.engine.groups import RunOptions, plan_groups, run_groups
+        from scoring.engine.groups import RunOptions, check_sets, plan_groups, run_groups
 
         model = {name: choices.pop(name) for name in ("base", "pixels", "quantization", "allow_mismatch")}
         groups = plan_groups(checkpoints, template=prompt, orders=orders, calibration=calibration, **model)
-        if choices["sets"]:
-            calibrations = [found for group in groups for found in group.plan.calibrations]
-            conformal_sets(np.empty((0, 0)), calibrations, choices["sets"])  # raises where it cannot be done
+        check_sets(groups, choices["sets"])
         for note in dict.fromkeys(note for group in groups for note in group.plan.notes):
             say(note)
         with stoppable() as stop:
             finished = run_groups(table, groups, out, RunOptions(**choices), Bar, say, stop)
-        if finished.metrics:
-            click.echo(table_of(finished.metrics))
-        for warning in finished.warnings:
-            click.echo(f"warning: {warning}", err=True)
         if finished.about_orders:
             click.echo(finished.about_orders)
         speed = f", {finished.scored_now / finished.seconds['scoring']:.1f} rows/s" if finished.scored_now else ""
+        if choices["shard"]:
+            click.echo("shard {} of {} is done{}; when all are: merge".format(*choices["shard"], speed))
+            return
         click.echo(f"{int(finished.logits.scored.sum()):,} of {len(table.questions):,} rows scored{speed}")
-        click.echo(f"submission:    {out / 'submission.csv'}\nprobabilities: {out / 'probabilities.csv'}")
-        if not finished.logits.scored.all():
-            sys.exit(SOME_UNSCORED)
+        tell_results(out, finished.logits, finished.metrics, finished.warnings)
+
+
+@main.command()
+@click.argument("shards", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the results of all.")
+@click.option("--overwrite", is_flag=True, help="Replace what is there.")
+def merge(shards: tuple[Path, ...], out: Path, overwrite) -> None:
+    """Make one SCORES folder of what `score --shard 1/n` to `n/n` left, the same as one process would have left.
+
+    Shards that are missing, double or of another run are named.
+    """
+    with told():
+        from scoring.engine.shards import merge as put_together
+
+        tell_results(out, *put_together(shards, out, overwrite))
 
 
 @main.command()
@@ -289,11 +299,8 @@ def ensemble(scores: tuple[Path, ...], out: Path, kind, weights, fit, form, over
         found = pool_files(list(scores), out, kind, weights, form, fit)
         for text in found.told:
             click.echo(text, err=True)
-        if found.metrics:
-            click.echo(table_of(found.metrics) + "\n\n" + members_of(found.metrics))
-        click.echo(f"submission:    {out / 'submission.csv'}\nprobabilities: {out / 'probabilities.csv'}")
-        if not found.scores.logits.scored.all():
-            sys.exit(SOME_UNSCORED)
+        more = "\n\n" + members_of(found.metrics) if found.metrics else ""
+        tell_results(out, found.scores.logits, found.metrics, more=more)
 
 
 @main.command()
@@ -335,6 +342,7 @@ def bench(data, ckpt, out, limit, ways, repeats, price, cost_rows, reading, temp
     """
     with told():
         from scoring.inputs.prompt import PromptTemplate
+        from scoring.terminal import or_demo
 
         data, ckpt, limit = or_demo(data, ckpt, limit)
         table = read(data, reading)

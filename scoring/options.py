@@ -60,6 +60,20 @@ def _together(*options):
     return decorated
 
 
+class Shard(click.ParamType):
+    """`2/4`: which of how many, from 1."""
+
+    name = "i/n"
+
+    def convert(self, value, parameter, context):
+        if not isinstance(value, str):
+            return value
+        which, sign, count = value.partition("/")
+        if not (which.isdecimal() and count.isdecimal() and 1 <= int(which) <= int(count)):
+            self.fail(f"{value!r}: expected which shard of how many, from 1, such as 2/4")
+        return int(which), int(count)
+
+
 class Column(click.ParamType):
     """`question=Q`: our name of a column, and the table's."""
 
@@ -171,6 +185,7 @@ run_options = _together(
     click.option(
         "--sets", type=click.FloatRange(0.5, 1, max_open=True), help="Add sets right that often, such as 0.9."
     ),
+    click.option("--shard", type=Shard(), help="Score that share of the batches alone, such as 2/4; see `merge`."),
     *engine_options,
 )
 

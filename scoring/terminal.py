@@ -191,6 +191,19 @@ def check_as_json(data: Path, reading: dict, deep: bool) -> int:
     return code
 
 
+def tell_results(out: Path, logits, metrics: dict | None, warnings: Iterable[str] = (), more: str = "") -> None:
+    """What a run or a pool left, and where; exit code 3 where a row has no score. more: tables after the metrics'."""
+    from scoring.tables import table_of
+
+    if metrics:
+        click.echo(table_of(metrics) + more)
+    for warning in warnings:
+        click.echo(f"warning: {warning}", err=True)
+    click.echo(f"submission:    {out / 'submission.csv'}\nprobabilities: {out / 'probabilities.csv'}")
+    if not logits.scored.all():
+        sys.exit(SOME_UNSCORED)
+
+
 def answered(table):
     """The good rows of a table, every one with its answer."""
     from scoring.inputs.problems import InputError, Problem

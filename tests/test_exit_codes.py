@@ -19,6 +19,7 @@ CALLS = {
     "calibrate": (["none", "--ckpt", FOLD0], "scoring.engine.calibrating.calibrate_checkpoint"),
     "evaluate": (["none"], "scoring.results.folder.open_scores"),
     "ensemble": (["none", "neither", "--out", "OUT"], "scoring.results.pooling.pool_files"),
+    "merge": (["none", "--out", "OUT"], "scoring.engine.shards.merge"),
     "soup": ([FOLD0, FOLD1, "--out", "OUT"], "scoring.engine.soup.soup"),
     "bench": ([], "cli.read"),
     "report": (["none"], "scoring.results.report.write_report"),

@@ -14,6 +14,7 @@ from itertools import product
 from pathlib import Path
 from threading import Event
 
+import numpy as np
 import torch
 
 from scoring.engine.checkpoint import base_fingerprint, check_base, folds_of, read_checkpoint
@@ -21,7 +22,7 @@ from scoring.engine.plan import MismatchError, Plan, plan_members
 from scoring.engine.run import Finished, RunOptions, run
 from scoring.inputs.prompt import PromptTemplate
 from scoring.inputs.questions import Table
-from scoring.results.folder import RunError
+from scoring.results.folder import RunError, conformal_sets
 from scoring.results.hold import LOCK, hold
 from scoring.results.pooling import pool_files
 
@@ -98,12 +99,24 @@ def run_groups(
 
     The same call goes on where a killed one stopped. Raises and stops as `run`.
     """
+    if len(groups) > 1 and options.shard:
+        raise RunError(
+            f"--shard with {len(groups)} settings: a call for each of them (one base, prompt, --pixels and --orders), "
+            "then `merge` each and `ensemble` them"
+        )
     if len(groups) == 1:
         chosen = replace(options, orders=groups[0].orders)
         return run(table, groups[0].plan, out, chosen, progress, say, stop=stop)
     with hold(out):
         _claim(out, options.overwrite)
         return _pooled(table, groups, _runs(table, groups, out, options, progress, say, stop), out)
+
+
+def check_sets(groups: list[Group], level: float | None) -> None:
+    """Raises RunError where --sets asks for what the checkpoints' calibrations cannot promise."""
+    if level:
+        calibrations = [found for group in groups for found in group.plan.calibrations]
+        conformal_sets(np.empty((0, 0)), calibrations, level)
 
 
 def _runs(table, groups, out, options, progress, say, stop) -> list[Finished]:

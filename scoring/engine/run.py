@@ -13,41 +13,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 
-import numpy as np
 import torch
 
 import scoring
 from scoring.engine.batches import Cost, Ready, costs_of, make_ready, plan_batches, read_ahead
+from scoring.engine.choices import RunOptions
 from scoring.engine.claim import check_folder, claim_folder, write_plan
 from scoring.engine.forward import AnswerLogits
 from scoring.engine.packed import compiling_pays, out_of_memory
 from scoring.engine.passes import first_passes, told_adaptive, told_pride
 from scoring.engine.plan import Plan
 from scoring.engine.scorer import Scorer, machine
+from scoring.engine.shards import leave_shard, own_batches
 from scoring.inputs.orders import orders_of
 from scoring.inputs.pictures import PictureError
 from scoring.inputs.questions import Question, Table
-from scoring.results.files import write_json
-from scoring.results.folder import Scores, columns_of, conformal_sets, write_results
+from scoring.results.finish import Ending
+from scoring.results.folder import columns_of
 from scoring.results.hold import hold
-from scoring.results.judging import judge, order_report, plan_overlaps, warnings_of
+from scoring.results.judging import plan_overlaps
 from scoring.results.logits import OptionLogits, part_path, read_parts, write_part
 from scoring.results.probabilities import margins, pooled_log_probabilities
 
 WARM_UP_ROWS = 8
-
-
-@dataclass
-class RunOptions:
-    """How a run is done. `None` and "auto" are chosen by what this machine has, and written down."""
-
-    orders: str = "1"
-    margin: float = 0.7  # with adaptive orders: the rest of them where the likeliest option leads by less
-    sets: float | None = None
-    batch_tokens: int | None = None
-    weights: str = "auto"
-    compile: str = "auto"
-    overwrite: bool = False
 
 
 @dataclass
@@ -101,18 +89,17 @@ def _run(job: "_Job", progress: Callable | None) -> Finished:
             start = time.monotonic()
             job.score(progress)
             seconds["scoring"] += time.monotonic() - start
-    start = time.monotonic()
-    logits, columns, calibrations = job.read(), columns_of(job.table.questions), job.plan.calibrations
-    log_p = write_results(job.out, columns, logits, calibrations, job.options.sets)
-    seconds["scoring"] += time.monotonic() - start
     seconds |= {"loading": job.load_seconds, "waiting_for_pictures": job.waited}
-    warnings = warnings_of(logits, job.label_ids, calibrations, columns["answer"], log_p)
-    folders, known = zip(*((checkpoint.folder, checkpoint.manifest.data) for checkpoint in job.plan.checkpoints))
-    warnings += plan_overlaps(job.plan.members, folders, known, job.table.digest, columns["digest"])
-    finished = Finished(logits, None, warnings, job.scored_now, seconds, job.peak_bytes, job.more, job.scorer)
-    about = job.write_about(finished, log_p)
-    finished.metrics = judge(Scores(job.out, about, logits, calibrations, columns))
-    return finished
+    ending, metrics = job.ending(seconds), None
+    if job.options.shard:
+        leave_shard(ending, job.options.shard, job.mine, job.status)
+        warnings = ending.warnings
+    else:
+        metrics, warnings = ending.finish()
+    seconds["scoring"] = ending.about["seconds"]["scoring"]
+    return Finished(
+        ending.logits, metrics, list(warnings), job.scored_now, seconds, job.peak_bytes, job.more, job.scorer
+    )
 
 
 @dataclass
@@ -130,6 +117,8 @@ class _Job:
     planned: list[Question] = field(default_factory=list)
     batches: list[list[int]] = field(default_factory=list)  # rows of `planned`, in the order of the parts
     shown: list[str] = field(default_factory=list)  # in which orders each batch is shown
+    tokens_of: list[int] = field(default_factory=list)  # of each batch
+    mine: list[int] = field(default_factory=list)  # batches of this shard
     scored_now: int = 0
     more: str = ""  # what is to be said about orders
     load_seconds: float = 0.0
@@ -151,6 +140,8 @@ class _Job:
             "columns": self.table.columns or None,
             "images": self.table.images,
         }
+        if self.options.shard:
+            identity["shard"] = list(self.options.shard)
         if self.options.orders == "adaptive":  # which rows get more depends on these
             identity |= {
                 "margin": self.options.margin,
@@ -177,6 +168,10 @@ class _Job:
         first = 0
         for orders, found in passes:
             self._plan(found, orders, range(first, first := first + len(found)))
+        self.mine = own_batches(self.tokens_of, self.options.shard or (1, 1))
+        self.todo = sorted({*self.todo} & {*self.mine})
+        self.scored_now = sum(len(self.batches[number]) for number in self.todo)
+        self.done = sum(len(self.batches[number]) for number in self.mine) - self.scored_now
         if self.done:
             self.say(f"going on: {self.done:,} of {len(self.planned):,} rows have their scores already")
 
@@ -194,12 +189,13 @@ class _Job:
     def _plan(self, costs: list[Cost], orders: str, rows: Sequence[int]) -> None:
         """Batches of these rows of `planned`; those without a part are to do."""
         begun = len(self.batches)
-        self.batches += [[rows[at] for at in batch] for batch in plan_batches(costs, self.state["batch_tokens"])]
-        self.shown += [orders] * (len(self.batches) - begun)
-        todo = [number for number in range(begun, len(self.batches)) if not part_path(self.parts, number).exists()]
-        self.todo += todo
-        self.scored_now += sum(len(self.batches[number]) for number in todo) if orders != "rest" else 0
-        self.done = len(self.planned) - self.scored_now
+        batches = plan_batches(costs, self.state["batch_tokens"])
+        self.batches += [[rows[at] for at in batch] for batch in batches]
+        self.tokens_of += [sum(costs[at].own + costs[at].seen for at in batch) for batch in batches]
+        self.shown += [orders] * len(batches)
+        self.todo += [
+            number for number in range(begun, len(self.batches)) if not part_path(self.parts, number).exists()
+        ]
 
     def plan_unsure(self) -> None:
         """With adaptive orders: the rest of them for rows whose answer is not clear after the first."""
@@ -360,9 +356,11 @@ class _Job:
             logits.status[row] = self.status.get(question.id, logits.status[row])
         return logits
 
-    def write_about(self, finished: Finished, log_p: np.ndarray) -> dict:
-        """`run.json`, last of all: what was done, with what, and how long it took."""
-        logits = finished.logits
+    def ending(self, seconds: dict[str, float]) -> Ending:
+        """What was done, with what, and how long it took."""
+        columns = columns_of(self.table.questions)
+        folders, known = zip(*((checkpoint.folder, checkpoint.manifest.data) for checkpoint in self.plan.checkpoints))
+        overlaps = plan_overlaps(self.plan.members, folders, known, self.table.digest, columns["digest"])
         identity = {key: value for key, value in self.state.items() if key != "split"}
         about = {
             "command": sys.argv,
@@ -373,22 +371,17 @@ class _Job:
             "split": self.state["split"],
             "versions": scoring.versions(),
             "notes": self.plan.notes + [self.more] * bool(self.more),
-            "warnings": finished.warnings,
+            "warnings": [],  # these, and what else follows from the logits, when it is finished
             "counts": {
-                "rows": len(logits.ids),
-                "scored": int(logits.scored.sum()),
-                "scored_now": finished.scored_now,
-                "unscored": int((~logits.scored).sum()),
+                "rows": len(self.table.questions),
+                "scored": 0,
+                "scored_now": self.scored_now,
+                "unscored": 0,
                 "batches": len(self.batches),
                 "tokens": self.tokens,
             },
-            "seconds": {key: round(value, 3) for key, value in finished.seconds.items()},
-            "peak_gpu_bytes": finished.peak_bytes,
+            "seconds": {key: round(value, 3) for key, value in seconds.items()},
+            "peak_gpu_bytes": self.peak_bytes,
         }
-        if orders := order_report(logits):
-            about["orders"] = orders
-        if level := self.options.sets:
-            _, quantile, promise = conformal_sets(log_p, self.plan.calibrations, level)
-            about["sets"] = {"level": level, "quantile": quantile, "guarantee": promise}
-        write_json(self.out / "run.json", about)
-        return about
+        calibrations = self.plan.calibrations
+        return Ending(self.out, about, columns, self.read(), calibrations, self.label_ids, self.options.sets, overlaps)

@@ -48,6 +48,12 @@ def columns_of(questions: list[Question]) -> dict[str, list]:
     }
 
 
+def typed_columns(columns: dict[str, list]) -> dict[str, list | pa.Array]:
+    """The same, of types that do not depend on what is in them."""
+    options, choices = pa.array(columns["options"], pa.int32()), pa.array(columns["choices"], pa.list_(pa.string()))
+    return columns | {"options": options, "choices": choices}
+
+
 def write_results(
     out: Path,
     questions: list[Question] | dict[str, list],
@@ -64,9 +70,7 @@ def write_results(
     columns = questions if isinstance(questions, dict) else columns_of(questions)
     log_p = pooled_log_probabilities(logits, calibrations, columns["task_type"], how)
     answers = columns["answer"] if any(columns["answer"]) else None
-    typed = {"options": pa.array(columns["options"], pa.int32())}
-    typed["choices"] = pa.array(columns["choices"], pa.list_(pa.string()))
-    write_table(out / "questions.parquet", pa.table(columns | typed))
+    write_table(out / "questions.parquet", pa.table(typed_columns(columns)))
     if len(logits.members) > 1:
         (out / "members").mkdir(exist_ok=True)
         parts = member_log_probabilities(logits, calibrations, columns["task_type"])
