@@ -189,14 +189,13 @@ def score(data: Path, checkpoints, out, reading, template, orders, limit, calibr
             say(note)
         with stoppable() as stop:
             finished = run_groups(table, groups, out, RunOptions(**choices), Bar, say, stop)
-        if finished.about_orders:
-            click.echo(finished.about_orders)
         speed = f", {finished.scored_now / finished.seconds['scoring']:.1f} rows/s" if finished.scored_now else ""
         if choices["shard"]:
             click.echo("shard {} of {} is done{}; when all are: merge".format(*choices["shard"], speed))
             return
-        click.echo(f"{int(finished.logits.scored.sum()):,} of {len(table.questions):,} rows scored{speed}")
-        tell_results(out, finished.logits, finished.metrics, finished.warnings)
+        lines = [finished.about_orders] * bool(finished.about_orders)
+        lines.append(f"{int(finished.logits.scored.sum()):,} of {len(table.questions):,} rows scored{speed}")
+        tell_results(out, finished.logits, finished.metrics, finished.warnings, lines=lines)
 
 
 @main.command()
@@ -299,8 +298,8 @@ def ensemble(scores: tuple[Path, ...], out: Path, kind, weights, fit, form, over
         found = pool_files(list(scores), out, kind, weights, form, fit)
         for text in found.told:
             click.echo(text, err=True)
-        more = "\n\n" + members_of(found.metrics) if found.metrics else ""
-        tell_results(out, found.scores.logits, found.metrics, more=more)
+        tables = "\n\n" + members_of(found.metrics) if found.metrics else ""
+        tell_results(out, found.scores.logits, found.metrics, tables=tables)
 
 
 @main.command()

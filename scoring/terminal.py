@@ -191,14 +191,21 @@ def check_as_json(data: Path, reading: dict, deep: bool) -> int:
     return code
 
 
-def tell_results(out: Path, logits, metrics: dict | None, warnings: Iterable[str] = (), more: str = "") -> None:
-    """What a run or a pool left, and where; exit code 3 where a row has no score. more: tables after the metrics'."""
+def tell_results(
+    out: Path, logits, metrics: dict | None, warnings: Iterable[str] = (), tables: str = "", lines: Iterable[str] = ()
+) -> None:
+    """What a run or a pool left, and where; exit code 3 where a row has no score.
+
+    tables: after the metrics'. lines: after the warnings.
+    """
     from scoring.tables import table_of
 
     if metrics:
-        click.echo(table_of(metrics) + more)
+        click.echo(table_of(metrics) + tables)
     for warning in warnings:
         click.echo(f"warning: {warning}", err=True)
+    for line in lines:
+        click.echo(line)
     click.echo(f"submission:    {out / 'submission.csv'}\nprobabilities: {out / 'probabilities.csv'}")
     if not logits.scored.all():
         sys.exit(SOME_UNSCORED)

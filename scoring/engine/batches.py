@@ -59,6 +59,12 @@ def _cost(question: Question, sequences: list[TokenSequence]) -> Cost:
     return Cost(picture_key(question), place.start, place.stop - place.start, own - place.stop)
 
 
+def tokens_in(costs: Iterable[Cost]) -> int:
+    """Tokens of all these rows, a picture's once."""
+    costs = list(costs)
+    return sum(cost.own for cost in costs) + sum({cost.picture: cost.seen for cost in costs}.values())
+
+
 def picture_key(question: Question):
     """What two rows have in common that show the same picture."""
     return (

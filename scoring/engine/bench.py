@@ -21,8 +21,7 @@ import scoring
 from scoring.engine.batches import AHEAD, READERS
 from scoring.engine.generate import Generated, generate_batch, generate_text
 from scoring.engine.meter import Meter
-from scoring.engine.model import device_name
-from scoring.engine.packed import out_of_memory
+from scoring.engine.model import device_name, out_of_memory
 from scoring.engine.plan import Plan, plan_members
 from scoring.engine.reference import reference_logits
 from scoring.engine.run import RunOptions, run

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from scoring.inputs.objects import FileError, as_object, read_json
+from scoring.inputs.objects import FileError, as_object, read_json, read_object
 from scoring.inputs.pictures import PixelPolicy
 from scoring.inputs.prompt import LETTERS, PromptTemplate
 from scoring.results.calibration import Calibration, read_calibration
@@ -150,7 +150,7 @@ def read_checkpoint(name: str, base: str | None = None) -> Checkpoint:
             raise CheckpointError(f"checkpoint {name!r}: no such folder; expected an adapter folder or a hub id")
         folder = _fetch(name)
     calibration = read_calibration(folder / CALIBRATION)
-    manifest_values = read_json(folder / MANIFEST)
+    manifest = read_object(Manifest, folder / MANIFEST)
     adapter = read_json(folder / ADAPTER_CONFIG)
     if adapter is None and not (folder / "config.json").exists():
         raise CheckpointError(
@@ -168,12 +168,10 @@ def read_checkpoint(name: str, base: str | None = None) -> Checkpoint:
             )
         )
     notes = []
-    if manifest_values is None:
+    if manifest is None:
         manifest = Manifest(config.base_model_name_or_path or "", config.revision) if config else Manifest()
         if adapter is not None:
             notes.append(f"{folder}: no {MANIFEST}; scored with the defaults: the Korean template, 448x448 pixels, NF4")
-    else:
-        manifest = as_object(Manifest, manifest_values, folder / MANIFEST)
     if base:
         manifest.base, manifest.revision = base, None
     return Checkpoint(Path(os.path.abspath(folder)).name, folder, manifest, adapter, calibration, notes)
@@ -239,8 +237,8 @@ class _Index:
 def _shards(folder: Path) -> set[str]:
     """The files that an index names. Raises FileError where one is not beside it: a library would read it anywhere."""
     path = folder / "model.safetensors.index.json"
-    index = read_json(path)
-    names = set(as_object(_Index, index, path).weight_map.values()) if index is not None else set()
+    index = read_object(_Index, path)
+    names = set(index.weight_map.values()) if index else set()
     if outside := sorted(name for name in names if not re.fullmatch(r"[\w.-]+\.safetensors", name)):
         raise CheckpointError(f"{path}: names {', '.join(outside[:5])}; expected safetensors files beside it alone")
     return names

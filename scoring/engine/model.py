@@ -71,6 +71,11 @@ def settle_functions() -> None:
         function(torch.ones(64))
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Of the card, or of the host (which PyTorch tells by a bare RuntimeError)."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+
+
 @contextmanager
 def _building(path: Path, what: str):
     """CheckpointError for what a library raises, of whatever kind, where a stranger's file tells it nonsense.
@@ -79,10 +84,10 @@ def _building(path: Path, what: str):
     """
     try:
         yield
-    except (OSError, ImportError, MemoryError, torch.OutOfMemoryError):
+    except (OSError, ImportError):
         raise
-    except Exception as error:
-        if isinstance(error, RuntimeError) and ("CUDA" in str(error) or "alloc" in str(error)):
+    except Exception as error:  # measured: RuntimeError, TypeError, IndexError, AttributeError and others
+        if out_of_memory(error) or "CUDA" in str(error):
             raise
         reason = f"{type(error).__name__}: {str(error).strip()}".split("\n")[0]
         raise CheckpointError(f"{path}: {what} ({reason}); expected files that were made together") from error

@@ -204,11 +204,6 @@ def free_bytes(device: torch.device) -> int:
     return psutil.virtual_memory().available
 
 
-def out_of_memory(error: Exception) -> bool:
-    """Of the card, or of the host (which PyTorch tells by a bare RuntimeError)."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
-
-
 def unwrap(root: nn.Module) -> list[tuple[nn.Module, str, nn.Module]]:
     """Take off everything that stands for a layer under `root`, so that the libraries' own can be saved, given more
     adapters or packed in another way. What was taken, as (parent, name, layer), is for `put_back`."""

@@ -16,11 +16,12 @@ from threading import Event
 import torch
 
 import scoring
-from scoring.engine.batches import Cost, Ready, costs_of, make_ready, plan_batches, read_ahead
+from scoring.engine.batches import Cost, Ready, costs_of, make_ready, plan_batches, read_ahead, tokens_in
 from scoring.engine.choices import RunOptions
 from scoring.engine.claim import check_folder, claim_folder, write_plan
 from scoring.engine.forward import AnswerLogits
-from scoring.engine.packed import compiling_pays, out_of_memory
+from scoring.engine.model import out_of_memory
+from scoring.engine.packed import compiling_pays
 from scoring.engine.passes import first_passes, told_adaptive, told_pride
 from scoring.engine.plan import Plan
 from scoring.engine.scorer import Scorer, machine
@@ -89,17 +90,18 @@ def _run(job: "_Job", progress: Callable | None) -> Finished:
             start = time.monotonic()
             job.score(progress)
             seconds["scoring"] += time.monotonic() - start
+    start = time.monotonic()
+    logits = job.read()
+    seconds["scoring"] += time.monotonic() - start
     seconds |= {"loading": job.load_seconds, "waiting_for_pictures": job.waited}
-    ending, metrics = job.ending(seconds), None
+    ending, metrics = job.ending(seconds, logits), None
     if job.options.shard:
         leave_shard(ending, job.options.shard, job.mine, job.status)
         warnings = ending.warnings
     else:
         metrics, warnings = ending.finish()
     seconds["scoring"] = ending.about["seconds"]["scoring"]
-    return Finished(
-        ending.logits, metrics, list(warnings), job.scored_now, seconds, job.peak_bytes, job.more, job.scorer
-    )
+    return Finished(logits, metrics, list(warnings), job.scored_now, seconds, job.peak_bytes, job.more, job.scorer)
 
 
 @dataclass
@@ -158,8 +160,7 @@ class _Job:
         good = [question for question in self.table.questions if not question.fault]
         self.status = {question.id: question.fault for question in self.table.questions if question.fault}
         passes = [(orders, self._costs(rows, orders)) for orders, rows in first_passes(good, self.options.orders)]
-        costs = [cost for _, found in passes for cost in found]
-        self.tokens = sum(cost.own for cost in costs) + sum({cost.picture: cost.seen for cost in costs}.values())
+        self.tokens = tokens_in(cost for _, found in passes for cost in found)
         if before:
             self.state = before
         else:
@@ -191,7 +192,7 @@ class _Job:
         begun = len(self.batches)
         batches = plan_batches(costs, self.state["batch_tokens"])
         self.batches += [[rows[at] for at in batch] for batch in batches]
-        self.tokens_of += [sum(costs[at].own + costs[at].seen for at in batch) for batch in batches]
+        self.tokens_of += [tokens_in(costs[at] for at in batch) for batch in batches]
         self.shown += [orders] * len(batches)
         self.todo += [
             number for number in range(begun, len(self.batches)) if not part_path(self.parts, number).exists()
@@ -356,7 +357,7 @@ class _Job:
             logits.status[row] = self.status.get(question.id, logits.status[row])
         return logits
 
-    def ending(self, seconds: dict[str, float]) -> Ending:
+    def ending(self, seconds: dict[str, float], logits: OptionLogits) -> Ending:
         """What was done, with what, and how long it took."""
         columns = columns_of(self.table.questions)
         folders, known = zip(*((checkpoint.folder, checkpoint.manifest.data) for checkpoint in self.plan.checkpoints))
@@ -384,4 +385,4 @@ class _Job:
             "peak_gpu_bytes": self.peak_bytes,
         }
         calibrations = self.plan.calibrations
-        return Ending(self.out, about, columns, self.read(), calibrations, self.label_ids, self.options.sets, overlaps)
+        return Ending(self.out, about, columns, logits, calibrations, self.label_ids, self.options.sets, overlaps)

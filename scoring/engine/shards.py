@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scoring.inputs.objects import as_object, read_json
+from scoring.inputs.objects import read_json, read_object
 from scoring.results.calibration import Calibration
 from scoring.results.files import write_json, write_table, write_whole
 from scoring.results.finish import Ending
@@ -109,9 +109,8 @@ def _ending(folders: Sequence[Path], found: list[_Shard], out: Path) -> Ending:
 
 
 def _read(folder: Path) -> _Shard:
-    values = read_json(folder / SHARD)
-    if values is not None:
-        return as_object(_Shard, values, folder / SHARD)
+    if found := read_object(_Shard, folder / SHARD):
+        return found
     begun = (folder / "plan.json").exists()
     told = "begun, and not finished; the same command goes on" if begun else "no shard"
     raise RunError(f"{folder}: {told}; expected what `score --shard` leaves when it is done")

@@ -25,6 +25,12 @@ def read_json(path: Path) -> dict | None:
     raise FileError(f"{path}: found {problem}; expected a JSON object; the file is damaged")
 
 
+def read_object(kind: type[T], path: Path) -> T | None:
+    """The dataclass that a file holds, see `as_object`; None where there is no file."""
+    values = read_json(path)
+    return None if values is None else as_object(kind, values, path)
+
+
 def as_object(kind: type[T], values: dict, source: object) -> T:
     """A dataclass made of the object `values`, which was read from `source`. Keys that it does not know are left out.
 

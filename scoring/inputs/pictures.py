@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from scoring.inputs.objects import as_object, read_json
+from scoring.inputs.objects import read_object
 from scoring.inputs.problems import shown
 
 MAX_RATIO = 200  # longer side over shorter side: Qwen's processor refuses more
@@ -197,8 +197,7 @@ class PixelPolicy:
     @classmethod
     def of_base(cls, folder: str | Path, pixels: int | None = None) -> "PixelPolicy":
         """The base's own patch sizes; a budget of `pixels`, or of 448x448 within the base's own limits."""
-        path = Path(folder) / "preprocessor_config.json"
-        found = as_object(_Preprocessor, read_json(path) or {}, path)
+        found = read_object(_Preprocessor, Path(folder) / "preprocessor_config.json") or _Preprocessor()
         size = found.size or {}
         low = size.get("shortest_edge", found.min_pixels or 0)
         high = size.get("longest_edge", found.max_pixels or DEFAULT_BUDGET)

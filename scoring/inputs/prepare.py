@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from scoring.inputs.objects import as_object, read_json
+from scoring.inputs.objects import read_object
 from scoring.inputs.pictures import PictureError, PixelPolicy, read_picture, to_rgb
 from scoring.inputs.prompt import LETTERS, PromptTemplate
 from scoring.inputs.questions import Question
@@ -37,8 +37,7 @@ class Preparer:
     @classmethod
     def of_base(cls, folder: Path, template: PromptTemplate, policy: PixelPolicy) -> "Preparer":
         """From a base folder. Raises TokenError where its tokenizer or chat template cannot be used."""
-        path = folder / "config.json"
-        text = as_object(_Config, read_json(path) or {}, path).text_config
+        text = (read_object(_Config, folder / "config.json") or _Config()).text_config
         return cls(ChatTokenizer(folder), template, policy, text.max_position_embeddings)
 
     def encode(self, question: Question, size: tuple[int, int] | None = None, order: str = "") -> TokenSequence:

@@ -108,9 +108,8 @@ class ChatTokenizer:
         sequences = []
         for pieces, (_, _, grid) in zip(prompts_pieces, prompts):
             ids: list[int] = []
-            start = None
             for piece in pieces:
-                if piece == IMAGE_TOKEN and start is None:
+                if piece == IMAGE_TOKEN:  # there is one, see `_frame`
                     start = len(ids)
                     ids += [self.image_token_id] * (grid[1] // merge * (grid[2] // merge) * grid[0])
                     end = len(ids)
@@ -118,8 +117,6 @@ class ChatTokenizer:
                     ids += ids_of[piece]
                 else:
                     ids.append(self.control[piece])
-            if start is None:
-                raise TokenError("the chat template leaves the picture out; expected a Qwen3-VL template")
             sequences.append(TokenSequence(np.array(ids, np.int64), slice(start, end), tuple(grid)))
         return sequences
 
