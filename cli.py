@@ -101,11 +101,10 @@ def train(
 
     The same command goes on where a killed training stopped.
     """
-    with told():
+    with told(together=True) as processes:
         from scoring.engine.checkpoint import check_base, find_base
         from scoring.inputs.prompt import PromptTemplate
-        from scoring.results.hold import hold
-        from train.folder import check_out, discard
+        from train.folder import check_out
         from train.split import split
 
         if folds and valid:
@@ -115,34 +114,25 @@ def train(
         if not overwrite:
             check_out(out, bool(folds))
         table = read(data, reading)
-        rows, notices = answered(table), []
+        rows, valid_rows, notices = answered(table), [], []
         if valid:
             valid_rows = answered(read(valid, reading))
         elif not folds:
             rows, valid_rows, notices = split(rows, config.valid_share, config.seed)
         for notice in notices:
-            click.echo(notice, err=True)
+            say(notice)
         prompt = PromptTemplate.read(template) if template else None
         check_base(find_base(base))
         told_rows = f"{folds} folds" if folds else f"{len(valid_rows):,} validation rows"
-        click.echo(f"{len(rows):,} training rows, {told_rows}; loading {base} …", err=True)
+        say(f"{len(rows):,} training rows, {told_rows}; loading {base} …")
 
-        from train.folds import train_folds
-        from train.loop import Trainer
+        from train.start import start
 
-        told_data = {"file": data.name, "sha256": table.digest}
-        with hold(out), stoppable() as stop:
-
-            def trainer(train_rows, held_out, folder):
-                further = {"data": told_data, "say": say, "progress": Bar, "trackers": trackers, "stop": stop}
-                return Trainer(base, train_rows, held_out, folder, config, prompt, pixels, **further)
-
-            if overwrite:  # not before the new table and base are known to be good
-                discard(out)
-            if folds:
-                train_folds(rows, folds, config.seed, out, trainer, say)
-            else:
-                trainer(rows, valid_rows, out).run()
+        with stoppable() as stop:
+            further = {"template": prompt, "pixels": pixels, "trackers": trackers, "stop": stop}
+            told_data = {"file": data.name, "sha256": table.digest}
+            choice = (config, folds, overwrite)
+            start(base, rows, valid_rows, out, *choice, say, Bar, processes, data=told_data, **further)
         click.echo(f"checkpoint: {out}")
         if len(table.good) < len(table.questions):
             sys.exit(SOME_UNSCORED)
@@ -166,7 +156,7 @@ def score(data: Path, checkpoints, out, reading, template, orders, limit, calibr
     Writes probabilities.csv, submission.csv, logits/*.parquet, run.json and, with answers, metrics.json. The same
     command goes on where a killed run stopped.
     """
-    with told():
+    with told(together=True) as processes:
         from scoring.inputs.orders import parse_orders
         from scoring.inputs.prompt import PromptTemplate
 
@@ -175,10 +165,7 @@ def score(data: Path, checkpoints, out, reading, template, orders, limit, calibr
         table.questions = table.questions[:limit]
         out = out or Path("scores") / data.name.split(".")[0]
         prompt = PromptTemplate.read(template) if template else None
-        click.echo(
-            f"{len(table.questions):,} rows, {len(checkpoints)} checkpoint{'s' * (len(checkpoints) > 1)}; loading …",
-            err=True,
-        )
+        say(f"{len(table.questions):,} rows, {len(checkpoints)} checkpoint{'s' * (len(checkpoints) > 1)}; loading …")
 
         from scoring.engine.groups import RunOptions, check_sets, plan_groups, run_groups
 
@@ -188,7 +175,9 @@ def score(data: Path, checkpoints, out, reading, template, orders, limit, calibr
         for note in dict.fromkeys(note for group in groups for note in group.plan.notes):
             say(note)
         with stoppable() as stop:
-            finished = run_groups(table, groups, out, RunOptions(**choices), Bar, say, stop)
+            finished = run_groups(table, groups, out, RunOptions(**choices), Bar, say, stop, processes)
+        if finished.logits is None:  # the first process tells the results
+            return
         speed = f", {finished.scored_now / finished.seconds['scoring']:.1f} rows/s" if finished.scored_now else ""
         if choices["shard"]:
             click.echo("shard {} of {} is done{}; when all are: merge".format(*choices["shard"], speed))

@@ -3,25 +3,36 @@
 import importlib
 import multiprocessing
 import os
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-LIBRARIES = ["cli", "scoring.engine.run", "scoring.engine.bench", "train.loop", "scoring.results.report"]
+LIBRARIES = ["cli", "scoring.engine.run", "scoring.engine.bench", "train.start", "scoring.results.report"]
 CARD = os.path.exists("/dev/nvidiactl")  # CUDA does not survive a fork: there each starts by itself
 _server = multiprocessing.get_context("spawn" if CARD else "forkserver")
 if not CARD:
-    _server.set_forkserver_preload(LIBRARIES)
+    _server.set_forkserver_preload(["benchmarks.preloaded", *LIBRARIES])
 
 
-def start(*arguments, program: str = "cli", cwd: Path = ROOT, out: str = os.devnull, err: str = os.devnull):
-    """`python -m program arguments` in `cwd`, its output written to the files `out` and `err`; not waited for."""
+def start(
+    *arguments,
+    program: str = "cli",
+    cwd: Path = ROOT,
+    out: str = os.devnull,
+    err: str = os.devnull,
+    env: Mapping = (),
+):
+    """`python -m program arguments` in `cwd`, its output written to the files `out` and `err`; not waited for.
+
+    env: what is added to the environment; OMP_NUM_THREADS counts though the libraries are loaded.
+    """
     words = [str(argument) for argument in arguments]
-    process = _server.Process(target=_main, args=(program, words, str(cwd), out, err))
+    process = _server.Process(target=_main, args=(program, words, str(cwd), out, err, dict(env)))
     process.start()
     return process
 
@@ -55,8 +66,32 @@ def run(*arguments, program: str = "cli", cwd: Path = ROOT, timeout: float = 280
     return subprocess.CompletedProcess(list(arguments), process.exitcode, said, told)
 
 
-def _main(program: str, arguments: list[str], cwd: str, out: str, err: str) -> None:
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def start_several(count: int, *arguments, err: Path, program: str = "cli", ranks: Sequence[int] | None = None):
+    """What `torchrun --nproc_per_node count cli.py arguments` starts, in one thread each; `err`.0 … get their stderr.
+
+    ranks: those that are started, where it is not all of them.
+    """
+    place = {"WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "OMP_NUM_THREADS": 1}
+    found = []
+    for rank in range(count) if ranks is None else ranks:
+        env = {name: str(value) for name, value in (place | {"RANK": rank, "LOCAL_RANK": rank}).items()}
+        found.append(start(*arguments, program=program, out=f"{err}.{rank}.out", err=f"{err}.{rank}", env=env))
+    return found
+
+
+def _main(program: str, arguments: list[str], cwd: str, out: str, err: str, env: dict) -> None:
     os.chdir(cwd)
+    os.environ.update(env)
+    if "OMP_NUM_THREADS" in env:
+        import torch
+
+        torch.set_num_threads(int(env["OMP_NUM_THREADS"]))
     for descriptor, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
     sys.stdout, sys.stderr = (os.fdopen(descriptor, "w", encoding="utf-8") for descriptor in (1, 2))

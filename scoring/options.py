@@ -185,6 +185,13 @@ run_options = _together(
     click.option(
         "--sets", type=click.FloatRange(0.5, 1, max_open=True), help="Add sets right that often, such as 0.9."
     ),
+    click.option(
+        "--device-map",
+        type=click.Choice(["none", "auto"]),
+        default="none",
+        show_default=True,
+        help="auto: lay a base that is too large for one card over all of them.",
+    ),
     click.option("--shard", type=Shard(), help="Score that share of the batches alone, such as 2/4; see `merge`."),
     *engine_options,
 )

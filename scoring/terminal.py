@@ -17,8 +17,25 @@ BUG, BAD_INPUT, SOME_UNSCORED, STOPPED = 1, 2, 3, 130  # exit codes; 0 is done
 DEMO_ROWS = 80  # of a benchmark without arguments
 
 
-def say(text: str) -> None:
-    """A line on stderr, above a progress bar where there is one."""
+_here = None  # this process among those of its call, once they have come together
+
+
+def _come_together():
+    """The processes of this call, where several were started, or None; all but the first say nothing from then on."""
+    global _here
+    if int(os.environ.get("WORLD_SIZE") or 1) > 1:
+        from scoring.engine.processes import join
+
+        _here = join()
+        if not _here.first:
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115 for as long as the process lives
+    return _here
+
+
+def say(text: str, everyone: bool = False) -> None:
+    """A line on stderr, above a progress bar where there is one. everyone: by all processes, not the first alone."""
+    if _here and not _here.first and not everyone:
+        return
     if "tqdm" in sys.modules:
         sys.modules["tqdm"].tqdm.write(text, file=sys.stderr)
     else:
@@ -65,40 +82,64 @@ class Bar:
 
 
 @contextmanager
-def told():
-    """Errors that a user can cause as messages with exit code 2; others as one line with 1, or a trace with --debug."""
+def told(together: bool = False):
+    """Errors that a user can cause as messages with exit code 2; others as one line with 1, or a trace with --debug.
+
+    together: inside, this process is one of those that torchrun or accelerate started, if they did; they are yielded.
+    """
     try:
-        yield
+        yield _come_together() if together else None
     except click.ClickException:
         raise
     except KeyboardInterrupt as stopped:
         told_more = f": {stopped}" if str(stopped) else ""
-        click.echo(f"\nstopped{told_more}{_resuming()}", err=True)
+        say(f"\nstopped{told_more}{_resuming()}")
+        if _here and _here.first:  # another one that is stopped only leaves
+            _here.fail("stopped")
         sys.exit(STOPPED)
     except Exception as error:
+        text, code = _meaning(error)
+        if _here:
+            text = _among_others(error, text)
         if click.get_current_context().obj:
             raise
-        if found := _of_the_machine(error):
-            click.echo(f"error: {found[0]}{_resuming()}", err=True)
-            sys.exit(found[1])
-        expected = isinstance(error, ValueError) and type(error).__module__.split(".")[0] in ("scoring", "train")
-        if type(error).__name__ in ("OutOfMemoryError", "MemoryError", "ArrowMemoryError"):
-            click.echo(f"error: out of memory; lower --batch-tokens, or close other programs{_resuming()}", err=True)
-        else:
-            click.echo(
-                f"error: {error}"
-                if expected
-                else f"error: {type(error).__name__}: {error}\nThis is a fault of the program or the machine; "
-                "--debug (before the command) shows the trace.",
-                err=True,
-            )
-        sys.exit(BAD_INPUT if expected else BUG)
+        if text:
+            click.echo(f"error: {text}", err=True)
+        sys.exit(code)
+
+
+def _meaning(error: Exception) -> tuple[str, int]:
+    """An error in a person's words, and the exit code."""
+    if found := _of_the_machine(error):
+        return f"{found[0]}{_resuming()}", found[1]
+    if type(error).__name__ in ("OutOfMemoryError", "MemoryError", "ArrowMemoryError"):
+        return f"out of memory; lower --batch-tokens, or close other programs{_resuming()}", BUG
+    if isinstance(error, ValueError) and type(error).__module__.split(".")[0] in ("scoring", "train"):
+        return str(error), BAD_INPUT
+    return (
+        f"{type(error).__name__}: {error}\nThis is a fault of the program or the machine; "
+        "--debug (before the command) shows the trace."
+    ), BUG
+
+
+def _among_others(error: Exception, text: str) -> str:
+    """Let the other processes end too; what this one has to say then: "" where one of its host has said that."""
+    original = getattr(error, "original", None)  # of an error that another process told
+    speaks = _here.first_to_say(original or text)
+    if original is None:
+        _here.fail(text)
+        text = text if _here.first else f"{_here.name}: {text}"
+    else:
+        _here.part()
+    return text if speaks else ""
 
 
 def _resuming() -> str:
     """The command that goes on, where there is one: the same, but that it starts nothing anew."""
     if click.get_current_context().info_name not in ("score", "train"):
         return ""
+    if _here:
+        return "\nthe same command goes on"
     words = [word for word in sys.argv if word != "--overwrite"]
     return f"\ngo on with: {shlex.join(['python', *words] if words[0].endswith('.py') else words)}"
 
@@ -127,9 +168,12 @@ def stoppable():
         if asked.is_set():
             raise KeyboardInterrupt
         asked.set()
-        os.write(2, b"\nstopping after what is at hand is saved; once more: at once\n")
+        if not _here or _here.first:
+            os.write(2, b"\nstopping after what is at hand is saved; once more: at once\n")
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    if _here:
+        _here.stop = asked
     try:
         yield asked
     finally:
@@ -157,10 +201,8 @@ def read(data: Path, reading: dict, deep: bool = False):
     if table.problems and not (reading["skip_bad_rows"] and table.good):
         raise InputError(table.problems)
     if table.problems:
-        click.echo(describe(table.problems), err=True)
-        click.echo(
-            f"going on without {len(table.questions) - len(table.good):,} of {len(table.questions):,} rows", err=True
-        )
+        say(describe(table.problems))
+        say(f"going on without {len(table.questions) - len(table.good):,} of {len(table.questions):,} rows")
     return table
 
 

@@ -211,3 +211,63 @@ def test_a_card_without_bitsandbytes_scores_in_16_bits(cli, tmp_path):
     assert "no 4-bit weights here (not for this machine): the base is kept in bfloat16" in done.stderr
     assert "400 of 400 rows scored" in done.stdout
     print(done.stdout)
+
+
+TWO = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two cards")
+
+
+@TWO
+def test_a_base_on_two_cards_answers_with_the_bits_of_one(monkeypatch, test_rows):
+    from scoring import Scorer
+    from scoring.engine.plan import plan_members
+    from scoring.engine.spread import cards
+
+    plan = plan_members([FOLD0])
+    one = Scorer(plan, weights="4bit")
+    size = sum(weight.numel() * weight.element_size() for weight in one.model.network.parameters())
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda card=0: (int(0.8 * size / 0.8), 2 * size))
+    two = Scorer(plan, weights="4bit", spread=True)
+    assert len(cards(two.model.network)) == 2
+    assert any("lies on 2 cards, which work one after the other" in note for note in two.model.notes)
+    assert np.array_equal(one.score(test_rows[:64]).logits, two.score(test_rows[:64]).logits)
+
+
+@TWO
+@pytest.mark.parametrize("faulty", ["score", "train"])
+def test_an_error_on_one_card_ends_all(tmp_path, faulty):
+    table = ["demo/test.csv", "--ckpt", FOLD0, "--batch-tokens", "400"]
+    if faulty == "train":
+        table = ["demo/train.csv", "--base", "demo/base", "--batch", "4", "--epochs", "1"]
+    broken = (
+        "import os, sys, time\nimport torch\nfrom scoring.engine.packed import PackedModel as M\n"
+        "from train.model import LearningModel as L\nanswer, backward = M.answer, L.loss_backward\n"
+        "def late(of):\n"
+        "    def called(*given):\n"
+        "        if os.environ['RANK'] == '1': raise RuntimeError('the card is broken')\n"
+        "        time.sleep(.05)\n        return of(*given)\n"
+        "    return called\n"
+        "M.answer, L.loss_backward = late(answer), late(backward)\nimport cli\n"
+        f"sys.argv = {['cli.py', faulty, *table, '--out', str(tmp_path / 'out')]!r}\ncli.main()\n"
+    )
+    program = tmp_path / "broken.py"
+    program.write_text(broken)
+    start = time.monotonic()
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(program)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment)
+    assert done.returncode and done.stderr.count("error: process 1 on") == 1 and "card is broken" in done.stderr
+    assert time.monotonic() - start < 120
+
+
+@TWO
+def test_two_cards_train_as_one(cli, tmp_path):
+    choices = ["--batch", 8, "--epochs", 1, "--dropout", 0, "--learning-rate", 1e-4, "--compile", "off"]
+    command = ["train", "demo/train.csv", "--base", "demo/base", *choices, "--out"]
+    cli(*command, tmp_path / "one")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "cli.py"]
+    subprocess.run([*torchrun, *map(str, command), tmp_path / "two"], check=True, timeout=250)
+    losses = [
+        [json.loads(line)["loss"] for line in (tmp_path / name / "train.jsonl").read_text().splitlines()[:-1]]
+        for name in ("one", "two")
+    ]
+    assert len(losses[0]) == len(losses[1]) and max(abs(a - b) for a, b in zip(*losses)) < 0.05

@@ -46,6 +46,16 @@ class Tracker:
             self.close = trackio.finish
 
 
+class NoLog:
+    """Of a process that is not the first of its training."""
+
+    size = 0
+
+    def write(self, step: int, **values) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class Log:
     """Lines of `train.jsonl`; a training that goes on cuts off what comes after its state."""
 

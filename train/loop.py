@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from threading import Event
@@ -12,35 +12,31 @@ from threading import Event
 import numpy as np
 import torch
 
-import scoring
 from scoring.engine.batches import Cost, costs_of, plan_batches, read_ahead
 from scoring.engine.checkpoint import (
     ADAPTER_FILE,
-    CALIBRATION,
     MANIFEST,
-    Manifest,
     base_fingerprint,
-    base_name,
     check_base,
     file_fingerprint,
     find_base,
 )
-from scoring.engine.packed import put_back, unwrap
-from scoring.engine.plan import calibration_fingerprint
+from scoring.engine.processes import Processes
 from scoring.engine.scorer import machine
 from scoring.inputs.pictures import PictureError, PixelPolicy
 from scoring.inputs.prepare import Preparer
 from scoring.inputs.prompt import LETTERS, PromptTemplate
 from scoring.inputs.questions import Question
-from scoring.results.files import write_json, write_text
+from scoring.results.files import write_text
 from scoring.results.hold import hold
 from train.batches import AugmentingPreparer, epoch_order, shuffled
 from train.config import TrainConfig
 from train.folder import STATE
-from train.log import Log, Tracker
-from train.lora import save_lora
+from train.keep import save_checkpoint
+from train.log import Log, NoLog, Tracker
 from train.model import LearningModel, Memory, average
 from train.state import optimizer_tensors, read_state, restore_optimizer, write_state
+from train.together import Together
 from train.validation import Validation, best, validate, write_epochs, write_scores
 
 FREE = ("save_every", "patience", "memory", "compile", "batch_tokens")  # choices that may change on going on
@@ -54,7 +50,8 @@ class Trainer:
     """Fine-tunes one adapter on `train` rows, watched on `valid` rows, into the checkpoint folder `out`.
 
     `say` prints a line; `progress(total, done)` gives an object with `update(rows)`, `show(**values)` and `close()`.
-    trackers: names of `train.log.TRACKERS`. Raises TrainError, and StateError where `out` holds another training.
+    trackers: names of `train.log.TRACKERS`. processes: those that make the same call, and share its steps; the first of
+    them writes. Raises TrainError, StateError where `out` holds another training, ProcessError where another failed.
     """
 
     def __init__(
@@ -71,9 +68,11 @@ class Trainer:
         progress: Callable | None = None,
         trackers: tuple[str, ...] = (),
         stop: Event | None = None,
+        processes: Processes | None = None,
     ):
         self.base, self.train, self.valid, self.out, self.config = base, train, valid, out, config
         self.say, self.progress, self.data, self.trackers, self.stop = say, progress, data or {}, trackers, stop
+        self.processes = processes or Processes()
         self.folder = find_base(base)
         check_base(self.folder)
         policy = PixelPolicy.of_base(self.folder, pixels)
@@ -108,15 +107,17 @@ class Trainer:
 
         Once `stop` is set, the step at hand is finished and saved, and KeyboardInterrupt raised.
         """
-        with hold(self.out):
+        with hold(self.out) if self.processes.first else nullcontext():
             return self._run()
 
     def _run(self) -> list[Validation]:
-        state = read_state(self.out, self.identity)
+        state = self._state()
         log = self.begin(state)
         if not state:
             self._save_state(log)  # from here to the end the folder tells that it is not finished
-        self.bar = self.progress(self.config.epochs * len(self.train), self.rows_done) if self.progress else None
+        self.bar = None
+        if self.progress and self.processes.first:
+            self.bar = self.progress(self.config.epochs * len(self.train), self.rows_done)
         try:
             first, at = divmod(self.step, self.steps_an_epoch)
             for epoch in range(first + 1, self.config.epochs + 1):
@@ -126,13 +127,30 @@ class Trainer:
                 at = 0
                 self._end_epoch(epoch, log)
                 self._save_state(log)
-                self._stop_if_asked(log)
+                self._stop_if_asked(log, self.together.any(self._asked()))
         finally:
             log.close()
             if self.bar:
                 self.bar.close()
-        (self.out / STATE).unlink()
+        if self.processes.first:
+            (self.out / STATE).unlink()
+        self.together.close()
         return self.results
+
+    def _state(self) -> tuple[dict[str, torch.Tensor], dict] | None:
+        """What the folder holds of this training: read by all processes before the first writes into it."""
+        place, identity = f"training/{self.out.name}", self.identity
+        if self.processes.first:
+            state = read_state(self.out, identity)
+            self.processes.tell(place, identity)
+        else:
+            first = self.processes.hear(place)
+            if changed := [key for key in identity if identity[key] != first.get(key)]:
+                told = "; ".join(f"{key} is {identity[key]}, but {first.get(key)} to the first" for key in changed)
+                raise TrainError(f"{told}; expected the same files, packages and kinds of device on every machine")
+            state = read_state(self.out, identity)
+        self.processes.meet(place)
+        return state
 
     def begin(self, state: tuple[dict[str, torch.Tensor], dict] | None = None) -> Log:
         """Load the model, and set everything as it was in a state."""
@@ -140,6 +158,7 @@ class Trainer:
 
         config = self.config
         self.model = LearningModel(self.folder, config, self.prepare.policy, self.prepare.chat.label_ids(self.letters))
+        self.together = Together(self.processes, self.model.model.device, f"training/{self.out.name}")
         for note in self.model.model.notes:
             self.say(note)
         self.optimizer = torch.optim.AdamW(
@@ -151,14 +170,17 @@ class Trainer:
         steps = config.epochs * self.steps_an_epoch
         self.schedule = get_scheduler(config.schedule, self.optimizer, int(steps * config.warmup), steps)
         self.averages = [weight.detach().clone() for weight in self.model.weights] if config.ema else []
-        self.out.mkdir(parents=True, exist_ok=True)
-        step_tokens = int(np.mean([cost.seen + cost.own for cost in self.costs]) * config.batch)
+        step_tokens = int(np.mean([cost.seen + cost.own for cost in self.costs]) * config.batch) // self.processes.count
         if state:
             self._restore(*state)
         else:
             self.memory = self.model.choose_memory(step_tokens)
+        self.together.same([*self.model.weights, *self.averages])
         self.say(self.model.use(self.memory, steps - self.step, step_tokens))
         self.started, self.rows_before = time.monotonic(), self.rows_done
+        if not self.processes.first:
+            return NoLog()
+        self.out.mkdir(parents=True, exist_ok=True)
         trackers = [Tracker(name, self.out, asdict(config)) for name in self.trackers]
         return Log(self.out, trackers, state[1]["log_bytes"] if state else 0)
 
@@ -184,29 +206,29 @@ class Trainer:
         config, device = self.config, self.model.model.device.type
         self.model.model.network.train()
         steps = epoch_order(len(self.train), config.batch, config.seed, epoch)[done:]
-        cut = [[rows[part] for part in self._parts(rows)] for rows in steps]
+        cut = [self._parts(rows) for rows in steps]
         prepare = AugmentingPreparer(**vars(self.prepare), strength=config.augment, seed=config.seed, epoch=epoch)
-        questions = ([self._shown(row, epoch) for row in part] for parts in cut for part in parts)
-        ahead = read_ahead(prepare, questions, "1", device)
+        questions = (([self._shown(row, epoch) for row in part], "1") for parts in cut for part in parts)
+        ahead = read_ahead(prepare, questions, device)
         try:
             for rows, parts in zip(steps, cut):
                 self._step(rows, len(parts), ahead, epoch, log)
-                if self.step % config.save_every == 0 and self.step % self.steps_an_epoch:
-                    self._save_state(log)
-                if self.step % self.steps_an_epoch:
-                    self._stop_if_asked(log)
         finally:
             ahead.close()
 
-    def _stop_if_asked(self, log: Log) -> None:
+    def _asked(self) -> bool:
+        return bool(self.stop and self.stop.is_set())
+
+    def _stop_if_asked(self, log: Log, asked: bool) -> None:
         steps = self.config.epochs * self.steps_an_epoch
-        if self.stop and self.stop.is_set() and self.step < steps:
+        if asked and self.step < steps:
             self._save_state(log)
             raise KeyboardInterrupt(f"{self.step:,} of {steps:,} steps are saved")
 
-    def _parts(self, rows: np.ndarray) -> list[list[int]]:
-        """One step's rows in forwards that fit, those of a picture together."""
-        return plan_batches([self.costs[row] for row in rows], self.memory.tokens)
+    def _parts(self, rows: np.ndarray) -> list[np.ndarray]:
+        """This process's share of one step's rows in forwards that fit, those of a picture together."""
+        own = rows[self.together.share([self.costs[row] for row in rows])]
+        return [own[part] for part in plan_batches([self.costs[row] for row in own], self.memory.tokens)]
 
     def _shown(self, row: int, epoch: int) -> Question:
         question = self.train[row]
@@ -215,11 +237,13 @@ class Trainer:
     def _step(self, rows: np.ndarray, parts: int, ahead, epoch: int, log: Log) -> None:
         config, scaler = self.config, self.model.scaler
         losses = []
-        for part in range(parts):
+        for part in range(self.processes.rank, parts * self.processes.count, self.processes.count):
             ready = next(ahead)
             ready.raise_for_faults()
             losses.append(self.model.loss_backward(ready, (config.seed, self.step, part), len(rows)))
-        loss = sum(found.item() for found in losses)
+        loss, asked = self.together.add_gradients(
+            self.model.weights, sum(found.item() for found in losses), float(self._asked())
+        )
         if not np.isfinite(loss):
             named = ", ".join(self.train[row].id for row in rows)
             raise TrainError(
@@ -248,6 +272,10 @@ class Trainer:
         if self.bar:
             self.bar.show(epoch=f"{epoch}/{config.epochs}", loss=f"{loss:.3f}")
             self.bar.update(len(rows))
+        if self.step % config.save_every == 0 and self.step % self.steps_an_epoch:
+            self._save_state(log)
+        if self.step % self.steps_an_epoch:
+            self._stop_if_asked(log, bool(asked))
 
     # ------------------------------------------------------------ epochs
     def _end_epoch(self, epoch: int, log: Log) -> None:
@@ -255,13 +283,16 @@ class Trainer:
         self.model.model.network.eval()
         with self._averaged():
             result = validate(
-                self.model, self.prepare, self.valid, self.valid_costs, self.memory, epoch, self.config.generate
+                *(self.model, self.prepare, self.valid, self.valid_costs, self.memory, self.together),
+                *(epoch, self.config.generate),
             )
             self.results.append(result)
             is_best = result is best(self.results)
-            self._save_checkpoint(self.out / "last", result)
+            if not self.processes.first:
+                return
+            save_checkpoint(self, self.out / "last", result)
             if is_best:
-                self._save_checkpoint(self.out, result)
+                save_checkpoint(self, self.out, result)
                 adapter = file_fingerprint(self.out / ADAPTER_FILE)
                 places = [np.arange(len(self.valid))]
                 write_scores(self.out / "validation", self.valid, {self.out.name: result}, places, [adapter])
@@ -305,48 +336,10 @@ class Trainer:
             for weight, mean in pairs:
                 weight.data, mean.data = mean.data, weight.data
 
-    # ------------------------------------------------------------ what is kept
-    def _save_checkpoint(self, folder: Path, result: Validation) -> None:
-        """A PEFT folder with its manifest and the temperature that was fitted on the validation rows."""
-        base, revision = base_name(self.base, folder), ""
-        if not Path(self.base).is_dir():  # only a hub id has a revision; a folder's name may hold an @
-            base, _, revision = base.partition("@")
-        taken = unwrap(self.model.model.network)
-        try:
-            save_lora(self.model.peft, folder, base)
-        finally:
-            put_back(taken)
-        manifest = self._manifest(base, revision, result)
-        write_json(folder / MANIFEST, asdict(manifest))
-        result.calibration.fingerprint = calibration_fingerprint(manifest, file_fingerprint(folder / ADAPTER_FILE))
-        write_json(folder / CALIBRATION, result.calibration.to_json())
-
-    def _manifest(self, base: str, revision: str, result: Validation) -> Manifest:
-        policy, model = self.prepare.policy, self.model.model
-        return Manifest(
-            base=base,
-            revision=revision or None,
-            base_fingerprint=base_fingerprint(self.folder),
-            template=asdict(self.prepare.template),
-            letters=self.letters,
-            pixels={"min_pixels": policy.min_pixels, "max_pixels": policy.max_pixels},
-            quantization=model.quantization,
-            dtype=str(model.dtype).removeprefix("torch."),
-            data=self.data | {"train_rows": len(self.train), "valid_rows": len(self.valid)},
-            training=asdict(self.config) | {"memory": self.memory.mode, "batch_tokens": self.memory.tokens},
-            versions=scoring.versions(),
-            metrics={
-                "epoch": result.epoch,
-                "loss": result.loss,
-                "accuracy": result.accuracy,
-                "nll": result.nll,
-                "nll_calibrated": result.calibrated_nll,
-                "temperature": result.calibration.temperature,
-            },
-        )
-
     # ------------------------------------------------------------ going on
     def _save_state(self, log: Log) -> None:
+        if not self.processes.first:
+            return
         tensors = optimizer_tensors(self.optimizer, self.model.weights)
         for kind, held in (("weight", self.model.weights), ("average", self.averages)):
             tensors |= {f"{kind}.{at}": value.detach().cpu() for at, value in enumerate(held)}

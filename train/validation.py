@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 import scoring
-from scoring.engine.batches import Cost, plan_batches, read_ahead
+from scoring.engine.batches import Cost, plan_batches, read_ahead, tokens_in
 from scoring.engine.generate import generate_batch
 from scoring.inputs.prepare import Preparer
 from scoring.inputs.prompt import LETTERS
@@ -20,6 +20,7 @@ from scoring.results.folder import open_scores, write_results
 from scoring.results.judging import judge
 from scoring.results.logits import OptionLogits, write_part
 from train.model import LearningModel, Memory
+from train.together import Together
 
 GENERATED_AT_ONCE = 16
 
@@ -80,27 +81,29 @@ def validate(
     rows: list[Question],
     costs: list[Cost],
     memory: Memory,
+    together: Together,
     epoch: int,
     generate: bool = False,
 ) -> Validation:
-    """All rows by the packed forward. Raises PictureError where one cannot be read."""
+    """All rows by the packed forward, each process its share. Raises PictureError where one cannot be read."""
     device, letters = model.model.device, len(model.label_ids)
-    logits = np.full((len(rows), letters), np.nan, np.float32)
-    mass, top, total = np.zeros(len(rows), np.float32), np.zeros(len(rows), np.int64), np.zeros(len(rows))
+    found = np.zeros((len(rows), letters + 3))  # logits, of all tokens together, share of the letters, likeliest token
     batches = plan_batches(costs, memory.tokens)
-    ahead = read_ahead(prepare, ([rows[row] for row in batch] for batch in batches), "1", device.type)
+    batches = [batches[at] for at in together.own([tokens_in(costs[row] for row in batch) for batch in batches])]
+    ahead = read_ahead(prepare, (([rows[row] for row in batch], "1") for batch in batches), device.type)
     for batch, ready in zip(batches, ahead):
         ready.raise_for_faults()
-        found = model.packed.answer(ready.tensors.to(device), model.label_ids)[0]
-        labels, total[batch], top[batch] = (
-            part.float().cpu().numpy() for part in (found.labels, found.log_total, found.top)
-        )
-        for row, values in zip(batch, labels):
+        answers = model.packed.answer(ready.tensors.to(device), model.label_ids)[0]
+        parts = (part.float().cpu().numpy() for part in (answers.labels, answers.log_total, answers.top))
+        for row, values, total, top in zip(batch, *parts):
             count = len(rows[row].options)
-            logits[row, :count] = values[:count]
-            mass[row] = np.exp(np.logaddexp.reduce(values[:count].astype(np.float64)) - total[row])
+            share = np.exp(np.logaddexp.reduce(values[:count].astype(np.float64)) - total)
+            found[row] = *values[:count], *[0] * (letters - count), total, share, top
+    found = together.add(found)
+    logits, (total, mass, top) = found[:, :letters].astype(np.float32), found[:, letters:].T
+    logits[np.arange(letters) >= np.array([len(row.options) for row in rows])[:, None]] = np.nan
     y = answers_of(rows)
-    generated = by_generating(model, prepare, rows) if generate else float("nan")
+    generated = by_generating(model, prepare, rows, together) if generate else float("nan")
     return Validation(
         epoch,
         float((total - logits[np.arange(len(rows)), y]).mean()),
@@ -109,19 +112,20 @@ def validate(
         calibrate(logits, y, more=False),
         generated,
         logits,
-        mass,
-        top,
+        mass.astype(np.float32),
+        top.astype(np.int64),
     )
 
 
-def by_generating(model: LearningModel, prepare: Preparer, rows: list[Question]) -> float:
+def by_generating(model: LearningModel, prepare: Preparer, rows: list[Question], together: Together) -> float:
     """Accuracy as the notebook measured it: two tokens of text, and the letter dug out of them."""
     right, network = 0, model.model.network
-    for at in range(0, len(rows), GENERATED_AT_ONCE):
-        part = rows[at : at + GENERATED_AT_ONCE]
+    parts = [rows[at : at + GENERATED_AT_ONCE] for at in range(0, len(rows), GENERATED_AT_ONCE)]
+    for at in together.own([len(part) for part in parts]):
+        part = parts[at]
         texts = generate_batch(network, prepare.chat, [prepare(question) for question in part])
         right += sum(extract_choice(found.text)[0] == question.answer for found, question in zip(texts, part))
-    return right / len(rows)
+    return float(together.add(np.array([float(right)]))[0]) / len(rows)
 
 
 def answers_of(rows: list[Question]) -> np.ndarray:

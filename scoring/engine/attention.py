@@ -33,7 +33,7 @@ def attend(
     query_bounds, key_bounds: (segments + 1,) int32. H is a multiple of G (grouped queries).
     """
     if query.is_cuda:
-        _keep_pace()
+        _keep_pace(query.device)
     if has_flash(query):
         return torch.ops.aten._flash_attention_forward(
             query, key, value, query_bounds, key_bounds, longest_query, longest_key, 0.0, causal, False, scale=scale
@@ -108,14 +108,14 @@ def _aligned_at_the_end(queries: int, keys: int, dtype: torch.dtype, device: tor
 _AHEAD: deque = deque()
 
 
-def _keep_pace(calls: int = 32) -> None:
+def _keep_pace(device: torch.device, calls: int = 32) -> None:
     """Let the host run ahead of the card by so many layers at most, and wait without Python's lock.
 
     Otherwise the card's queue (1,024 launches) fills up, and a launch blocks inside the driver while it may hold that
     lock, which the threads that read the next pictures need.
     """
     event = torch.cuda.Event(blocking=True)
-    event.record()
+    event.record(torch.cuda.current_stream(device))
     _AHEAD.append(event)
     if len(_AHEAD) > calls:
         _AHEAD.popleft().synchronize()

@@ -1,6 +1,5 @@
 """Which rows form which batch, and a batch made ready: pictures read, prompts encoded, the tree built."""
 
-import itertools
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -186,12 +185,8 @@ def with_tensors(ready: Ready, preparer: Preparer, device: str) -> Ready:
     return ready
 
 
-def read_ahead(
-    preparer: Preparer, batches: Iterable[list[Question]], orders: str | list[str], device: str
-) -> Iterator[Ready]:
-    """The batches in turn, each made ready by threads, some of them while the ones before are answered.
-
-    orders: those of all batches, or of each.
+def read_ahead(preparer: Preparer, batches: Iterable[tuple[list[Question], str]], device: str) -> Iterator[Ready]:
+    """The batches, each with its orders, in turn: made ready by threads, some while the ones before are answered.
 
     On a CPU nothing is gained by reading ahead (benchmarks/LOG.md): threads that read take the cores from the others.
     """
@@ -202,7 +197,7 @@ def read_ahead(
     with ThreadPoolExecutor(READERS) as pool, ThreadPoolExecutor(1) as maker:
         waiting: deque = deque()
         try:
-            for questions, shown in zip(batches, itertools.repeat(orders) if isinstance(orders, str) else orders):
+            for questions, shown in batches:
                 waiting.append(maker.submit(prepare, questions, shown))
                 if len(waiting) > AHEAD[device]:
                     yield waiting.popleft().result()

@@ -1,8 +1,13 @@
-"""What is asked of a run."""
+"""What is asked of a run, and what it leaves."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from scoring.results.folder import RunError
+from scoring.results.logits import OptionLogits
+
+if TYPE_CHECKING:
+    from scoring.engine.scorer import Scorer
 
 
 @dataclass
@@ -17,6 +22,7 @@ class RunOptions:
     weights: str = "auto"
     compile: str = "auto"
     overwrite: bool = False
+    device_map: str = "none"  # "auto": the base over all cards
 
     def __post_init__(self):
         if self.shard and self.orders == "adaptive":
@@ -24,3 +30,20 @@ class RunOptions:
                 "--shard with adaptive orders: which rows are shown in more of them depends on all rows; use --orders "
                 "cyclic or pride"
             )
+
+
+@dataclass
+class Finished:
+    """What a run leaves: its results as read back from the parts, and what is to be said about them.
+
+    logits: None of a process that is not the first.
+    """
+
+    logits: OptionLogits | None
+    metrics: dict | None
+    warnings: list[str]
+    scored_now: int
+    seconds: dict[str, float]
+    peak_bytes: int = 0
+    about_orders: str = ""
+    scorer: "Scorer | None" = None

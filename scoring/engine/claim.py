@@ -32,8 +32,7 @@ def check_folder(out: Path, identity: dict, overwrite: bool) -> dict | None:
         path.unlink()
     if path.exists():
         before = read_json(path)
-        changed = [key for key in identity if before.get(key) != identity[key]]
-        if changed:
+        if changed := _differences(identity, before):
             differences = "; ".join(f"{key} was {before.get(key)}, now {identity[key]}" for key in changed)
             raise RunError(
                 f"{out} holds the results of another run: {differences}. "
@@ -44,6 +43,19 @@ def check_folder(out: Path, identity: dict, overwrite: bool) -> dict | None:
     if out.exists() and not overwrite and any(not _left_by_a_start(path) for path in out.iterdir()):
         raise RunError(f"{out} exists and holds other files; choose another --out, or add --overwrite")
     return None
+
+
+def check_same(out: Path, identity: dict, state: dict) -> None:
+    """Raises RunError where this process and the first, whose `state` that is, do not see the same."""
+    if changed := _differences(identity, state):
+        told = "; ".join(f"{key} is {identity[key]}, but {state.get(key)} to the first process" for key in changed)
+        raise RunError(f"{told}; expected the same files, packages and kinds of device on every machine")
+    if not (out / "plan.json").exists():
+        raise RunError(f"{out} is not the folder that the first process writes into; expected one that all share")
+
+
+def _differences(identity: dict, state: dict) -> list[str]:
+    return [key for key in identity if state.get(key) != identity[key]]
 
 
 def claim_folder(out: Path, state: dict, before: dict | None) -> Path:

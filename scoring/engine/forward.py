@@ -209,7 +209,8 @@ class Deepstacked(torch.nn.Module):
         hidden = self.inner(hidden, **kwargs)
         if deepstack is None or self.number >= len(deepstack):
             return hidden
-        return hidden.index_add(1, picture_tokens, deepstack[self.number][None])
+        places, more = (tensor.to(hidden.device) for tensor in (picture_tokens, deepstack[self.number][None]))
+        return hidden.index_add(1, places, more)
 
 
 def _leaves_alone(batch: TreeBatch, layer: torch.nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
@@ -218,6 +219,7 @@ def _leaves_alone(batch: TreeBatch, layer: torch.nn.Module, args: tuple, kwargs:
     No later layer looks at the other tokens, so that their queries, output and feed-forward need not be computed.
     """
     hidden = args[0] if args else kwargs.pop("hidden_states")
+    leaves, keys_of, bounds = (part.to(hidden.device) for part in (batch.leaves, batch.leaf_keys, batch.leaf_bounds))
     cos, sin = kwargs["position_embeddings"]
     attention = layer.self_attn
     shape = (*hidden.shape[:-1], -1, attention.head_dim)
@@ -226,14 +228,14 @@ def _leaves_alone(batch: TreeBatch, layer: torch.nn.Module, args: tuple, kwargs:
     values = attention.v_proj(normed).view(shape).transpose(1, 2)
     _, keys = apply_rotary_pos_emb(keys, keys, cos, sin)
     kwargs |= {
-        "position_embeddings": (cos[:, batch.leaves], sin[:, batch.leaves]),
-        "key_index": batch.leaf_keys,
-        "cu_seq_lens_q": torch.arange(len(batch.leaves) + 1, device=hidden.device, dtype=torch.int32),
-        "cu_seq_lens_k": batch.leaf_bounds,
+        "position_embeddings": (cos[:, leaves], sin[:, leaves]),
+        "key_index": keys_of,
+        "cu_seq_lens_q": torch.arange(len(leaves) + 1, device=hidden.device, dtype=torch.int32),
+        "cu_seq_lens_k": bounds,
         "max_length_q": 2,  # of one query flash attention would make a decoding step, split by the number of rows
         "keys_and_values": (keys, values),
     }
-    return (hidden[:, batch.leaves],), kwargs
+    return (hidden[:, leaves],), kwargs
 
 
 def filled(rows: torch.Tensor, block: int) -> torch.Tensor:

@@ -19,6 +19,7 @@ import torch
 
 from scoring.engine.checkpoint import base_fingerprint, check_base, folds_of, read_checkpoint
 from scoring.engine.plan import MismatchError, Plan, plan_members
+from scoring.engine.processes import Processes
 from scoring.engine.run import Finished, RunOptions, run
 from scoring.inputs.prompt import PromptTemplate
 from scoring.inputs.questions import Table
@@ -94,6 +95,7 @@ def run_groups(
     progress: Callable | None = None,
     say: Callable[[str], None] = print,
     stop: Event | None = None,
+    processes: Processes | None = None,
 ) -> Finished:
     """Score a table with every group into `out`; several groups each into `out`/runs/N first, and then pooled.
 
@@ -106,10 +108,12 @@ def run_groups(
         )
     if len(groups) == 1:
         chosen = replace(options, orders=groups[0].orders)
-        return run(table, groups[0].plan, out, chosen, progress, say, stop=stop)
+        return run(table, groups[0].plan, out, chosen, progress, say, stop=stop, processes=processes)
+    if processes and not processes.first:
+        return _runs(table, groups, out, options, progress, say, stop, processes)[-1]
     with hold(out):
         _claim(out, options.overwrite)
-        return _pooled(table, groups, _runs(table, groups, out, options, progress, say, stop), out)
+        return _pooled(table, groups, _runs(table, groups, out, options, progress, say, stop, processes), out)
 
 
 def check_sets(groups: list[Group], level: float | None) -> None:
@@ -119,7 +123,7 @@ def check_sets(groups: list[Group], level: float | None) -> None:
         conformal_sets(np.empty((0, 0)), calibrations, level)
 
 
-def _runs(table, groups, out, options, progress, say, stop) -> list[Finished]:
+def _runs(table, groups, out, options, progress, say, stop, processes) -> list[Finished]:
     """Each group's run, in a folder of its own."""
     done: list[Finished] = []
     scorer = None  # the last run's model, for the next where that needs the same
@@ -131,7 +135,8 @@ def _runs(table, groups, out, options, progress, say, stop) -> list[Finished]:
         elif scorer is not None:
             scorer = None
             _give_back()
-        finished = run(table, group.plan, out / RUNS / str(number), chosen, progress, say, scorer, stop)
+        folder = out / RUNS / str(number)
+        finished = run(table, group.plan, folder, chosen, progress, say, scorer, stop, processes)
         scorer, finished.scorer = finished.scorer, None  # the only name of the model: it must go when another comes
         done.append(finished)
     return done

@@ -17,13 +17,14 @@ from scoring.engine.checkpoint import (
     check_base,
     weight_shapes,
 )
+from scoring.engine.spread import cards, follow, place
 
 # What stays in 16 or 32 bits. An explicit list replaces the library's own; names match from the start.
 NOT_QUANTIZED = ["lm_head", "model.visual"]
 
 
 def default_device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def default_dtype(device: torch.device) -> torch.dtype:
@@ -112,10 +113,12 @@ class Model:
         quantization: str = "nf4",
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
+        spread: bool = False,
     ) -> "Model":
         """The base from safetensors. Falls back to 16 bits, with a note, where there is no bitsandbytes.
 
-        Raises CheckpointError where weights are missing, left over, or of another shape.
+        spread: over all cards, where there are several. Raises CheckpointError where weights are missing, left over,
+        or of another shape, and where the cards have no room for them.
         """
         reason = why_no_4bit()  # before a library imports bitsandbytes by itself
         from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
@@ -138,11 +141,15 @@ class Model:
                 bnb_4bit_compute_dtype=dtype,
                 llm_int8_skip_modules=NOT_QUANTIZED,
             )
+        placed: dict = {"": device}
+        if spread := spread and torch.cuda.device_count() > 1:
+            free = {card: torch.cuda.mem_get_info(card)[0] for card in range(torch.cuda.device_count())}
+            placed = place(folder, dtype, NOT_QUANTIZED, quantization == "nf4", free)
         with _building(folder / "config.json", "no Qwen3-VL can be built of it and the weights beside it"):
             network, found = AutoModelForImageTextToText.from_pretrained(
                 folder,
                 dtype=dtype,
-                device_map={"": device},
+                device_map=placed,
                 use_safetensors=True,
                 trust_remote_code=False,
                 attn_implementation="sdpa",
@@ -160,6 +167,15 @@ class Model:
             if hasattr(layer, "support_avx512bf16_for_cpu"):  # else bitsandbytes repacks weights that are read here
                 layer.support_avx512bf16_for_cpu = False  # and answers a float32 model in bfloat16: logits .05 off
         network.requires_grad_(False)
+        if spread:
+            follow(network)
+            used = cards(network)
+            device = used[0]
+            if len(used) > 1:
+                notes.append(
+                    f"the base lies on {len(used)} cards, which work one after the other: no faster than one of them. "
+                    "If it fits on each, torchrun with a process for each card is that many times as fast"
+                )
         return cls(network.eval(), folder, device, dtype, quantization, notes)
 
     @property

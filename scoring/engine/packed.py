@@ -15,6 +15,7 @@ from scoring.engine.attention import packed_attention
 from scoring.engine.forward import AnswerLogits, Deepstacked, TreeBatch, leaf_states, project, see
 from scoring.engine.linear import MergedLinear, PatchProduct, plain_lora
 from scoring.engine.model import Model, default_device, default_dtype
+from scoring.engine.spread import cards
 from scoring.inputs.pictures import PixelPolicy
 
 GIB = 2**30
@@ -75,6 +76,8 @@ class PackedModel:
     def _keep(self, weights: str) -> str:
         """In how many bits the weights are kept; the logits have the same bits either way."""
         need, free = sum(linear.expanded_bytes for linear in self.linears), free_bytes(self.model.device)
+        if len(cards(self.network)) > 1 and weights == "auto":  # what made several cards necessary
+            return "4bit"
         room = ROOM if self.model.device.type == "cuda" else need
         if weights == "auto":
             weights = "16bit" if need + room <= free else "4bit"
@@ -100,7 +103,8 @@ class PackedModel:
                     if features is None or member.sees or self.members[number - 1].sees:
                         features = see(self.network, batch, self.values, self.policy)
                     states = leaf_states(self.network, batch, features, self.stream)
-                answers.append(project(states, self.model.head, label_ids))
+                head = self.model.head
+                answers.append(project(states.to(head.device), head, label_ids))
         return answers
 
     @contextmanager
@@ -140,7 +144,7 @@ class PackedModel:
         text = self.network.config.text_config
         heads = (text.num_attention_heads + 2 * text.num_key_value_heads) * text.head_dim
         token = self.stream.itemsize * (6 * text.hidden_size + 3 * text.intermediate_size + 3 * heads)
-        fit = int(0.8 * free_bytes(self.model.device) / token)
+        fit = int(0.8 * min(map(free_bytes, cards(self.network))) / token)
         return max(FEWEST_TOKENS, min(MOST_TOKENS, fit // 1024 * 1024))
 
 

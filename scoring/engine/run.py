@@ -3,54 +3,42 @@
 Which rows form which batch is decided from the whole table before the first is scored, and written down with
 everything the logits depend on (`plan.json`). A part is a batch. A run that was killed computes the same batches
 again, skips those that have their part, and ends with the same bytes.
+
+Of several processes the first plans and writes the results; all take batches from one queue, and file parts.
 """
 
 import gc
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from threading import Event
 
 import torch
 
 import scoring
-from scoring.engine.batches import Cost, Ready, costs_of, make_ready, plan_batches, read_ahead, tokens_in
-from scoring.engine.choices import RunOptions
-from scoring.engine.claim import check_folder, claim_folder, write_plan
-from scoring.engine.forward import AnswerLogits
-from scoring.engine.model import out_of_memory
+from scoring.engine.agenda import Agenda
+from scoring.engine.batches import Ready, make_ready, read_ahead
+from scoring.engine.choices import Finished, RunOptions
+from scoring.engine.claim import check_folder, check_same, claim_folder, write_plan
 from scoring.engine.packed import compiling_pays
-from scoring.engine.passes import first_passes, told_adaptive, told_pride
+from scoring.engine.passes import told_pride
+from scoring.engine.pieces import Begun, begin
 from scoring.engine.plan import Plan
+from scoring.engine.processes import Processes, Queue, SharedBar
 from scoring.engine.scorer import Scorer, machine
 from scoring.engine.shards import leave_shard, own_batches
-from scoring.inputs.orders import orders_of
-from scoring.inputs.pictures import PictureError
-from scoring.inputs.questions import Question, Table
+from scoring.inputs.questions import Table
 from scoring.results.finish import Ending
-from scoring.results.folder import columns_of
+from scoring.results.folder import RunError, columns_of
 from scoring.results.hold import hold
 from scoring.results.judging import plan_overlaps
 from scoring.results.logits import OptionLogits, part_path, read_parts, write_part
-from scoring.results.probabilities import margins, pooled_log_probabilities
 
 WARM_UP_ROWS = 8
-
-
-@dataclass
-class Finished:
-    """What a run leaves: its results as read back from the parts, and what is to be said about them."""
-
-    logits: OptionLogits
-    metrics: dict | None
-    warnings: list[str]
-    scored_now: int
-    seconds: dict[str, float]
-    peak_bytes: int = 0
-    about_orders: str = ""
-    scorer: Scorer | None = None
 
 
 def run(
@@ -62,41 +50,47 @@ def run(
     say: Callable[[str], None] = print,
     scorer: Scorer | None = None,
     stop: Event | None = None,
+    processes: Processes | None = None,
 ) -> Finished:
     """Score a table into `out`; go on where an earlier run with the same inputs stopped.
 
     progress: `progress(total_rows, done_rows)` gives an object with `update(rows)`, `show(**values)` and `close()`.
     scorer: of this plan, where it is loaded already. stop: once it is set, the batch at hand is finished and filed, and
-    KeyboardInterrupt raised. Raises RunError where `out` holds the results of other inputs, HoldError where it cannot
-    be written.
+    KeyboardInterrupt raised. processes: those that make the same call. Raises RunError where `out` holds the results of
+    other inputs, HoldError where it cannot be written, ProcessError where another process failed.
     """
+    processes, options = processes or Processes(), options or RunOptions()
+    if options.device_map == "auto" and processes.count > 1:
+        raise RunError("--device-map auto lays one process over all cards; start it without torchrun")
     gc.freeze()  # the model's and the libraries' objects live on: looking through them cost .6 s of a run of 10 s
     try:
-        with hold(out):
-            return _run(_Job(table, plan, out, options or RunOptions(), say, scorer, stop), progress)
+        with hold(out) if processes.first else nullcontext():
+            return _run(_Job(table, plan, out, options, say, scorer, stop, processes), progress)
     finally:
         gc.unfreeze()
 
 
 def _run(job: "_Job", progress: Callable | None) -> Finished:
     seconds = {"planning": 0.0, "loading": 0.0, "compiling": 0.0, "scoring": 0.0}
-    for plan in (job.plan_rows, job.plan_unsure):
+    for number, plan in enumerate((job.plan_rows, job.plan_unsure)):
         start, loaded = time.monotonic(), job.load_seconds
-        plan()
+        queue = job.share(number, plan)
         seconds["planning"] += time.monotonic() - start - (job.load_seconds - loaded)
-        if job.todo:
+        if queue.todo:
             job.load()
             seconds["compiling"] += job.warm_up()
             start = time.monotonic()
-            job.score(progress)
+            job.score_all(queue, progress)
             seconds["scoring"] += time.monotonic() - start
+    if not job.processes.first:
+        return Finished(None, None, [], 0, seconds, scorer=job.scorer)
     start = time.monotonic()
     logits = job.read()
     seconds["scoring"] += time.monotonic() - start
     seconds |= {"loading": job.load_seconds, "waiting_for_pictures": job.waited}
     ending, metrics = job.ending(seconds, logits), None
     if job.options.shard:
-        leave_shard(ending, job.options.shard, job.mine, job.status)
+        leave_shard(ending, job.options.shard, job.mine, job.agenda.status)
         warnings = ending.warnings
     else:
         metrics, warnings = ending.finish()
@@ -113,30 +107,51 @@ class _Job:
     out: Path
     options: RunOptions
     say: Callable[[str], None]
-    scorer: Scorer | None = None
-    stop: Event | None = None
-    status: dict[str, str] = field(default_factory=dict)  # of rows that no batch holds
-    planned: list[Question] = field(default_factory=list)
-    batches: list[list[int]] = field(default_factory=list)  # rows of `planned`, in the order of the parts
-    shown: list[str] = field(default_factory=list)  # in which orders each batch is shown
-    tokens_of: list[int] = field(default_factory=list)  # of each batch
-    mine: list[int] = field(default_factory=list)  # batches of this shard
+    scorer: Scorer | None
+    stop: Event | None
+    processes: Processes
+    done: int = 0  # rows of this shard that had their scores before
     scored_now: int = 0
     more: str = ""  # what is to be said about orders
-    load_seconds: float = 0.0
     waited: float = 0.0  # for pictures that were not read yet
     peak_bytes: int = 0
+    filed: int = 0  # rows by this process, and the seconds that it took
+    busy: float = 0.0
 
-    def plan_rows(self) -> None:
-        """Claim the folder, and decide which rows form which batch."""
-        self.todo: list[int] = []
+    def __post_init__(self):
+        start = time.monotonic()
+        self.reports: list[dict] = []  # of the other processes
+        self.agenda = Agenda(self.table, self.plan, self.options)
         self.letters = len(self.table.letters)
         self.label_ids = self.plan.preparer.chat.label_ids(self.table.letters)
+        self.machine = machine()
+        self.parts = self.out / "logits"
+        self.load_seconds = time.monotonic() - start  # of tokenizer and libraries
+
+    # ------------------------------------------------------------ planning
+    def share(self, number: int, plan: Callable[[], None]) -> Queue:
+        """What is to be done next, planned by the first process for all."""
+        name = f"{self.out.name}/{number}"
+        if self.processes.first:
+            plan()
+            if self.processes.count > 1:
+                self.processes.tell(name, {"state": self.state, **self.agenda.to_json()})
+        else:
+            if number == 0:
+                self._offer()
+            told = self.processes.hear(name)
+            check_same(self.out, self.identity(), told["state"])
+            self.state = told["state"]
+            self.agenda.follow(told)
+        return Queue(self.processes, name, self.agenda.todo)
+
+    def identity(self) -> dict:
+        """Everything that the logits depend on but for the batches."""
         identity = {
             "data": self.table.digest,
             "rows": len(self.table.questions),
             **self.plan.identity,
-            **machine(),
+            **self.machine,
             "letters": self.table.letters,
             "orders": self.options.orders,
             "columns": self.table.columns or None,
@@ -149,7 +164,11 @@ class _Job:
                 "margin": self.options.margin,
                 "temperatures": [found.temperature for found in self.plan.calibrations],
             }
-        asked = {"batch_tokens": self.options.batch_tokens}
+        return identity
+
+    def plan_rows(self) -> None:
+        """Claim the folder, and decide which rows form which batch."""
+        identity, asked = self.identity(), {"batch_tokens": self.options.batch_tokens}
         if self.options.compile != "auto":
             asked["compile"] = self.options.compile == "on"
         before = check_folder(
@@ -157,79 +176,57 @@ class _Job:
             identity | {key: value for key, value in asked.items() if value is not None},
             self.options.overwrite,
         )
-        good = [question for question in self.table.questions if not question.fault]
-        self.status = {question.id: question.fault for question in self.table.questions if question.fault}
-        passes = [(orders, self._costs(rows, orders)) for orders, rows in first_passes(good, self.options.orders)]
-        self.tokens = tokens_in(cost for _, found in passes for cost in found)
+        own = self.agenda.costs(self.processes.rank, self.processes.count)
+        self.tokens = self.agenda.cost([own, *self._heard("costs")])
         if before:
             self.state = before
         else:
             self.state = identity | self._chosen(asked) | {"split": 1}
         self.parts = claim_folder(self.out, self.state, before)
-        first = 0
-        for orders, found in passes:
-            self._plan(found, orders, range(first, first := first + len(found)))
-        self.mine = own_batches(self.tokens_of, self.options.shard or (1, 1))
-        self.todo = sorted({*self.todo} & {*self.mine})
-        self.scored_now = sum(len(self.batches[number]) for number in self.todo)
-        self.done = sum(len(self.batches[number]) for number in self.mine) - self.scored_now
+        self.agenda.cut(self.state["batch_tokens"], self.parts)
+        batches = self.agenda.batches
+        self.mine = own_batches(self.agenda.tokens_of, self.options.shard or (1, 1))
+        self.agenda.todo = sorted({*self.agenda.todo} & {*self.mine})
+        self.scored_now = sum(len(batches[number]) for number in self.agenda.todo)
+        self.done = sum(len(batches[number]) for number in self.mine) - self.scored_now
         if self.done:
-            self.say(f"going on: {self.done:,} of {len(self.planned):,} rows have their scores already")
-
-    def _costs(self, questions: list[Question], orders: str) -> list[Cost]:
-        """What each row that can be scored adds to a batch; those join `planned`, the others' reasons `status`."""
-        costs = []
-        for question, found in zip(questions, costs_of(self.plan.preparer, questions, orders)):
-            if isinstance(found, PictureError):
-                self.status[question.id] = found.found
-            else:
-                self.planned.append(question)
-                costs.append(found)
-        return costs
-
-    def _plan(self, costs: list[Cost], orders: str, rows: Sequence[int]) -> None:
-        """Batches of these rows of `planned`; those without a part are to do."""
-        begun = len(self.batches)
-        batches = plan_batches(costs, self.state["batch_tokens"])
-        self.batches += [[rows[at] for at in batch] for batch in batches]
-        self.tokens_of += [tokens_in(costs[at] for at in batch) for batch in batches]
-        self.shown += [orders] * len(batches)
-        self.todo += [
-            number for number in range(begun, len(self.batches)) if not part_path(self.parts, number).exists()
-        ]
+            self.say(f"going on: {self.done:,} of {len(self.agenda.planned):,} rows have their scores already")
 
     def plan_unsure(self) -> None:
         """With adaptive orders: the rest of them for rows whose answer is not clear after the first."""
-        self.todo = []
+        first, self.agenda.todo = sum(shown != "rest" for shown in self.agenda.shown), []
         if self.options.orders == "pride":
-            self.more = told_pride(self.planned)
-        if self.options.orders != "adaptive":
-            return
-        first = sum(shown != "rest" for shown in self.shown)
-        logits = self.read(first)
-        types = [question.task_type for question in self.table.questions]
-        lead = dict(zip(logits.ids, margins(pooled_log_probabilities(logits, self.plan.calibrations, types))))
-        scored = dict(zip(logits.ids, logits.scored))
-        rows = [
-            at
-            for at, question in enumerate(self.planned)
-            if scored[question.id] and lead[question.id] < self.options.margin and orders_of(question, "rest")
-        ]
-        questions = [self.planned[at] for at in rows]
-        costs = [cost for cost in costs_of(self.plan.preparer, questions, "rest") if isinstance(cost, Cost)]
-        self._plan(costs, "rest", rows)
-        self.more = told_adaptive(self.planned, questions, self.options.margin)
+            self.more = told_pride(self.agenda.planned)
+        if self.options.orders == "adaptive":
+            self.more = self.agenda.cut_unsure(self.read(first), self.state["batch_tokens"], self.parts)
+
+    def _offer(self) -> None:
+        """Tell the first process what this share of the rows costs, and how many tokens of a batch fit here."""
+        costs = self.agenda.costs(self.processes.rank, self.processes.count)
+        told = [[found if isinstance(found, str) else astuple(found)[1:] for found in part] for part in costs]
+        self.processes.tell(f"{self.out.name}/costs/{self.processes.rank}", told)
+        if self.options.batch_tokens is None and self.scorer is None:
+            self.load()
+        tokens = self.scorer.packed.batch_tokens() if self.scorer else self.options.batch_tokens
+        self.processes.tell(f"{self.out.name}/tokens/{self.processes.rank}", tokens)
+
+    def _heard(self, what: str) -> list:
+        """What each other process offered."""
+        return [self.processes.hear(f"{self.out.name}/{what}/{rank}", rank) for rank in self.processes.others]
 
     def _chosen(self, asked: dict) -> dict:
         """What this run decides for itself, once: a run that goes on uses the same."""
-        chosen = dict(asked)
+        chosen, processes = dict(asked), self.processes
         if chosen["batch_tokens"] is None:
             self.load()
-            chosen["batch_tokens"] = self.scorer.packed.batch_tokens()
+            chosen["batch_tokens"] = min([self.scorer.packed.batch_tokens(), *self._heard("tokens")])
         if "compile" not in chosen and self.scorer and self.scorer.packed.compiled:
             chosen["compile"] = True  # by the run before
+        if "compile" not in chosen and self.options.device_map == "auto":
+            chosen["compile"] = False
         if "compile" not in chosen:
-            chosen["compile"], why = compiling_pays(self.plan.base, self.tokens * len(self.plan.members))
+            tokens = self.tokens * len(self.plan.members) // processes.count
+            chosen["compile"], why = compiling_pays(self.plan.base, tokens)
             if why:
                 self.say(why)
         return chosen
@@ -237,8 +234,8 @@ class _Job:
     def load(self) -> None:
         if self.scorer is None:
             start = time.monotonic()
-            self.scorer = Scorer(self.plan, weights=self.options.weights)
-            self.load_seconds = time.monotonic() - start
+            self.scorer = Scorer(self.plan, weights=self.options.weights, spread=self.options.device_map == "auto")
+            self.load_seconds += time.monotonic() - start
             for note in self.scorer.model.notes:
                 self.say(note)
             self.plan.notes += self.scorer.model.notes
@@ -250,74 +247,77 @@ class _Job:
         start = time.monotonic()
         self.say("compiling the layers for this card (the next run finds most of it on disk) …")
         self.scorer.packed.compile()
-        rows = [self.planned[row] for row in self.batches[self.todo[0]][:WARM_UP_ROWS]]
-        ready = make_ready(self.plan.preparer, rows, self.shown[self.todo[0]])
+        agenda, first = self.agenda, self.agenda.todo[0]
+        rows = [agenda.planned[row] for row in agenda.batches[first][:WARM_UP_ROWS]]
+        ready = make_ready(self.plan.preparer, rows, agenda.shown[first])
         for found in self.scorer.answer(ready, self.letters):
             found.top.cpu()
         return time.monotonic() - start
 
     # ------------------------------------------------------------ scoring
-    def score(self, progress: Callable | None) -> None:
-        """Every batch that has no part yet; while one is on the device, the last one's results are written."""
-        device = self.scorer.model.device.type
-        if device == "cuda":
+    def score_all(self, queue: Queue, progress: Callable | None) -> None:
+        """Every batch of the queue that no other process takes; what one left behind that is gone is done by the first.
+
+        `peak_bytes` and `split` are the largest of all processes then.
+        """
+        on_card = self.scorer.model.device.type == "cuda"
+        if on_card:
             torch.cuda.reset_peak_memory_stats()
-        batches = [[self.planned[row] for row in self.batches[number]] for number in self.todo]
-        total = sum(map(len, batches))
-        bar = progress(total + self.done, self.done) if progress else None
-        waiting, stopped = None, False
-        ahead = read_ahead(self.plan.preparer, batches, [self.shown[number] for number in self.todo], device)
+        rows = sum(len(self.agenda.batches[number]) for number in queue.todo)
+        bar = SharedBar(progress(rows + self.done, self.done) if progress else None, queue)
         try:
-            for number in self.todo:
-                if stopped := bool(self.stop and self.stop.is_set()):
-                    break
-                start = time.monotonic()
-                ready = next(ahead)
+            self.score(queue.take(), len(queue.todo), bar)
+            if self.processes.first:
+                reports, gone = queue.settle(bar.show_all)
+                self.reports += reports
+                for rank in gone:
+                    self.say(f"process {rank} has fallen silent; what it had begun is done by the first")
+                left = [number for number in queue.todo if not part_path(self.parts, number).exists()]
+                self.score(iter(left), len(left), bar)
+                self.state["split"] = max([self.state["split"], *(report["split"] for report in reports)])
+                self.peak_bytes = max([0, *(report["peak_bytes"] for report in reports)])
+        finally:
+            bar.close()
+            if on_card:
+                self.peak_bytes = max(self.peak_bytes, torch.cuda.max_memory_allocated())
+            if not self.processes.first and not isinstance(sys.exception(), Exception):  # a fault ends all
+                queue.over({**self._report(), "split": self.state["split"], "peak_bytes": self.peak_bytes})
+
+    def _report(self) -> dict:
+        return {"process": self.processes.rank, "rows": self.filed, "seconds": round(self.busy, 3)}
+
+    def score(self, numbers: Iterable[int], count: int, bar: SharedBar) -> None:
+        """These batches; while one is on the device, the last one's results are written."""
+        agenda, taken, waiting, done = self.agenda, deque(), None, 0
+
+        def batches():
+            for number in numbers:
+                taken.append(number)
+                yield [agenda.planned[row] for row in agenda.batches[number]], agenda.shown[number]
+
+        ahead = read_ahead(self.plan.preparer, batches(), self.scorer.model.device.type)
+        try:
+            start = begun_at = time.monotonic()
+            for ready in ahead:
                 self.waited += time.monotonic() - start
                 begun = self._begin(ready)
                 if waiting:
                     self._finish(*waiting, bar)
-                waiting = number, ready, begun
+                waiting, done = (taken.popleft(), ready, begun), done + 1
+                if self.stop and self.stop.is_set():
+                    break
+                start = time.monotonic()
             if waiting:
                 self._finish(*waiting, bar)
-            if stopped:
-                raise KeyboardInterrupt(f"{self.todo.index(number):,} of {len(self.todo):,} batches are filed")
+            if self.stop and self.stop.is_set() and done < count:
+                raise KeyboardInterrupt(f"{done:,} of {count:,} batches are filed")
         finally:
             ahead.close()
-            if bar:
-                bar.close()
-            if device == "cuda":
-                self.peak_bytes = torch.cuda.max_memory_allocated()
+            self.busy += time.monotonic() - begun_at
 
-    def _begin(self, ready: Ready) -> list[tuple[Ready, list[AnswerLogits]]]:
-        """The forward of a batch, in as many pieces as memory has been found to need."""
-        pieces = [ready]
-        for _ in range(self.state["split"].bit_length() - 1):
-            pieces = [half for piece in pieces for half in piece.halves()]
-        begun = []
-        while pieces:
-            piece = pieces.pop(0)
-            try:
-                begun.append((piece, self.scorer.answer(piece, self.letters)))
-                continue
-            except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error):
-                    raise
-            torch.cuda.empty_cache()  # outside of `except`: the trace would keep the tensors
-            halves = piece.halves()
-            if len(halves) == 1:
-                piece.faults |= dict.fromkeys(piece.rows, "out of memory, alone in its batch")
-                begun.append((piece, []))
-                continue
-            self._split(ready, len(begun) + len(pieces) + 2)
-            pieces = halves + pieces
-        return begun
-
-    def _split(self, ready: Ready, pieces: int) -> None:
-        """Remember that batches of this run must be cut into pieces: this and the next starts do so at once."""
-        split = self.state["split"]
-        while split < pieces:
-            split *= 2
+    def _begin(self, ready: Ready) -> Begun:
+        """The forward of a batch. How it had to be cut, this and the next starts do at once."""
+        begun, split = begin(self.scorer, ready, self.letters, self.state["split"])
         if split > self.state["split"]:
             if self.state["split"] == 1:
                 self.say(
@@ -325,9 +325,11 @@ class _Job:
                     "a smaller --batch-tokens fits at once"
                 )
             self.state["split"] = split
-            write_plan(self.out, self.state)
+            if self.processes.first:
+                write_plan(self.out, self.state)
+        return begun
 
-    def _finish(self, number: int, ready: Ready, begun: list, bar) -> None:
+    def _finish(self, number: int, ready: Ready, begun: Begun, bar: SharedBar) -> None:
         """Results of a batch into its part. Rows of a part stand in the batch's order, however it was cut."""
         part = OptionLogits.empty(
             [question.id for question in ready.questions], self.plan.members, self.letters, self.options.orders
@@ -336,11 +338,9 @@ class _Job:
             part.take(self.scorer.collect(piece, answers, self.letters, self.options.orders))
         for row, fault in ready.faults.items():
             part.status[row] = fault
-        write_part(self.parts, number, part)
-        if bar:
-            if self.scorer.model.device.type == "cuda":
-                bar.show(GPU=f"{torch.cuda.memory_reserved() / 2**30:.1f} GiB")
-            bar.update(len(ready.questions))
+        write_part(self.parts, number, part, self.processes.mark)
+        bar.update(len(ready.questions))
+        self.filed += len(ready.questions)
 
     # ------------------------------------------------------------ results
     def read(self, parts: int | None = None) -> OptionLogits:
@@ -354,7 +354,7 @@ class _Job:
             parts,
         )
         for row, question in enumerate(self.table.questions):
-            logits.status[row] = self.status.get(question.id, logits.status[row])
+            logits.status[row] = self.agenda.status.get(question.id, logits.status[row])
         return logits
 
     def ending(self, seconds: dict[str, float], logits: OptionLogits) -> Ending:
@@ -370,6 +370,7 @@ class _Job:
             "identity": identity,
             "weights": self.scorer.packed.weights if self.scorer else None,
             "split": self.state["split"],
+            "processes": [self._report(), *self.reports],
             "versions": scoring.versions(),
             "notes": self.plan.notes + [self.more] * bool(self.more),
             "warnings": [],  # these, and what else follows from the logits, when it is finished
@@ -378,7 +379,7 @@ class _Job:
                 "scored": 0,
                 "scored_now": self.scored_now,
                 "unscored": 0,
-                "batches": len(self.batches),
+                "batches": len(self.agenda.batches),
                 "tokens": self.tokens,
             },
             "seconds": {key: round(value, 3) for key, value in seconds.items()},

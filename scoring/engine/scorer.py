@@ -37,13 +37,15 @@ class Scorer:
         dtype: torch.dtype | None = None,
         weights: str = "auto",
         model: Model | None = None,
+        spread: bool = False,
     ):
-        """weights: `auto`, `4bit` or `16bit`. model: the plan's base, where it is loaded already."""
+        """weights: `auto`, `4bit` or `16bit`. model: the plan's base, where it is loaded already. spread: over all
+        cards."""
         self.plan = plan
         self.prepare = plan.preparer
         self.label_ids = self.prepare.chat.label_ids(LETTERS)
         self.adapters = [f"member{at}" if part.adapter else None for at, part in enumerate(plan.checkpoints)]
-        self.model = model or Model.load(plan.base, plan.quantization, device, dtype)
+        self.model = model or Model.load(plan.base, plan.quantization, device, dtype, spread)
         for checkpoint, name in zip(plan.checkpoints, self.adapters):
             if name and name not in self.model.adapters:
                 self.model.add_adapter(checkpoint, name)

@@ -102,6 +102,7 @@ def _ending(folders: Sequence[Path], found: list[_Shard], out: Path) -> Ending:
         "counts": first.about["counts"] | {"scored_now": sum(part["counts"]["scored_now"] for part in abouts)},
         "seconds": {key: sum(part["seconds"][key] for part in abouts) for key in first.about["seconds"]},
         "peak_gpu_bytes": max(part["peak_gpu_bytes"] for part in abouts),
+        "processes": [process for part in abouts for process in part["processes"]],
         "sources": [str(folder) for folder in folders],
     }
     calibrations = [Calibration.from_json(values, folders[0] / SHARD) for values in first.calibrations]

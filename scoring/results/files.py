@@ -13,12 +13,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 
-def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+def write_whole(path: Path, write: Callable[[BinaryIO], object], mark: str = "") -> None:
     """Let `write` fill a file beside `path`, and rename it when its bytes are on the disk.
 
-    What a killed run left beside goes; so does a link to somewhere else, which is never written through.
+    What a killed run left beside goes; so does a link to somewhere else, which is never written through. mark: in the
+    name of the file beside, where another process may write the same file.
     """
-    beside = path.with_name(path.name + ".tmp")
+    beside = path.with_name(f"{path.name}{mark}.tmp")
     beside.unlink(missing_ok=True)
     with open(beside, "xb") as file:
         write(file)
@@ -61,6 +62,6 @@ def _quoted(cells: pa.Array) -> pa.Array:
     return pc.if_else(special, pc.binary_join_element_wise('"', pc.replace_substring(cells, '"', '""'), '"', ""), cells)
 
 
-def write_table(path: Path, table: pa.Table) -> None:
-    """Parquet."""
-    write_whole(path, lambda file: pq.write_table(table, file))
+def write_table(path: Path, table: pa.Table, mark: str = "") -> None:
+    """Parquet. mark: see `write_whole`."""
+    write_whole(path, lambda file: pq.write_table(table, file), mark)

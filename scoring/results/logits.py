@@ -69,10 +69,10 @@ def part_path(folder: Path, number: int) -> Path:
     return folder / f"part-{number:06d}.parquet"
 
 
-def write_part(folder: Path, number: int, part: OptionLogits) -> None:
+def write_part(folder: Path, number: int, part: OptionLogits, mark: str = "") -> None:
     """One batch as a Parquet file: a row for each (id, member, order), written beside, synced and renamed.
 
-    A row without a score stands there too, in its own order, with its reason.
+    A row without a score stands there too, in its own order, with its reason. mark: see `write_whole`.
     """
     count, members, orders, letters = part.logits.shape
     there = np.isfinite(part.logits).any(-1)
@@ -95,7 +95,7 @@ def write_part(folder: Path, number: int, part: OptionLogits) -> None:
         "top_token": part.top_token[row, member, order],
         "status": pa.array(part.status, pa.string()).take(pa.array(row)),
     }
-    write_table(part_path(folder, number), pa.table(columns))
+    write_table(part_path(folder, number), pa.table(columns), mark)
 
 
 def _read(paths: list[str], letters: int) -> pa.Table:

@@ -55,7 +55,7 @@ def test_merged_shards_are_the_bytes_of_one_process(cli, tmp_path, table, orders
         assert (tmp_path / "merged" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
     whole, merged = (json.loads((tmp_path / name / "run.json").read_text("utf-8")) for name in ("whole", "merged"))
     differ = {key for key in {*whole, *merged} if whole.get(key) != merged.get(key)}
-    assert differ <= {"command", "seconds", "sources"}
+    assert differ <= {"command", "seconds", "sources", "processes"}
     assert sum(len(list((shard / "logits").iterdir())) for shard in shards) == whole["counts"]["batches"]
 
 

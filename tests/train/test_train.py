@@ -216,7 +216,7 @@ def test_a_damaged_state_is_told(base, questions, tmp_path):
 def test_folds_leave_out_of_fold_logits_and_are_scored_together(base, questions, tmp_path):
     out, said = tmp_path / "folds", []
 
-    def trainer(rows, valid, folder):
+    def trainer(rows, valid, folder, apart):
         return Trainer(str(base), rows, valid, folder, QUICK, say=said.append)
 
     train_folds(questions[:42], 2, 0, out, trainer, said.append)

@@ -1,0 +1,8 @@
+"""What commands import on their way, for a process that others are forked from."""
+
+from scoring.engine.model import why_no_4bit
+
+why_no_4bit()
+
+import peft  # noqa: E402, F401 not before bitsandbytes
+import transformers.integrations.bitsandbytes  # noqa: E402, F401
