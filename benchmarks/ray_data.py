@@ -1,0 +1,47 @@
+"""The same `Scorer`, driven by Ray Data (`pip install 'ray[data]'`): for tables that no one process should hold.
+
+    python -m benchmarks.ray_data demo/test.csv demo/checkpoints/fold0 scores/ray
+
+Each of Ray's processes loads the model once, on a card of its own where there are cards, and answers blocks of rows.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import ray
+
+from scoring import Question, Scorer
+from scoring.results.probabilities import pooled_log_probabilities
+
+LETTERS = "abcd"
+
+
+class Answers:
+    def __init__(self, ckpt: str, images: str):
+        self.scorer, self.images = Scorer.load(ckpt), Path(images)
+
+    def __call__(self, rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        options = zip(*(rows[letter].astype(str) for letter in LETTERS))
+        cells = zip(rows["id"].astype(str), rows["path"], rows["question"], options, rows["task_hint"])
+        questions = [
+            Question(id, at, self.images / path, question, texts, task_hint=hint or "")
+            for at, (id, path, question, texts, hint) in enumerate(cells)
+        ]
+        logits = self.scorer.score_batch(questions, len(LETTERS))
+        p = np.exp(pooled_log_probabilities(logits, self.scorer.plan.calibrations))
+        columns = {f"p_{letter}": p[:, at] for at, letter in enumerate(LETTERS)}
+        return {"id": rows["id"], "status": np.array(logits.status), **columns}
+
+
+def main(table: str, ckpt: str, out: str) -> None:
+    ray.init()
+    cards = int(ray.cluster_resources().get("GPU", 0))
+    place = (ckpt, str(Path(table).resolve().parent))
+    processes = {"num_gpus": 1, "concurrency": cards} if cards else {"num_cpus": 1, "concurrency": 2}
+    rows = ray.data.read_csv(table).map_batches(Answers, fn_constructor_args=place, batch_size=64, **processes)
+    rows.write_parquet(str(Path(out).resolve()))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
