@@ -38,7 +38,8 @@ def main(table: str, ckpt: str, out: str) -> None:
     ray.init()
     cards = int(ray.cluster_resources().get("GPU", 0))
     place = (ckpt, str(Path(table).resolve().parent))
-    processes = {"num_gpus": 1, "concurrency": cards} if cards else {"num_cpus": 1, "concurrency": 2}
+    # on two cores half of one each, so that reading and writing find room
+    processes = {"num_gpus": 1, "concurrency": cards} if cards else {"num_cpus": 0.5, "concurrency": 2}
     rows = ray.data.read_csv(table).map_batches(Answers, fn_constructor_args=place, batch_size=64, **processes)
     rows.write_parquet(str(Path(out).resolve()))
 

@@ -1,13 +1,20 @@
 """The programs that time the product run at demo size, and what they time at full size is made as it should be."""
 
+import importlib
 import json
+import sys
+from types import SimpleNamespace
 
+import numpy as np
+import pandas as pd
+from click.testing import CliRunner
 from PIL import Image
 from safetensors import safe_open
 
-from benchmarks import command_line, workload
+from benchmarks import command_line, scaling, workload
 from benchmarks.faults import check_picture, check_table, damage, good_pictures, good_tables
 from scoring.inputs.questions import read_table
+from scoring.results.probabilities import pooled_log_probabilities
 
 
 def test_every_way_is_timed_in_one_run(tmp_path):
@@ -69,3 +76,31 @@ def test_pools_are_compared_and_files_timed(tmp_path):
     assert done.returncode == 0, done.stderr
     found = json.loads(out.read_text())
     assert found["simulated"]["default_is_lowest"] == 1 and len(found["files"]) == 2
+
+
+def test_what_ray_calls_answers_as_score_does(scorer, test_rows, monkeypatch):
+    """Without Ray: the function on a block of rows that it would call."""
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace())
+    answers = importlib.import_module("benchmarks.ray_data").Answers("demo/checkpoints/fold0", "demo")
+    rows = pd.read_csv("demo/test.csv", keep_default_na=False).iloc[:12]
+    found = answers({name: rows[name].to_numpy() for name in rows.columns})
+    p = np.exp(pooled_log_probabilities(scorer.score(test_rows[:12]), scorer.plan.calibrations))
+    assert found["id"].tolist() == [row.id for row in test_rows[:12]] and set(found["status"]) == {"ok"}
+    assert np.abs(np.stack([found[f"p_{letter}"] for letter in "abcd"], 1) - p).max() < 1e-6
+
+
+def test_what_more_processes_are_worth_is_told(monkeypatch, tmp_path):
+    """Both by one process here: README's commands start several."""
+
+    def alone(processes: int, *arguments) -> float:
+        done = command_line.run(*arguments)
+        assert done.returncode == 0, done.stderr
+        return 1.0
+
+    monkeypatch.setattr(scaling, "torchrun", alone)
+    choices = ["--rows", "12", "--batches", "2", "--steps", "7", "--work", str(tmp_path), "--out", str(tmp_path / "o")]
+    done = CliRunner().invoke(scaling.main, choices, catch_exceptions=False)
+    assert done.exit_code == 0 and done.output.count(" times") == 2
+    ways = json.loads((tmp_path / "o").read_text())["ways"]
+    assert [(way["what"], way["processes"]) for way in ways] == [(w, n) for w in ("score", "train") for n in (1, 2)]
+    assert all(way["rows_per_second"] > 0 for way in ways) and ways[1]["same_bytes"]
