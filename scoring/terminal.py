@@ -87,6 +87,8 @@ def told(together: bool = False):
 
     together: inside, this process is one of those that torchrun or accelerate started, if they did; they are yielded.
     """
+    if not together and int(os.environ.get("RANK") or 0):
+        sys.exit(0)  # of several processes one is enough
     try:
         yield _come_together() if together else None
     except click.ClickException:

@@ -163,6 +163,12 @@ def test_two_hosts(tmp_path, small_table):
     assert content(tmp_path / "two", SCORED) == content(tmp_path / "one", SCORED)
 
 
+def test_what_needs_no_help_is_done_by_one(tmp_path):
+    processes = command_line.start_several(2, "show", FOLD0, err=tmp_path / "err")
+    assert ended(processes, tmp_path / "err") == ["", ""] and not any(process.exitcode for process in processes)
+    assert [(tmp_path / f"err.{rank}.out").read_text("utf-8").count("fold0") > 0 for rank in (0, 1)] == [True, False]
+
+
 # ------------------------------------------------------------------ among themselves
 @pytest.mark.parametrize("visible, number, taken", [(None, 1, "1"), ("4,6", 1, "6"), ("4,6", 2, "4"), ("3", 1, "3")])
 def test_each_takes_a_card_of_its_host(monkeypatch, visible, number, taken):
