@@ -310,7 +310,9 @@ class _Job:
             if waiting:
                 self._finish(*waiting, bar)
             if self.stop and self.stop.is_set() and done < count:
-                raise KeyboardInterrupt(f"{done:,} of {count:,} batches are filed")
+                todo = self.agenda.todo
+                filed = sum(part_path(self.parts, number).exists() for number in todo)  # by all processes
+                raise KeyboardInterrupt(f"{filed:,} of {len(todo):,} batches are filed")
         finally:
             ahead.close()
             self.busy += time.monotonic() - begun_at
