@@ -85,7 +85,7 @@ def _building(path: Path, what: str):
     """
     try:
         yield
-    except (OSError, ImportError):
+    except (OSError, ImportError, CheckpointError):
         raise
     except Exception as error:  # measured: RuntimeError, TypeError, IndexError, AttributeError and others
         if out_of_memory(error) or "CUDA" in str(error):
@@ -142,10 +142,11 @@ class Model:
                 llm_int8_skip_modules=NOT_QUANTIZED,
             )
         placed: dict = {"": device}
-        if spread := spread and torch.cuda.device_count() > 1:
-            free = {card: torch.cuda.mem_get_info(card)[0] for card in range(torch.cuda.device_count())}
-            placed = place(folder, dtype, NOT_QUANTIZED, quantization == "nf4", free)
+        spread = spread and torch.cuda.device_count() > 1
         with _building(folder / "config.json", "no Qwen3-VL can be built of it and the weights beside it"):
+            if spread:
+                free = {card: torch.cuda.mem_get_info(card)[0] for card in range(torch.cuda.device_count())}
+                placed = place(folder, dtype, NOT_QUANTIZED, quantization == "nf4", free)
             network, found = AutoModelForImageTextToText.from_pretrained(
                 folder,
                 dtype=dtype,

@@ -21,7 +21,7 @@ def place(folder: Path, dtype: torch.dtype, kept: list[str], four_bit: bool, fre
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     with init_empty_weights():
-        config = AutoConfig.from_pretrained(folder)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         network = AutoModelForImageTextToText.from_config(config, dtype=dtype, trust_remote_code=False)
     network.tie_weights()
     whole = [*network._no_split_modules, type(network.model.visual).__name__]
