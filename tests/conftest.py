@@ -1,5 +1,6 @@
 """Shared pieces: the demo's files, and one loaded scorer for the whole run."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -42,6 +43,50 @@ def plain_base(base):
     from scoring.engine.model import Model
 
     return Model.load(base, "none")
+
+
+@pytest.fixture(scope="session")
+def configured():
+    """Write a folder with a configuration and changes to its language model; a mixture where those have experts."""
+
+    def write(folder: Path, config: dict, text: dict) -> Path:
+        folder.mkdir(exist_ok=True)
+        config = json.loads(json.dumps(config))
+        config["text_config"] |= text
+        config["vision_config"]["out_hidden_size"] = config["text_config"]["hidden_size"]
+        if "num_experts" in text:
+            config["model_type"], config["architectures"] = "qwen3_vl_moe", ["Qwen3VLMoeForConditionalGeneration"]
+            for part in ("text", "vision"):
+                config[f"{part}_config"]["model_type"] = f"qwen3_vl_moe_{part}"
+        (folder / "config.json").write_text(json.dumps(config))
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def mixture(base, configured, tmp_path_factory) -> Path:
+    """The demo's base with eight experts in each layer, of random weights."""
+    import torch
+
+    from scoring.engine.model import Model
+
+    known = Model.load(base, "none").network.state_dict()  # first: it imports bitsandbytes
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    folder = tmp_path_factory.mktemp("mixture") / "base"
+    shutil.copytree(base, folder)
+    experts = {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 128}
+    configured(folder, json.loads((base / "config.json").read_text()), experts)
+    network = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(folder), dtype=torch.bfloat16)
+    generator = torch.Generator().manual_seed(0)
+    for name, weight in network.state_dict().items():
+        if name in known:
+            weight.copy_(known[name])
+        else:
+            weight.normal_(0, 0.2 if "gate.weight" in name else 0.05, generator=generator)
+    network.save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

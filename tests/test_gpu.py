@@ -85,6 +85,23 @@ def test_a_tree_has_the_same_bits_as_whole_rows(on_card, test_rows):
     assert torch.equal(tree, flat)
 
 
+def test_a_mixture_of_experts_answers_as_the_reference(mixture, test_rows):
+    """In any company, but not with the same bits: an expert's product has as many rows as tokens chose it."""
+    from scoring.engine.plan import plan_members
+    from scoring.engine.reference import reference_logits
+    from scoring.engine.scorer import Scorer
+
+    scorer = Scorer(plan_members([str(mixture)], quantization="nf4"))
+    whole, alone = scorer.score(test_rows[:64]).logits, scorer.score(test_rows[:64], batch_rows=3).logits
+    print(f"\nin other company: {np.abs(whole - alone).max():.4f}, bits alike: {np.array_equal(whole, alone)}")
+    off = []
+    for question, ours in zip(test_rows[:64], whole[:, 0, 0]):
+        expected = reference_logits(scorer.model.network, *scorer.prepare(question))[scorer.label_ids[:4]]
+        off.append(np.abs(ours - expected.cpu().numpy()).max())
+    print(f"from the reference: {np.median(off):.4f}, at most {max(off):.4f}")
+    assert np.abs(whole - alone).max() < 0.5 and np.median(off) < 0.15
+
+
 def test_weights_in_4_and_16_bits_give_the_same_bits(test_rows):
     from scoring.engine.plan import plan_members
     from scoring.engine.scorer import Scorer
@@ -217,15 +234,18 @@ TWO = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two cards"
 
 
 @TWO
-def test_a_base_on_two_cards_answers_with_the_bits_of_one(monkeypatch, test_rows):
+@pytest.mark.parametrize("experts", [False, True])
+def test_a_base_on_two_cards_answers_with_the_bits_of_one(monkeypatch, test_rows, mixture, experts):
     from scoring import Scorer
     from scoring.engine.plan import plan_members
     from scoring.engine.spread import cards
 
-    plan = plan_members([FOLD0])
+    plan = plan_members([str(mixture) if experts else FOLD0], quantization="nf4")
     one = Scorer(plan, weights="4bit")
-    size = sum(weight.numel() * weight.element_size() for weight in one.model.network.parameters())
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda card=0: (int(0.8 * size / 0.8), 2 * size))
+    placed = dict.fromkeys(["model.visual", "lm_head"], 0)
+    placed |= {f"model.language_model.{name}": 0 for name in ("embed_tokens", "rotary_emb", "layers.0", "layers.1")}
+    placed |= {f"model.language_model.{name}": 1 for name in ("layers.2", "layers.3", "layers.4", "norm")}
+    monkeypatch.setattr("scoring.engine.model.place", lambda *given: placed)  # else so small a base lies on one
     two = Scorer(plan, weights="4bit", spread=True)
     assert len(cards(two.model.network)) == 2
     assert any("lies on 2 cards, which work one after the other" in note for note in two.model.notes)

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scoring.engine.checkpoint import ADAPTER_CONFIG, ADAPTER_FILE
-from train.config import ConfigError, TrainConfig
+from train.config import SEVEN_PROJECTIONS, ConfigError, TrainConfig
+
+FEED_FORWARD = SEVEN_PROJECTIONS[4:]
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -16,23 +18,29 @@ if TYPE_CHECKING:
 def add_lora(network, config: TrainConfig) -> "PeftModel":
     """Trainable float32 LoRA layers on the named linear layers; the base stays frozen. Raises ConfigError.
 
+    In a mixture of experts the feed-forward's projections are no linear layers: those names are passed over.
     PEFT's own preparation for 4-bit training is not used: it casts the rest of the base to float32 and shifts
     the logits by 0.1.
     """
     from peft import LoraConfig, get_peft_model  # here: it imports bitsandbytes, which `why_no_4bit` must do first
 
+    layers = [name for name, _ in network.named_modules()]
+    mixture = any(name.endswith(".experts") for name in layers)
+    missing = [name for name in config.targets if not any(f".{layer}".endswith(f".{name}") for layer in layers)]
+    if foreign := [name for name in missing if not (mixture and name in FEED_FORWARD)]:
+        raise ConfigError(f"targets: found {', '.join(foreign)}; expected names of linear layers, such as q_proj")
     lora = LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,
         lora_dropout=config.dropout,
         use_rslora=config.rslora,
         bias="none",
-        target_modules=list(config.targets),
+        target_modules=[name for name in config.targets if name not in missing],
         task_type="CAUSAL_LM",
     )
     try:
         return get_peft_model(network, lora)
-    except ValueError as error:  # PEFT's, where no layer has one of the names, or one is not linear
+    except ValueError as error:  # PEFT's, where none is left, or one is not linear
         raise ConfigError(f"targets: found {', '.join(config.targets)}: {str(error).splitlines()[0]}") from None
 
 

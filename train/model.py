@@ -11,7 +11,7 @@ from scoring.engine.attention import packed_attention
 from scoring.engine.batches import Ready
 from scoring.engine.forward import leaf_states, see
 from scoring.engine.model import Model
-from scoring.engine.packed import PackedModel, compiling_pays, free_bytes
+from scoring.engine.packed import PackedModel, compiling_pays, feed_forward, free_bytes
 from scoring.inputs.pictures import PixelPolicy
 from scoring.inputs.prompt import LETTERS
 from train.config import TrainConfig
@@ -38,6 +38,8 @@ class LearningModel:
         self.config, self.label_ids = config, label_ids
         self.model = Model.load(folder, config.quantization)
         self.peft = add_lora(self.model.network, config)
+        if passed := set(config.targets) - set(self.peft.peft_config[ADAPTER].target_modules):
+            self.model.notes.append(f"no adapter on {', '.join(sorted(passed))}: the experts of this base have none")
         self.packed = PackedModel(self.model, [ADAPTER], policy, "4bit", TrainableLinear)
         self.dropout = Dropout(config.dropout)
         for number, linear in enumerate(self.packed.linears):
@@ -52,8 +54,8 @@ class LearningModel:
         if device.type == "cpu":
             return Memory("low" if config.memory == "low" else "fast", config.batch_tokens or CPU_TOKENS)
         text = self.model.network.config.text_config
-        width, inner, size = text.hidden_size, text.intermediate_size, self.packed.stream.itemsize
-        layer = size * (16 * width + 4 * inner)  # bytes that a token leaves in a layer for the way back
+        (inner, copies), width, size = feed_forward(text.to_dict()), text.hidden_size, self.packed.stream.itemsize
+        layer = size * ((16 + copies) * width + 4 * inner)  # bytes that a token leaves in a layer for the way back
         kept = {"fast": text.num_hidden_layers * layer, "low": text.num_hidden_layers * width * size + 2 * layer}
         room = 0.8 * free_bytes(device) - 16 * sum(weight.numel() for weight in self.weights)  # gradients, AdamW, EMA
         fit = {mode: int(room / need) for mode, need in kept.items()}

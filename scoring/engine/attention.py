@@ -148,7 +148,7 @@ def _text(
     keys_and_values: those of all tokens, where the queries are those of some (`forward._leaves_alone`).
     """
     query, key, value = _flat(query, *(keys_and_values or (key, value)))
-    if torch.is_grad_enabled() and query.requires_grad:
+    if _learning(query, key, value):
         key, value = key.index_select(0, key_index), value.index_select(0, key_index)  # the faster gradient
         return attend_and_learn(query, key, value, *_bounds(bounds), scaling, True)[None], None
     key, value = key[key_index], value[key_index]
@@ -157,9 +157,13 @@ def _text(
 
 def _vision(module, query, key, value, attention_mask, scaling, dropout=0.0, **bounds):
     """The vision tower's blocks: each picture looks at itself."""
-    learning = torch.is_grad_enabled() and query.requires_grad
-    way = attend_and_learn if learning else attend
+    way = attend_and_learn if _learning(query, key, value) else attend
     return way(*_flat(query, key, value), *_bounds(bounds), scaling, False)[None], None
+
+
+def _learning(*tensors: torch.Tensor) -> bool:
+    """Whether any of them has a gradient: adapters may be on values alone."""
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
 
 def _bounds(given: dict) -> tuple:

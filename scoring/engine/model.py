@@ -17,7 +17,7 @@ from scoring.engine.checkpoint import (
     check_base,
     weight_shapes,
 )
-from scoring.engine.spread import cards, follow, place
+from scoring.engine.spread import GIB, cards, follow, place
 
 # What stays in 16 or 32 bits. An explicit list replaces the library's own; names match from the start.
 NOT_QUANTIZED = ["lm_head", "model.visual"]
@@ -126,10 +126,15 @@ class Model:
 
         if not sys.stderr.isatty():
             disable_progress_bar()
-        check_base(folder)
+        mixture = check_base(folder)["model_type"] == "qwen3_vl_moe"
         settle_functions()
         device = torch.device(device) if device else default_device()
         dtype, notes, options = dtype or default_dtype(device), [], {}
+        if mixture and dtype == torch.float16:
+            raise CheckpointError(
+                f"{folder}: a mixture of experts, which is not computed in float16; expected cards that compute in "
+                "bfloat16 (NVIDIA: compute capability 8 or later)"
+            )
         if quantization == "nf4" and reason:
             notes.append(f"no 4-bit weights here ({reason}): the base is kept in {str(dtype).removeprefix('torch.')}")
             quantization = "none"
@@ -168,6 +173,12 @@ class Model:
             if hasattr(layer, "support_avx512bf16_for_cpu"):  # else bitsandbytes repacks weights that are read here
                 layer.support_avx512bf16_for_cpu = False  # and answers a float32 model in bfloat16: logits .05 off
         network.requires_grad_(False)
+        if mixture and quantization == "nf4":
+            size = sum(weight.nbytes for name, weight in network.named_parameters() if ".experts." in name)
+            notes.append(
+                f"the experts stay in {str(dtype).removeprefix('torch.')}, {size / GIB:.1f} GiB: only linear layers "
+                "are quantized"
+            )
         if spread:
             follow(network)
             used = cards(network)

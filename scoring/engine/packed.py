@@ -15,10 +15,9 @@ from scoring.engine.attention import packed_attention
 from scoring.engine.forward import AnswerLogits, Deepstacked, TreeBatch, leaf_states, project, see
 from scoring.engine.linear import MergedLinear, PatchProduct, plain_lora
 from scoring.engine.model import Model, default_device, default_dtype
-from scoring.engine.spread import cards
+from scoring.engine.spread import GIB, cards
 from scoring.inputs.pictures import PixelPolicy
 
-GIB = 2**30
 ROOM = 8 * GIB  # what expanded weights must leave free on a card
 FEWEST_TOKENS, MOST_TOKENS = 2_048, 49_152  # of an automatic batch on a card; beyond, nothing is gained
 CPU_TOKENS = 2_560
@@ -143,7 +142,8 @@ class PackedModel:
             return CPU_TOKENS
         text = self.network.config.text_config
         heads = (text.num_attention_heads + 2 * text.num_key_value_heads) * text.head_dim
-        token = self.stream.itemsize * (6 * text.hidden_size + 3 * text.intermediate_size + 3 * heads)
+        inner, copies = feed_forward(text.to_dict())
+        token = self.stream.itemsize * ((6 + copies) * text.hidden_size + 3 * inner + 3 * heads)
         fit = int(0.8 * min(map(free_bytes, cards(self.network))) / token)
         return max(FEWEST_TOKENS, min(MOST_TOKENS, fit // 1024 * 1024))
 
@@ -171,7 +171,7 @@ def compiling_pays(base: Path, tokens: int) -> tuple[bool, str]:
         return False, ""
     text = json.loads((base / "config.json").read_text("utf-8"))["text_config"]
     width, heads = text["hidden_size"], text["num_attention_heads"] + text["num_key_value_heads"]
-    weights = text["num_hidden_layers"] * (2 * width * heads * text["head_dim"] + 3 * width * text["intermediate_size"])
+    weights = text["num_hidden_layers"] * (2 * width * heads * text["head_dim"] + 3 * width * feed_forward(text)[0])
     seconds = 2 * weights * tokens / (0.5 * product_rate())
     if seconds * GAIN > COMPILE_SECONDS:
         return True, ""
@@ -179,6 +179,14 @@ def compiling_pays(base: Path, tokens: int) -> tuple[bool, str]:
         False,
         f"not compiled: about {seconds:,.0f} s of scoring are too short to earn it back (--compile on compiles)",
     )
+
+
+def feed_forward(text: dict) -> tuple[int, int]:
+    """How wide one token's feed-forward is, by the language model's configuration, and how many more copies of its
+    hidden state it makes: in a mixture, one to and one from each expert that the token goes through."""
+    if experts := text.get("num_experts_per_tok"):
+        return experts * text["moe_intermediate_size"], 2 * experts
+    return text["intermediate_size"], 0
 
 
 def product_rate(size: int = 4096) -> float:

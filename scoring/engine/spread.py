@@ -25,15 +25,15 @@ def place(folder: Path, dtype: torch.dtype, kept: list[str], four_bit: bool, fre
         network = AutoModelForImageTextToText.from_config(config, dtype=dtype, trust_remote_code=False)
     network.tie_weights()
     whole = [*network._no_split_modules, type(network.model.visual).__name__]
-    large = dtype
-    plain = {}
-    if four_bit:
-        large = CustomDtype.INT4
-        names = [name for name, weight in network.named_parameters() if weight.ndim < 2 or "embed" in name]
-        plain = dict.fromkeys(names, dtype)
-        plain |= {name: dtype for name, _ in network.named_parameters() if name.startswith(tuple(kept))}
+    linear = {f"{name}.weight" for name, module in network.named_modules() if isinstance(module, nn.Linear)}
+    small = {name for name in linear if four_bit and not name.startswith(tuple(kept))}  # all else keeps its type
+    plain = {name: dtype for name, _ in network.named_parameters() if name not in small}
     room = {card: int(FOR_THE_WORK * size) for card, size in free.items()}
-    options = {"no_split_module_classes": whole, "dtype": large, "special_dtypes": plain}
+    options = {
+        "no_split_module_classes": whole,
+        "dtype": CustomDtype.INT4 if small else dtype,
+        "special_dtypes": plain if small else {},
+    }
     found = infer_auto_device_map(network, get_balanced_memory(network, room, **options), **options)
     if "disk" in found.values() or "cpu" in found.values():
         found = infer_auto_device_map(network, room, **options)  # balanced, the last layers may find no room

@@ -1,5 +1,6 @@
 """Gradients: the tree's are those of the libraries, a row at a time, however memory is spent and dropout is drawn."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -11,9 +12,10 @@ from scoring.engine.batches import make_ready, with_tensors
 from scoring.engine.forward import TreeBatch
 from scoring.engine.packed import put_back, unwrap
 from scoring.engine.reference import reference_logits
+from scoring.engine.scorer import Scorer
 from scoring.engine.tree import Tree
 from scoring.inputs.questions import read_table
-from train.config import ConfigError, TrainConfig
+from train.config import SEVEN_PROJECTIONS, ConfigError, TrainConfig
 from train.linear import Dropout, LoraProduct
 from train.loop import Trainer
 from train.model import answer_loss
@@ -52,23 +54,49 @@ def distance(found, expected):
     return ((found - expected).norm() / expected.norm()).item()
 
 
-@pytest.mark.parametrize("quantization", ["nf4", "none"])
-def test_gradients_are_those_of_the_libraries_a_row_at_a_time(base, questions, tmp_path, quantization):
-    """Only the answer's token counts, and every row once."""
-    trainer = learner(base, questions, tmp_path, replace(PLAIN, quantization=quantization))
-    loss, ours = gradients(trainer, questions)
+def libraries_gradients(trainer, questions):
+    """Of transformers and PEFT, a row at a time: only the answer's token counts, and every row once."""
     model = trainer.model
     for weight in model.weights:
         weight.grad = None
-    taken, expected = unwrap(model.model.network), 0
+    taken, loss = unwrap(model.model.network), 0
     for question in questions:
         logits = reference_logits.__wrapped__(model.model.network, *trainer.prepare(question))
         target = torch.tensor(model.label_ids["abcd".index(question.answer)])
-        expected += F.cross_entropy(logits, target) / len(questions)
-    expected.backward()
+        loss += F.cross_entropy(logits, target) / len(questions)
+    loss.backward()
     put_back(taken)
-    assert loss == pytest.approx(expected.item(), rel=1e-5)
-    assert distance(ours, torch.cat([weight.grad.flatten() for weight in model.weights])) < 1e-5
+    return loss.item(), torch.cat([weight.grad.flatten() for weight in model.weights])
+
+
+@pytest.mark.parametrize(
+    "quantization, targets",
+    [
+        ("nf4", SEVEN_PROJECTIONS),
+        ("none", SEVEN_PROJECTIONS),
+        ("nf4", ("v_proj",)),  # queries without a gradient
+        ("nf4", ("linear_fc1", "q_proj")),  # the vision tower's too
+    ],
+)
+def test_gradients_are_those_of_the_libraries_a_row_at_a_time(base, questions, tmp_path, quantization, targets):
+    trainer = learner(base, questions[:5], tmp_path, replace(PLAIN, quantization=quantization, targets=targets))
+    loss, ours = gradients(trainer, questions[:5])
+    expected_loss, theirs = libraries_gradients(trainer, questions[:5])
+    assert loss == pytest.approx(expected_loss, rel=1e-5)
+    assert theirs.norm() > 0 and distance(ours, theirs) < 1e-5
+
+
+def test_a_mixture_of_experts_learns_by_its_attention(mixture, questions, tmp_path):
+    trainer = learner(mixture, questions[:3], tmp_path / "ckpt")
+    told = "no adapter on down_proj, gate_proj, up_proj: the experts of this base have none"
+    assert told in trainer.model.model.notes
+    loss, ours = gradients(trainer, questions[:3])
+    expected_loss, theirs = libraries_gradients(trainer, questions[:3])
+    assert loss == pytest.approx(expected_loss, rel=1e-5) and distance(ours, theirs) < 1e-5
+    trainer.run()
+    config = json.loads((tmp_path / "ckpt" / "adapter_config.json").read_text())
+    assert config["target_modules"] == ["k_proj", "o_proj", "q_proj", "v_proj"]
+    assert np.isfinite(Scorer.load(str(tmp_path / "ckpt")).score(questions[:3]).logits).all()
 
 
 def test_the_trees_gradients_are_the_flat_batchs(base, questions, tmp_path):
@@ -85,22 +113,6 @@ def test_recomputing_gives_the_same_gradients_with_dropout(base, questions, tmp_
     none = gradients(learner(base, questions, tmp_path / "c"), questions)
     assert kept[0] == again[0] and distance(again[1], kept[1]) < 1e-6
     assert distance(none[1], kept[1]) > 0.01
-
-
-def test_a_vision_tower_with_adapters_learns_too(base, questions, tmp_path):
-    trainer = learner(base, questions[:3], tmp_path, replace(PLAIN, targets=("linear_fc1", "q_proj")))
-    loss, ours = gradients(trainer, questions[:3])
-    model = trainer.model
-    for weight in model.weights:
-        weight.grad = None
-    taken = unwrap(model.model.network)
-    for question in questions[:3]:
-        logits = reference_logits.__wrapped__(model.model.network, *trainer.prepare(question))
-        target = torch.tensor(model.label_ids["abcd".index(question.answer)])
-        (F.cross_entropy(logits, target) / 3).backward()
-    put_back(taken)
-    theirs = torch.cat([weight.grad.flatten() for weight in model.weights])
-    assert theirs.norm() > 0 and distance(ours, theirs) < 1e-5
 
 
 class Layer:
@@ -182,9 +194,10 @@ def test_wrong_choices_are_told(tmp_path, text, message):
         TrainConfig.read(tmp_path / "mine.toml")
 
 
-def test_a_target_that_no_layer_has_is_told(base, questions, tmp_path):
-    with pytest.raises(ConfigError, match="targets: found nowhere"):
-        learner(base, questions, tmp_path, replace(PLAIN, targets=("nowhere",)))
+@pytest.mark.parametrize("targets", [("nowhere",), ("q_proj", "nowhere")])
+def test_a_target_that_no_layer_has_is_told(base, questions, tmp_path, targets):
+    with pytest.raises(ConfigError, match="targets: found nowhere; expected names of linear layers"):
+        learner(base, questions, tmp_path, replace(PLAIN, targets=targets))
 
 
 def test_averages_forget_the_beginning():
