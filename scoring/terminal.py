@@ -57,6 +57,7 @@ class Bar:
             smoothing=0.1,
             mininterval=0.2 if terminal else 30,
             delay=0 if terminal else 30,
+            disable=bool(_here and not _here.first),
         )
 
     def update(self, count: int) -> None:
@@ -87,7 +88,7 @@ def told(together: bool = False):
 
     together: inside, this process is one of those that torchrun or accelerate started, if they did; they are yielded.
     """
-    if not together and int(os.environ.get("RANK") or 0):
+    if not together and int(os.environ.get("WORLD_SIZE") or 1) > 1 and int(os.environ.get("RANK") or 0):
         sys.exit(0)  # of several processes one is enough
     try:
         yield _come_together() if together else None
@@ -96,13 +97,15 @@ def told(together: bool = False):
     except KeyboardInterrupt as stopped:
         told_more = f": {stopped}" if str(stopped) else ""
         say(f"\nstopped{told_more}{_resuming()}")
-        if _here and _here.first:  # another one that is stopped only leaves
-            _here.fail("stopped")
+        if _here and _here.first:
+            _here.fail("stopped", STOPPED)
+        elif _here:  # it only leaves
+            _here.part()
         sys.exit(STOPPED)
     except Exception as error:
         text, code = _meaning(error)
         if _here:
-            text = _among_others(error, text)
+            text, code = _among_others(error, text, code)
         if click.get_current_context().obj:
             raise
         if text:
@@ -124,16 +127,18 @@ def _meaning(error: Exception) -> tuple[str, int]:
     ), BUG
 
 
-def _among_others(error: Exception, text: str) -> str:
-    """Let the other processes end too; what this one has to say then: "" where one of its host has said that."""
+def _among_others(error: Exception, text: str, code: int) -> tuple[str, int]:
+    """Let the other processes end too; what this one has to say then ("" where one of its host has said that), and its
+    exit code."""
     original = getattr(error, "original", None)  # of an error that another process told
     speaks = _here.first_to_say(original or text)
     if original is None:
-        _here.fail(text)
+        _here.fail(text, code)
         text = text if _here.first else f"{_here.name}: {text}"
     else:
         _here.part()
-    return text if speaks else ""
+        code = error.code
+    return text if speaks else "", code
 
 
 def _resuming() -> str:
@@ -141,7 +146,7 @@ def _resuming() -> str:
     if click.get_current_context().info_name not in ("score", "train"):
         return ""
     if _here:
-        return "\nthe same command goes on"
+        return f"\nthe same command{', without --overwrite,' * ('--overwrite' in sys.argv)} goes on"
     words = [word for word in sys.argv if word != "--overwrite"]
     return f"\ngo on with: {shlex.join(['python', *words] if words[0].endswith('.py') else words)}"
 

@@ -140,16 +140,16 @@ class Trainer:
     def _state(self) -> tuple[dict[str, torch.Tensor], dict] | None:
         """What the folder holds of this training: read by all processes before the first writes into it."""
         place, identity = f"training/{self.out.name}", self.identity
-        if self.processes.first:
-            state = read_state(self.out, identity)
-            self.processes.tell(place, identity)
-        else:
-            first = self.processes.hear(place)
-            if changed := [key for key in identity if identity[key] != first.get(key)]:
-                told = "; ".join(f"{key} is {identity[key]}, but {first.get(key)} to the first" for key in changed)
-                raise TrainError(f"{told}; expected the same files, packages and kinds of device on every machine")
-            state = read_state(self.out, identity)
-        self.processes.meet(place)
+        first = self.processes.gather(f"{place}/identity", identity)[0]
+        if changed := [key for key in identity if identity[key] != first.get(key)]:
+            told = "; ".join(f"{key} is {identity[key]}, but {first.get(key)} to the first" for key in changed)
+            raise TrainError(f"{told}; expected the same files, packages and kinds of device on every machine")
+        state = read_state(self.out, identity)
+        steps = self.processes.gather(f"{place}/step", state[1]["step"] if state else 0)
+        if (here := steps[self.processes.rank]) != steps[0]:
+            raise TrainError(
+                f"{self.out} holds step {steps[0]:,} to the first process, {here:,} here; expected one that all share"
+            )
         return state
 
     def begin(self, state: tuple[dict[str, torch.Tensor], dict] | None = None) -> Log:
@@ -174,7 +174,8 @@ class Trainer:
         if state:
             self._restore(*state)
         else:
-            self.memory = self.model.choose_memory(step_tokens)
+            own = asdict(self.model.choose_memory(step_tokens))
+            self.memory = Memory.least(self.processes.gather(f"{self.together.name}/memory", own))
         self.together.same([*self.model.weights, *self.averages])
         self.say(self.model.use(self.memory, steps - self.step, step_tokens))
         self.started, self.rows_before = time.monotonic(), self.rows_done

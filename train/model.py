@@ -29,6 +29,12 @@ class Memory:
     mode: str
     tokens: int
 
+    @classmethod
+    def least(cls, found: list[dict]) -> "Memory":
+        """What all of several processes have room for."""
+        mode = "low" if any(one["mode"] == "low" for one in found) else "fast"
+        return cls(mode, min(one["tokens"] for one in found))
+
 
 class LearningModel:
     """`loss_backward` adds gradients of rows; `packed.answer` scores with the adapter as it is."""
@@ -46,6 +52,7 @@ class LearningModel:
             linear.number, linear.dropout = number, self.dropout
         self.weights = [weight for weight in self.peft.parameters() if weight.requires_grad]
         self.scaler = torch.amp.GradScaler(self.model.device.type, enabled=self.model.dtype == torch.float16)
+        self.scaler.scale(torch.zeros((), device=self.model.device))  # ready, also if a step's first share has no row
 
     # ------------------------------------------------------------ memory
     def choose_memory(self, step_tokens: int) -> Memory:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from scoring.engine.processes import Processes
 from scoring.inputs.questions import Question
-from scoring.results.hold import hold
+from scoring.results.hold import check_held, hold
 from train.config import TrainConfig
 from train.folder import discard
 from train.folds import train_folds
@@ -37,14 +37,17 @@ def start(
         def named(text: str) -> None:
             say(f"{folder.name}: {text}", True)
 
-        team, told = (Processes(), named) if apart and processes.count > 1 else (processes, say)
+        team, told = (processes.alone(), named) if apart and processes.count > 1 else (processes, say)
         bar = progress if processes.first else None
         return Trainer(base, train_rows, held_out, folder, config, say=told, progress=bar, processes=team, **further)
 
     with hold(out) if processes.first else nullcontext():
-        if overwrite and processes.first:  # not before the new table and base are known to be good
+        if (
+            overwrite and processes.first and processes.once("overwrite")
+        ):  # now that table and base are known to be good
             discard(out)
         processes.meet("start")
+        check_held(out)
         if folds:
             train_folds(rows, folds, config.seed, out, trainer, say, processes)
         else:

@@ -28,6 +28,7 @@ class Together:
         if processes.count > 1:
             backend = "nccl" if device.type == "cuda" else "gloo"
             store = dist.PrefixStore(f"{name}/sums", processes.store)
+            processes.meet(f"{name}/begin")  # who waits in there would not hear that another failed while loading
             dist.init_process_group(
                 backend, store=store, rank=processes.rank, world_size=processes.count, timeout=LIMIT
             )
@@ -48,6 +49,7 @@ class Together:
     def add_gradients(self, weights: list[torch.Tensor], *values: float) -> list[float]:
         """Every weight's gradient becomes the sum of all processes'; so do `values`, which are returned."""
         if self.processes.count == 1:
+            self.processes.raise_fault()
             return list(values)
         grads = [weight.grad if weight.grad is not None else torch.zeros_like(weight) for weight in weights]
         flat = torch.cat([*(grad.flatten() for grad in grads), torch.tensor(values, device=self.device)])

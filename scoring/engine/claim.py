@@ -64,9 +64,14 @@ def claim_folder(out: Path, state: dict, before: dict | None) -> Path:
     parts.mkdir(parents=True, exist_ok=True)
     if before is None:
         write_plan(out, state)
+    tidy(parts)
+    return parts
+
+
+def tidy(parts: Path) -> None:
+    """Do away with what processes that are gone had half written."""
     for unfinished in parts.glob("*.tmp"):
         unfinished.unlink()
-    return parts
 
 
 def _left_by_a_start(path: Path) -> bool:

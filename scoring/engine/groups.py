@@ -112,7 +112,7 @@ def run_groups(
     if processes and not processes.first:
         return _runs(table, groups, out, options, progress, say, stop, processes)[-1]
     with hold(out):
-        _claim(out, options.overwrite)
+        _claim(out, options.overwrite and (processes or Processes()).once("overwrite"))
         return _pooled(table, groups, _runs(table, groups, out, options, progress, say, stop, processes), out)
 
 

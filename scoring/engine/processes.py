@@ -4,6 +4,7 @@ They talk through the group's key-value store alone, so that none waits in a col
 ends: with what was waited for, with the message of a process that failed, or with the name of one that is silent.
 """
 
+import atexit
 import json
 import os
 import socket
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cache
 from hashlib import sha256
+from uuid import uuid4
 
 import torch
 import torch.distributed as dist
@@ -27,11 +29,11 @@ PIECE = 2**20  # characters of one value: the store takes no more than 8 MiB
 
 
 class ProcessError(ValueError):
-    """Another process of the call failed or is gone. original: its own message, where it had one."""
+    """Another process of the call failed or is gone. original, code: its own message and exit code, where it told."""
 
-    def __init__(self, message: str, original: str = ""):
+    def __init__(self, message: str, original: str = "", code: int = 1):
         super().__init__(message)
-        self.original = original
+        self.original, self.code = original, code
 
 
 @contextmanager
@@ -45,11 +47,18 @@ def _connected():
 
 @dataclass
 class Processes:
-    """This process among `count`; the one of rank 0 plans, shows and writes."""
+    """This process among `count`; the one of rank 0 plans, shows and writes.
+
+    kept: what outlives this start of the call, where torchrun starts it anew. beside: those whose faults end this one
+    too, though it shares no work with them. gone: who fell silent, and was done without.
+    """
 
     rank: int = 0
     count: int = 1
     store: dist.Store = field(default_factory=dist.HashStore)
+    kept: dist.Store = field(default_factory=dist.HashStore)
+    beside: "Processes | None" = None
+    gone: set[int] = field(default_factory=set)
     stop: threading.Event | None = None  # once it is set, a wait for what may take long ends with KeyboardInterrupt
     heard: dict[int, tuple[int, float]] = field(default_factory=dict)  # of each: signs of life, and when it was new
     looked: float = 0.0
@@ -60,7 +69,7 @@ class Processes:
 
     @property
     def others(self) -> list[int]:
-        return [rank for rank in range(self.count) if rank != self.rank]
+        return [rank for rank in range(self.count) if rank != self.rank and rank not in self.gone]
 
     @property
     def name(self) -> str:
@@ -72,17 +81,22 @@ class Processes:
         return "" if self.first else f".{socket.gethostname()}-{os.getpid()}"
 
     def live(self) -> None:
-        """Give signs of life from now on."""
+        """Give signs of life from now on, until Python ends: a thread in the store's code then would abort it."""
+        ended = threading.Event()
 
         def beat():
-            try:
-                while True:
+            with suppress(dist.DistError):  # the store is gone; whoever waits for something will tell
+                self.store.add(f"alive/{self.rank}", 1)
+                while not ended.wait(BEAT):
                     self.store.add(f"alive/{self.rank}", 1)
-                    time.sleep(BEAT)
-            except dist.DistError:  # the store is gone; whoever waits for something will tell
-                return
 
-        threading.Thread(target=beat, daemon=True).start()
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        atexit.register(lambda: (ended.set(), thread.join(5)))
+
+    def alone(self) -> "Processes":
+        """For work that this process does by itself, while it still ends with the others' faults."""
+        return Processes(beside=self)
 
     # ------------------------------------------------------------ telling and hearing
     def tell(self, key: str, value) -> None:
@@ -104,6 +118,16 @@ class Processes:
         with _connected():
             pieces = range(int(self.store.get(key)))
             return json.loads(b"".join(self.store.get(f"{key}/{number}") for number in pieces))
+
+    def gather(self, place: str, value) -> list:
+        """What each tells there, by rank, this process `value`."""
+        self.tell(f"{place}/{self.rank}", value)
+        return [self.hear(f"{place}/{rank}", rank) for rank in range(self.count)]
+
+    def once(self, what: str) -> bool:
+        """Whether this is the first time, also if the call was started anew since."""
+        with _connected():
+            return self.kept.add(f"once/{what}", 1) == 1
 
     def count_up(self, key: str, more: int = 1) -> int:
         """Add to a number that all share, which begins with 0; the sum."""
@@ -143,13 +167,13 @@ class Processes:
         return [rank for rank in ranks if rank in self.heard and now - self.heard[rank][1] > SILENT]
 
     # ------------------------------------------------------------ faults
-    def fail(self, text: str) -> None:
-        """Let the others end with this message; only the first of a call counts."""
+    def fail(self, text: str, code: int) -> None:
+        """Let the others end with this message and exit code; only the first of a call counts."""
         with suppress(ProcessError):  # where nobody is left to hear it
             if self.count_up("faults") > 1:
                 self.part()
                 return
-            self.tell("fault", [f"{self.name}: {text}", text, self.rank])
+            self.tell("fault", [f"{self.name}: {text}", text, code, self.rank])
             until = time.monotonic() + PARTING
             while self.count_up("faults heard", 0) < self.count - 1 and time.monotonic() < until:
                 time.sleep(POLL)
@@ -160,10 +184,12 @@ class Processes:
             self.count_up("faults heard")
 
     def raise_fault(self) -> None:
-        if self.count > 1 and self.told("fault"):
-            message, original, rank = self.hear("fault")
+        if self.beside:
+            self.beside.raise_fault()
+        elif self.count > 1 and self.told("fault"):
+            *fault, rank = self.hear("fault")
             if rank != self.rank:
-                raise ProcessError(message, original)
+                raise ProcessError(*fault)
 
     def first_to_say(self, text: str) -> bool:
         """Whether no other process of this host has said that."""
@@ -183,7 +209,8 @@ def join() -> Processes:
     from torch.distributed.rendezvous import rendezvous
 
     try:
-        store, rank, count = next(rendezvous("env://", timeout=timedelta(seconds=JOIN)))
+        kept, rank, count = next(rendezvous("env://", timeout=timedelta(seconds=JOIN)))
+        store = _of_this_start(kept, rank, count)
     except (ValueError, RuntimeError) as error:
         raise ProcessError(
             f"the {os.environ['WORLD_SIZE']} processes of WORLD_SIZE do not come together ({error}); expected RANK, "
@@ -193,16 +220,38 @@ def join() -> Processes:
     if torch.cuda.is_available():
         beside = int(os.environ.get("LOCAL_WORLD_SIZE", count))  # torchrun gives each one thread of the host
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // beside))
-    found = Processes(rank, count, store)
+    found = Processes(rank, count, store, kept)
     found.live()
     return found
 
 
+def _of_this_start(kept: dist.Store, rank: int, count: int) -> dist.Store:
+    """The part of the store that is this start's own: where torchrun starts all anew, it keeps the store as it was.
+
+    Each says hello by a name that it makes up, and the first tells it the part's. To what an earlier start left it
+    answers too, and nobody hears it. Raises RuntimeError where one does not come.
+    """
+    own, until = uuid4().hex, time.monotonic() + JOIN
+    kept.set(f"hello/{rank}", own)
+    part, welcome = dist.PrefixStore(own, kept), set()
+    while part.add("here", 0) < count - 1 if rank == 0 else not kept.check([f"welcome/{own}"]):
+        for other in range(1, count if rank == 0 else 1):
+            if kept.check([f"hello/{other}"]) and (name := kept.get(f"hello/{other}").decode()) not in welcome:
+                kept.set(f"welcome/{name}", own)
+                welcome.add(name)
+        if time.monotonic() > until:
+            raise RuntimeError(f"{part.add('here', 0) + 1} came" if rank == 0 else "the first did not come")
+        time.sleep(POLL)
+    if rank:
+        part = dist.PrefixStore(kept.get(f"welcome/{own}").decode(), kept)
+        part.add("here", 1)
+    return part
+
+
 def take_card(number: int) -> None:
     """Let this process see one of its host's cards alone: as the first, for which compiled layers are on the disk."""
-    names = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    if names == [""]:
-        names = [str(card) for card in range(_cards())]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")  # "": they are hidden on purpose
+    names = [str(card) for card in range(_cards())] if visible is None else visible.split(",")
     if len(names) > 1:
         os.environ["CUDA_VISIBLE_DEVICES"] = names[number % len(names)]
 
@@ -240,8 +289,10 @@ class Queue:
         """So many rows more are filed; how many by all."""
         return self.processes.count_up(f"{self.name}/rows", rows)
 
-    def settle(self, each: Callable[[int], object], patience: float = STUCK) -> tuple[list[dict], list[int]]:
-        """For the first process, when it has nothing left to take: the others' reports, and who fell silent.
+    def settle(self, each: Callable[[int], object], patience: float = STUCK) -> tuple[dict[int, dict], list[int]]:
+        """For the first process, when it has nothing left to take: the others' reports by rank, and who fell silent.
+
+        Those that did are done without from now on.
 
         `each(rows)` is told meanwhile how many rows all have filed. Raises ProcessError where for `patience` seconds
         nothing is filed.
@@ -262,7 +313,9 @@ class Queue:
             if processes.stop and processes.stop.is_set():
                 raise KeyboardInterrupt
             time.sleep(POLL)
-        return list(reports.values()), [rank for rank in gone if rank not in reports]
+        gone = [rank for rank in gone if rank not in reports]
+        processes.gone.update(gone)
+        return reports, gone
 
 
 @dataclass

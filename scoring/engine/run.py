@@ -23,7 +23,7 @@ import scoring
 from scoring.engine.agenda import Agenda
 from scoring.engine.batches import Ready, make_ready, read_ahead
 from scoring.engine.choices import Finished, RunOptions
-from scoring.engine.claim import check_folder, check_same, claim_folder, write_plan
+from scoring.engine.claim import check_folder, check_same, claim_folder, tidy, write_plan
 from scoring.engine.packed import compiling_pays
 from scoring.engine.passes import told_pride
 from scoring.engine.pieces import Begun, begin
@@ -120,7 +120,7 @@ class _Job:
 
     def __post_init__(self):
         start = time.monotonic()
-        self.reports: list[dict] = []  # of the other processes
+        self.reports: dict[int, dict] = {}  # of the other processes
         self.agenda = Agenda(self.table, self.plan, self.options)
         self.letters = len(self.table.letters)
         self.label_ids = self.plan.preparer.chat.label_ids(self.table.letters)
@@ -174,10 +174,13 @@ class _Job:
         before = check_folder(
             self.out,
             identity | {key: value for key, value in asked.items() if value is not None},
-            self.options.overwrite,
+            self.options.overwrite and self.processes.once("overwrite"),
         )
-        own = self.agenda.costs(self.processes.rank, self.processes.count)
-        self.tokens = self.agenda.cost([own, *self._heard("costs")])
+        self.processes.tell(f"{self.out.name}/free", before is None and asked["batch_tokens"] is None)
+        count = self.processes.count
+        self.tokens = self.agenda.cost(
+            [self._heard("costs", rank) or self.agenda.costs(rank, count) for rank in range(count)]
+        )
         if before:
             self.state = before
         else:
@@ -205,21 +208,21 @@ class _Job:
         costs = self.agenda.costs(self.processes.rank, self.processes.count)
         told = [[found if isinstance(found, str) else astuple(found)[1:] for found in part] for part in costs]
         self.processes.tell(f"{self.out.name}/costs/{self.processes.rank}", told)
-        if self.options.batch_tokens is None and self.scorer is None:
+        if self.processes.hear(f"{self.out.name}/free"):
             self.load()
-        tokens = self.scorer.packed.batch_tokens() if self.scorer else self.options.batch_tokens
-        self.processes.tell(f"{self.out.name}/tokens/{self.processes.rank}", tokens)
+            self.processes.tell(f"{self.out.name}/tokens/{self.processes.rank}", self.scorer.packed.batch_tokens())
 
-    def _heard(self, what: str) -> list:
-        """What each other process offered."""
-        return [self.processes.hear(f"{self.out.name}/{what}/{rank}", rank) for rank in self.processes.others]
+    def _heard(self, what: str, rank: int):
+        """What another process offered, unless it is gone."""
+        return self.processes.hear(f"{self.out.name}/{what}/{rank}", rank) if rank in self.processes.others else None
 
     def _chosen(self, asked: dict) -> dict:
         """What this run decides for itself, once: a run that goes on uses the same."""
         chosen, processes = dict(asked), self.processes
         if chosen["batch_tokens"] is None:
             self.load()
-            chosen["batch_tokens"] = min([self.scorer.packed.batch_tokens(), *self._heard("tokens")])
+            others = (self._heard("tokens", rank) for rank in processes.others)
+            chosen["batch_tokens"] = min([self.scorer.packed.batch_tokens(), *others])
         if "compile" not in chosen and self.scorer and self.scorer.packed.compiled:
             chosen["compile"] = True  # by the run before
         if "compile" not in chosen and self.options.device_map == "auto":
@@ -269,13 +272,15 @@ class _Job:
             self.score(queue.take(), len(queue.todo), bar)
             if self.processes.first:
                 reports, gone = queue.settle(bar.show_all)
-                self.reports += reports
+                self.reports |= reports
                 for rank in gone:
                     self.say(f"process {rank} has fallen silent; what it had begun is done by the first")
                 left = [number for number in queue.todo if not part_path(self.parts, number).exists()]
                 self.score(iter(left), len(left), bar)
-                self.state["split"] = max([self.state["split"], *(report["split"] for report in reports)])
-                self.peak_bytes = max([0, *(report["peak_bytes"] for report in reports)])
+                if gone:
+                    tidy(self.parts)
+                self.state["split"] = max([self.state["split"], *(report["split"] for report in reports.values())])
+                self.peak_bytes = max([0, *(report["peak_bytes"] for report in reports.values())])
         finally:
             bar.close()
             if on_card:
@@ -372,7 +377,7 @@ class _Job:
             "identity": identity,
             "weights": self.scorer.packed.weights if self.scorer else None,
             "split": self.state["split"],
-            "processes": [self._report(), *self.reports],
+            "processes": [self._report(), *self.reports.values()],
             "versions": scoring.versions(),
             "notes": self.plan.notes + [self.more] * bool(self.more),
             "warnings": [],  # these, and what else follows from the logits, when it is finished

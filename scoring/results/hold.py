@@ -1,5 +1,6 @@
 """A folder to write into: one process at a time, and nothing in it that leads elsewhere."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,3 +43,17 @@ def hold(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def check_held(folder: Path, patience: float = 60) -> None:
+    """HoldError where another machine's hold of the folder is not seen here for so many seconds: it is another folder.
+
+    What is new in a network's folder may be seen late.
+    """
+    until = time.monotonic() + patience
+    while not (folder / LOCK).exists():
+        if time.monotonic() > until:
+            raise HoldError(
+                f"{folder} is not the folder that the first process writes into; expected one that all share"
+            )
+        time.sleep(0.05)
