@@ -6,3 +6,6 @@ why_no_4bit()
 
 import peft  # noqa: E402, F401 not before bitsandbytes
 import transformers.integrations.bitsandbytes  # noqa: E402, F401
+from transformers.conversion_mapping import get_checkpoint_conversion_mapping  # noqa: E402
+
+get_checkpoint_conversion_mapping("qwen3_vl")  # the first call compiles a thousand patterns

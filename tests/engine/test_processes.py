@@ -89,7 +89,7 @@ def killed_halfway(tmp_path, arguments, which: int, code: str = "") -> tuple[lis
 
 def test_the_rest_finishes_what_a_killed_process_leaves(tmp_path, small_table):
     """The run that it was killed in, and the next of the same call."""
-    arguments = [small_table(60), "--ckpt", FOLD0, "--orders", "1,2", "--batch-tokens", 200]
+    arguments = [small_table(36), "--ckpt", FOLD0, "--orders", "1,2", "--batch-tokens", 200]
     processes, out = killed_halfway(tmp_path, arguments, 1, "import scoring.engine.processes as p; p.SILENT = 3")
     told = ended(processes[:1], tmp_path / "err")[0]
     assert processes[0].exitcode == 0 and told.count("process 1 has fallen silent") == 1
@@ -100,7 +100,7 @@ def test_the_rest_finishes_what_a_killed_process_leaves(tmp_path, small_table):
 
 
 def test_without_the_first_process_the_others_end_and_the_next_start_completes(tmp_path, small_table):
-    arguments = [small_table(60), "--ckpt", FOLD0, "--batch-tokens", 200]
+    arguments = [small_table(36), "--ckpt", FOLD0, "--batch-tokens", 200]
     processes, out = killed_halfway(tmp_path, arguments, 0)
     told = ended(processes[1:], tmp_path / "err", first=1)[0]
     assert processes[1].exitcode == 1 and "is gone" in told and "Traceback" not in told
@@ -156,7 +156,7 @@ def test_who_does_not_come_is_waited_for_and_named(tmp_path, small_table):
 
 def test_two_hosts_that_start_anew_where_a_process_was_killed(tmp_path, small_table):
     """Two torchruns, as on two hosts that share a folder: the README's line for Slurm. What was filed is kept."""
-    arguments = [small_table(30), "--ckpt", FOLD0, "--batch-tokens", 200]
+    arguments = [small_table(20), "--ckpt", FOLD0, "--batch-tokens", 200]
     alone(*arguments, "--out", tmp_path / "one")
     words = ["cli.py", "score", *map(str, arguments), "--overwrite", "--out", str(tmp_path / "two")]
     program = tmp_path / "killed_once.py"
@@ -177,7 +177,7 @@ def test_two_hosts_that_start_anew_where_a_process_was_killed(tmp_path, small_ta
     told = [host.communicate(timeout=250)[0] for host in hosts]
     assert [host.returncode for host in hosts] == [0, 0], told
     assert (tmp_path / "killed").exists() and "".join(told).count("going on:") == 1
-    assert "".join(told).count("30 of 30 rows scored") == 1
+    assert "".join(told).count("20 of 20 rows scored") == 1
     assert content(tmp_path / "two", SCORED) == content(tmp_path / "one", SCORED)
 
 

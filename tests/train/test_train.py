@@ -149,11 +149,18 @@ class Killed(BaseException):
     """Stands for SIGKILL: nothing catches it."""
 
 
-@pytest.mark.parametrize("at", [2, 5])  # within the first epoch; at a later one's first step
-def test_a_killed_training_ends_with_the_same_bytes(base, questions, tmp_path, monkeypatch, at):
+@pytest.fixture(scope="module")
+def whole(base, questions, tmp_path_factory):
+    """A training of two epochs of four steps that nothing killed."""
     config = replace(QUICK, epochs=2, batch=6, save_every=1, ema=0.9, schedule="cosine", shuffle_options=True)
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    trained(base, questions, whole, config)
+    out = tmp_path_factory.mktemp("whole") / "ckpt"
+    trained(base, questions, out, config)
+    return out, config
+
+
+@pytest.mark.parametrize("at", [2, 5])  # within the first epoch; at a later one's first step
+def test_a_killed_training_ends_with_the_same_bytes(base, questions, whole, tmp_path, monkeypatch, at):
+    (whole, config), killed = whole, tmp_path / "ckpt"
     write = train.loop.Trainer._save_state
 
     def kill(self, log):
