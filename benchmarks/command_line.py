@@ -72,9 +72,7 @@ def free_port() -> int:
         return found.getsockname()[1]
 
 
-def start_several(
-    count: int, *arguments, err: Path, program: str = "cli", cwd: Path = ROOT, ranks: Sequence[int] | None = None
-):
+def start_several(count: int, *arguments, err: Path, program: str = "cli", ranks: Sequence[int] | None = None):
     """What `torchrun --nproc_per_node count cli.py arguments` starts, in one thread each; `err`.0 … get their stderr.
 
     ranks: those that are started, where it is not all of them.
@@ -83,8 +81,7 @@ def start_several(
     found = []
     for rank in range(count) if ranks is None else ranks:
         env = {name: str(value) for name, value in (place | {"RANK": rank, "LOCAL_RANK": rank}).items()}
-        files = {"out": f"{err}.{rank}.out", "err": f"{err}.{rank}"}
-        found.append(start(*arguments, program=program, cwd=cwd, env=env, **files))
+        found.append(start(*arguments, program=program, out=f"{err}.{rank}.out", err=f"{err}.{rank}", env=env))
     return found
 
 

@@ -1,5 +1,6 @@
 """Every command and example of the README runs; where it names the real 8B and one's own tables, on the demo's."""
 
+import os
 import re
 import shlex
 import shutil
@@ -16,6 +17,7 @@ BLOCKS = re.findall(r"^```(bash|python)\n(.*?)^```", (ROOT / "README.md").read_t
 COMMANDS = [
     line for kind, block in BLOCKS if kind == "bash" for line in block.replace("\\\n", " ").splitlines() if line
 ]
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # each of several
 QUICK = {"score": ["--limit", "8"], "bench": ["--limit", "4"], "train": ["--epochs", "1"]}  # the same, on fewer rows
 
 
@@ -44,17 +46,13 @@ def test_command(command, workplace):
         return
     if words[0] in ("git", "cd", "pip"):
         return  # how one gets here
-    if words[0] == "torchrun":  # by itself in tests/engine/test_processes.py
-        assert words[1:4] == ["--nproc_per_node", "2", "cli.py"], command
+    if words[0] == "torchrun":
         further = QUICK[words[4]] + ["--batch", "8"] * (words[4] == "train")
-        err = workplace / "err"
-        processes = command_line.start_several(2, *words[4:], *further, cwd=workplace, err=err)
-        for rank, process in enumerate(processes):
-            process.join(120)
-            assert process.exitcode == 0, Path(f"{err}.{rank}").read_text("utf-8")
-        return
-    assert words[:2] == ["python", "cli.py"], command
-    done = command_line.run(*words[2:], *QUICK.get(words[2], []), cwd=workplace)
+        words = [sys.executable, "-m", "torch.distributed.run", "--standalone", *words[1:], *further]
+        done = subprocess.run(words, cwd=workplace, env=os.environ | ONE_THREAD, capture_output=True, text=True)
+    else:
+        assert words[:2] == ["python", "cli.py"], command
+        done = command_line.run(*words[2:], *QUICK.get(words[2], []), cwd=workplace)
     assert done.returncode == 0, done.stderr
 
 

@@ -21,6 +21,7 @@ from scoring.engine.checkpoint import (
     file_fingerprint,
     find_base,
 )
+from scoring.engine.claim import check_same
 from scoring.engine.processes import Processes
 from scoring.engine.scorer import machine
 from scoring.inputs.pictures import PictureError, PixelPolicy
@@ -51,7 +52,8 @@ class Trainer:
 
     `say` prints a line; `progress(total, done)` gives an object with `update(rows)`, `show(**values)` and `close()`.
     trackers: names of `train.log.TRACKERS`. processes: those that make the same call, and share its steps; the first of
-    them writes. Raises TrainError, StateError where `out` holds another training, ProcessError where another failed.
+    them writes. Raises TrainError, StateError where `out` holds another training, RunError where processes see
+    different things, ProcessError where another failed.
     """
 
     def __init__(
@@ -140,10 +142,7 @@ class Trainer:
     def _state(self) -> tuple[dict[str, torch.Tensor], dict] | None:
         """What the folder holds of this training: read by all processes before the first writes into it."""
         place, identity = f"training/{self.out.name}", self.identity
-        first = self.processes.gather(f"{place}/identity", identity)[0]
-        if changed := [key for key in identity if identity[key] != first.get(key)]:
-            told = "; ".join(f"{key} is {identity[key]}, but {first.get(key)} to the first" for key in changed)
-            raise TrainError(f"{told}; expected the same files, packages and kinds of device on every machine")
+        check_same(identity, self.processes.gather(f"{place}/identity", identity)[0])
         state = read_state(self.out, identity)
         steps = self.processes.gather(f"{place}/step", state[1]["step"] if state else 0)
         if (here := steps[self.processes.rank]) != steps[0]:

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scoring.engine.checkpoint import ADAPTER_CONFIG, ADAPTER_FILE
+from scoring.engine.checkpoint import ADAPTER_CONFIG, ADAPTER_FILE, MIXTURE
 from train.config import SEVEN_PROJECTIONS, ConfigError, TrainConfig
 
 FEED_FORWARD = SEVEN_PROJECTIONS[4:]
@@ -25,9 +25,9 @@ def add_lora(network, config: TrainConfig) -> "PeftModel":
     from peft import LoraConfig, get_peft_model  # here: it imports bitsandbytes, which `why_no_4bit` must do first
 
     layers = [name for name, _ in network.named_modules()]
-    mixture = any(name.endswith(".experts") for name in layers)
     missing = [name for name in config.targets if not any(f".{layer}".endswith(f".{name}") for layer in layers)]
-    if foreign := [name for name in missing if not (mixture and name in FEED_FORWARD)]:
+    passed = FEED_FORWARD if network.config.model_type == MIXTURE else ()
+    if foreign := [name for name in missing if name not in passed]:
         raise ConfigError(f"targets: found {', '.join(foreign)}; expected names of linear layers, such as q_proj")
     lora = LoraConfig(
         r=config.rank,

@@ -38,14 +38,12 @@ def start(
             say(f"{folder.name}: {text}", True)
 
         team, told = (processes.alone(), named) if apart and processes.count > 1 else (processes, say)
-        bar = progress if processes.first else None
-        return Trainer(base, train_rows, held_out, folder, config, say=told, progress=bar, processes=team, **further)
+        own = {"say": told, "progress": progress, "processes": team}
+        return Trainer(base, train_rows, held_out, folder, config, **own, **further)
 
     with hold(out) if processes.first else nullcontext():
-        if (
-            overwrite and processes.first and processes.once("overwrite")
-        ):  # now that table and base are known to be good
-            discard(out)
+        if overwrite and processes.first and processes.once("overwrite"):
+            discard(out)  # not before the new table and base are known to be good
         processes.meet("start")
         check_held(out)
         if folds:

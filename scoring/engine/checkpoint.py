@@ -22,7 +22,8 @@ from scoring.results.calibration import Calibration, read_calibration
 ADAPTER_FILE, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 MANIFEST, CALIBRATION = "scoring.json", "calibration.json"
 LORA_PARTS = ("lora_A.weight", "lora_B.weight", "lora_magnitude_vector")
-MODEL_TYPES = ("qwen3_vl", "qwen3_vl_moe")
+MIXTURE = "qwen3_vl_moe"  # of experts
+MODEL_TYPES = ("qwen3_vl", MIXTURE)
 
 
 class CheckpointError(FileError):

@@ -45,13 +45,11 @@ def check_folder(out: Path, identity: dict, overwrite: bool) -> dict | None:
     return None
 
 
-def check_same(out: Path, identity: dict, state: dict) -> None:
-    """Raises RunError where this process and the first, whose `state` that is, do not see the same."""
+def check_same(identity: dict, state: dict) -> None:
+    """Raises RunError where this process and the first, which told `state`, do not see the same."""
     if changed := _differences(identity, state):
         told = "; ".join(f"{key} is {identity[key]}, but {state.get(key)} to the first process" for key in changed)
         raise RunError(f"{told}; expected the same files, packages and kinds of device on every machine")
-    if not (out / "plan.json").exists():
-        raise RunError(f"{out} is not the folder that the first process writes into; expected one that all share")
 
 
 def _differences(identity: dict, state: dict) -> list[str]:

@@ -11,6 +11,7 @@ import torch
 from scoring.engine.adapter import lora_config
 from scoring.engine.checkpoint import (
     ADAPTER_FILE,
+    MIXTURE,
     Checkpoint,
     CheckpointError,
     check_adapter,
@@ -126,17 +127,18 @@ class Model:
 
         if not sys.stderr.isatty():
             disable_progress_bar()
-        mixture = check_base(folder)["model_type"] == "qwen3_vl_moe"
+        mixture = check_base(folder)["model_type"] == MIXTURE
         settle_functions()
         device = torch.device(device) if device else default_device()
         dtype, notes, options = dtype or default_dtype(device), [], {}
+        plain = str(dtype).removeprefix("torch.")
         if mixture and dtype == torch.float16:
             raise CheckpointError(
                 f"{folder}: a mixture of experts, which is not computed in float16; expected cards that compute in "
                 "bfloat16 (NVIDIA: compute capability 8 or later)"
             )
         if quantization == "nf4" and reason:
-            notes.append(f"no 4-bit weights here ({reason}): the base is kept in {str(dtype).removeprefix('torch.')}")
+            notes.append(f"no 4-bit weights here ({reason}): the base is kept in {plain}")
             quantization = "none"
         if quantization == "nf4":
             options["quantization_config"] = BitsAndBytesConfig(
@@ -175,10 +177,7 @@ class Model:
         network.requires_grad_(False)
         if mixture and quantization == "nf4":
             size = sum(weight.nbytes for name, weight in network.named_parameters() if ".experts." in name)
-            notes.append(
-                f"the experts stay in {str(dtype).removeprefix('torch.')}, {size / GIB:.1f} GiB: only linear layers "
-                "are quantized"
-            )
+            notes.append(f"the experts stay in {plain}, {size / GIB:.1f} GiB: only linear layers are quantized")
         if spread:
             follow(network)
             used = cards(network)

@@ -231,20 +231,20 @@ def _of_this_start(kept: dist.Store, rank: int, count: int) -> dist.Store:
     Each says hello by a name that it makes up, and the first tells it the part's. To what an earlier start left it
     answers too, and nobody hears it. Raises RuntimeError where one does not come.
     """
-    own, until = uuid4().hex, time.monotonic() + JOIN
-    kept.set(f"hello/{rank}", own)
-    part, welcome = dist.PrefixStore(own, kept), set()
-    while part.add("here", 0) < count - 1 if rank == 0 else not kept.check([f"welcome/{own}"]):
-        for other in range(1, count if rank == 0 else 1):
-            if kept.check([f"hello/{other}"]) and (name := kept.get(f"hello/{other}").decode()) not in welcome:
-                kept.set(f"welcome/{name}", own)
-                welcome.add(name)
-        if time.monotonic() > until:
-            raise RuntimeError(f"{part.add('here', 0) + 1} came" if rank == 0 else "the first did not come")
-        time.sleep(POLL)
+    own = uuid4().hex
     if rank:
-        part = dist.PrefixStore(kept.get(f"welcome/{own}").decode(), kept)
+        kept.set(f"hello/{rank}", own)
+        part = dist.PrefixStore(kept.get(f"welcome/{own}").decode(), kept)  # it waits for that
         part.add("here", 1)
+        return part
+    part, until = dist.PrefixStore(own, kept), time.monotonic() + JOIN
+    while (here := part.add("here", 0)) < count - 1:
+        for other in range(1, count):
+            if kept.check([f"hello/{other}"]):
+                kept.set(f"welcome/{kept.get(f'hello/{other}').decode()}", own)
+        if time.monotonic() > until:
+            raise RuntimeError(f"{here + 1} came")
+        time.sleep(POLL)
     return part
 
 
@@ -297,25 +297,23 @@ class Queue:
         `each(rows)` is told meanwhile how many rows all have filed. Raises ProcessError where for `patience` seconds
         nothing is filed.
         """
-        processes, reports, gone = self.processes, {}, []
+        processes, reports, before = self.processes, {}, set(self.processes.gone)
         rows, moved = -1, time.monotonic()
-        while waiting := [rank for rank in processes.others if rank not in (*reports, *gone)]:
-            gone += processes.silent(waiting)
+        while waiting := [rank for rank in processes.others if rank not in reports]:
             for rank in waiting:
                 if processes.told(f"{self.name}/over/{rank}"):
                     reports[rank] = processes.hear(f"{self.name}/over/{rank}", rank)
-            before, rows = rows, self.filed(0)
+            processes.gone.update({*processes.silent(waiting)} - {*reports})
+            last, rows = rows, self.filed(0)
             each(rows)
-            if rows != before:
+            if rows != last:
                 moved = time.monotonic()
             elif time.monotonic() - moved > patience:
                 raise ProcessError(f"processes {waiting} are stuck for {patience:.0f} s; start all again")
             if processes.stop and processes.stop.is_set():
                 raise KeyboardInterrupt
             time.sleep(POLL)
-        gone = [rank for rank in gone if rank not in reports]
-        processes.gone.update(gone)
-        return reports, gone
+        return reports, sorted(processes.gone - before)
 
 
 @dataclass

@@ -34,7 +34,7 @@ from scoring.engine.shards import leave_shard, own_batches
 from scoring.inputs.questions import Table
 from scoring.results.finish import Ending
 from scoring.results.folder import RunError, columns_of
-from scoring.results.hold import hold
+from scoring.results.hold import check_held, hold
 from scoring.results.judging import plan_overlaps
 from scoring.results.logits import OptionLogits, part_path, read_parts, write_part
 
@@ -140,7 +140,8 @@ class _Job:
             if number == 0:
                 self._offer()
             told = self.processes.hear(name)
-            check_same(self.out, self.identity(), told["state"])
+            check_same(self.identity(), told["state"])
+            check_held(self.out)
             self.state = told["state"]
             self.agenda.follow(told)
         return Queue(self.processes, name, self.agenda.todo)
@@ -177,9 +178,9 @@ class _Job:
             self.options.overwrite and self.processes.once("overwrite"),
         )
         self.processes.tell(f"{self.out.name}/free", before is None and asked["batch_tokens"] is None)
-        count = self.processes.count
+        others, count = self.processes.others, self.processes.count
         self.tokens = self.agenda.cost(
-            [self._heard("costs", rank) or self.agenda.costs(rank, count) for rank in range(count)]
+            [self._heard("costs", at) if at in others else self.agenda.costs(at, count) for at in range(count)]
         )
         if before:
             self.state = before
@@ -213,8 +214,8 @@ class _Job:
             self.processes.tell(f"{self.out.name}/tokens/{self.processes.rank}", self.scorer.packed.batch_tokens())
 
     def _heard(self, what: str, rank: int):
-        """What another process offered, unless it is gone."""
-        return self.processes.hear(f"{self.out.name}/{what}/{rank}", rank) if rank in self.processes.others else None
+        """What another process offered."""
+        return self.processes.hear(f"{self.out.name}/{what}/{rank}", rank)
 
     def _chosen(self, asked: dict) -> dict:
         """What this run decides for itself, once: a run that goes on uses the same."""

@@ -1,7 +1,6 @@
 """Small JSON files, from anyone: an object, with fields of the right kind, or an error that names file and field."""
 
 import json
-from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -37,10 +36,10 @@ def as_object(kind: type[T], values: dict, source: object) -> T:
 
     Raises FileError where a value is not of its field's type, or not what the dataclass's own checks want: all at once.
     """
-    from pydantic import ValidationError
+    from pydantic import TypeAdapter, ValidationError  # here: who reads no file does not wait for it
 
     try:
-        return _adapter(kind).validate_json(json.dumps(values), strict=True)  # of JSON, objects make dataclasses
+        return TypeAdapter(kind).validate_json(json.dumps(values), strict=True)  # of JSON, objects make dataclasses
     except ValidationError as error:
         faults = []
         for fault in error.errors(include_url=False):
@@ -54,11 +53,3 @@ def as_object(kind: type[T], values: dict, source: object) -> T:
                 found = found if len(found) <= 60 else found[:60] + "…"
                 faults.append(f"{place} is {found}; expected {fault['msg'].removeprefix('Input should be ')}")
     raise FileError(f"{source}: {'; '.join(faults)}; the file is damaged, or was made for something else") from None
-
-
-@cache
-def _adapter(kind: type):
-    """Made once: it takes 20 ms."""
-    from pydantic import TypeAdapter  # here: who reads no file does not wait for it
-
-    return TypeAdapter(kind)

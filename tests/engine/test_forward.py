@@ -147,9 +147,9 @@ def test_float16_keeps_a_float32_stream(test_rows, scorer):
     assert (found.logits.argmax(-1) == whole.logits.argmax(-1)).all()
 
 
-def test_generation_starts_with_the_references_argmax(scorer, prepared, reference):
+def test_generation_starts_with_the_references_argmax_on_every_row(scorer, prepared, reference):
     scorer.model.use(scorer.adapters[0])
-    for row, top in zip(prepared[::4], reference[::4].argmax(1).tolist()):
+    for row, top in zip(prepared, reference.argmax(1).tolist()):
         assert generate_text(scorer.model.network, scorer.prepare.chat, *row, new_tokens=1)[1] == top
 
 

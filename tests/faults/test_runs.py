@@ -27,14 +27,14 @@ def trace_free(text: str) -> str:
 
 @pytest.fixture(scope="module")
 def ours(scorer):
-    """24 rows of the demo, and a whole run of them in a few batches."""
+    """24 rows of the demo, and a whole run of them in batches of a few rows."""
     table = read_table(ROOT / "demo" / "test.csv")
     table.questions = table.questions[:24]
 
     def score(out: Path, **options):
         plan = plan_members([FOLD0])
         quiet = {"say": lambda text: None, "scorer": scorer.with_plan(plan)}
-        return run(table, plan, out, RunOptions(batch_tokens=700, **options), **quiet)
+        return run(table, plan, out, RunOptions(batch_tokens=400, **options), **quiet)
 
     return score
 

@@ -79,9 +79,9 @@ def libraries_gradients(trainer, questions):
     ],
 )
 def test_gradients_are_those_of_the_libraries_a_row_at_a_time(base, questions, tmp_path, quantization, targets):
-    trainer = learner(base, questions[:5], tmp_path, replace(PLAIN, quantization=quantization, targets=targets))
-    loss, ours = gradients(trainer, questions[:5])
-    expected_loss, theirs = libraries_gradients(trainer, questions[:5])
+    trainer = learner(base, questions, tmp_path, replace(PLAIN, quantization=quantization, targets=targets))
+    loss, ours = gradients(trainer, questions)
+    expected_loss, theirs = libraries_gradients(trainer, questions)
     assert loss == pytest.approx(expected_loss, rel=1e-5)
     assert theirs.norm() > 0 and distance(ours, theirs) < 1e-5
 
