@@ -2,11 +2,18 @@
 
 A temperature divides all logits of a row: T > 1 where the model is surer than it is right. It never changes the
 answer. Fitted by the likelihood of labelled rows that the checkpoint was not trained on
-(Guo et al., On Calibration of Modern Neural Networks, 2017). A bias for each letter, and a temperature for each task
-type, are added only where a likelihood-ratio test says that they earn it.
+(Guo et al., On Calibration of Modern Neural Networks, 2017).
+
+What is kept: the likeliest temperature where it is flatter (T > 1); a sharper one (T < 1) only if it is significantly
+likelier, else T = 1: a needless T > 1 costs less than it saves, a needless T < 1 more. What rows held out of the fit
+gain or lose by it is told, and decides nothing: of few rows the wrong ones decide the fit, which misses them where they
+are held out (`benchmarks/LOG.md`). A bias for each letter, and a temperature for each task type, only where they are
+significantly likelier than the temperature alone and rows held out gain. Tests are at 5 %: likelihood ratios, or where
+rows share pictures, signs of the pictures' scores (`resampling.sign_flip_p`).
 """
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +21,12 @@ from scipy.special import chdtri, log_softmax
 
 from scoring.inputs.objects import FileError, as_object, read_json
 from scoring.inputs.prompt import LETTERS
+from scoring.results.resampling import mean_error, sign_flip_p
+from scoring.results.selective import nonconformity
 
 BOUNDS = (0.05, 20.0)  # labels that are all wrong have their best temperature at infinity
 FEWEST, FEWEST_OF_GROUP, FOLDS = 20, 100, 5
+LEVEL = 0.05  # of the tests
 MOST_BIAS = 5.0
 
 
@@ -25,15 +35,24 @@ class Calibration:
     """`calibration.json`: what makes probabilities of logits, what it was fitted on, and what it is good for.
 
     temperature; letters: a log-bias for each letter, added after the temperature (none: not needed); groups: other
-    temperatures by task type. nll_before, nll_after: on the rows it was fitted on. gain: NLL saved a row on rows that
-    were held out of the fit (cross-validation), with its standard error. nonconformity: sorted 1 − p(answer) of the
-    rows, each by a temperature that was fitted without it: for sets of options.
+    temperatures by task type. all_orders: with `--orders pride`, the temperature of the rows that were shown in all
+    orders (none: as the others). nll_before, nll_after: on the rows it was fitted on. gain: NLL saved a row on rows
+    that were held out of the fit (cross-validation), with its standard error. selected: on so many of the rows the
+    checkpoint's epoch was chosen.
+
+    For sets of options, a value for each row it was fitted on, by a calibration that was fitted without it:
+    nonconformity, 1 − p(answer); cumulative, the sum of p of the options that are as likely as the answer or likelier;
+    shares, how much the row counts, where pictures have different numbers of rows; folds, the number of the fold that
+    scored it, where folds are pooled.
     """
 
     temperature: float = 1.0
     letters: list[float] = field(default_factory=list)
     groups: dict[str, float] = field(default_factory=dict)
+    all_orders: float | None = None
     rows: int = 0
+    pictures: int = 0
+    selected: int = 0
     nll_before: float = float("nan")
     nll_after: float = float("nan")
     standard_error: float = float("nan")  # of log(temperature)
@@ -42,12 +61,28 @@ class Calibration:
     choice: list[str] = field(default_factory=list)  # what was looked at, and why it was taken or not
     note: str = ""
     nonconformity: list[float] = field(default_factory=list)
+    cumulative: list[float] = field(default_factory=list)
+    shares: list[float] = field(default_factory=list)
+    folds: list[int] = field(default_factory=list)
+    digests: list[str] = field(default_factory=list)  # of the rows it was fitted on
     fingerprint: dict = field(default_factory=dict)
 
     def __post_init__(self):
-        for name, value in {"temperature": self.temperature, **self.groups}.items():
-            if not 0 < value < np.inf:
+        for name, value in {"temperature": self.temperature, "all_orders": self.all_orders, **self.groups}.items():
+            if value is not None and not 0 < value < np.inf:
                 raise ValueError(f"{name} is {value}; expected a temperature above 0")
+        if self.shares and len(self.shares) != len(self.nonconformity):
+            raise ValueError(f"{len(self.shares)} shares of {len(self.nonconformity)} rows; expected one each")
+
+    def temperature_alone(self) -> "Calibration":
+        """What of it serves other orders too: letters, task types, sets belong to the orders that it was fitted for."""
+        return Calibration(
+            self.temperature, rows=self.rows, selected=self.selected, note=self.note, digests=self.digests
+        )
+
+    def without_letters(self) -> "Calibration":
+        """The same for options that stood at several letters: a bias of letters says nothing about those."""
+        return replace(self, letters=[]) if self.letters else self
 
     def to_json(self) -> dict:
         return {
@@ -55,10 +90,17 @@ class Calibration:
             for key, value in asdict(self).items()
         }
 
+    def stripped(self) -> dict:
+        """`to_json` without what it keeps of each row."""
+        return self.to_json() | dict.fromkeys(("nonconformity", "cumulative", "shares", "folds", "digests"), [])
+
     @classmethod
     def from_json(cls, values: dict, source: object) -> "Calibration":
         """As `to_json` wrote it into `source`. Raises FileError."""
-        filled = {key: float("nan") if value is None else value for key, value in values.items()}
+        optional = ("all_orders",)
+        filled = {
+            key: float("nan") if value is None and key not in optional else value for key, value in values.items()
+        }
         return as_object(cls, filled, source)
 
     def apply(self, logits: np.ndarray, task_types: list[str] | None = None) -> np.ndarray:
@@ -102,42 +144,91 @@ def nll(logits: np.ndarray, answers: np.ndarray, temperature: float | np.ndarray
     return float(row_losses(log_probabilities(logits, temperature), answers).mean())
 
 
-def fit_temperature(logits: np.ndarray, answers: np.ndarray) -> Calibration:
-    """The temperature with the lowest NLL on (N, K) logits and (N,) answers.
+def fit_temperature(logits: np.ndarray, answers: np.ndarray, clusters: np.ndarray | None = None) -> Calibration:
+    """The temperature with the lowest NLL on (N, K) logits and (N,) answers. clusters: numbers of pictures, or None.
 
     T = 1, with a note that says why, for fewer than 20 rows, where every row is right (any sharper is likelier, so the
     rows do not say how sure to be), and where a sharper one (T < 1) is not significantly likelier: few rows that happen
     to be right must not make a model surer. The upper bound, with a note, where the logits say nothing about the rows.
     """
-    return _fit_temperature(logits, answers)[0]
+    return _fit_temperature(logits, answers, clusters)[0]
 
 
-def _fit_temperature(logits: np.ndarray, answers: np.ndarray) -> tuple[Calibration, bool]:
+def _fit_temperature(
+    logits: np.ndarray, answers: np.ndarray, clusters: np.ndarray | None = None
+) -> tuple[Calibration, bool]:
     """The calibration, and whether the rows had something to say."""
     count = len(answers)
-    found = Calibration(rows=count)
+    fitted = Calibration(rows=count)
     if count < FEWEST:
-        found.note = f"{count} labelled rows are too few to fit a temperature ({FEWEST} at least): T = 1"
-        return found, False
+        fitted.note = f"{count} labelled rows are too few to fit a temperature ({FEWEST} at least): T = 1"
+        return fitted, False
     best, at_bound = _best_temperature(logits, answers)
-    found.nll_before, found.nll_after, found.temperature = nll(logits, answers), nll(logits, answers, best), best
-    ratio, bound = 2 * count * (found.nll_before - found.nll_after), float(chdtri(1, 0.05))
+    fitted.nll_before, fitted.nll_after, fitted.temperature = nll(logits, answers), nll(logits, answers, best), best
+    ratio = 2 * count * (fitted.nll_before - fitted.nll_after)
     if at_bound and best > 1:
-        found.note = (
+        fitted.note = (
             f"the logits say nothing about these labels, or the opposite: T stays at its bound {BOUNDS[1]:g}; "
             "are the answers of these rows right?"
         )
     elif at_bound:
-        found.note = (
+        fitted.note = (
             f"all {count:,} rows are right by far: any sharper would be likelier, so they do not say how sure to be: "
             "T = 1"
         )
-    elif best < 1 and ratio <= bound:
-        found.note = f"{best:.2f} would be sharper, not significantly (2·n·ΔNLL {ratio:.1f} against {bound:.1f}): T = 1"
-    if (found.note and best < 1) or ratio < 0:
-        found.temperature, found.nll_after = 1.0, found.nll_before
-    found.standard_error = standard_error(logits, found.temperature)
-    return found, not at_bound
+    elif best < 1:
+        likelier, why = _significant(ratio, 1, logits, answers, 1.0, [], [logits], clusters)
+        if not likelier:
+            fitted.note = f"{best:.2f} would be sharper, not significantly ({why}): T = 1"
+    if (fitted.note and best < 1) or ratio < 0:
+        fitted.temperature, fitted.nll_after = 1.0, fitted.nll_before
+    fitted.standard_error = standard_error(logits, fitted.temperature)
+    return fitted, not at_bound
+
+
+def _significant(
+    ratio: float,
+    extra: int,
+    logits: np.ndarray,
+    answers: np.ndarray,
+    temperature: float,
+    nuisance: list[np.ndarray],
+    features: list[np.ndarray],
+    clusters: np.ndarray | None,
+) -> tuple[bool, str]:
+    """Whether `extra` more parameters are significantly likelier, and by which figures.
+
+    ratio: 2·n·ΔNLL. features, nuisance: see `efficient_scores`.
+    """
+    if clusters is None:
+        bound = float(chdtri(extra, LEVEL))
+        return ratio > bound, f"2·n·ΔNLL {ratio:.1f} against {bound:.1f}"
+    p = sign_flip_p(efficient_scores(logits, answers, temperature, nuisance, features), clusters)
+    return p < LEVEL, f"p = {p:.2g} over {len(np.unique(clusters)):,} pictures"
+
+
+def efficient_scores(
+    logits: np.ndarray,
+    answers: np.ndarray,
+    temperature: float,
+    nuisance: list[np.ndarray],
+    features: list[np.ndarray],
+) -> np.ndarray:
+    """(N, F) rows' contributions to the score of further parameters at 0, less what fitted ones explain of it.
+
+    The model is a conditional logit: a parameter multiplies its feature, (N, K) by row and option, and adds to the
+    logits over the temperature. nuisance: features of parameters that were fitted already.
+    """
+    p = np.nan_to_num(np.exp(log_probabilities(logits, temperature)))
+    known = np.stack([np.nan_to_num(feature.astype(np.float64)) for feature in [*nuisance, *features]])
+    expected = (known * p).sum(2)  # (F, N)
+    scores = known[:, np.arange(len(answers)), answers] - expected
+    information = np.einsum("ank,bnk,nk->ab", known, known, p, optimize=True) - expected @ expected.T
+    fitted = len(nuisance)
+    if fitted:
+        explained = information[fitted:, :fitted] @ np.linalg.pinv(information[:fitted, :fitted])
+        return (scores[fitted:] - explained @ scores[:fitted]).T
+    return scores.T
 
 
 def _best_temperature(logits: np.ndarray, answers: np.ndarray) -> tuple[float, bool]:
@@ -194,16 +285,24 @@ def fit_letters(logits: np.ndarray, answers: np.ndarray) -> Calibration:
 
 
 def groups_of(types: np.ndarray) -> list[str]:
-    """Task types with enough rows for a temperature of their own."""
-    return [str(name) for name, count in zip(*np.unique(types, return_counts=True)) if count >= FEWEST_OF_GROUP]
+    """Task types with enough rows for a temperature of their own; rows without one are no group."""
+    return [
+        str(name) for name, count in zip(*np.unique(types, return_counts=True)) if name and count >= FEWEST_OF_GROUP
+    ]
 
 
-def fit_groups(logits: np.ndarray, answers: np.ndarray, types: np.ndarray, shrunk: bool = True) -> Calibration:
+def fit_groups(
+    logits: np.ndarray,
+    answers: np.ndarray,
+    types: np.ndarray,
+    shrunk: bool = True,
+    clusters: np.ndarray | None = None,
+) -> Calibration:
     """A common temperature, and one for each task type of at least 100 rows, shrunk toward the common one.
 
     By as much as the groups' temperatures differ less than their standard errors explain (DerSimonian and Laird, 1986).
     """
-    found = fit_temperature(logits, answers)
+    found = fit_temperature(logits, answers, clusters)
     names = groups_of(types)
     if not names:
         return found
@@ -220,14 +319,27 @@ def fit_groups(logits: np.ndarray, answers: np.ndarray, types: np.ndarray, shrun
 
 # ------------------------------------------------------------------ what to choose
 def _held_out(fit, logits, answers, types, clusters) -> np.ndarray:
-    """(N,) losses of each row by a fit without it and its picture, in 5 parts; fit(logits, answers, types)."""
+    """(N, K) log-probabilities of each row by a fit without it and its picture.
+
+    In 5 parts; of under 100 pictures each by itself, where the few rows that are wrong decide, and luck of the parts.
+
+    fit(logits, answers, types, clusters).
+    """
     numbers = np.arange(len(answers)) if clusters is None else clusters
-    part = np.random.default_rng(0).permutation(numbers.max() + 1)[numbers] % FOLDS
-    losses = np.empty(len(answers))
+    part = numbers
+    if len(np.unique(numbers)) >= FEWEST_OF_GROUP:
+        part = np.random.default_rng(0).permutation(numbers.max() + 1)[numbers] % FOLDS
+    log_p = np.empty(logits.shape)
     for held in (part == number for number in np.unique(part)):
-        found = fit(logits[~held], answers[~held], types[~held])
-        losses[held] = row_losses(found.apply(logits[held], types[held].tolist()), answers[held])
-    return losses
+        theirs = None if clusters is None else clusters[~held]
+        fitted = fit(logits[~held], answers[~held], types[~held], theirs)
+        log_p[held] = fitted.apply(logits[held], types[held].tolist())
+    return log_p
+
+
+def _moved(saved: np.ndarray, clusters: np.ndarray | None) -> str:
+    gain = saved.mean()
+    return f"{'gain' if gain > 0 else 'lose'} {abs(gain):.4f} ± {mean_error(saved, clusters):.4f} NLL"
 
 
 def calibrate(
@@ -239,63 +351,131 @@ def calibrate(
     fingerprint: dict | None = None,
     more: bool = True,
 ) -> Calibration:
-    """The calibration that these labelled rows support: a temperature, and more of it only where that is earned.
+    """The calibration that these labelled rows support, by the rule at the head of this module.
 
-    A letter bias or temperatures by task type are taken where 2·n·ΔNLL exceeds chi-squared's 95 % for their further
-    parameters and rows held out of the fit gain too; of two that pass, the one that gains more.
+    Of a letter bias and temperatures by task type, where both are earned, the one that gains more on rows held out.
     logits: (N, K), averaged over option orders where there are several; one_order: whether a letter is an option.
-    clusters: numbers of pictures, which stay together in cross-validation. more: False for a temperature alone.
+    task_types: "" where a row has none. clusters: numbers of pictures, which stay together in cross-validation and
+    tests. more: False for a temperature alone.
     """
     task_types = task_types or [""] * len(answers)
     types, count = np.array(task_types, dtype=str), len(answers)
-    chosen, usable = _fit_temperature(logits, answers)
-    told = [f"temperature {chosen.temperature:.3f}{': ' * bool(chosen.note)}{chosen.note}"]
-    losses = None
-    if usable:
-        fits = {
-            "letter bias": (_letters, logits.shape[1] - 1, _why_no_letters(answers, logits, one_order)),
-            "temperature by task type": (fit_groups, *_why_no_groups(types)),
-        }
-        losses = plain = _held_out(_temperature, logits, answers, types, clusters)
-        simple = chosen
-        for name, (fit, extra, why_not) in fits.items() if more else ():
-            if why_not:
-                told.append(f"{name}: not looked at, {why_not}")
+    chosen, usable = _fit_temperature(logits, answers, clusters)
+    raw = log_probabilities(logits)
+    unseen, choice = raw, []  # log-probabilities by a fit without the row
+
+    def losses(log_p: np.ndarray) -> np.ndarray:
+        return row_losses(log_p, answers)
+
+    if usable and chosen.temperature != 1:
+        held_out = _held_out(_temperature, logits, answers, types, clusters)
+        saved = losses(raw) - losses(held_out)
+        unseen = held_out
+        told = f"rows held out of the fit {_moved(saved, clusters)}"
+        choice.append(f"temperature {chosen.temperature:.3f}: {told}")
+    elif not usable:
+        unseen = chosen.apply(logits)
+    if not choice:
+        choice.append(f"temperature {chosen.temperature:.3f}{': ' * bool(chosen.note)}{chosen.note}")
+    if usable and more:
+        plain, simple = losses(unseen), chosen
+        nuisance = [logits] if simple.temperature != 1 else []
+        for candidate in _candidates(logits, answers, types, one_order):
+            if candidate.why_not:
+                choice.append(f"{candidate.name}: not looked at, {candidate.why_not}")
                 continue
-            likeliest = (
-                fit_groups(logits, answers, types, shrunk=False) if fit is fit_groups else fit(logits, answers, types)
+            after = losses(candidate.likeliest().apply(logits, task_types)).mean()
+            features, extra = candidate.features(), candidate.extra
+            if not nuisance:  # the temperature was not fitted either
+                features, extra = [logits, *features], extra + 1
+            before = losses(simple.apply(logits)).mean()
+            ratio = 2 * count * (before - after)
+            likelier, why = _significant(
+                ratio, extra, logits, answers, simple.temperature, nuisance, features, clusters
             )
-            after = row_losses(likeliest.apply(logits, task_types), answers).mean()
-            extra += simple.temperature == 1.0  # which was not fitted
-            ratio, bound = 2 * count * (simple.nll_after - after), chdtri(extra, 0.05)
-            held = _held_out(fit, logits, answers, types, clusters)
-            gain, error = (plain - held).mean(), (plain - held).std(ddof=1) / np.sqrt(count)
-            earned = ratio > bound and gain > 0
-            told.append(
-                f"{name}: {'earned' if earned else 'not earned'}, 2·n·ΔNLL {ratio:.1f} against {bound:.1f}; "
-                f"held-out rows {'gain' if gain > 0 else 'lose'} {abs(gain):.4f} ± {error:.4f} NLL over the temperature"
+            held_out = _held_out(candidate.fit, logits, answers, types, clusters)
+            saved = plain - losses(held_out)
+            earned = likelier and saved.mean() > 0
+            choice.append(
+                f"{candidate.name}: {'earned' if earned else 'not earned'}, {why}; rows held out of the fit "
+                f"{_moved(saved, clusters)} over the temperature"
             )
-            if earned and held.mean() < losses.mean():
-                losses, chosen = held, fit(logits, answers, types)
-    chosen.fingerprint, chosen.choice, chosen.rows = fingerprint or {}, told, count
-    chosen.nll_before = nll(logits, answers) if count else float("nan")
-    chosen.nll_after = float(row_losses(chosen.apply(logits, task_types), answers).mean()) if count else float("nan")
-    if losses is None:
-        losses = row_losses(chosen.apply(logits, task_types), answers)
-    else:
-        saved = row_losses(log_probabilities(logits), answers) - losses
-        chosen.gain, chosen.gain_error = float(saved.mean()), float(saved.std(ddof=1) / np.sqrt(count))
+            if earned and losses(held_out).mean() < losses(unseen).mean():
+                unseen, chosen = held_out, candidate.fit(logits, answers, types, clusters)
+    chosen.fingerprint, chosen.choice, chosen.rows = fingerprint or {}, choice, count
+    chosen.pictures = count if clusters is None else len(np.unique(clusters))
+    chosen.nll_before = float(losses(raw).mean()) if count else float("nan")
+    chosen.nll_after = float(losses(chosen.apply(logits, task_types)).mean()) if count else float("nan")
+    if usable:
+        saved = losses(raw) - losses(unseen)
+        chosen.gain, chosen.gain_error = float(saved.mean()), mean_error(saved, clusters)
         chosen.standard_error = standard_error(logits, chosen.temperature)
-    chosen.nonconformity = np.round(np.sort(1 - np.exp(-losses)), 6).tolist()
+    _keep_rows(chosen, np.exp(unseen), answers, clusters)
     return chosen
 
 
-def _temperature(logits: np.ndarray, answers: np.ndarray, _) -> Calibration:
-    return fit_temperature(logits, answers)
+def _keep_rows(chosen: Calibration, p: np.ndarray, answers: np.ndarray, clusters: np.ndarray | None) -> None:
+    """What sets of options need of the labelled rows. p: (N, K) probabilities by a fit without the row."""
+    rows = np.arange(len(answers))
+    for name, method in (("nonconformity", "lac"), ("cumulative", "aps")):
+        values = nonconformity(p, method)[rows, answers] if len(rows) else np.empty(0)
+        setattr(chosen, name, np.round(values, 6).tolist())
+    if clusters is not None:
+        sizes = np.bincount(clusters)
+        if len(np.unique(sizes[sizes > 0])) > 1:
+            chosen.shares = (1 / sizes[clusters] / chosen.pictures).tolist()
 
 
-def _letters(logits: np.ndarray, answers: np.ndarray, _) -> Calibration:
-    return fit_letters(logits, answers)
+@dataclass
+class _Candidate:
+    """More than a temperature: what it would take, and why it is not looked at ("" where it is).
+
+    extra: further parameters; fit(logits, answers, types, clusters); likeliest: the fit without any shrinking;
+    features: of its parameters, see `efficient_scores`.
+    """
+
+    name: str
+    extra: int
+    why_not: str
+    fit: Callable[..., Calibration]
+    likeliest: Callable[[], Calibration]
+    features: Callable[[], list[np.ndarray]]
+
+
+def _candidates(logits: np.ndarray, answers: np.ndarray, types: np.ndarray, one_order: bool) -> list[_Candidate]:
+    letters = logits.shape[1]
+    names = groups_of(types)
+    apart = names[: len(names) - bool(np.isin(types, names).all())]  # the last is what the others leave
+
+    def by_letter() -> list[np.ndarray]:
+        return [np.where(np.isnan(logits), 0, np.arange(letters) == letter) for letter in range(1, letters)]
+
+    def by_type() -> list[np.ndarray]:
+        return [np.where((types == name)[:, None], logits, 0) for name in apart]
+
+    why_no_groups = "" if apart else f"too few task types with {FEWEST_OF_GROUP} rows"
+    return [
+        _Candidate(
+            "letter bias",
+            letters - 1,
+            _why_no_letters(answers, logits, one_order),
+            lambda z, y, _, __: fit_letters(z, y),
+            lambda: fit_letters(logits, answers),
+            by_letter,
+        ),
+        _Candidate(
+            "temperature by task type",
+            len(apart),
+            why_no_groups,
+            lambda z, y, t, c: fit_groups(z, y, t, clusters=c),
+            lambda: fit_groups(logits, answers, types, shrunk=False),
+            by_type,
+        ),
+    ]
+
+
+def _temperature(logits: np.ndarray, answers: np.ndarray, _, clusters: np.ndarray | None) -> Calibration:
+    return fit_temperature(logits, answers, clusters)
 
 
 def _why_no_letters(answers: np.ndarray, logits: np.ndarray, one_order: bool) -> str:
@@ -305,10 +485,3 @@ def _why_no_letters(answers: np.ndarray, logits: np.ndarray, one_order: bool) ->
     if (count == 0).any():
         return f"no answer of these rows is {', '.join(LETTERS[at] for at in np.flatnonzero(count == 0))}"
     return "" if len(answers) >= FEWEST_OF_GROUP else f"{len(answers)} rows are under {FEWEST_OF_GROUP}"
-
-
-def _why_no_groups(types: np.ndarray) -> tuple[int, str]:
-    """(further parameters, why not)"""
-    names = groups_of(types)
-    extra = len(names) - bool(np.isin(types, names).all())
-    return extra, "" if extra else f"too few task types with {FEWEST_OF_GROUP} rows"

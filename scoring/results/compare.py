@@ -1,24 +1,20 @@
 """Two systems on the same rows: is one better, and how small a difference could these rows have shown?"""
 
 import numpy as np
-from scipy.special import bdtr, ndtri
+from scipy.special import ndtri
 
-from scoring.results.metrics import bootstrap_weights, row_nll, with_interval
+from scoring.results.metrics import row_nll
+from scoring.results.resampling import bootstrap_weights, cluster_count, mcnemar, with_interval
 
 POWER = float(ndtri(0.975) + ndtri(0.8))  # a two-sided 5 % test that finds the effect in 80 % of cases
-
-
-def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
-    """Exact two-sided p-value that two systems, right (True) or wrong on the same rows, are equally good."""
-    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
-    return min(1.0, 2 * float(bdtr(min(only_first, only_second), only_first + only_second, 0.5)))
 
 
 def compare(first: np.ndarray, second: np.ndarray, y: np.ndarray, clusters: np.ndarray | None = None) -> dict:
     """(N, K) probabilities of two systems on the same rows; clusters: (N,) numbers of pictures, or None.
 
-    accuracy: difference (second minus first), rows that only one has right, exact McNemar. nll: difference with a
-    bootstrap interval over pictures. smallest: the effect that a 5 % test on these rows finds four times in five.
+    accuracy: difference (second minus first) with a bootstrap interval over pictures, rows that only one has right,
+    McNemar's test (`resampling.mcnemar`; over pictures where rows share them). nll: difference with its interval.
+    smallest: the effect that a 5 % test on these rows finds four times in five.
     """
     right = [np.nanargmax(p, 1) == y for p in (first, second)]
     gain = right[1].astype(float) - right[0]
@@ -30,21 +26,23 @@ def compare(first: np.ndarray, second: np.ndarray, y: np.ndarray, clusters: np.n
         drawn["gain"].append(found[:, 0])
         drawn["saved"].append(found[:, 1])
     gains, saves = (np.concatenate(drawn[name]) for name in ("gain", "saved"))
+    count = cluster_count(len(y), clusters)
     return {
         "rows": len(y),
+        "pictures": count,
         "accuracy": {
             "first": float(right[0].mean()),
             "second": float(right[1].mean()),
-            "difference": with_interval(float(gain.mean()), gains),
+            "difference": with_interval(float(gain.mean()), gains, count),
             "only_first": int((right[0] & ~right[1]).sum()),
             "only_second": int((right[1] & ~right[0]).sum()),
-            "mcnemar_p": mcnemar(*right),
+            "mcnemar_p": mcnemar(*right, clusters),
             "smallest": POWER * float(gains.std()),
         },
         "nll": {
             "first": float(row_nll(np.nan_to_num(first), y).mean()),
             "second": float(row_nll(np.nan_to_num(second), y).mean()),
-            "difference": with_interval(float(saved.mean()), saves),
+            "difference": with_interval(float(saved.mean()), saves, count),
             "smallest": POWER * float(saves.std()),
         },
     }

@@ -1,10 +1,10 @@
 """How good answers and probabilities are: every figure with its uncertainty.
 
-p: (N, K) probabilities, NaN or 0 where a row has fewer options. y: (N,) the right option's index.
+p: (N, K) probabilities, NaN or 0 where a row has fewer options. y: (N,) the right option's index. clusters: (N,)
+numbers of pictures, see `results/resampling.py`, which has the intervals.
 
-Intervals are bootstrap percentiles over pictures: rows of one picture are drawn together, since they are right or
-wrong together. Every figure is a function of weighted sums over rows, so that one sparse product gives those of all
-draws; for the two that look at ranks, rows are summed by a five-hundredth of the ranks.
+Every figure is a function of weighted sums over rows, so that one sparse product gives those of all draws; for the two
+that look at ranks, rows are summed by a five-hundredth of the ranks.
 """
 
 from dataclasses import dataclass, field
@@ -13,27 +13,29 @@ from functools import cached_property
 import numpy as np
 from scipy.fft import dct, idct, rfft
 from scipy.sparse import csr_array
-from scipy.special import ndtri, pdtr
+from scipy.special import ndtr
+
+from scoring.results.resampling import (
+    FEWEST_DRAWS,
+    bootstrap_weights,
+    chunks,
+    cluster_count,
+    clusters_of,
+    draws_for,
+    latent_correlation,
+    length_interval,
+    share_of,
+    with_interval,
+)
 
 BINS = 15
 RANKS = 500
 CELLS = 512  # of confidence, for the smooth calibration error
-DRAWS, FEWEST_DRAWS = 1_000, 200  # fewer over 50,000 rows, where they hardly matter
-CHUNK = 8_000_000  # weights that are held at a time
 
 
-def wilson(right: int, total: int) -> dict:
-    """Wilson's 95 % interval of a share (without scipy.stats, whose import takes half a second)."""
-    z, share = float(ndtri(0.975)), right / total
-    middle = (share + z * z / (2 * total)) / (1 + z * z / total)
-    half = z / (1 + z * z / total) * np.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    return {"low": max(0.0, float(middle - half)), "high": min(1.0, float(middle + half))}
-
-
-def accuracy(p: np.ndarray, y: np.ndarray) -> dict:
-    """Share of rows whose likeliest option is right, with Wilson's 95 % interval."""
-    right = int((np.nanargmax(p, axis=1) == y).sum())
-    return {"value": right / len(y)} | wilson(right, len(y))
+def accuracy(p: np.ndarray, y: np.ndarray, clusters: np.ndarray | None = None) -> dict:
+    """Share of rows whose likeliest option is right, with Wilson's 95 % interval over clusters."""
+    return share_of(np.nanargmax(p, axis=1) == y, clusters)
 
 
 def row_nll(p: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -64,16 +66,21 @@ def ece(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> float:
     return float(np.abs(gaps).sum() / len(confidence))
 
 
-def smooth_error(residuals: np.ndarray, width: float) -> np.ndarray:
-    """∫ |Σ residual · kernel| over confidence, for (…, CELLS) sums of residuals a row; kernel: reflected Gaussian.
+def smoothed(residuals: np.ndarray, width: float) -> np.ndarray:
+    """(…, CELLS) sums of residuals over confidence, smoothed by a Gaussian that is reflected at both ends.
 
-    Reflected at both ends, sums have a period of 2 CELLS, in which a cosine transform makes the smoothing a product.
+    With reflections sums have a period of 2 CELLS, in which a cosine transform makes the smoothing a product.
     """
     sigma = width * CELLS
     reach = np.arange(int(5 * sigma + 0.5) + 1)
     kernel = np.exp(-0.5 * (reach / sigma) ** 2) * np.where(reach, 2, 1)  # both sides
     gains = rfft(np.bincount(reach % (2 * CELLS), kernel / kernel.sum(), 2 * CELLS)).real[:CELLS]
-    return np.abs(idct(dct(residuals) * gains)).sum(-1)
+    return idct(dct(residuals) * gains)
+
+
+def smooth_error(residuals: np.ndarray, width: float) -> np.ndarray:
+    """∫ |Σ residual · kernel| over confidence, for (…, CELLS) sums of residuals a row."""
+    return _absolute(smoothed(residuals, width))
 
 
 def smooth_width(residuals: np.ndarray) -> float:
@@ -101,46 +108,39 @@ def aurc(confidence: np.ndarray, right: np.ndarray) -> float:
     return float((wrong.cumsum() / np.arange(1, len(wrong) + 1)).mean())
 
 
-def noise_floor(confidence: np.ndarray, rng: np.random.Generator, draws: int | None = None) -> dict:
-    """What the ECE of a perfectly calibrated model with these confidences would be on as many rows: mean, 95 %."""
+def noise_floor(
+    confidence: np.ndarray,
+    rng: np.random.Generator,
+    draws: int | None = None,
+    right: np.ndarray | None = None,
+    clusters: np.ndarray | None = None,
+) -> dict:
+    """What the ECE of a perfectly calibrated model with these confidences would be on as many rows: mean, 95 %.
+
+    right, clusters: (N,) hits, and the pictures that they belong to: a picture's hits then come together as they do
+    here (`latent_correlation`).
+    """
     draws, bins = draws or draws_for(len(confidence)), equal_mass_bins(confidence)
     order = np.argsort(bins, kind="stable")
     sure = confidence[order].astype(np.float32)
     starts = np.searchsorted(bins[order], np.arange(bins.max() + 1))
-    found = []
-    for size in _chunks(draws, len(sure)):
-        gaps = (rng.random((size, len(sure)), dtype=np.float32) < sure) - sure
-        found.append(np.abs(np.add.reduceat(gaps, starts, axis=1, dtype=np.float64)).sum(1) / len(sure))
-    found = np.concatenate(found)
-    return {"floor_mean": float(found.mean()), "floor_95": float(np.quantile(found, 0.95))}
-
-
-def draws_for(rows: int) -> int:
-    return int(np.clip(DRAWS * 50_000 // max(rows, 1), FEWEST_DRAWS, DRAWS))
-
-
-def _chunks(draws: int, rows: int) -> list[int]:
-    size = max(1, min(draws, CHUNK // max(rows, 1)))
-    return [min(size, draws - at) for at in range(0, draws, size)]
-
-
-# How often a row is drawn: a Poisson number of mean 1, looked up by 16 random bits (the Poisson bootstrap).
-_POISSON = np.searchsorted(pdtr(np.arange(12), 1), (np.arange(65536) + 0.5) / 65536).astype(np.float32)
-
-
-def bootstrap_weights(rows: int, clusters: np.ndarray | None, rng: np.random.Generator, draws: int | None = None):
-    """(draws, rows) weights in chunks. clusters: (rows,) numbers of what is drawn together, or None."""
-    drawn = rows if clusters is None else int(clusters.max()) + 1
-    for size in _chunks(draws or draws_for(rows), rows):
-        weights = _POISSON[rng.integers(0, 65536, (size, drawn), dtype=np.uint16)]
-        weights[weights.sum(1) == 0] = 1
-        yield weights if clusters is None else weights[:, clusters]
-
-
-def clusters_of(names: list[str]) -> np.ndarray | None:
-    """(N,) numbers of equal names; None where all differ."""
-    unique, numbers = np.unique(np.asarray(names), return_inverse=True)
-    return None if len(unique) == len(numbers) else numbers
+    rho = 0.0
+    if clusters is not None and right is not None:
+        off = right - confidence
+        mean = np.bincount(bins, off) / np.bincount(bins)
+        rho = latent_correlation(confidence, off - mean[bins], clusters)
+    errors = []
+    for size in chunks(draws, len(sure)):
+        if rho:
+            shared = rng.standard_normal((size, int(clusters.max()) + 1), np.float32)[:, clusters[order]]
+            alone = rng.standard_normal((size, len(sure)), np.float32)
+            below = ndtr(np.float32(np.sqrt(rho)) * shared + np.float32(np.sqrt(1 - rho)) * alone)
+        else:
+            below = rng.random((size, len(sure)), dtype=np.float32)
+        gaps = (below < sure) - sure
+        errors.append(np.abs(np.add.reduceat(gaps, starts, axis=1, dtype=np.float64)).sum(1) / len(sure))
+    errors = np.concatenate(errors)
+    return {"floor_mean": float(errors.mean()), "floor_95": float(np.quantile(errors, 0.95))}
 
 
 @dataclass
@@ -173,33 +173,63 @@ class Sums:
         return {name: totals[:, place] for name, place in self.names.items()}
 
 
-def _figures(sums: dict[str, np.ndarray], letters: int, width: float, len_cell: float) -> dict[str, np.ndarray]:
-    """name -> (draws,) from weighted sums."""
+def _absolute(vector: np.ndarray) -> np.ndarray:
+    return np.abs(vector).sum(-1)
+
+
+def _euclidean(vector: np.ndarray) -> np.ndarray:
+    return np.sqrt((vector**2).sum(-1))
+
+
+LENGTHS = {  # figures that are the length of a vector: noise makes them larger
+    "ece": _absolute,
+    "rms_calibration_error": _euclidean,
+    "smooth_ece": _absolute,
+    "classwise_ece": _absolute,
+    "recall_std": _euclidean,
+}
+
+
+def _vectors(sums: dict[str, np.ndarray], letters: int, width: float) -> dict[str, np.ndarray]:
+    """name -> (draws, D) vectors whose lengths are figures, from weighted sums."""
     total = sums["one"]
-    count = np.maximum(sums["bin"], 1e-9)
-    share, sure = sums["bin right"] / count, sums["bin confidence"] / count
-    spread = share * (1 - share) / np.maximum(sums["bin"] - 1, 1)
-    squared = (sums["bin"] * ((share - sure) ** 2 - spread)).sum(1) / total[:, 0]
-    gaps = np.stack([np.abs(sums[f"gap {letter}"]).sum(1) for letter in range(letters)])
+    gaps = sums["bin right"] - sums["bin confidence"]
+    answered = sums["letter"] > 0
+    recall = sums["letter right"] / np.maximum(sums["letter"], 1e-9)
+    count = np.maximum(answered.sum(1, keepdims=True), 1)
+    mean = np.where(answered, recall, 0).sum(1, keepdims=True) / count
+    return {
+        "ece": gaps / total,
+        "rms_calibration_error": gaps / np.sqrt(np.maximum(sums["bin"], 1e-9) * total),
+        "smooth_ece": smoothed(sums["cell"] / total, width),
+        "classwise_ece": np.concatenate([sums[f"gap {letter}"] for letter in range(letters)], 1) / total / letters,
+        "recall_std": np.where(answered, recall - mean, 0) / np.sqrt(count),
+    }
+
+
+def _figures(sums: dict[str, np.ndarray], part: float) -> dict[str, np.ndarray]:
+    """name -> (draws,) from weighted sums. part: of its cell of ranks that a row has seen, on average."""
+    total = sums["one"]
     hits, misses = sums["rank right"], sums["rank wrong"]  # the surest first
-    part = (len_cell + 1) / (2 * len_cell)  # of its cell that a row has seen, on average
     seen, missed = (values.cumsum(1) - values * (1 - part) for values in (hits + misses, misses))
     pairs = hits.sum(1) * misses.sum(1)
     below = misses.sum(1, keepdims=True) - misses.cumsum(1) + misses / 2  # wrong ones that are less sure
-    answered = sums["letter"] > 0
-    recall = np.where(answered, sums["letter right"] / np.maximum(sums["letter"], 1e-9), np.nan)
     with np.errstate(invalid="ignore", divide="ignore"):
         return {
             "nll": (sums["nll"] / total)[:, 0],
             "brier": (sums["brier"] / total)[:, 0],
-            "ece": np.abs(sums["bin right"] - sums["bin confidence"]).sum(1) / total[:, 0],
-            "rms_calibration_error": np.sqrt(np.maximum(squared, 0)),
-            "smooth_ece": smooth_error(sums["cell"] / total, width),
-            "classwise_ece": gaps.mean(0) / total[:, 0],
             "auroc": np.where(pairs > 0, (hits * below).sum(1) / pairs, np.nan),
             "aurc": ((hits + misses) * missed / np.maximum(seen, 1e-9)).sum(1) / total[:, 0],
-            "recall_std": np.nanstd(recall, axis=1),
         }
+
+
+def _debiased(sums: dict[str, np.ndarray]) -> float:
+    """RMS calibration error less what noise adds to its square (Kumar, Liang and Ma, 2019)."""
+    count = np.maximum(sums["bin"], 1e-9)
+    share, sure = sums["bin right"] / count, sums["bin confidence"] / count
+    noise = share * (1 - share) / np.maximum(sums["bin"] - 1, 1)
+    squared = (sums["bin"] * ((share - sure) ** 2 - noise)).sum(1) / sums["one"][:, 0]
+    return float(np.sqrt(np.maximum(squared, 0))[0])
 
 
 def measure(p: np.ndarray, y: np.ndarray, clusters: np.ndarray | None = None, seed: int = 0) -> dict:
@@ -229,16 +259,27 @@ def measure(p: np.ndarray, y: np.ndarray, clusters: np.ndarray | None = None, se
     sums.add("rank wrong", 1 - right, place, ranks)
     whole = sums.of(np.ones((1, rows), np.float32))
     width = smooth_width(whole["cell"][0] / rows)
-    values = {name: float(value[0]) for name, value in _figures(whole, letters, width, rows / ranks).items()}
-    values |= {"auroc": auroc(confidence, right), "aurc": aurc(confidence, right)}
-    drawn: dict[str, list] = {name: [] for name in values}
+    part = (rows / ranks + 1) / (2 * rows / ranks)
+    figures: dict[str, list] = {"nll": [], "brier": [], "auroc": [], "aurc": []}
+    vectors: dict[str, list] = {name: [] for name in LENGTHS}
     for weights in bootstrap_weights(rows, clusters, rng):
-        for name, value in _figures(sums.of(weights), letters, width, rows / ranks).items():
-            drawn[name].append(value)
-    result = {"rows": rows, "accuracy": accuracy(p, y)}
+        drawn = sums.of(weights)
+        for kept, values in ((figures, _figures(drawn, part)), (vectors, _vectors(drawn, letters, width))):
+            for name, value in values.items():
+                kept[name].append(value)
+    count = cluster_count(rows, clusters)
+    result = {"rows": rows, "accuracy": accuracy(p, y, clusters)}
+    values = {name: float(value[0]) for name, value in _figures(whole, part).items()}
+    values |= {"auroc": auroc(confidence, right), "aurc": aurc(confidence, right)}
     for name, value in values.items():
-        result[name] = with_interval(value, np.concatenate(drawn[name]))
-    result["ece"] |= noise_floor(confidence, rng)
+        result[name] = with_interval(value, np.concatenate(figures[name]), count)
+    for name, signal in _vectors(whole, letters, width).items():
+        length, noise = LENGTHS[name], np.concatenate(vectors[name]) - signal[0]
+        result[name] = {"value": float(length(signal[0]))} | length_interval(length, signal[0], noise, count)
+    debiased = _debiased(whole)
+    rms = result["rms_calibration_error"]
+    result["rms_calibration_error"] = rms | {"value": debiased, "low": min(rms["low"], debiased)}
+    result["ece"] |= noise_floor(confidence, rng, right=right, clusters=clusters)
     count, hits = np.bincount(y, minlength=letters), np.bincount(y, right, minlength=letters)
     shares = np.bincount(best, minlength=letters) / rows
     result["letters"] = [
@@ -251,34 +292,30 @@ def measure(p: np.ndarray, y: np.ndarray, clusters: np.ndarray | None = None, se
 def measure_members(p: np.ndarray, y: np.ndarray, clusters: np.ndarray | None = None, seed: int = 0) -> list[dict]:
     """Accuracy, NLL, Brier and ECE of each of (M, N, K) members, as `measure` has them, from the same draws for all."""
     p, rng = np.nan_to_num(np.asarray(p, np.float64)), np.random.default_rng(seed)
-    sums = Sums(p.shape[1])
-    sums.add("one", np.ones(p.shape[1]))
-    for at, part in enumerate(p):
-        sums.add(f"nll {at}", row_nll(part, y))
-        sums.add(f"brier {at}", row_brier(part, y))
-        sure = part.max(1)
-        sums.add(f"ece {at}", (part.argmax(1) == y) - sure, equal_mass_bins(sure), BINS)
-    whole = sums.of(np.ones((1, p.shape[1]), np.float32))
-    count = draws_for(p.shape[0] * p.shape[1])
-    draws = [sums.of(weights) for weights in bootstrap_weights(p.shape[1], clusters, rng, count)]
-    found = []
-    for at, part in enumerate(p):
-        figures = {"accuracy": accuracy(part, y)}
+    rows = p.shape[1]
+    sums = Sums(rows)
+    sums.add("one", np.ones(rows))
+    for number, member in enumerate(p):
+        sums.add(f"nll {number}", row_nll(member, y))
+        sums.add(f"brier {number}", row_brier(member, y))
+        confidence = member.max(1)
+        sums.add(f"ece {number}", (member.argmax(1) == y) - confidence, equal_mass_bins(confidence), BINS)
+    whole = sums.of(np.ones((1, rows), np.float32))
+    draws = [sums.of(weights) for weights in bootstrap_weights(rows, clusters, rng, draws_for(p.shape[0] * p.shape[1]))]
+    count, result = cluster_count(rows, clusters), []
+    for number, member in enumerate(p):
+        figures = {"accuracy": accuracy(member, y, clusters)}
         for name in ("nll", "brier", "ece"):
-            value, *drawn = (np.abs(one[f"{name} {at}"]).sum(1) / one["one"][:, 0] for one in (whole, *draws))
-            figures[name] = with_interval(float(value[0]), np.concatenate(drawn))
-        figures["ece"] |= noise_floor(part.max(1), rng, FEWEST_DRAWS)
-        found.append(figures)
-    return found
-
-
-def with_interval(value: float, draws: np.ndarray) -> dict:
-    """A value and the middle 95 % of its draws; None for all where it is not defined."""
-    draws = draws[np.isfinite(draws)]
-    if not np.isfinite(value) or not len(draws):
-        return {"value": None, "low": None, "high": None}
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return {"value": value, "low": float(low), "high": float(high)}
+            value, *drawn = (sums[f"{name} {number}"] / sums["one"] for sums in (whole, *draws))
+            if name == "ece":
+                interval = length_interval(_absolute, value[0], np.concatenate(drawn) - value[0], count)
+                figures[name] = {"value": float(_absolute(value[0]))} | interval
+            else:
+                figures[name] = with_interval(float(value[0, 0]), np.concatenate(drawn)[:, 0], count)
+        hits = (member.argmax(1) == y).astype(float)
+        figures["ece"] |= noise_floor(member.max(1), rng, FEWEST_DRAWS, hits, clusters)
+        result.append(figures)
+    return result
 
 
 def evaluate(

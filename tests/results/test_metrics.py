@@ -2,13 +2,32 @@
 
 import numpy as np
 import pytest
+from scipy.optimize import brentq
 from scipy.stats import bootstrap
 from sklearn.metrics import accuracy_score, brier_score_loss, log_loss, recall_score, roc_auc_score
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
-from scoring.results.compare import mcnemar
-from scoring.results.metrics import accuracy, ece, evaluate, measure, noise_floor, row_brier, row_nll, wilson
+from scoring.results.metrics import (
+    CELLS,
+    Sums,
+    _figures,
+    _vectors,
+    accuracy,
+    aurc,
+    auroc,
+    ece,
+    evaluate,
+    measure,
+    measure_members,
+    noise_floor,
+    row_brier,
+    row_nll,
+    smooth_error,
+    smooth_width,
+    smoothed,
+)
+from scoring.results.resampling import mcnemar, wilson
 
 
 def answers(n=400, k=4, seed=0):
@@ -185,3 +204,117 @@ def test_the_noise_floor_by_itself():
     drawn = [ece(p.max(1), (np.random.default_rng(seed).random(400) < p.max(1)).astype(float)) for seed in range(200)]
     assert floor["floor_mean"] == pytest.approx(np.mean(drawn), abs=0.003)
     assert floor["floor_95"] == pytest.approx(np.quantile(drawn, 0.95), abs=0.006)
+
+
+def spread(residuals, width):
+    """Sums of residuals by a Gaussian over the middles of cells and over what is reflected at 0 and 1."""
+    middles = (np.arange(CELLS) + 0.5) / CELLS
+    kernel = np.zeros((CELLS, CELLS))
+    for shift in range(-8, 9, 2):
+        for mirrored in (middles, -middles):
+            kernel += np.exp(-0.5 * ((middles[:, None] - mirrored - shift) / width) ** 2)
+    return (kernel / kernel.sum(0)) @ residuals
+
+
+@pytest.mark.parametrize("width", [0.004, 0.03, 0.2, 0.9])
+def test_smoothing_equals_a_sum_over_reflected_kernels(width):
+    residuals = np.random.default_rng(0).normal(size=(2, CELLS))
+    found = smoothed(residuals, width)
+    for ours, row in zip(found, residuals):
+        assert ours == pytest.approx(spread(row, width), abs=2e-5 * np.abs(spread(row, width)).max())
+    assert smooth_error(residuals, width) == pytest.approx(np.abs(found).sum(1))
+
+
+def test_the_width_is_where_the_smooth_error_meets_it():
+    rng, residuals = np.random.default_rng(1), np.zeros(CELLS)
+    residuals[rng.integers(100, 500, 60)] = 0.002 * rng.normal(0.5, 1, 60)
+    expected = brentq(lambda width: np.abs(spread(residuals, width)).sum() - width, 0.01, 0.2, xtol=1e-6)
+    assert smooth_width(residuals) == pytest.approx(expected, abs=1e-5)
+
+
+def test_auroc_needs_right_and_wrong_answers():
+    assert np.isnan(auroc(np.array([0.2, 0.5]), np.ones(2))) and np.isnan(auroc(np.array([0.2, 0.5]), np.zeros(2)))
+    assert auroc(np.array([0.2, 0.5, 0.5]), np.array([0.0, 1, 0])) == 0.75
+
+
+def test_equally_sure_rows_stay_in_their_order_along_the_curve_of_risk():
+    confidence = np.tile([0.5, 0.9], 150)
+    right = (np.random.default_rng(0).random(300) < 0.6).astype(float)
+    wrong = 1 - np.r_[right[1::2], right[::2]]
+    assert aurc(confidence, right) == pytest.approx(np.mean([wrong[: at + 1].mean() for at in range(300)]))
+
+
+def test_figures_of_a_draw_are_those_of_rows_that_are_repeated_so_often():
+    """Each draw by itself: rows in the order of their confidence, as often as they were drawn."""
+    rng = np.random.default_rng(2)
+    right, weights = (rng.random(9) < 0.6).astype(float), rng.integers(0, 4, (3, 9))
+    sums = Sums(9)
+    for name, values in (("one", np.ones(9)), ("nll", np.arange(9)), ("brier", np.arange(9) ** 2)):
+        sums.add(name, values)
+    sums.add("rank right", right, np.arange(9), 9)
+    sums.add("rank wrong", 1 - right, np.arange(9), 9)
+    found = _figures(sums.of(weights.astype(np.float32)), 1.0)
+    for draw, times in enumerate(weights):
+        order = np.repeat(np.arange(9), times)
+        hit = right[order]
+        assert found["nll"][draw] == pytest.approx(order.mean())
+        assert found["brier"][draw] == pytest.approx((order**2).mean())
+        assert found["auroc"][draw] == pytest.approx(roc_auc_score(hit, -order))
+        risks = [1 - hit[order <= row].mean() for row in order]
+        assert found["aurc"][draw] == pytest.approx(np.mean(risks))
+    halves = _figures(sums.of(np.ones((1, 9), np.float32)), 0.5)["aurc"][0]  # half of a cell has been seen, on average
+    wrong = 1 - right
+    risks = [(wrong[:at].sum() + wrong[at] / 2) / (at + 0.5) for at in range(9)]
+    assert halves == pytest.approx(np.mean(risks))
+    none = _figures(sums.of(right[None].astype(np.float32)), 1.0)
+    assert np.isnan(none["auroc"][0]) and none["aurc"][0] == 0
+
+
+def test_vectors_of_each_draw_by_hand():
+    """Bins of two rows, three letters of which one draw lacks the last, another has it once."""
+    y, bins = np.array([0, 0, 1, 1, 2, 2]), np.array([0, 0, 1, 1, 2, 2])
+    right, confidence = np.array([1.0, 0, 1, 1, 0, 1]), np.array([0.3, 0.4, 0.5, 0.6, 0.8, 0.9])
+    sums = Sums(6)
+    sums.add("one", np.ones(6))
+    for name, values in (("bin", np.ones(6)), ("bin right", right), ("bin confidence", confidence)):
+        sums.add(name, values, bins, 3)
+    for letter in range(3):
+        sums.add(f"gap {letter}", (y == letter) - confidence, bins, 3)
+    sums.add("letter", np.ones(6), y, 3)
+    sums.add("letter right", right, y, 3)
+    sums.add("cell", right - confidence, (confidence * CELLS).astype(int), CELLS)
+    weights = np.array([[1, 1, 1, 1, 1, 1], [2, 1, 3, 1, 0, 0], [0, 3, 1, 1, 0, 1]])
+    found = _vectors(sums.of(weights.astype(np.float32)), 3, 0.1)
+    for draw, times in enumerate(weights):
+        total = times.sum()
+        parts = [(times * (bins == part)) for part in range(3)]
+        gaps = np.array([part @ (right - confidence) for part in parts])
+        sizes = np.array([part.sum() for part in parts])
+        assert found["ece"][draw] == pytest.approx(gaps / total, abs=1e-6)
+        rms = np.where(sizes > 0, gaps / np.sqrt(np.maximum(sizes, 1) * total), 0)
+        assert found["rms_calibration_error"][draw] == pytest.approx(rms, abs=1e-6)
+        classes = [part @ ((y == letter) - confidence) / total / 3 for letter in range(3) for part in parts]
+        assert found["classwise_ece"][draw] == pytest.approx(np.array(classes), abs=1e-6)
+        recall = [np.average(right[y == k], weights=times[y == k]) if times[y == k].any() else None for k in range(3)]
+        there = [part for part in recall if part is not None]
+        off = [0 if part is None else (part - np.mean(there)) / np.sqrt(len(there)) for part in recall]
+        assert found["recall_std"][draw] == pytest.approx(np.array(off), abs=1e-6)
+        cells = np.bincount((confidence * CELLS).astype(int), times * (right - confidence), CELLS)
+        assert found["smooth_ece"][draw] == pytest.approx(spread(cells / total, 0.1), abs=1e-6)
+
+
+def test_members_have_the_figures_that_each_would_have_alone():
+    p, y = answers(300, seed=8)
+    other = p**2 / (p**2).sum(1, keepdims=True)
+    clusters = np.repeat(np.arange(100), 3)
+    found = measure_members(np.stack([p, other]), y, clusters)
+    for ours, alone in zip(found, (measure(p, y, clusters), measure(other, y, clusters))):
+        assert list(ours) == ["accuracy", "nll", "brier", "ece"]
+        floor = {name: ours["ece"].pop(name) for name in ("floor_mean", "floor_95")}
+        expected = {name: alone["ece"].pop(name) for name in floor}
+        for name in ours:
+            assert ours[name] == pytest.approx(alone[name], abs=1e-6), name
+        assert floor == pytest.approx(expected, rel=0.12)
+    assert measure_members(np.stack([p, other]), y, clusters) == measure_members(np.stack([p, other]), y, clusters, 0)
+    lacking = np.where(np.arange(4) < 3, p, np.nan)
+    assert measure_members(lacking[None], y % 3)[0]["nll"] == pytest.approx(measure(lacking, y % 3)["nll"], abs=1e-6)
