@@ -6,6 +6,7 @@ from safetensors alone; their headers tell names and shapes, so that an adapter 
 is found, and refused with the names of its keys, before anything is loaded.
 """
 
+import csv
 import hashlib
 import json
 import os
@@ -14,10 +15,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from scoring.inputs.objects import FileError, as_object, read_json, read_object
 from scoring.inputs.pictures import PixelPolicy
 from scoring.inputs.prompt import LETTERS, PromptTemplate
 from scoring.results.calibration import Calibration, read_calibration
+from scoring.results.exposure import TRAINING, VALIDATION, exposure, read_rows
 
 ADAPTER_FILE, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 MANIFEST, CALIBRATION = "scoring.json", "calibration.json"
@@ -59,6 +63,16 @@ class Manifest:
     def prompt(self) -> PromptTemplate:
         return PromptTemplate(**self.template)
 
+    @property
+    def settings(self) -> dict:
+        """What logits depend on besides the adapter, as a run tells it of its members."""
+        return {
+            "base": self.base_fingerprint,
+            "template": self.prompt.fingerprint,
+            "pixels": self.pixels.get("max_pixels"),
+            "quantization": self.quantization,
+        }
+
     def policy(self, base: Path) -> PixelPolicy:
         """The base's patch sizes with this checkpoint's pixel budget."""
         return PixelPolicy.of_base(base, self.pixels.get("max_pixels"))
@@ -97,6 +111,26 @@ class Checkpoint:
         if self.adapter is None:
             return base_fingerprint(self.folder)
         return file_fingerprint(self.folder / ADAPTER_FILE)
+
+    def exposed(self, columns: dict[str, list], table: str, calibration: Calibration | None = None) -> np.ndarray:
+        """(N,) flags of `results/exposure.py`: how this checkpoint has met the rows of a table before.
+
+        columns: of questions.parquet; table: the SHA-256 of the file they come from. A checkpoint without a record of
+        its rows is known by its table alone; where that is the same, the rows of validation.csv were held out.
+        """
+        rows, calibrated = read_rows(self.folder), calibration.digests if calibration else ()
+        found = exposure(columns["digest"], rows, calibrated)
+        if rows is None and table and self.manifest.data.get("sha256") == table:
+            held_out = self._validation_ids()
+            found |= np.array([VALIDATION if id in held_out else TRAINING for id in columns["id"]], np.uint8)
+        return found
+
+    def _validation_ids(self) -> set[str]:
+        path = self.folder / "validation.csv"
+        if not path.exists():
+            return set()
+        with open(path, encoding="utf-8", newline="") as file:
+            return {row["id"] for row in csv.DictReader(file)}
 
     def base_folder(self) -> Path:
         """The base model's folder on this machine, fetched from the hub where it is an id."""

@@ -23,6 +23,7 @@ from scoring.engine.checkpoint import (
     read_checkpoint,
 )
 from scoring.results.ensemble import parse_weights
+from scoring.results.exposure import TRAINING, read_rows, write_rows
 from scoring.results.files import write_json, write_whole
 
 SAME = ("peft_type", "bias", "use_dora", "fan_in_fan_out", "modules_to_save")  # of adapter_config.json
@@ -77,11 +78,25 @@ def soup(names: list[str], out: Path, weights: list[float] | None = None) -> lis
         first.manifest, base=config["base_model_name_or_path"], metrics={}, training={"soup": told}, data={}
     )
     write_json(out / MANIFEST, asdict(manifest))
+    _keep_rows([found.folder for found in checkpoints], out)
     parts = ", ".join(f"{weight:.2f} × {found.name}" for weight, found in zip(weights, checkpoints))
     return [
         f"{len(layers)} layers, rank {rank}: {parts}",
         "no calibration: the members' temperatures are not the soup's. Score labelled rows with it, and `calibrate`",
     ]
+
+
+def _keep_rows(folders: list[Path], out: Path) -> None:
+    """The rows that any of the adapters was made from, where all keep a record of theirs: the average has met them."""
+    records = [read_rows(folder) for folder in folders]
+    if any(record is None for record in records):
+        return
+    flags: dict[str, int] = {}
+    for record in records:
+        for digest, part in record.items():
+            flags[digest] = flags.get(digest, 0) | part
+    training = [digest for digest, part in flags.items() if part & TRAINING]
+    write_rows(out, training, [digest for digest, part in flags.items() if not part & TRAINING])
 
 
 def _must_match(first: Checkpoint, other: Checkpoint) -> None:

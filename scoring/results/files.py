@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -34,8 +35,16 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, values: dict) -> None:
-    """Indented, letters as they are."""
-    write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+    """Indented, letters as they are, strict: what is not a finite number is null."""
+    write_text(path, json.dumps(_strict(values), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _strict(value: object) -> object:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _strict(part) for key, part in value.items()}
+    return [_strict(part) for part in value] if isinstance(value, (list, tuple)) else value
 
 
 def write_csv(path: Path, rows: list[list[str]]) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from scoring.results.calibration import Calibration
 from scoring.results.files import write_json
-from scoring.results.folder import Scores, conformal_sets, write_results
+from scoring.results.folder import Scores, write_results
 from scoring.results.judging import judge, order_report, warnings_of
 from scoring.results.logits import OptionLogits
+from scoring.results.sets import SetRequest
 
 
 @dataclass
@@ -17,7 +18,7 @@ class Ending:
     """What is known of a run once every batch has its part. columns: see `folder.columns_of`.
 
     about: run.json, but for what follows from the logits. label_ids: the letters' tokens. warnings: further ones.
-    sets: how often a set must hold the right option.
+    sets: what the column `set` must hold.
     """
 
     out: Path
@@ -26,13 +27,13 @@ class Ending:
     logits: OptionLogits
     calibrations: list[Calibration]
     label_ids: list[int]
-    sets: float | None = None
+    sets: SetRequest | None = None
     warnings: Sequence[str] = ()
 
     def finish(self) -> tuple[dict | None, list[str]]:
         """Write everything; (metrics where there are answers, warnings)."""
         start, logits, about = time.monotonic(), self.logits, self.about
-        log_p = write_results(self.out, self.columns, logits, self.calibrations, self.sets)
+        log_p, sets = write_results(self.out, self.columns, logits, self.calibrations, self.sets)
         warnings = warnings_of(logits, self.label_ids, self.calibrations, self.columns["answer"], log_p)
         about["warnings"] = warnings = [*warnings, *self.warnings]
         scored = int(logits.scored.sum())
@@ -40,8 +41,7 @@ class Ending:
         about["seconds"]["scoring"] = round(about["seconds"]["scoring"] + time.monotonic() - start, 3)
         if orders := order_report(logits):
             about["orders"] = orders
-        if self.sets:
-            _, quantile, promise = conformal_sets(log_p, self.calibrations, self.sets)
-            about["sets"] = {"level": self.sets, "quantile": quantile, "guarantee": promise}
+        if sets:
+            about["sets"] = sets.about(self.sets)
         write_json(self.out / "run.json", about)
         return judge(Scores(self.out, about, logits, self.calibrations, self.columns)), warnings

@@ -1,6 +1,5 @@
 """A SCORES folder: what `score` leaves, read and written."""
 
-import hashlib
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -8,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow import csv as arrow_csv
 
+from scoring.inputs.digests import picture_digests, question_digest
 from scoring.inputs.objects import FileError, as_object, read_json
 from scoring.inputs.prompt import LETTERS
 from scoring.inputs.questions import Question
@@ -21,37 +22,44 @@ from scoring.results.probabilities import (
     write_probabilities,
     write_submission,
 )
-from scoring.results.selective import guarantee, option_sets, set_quantile
+from scoring.results.sets import OptionSets, SetRequest, conformal_sets
 
 
 class RunError(FileError):
     """A folder that cannot be used: another run's results, or not a SCORES folder."""
 
 
-def question_digest(question: Question) -> str:
-    """16 hexadecimal digits of what is asked: picture's file name, question, options. Not the id, nor the answer."""
-    name = getattr(question.picture, "name", "")
-    return hashlib.sha256(repr((name, question.question, question.options)).encode()).hexdigest()[:16]
+def columns_of(questions: list[Question], exposed: np.ndarray | None = None) -> dict[str, list]:
+    """What later steps need of the data: the columns of questions.parquet.
 
-
-def columns_of(questions: list[Question]) -> dict[str, list]:
-    """What later steps need of the data: the columns of questions.parquet."""
+    exposed: (N, M) how each member has met each row before (`results/exposure.py`).
+    """
+    pictures = picture_digests(questions)
     return {
         "id": [question.id for question in questions],
         "answer": [question.answer for question in questions],
         "task_type": [question.task_type for question in questions],
         "options": [len(question.options) for question in questions],
         "picture": [str(question.picture or "") for question in questions],
-        "digest": [question_digest(question) for question in questions],
+        "picture_digest": pictures,
+        "digest": [
+            question_digest(picture, question.question, question.options)
+            for picture, question in zip(pictures, questions)
+        ],
         "question": [question.question for question in questions],
         "choices": [list(question.options) for question in questions],
+        "exposed": [[]] * len(questions) if exposed is None else exposed.tolist(),
     }
 
 
 def typed_columns(columns: dict[str, list]) -> dict[str, list | pa.Array]:
     """The same, of types that do not depend on what is in them."""
-    options, choices = pa.array(columns["options"], pa.int32()), pa.array(columns["choices"], pa.list_(pa.string()))
-    return columns | {"options": options, "choices": choices}
+    typed = columns | {
+        "options": pa.array(columns["options"], pa.int32()),
+        "choices": pa.array(columns["choices"], pa.list_(pa.string())),
+        "exposed": pa.array(columns["exposed"], pa.list_(pa.uint8())),
+    }
+    return typed | ({"fold": pa.array(columns["fold"], pa.int32())} if "fold" in columns else {})
 
 
 def write_results(
@@ -59,43 +67,30 @@ def write_results(
     questions: list[Question] | dict[str, list],
     logits: OptionLogits,
     calibrations: list[Calibration],
-    sets: float | None = None,
+    sets: SetRequest | OptionSets | None = None,
     how: dict | None = None,
-) -> np.ndarray:
+) -> tuple[np.ndarray, OptionSets | None]:
     """probabilities.csv, submission.csv and questions.parquet; of several members each one's in members/NAME.csv too.
 
-    The (N, K) pooled log-probabilities are returned. sets: how often the column `set` must hold the right option; see
-    `conformal_sets`. how: the pool's kind, weights and temperature; the mean of log-probabilities where not given.
+    The (N, K) pooled log-probabilities and the sets are returned. sets: of options, for the column `set`, or the
+    request for those that the calibrations give. how: the pool's kind, weights and temperature; the mean of
+    log-probabilities where not given.
     """
     columns = questions if isinstance(questions, dict) else columns_of(questions)
     log_p = pooled_log_probabilities(logits, calibrations, columns["task_type"], how)
     answers = columns["answer"] if any(columns["answer"]) else None
     write_table(out / "questions.parquet", pa.table(typed_columns(columns)))
+    parts = None
     if len(logits.members) > 1:
         (out / "members").mkdir(exist_ok=True)
         parts = member_log_probabilities(logits, calibrations, columns["task_type"])
         for at, (member, part) in enumerate(zip(logits.members, parts)):
             write_probabilities(out / "members" / f"{member}.csv", logits, part, answers, member=at)
-    held = conformal_sets(log_p, calibrations, sets)[0] if sets else None
-    write_probabilities(out / "probabilities.csv", logits, log_p, answers, held)
+    if isinstance(sets, SetRequest):
+        sets = conformal_sets(log_p, calibrations, sets, parts)
+    write_probabilities(out / "probabilities.csv", logits, log_p, answers, sets.held if sets else None)
     write_submission(out / "submission.csv", logits, log_p)
-    return log_p
-
-
-def conformal_sets(log_p: np.ndarray, calibrations: list[Calibration], level: float) -> tuple[np.ndarray, float, str]:
-    """(N, K) which options a row's set holds, the quantile, what they promise. Raises RunError where they cannot."""
-    if len(calibrations) != 1:
-        raise RunError(
-            f"--sets: {len(calibrations)} checkpoints are pooled, and their calibrations are each one's own; sets need "
-            "labelled rows scored by this very pool. Score one checkpoint"
-        )
-    known = calibrations[0].nonconformity
-    if not known:
-        raise RunError(
-            "--sets: the checkpoint's calibration keeps no labelled rows; make one with `calibrate SCORES --ckpt CKPT`"
-        )
-    quantile = min(set_quantile(np.array(known), level), 1.0)
-    return option_sets(np.exp(log_p), quantile), quantile, guarantee(level, len(known))
+    return log_p, sets
 
 
 @dataclass
@@ -138,7 +133,26 @@ class Scores:
 
     def pictures(self, rows: np.ndarray) -> list[str]:
         """What rows have in common that are right or wrong together; a row without a picture stands for itself."""
-        return [self.questions["picture"][row] or f"row {row}" for row in rows]
+        digests, names = self.questions["picture_digest"], self.questions["picture"]
+        return [digests[row] or names[row] or f"row {row}" for row in rows]
+
+    def held(self) -> np.ndarray:
+        """(N, K) bool: which options the row's set holds, by the column `set` of probabilities.csv."""
+        cells = arrow_csv.read_csv(
+            self.folder / "probabilities.csv",
+            parse_options=arrow_csv.ParseOptions(newlines_in_values=True),
+            convert_options=arrow_csv.ConvertOptions(include_columns=["set"], column_types={"set": pa.string()}),
+        )["set"].to_pylist()
+        letters = LETTERS[: self.log_p.shape[1]]
+        return np.array([[letter in (cell or "") for letter in letters] for cell in cells], bool)
+
+    @cached_property
+    def exposed(self) -> np.ndarray:
+        """(N, M) flags of `results/exposure.py`: how each member has met each row before it scored it."""
+        found = np.zeros((len(self.logits.ids), len(self.logits.members)), np.uint8)
+        for row, flags in enumerate(self.questions["exposed"]):
+            found[row, : len(flags)] = flags
+        return found
 
 
 @dataclass
@@ -199,7 +213,9 @@ def open_scores(folder: Path) -> Scores:
     try:
         questions = pq.read_table(folder / "questions.parquet").to_pydict()
         count = len(questions["id"])  # of folders that do not tell the texts yet
-        questions = {"question": [""] * count, "choices": [[]] * count} | questions
+        if "picture_digest" not in questions:  # digests of before knew pictures by their names
+            questions |= {"picture_digest": [""] * count, "digest": [""] * count}
+        questions = {"question": [""] * count, "choices": [[]] * count, "exposed": [[]] * count} | questions
         if missing := {"answer", "task_type", "options", "picture", "digest"} - set(questions):
             raise KeyError(", ".join(sorted(missing)))
     except (OSError, pa.ArrowException, KeyError) as error:

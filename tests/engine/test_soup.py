@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from transformers import Qwen3VLForConditionalGeneration
 from scoring import Scorer
 from scoring.engine.checkpoint import CheckpointError
 from scoring.engine.soup import given_weights, soup
+from scoring.results.exposure import TRAINING, VALIDATION, read_rows
 
 FOLDS = ["demo/checkpoints/fold0", "demo/checkpoints/fold1"]
 
@@ -30,6 +32,14 @@ def test_it_equals_pefts_weighted_adapter(demo, base, tmp_path):
             assert torch.allclose(theirs, ours, atol=1e-6), (theirs - ours).abs().max()
             checked += 1
     assert checked > 10
+
+
+def test_it_has_met_the_rows_of_all_its_adapters(tmp_path):
+    soup(FOLDS, tmp_path / "soup")
+    ours, first, second = (read_rows(Path(folder)) for folder in (tmp_path / "soup", *FOLDS))
+    trained = {digest for rows in (first, second) for digest, part in rows.items() if part & TRAINING}
+    assert {digest for digest, part in ours.items() if part == TRAINING} == trained and set(ours) == {*first, *second}
+    assert {digest for digest, part in ours.items() if part == VALIDATION} == {*first, *second} - trained != set()
 
 
 def test_one_checkpoint_averaged_with_itself_answers_the_same(tmp_path, test_rows):
