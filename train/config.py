@@ -38,7 +38,9 @@ class TrainConfig:
     label_mass_weight: float = choice(1.0, "1: cross-entropy over all tokens. 0: over the letters alone.", 0)
     shuffle_options: bool = choice(False, "Another order of each row's options in each epoch.")
     augment: float = choice(0.0, "Strength of random crops and changes of light in training pictures.", 0, 1)
-    valid_share: float = choice(0.1, "Share of the rows held out, stratified by task type.", 0.001, 0.9)
+    valid_share: float = choice(
+        0.1, "Share of the pictures held out, with all their rows, stratified by task type.", 0.001, 0.9
+    )
     generate: bool = choice(False, "Also validate by generating a text and extracting the letter.")
     patience: int = choice(0, "Stop after so many epochs without a better one; 0: never.", 0)
     seed: int = choice(42, "Of initialisation, order, dropout and split.", 0)

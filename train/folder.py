@@ -1,10 +1,23 @@
 """The folder of a training, before anything heavy is loaded: what is in the way there?"""
 
+import json
+import re
+import shutil
 from pathlib import Path
 
-from scoring.engine.checkpoint import ADAPTER_CONFIG, ADAPTER_FILE
+from scoring.engine.checkpoint import ADAPTER_CONFIG, ADAPTER_FILE, CALIBRATION, MANIFEST, Manifest
+from scoring.inputs.objects import read_object
+from scoring.results.exposure import ROWS
+from scoring.results.files import write_json
 
 STATE = "training_state.safetensors"  # of a training that is not finished
+FAULT = "training_fault.json"  # beside a state: the row with which the training stopped
+CHECKPOINT_FILES = (ADAPTER_FILE, ADAPTER_CONFIG, MANIFEST, CALIBRATION, ROWS, "train.jsonl")
+RUN = "run.json"  # of a SCORES folder
+WAY_OUT = "Choose another --out, or start anew with --overwrite"
+# What identifies a training by its rows (see `train.identity`); a fault of a row is mended by changing these.
+ROW_KEYS = ("training rows", "validation rows", "content of training rows", "content of validation rows")
+FREE = ("save_every", "patience", "memory", "compile", "batch_tokens")  # choices that may change on going on
 
 
 class FolderError(ValueError):
@@ -16,17 +29,87 @@ def finished(folder: Path) -> bool:
     return (folder / ADAPTER_FILE).exists() and not (folder / STATE).exists()
 
 
-def check_out(out: Path, folds: bool) -> None:
-    """Raises FolderError where another training's results are in the way."""
-    other = "a checkpoint" if finished(out) or (folds and (out / ADAPTER_CONFIG).exists()) else ""
-    if not folds and (out / "fold0").exists():
-        other = "folds"
+def fold_folders(out: Path) -> list[Path]:
+    """OUT/fold0, OUT/fold1 … that hold a training, finished or not, in the order of their numbers."""
+    folders = [path for path in out.glob("fold*") if re.fullmatch(r"fold\d+", path.name) and _is_training(path)]
+    return sorted(folders, key=lambda path: int(path.name[4:]))
+
+
+def check_out(out: Path, folds: int | None) -> None:
+    """Raises FolderError where results of another kind, or of more folds, are in the way."""
+    before = fold_folders(out)
+    if not folds:
+        other = "a checkpoint" if finished(out) else f"folds ({_names(before)})" if before else ""
+    else:
+        other = "a checkpoint" if (out / ADAPTER_CONFIG).exists() else ""
+        other = other or ("an unfinished training without folds" if (out / STATE).exists() else "")
+        if surplus := [path for path in before if int(path.name[4:]) >= folds]:
+            other = f"{_names(surplus)} of a training in more folds than {folds}"
     if other:
         raise FolderError(f"{out} holds {other}; choose another --out, or add --overwrite")
 
 
+def check_finished(folder: Path, identity: dict) -> None:
+    """Raises FolderError where the training that ended here was another one than `identity`, naming what differs.
+
+    Compares what the checkpoint's manifest records; those of older versions record less. The machine may be another.
+    """
+    manifest = read_object(Manifest, folder / MANIFEST)
+    if manifest is None:
+        raise FolderError(f"{folder} holds an adapter without {MANIFEST}, of another program. {WAY_OUT}")
+    rows = [manifest.data.get(name) for name in ("train_rows", "valid_rows", "train_digest", "valid_digest")]
+    before = {name: value for name, value in manifest.training.items() if name not in FREE} | {
+        "base": manifest.base_fingerprint,
+        "template": manifest.prompt.fingerprint,
+        "pixels": manifest.pixels.get("max_pixels"),
+        **dict(zip(ROW_KEYS, rows)),
+    }
+    before = {name: value for name, value in before.items() if value is not None}
+    if changed := differences(before, identity, [name for name in sorted(identity) if name in before]):
+        raise FolderError(f"{folder} holds a finished training with other choices: {describe(changed)}. {WAY_OUT}")
+
+
+def differences(before: dict, now: dict, names: list[str]) -> dict[str, tuple[object, object]]:
+    """name -> (value before, value now) of those that differ."""
+    return {name: (before.get(name), now.get(name)) for name in names if before.get(name) != now.get(name)}
+
+
+def describe(changed: dict[str, tuple[object, object]]) -> str:
+    """Differences in a message."""
+    return "; ".join(f"{name} was {before}, now {now}" for name, (before, now) in changed.items())
+
+
+# ------------------------------------------------------------------ rows that stopped a training
+def write_fault(folder: Path, fault: str) -> None:
+    """Record that the training here stopped with a row that cannot be used, so that it may start anew without it."""
+    write_json(folder / FAULT, {"fault": fault})
+
+
+def read_fault(folder: Path) -> str | None:
+    """What stopped the training here, where that was a row."""
+    try:
+        return json.loads((folder / FAULT).read_text("utf-8"))["fault"]
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError):
+        return "a row that could not be used"
+
+
+# ------------------------------------------------------------------ starting anew
 def discard(out: Path) -> None:
-    """Do away with a training that is to be replaced."""
-    for folder in (out, *out.glob("fold*")):
-        for name in (STATE, ADAPTER_FILE):
-            (folder / name).unlink(missing_ok=True)
+    """Delete a training that is to be replaced: the checkpoint, its state, and all of its folds."""
+    for name in (STATE, FAULT, *CHECKPOINT_FILES):
+        (out / name).unlink(missing_ok=True)
+    for folder in fold_folders(out):
+        shutil.rmtree(folder)
+    for name, trace in (("last", ADAPTER_CONFIG), ("validation", RUN), ("out-of-fold", RUN)):
+        if (out / name / trace).exists():
+            shutil.rmtree(out / name)
+
+
+def _is_training(folder: Path) -> bool:
+    return any((folder / name).exists() for name in (STATE, *CHECKPOINT_FILES))
+
+
+def _names(folders: list[Path]) -> str:
+    return ", ".join(path.name for path in folders)

@@ -16,8 +16,10 @@ from scoring.engine.checkpoint import (
 )
 from scoring.engine.packed import put_back, unwrap
 from scoring.engine.plan import calibration_fingerprint
+from scoring.results.exposure import write_rows
 from scoring.results.files import write_json
 from train.lora import save_lora
+from train.split import picture_groups
 from train.validation import Validation
 
 if TYPE_CHECKING:
@@ -34,10 +36,24 @@ def save_checkpoint(trainer: "Trainer", folder: Path, result: Validation) -> Non
         save_lora(trainer.model.peft, folder, base)
     finally:
         put_back(taken)
+    write_rows(folder, trainer.train_digests, trainer.valid_digests)
     manifest = _manifest(trainer, base, revision, result)
     write_json(folder / MANIFEST, asdict(manifest))
+    result.calibration.selected = len(trainer.valid) if trainer.config.epochs > 1 else 0
     result.calibration.fingerprint = calibration_fingerprint(manifest, file_fingerprint(folder / ADAPTER_FILE))
     write_json(folder / CALIBRATION, result.calibration.to_json())
+
+
+def _rows_of(trainer: "Trainer") -> dict:
+    """What the manifest records of the rows."""
+    train_digest, valid_digest = trainer.rows_digests
+    return {
+        "train_rows": len(trainer.train),
+        "valid_rows": len(trainer.valid),
+        "valid_pictures": len(set(picture_groups(trainer.valid))),
+        "train_digest": train_digest,
+        "valid_digest": valid_digest,
+    }
 
 
 def _manifest(trainer: "Trainer", base: str, revision: str, result: Validation) -> Manifest:
@@ -51,7 +67,7 @@ def _manifest(trainer: "Trainer", base: str, revision: str, result: Validation) 
         pixels={"min_pixels": policy.min_pixels, "max_pixels": policy.max_pixels},
         quantization=model.quantization,
         dtype=str(model.dtype).removeprefix("torch."),
-        data=trainer.data | {"train_rows": len(trainer.train), "valid_rows": len(trainer.valid)},
+        data=trainer.data | _rows_of(trainer),
         training=asdict(trainer.config) | {"memory": trainer.memory.mode, "batch_tokens": trainer.memory.tokens},
         versions=scoring.versions(),
         metrics={

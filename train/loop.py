@@ -1,11 +1,11 @@
 """The training itself: steps, epochs, the best one kept; a killed run goes on from its last saved step."""
 
-import hashlib
 import json
 import time
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 from threading import Event
 
@@ -16,14 +16,15 @@ from scoring.engine.batches import Cost, costs_of, plan_batches, read_ahead
 from scoring.engine.checkpoint import (
     ADAPTER_FILE,
     MANIFEST,
-    base_fingerprint,
     check_base,
     file_fingerprint,
     find_base,
+    read_checkpoint,
 )
 from scoring.engine.claim import check_same
 from scoring.engine.processes import Processes
 from scoring.engine.scorer import machine
+from scoring.inputs.digests import question_digests
 from scoring.inputs.pictures import PictureError, PixelPolicy
 from scoring.inputs.prepare import Preparer
 from scoring.inputs.prompt import LETTERS, PromptTemplate
@@ -32,15 +33,14 @@ from scoring.results.files import write_text
 from scoring.results.hold import hold
 from train.batches import AugmentingPreparer, epoch_order, shuffled
 from train.config import TrainConfig
-from train.folder import STATE
+from train.folder import FAULT, STATE, check_finished, finished, read_fault, write_fault
+from train.identity import identity_of, rows_digest
 from train.keep import save_checkpoint
 from train.log import Log, NoLog, Tracker
 from train.model import LearningModel, Memory, average
-from train.state import optimizer_tensors, read_state, restore_optimizer, write_state
+from train.state import check_state, optimizer_tensors, read_state, restore_optimizer, write_state
 from train.together import Together
 from train.validation import Validation, best, validate, write_epochs, write_scores
-
-FREE = ("save_every", "patience", "memory", "compile", "batch_tokens")  # choices that may change on going on
 
 
 class TrainError(ValueError):
@@ -53,7 +53,7 @@ class Trainer:
     `say` prints a line; `progress(total, done)` gives an object with `update(rows)`, `show(**values)` and `close()`.
     trackers: names of `train.log.TRACKERS`. processes: those that make the same call, and share its steps; the first of
     them writes. Raises TrainError, StateError where `out` holds another training, RunError where processes see
-    different things, ProcessError where another failed.
+    different things, ProcessError where another failed, PictureError where a picture cannot be read any more.
     """
 
     def __init__(
@@ -80,20 +80,26 @@ class Trainer:
         policy = PixelPolicy.of_base(self.folder, pixels)
         self.prepare = Preparer.of_base(self.folder, template or PromptTemplate(), policy)
         self.letters = LETTERS[: max(len(question.options) for question in [*train, *valid])]
-        self.costs, self.valid_costs = (self._costs(rows) for rows in (train, valid))
+        self.train_digests, self.valid_digests = question_digests(train), question_digests(valid)
+        self.rows_digests = rows_digest(train, self.train_digests), rows_digest(valid, self.valid_digests)
         self.steps_an_epoch = -(-len(train) // config.batch)
-        self.identity = {key: value for key, value in asdict(config).items() if key not in FREE} | {
-            "base": base_fingerprint(self.folder),
-            "template": self.prepare.template.fingerprint,
-            "pixels": policy.max_pixels,
-            "training rows": _digest(train),
-            "validation rows": _digest(valid),
-            **machine(),
-        }
-        self.identity = json.loads(json.dumps(self.identity))  # as a state tells it
+        counts = len(train), len(valid)
+        self.identity = machine() | identity_of(
+            config, self.folder, self.prepare.template, policy.max_pixels, counts, self.rows_digests
+        )
         self.results: list[Validation] = []
         self.step = self.rows_done = 0
         self.bar = None
+
+    @cached_property
+    def costs(self) -> list[Cost]:
+        """Of the training rows, in the data's order. Raises TrainError where a prompt is too long."""
+        return self._costs(self.train)
+
+    @cached_property
+    def valid_costs(self) -> list[Cost]:
+        """The same of the validation rows."""
+        return self._costs(self.valid)
 
     def _costs(self, rows: list[Question]) -> list[Cost]:
         costs = list(costs_of(self.prepare, rows, "1"))
@@ -110,13 +116,26 @@ class Trainer:
         Once `stop` is set, the step at hand is finished and saved, and KeyboardInterrupt raised.
         """
         with hold(self.out) if self.processes.first else nullcontext():
-            return self._run()
+            try:
+                return self._run()
+            except PictureError as error:
+                write_fault(self.out, str(error))
+                raise
+
+    def check_folder(self) -> None:
+        """Raises FolderError or StateError where `out` holds another training, finished or not. Loads nothing."""
+        if finished(self.out):
+            check_finished(self.out, self.identity)
+        else:
+            check_state(self.out, self.identity)
 
     def _run(self) -> list[Validation]:
         state = self._state()
         log = self.begin(state)
         if not state:
             self._save_state(log)  # from here to the end the folder tells that it is not finished
+        if self.processes.first:
+            (self.out / FAULT).unlink(missing_ok=True)
         self.bar = None
         if self.progress and self.processes.first:
             self.bar = self.progress(self.config.epochs * len(self.train), self.rows_done)
@@ -149,6 +168,8 @@ class Trainer:
             raise TrainError(
                 f"{self.out} holds step {steps[0]:,} to the first process, {here:,} here; expected one that all share"
             )
+        if not state and (self.out / STATE).exists():
+            self.say(f"starting anew without the row that stopped the training before: {read_fault(self.out)}")
         return state
 
     def begin(self, state: tuple[dict[str, torch.Tensor], dict] | None = None) -> Log:
@@ -156,6 +177,7 @@ class Trainer:
         from transformers import get_scheduler  # here: it imports bitsandbytes, which `why_no_4bit` must do first
 
         config = self.config
+        _ = self.costs, self.valid_costs  # a prompt that is too long is an error before anything is loaded
         self.model = LearningModel(self.folder, config, self.prepare.policy, self.prepare.chat.label_ids(self.letters))
         self.together = Together(self.processes, self.model.model.device, f"training/{self.out.name}")
         for note in self.model.model.notes:
@@ -167,7 +189,8 @@ class Trainer:
             fused=self.model.model.device.type == "cuda",
         )
         steps = config.epochs * self.steps_an_epoch
-        self.schedule = get_scheduler(config.schedule, self.optimizer, int(steps * config.warmup), steps)
+        schedule = "constant_with_warmup" if config.schedule == "constant" else config.schedule
+        self.schedule = get_scheduler(schedule, self.optimizer, int(steps * config.warmup), steps)
         self.averages = [weight.detach().clone() for weight in self.model.weights] if config.ema else []
         step_tokens = int(np.mean([cost.seen + cost.own for cost in self.costs]) * config.batch) // self.processes.count
         if state:
@@ -295,7 +318,8 @@ class Trainer:
                 save_checkpoint(self, self.out, result)
                 adapter = file_fingerprint(self.out / ADAPTER_FILE)
                 places = [np.arange(len(self.valid))]
-                write_scores(self.out / "validation", self.valid, {self.out.name: result}, places, [adapter])
+                settings = read_checkpoint(str(self.out)).manifest.settings
+                write_scores(self.out / "validation", self.valid, {self.out.name: result}, places, [adapter], settings)
                 write_text(self.out / "train.toml", self.config.to_toml())
         write_epochs(self.out / "validation.csv", self.valid, self.results)
         temperature = result.calibration.temperature
@@ -366,15 +390,15 @@ class Trainer:
         for group, rate in zip(self.optimizer.param_groups, self.schedule.get_last_lr()):
             group["lr"] = rate
         self.model.scaler.load_state_dict(about["scaler"])
-        self.step, self.rows_done, self.memory = about["step"], about["rows_done"], Memory(**about["memory"])
+        self.step, self.rows_done = about["step"], about["rows_done"]
+        self.memory = self._chosen_memory(Memory(**about["memory"]))
         for values in about["results"]:
             arrays = {name: tensors[f"{values['epoch']}.{name}"].numpy() for name in Validation.ARRAYS}
             self.results.append(Validation.from_json(values, arrays))
         epoch, at = divmod(self.step, self.steps_an_epoch)
         self.say(f"going on: {self.step:,} steps are done (epoch {epoch + 1}, step {at} of {self.steps_an_epoch:,})")
 
-
-def _digest(rows: list[Question]) -> str:
-    """16 hexadecimal digits of what training sees of them."""
-    told = [(row.id, str(row.picture), row.question, row.options, row.answer, row.task_hint) for row in rows]
-    return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
+    def _chosen_memory(self, before: Memory) -> Memory:
+        """That of the state, but for what is chosen now: who goes on after an out-of-memory error may need less."""
+        mode = before.mode if self.config.memory == "auto" else self.config.memory
+        return replace(before, mode=mode, tokens=self.config.batch_tokens or before.tokens)

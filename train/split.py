@@ -1,33 +1,110 @@
-"""The rows that training does not see."""
+"""The rows that training does not see: whole pictures, so that no validation row has a picture that was trained on."""
 
+import math
 from collections import Counter
+from pathlib import Path
 
 from sklearn.model_selection import train_test_split
 
+from scoring.inputs.digests import picture_digests, question_digests
 from scoring.inputs.questions import Question
 
 UNKNOWN = "unknown"
+LISTED = 5  # ids in a message
+SKEW = 0.5  # a validation part whose share of the rows is off by more than this part of it is worth a notice
+
+
+class SplitError(ValueError):
+    """Rows that cannot be split into training and validation, or two tables that must not be used as such."""
 
 
 def strata(questions: list[Question]) -> list[str]:
-    """The task type of each row; missing ones, and those with a single row, count as "unknown"."""
-    types = [question.task_type or UNKNOWN for question in questions]
+    """(N,) the task type of each row; missing ones, and those with a single row, count as "unknown"."""
+    return _without_rare([question.task_type or UNKNOWN for question in questions])
+
+
+def picture_groups(questions: list[Question]) -> list[int]:
+    """(N,) for each row the number of the first row with the same picture, by content; its own where it has none."""
+    first: dict[str, int] = {}
+    return [
+        first.setdefault(digest, number) if digest else number
+        for number, digest in enumerate(picture_digests(questions))
+    ]
+
+
+def split(questions: list[Question], share: float, seed: int) -> tuple[list[Question], list[Question], list[str]]:
+    """(training rows, validation rows, notices): a random share of the pictures, each with all of its rows.
+
+    Stratified by task type where that can be done; a picture with rows of several types counts as its most common one.
+    Where every row has a picture of its own this is scikit-learn's `train_test_split` over the rows, in its order.
+    Raises SplitError where the pictures are too few.
+    """
+    members: dict[int, list[Question]] = {}
+    for question, group in zip(questions, picture_groups(questions)):
+        members.setdefault(group, []).append(question)
+    pictures, held_out = len(members), math.ceil(len(members) * share)
+    if pictures < 2:
+        raise SplitError(
+            f"{_count(len(questions), 'row')} of {_count(pictures, 'picture')} cannot be split into training and "
+            "validation; expected at least 2 pictures: add rows about others, or name a validation table with --valid"
+        )
+    if held_out == pictures:
+        raise SplitError(
+            f"--valid-share {share:g} leaves none of {pictures} pictures to train on; lower it, or name a validation "
+            "table with --valid"
+        )
+    labels: list[str] | None = _without_rare([_most_common_type(rows) for rows in members.values()])
+    counts, notices = Counter(labels), []
+    if min(counts.values()) < 2 or min(round(pictures * share), pictures - held_out) < len(counts):
+        labels = None
+        notices.append(
+            f"validation rows are drawn without regard to task type: {pictures} pictures of {len(counts)} types "
+            f"are too few to stratify {round(pictures * share)}"
+        )
+    parts = train_test_split(list(members), test_size=share, random_state=seed, shuffle=True, stratify=labels)
+    train, valid = ([question for group in groups for question in members[group]] for groups in parts)
+    if pictures < len(questions) and abs(len(valid) / len(questions) - share) > SKEW * share:
+        notices.append(
+            f"{len(valid):,} of {len(questions):,} rows are held out for validation, where --valid-share asks for "
+            f"{share:g} of them: pictures stay whole, and some have many rows"
+        )
+    return train, valid, notices
+
+
+def check_valid(train: list[Question], valid: list[Question], file: Path) -> list[str]:
+    """Notices about a validation table that is read from `file`.
+
+    Raises SplitError where it has rows that are also in training, whatever their ids, file names, answers and order of
+    options.
+    """
+    trained = set(question_digests(train))
+    if repeated := [row.id for row, digest in zip(valid, question_digests(valid)) if digest in trained]:
+        ids = ", ".join(map(repr, repeated[:LISTED])) + ", …" * (len(repeated) > LISTED)
+        raise SplitError(
+            f"{file}: {len(repeated):,} of {len(valid):,} rows are also in training: {ids}; expected rows that are not "
+            "trained on: the best epoch, the temperature and prediction sets rest on them. Remove them from one of the "
+            "tables, or leave out --valid to hold out a part of the training table"
+        )
+    pictures = set(picture_digests(train)) - {""}
+    if shared := set(picture_digests(valid)) & pictures:
+        rows = sum(digest in shared for digest in picture_digests(valid))
+        return [
+            f"{file}: {rows:,} of {len(valid):,} rows have a picture that is also in training, with other questions "
+            f"({_count(len(shared), 'picture')}): the validation may be better than rows with new pictures will be"
+        ]
+    return []
+
+
+def _most_common_type(rows: list[Question]) -> str:
+    """The first of those that are equally common."""
+    return Counter(question.task_type or UNKNOWN for question in rows).most_common(1)[0][0]
+
+
+def _without_rare(types: list[str]) -> list[str]:
+    """Types that occur once become "unknown"."""
     counts = Counter(types)
     return [UNKNOWN if counts[name] < 2 else name for name in types]
 
 
-def split(questions: list[Question], share: float, seed: int) -> tuple[list[Question], list[Question], list[str]]:
-    """(training rows, validation rows, notices): a random share, stratified by task type where that can be done."""
-    labels, notices = strata(questions), []
-    counts, held_out = Counter(labels), round(len(questions) * share)
-    if min(counts.values()) < 2 or held_out < len(counts):
-        labels = None
-        notices.append(
-            f"validation rows are drawn without regard to task type: {len(questions)} rows of {len(counts)} types "
-            f"are too few to stratify {held_out}"
-        )
-    train, valid = train_test_split(questions, test_size=share, random_state=seed, shuffle=True, stratify=labels)
-    pictures = {question.picture for question in train}
-    if shared := sum(question.picture in pictures for question in valid):
-        notices.append(f"{shared} of {len(valid)} validation rows have a picture that is also in training")
-    return train, valid, notices
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"

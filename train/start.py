@@ -29,7 +29,7 @@ def start(
     """Train on `rows`, watched on `valid`, or in `folds` that hold out parts of `rows`; `overwrite` what is in `out`.
 
     say: `say(text, everyone)`, also by those who are not the first if `everyone`. further: for each `Trainer`, whose
-    errors are raised; HoldError too.
+    errors are raised; HoldError too, and FolderError where `out` holds other folds.
     """
     processes = processes or Processes()
 

@@ -1,6 +1,8 @@
 """What a killed training goes on from: one file with everything the next step depends on, written whole."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -8,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from scoring.results.files import write_whole
-from train.folder import STATE
+from train.folder import ROW_KEYS, STATE, WAY_OUT, describe, differences, read_fault
 
 
 class StateError(ValueError):
@@ -22,24 +24,44 @@ def write_state(folder: Path, tensors: dict[str, torch.Tensor], about: dict) -> 
 
 
 def read_state(folder: Path, identity: dict) -> tuple[dict[str, torch.Tensor], dict] | None:
-    """The state of this very training, or None. Raises StateError for another's, naming what differs."""
+    """The state of this very training, or None where there is none to go on from.
+
+    Raises StateError for another's, naming what differs.
+    """
+    about = check_state(folder, identity)
+    if about is None:
+        return None
+    with _opened(folder / STATE) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118 no dict
+
+
+def check_state(folder: Path, identity: dict) -> dict | None:
+    """What the state says besides its tensors, which are not read; as `read_state`.
+
+    None also where a row that cannot be used stopped the training, and the rows are others now: it starts anew.
+    """
     path = folder / STATE
     if not path.exists():
         return None
+    with _opened(path) as file:
+        about = json.loads(file.metadata()["state"])
+        before = about["identity"]
+    changed = differences(before, identity, sorted({*identity, *before}))
+    if changed and changed.keys() <= set(ROW_KEYS) and read_fault(folder) is not None:
+        return None
+    if changed:
+        raise StateError(f"{folder} holds an unfinished training with other choices: {describe(changed)}. {WAY_OUT}")
+    return about
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[safe_open]:
+    """The file, open. Raises StateError where it is damaged."""
     try:
         with safe_open(path, "pt") as file:
-            about = json.loads(file.metadata()["state"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 no dict
+            yield file
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise StateError(f"{path}: {error}; it is damaged: start anew with --overwrite") from None
-    before = about["identity"]
-    if changed := [key for key in sorted({*identity, *before}) if identity.get(key) != before.get(key)]:
-        told = "; ".join(f"{key} was {before.get(key)}, now {identity.get(key)}" for key in changed)
-        raise StateError(
-            f"{folder} holds an unfinished training with other choices: {told}. "
-            "Choose another --out, or start anew with --overwrite"
-        )
-    return tensors, about
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, weights: list[torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -7,18 +7,19 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-import scoring
 from scoring.engine.batches import Cost, plan_batches, read_ahead, tokens_in
 from scoring.engine.generate import generate_batch
+from scoring.inputs.digests import picture_digests
 from scoring.inputs.prepare import Preparer
 from scoring.inputs.prompt import LETTERS
 from scoring.inputs.questions import Question
 from scoring.results.calibration import Calibration, calibrate, log_probabilities, nll
 from scoring.results.extraction import extract_choice
-from scoring.results.files import write_csv, write_json
-from scoring.results.folder import open_scores, write_results
-from scoring.results.judging import judge
-from scoring.results.logits import OptionLogits, write_part
+from scoring.results.files import write_csv
+from scoring.results.folder import columns_of
+from scoring.results.held_out import MEMBER, write_held_out
+from scoring.results.logits import OptionLogits
+from scoring.results.resampling import clusters_of
 from train.model import LearningModel, Memory
 from train.together import Together
 
@@ -109,12 +110,17 @@ def validate(
         float((total - logits[np.arange(len(rows)), y]).mean()),
         float((np.nanargmax(logits, 1) == y).mean()),
         nll(logits, y),
-        calibrate(logits, y, more=False),
+        calibrate(logits, y, clusters=picture_clusters(rows), more=False),
         generated,
         logits,
         mass.astype(np.float32),
         top.astype(np.int64),
     )
+
+
+def picture_clusters(rows: list[Question]) -> np.ndarray | None:
+    """(N,) numbers of the rows' pictures; None where each has a picture of its own."""
+    return clusters_of([digest or f"row {row}" for row, digest in enumerate(picture_digests(rows))])
 
 
 def by_generating(model: LearningModel, prepare: Preparer, rows: list[Question], together: Together) -> float:
@@ -146,37 +152,26 @@ def write_epochs(path: Path, rows: list[Question], results: list[Validation]) ->
 
 
 def write_scores(
-    out: Path, rows: list[Question], parts: dict[str, Validation], places: list[np.ndarray], adapters: list[str]
+    out: Path,
+    rows: list[Question],
+    parts: dict[str, Validation],
+    places: list[np.ndarray],
+    adapters: list[str],
+    settings: dict,
 ) -> None:
     """Validation rows as a SCORES folder: raw logits, so temperature 1; `evaluate` and `calibrate` read it.
 
     parts: the adapters' folders and what each gave; places: which of `rows` those were; adapters: their
-    fingerprints.
+    fingerprints; settings: base, template, pixels and quantization, as a run tells them of a member.
     """
     letters = next(iter(parts.values())).logits.shape[1]
-    logits = OptionLogits.empty([question.id for question in rows], ["held-out"], letters)
-    for result, place in zip(parts.values(), places):
+    logits = OptionLogits.empty([question.id for question in rows], [MEMBER], letters)
+    fold = np.zeros(len(rows), int)
+    for number, (result, place) in enumerate(zip(parts.values(), places)):
         logits.logits[place, 0, 0] = result.logits
         logits.label_mass[place, 0, 0], logits.top_token[place, 0, 0] = result.label_mass, result.top_token
+        fold[place] = number
         for row in place:
             logits.status[row] = "ok"
-    (out / "logits").mkdir(parents=True, exist_ok=True)
-    write_part(out / "logits", 0, logits)
-    write_results(out, rows, logits, [Calibration()])
-    about = {
-        "checkpoints": [
-            {
-                "member": "held-out",
-                "folder": ", ".join(parts),
-                "fingerprint": adapters[0] if len(adapters) == 1 else "",
-                "adapters": adapters,
-                "temperature": 1.0,
-            }
-        ],
-        "identity": {"letters": LETTERS[:letters], "orders": "1"},
-        "versions": scoring.versions(),
-        "notes": ["held-out rows of a training, each scored by an adapter that was not trained on it; not calibrated"],
-        "counts": {"rows": len(rows), "scored": len(rows)},
-    }
-    write_json(out / "run.json", about)
-    judge(open_scores(out))
+    columns = columns_of(rows) | ({"fold": fold.tolist()} if len(parts) > 1 else {})
+    write_held_out(out, columns, logits, {"folder": ", ".join(parts), "adapters": adapters, **settings})

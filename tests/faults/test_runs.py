@@ -73,7 +73,7 @@ def test_stopped_twice_it_stops_at_once(tmp_path, small_table):
 def test_a_stopped_training_saves_its_step_and_ends_with_the_same_bytes(cli, tmp_path, small_table):
     table = small_table(8)
     choices = ["--epochs", 2, "--batch", 4, "--learning-rate", 1e-3, "--save-every", 100]
-    command = ["train", table, "--base", "demo/base", "--valid", table, *choices, "--out"]
+    command = ["train", table, "--base", "demo/base", *choices, "--out"]
     cli(*command, tmp_path / "whole")
     out, said = tmp_path / "stopped", tmp_path / "said"
     process, log = command_line.start(*command, out, err=str(said)), out / "train.jsonl"

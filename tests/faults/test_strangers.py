@@ -73,7 +73,7 @@ def test_bitsandbytes_fetches_no_code(mark, small_table, tmp_path):
     environment = os.environ | {"PYTHONPATH": str(fake.parent)}
     table = str(small_table(8))
     score = ["score", table, "--ckpt", FOLD0, "--out", str(tmp_path / "scores")]
-    train = ["train", table, "--base", "demo/base", "--valid", table, "--epochs", "1", "--out", str(tmp_path / "ckpt")]
+    train = ["train", table, "--base", "demo/base", "--epochs", "1", "--out", str(tmp_path / "ckpt")]
     code = f"import cli\nfor words in {[score, train]!r}: cli.main(words, standalone_mode=False)"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and (tmp_path / "ckpt" / "adapter_model.safetensors").exists(), done.stderr
