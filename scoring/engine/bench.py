@@ -1,15 +1,18 @@
-"""Generating a text against reading logits: six ways to answer, on the same rows, in one run.
+"""Generating a text against reading logits: ten ways to answer, on the same rows, in one run.
 
 Every way takes each row from its file to its letter with the same loaded model. Ways take turns, forth in one repeat
 and back in the next, so that a machine's drift hits all alike; warm-up and compilation are not timed.
+
+The engine is measured with its weights in 4 bits too, as the libraries multiply: its speed is compared with theirs
+where weights, batches and orders are alike.
 """
 
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,29 +21,34 @@ import numpy as np
 import torch
 
 import scoring
-from scoring.engine.batches import AHEAD, READERS
-from scoring.engine.generate import Generated, generate_batch, generate_text
+from scoring.engine.baselines import Baselines
+from scoring.engine.batches import READERS
+from scoring.engine.linear import MergedLinear
 from scoring.engine.meter import Meter
-from scoring.engine.model import device_name, out_of_memory
+from scoring.engine.model import device_name
+from scoring.engine.packed import PackedModel, put_back, unwrap
 from scoring.engine.plan import Plan, plan_members
-from scoring.engine.reference import reference_logits
 from scoring.engine.run import RunOptions, run
 from scoring.engine.scorer import Scorer
 from scoring.inputs.pictures import PictureError
-from scoring.inputs.prompt import LETTERS
 from scoring.inputs.questions import Question, Table
-from scoring.results.benchmark import ENGINE, NOTEBOOK, SINGLE, WAYS, Answer, Measured, Repeat, summarise
-from scoring.results.calibration import log_probabilities
-from scoring.results.extraction import extract_choice, extract_stated
+from scoring.results.benchmark import (
+    ENGINE,
+    ENGINE_4BIT,
+    ENGINE_16BIT,
+    WAYS,
+    Answer,
+    Measured,
+    Repeat,
+    summarise,
+)
 from scoring.results.files import write_json
+from scoring.results.folder import RunError
 from scoring.results.probabilities import pooled_log_probabilities, predictions
 
-FEWEST_ROWS, MOST_ROWS = 4, {"cpu": 32, "cuda": 256}  # of a batch that generates; a CPU gains nothing beyond
-SOON = 1.0  # seconds of a batch that are measured twice
-AS_FAST = 0.95  # a larger batch is taken where it is at least about as fast
 WARM_UP = 8
-FEW_TOKENS, MORE_TOKENS = 2, 16
-ORDERS = {ENGINE: "1", "cyclic": "cyclic"}  # of the engine's ways
+ORDERS = {ENGINE_4BIT: "1", ENGINE_16BIT: "1", ENGINE: "1", "cyclic": "cyclic"}  # of the engine's ways
+WEIGHTS = {ENGINE_4BIT: "4bit", ENGINE_16BIT: "16bit"}  # of those that do not take the weights that were chosen
 
 
 def bench(
@@ -56,14 +64,15 @@ def bench(
     size: int = 100_000,
     say: Callable[[str], None] = print,
 ) -> dict:
-    """Measure the ways (all of them where not named) and write `bench.json` into `out`; its content.
+    """Measure the ways (all that apply where none are named) and write `bench.json` into `out`; its content.
 
     model: `base`, `template`, `pixels`, `quantization` and `allow_mismatch` where they are not the checkpoint's. price:
-    of an hour of this machine. size: rows of the data set whose cost is told. Raises CheckpointError, MismatchError or
-    PictureError.
+    of an hour of this machine. size: rows of the data set whose cost is told. Raises CheckpointError, MismatchError,
+    PictureError, or RunError where none of the ways applies.
     """
     ways = [name for name in WAYS if not ways or name in ways]
-    plans = {name: plan_members([ckpt], orders=orders, **model) for name, orders in ORDERS.items()}
+    by_orders = {orders: plan_members([ckpt], orders=orders, **model) for orders in set(ORDERS.values())}
+    plans = {name: by_orders[orders] for name, orders in ORDERS.items()}
     out.mkdir(parents=True, exist_ok=True)
     scorer = Scorer(plans[ENGINE], weights=options.weights)
     for note in plans[ENGINE].notes + scorer.model.notes:
@@ -80,10 +89,11 @@ def bench(
         "versions": scoring.versions(),
         "price_per_hour": price,
     }
-    passes = Bench(scorer, table, plans, options, out).measure(ways, repeats, progress, say)
+    job = Bench(scorer, table, plans, options, out)
+    passes = job.measure(ways, repeats, progress, say)
     for number, measured in enumerate(passes, 1):  # written after each: a call that is stopped leaves the others
         found = summarise(table.questions, measured, scorer.label_ids, price, size)
-        report = told | {"compiled": scorer.packed.compiled, "repeats": number} | found
+        report = told | {"compiled": job.compiled, "repeats": number} | found
         write_json(out / "bench.json", report)
     return report
 
@@ -100,33 +110,33 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.questions = self.table.questions
-        self.chat, self.network = self.scorer.prepare.chat, self.scorer.model.network
-        self.device = self.scorer.model.device
-        self.batch = FEWEST_ROWS
-        self.generate = {
-            NOTEBOOK: self._notebook,
-            "batched": lambda rows, done: self._batches(rows, FEW_TOKENS, self._extracted, done),
-            "strong": lambda rows, done: self._batches(rows, MORE_TOKENS, self._stated, done),
-            SINGLE: self._forward,
-        }
+        self.network, self.device = self.scorer.model.network, self.scorer.model.device
+        self.baselines = Baselines(self.scorer, self.table)
+        self.packings = {self.scorer.packed.weights: self.scorer.packed}
+        self.spare_layers: dict[str, list] = {}  # of packings that are not in the network, for `put_back`
+
+    @property
+    def compiled(self) -> bool:
+        return any(packed.compiled for packed in self.packings.values())
 
     def measure(
         self, ways: list[str], repeats: int, progress: Callable, say: Callable
     ) -> Iterator[dict[str, Measured]]:
         """Every way `repeats` times over all rows; what is known after each repeat.
 
-        Raises PictureError, naming all rows with a picture that fails.
+        Raises PictureError, naming all rows with a picture that fails, and RunError where none of the ways applies.
         """
+        ways = self._applicable(ways, say)
         self._look_at_pictures()
         few = self.questions[:WARM_UP]
         say("warming up …")
-        about: dict[str, dict] = {name: {} for name in ways}
         for name in ways:
+            self._share_compilation(name)
             self._answer(name, few, lambda count: None)
-        if generated := [name for name in ("batched", "strong") if name in ways]:
-            self.batch, tried = self._largest_batch()
-            for name in generated:
-                about[name] = {"batch_rows": self.batch, "rows_per_second_by_batch": tried}
+        about = {name: {"weights": self._weights_of(name)} for name in ways}
+        with self._as_the_libraries():
+            for name, chosen in self.baselines.choose_batches(ways).items():
+                about[name] |= chosen
         measured = {name: Measured([], about=about[name]) for name in ways}
         bar = progress(repeats * len(ways) * len(self.questions))
         for number in range(repeats):
@@ -138,10 +148,12 @@ class Bench:
     def _repeat(self, name: str, measured: Measured, done: Callable[[int], None]) -> None:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+        if self._share_compilation(name):
+            self._answer(name, self.questions[:WARM_UP], lambda count: None)
         with Meter(self.device) as meter:
             answers, each, seconds = self._answer(name, self.questions, done)
-        if meter.device_bytes is not None and name in self.generate:
-            meter.device_bytes -= self._only_the_engines()
+        if meter.device_bytes is not None:
+            meter.device_bytes -= self._unneeded_bytes(name)
         repeat = Repeat(seconds or meter.seconds, each, meter.device_bytes, meter.host_bytes, meter.joules)
         measured.repeats.append(repeat)
         before = [answer.letter for answer in measured.answers]
@@ -150,17 +162,16 @@ class Bench:
 
     def _answer(self, name: str, questions: list[Question], done: Callable) -> tuple[list[Answer], list[float], float]:
         """Answers, seconds of each row, and all seconds where the meter's are not to be taken (0 else)."""
-        if name not in self.generate:
-            return self._engine(self.plans[name], questions, done, name)
+        if name in ORDERS:
+            return self._engine(name, questions, done)
         with self._as_the_libraries():
-            return *self.generate[name](questions, done), 0.0
+            return *self.baselines.answer(name, questions, done), 0.0
 
     @contextmanager
     def _as_the_libraries(self):
         """Inside, the network multiplies as transformers and PEFT do: not compiled, the adapter beside its layer."""
         self.scorer.model.use(self.scorer.adapters[0])
-        compiled = self.scorer.packed.compiled
-        with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
+        with torch.compiler.set_stance("force_eager") if self.compiled else nullcontext():
             yield
 
     def _look_at_pictures(self) -> None:
@@ -178,128 +189,93 @@ class Bench:
         if faults:
             raise PictureError("; ".join(faults), "pictures that can be read", "leave those rows out")
 
-    def _only_the_engines(self) -> int:
-        """Bytes on the card that the other ways do not need: weights expanded to 16 bits."""
-        packed = self.scorer.packed
-        return sum(linear.expanded_bytes for linear in packed.linears) if packed.weights == "16bit" else 0
+    # ------------------------------------------------------------ weights
+    @property
+    def _quantised(self) -> bool:
+        """Whether the base has weights in 4 bits."""
+        bases = (_base_layer(linear) for linear in self.scorer.packed.linears)
+        return any(getattr(layer.weight, "quant_state", None) is not None for layer in bases)
 
-    # ------------------------------------------------------------ one row at a time
-    def _notebook(self, questions: list[Question], done: Callable) -> tuple[list[Answer], list[float]]:
-        answers, each = [], []
-        for question in questions:
-            start = time.perf_counter()
-            found = generate_text(self.network, self.chat, *self.scorer.prepare(question), FEW_TOKENS)
-            answers.append(self._extracted(found, question))
-            each.append(time.perf_counter() - start)
-            done(1)
-        return answers, each
+    def _packing_of(self, name: str) -> str | None:
+        """Which of `packings` a way needs; None: it is one of the libraries'."""
+        return WEIGHTS.get(name, self.scorer.packed.weights) if name in ORDERS else None
 
-    def _forward(self, questions: list[Question], done: Callable) -> tuple[list[Answer], list[float]]:
-        answers, each = [], []
-        calibration = self.scorer.plan.calibrations[0]
-        for question in questions:
-            start = time.perf_counter()
-            logits = reference_logits(self.network, *self.scorer.prepare(question))
-            options = len(question.options)
-            own = np.full((1, len(self.table.letters)), np.nan)
-            own[0, :options] = logits[self.scorer.label_ids[:options]].cpu().numpy()
-            log_p = calibration.apply(log_probabilities(own), [question.task_type])[0, :options]
-            answers.append(Answer(LETTERS[int(log_p.argmax())], int(logits.argmax()), p=np.exp(log_p).tolist()))
-            each.append(time.perf_counter() - start)
-            done(1)
-        return answers, each
+    def _weights_of(self, name: str) -> str:
+        """In how many bits the weights are that a way multiplies with: the libraries' layers are the base's."""
+        return (self._packing_of(name) or "4bit") if self._quantised else "16bit"
 
-    # ------------------------------------------------------------ batches that generate
-    def _batches(
-        self, questions: list[Question], new_tokens: int, read: Callable, done: Callable
-    ) -> tuple[list[Answer], list[float]]:
-        """Rows of like length together, the longest first; pictures are read ahead, as the engine does."""
-        order = self._by_length(questions)
-        parts = [order[at : at + self.batch] for at in range(0, len(order), self.batch)]
-        answers, each = [Answer("")] * len(questions), [0.0] * len(questions)
-        start = time.perf_counter()
-        for part, prepared in zip(parts, self._prepared(questions, parts)):
-            for row, found in zip(part, self._generated(prepared, new_tokens)):
-                answers[row] = read(found, questions[row])
-            start, begun = time.perf_counter(), start
-            for row in part:
-                each[row] = (start - begun) / len(part)
-            done(len(part))
-        return answers, each
+    def _applicable(self, ways: list[str], say: Callable) -> list[str]:
+        """Those of the ways that this base and machine allow; what is left out is said."""
+        for name in WEIGHTS:
+            if name in ways and (reason := self._pack(name)):
+                say(f"{name} is left out: {reason}")
+                ways = [other for other in ways if other != name]
+        if not ways:
+            raise RunError("none of the ways to measure applies here; expected one that does, such as --ways engine")
+        return ways
 
-    def _by_length(self, questions: list[Question]) -> list[int]:
-        sequences = self.scorer.prepare.encode_many([(question, question.size, "") for question in questions])
-        return sorted(range(len(questions)), key=lambda row: -len(sequences[row].ids))
-
-    def _prepared(self, questions: list[Question], parts: list[list[int]]) -> Iterator[list]:
-        with ThreadPoolExecutor(READERS) as pool:
-            waiting: deque = deque()
-            for part in parts:
-                waiting.append([pool.submit(self.scorer.prepare, questions[row]) for row in part])
-                if len(waiting) > AHEAD[self.device.type]:
-                    yield [future.result() for future in waiting.popleft()]
-            while waiting:
-                yield [future.result() for future in waiting.popleft()]
-
-    def _generated(self, prepared: list, new_tokens: int) -> list[Generated]:
-        """In halves where memory does not suffice."""
+    def _pack(self, name: str) -> str:
+        """Make the layers with a way's weights, beside those of the scorer; why they cannot be, "" where they can."""
+        weights, model = WEIGHTS[name], self.scorer.model
+        if weights == "4bit" and not self._quantised:
+            return "the base is not quantised, so that there are no weights in 4 bits"
+        if weights in self.packings:
+            return ""
+        wanted = "4bit" if weights == "4bit" else "auto"  # that looks whether there is room
+        in_use = unwrap(self.network.model)
         try:
-            return generate_batch(self.network, self.chat, prepared, new_tokens)
-        except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error) or len(prepared) == 1:
-                raise
-        torch.cuda.empty_cache()  # outside of `except`: the trace would keep the tensors
-        half = len(prepared) // 2
-        return self._generated(prepared[:half], new_tokens) + self._generated(prepared[half:], new_tokens)
+            packed = PackedModel(model, self.scorer.adapters, self.scorer.plan.policy, wanted)
+        finally:
+            layers = unwrap(self.network.model)
+            put_back(in_use)
+        if packed.weights != weights:
+            return "there is no room for the weights in 16 bits"
+        self.packings[weights], self.spare_layers[weights] = packed, layers
+        return ""
 
-    def _largest_batch(self) -> tuple[int, dict[str, float]]:
-        """The largest batch of the longest rows that fits, unless a smaller one is clearly faster; what was tried."""
-        most = min(len(self.questions), MOST_ROWS[self.device.type])
-        rows = [self.scorer.prepare(self.questions[row]) for row in self._by_length(self.questions)[:most]]
-        tried: dict[int, float] = {}
-        size = min(FEWEST_ROWS, most)
-        with self._as_the_libraries():
-            while True:
-                try:
-                    seconds = self._seconds(rows[:size])
-                    if seconds < SOON:  # so short a time may hold a start of something
-                        seconds = min(seconds, self._seconds(rows[:size]))
-                except (RuntimeError, MemoryError) as error:
-                    if not out_of_memory(error) or not tried:
-                        raise
-                    break
-                tried[size] = size / seconds
-                if size == most:
-                    break
-                size = min(2 * size, most)
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        fast = max(tried.values())
-        return max(size for size, rate in tried.items() if rate >= AS_FAST * fast), {
-            str(size): rate for size, rate in tried.items()
-        }
+    @contextmanager
+    def _packed(self, weights: str):
+        """A scorer that multiplies with such weights: inside, their layers stand in the network."""
+        scorer = copy(self.scorer)
+        scorer.packed = self.packings[weights]
+        if weights not in self.spare_layers:
+            yield scorer
+            return
+        in_use = unwrap(self.network.model)
+        put_back(self.spare_layers[weights])
+        try:
+            yield scorer
+        finally:
+            unwrap(self.network.model)
+            put_back(in_use)
 
-    def _seconds(self, prepared: list) -> float:
-        start = time.perf_counter()
-        generate_batch(self.network, self.chat, prepared, FEW_TOKENS)
-        return time.perf_counter() - start
+    def _share_compilation(self, name: str) -> bool:
+        """Whether a way's layers are compiled by now but not yet run: one block is compiled for all its weights."""
+        packed = self.packings.get(self._packing_of(name))
+        if packed is None or packed.compiled or not self.compiled:
+            return False
+        packed.compiled = True
+        return True
 
-    @staticmethod
-    def _extracted(found: Generated, question: Question) -> Answer:
-        letter, fallback = extract_choice(found.text)
-        return Answer(letter, found.first_token, found.new_text, fallback)
-
-    @staticmethod
-    def _stated(found: Generated, question: Question) -> Answer:
-        return Answer(extract_stated(found.new_text, question.options), found.first_token, found.new_text)
+    def _unneeded_bytes(self, name: str) -> int:
+        """Bytes on the device that a way does not need: weights and adapters of engines with other weights."""
+        base = {parameter.untyped_storage().data_ptr() for parameter in self.network.parameters()}
+        needed, total = self._packing_of(name), 0
+        for weights, packed in self.packings.items():
+            for linear in packed.linears if weights != needed else []:
+                tensors = [linear.weight, *(part for pair in linear.adapters.values() for part in pair)]
+                added = [each for each in tensors if each is not None]
+                total += sum(each.nbytes for each in added if each.untyped_storage().data_ptr() not in base)
+        return total
 
     # ------------------------------------------------------------ the engine
-    def _engine(self, plan: Plan, questions: list[Question], done: Callable, name: str):
+    def _engine(self, name: str, questions: list[Question], done: Callable) -> tuple[list[Answer], list[float], float]:
         """A whole `score`, files included; without answers, so that no metrics are computed beside it."""
+        plan = self.plans[name]
         unanswered = [replace(question, answer="") for question in questions]
         table = replace(self.table, questions=unanswered)
         clock = _Clock(done)
-        with TemporaryDirectory(dir=self.work) as folder:
+        with TemporaryDirectory(dir=self.work) as folder, self._packed(self._packing_of(name)) as scorer:
             finished = run(
                 table,
                 plan,
@@ -307,7 +283,7 @@ class Bench:
                 replace(self.options, orders=ORDERS[name]),
                 clock.start,
                 lambda text: None,
-                self.scorer.with_plan(plan),
+                scorer.with_plan(plan),
             )
         logits, types = finished.logits, [question.task_type for question in questions]
         log_p = pooled_log_probabilities(logits, plan.calibrations, types)
@@ -320,6 +296,11 @@ class Bench:
         planning = finished.seconds["planning"]
         each = [planning / len(questions) + seconds for seconds in clock.row_seconds]
         return answers, each, planning + finished.seconds["scoring"]
+
+
+def _base_layer(linear: MergedLinear) -> torch.nn.Module:
+    """The library's own layer, inside of PEFT's where that is around it."""
+    return linear.inner.get_base_layer() if hasattr(linear.inner, "get_base_layer") else linear.inner
 
 
 class _Clock:

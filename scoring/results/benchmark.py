@@ -8,17 +8,44 @@ import numpy as np
 
 from scoring.inputs.prompt import LETTERS
 from scoring.inputs.questions import Question
-from scoring.results.compare import mcnemar
-from scoring.results.metrics import clusters_of, measure_members, wilson
+from scoring.results.metrics import measure_members
+from scoring.results.resampling import clusters_of, mcnemar, share_of
 
 ENGINE, NOTEBOOK, SINGLE = "engine", "seed", "forward"
+ENGINE_4BIT, ENGINE_16BIT = "engine-4bit", "engine-16bit"
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to answer. batched: several rows at once. tokens: generated for a row at most; 0 where logits are read."""
+
+    title: str
+    batched: bool
+    tokens: int = 0
+
+    @property
+    def probabilities(self) -> bool:
+        """Whether it gives probabilities: those that read logits do."""
+        return self.tokens == 0
+
+
 WAYS = {
-    NOTEBOOK: "generate, one row (notebook)",
-    "batched": "generate, batches",
-    "strong": "generate 16, better extractor",
-    SINGLE: "one forward, one row",
-    ENGINE: "engine (score)",
-    "cyclic": "engine, cyclic orders",
+    NOTEBOOK: Way("generate, one row (notebook)", False, 2),
+    "one": Way("generate 1 token, batches", True, 1),
+    "batched": Way("generate, batches", True, 2),
+    "strong": Way("generate 16, better extractor", True, 16),
+    SINGLE: Way("one forward, one row", False),
+    "padded": Way("padded forward, batches", True),
+    ENGINE_4BIT: Way("engine, 4-bit weights", True),
+    ENGINE_16BIT: Way("engine, 16-bit weights", True),
+    ENGINE: Way("engine (score)", True),
+    "cyclic": Way("engine, cyclic orders", True),
+}
+# The libraries' ways in batches, which the engine is compared with where their weights are the same.
+LIKE_FOR_LIKE = {
+    "padded": "the padded forward",
+    "one": "generating one token",
+    "batched": "generating two tokens",
 }
 
 
@@ -49,7 +76,10 @@ class Repeat:
 
 @dataclass
 class Measured:
-    """A way's answers in its first repeat, all its repeats, and rows whose letter was another in a later one."""
+    """A way's answers in its first repeat, all its repeats, and rows whose letter was another in a later one.
+
+    about: more to be filed with the way, such as the `weights` in which its linear layers multiply, `4bit` or `16bit`.
+    """
 
     answers: list[Answer]
     repeats: list[Repeat] = field(default_factory=list)
@@ -73,10 +103,14 @@ def summarise(
         name: np.array([found.answers[row].letter == questions[row].answer for row in known], bool)
         for name, found in measured.items()
     }
+    pictures = clusters_of([str(questions[row].picture or row) for row in known]) if known else None
     ways = {}
     for name, found in measured.items():
         ways[name] = {
-            "title": WAYS[name],
+            "title": WAYS[name].title,
+            "batched": WAYS[name].batched,
+            "tokens": WAYS[name].tokens,
+            "probabilities": WAYS[name].probabilities,
             **found.about,
             **_speed(found, len(questions)),
             **_answers(found, questions, known, right[name]),
@@ -89,17 +123,59 @@ def summarise(
                 "differ": [questions[row].id for row in other],
                 "only_this_right": int((right[name] & ~right[ENGINE]).sum()),
                 "only_engine_right": int((right[ENGINE] & ~right[name]).sum()),
-                "mcnemar_p": mcnemar(right[name], right[ENGINE]) if known else None,
+                "mcnemar_p": mcnemar(right[name], right[ENGINE], pictures) if known else None,
             }
     if NOTEBOOK in ways:
         for way in ways.values():
             way["ratio"] = way["rows_per_second"] / ways[NOTEBOOK]["rows_per_second"]
+    _compare_like_for_like(ways)
     return {
         "rows": len(questions),
         "ways": ways,
         "first_token": _first_tokens(questions, measured, label_ids),
         "per_row": [_row(question, row, measured) for row, question in enumerate(questions)],
     }
+
+
+def _compare_like_for_like(ways: dict[str, dict]) -> None:
+    """Add `like_for_like` to the libraries' ways in batches: the engine's speed as a multiple of theirs, with the same
+    weights and one order of the options. Without such an engine among the ways there is none."""
+    engines = {ways[name].get("weights"): name for name in (ENGINE, ENGINE_16BIT, ENGINE_4BIT) if name in ways}
+    for way in (ways[name] for name in LIKE_FOR_LIKE if name in ways):
+        weights = way.get("weights")
+        if weights and weights in engines:
+            engine = engines[weights]
+            way["like_for_like"] = {
+                "engine": engine,
+                "weights": weights,
+                "engine_ratio": ways[engine]["rows_per_second"] / way["rows_per_second"],
+            }
+
+
+def like_for_like_text(ways: dict[str, dict]) -> str:
+    """The comparisons of `like_for_like` in a sentence; "" where there are none."""
+    pairs = {name: ways[name]["like_for_like"] for name in LIKE_FOR_LIKE if "like_for_like" in ways.get(name, {})}
+    if not pairs:
+        return ""
+    bits = next(iter(pairs.values()))["weights"].removesuffix("bit")
+    ratios = ", ".join(f"{pair['engine_ratio']:.2f}x as fast as {LIKE_FOR_LIKE[name]}" for name, pair in pairs.items())
+    return f"Like for like ({bits}-bit weights, batches, one order): the engine is {ratios}."
+
+
+def batch_text(way: dict) -> str:
+    """How many rows a way answers at once, for a cell of a table: the engine cuts its batches by tokens."""
+    if "batch_rows" in way:
+        return f"{way['batch_rows']} rows"
+    return {True: "by tokens", False: "1 row", None: "–"}[way.get("batched")]
+
+
+def batch_sizes_text(ways: dict[str, dict]) -> str:
+    """How the rows of a batch were chosen; "" where no way has such batches."""
+    sizes = {int(size) for way in ways.values() for size in way.get("rows_per_second_by_batch", {})}
+    if not sizes:
+        return ""
+    tried = ", ".join(map(str, sorted(sizes)))
+    return f"Rows of a batch: the largest of {tried} that fits and is about as fast as the fastest."
 
 
 def _speed(found: Measured, rows: int) -> dict:
@@ -122,7 +198,7 @@ def _most(values) -> int | None:
 
 
 def _answers(found: Measured, questions: Sequence[Question], known: list[int], right: np.ndarray) -> dict:
-    """Accuracy with Wilson's interval; NLL with its bootstrap interval where the way has probabilities."""
+    """Accuracy with Wilson's interval over pictures; NLL with the bootstrap's where the way has probabilities."""
     result = {
         "accuracy": None,
         "nll": None,
@@ -131,15 +207,14 @@ def _answers(found: Measured, questions: Sequence[Question], known: list[int], r
         "unsteady": found.unsteady,
     }
     if known:
-        hits = int(right.sum())
-        result["accuracy"] = {"value": hits / len(known)} | wilson(hits, len(known))
+        result["accuracy"] = share_of(right, clusters_of([str(questions[row].picture or row) for row in known]))
     scored = [row for row in known if found.answers[row].p is not None]
     if scored:
         p = np.zeros((1, len(scored), max(len(found.answers[row].p) for row in scored)))
         for at, row in enumerate(scored):
             p[0, at, : len(found.answers[row].p)] = found.answers[row].p
         y = np.array([LETTERS.index(questions[row].answer) for row in scored])
-        pictures = clusters_of([str(questions[row].picture) for row in scored])
+        pictures = clusters_of([str(questions[row].picture or row) for row in scored])
         result["nll"] = measure_members(p, y, pictures)[0]["nll"]
     return result
 

@@ -150,10 +150,12 @@ def figures_of_bench(found: dict) -> list[FigureViews]:
         axis.barh(places, values, color=INK)
         for at, way in zip(places, ways):
             ratio = f", {way['ratio']:.1f}x" if "ratio" in way else ""
-            axis.annotate(f"{values[at]:.1f}{ratio}", (values[at], at), (4, 0), textcoords="offset points", va="center")
+            weights = f", {way['weights']}" if "weights" in way else ""
+            label = f"{values[at]:.1f}{ratio}{weights}"
+            axis.annotate(label, (values[at], at), (4, 0), textcoords="offset points", va="center")
         axis.set_yticks(places, titles)
         axis.invert_yaxis()
-        axis.margins(x=0.25)
+        axis.margins(x=0.45)
         axis.set(title="Rows a second", xlabel="rows/s, median of the repeats")
 
     def quality(axis) -> None:

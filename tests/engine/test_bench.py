@@ -6,16 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from scoring.engine import bench as benching
+from scoring.engine import baselines
 from scoring.engine.bench import ORDERS, Bench
 from scoring.engine.generate import Generated, generate_text
 from scoring.engine.meter import Meter
 from scoring.engine.plan import plan_members
 from scoring.engine.reference import reference_logits
 from scoring.engine.run import RunOptions
+from scoring.engine.scorer import Scorer
 from scoring.inputs.questions import read_table
 from scoring.results.benchmark import WAYS
 from scoring.results.extraction import extract_choice
+from scoring.results.folder import RunError
 
 
 @pytest.fixture(scope="module")
@@ -60,15 +62,103 @@ def test_every_way_says_what_it_stands_for(bench, measured):
         assert (seed.letter, seed.fallback) == extract_choice(generated.text)
         assert (seed.text, seed.token) == (generated.new_text, generated.first_token)
         assert measured["batched"].answers[row] == seed
-        assert measured["strong"].answers[row].token == seed.token
+        assert measured["one"].answers[row].token == measured["strong"].answers[row].token == seed.token
         assert forward.token == int(logits.argmax())
         temperature = scorer.plan.calibrations[0].temperature
         expected = torch.softmax(logits[scorer.label_ids[:4]] / temperature, 0).tolist()
         assert forward.p == pytest.approx(expected, abs=1e-5)
-        assert measured["engine"].answers[row].p == pytest.approx(expected, abs=1e-4)
+        for name in ("padded", "engine", "engine-4bit", "engine-16bit"):
+            assert measured[name].answers[row].p == pytest.approx(expected, abs=1e-4), name
+            assert measured[name].answers[row].letter == forward.letter, name
+            assert measured[name].answers[row].token == forward.token, name
     cyclic = scorer.with_plan(bench.plans["cyclic"]).score(questions, "cyclic")
     assert cyclic.logits.shape[2] == 4
     assert [answer.p for answer in measured["cyclic"].answers] != [answer.p for answer in measured["engine"].answers]
+
+
+def test_the_padded_forward_gives_the_logits_of_the_reference(bench):
+    scorer = bench.scorer
+    prepared = [scorer.prepare(question) for question in bench.questions]
+    assert len({len(sequence.ids) for sequence, _ in prepared}) > 1  # so that there is padding
+    scorer.model.use(scorer.adapters[0])
+    for (labels, top), row in zip(bench.baselines.batched["padded"][0](prepared), prepared, strict=True):
+        expected = reference_logits(scorer.model.network, *row)
+        assert labels.tolist() == pytest.approx(expected[scorer.label_ids[:4]].tolist(), abs=1e-4)
+        assert top == int(expected.argmax())
+
+
+def test_one_token_is_the_first_of_two(bench):
+    prepared = [bench.scorer.prepare(question) for question in bench.questions]
+    bench.scorer.model.use(bench.scorer.adapters[0])
+    one, two = (bench.baselines.batched[name][0](prepared) for name in ("one", "batched"))
+    assert [row.first_token for row in one] == [row.first_token for row in two]
+    letters = "".join(row.new_text for row in one)
+    assert len(letters) == 6 and set(letters) <= set("abcd")
+    assert all(len(after.new_text) >= len(before.new_text) for before, after in zip(one, two, strict=True))
+
+
+def test_weights_of_4_and_16_bits_give_the_same_bits_and_leave_the_network_as_it_was(bench, measured):
+    scorer = bench.scorer
+    before = scorer.score(bench.questions).logits
+    layers = [type(layer) for layer in scorer.model.network.modules()]
+    logits, kinds = {}, {}
+    for weights in ("4bit", "16bit"):
+        with bench._packed(weights) as other:
+            kinds[weights] = {linear.packed is None for linear in other.packed.linears}
+            assert {*other.packed.linears} <= {*scorer.model.network.modules()}
+            logits[weights] = other.score(bench.questions).logits
+    assert kinds == {"4bit": {False}, "16bit": {True}}
+    assert np.array_equal(logits["4bit"], logits["16bit"]) and np.array_equal(before, logits["16bit"])
+    assert {*scorer.packed.linears} <= {*scorer.model.network.modules()}
+    assert [type(layer) for layer in scorer.model.network.modules()] == layers
+    assert np.array_equal(scorer.score(bench.questions).logits, before)
+
+
+def test_every_way_tells_the_weights_that_it_multiplies_with(bench, measured):
+    engine = bench.scorer.packed.weights
+    expected = dict.fromkeys(WAYS, "4bit") | {"engine-16bit": "16bit", "engine": engine, "cyclic": engine}
+    assert {name: measurement.about["weights"] for name, measurement in measured.items()} == expected
+    assert {name for name, measurement in measured.items() if "batch_rows" in measurement.about} == {
+        "one",
+        "batched",
+        "strong",
+        "padded",
+    }
+
+
+def test_memory_is_that_of_a_ways_weights_alone(bench, measured):
+    linears = bench.packings["16bit"].linears
+    expanded = 4 * sum(linear.shape[0] * linear.shape[1] for linear in linears)  # float32
+    adapters = sum(up.nbytes for linear in bench.packings["4bit"].linears for up, _ in linear.adapters.values())
+    assert bench._unneeded_bytes("engine-16bit") == adapters > 0
+    assert bench._unneeded_bytes("engine-4bit") == expanded
+    for name in ("seed", "one", "padded"):
+        assert bench._unneeded_bytes(name) == expanded + adapters
+
+
+def test_ways_that_do_not_apply_are_left_out_and_said(bench, demo):
+    said = []
+    plan = plan_members([str(demo / "checkpoints" / "fold0")], quantization="none", allow_mismatch=True)
+    plain = Bench(Scorer(plan), bench.table, dict.fromkeys(ORDERS, plan), RunOptions(), bench.work)
+    measured = last(plain.measure(["padded", "engine-4bit", "engine-16bit"], 1, Silent, said.append))
+    assert {name: measurement.about["weights"] for name, measurement in measured.items()} == {
+        "padded": "16bit",
+        "engine-16bit": "16bit",
+    }
+    assert said[0] == "engine-4bit is left out: the base is not quantised, so that there are no weights in 4 bits"
+    with pytest.raises(RunError, match="none of the ways"):
+        next(plain.measure(["engine-4bit"], 1, Silent, said.append))
+
+
+def test_weights_that_do_not_fit_in_16_bits_are_left_out(bench, monkeypatch):
+    plan = bench.plans["engine"]
+    small = Bench(Scorer(plan, weights="4bit"), bench.table, bench.plans, RunOptions(), bench.work)
+    monkeypatch.setattr("scoring.engine.packed.free_bytes", lambda device: 1000)
+    said = []
+    assert small._applicable(["engine", "engine-16bit"], said.append) == ["engine"]
+    assert said == ["engine-16bit is left out: there is no room for the weights in 16 bits"]
+    monkeypatch.undo()
+    assert small._applicable(["engine", "engine-16bit"], said.append) == ["engine", "engine-16bit"]
 
 
 def test_every_row_of_every_repeat_is_timed(measured):
@@ -96,8 +186,8 @@ def test_a_batch_that_does_not_fit_is_not_taken(bench, monkeypatch):
                 raise torch.OutOfMemoryError("no room")
             return [Generated("a", 1, "a")] * len(prepared)
 
-        monkeypatch.setattr(benching, "generate_batch", generate)
-        return bench._largest_batch()
+        monkeypatch.setattr(baselines, "generate_batch", generate)
+        return bench.baselines._largest_batch(bench.baselines.batched["batched"][0], list(range(6)))
 
     assert fits(5)[0] == 4
     batch, tried = fits(100)
@@ -115,9 +205,24 @@ def test_a_batch_that_does_not_fit_in_the_end_is_halved(bench, monkeypatch):
             raise torch.OutOfMemoryError("no room")
         return [Generated(str(row), 1, str(row)) for row in prepared]
 
-    monkeypatch.setattr(benching, "generate_batch", generate)
-    assert [found.text for found in bench._generated(list(range(6)), 2)] == list("012345")
+    monkeypatch.setattr(baselines, "generate_batch", generate)
+    answer_batch = bench.baselines.batched["batched"][0]
+    halves = bench.baselines._in_halves(answer_batch, list(range(6)))
+    assert [generated.text for generated in halves] == list("012345")
     assert seen == [6, 3, 1, 2, 3, 1, 2]
+
+
+def test_each_ways_batch_is_measured_by_itself(bench, monkeypatch):
+    """And the batches of 16 tokens are those of two."""
+    measured_by = {answer_batch: name for name, (answer_batch, _) in bench.baselines.batched.items()}
+    sizes = {"one": 5, "batched": 3, "padded": 4}
+    monkeypatch.setattr(
+        bench.baselines, "_largest_batch", lambda answer_batch, rows: (sizes[measured_by[answer_batch]], {})
+    )
+    monkeypatch.setattr(bench.baselines, "batch_rows", {})
+    chosen = bench.baselines.choose_batches([name for name in WAYS if name != "batched"])
+    assert {name: about["batch_rows"] for name, about in chosen.items()} == {"one": 5, "strong": 3, "padded": 4}
+    assert bench.baselines.batch_rows == {"one": 5, "strong": 3, "padded": 4}
 
 
 def test_letters_that_change_between_repeats_are_counted(bench, monkeypatch):

@@ -9,20 +9,33 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
 from scoring.inputs.questions import Question
-from scoring.results.benchmark import WAYS, Answer, Measured, Repeat, summarise
+from scoring.results.benchmark import (
+    WAYS,
+    Answer,
+    Measured,
+    Repeat,
+    batch_sizes_text,
+    batch_text,
+    like_for_like_text,
+    summarise,
+)
+from scoring.results.resampling import mcnemar as over_pictures
+from scoring.results.resampling import share_of
+from scoring.tables import ways_of
 
 LABELS = [10, 11, 12, 13]
+READS_LOGITS = ["forward", "padded", "engine-4bit", "engine-16bit", "engine", "cyclic"]
 RNG = np.random.default_rng(3)
 
 
-def made(n=60, answers=True):
+def made(n=60, answers=True, rows_a_picture=2):
     """Questions, and ways that are right in different rows; the notebook's text fails in some."""
     right = RNG.integers(0, 4, n)
     questions = [
         Question(
             f"r{at}",
             at + 1,
-            Path(f"{at // 2}.jpg"),
+            Path(f"{at // rows_a_picture}.jpg"),
             f"q{at}",
             ("w", "x", "y", "z"),
             "abcd"[right[at]] if answers else "",
@@ -31,12 +44,12 @@ def made(n=60, answers=True):
         for at in range(n)
     ]
     measured = {}
-    for name, share in zip(WAYS, (0.5, 0.5, 0.6, 0.7, 0.8, 0.9)):
+    for name, share in zip(WAYS, (0.5, 0.5, 0.5, 0.6, 0.7, 0.7, 0.8, 0.8, 0.8, 0.9), strict=True):
         found = []
         for y in right:
             said = int(y) if RNG.random() < share else int((y + 1) % 4)
             p = None
-            if name in ("forward", "engine", "cyclic"):
+            if name in READS_LOGITS:
                 p = np.full(4, 0.1)
                 p[said] = 0.7
             text = None if p is not None else "abcd"[said]
@@ -64,8 +77,23 @@ def test_medians_quantiles_memory_energy_and_cost():
         assert way["ratio"] == pytest.approx(1)
 
 
-def test_intervals_and_mcnemar():
+def test_rows_of_one_picture_count_together():
     questions, measured = made()
+    ways = summarise(questions, measured, LABELS)["ways"]
+    clusters = np.arange(60) // 2
+    right = {
+        name: np.array([answer.letter == question.answer for answer, question in zip(found.answers, questions)])
+        for name, found in measured.items()
+    }
+    for name, way in ways.items():
+        assert way["accuracy"] == pytest.approx(share_of(right[name], clusters)) and "design_effect" in way["accuracy"]
+        if name != "engine":
+            p = over_pictures(right[name], right["engine"], clusters)
+            assert way["against_engine"]["mcnemar_p"] == pytest.approx(p)
+
+
+def test_intervals_and_mcnemar():
+    questions, measured = made(rows_a_picture=1)
     ways = summarise(questions, measured, LABELS)["ways"]
     right = {
         name: np.array([answer.letter == question.answer for answer, question in zip(found.answers, questions)])
@@ -91,8 +119,8 @@ def test_intervals_and_mcnemar():
 def test_nll_is_that_of_the_right_options_where_a_way_has_probabilities():
     questions, measured = made()
     ways = summarise(questions, measured, LABELS)["ways"]
-    assert [name for name, way in ways.items() if way["nll"]] == ["forward", "engine", "cyclic"]
-    for name in ("forward", "engine", "cyclic"):
+    assert [name for name, way in ways.items() if way["nll"]] == READS_LOGITS
+    for name in READS_LOGITS:
         p = [answer.p["abcd".index(question.answer)] for answer, question in zip(measured[name].answers, questions)]
         assert ways[name]["nll"]["value"] == pytest.approx(-np.log(p).mean())
         assert ways[name]["nll"]["low"] < ways[name]["nll"]["value"] < ways[name]["nll"]["high"]
@@ -134,3 +162,118 @@ def test_without_answers_there_is_speed_and_agreement_alone():
     ways = summarise(questions, measured, LABELS)["ways"]
     assert all(way["accuracy"] is None and way["nll"] is None for way in ways.values())
     assert ways["seed"]["against_engine"]["mcnemar_p"] is None
+
+
+def timed(seconds, weights, **more):
+    """Measurements of ways that took so many seconds for four rows, in the middle repeat of three."""
+    answers = [Answer("a")] * 4
+    return {
+        name: Measured(
+            answers,
+            [Repeat(middle * factor, [middle * factor / 4] * 4) for factor in (3, 1, 0.5)],
+            about={"weights": weights[name]} | more.get(name, {}),
+        )
+        for name, middle in seconds.items()
+    }
+
+
+SECONDS = {
+    "seed": 8.0,
+    "one": 3.0,
+    "batched": 4.0,
+    "strong": 6.0,
+    "forward": 5.0,
+    "padded": 2.5,
+    "engine-4bit": 1.25,
+    "engine-16bit": 1.0,
+    "engine": 0.8,
+    "cyclic": 2.0,
+}
+WEIGHTS = dict.fromkeys(SECONDS, "4bit") | {"engine-16bit": "16bit", "engine": "16bit", "cyclic": "16bit"}
+
+
+def compared(seconds, weights, **more):
+    questions, _ = made(4)
+    ways = summarise(questions, timed(seconds, weights, **more), LABELS)["ways"]
+    return ways, {name: way["like_for_like"] for name, way in ways.items() if "like_for_like" in way}
+
+
+def test_like_for_like_is_the_engine_in_the_same_weights_against_the_libraries_batches():
+    ways, pairs = compared(SECONDS, WEIGHTS)
+    assert pairs == {
+        "one": {"engine": "engine-4bit", "weights": "4bit", "engine_ratio": pytest.approx(2.4)},
+        "batched": {"engine": "engine-4bit", "weights": "4bit", "engine_ratio": 3.2},
+        "padded": {"engine": "engine-4bit", "weights": "4bit", "engine_ratio": 2.0},
+    }
+    assert {name: way["ratio"] for name, way in ways.items()} == pytest.approx(
+        {name: 8 / seconds for name, seconds in SECONDS.items()}
+    )
+    assert like_for_like_text(ways) == (
+        "Like for like (4-bit weights, batches, one order): the engine is 2.00x as fast as the padded forward, "
+        "2.40x as fast as generating one token, 3.20x as fast as generating two tokens."
+    )
+
+
+def test_like_for_like_on_a_base_that_is_not_quantised_is_in_16_bits():
+    seconds = {name: value for name, value in SECONDS.items() if name != "engine-4bit"}
+    ways, pairs = compared(seconds, dict.fromkeys(seconds, "16bit"))
+    assert pairs["padded"] == {"engine": "engine-16bit", "weights": "16bit", "engine_ratio": 2.5}
+    assert like_for_like_text(ways).startswith("Like for like (16-bit weights,")
+
+
+@pytest.mark.parametrize(
+    ("names", "engines"),
+    [
+        ("seed one padded engine-16bit engine cyclic", {}),  # no engine in 4 bits
+        ("seed strong forward engine-4bit", {}),  # nothing in batches that could be compared
+        ("padded engine-4bit engine", {"padded": "engine-4bit"}),
+        ("one", {}),
+    ],
+)
+def test_without_both_ways_there_is_no_ratio(names, engines):
+    ways, pairs = compared({name: SECONDS[name] for name in names.split()}, WEIGHTS)
+    assert {name: pair["engine"] for name, pair in pairs.items()} == engines
+    assert bool(like_for_like_text(ways)) == bool(engines)
+
+
+def test_an_engine_that_chose_4_bits_by_itself_is_compared_too():
+    chosen = WEIGHTS | {"engine": "4bit", "cyclic": "4bit"}
+    _, pairs = compared({name: SECONDS[name] for name in ("padded", "engine", "cyclic")}, chosen)
+    assert pairs == {"padded": {"engine": "engine", "weights": "4bit", "engine_ratio": pytest.approx(2.5 / 0.8)}}
+
+
+def test_every_way_tells_what_it_shares_with_others():
+    ways, _ = compared(SECONDS, WEIGHTS)
+    about = {name: (way["weights"], way["batched"], way["tokens"], way["probabilities"]) for name, way in ways.items()}
+    assert about == {
+        "seed": ("4bit", False, 2, False),
+        "one": ("4bit", True, 1, False),
+        "batched": ("4bit", True, 2, False),
+        "strong": ("4bit", True, 16, False),
+        "forward": ("4bit", False, 0, True),
+        "padded": ("4bit", True, 0, True),
+        "engine-4bit": ("4bit", True, 0, True),
+        "engine-16bit": ("16bit", True, 0, True),
+        "engine": ("16bit", True, 0, True),
+        "cyclic": ("16bit", True, 0, True),
+    }
+
+
+def test_the_printed_table_says_which_rows_are_alike():
+    batches = {
+        name: {"batch_rows": rows, "rows_per_second_by_batch": dict.fromkeys(tried, 1.0)}
+        for name, rows, tried in (("one", 8, ("4", "8")), ("padded", 16, ("4", "8", "16")))
+    }
+    questions, _ = made(4)
+    measured = timed({name: SECONDS[name] for name in ("seed", "one", "padded", "engine-4bit")}, WEIGHTS, **batches)
+    summary = summarise(questions, measured, LABELS)
+    text = ways_of(summary | {"price_per_hour": None})
+    cells = {line[:28].rstrip(): line[28:].split() for line in text.split("\n\n")[0].splitlines()}
+    assert cells[""][:2] == ["weights", "batch"]
+    assert cells["generate, one row (notebook)"][:4] == ["4bit", "1", "row", "0.5"]
+    assert cells["generate 1 token, batches"][:4] == ["4bit", "8", "rows", "1.3"]
+    assert cells["padded forward, batches"][:4] == ["4bit", "16", "rows", "1.6"]
+    assert cells["engine, 4-bit weights"][:4] == ["4bit", "by", "tokens", "3.2"]
+    assert like_for_like_text(summary["ways"]) in text
+    assert batch_sizes_text(summary["ways"]) in text and "the largest of 4, 8, 16 that fits" in text
+    assert batch_text({}) == "–"  # of a benchmark that an older version wrote
