@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from scoring.results.folder import open_scores
+from scoring.results.judging import judge
 from tests.results.test_report import HOSTILE, bench_json, folder
 
 BROWSER = next((path for name in ("chromium", "google-chrome") if (path := shutil.which(name))), None)
@@ -61,8 +63,16 @@ def pages(tmp_path_factory):
         "two": write_report(folder(made / "two", members=2, orders="cyclic", unscored=[3, 5])),
         "hostile": write_report(folder(made / "hostile", hostile=True, n=8)),
         "bench": write_report(bench_json(made / "bench")),
+        "doubtful": write_report(doubtful(made / "doubtful")),
         "many": write_report(folder(made / "many", n=1000, pictures=40)),
     }
+
+
+def doubtful(out: Path) -> Path:
+    """A folder that was evaluated, whose rows 4 and 8 have doubtful labels."""
+    judge(open_scores(folder(out)), suspects=True)
+    (out / "suspects.csv").write_text("id,flagged\nrow8,1\nrow4,1\nrow0,0\n")
+    return out
 
 
 def shown(page) -> int:
@@ -140,6 +150,19 @@ def test_keys(look, pages):
     page.get_by_role("searchbox").blur()
     page.keyboard.press("s")
     assert focused(page) == "sort"
+
+
+def test_doubtful_labels_have_a_filter_once_they_were_looked_for(look, pages):
+    page = look(pages["doubtful"])
+    button = page.get_by_role("button", name="label doubtful (2)")
+    page.keyboard.press("l")
+    assert page.locator(".row:visible .id").all_inner_texts() == ["row4", "row8"]
+    assert button.get_attribute("aria-pressed") == "true" and "probably wrong" in button.get_attribute("title")
+    button.click()
+    assert shown(page) == 40
+    page = look(pages["two"])
+    page.keyboard.press("l")
+    assert shown(page) == 40 and not page.get_by_role("button", name="label doubtful").count()
 
 
 def test_a_row_says_everything_in_words_too(look, pages):

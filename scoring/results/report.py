@@ -13,12 +13,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from scoring.inputs.objects import read_json
+from scoring.results.benchmark import batch_sizes_text, batch_text, like_for_like_text
 from scoring.results.compare import verdict
 from scoring.results.figures import FigureViews, figures_of_bench, figures_of_scores
 from scoring.results.files import write_text
 from scoring.results.folder import RunError, open_scores
 from scoring.results.judging import judge
 from scoring.results.report_rows import FILTERS, Row, rows_of_bench, rows_of_scores, thumbnails
+from scoring.results.suspects import read_flagged
 
 ROWS, BYTES = 1_000, 5_000_000  # of a page; more rows may take more bytes
 LEAST_FOR_PICTURES = 0.3  # of those bytes; longer texts mean fewer rows
@@ -138,6 +140,7 @@ def _of_scores(folder: Path, most: int) -> Page:
         if comparison := _comparison(folder):
             tables.append(comparison)
     headlines.append(Headline("rows scored", f"{scored:,}", f"of {total:,}"))
+    suspects = read_flagged(folder) if (metrics or {}).get("suspects") else set()
     what = "ensemble" if len(logits.members) > 1 else "scores"
     return Page(
         f"{folder.name}: {what}",
@@ -146,7 +149,7 @@ def _of_scores(folder: Path, most: int) -> Page:
         about.get("warnings", []),
         figures_of_scores(scores, metrics),
         tables,
-        rows_of_scores(scores, most),
+        rows_of_scores(scores, most, suspects),
         total,
         _run_of_scores(about),
     )
@@ -338,6 +341,8 @@ def _speed(found: dict) -> Table:
     ways, price = list(found["ways"].values()), found["price_per_hour"]
     columns = {
         "": [way["title"] for way in ways],
+        "weights": [way.get("weights", "–") for way in ways],
+        "batch": [batch_text(way) for way in ways],
         "rows/s": [f"{way['rows_per_second']:.1f}" for way in ways],
         "ratio": [_number(way.get("ratio")) for way in ways],
         "s a row, p50": [f"{way['seconds_per_row']['p50']:.3f}" for way in ways],
@@ -350,12 +355,7 @@ def _speed(found: dict) -> Table:
     }
     told = {name: cells for name, cells in columns.items() if any(cell != "–" for cell in cells)}
     notes = ["Of a batch, each row's share of its seconds. Memory of the host is the whole process's."]
-    if batch := next((way for way in ways if "batch_rows" in way), None):
-        tried = ", ".join(batch["rows_per_second_by_batch"])
-        notes.append(
-            f"Batches that generate have {batch['batch_rows']} rows, the largest of {tried} that fits and is about as "
-            "fast as the fastest."
-        )
+    notes += filter(None, [like_for_like_text(found["ways"]), batch_sizes_text(found["ways"])])
     return Table("Speed and cost", list(told), [list(row) for row in zip(*told.values())], notes)
 
 

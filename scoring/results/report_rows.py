@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -26,6 +26,7 @@ FILTERS = {  # flag: (key, label, what it means)
     "members": ("m", "members disagree", "not all members of the ensemble give the same answer"),
     "orders": ("o", "orders disagree", "another order of the options changes the answer"),
     "generation": ("g", "generation differs", "a generated text gives another letter than the engine, or none"),
+    "label": ("l", "label doubtful", "the label is probably wrong: one of the flagged rows of suspects.csv"),
     "unscored": ("u", "unscored", "no score, or no letter"),
 }
 
@@ -83,8 +84,8 @@ class Row:
         return next((option.p for option in self.options if option.right), None)
 
 
-def rows_of_scores(scores: Scores, most: int) -> list[Row]:
-    """At most so many rows of a SCORES folder: see `sample`."""
+def rows_of_scores(scores: Scores, most: int, suspects: Collection[str] = ()) -> list[Row]:
+    """At most so many rows of a SCORES folder: see `sample`. suspects: ids of rows whose label is probably wrong."""
     logits, questions = scores.logits, scores.questions
     letters, p = predictions(logits, scores.log_p), np.exp(scores.log_p)
     lead = margins(scores.log_p)
@@ -100,6 +101,7 @@ def rows_of_scores(scores: Scores, most: int) -> list[Row]:
         & logits.scored,
         "members": np.zeros(len(letters), bool) if best is None else (best != best[0]).any(0) & logits.scored,
         "orders": ((by_order != by_order[:, :, :1]) & shown).any((1, 2)) & logits.scored,
+        "label": np.array([id in suspects for id in logits.ids]),
         "unscored": ~logits.scored,
     }
     found = []

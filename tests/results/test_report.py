@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -175,6 +176,11 @@ def test_the_same_folder_gives_the_same_page(tmp_path):
 
 def test_a_page_of_an_ensemble(tmp_path):
     members = [folder(tmp_path / "a", members=1), folder(tmp_path / "b", members=2, orders="cyclic")]
+    questions = [pq.read_table(member / "questions.parquet") for member in members]
+    column = questions[1].column_names.index("answer")
+    pq.write_table(
+        questions[1].set_column(column, "answer", questions[0]["answer"]), members[1] / "questions.parquet"
+    )
     pool_files(members, tmp_path / "pool", names=["a-m0", "b-m0", "b-m1"])
     text = write_report(tmp_path / "pool").read_text("utf-8")
     assert "adds: accuracy" in text and "against its best member" in text and "Who gives the same answer" in text
