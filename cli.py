@@ -9,8 +9,12 @@ import click
 
 from scoring.options import (
     PIXELS,
+    Finite,
+    answers_option,
+    anyones_options,
     bench_options,
     data_options,
+    form_option,
     model_options,
     one_pixels,
     pool_options,
@@ -83,7 +87,7 @@ def check(data: Path, reading, deep, as_json) -> None:
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--base", required=True, help="Base model: a folder or a hub id such as Qwen/Qwen3-VL-8B-Instruct.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Checkpoint folder to write.")
-@click.option("--valid", type=click.Path(path_type=Path), help="Validation table.  [default: 10 % of DATA, stratified]")
+@click.option("--valid", type=click.Path(path_type=Path), help="Validation table.  [default: 10 % of the pictures]")
 @data_options
 @click.option("--template", type=click.Path(path_type=Path, dir_okay=False), help="Prompt template, a TOML file.")
 @click.option(
@@ -105,18 +109,19 @@ def train(
         from scoring.engine.checkpoint import check_base, find_base
         from scoring.inputs.prompt import PromptTemplate
         from train.folder import check_out
-        from train.split import split
+        from train.split import check_valid, split
 
         if folds and valid:
             raise click.UsageError("--folds holds out parts of DATA itself; leave out --valid")
         config = TrainConfig.read(file, **choices)
         check_trackers(trackers)
         if not overwrite:
-            check_out(out, bool(folds))
-        table = read(data, reading)
+            check_out(out, folds)
+        table = read(data, reading, deep=True)  # a broken picture would stop the training halfway
         rows, valid_rows, notices = answered(table), [], []
         if valid:
-            valid_rows = answered(read(valid, reading))
+            valid_rows = answered(read(valid, reading, deep=True))
+            notices = check_valid(rows, valid_rows, valid)
         elif not folds:
             rows, valid_rows, notices = split(rows, config.valid_share, config.seed)
         for notice in notices:
@@ -130,7 +135,8 @@ def train(
 
         with stoppable() as stop:
             further = {"template": prompt, "pixels": pixels, "trackers": trackers, "stop": stop}
-            told_data = {"file": data.name, "sha256": table.digest}
+            way = "separate table" if valid else "by picture"
+            told_data = {"file": data.name, "sha256": table.digest, "split": way}
             choice = (config, folds, overwrite)
             start(base, rows, valid_rows, out, *choice, say, Bar, processes, data=told_data, **further)
         click.echo(f"checkpoint: {out}")
@@ -149,8 +155,13 @@ def train(
 @several_pixels
 @run_options
 @click.option("--limit", type=click.IntRange(1), help="Score the first N rows alone.")
+@click.option(
+    "--out-of-fold",
+    is_flag=True,
+    help="DATA is the training table of the folds in CKPT: each row by the fold that had not seen it.",
+)
 @click.option("--overwrite", is_flag=True, help="Start anew where the folder holds another run.")
-def score(data: Path, checkpoints, out, reading, template, orders, limit, calibration, **choices) -> None:
+def score(data: Path, checkpoints, out, reading, template, orders, limit, calibration, out_of_fold, **choices) -> None:
     """Score a table by one forward pass; several checkpoints are pooled.
 
     Writes probabilities.csv, submission.csv, logits/*.parquet, run.json and, with answers, metrics.json. The same
@@ -170,8 +181,20 @@ def score(data: Path, checkpoints, out, reading, template, orders, limit, calibr
         from scoring.engine.groups import RunOptions, check_sets, plan_groups, run_groups
 
         model = {name: choices.pop(name) for name in ("base", "pixels", "quantization", "allow_mismatch")}
+        if out_of_fold:
+            from scoring.engine.out_of_fold import score_out_of_fold
+            from scoring.options import one_setting
+
+            model |= {"template": prompt, "pixels": one_setting(model["pixels"], "--pixels")}
+            options = RunOptions(orders=one_setting(orders, "--orders"), **choices)
+            folder = one_setting(checkpoints, "--ckpt")
+            with stoppable() as stop:
+                finished = score_out_of_fold(table, folder, out, options, model, Bar, say, stop, processes)
+            if finished.logits is not None:
+                tell_results(out, finished.logits, finished.metrics, finished.warnings)
+            return
         groups = plan_groups(checkpoints, template=prompt, orders=orders, calibration=calibration, **model)
-        check_sets(groups, choices["sets"])
+        check_sets(groups, choices["sets"], table, model["allow_mismatch"])
         for note in dict.fromkeys(note for group in groups for note in group.plan.notes):
             say(note)
         with stoppable() as stop:
@@ -204,23 +227,37 @@ def merge(shards: tuple[Path, ...], out: Path, overwrite) -> None:
 
 @main.command()
 @click.argument("scores", type=click.Path(path_type=Path))
-@click.option("--ckpt", required=True, help="The checkpoint that scored them: its folder gets the calibration.")
+@click.option("--ckpt", help="The checkpoint (or folder of folds) that scored them: its folder gets the calibration.")
 @click.option("--out", type=click.Path(path_type=Path), help="File to write.  [default: in the checkpoint's folder]")
-def calibrate(scores: Path, ckpt: str, out) -> None:
+@form_option
+@answers_option
+def calibrate(scores: Path, ckpt: str, out, form, answers) -> None:
     """Fit a temperature on labelled rows that the checkpoint was not trained on, and more where that is earned.
 
-    `score` uses it without being told. Says what was chosen and why, with the gain on rows held out of the fit.
+    SCORES is a folder, or anyone's file (CSV or Parquet with id, a column for each letter, and answers), which needs
+    --out and no --ckpt. `score` uses a checkpoint's calibration without being told; `ensemble` and `evaluate` take the
+    file with --calibration. Says what was chosen and why, with the gain on rows held out of the fit.
     """
     with told():
-        from scoring.engine.calibrating import calibrate_checkpoint
+        if ckpt:
+            from scoring.engine.calibrating import calibrate_checkpoint
 
-        found, path = calibrate_checkpoint(scores, ckpt, out)
-        click.echo("\n".join(found.choice))
-        if found.gain == found.gain:  # a number
-            click.echo(
-                f"NLL {found.nll_before:.4f} → {found.nll_after:.4f} on these {found.rows:,} rows; on rows held out of "
-                f"the fit {'gained' if found.gain > 0 else 'lost'} {abs(found.gain):.4f} ± {found.gain_error:.4f}"
-            )
+            found, path = calibrate_checkpoint(scores, ckpt, out)
+            found = {"": found}
+        elif out:
+            from scoring.results.anyones import calibrate_file
+
+            found, path = calibrate_file(scores, out, form, answers), out
+        else:
+            raise click.UsageError("name the checkpoint with --ckpt, or the file to write with --out")
+        for member, calibration in found.items():
+            click.echo("\n".join(([f"{member}:"] if len(found) > 1 else []) + calibration.choice))
+            if calibration.gain == calibration.gain:  # a number
+                before, after, gain = calibration.nll_before, calibration.nll_after, calibration.gain
+                click.echo(
+                    f"NLL {before:.4f} → {after:.4f} on these {calibration.rows:,} rows; on rows held out of the fit "
+                    f"{'gained' if gain >= 0 else 'lost'} {abs(gain):.4f} ± {calibration.gain_error:.4f}"
+                )
         click.echo(f"calibration: {path}")
 
 
@@ -229,21 +266,38 @@ def calibrate(scores: Path, ckpt: str, out) -> None:
 @click.argument("other", required=False, type=click.Path(path_type=Path))
 @click.option("--by", multiple=True, help="Group by this column of the data too; repeatable.")
 @click.option("--data", type=click.Path(path_type=Path), help="The table, for --by.  [default: where it was scored]")
-@click.option("--accuracy", default=0.95, show_default=True, help="Accuracy that a confidence threshold must promise.")
+@click.option(
+    "--accuracy",
+    type=Finite(0, 1, min_open=True, max_open=True),
+    default=0.95,
+    show_default=True,
+    help="Accuracy that a confidence threshold must promise.",
+)
 @click.option("--plot/--no-plot", default=True, show_default=True, help="Draw evaluation.png (and ensemble.png).")
-def evaluate(scores: Path, other, by, data, accuracy, plot) -> None:
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for a file's results.  [default: scores/FILE]")
+@anyones_options
+def evaluate(scores: Path, other, by, data, accuracy, plot, out, form, answers, calibrations) -> None:
     """Every metric with its uncertainty, overall and by task type; with OTHER, a paired comparison of the two.
 
-    Writes metrics.json and evaluation.png into SCORES, of several members ensemble.png too, with OTHER comparison.json.
+    SCORES is a folder, or anyone's file: CSV or Parquet with `id`, a column for each letter (probabilities,
+    log-probabilities or logits), and where it has them `answer`, `task_type` and `member`. Writes metrics.json,
+    evaluation.png and suspects.csv (rows that were not trained on, whose label is probably wrong) into the folder, of
+    several members ensemble.png too, with OTHER comparison.json.
     """
     with told():
-        from scoring.results.folder import RunError, open_scores
+        from scoring.results.anyones import opened
+        from scoring.results.folder import RunError
         from scoring.results.judging import compare_folders, judge
         from scoring.tables import comparison_of, details_of, members_of
 
-        found = open_scores(scores)
+        found, notes = opened(scores, out, form, answers, calibrations)
+        for note in notes:
+            say(note)
         if other:
-            click.echo(comparison_of(compare_folders(found, open_scores(other)), (str(scores), str(other))))
+            theirs, notes = opened(other, None, form, answers, ())
+            for note in notes:
+                say(note)
+            click.echo(comparison_of(compare_folders(found, theirs), (str(scores), str(other))))
             return
         columns = {}
         if by:
@@ -252,9 +306,11 @@ def evaluate(scores: Path, other, by, data, accuracy, plot) -> None:
             about = found.about.get("data", {})
             values = read_columns(data or Path(about["file"]), by, about.get("columns", {}).get("id", "id"))
             columns = {name: [values[name].get(id, "") for id in found.logits.ids] for name in by}
-        metrics = judge(found, columns, accuracy)
+        metrics = judge(found, columns, accuracy, suspects=True)
         if metrics is None:
-            raise RunError(f"{scores}: no scored row has an answer; nothing to evaluate against")
+            raise RunError(
+                f"{scores}: no scored row has an answer; nothing to evaluate against (--answers names a table)"
+            )
         parts = [table_of(metrics), details_of(metrics)]
         if "ensemble" in metrics:
             parts.append(members_of(metrics))
@@ -274,17 +330,23 @@ def evaluate(scores: Path, other, by, data, accuracy, plot) -> None:
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the pool: a SCORES folder too.")
 @pool_options
 @click.option("--overwrite", is_flag=True, help="Replace an ensemble that is there.")
-def ensemble(scores: tuple[Path, ...], out: Path, kind, weights, fit, form, overwrite) -> None:
-    """Pool SCORES folders, or CSV files with an id and a column for each letter, matched by id.
+def ensemble(
+    scores: tuple[Path, ...], out: Path, kind, weights, fit, form, answers, calibrations, sets, overwrite
+) -> None:
+    """Pool SCORES folders, or files (CSV or Parquet) with an id and a column for each letter, matched by id.
 
-    Default: each member at its own temperature, mean of log-probabilities. Tells what each member adds.
+    Rows of one id must be the same question with the same options. Default: each member at its own temperature, mean of
+    log-probabilities. Tells what each member adds and, where there are labels, what other weights would give.
     """
     with told():
-        from scoring.results.pooling import claim, pool_files
+        from scoring.results.anyones import read_files
+        from scoring.results.pooling import PoolOptions, claim, pool_files
         from scoring.tables import members_of
 
         claim(out, overwrite)
-        found = pool_files(list(scores), out, kind, weights, form, fit)
+        known, given = read_files(answers, calibrations)
+        options = PoolOptions(kind, weights, form, fit, given, known, sets)
+        found = pool_files(scores, out, options)
         for text in found.told:
             click.echo(text, err=True)
         tables = "\n\n" + members_of(found.metrics) if found.metrics else ""
@@ -319,12 +381,16 @@ def bench(data, ckpt, out, limit, ways, repeats, price, cost_rows, reading, temp
     """Generating a text and digging a letter out of it, against one forward pass, on the same rows.
 
     \b
-    seed     the notebook: one row at a time, 2 greedy tokens, a letter or else "a"
-    batched  the same in left-padded batches, the largest that fits
-    strong   16 tokens, a stronger extractor that may find no letter; in batches
-    forward  one forward pass a row, the logits of the letters compared
-    engine   what `score` does
-    cyclic   what `score --orders cyclic` does
+    seed          the notebook: one row at a time, 2 greedy tokens, a letter or else "a"
+    one           1 greedy token in left-padded batches, the same extractor
+    batched       2 greedy tokens in left-padded batches, the same extractor
+    strong        up to 16 tokens in batches, a stronger extractor that may find no letter
+    forward       one forward pass a row, the logits of the letters compared
+    padded        the same in padded batches, by transformers and PEFT
+    engine-4bit   the engine with its weights in 4 bits, as in the ways above
+    engine-16bit  the engine with its weights expanded to 16 bits
+    engine        what `score` does here, with the weights that --weights chooses
+    cyclic        what `score --orders cyclic` does
 
     Without arguments on the embedded demo.
     """
@@ -361,11 +427,21 @@ def bench(data, ckpt, out, limit, ways, repeats, price, cost_rows, reading, temp
 def report(folder: Path, out, rows) -> None:
     """One HTML page about a folder of `score`, `ensemble` or `bench`: figures, tables, and the rows with pictures.
 
+    DIR may also be anyone's file of numbers, as `evaluate` takes it: its page is in scores/FILE.
+
     It needs no network and no other file: send it to whom you like.
     """
     with told():
         from scoring.results.report import write_report
+        from scoring.results.sources import is_file
 
+        if is_file(folder):
+            from scoring.results.anyones import opened
+
+            scores, notes = opened(folder, None, "auto", None, ())
+            folder = scores.folder
+            for note in notes:
+                say(note)
         click.echo(f"report: {write_report(folder, out, rows, lambda total: Bar(total, unit='picture'))}")
 
 

@@ -1,5 +1,6 @@
 """Groups of options of the command line. Imports click alone."""
 
+import math
 from functools import wraps
 from pathlib import Path
 
@@ -32,6 +33,16 @@ class Pixels(click.ParamType):
 PIXELS = Pixels(several=False)
 
 
+class Finite(click.FloatRange):
+    """A number in a range; NaN and infinity are in none."""
+
+    def convert(self, value, parameter, context):
+        number = super().convert(value, parameter, context)
+        if not math.isfinite(number):
+            self.fail(f"{value!r}: expected a finite number", parameter, context)
+        return number
+
+
 class Names(click.ParamType):
     """Some of a few names, separated by commas, as a list."""
 
@@ -60,6 +71,13 @@ def _together(*options):
     return decorated
 
 
+def one_setting(values, option: str):
+    """The only one of several values of an option that cannot have more with --out-of-fold; None of none."""
+    if values and len(values) > 1:
+        raise click.UsageError(f"--out-of-fold takes one {option}; call it for each")
+    return values[0] if values else None
+
+
 class Shard(click.ParamType):
     """`2/4`: which of how many, from 1."""
 
@@ -84,6 +102,18 @@ class Column(click.ParamType):
         if not (ours.strip() and theirs.strip()):
             self.fail(f"{value!r}: expected our name of the column, =, and the table's, such as question=Q")
         return ours.strip().casefold(), theirs.strip()
+
+
+def _as_sets(command):
+    """What sets are asked for comes to the command as one argument, `sets`."""
+
+    @wraps(command)
+    def called(sets, sets_method, sets_seed, **given):
+        from scoring.results.sets import SetRequest
+
+        return command(**given, sets=SetRequest(sets, sets_method, sets_seed) if sets else None)
+
+    return called
 
 
 def _as_reading(command):
@@ -171,6 +201,50 @@ engine_options = (
     ),
 )
 
+# Sets of options.
+set_options = (
+    click.option(
+        "--sets",
+        type=Finite(0.5, 1, max_open=True),
+        help="Add sets of options that hold the right one that often, such as 0.9.",
+    ),
+    click.option(
+        "--sets-method",
+        type=click.Choice(["lac", "aps"]),
+        default="lac",
+        show_default=True,
+        help="lac: the smallest sets on average. aps: sizes that follow how hard a row is.",
+    ),
+    click.option("--sets-seed", type=click.IntRange(0), help="With aps: randomised sets, exact on average."),
+)
+
+# How anyone's file of numbers is read.
+file_options = (
+    click.option(
+        "--format",
+        "form",
+        type=click.Choice(["auto", "probabilities", "log-probabilities", "logits", "shares"]),
+        default="auto",
+        show_default=True,
+        help="What the letters' columns of a file hold; shares: numbers to be divided by their sum.",
+    ),
+    click.option(
+        "--answers",
+        type=click.Path(path_type=Path),
+        help="Table with the right answers by id, for files without them.",
+    ),
+    click.option(
+        "--calibration",
+        "calibrations",
+        type=click.Path(path_type=Path),
+        multiple=True,
+        help="Calibration of a member, from `calibrate --out`; repeatable.",
+    ),
+)
+
+form_option, answers_option, _ = file_options
+anyones_options = _together(*file_options)
+
 # How a table is scored.
 run_options = _together(
     click.option(
@@ -180,11 +254,15 @@ run_options = _together(
         help="Option orders, averaged: 1, cyclic, all, a number, adaptive (more where unsure), pride (letters' "
         "prior taken off); 1,cyclic scores each checkpoint both ways and pools.",
     ),
-    click.option("--margin", default=0.7, show_default=True, help="With adaptive orders: unsure is a smaller lead."),
-    click.option("--calibration", default="auto", show_default=True, help="auto, none, or a file from `calibrate`."),
     click.option(
-        "--sets", type=click.FloatRange(0.5, 1, max_open=True), help="Add sets right that often, such as 0.9."
+        "--margin",
+        type=Finite(0),
+        default=0.7,
+        show_default=True,
+        help="With adaptive orders: unsure is a smaller lead.",
     ),
+    click.option("--calibration", default="auto", show_default=True, help="auto, none, or a file from `calibrate`."),
+    *set_options,
     click.option(
         "--device-map",
         type=click.Choice(["none", "auto"]),
@@ -194,21 +272,24 @@ run_options = _together(
     ),
     click.option("--shard", type=Shard(), help="Score that share of the batches alone, such as 2/4; see `merge`."),
     *engine_options,
+    _as_sets,
 )
 
 # What `bench` measures, and what it tells.
+BENCH_WAYS = (
+    *("seed", "one", "batched", "strong", "forward", "padded"),
+    *("engine-4bit", "engine-16bit", "engine", "cyclic"),
+)
 bench_options = _together(
     click.option(
         "--ways",
-        type=Names(("seed", "batched", "strong", "forward", "engine", "cyclic")),
-        help="Some of seed,batched,strong,forward,engine,cyclic.  [default: all]",
+        type=Names(BENCH_WAYS),
+        help=f"Comma-separated: {', '.join(BENCH_WAYS)}.  [default: all that apply to the base and this machine]",
     ),
     click.option(
         "--repeats", type=click.IntRange(1), default=3, show_default=True, help="Interleaved; medians are told."
     ),
-    click.option(
-        "--price", type=click.FloatRange(0, min_open=True), help="Of an hour of this machine, to tell the cost."
-    ),
+    click.option("--price", type=Finite(0, min_open=True), help="Of an hour of this machine, to tell the cost."),
     click.option(
         "--cost-rows", type=click.IntRange(1), default=100_000, show_default=True, help="Rows whose cost is told."
     ),
@@ -219,19 +300,17 @@ bench_options = _together(
 pool_options = _together(
     click.option("--pool", "kind", type=click.Choice(["log", "linear", "vote"]), default="log", show_default=True),
     click.option(
-        "--weights", default="equal", show_default=True, help="equal, nll (with --fit), or numbers: 0.5,0.3,0.2."
+        "--weights",
+        default="equal",
+        show_default=True,
+        help="equal; fit or greedy (fitted on the rows of --fit where that pays) or nll; or numbers: 0.5,0.3,0.2.",
     ),
     click.option(
         "--fit",
         type=click.Path(path_type=Path),
-        help="Labelled rows, pooled likewise or out-of-fold: the pool's temperature.",
+        help="Labelled rows of the same members, or out-of-fold rows: for the pool's temperature and weights.",
     ),
-    click.option(
-        "--format",
-        "form",
-        type=click.Choice(["auto", "probabilities", "log-probabilities", "logits"]),
-        default="auto",
-        show_default=True,
-        help="What the letters' columns of CSV files hold.",
-    ),
+    *set_options,
+    *file_options,
+    _as_sets,
 )

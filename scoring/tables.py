@@ -79,7 +79,23 @@ def details_of(metrics: dict) -> str:
             f"Sets asked to hold the right option in {sets['asked']:.0%}: they do in {sets['covered']:.1%}, with "
             f"{sets['mean_size']:.2f} options on average."
         )
+    if suspects := metrics.get("suspects"):
+        lines.append(_suspects_line(suspects))
     return "\n".join(lines)
+
+
+def _suspects_line(suspects: dict) -> str:
+    if not suspects["file"]:
+        return f"Labels are not checked: {suspects['reason']}."
+    count, first, rows = suspects["flagged"], suspects["first"], suspects["rows"]
+    left_out = f"; {suspects['left_out']:,} rows of the training are left out" if suspects["left_out"] else ""
+    if not count:
+        return f"No label looks wrong; the least credible ones are in {suspects['file']}{left_out}."
+    many = f"; so many of {rows:,} rows speak of a weak model rather than of wrong labels" if 10 * count > rows else ""
+    return (
+        f"{count:,} {'label looks' if count == 1 else 'labels look'} wrong ({suspects['file']}), first: {first['id']} "
+        f"(labelled {first['answer']}, the model says {first['pred']} with {first['p_pred']:.2f}){many}{left_out}."
+    )
 
 
 def members_of(metrics: dict) -> str:
@@ -146,14 +162,18 @@ def comparison_of(found: dict, names: tuple[str, str]) -> str:
 
 def ways_of(found: dict) -> str:
     """A benchmark: speed and cost, answers, and what they say of generating against reading logits."""
+    from scoring.results.benchmark import batch_sizes_text, batch_text, like_for_like_text
+
     ways = found["ways"]
-    speed = [("", "rows/s", "ratio", "s a row, p50", "p95", "GPU GiB", "host GiB", "J a row")]
+    speed = [("", "weights", "batch", "rows/s", "ratio", "s a row, p50", "p95", "GPU GiB", "host GiB", "J a row")]
     answers = [("", "accuracy", "95 %", "NLL", "no letter", 'else "a"', "not engine's", "McNemar p")]
     for way in ways.values():
         spent, right, other = way["seconds_per_row"], way["accuracy"], way.get("against_engine")
         speed.append(
             (
                 way["title"],
+                way.get("weights", "–"),
+                batch_text(way),
                 f"{way['rows_per_second']:.1f}",
                 f"{way['ratio']:.2f}x" if "ratio" in way else "",
                 f"{spent['p50']:.3f}",
@@ -177,15 +197,11 @@ def ways_of(found: dict) -> str:
         )
     speed = [[cell for cell, told in zip(row, _told_at_all(speed)) if told] for row in speed]
     lines = [_table(speed), "", _table(answers), "", *_cost_lines(ways, found)]
+    lines += filter(None, [like_for_like_text(ways), batch_sizes_text(ways)])
     if check := found["first_token"]:
         lines.append(
             f"In {check['top_is_a_label']:,} of {check['rows']:,} rows the likeliest token is a letter; generation "
             f"starts with another one in {len(check['violations'])} of them (0 expected)."
-        )
-    if batch := next((way for way in ways.values() if "batch_rows" in way), None):
-        tried = ", ".join(batch["rows_per_second_by_batch"])
-        lines.append(
-            f"Batches that generate have {batch['batch_rows']} rows: the largest of {tried} that fits and is fast."
         )
     if unsteady := {name: way["unsteady"] for name, way in ways.items() if way["unsteady"]}:
         told = ", ".join(f"{name} {count}" for name, count in unsteady.items())

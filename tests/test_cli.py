@@ -183,7 +183,13 @@ def test_bench(cli, tmp_path, small_table):
     done = cli(*arguments)
     report = json.loads((tmp_path / "b" / "bench.json").read_text())
     ways = report["ways"]
-    assert report["rows"] == 6 and list(ways) == ["seed", "batched", "strong", "forward", "engine", "cyclic"]
+    assert report["rows"] == 6 and list(ways) == [
+        *("seed", "one", "batched", "strong", "forward", "padded"),
+        *("engine-4bit", "engine-16bit", "engine", "cyclic"),
+    ]
+    padded = ways["padded"]["like_for_like"]
+    assert padded["engine_ratio"] == ways["engine-4bit"]["rows_per_second"] / ways["padded"]["rows_per_second"]
+    assert f"the engine is {padded['engine_ratio']:.2f}x as fast as the padded forward" in done.stdout
     assert report["first_token"] == {"rows": 6, "top_is_a_label": 6, "violations": []}
     assert all(way["rows_per_second"] > 0 and 0 <= way["accuracy"]["value"] <= 1 for way in ways.values())
     assert ways["engine"]["cost"]["money"] == pytest.approx(2e5 / ways["engine"]["rows_per_second"] / 3600)

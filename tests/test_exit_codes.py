@@ -88,11 +88,7 @@ def one_bad(small_table) -> Path:
 
 
 def test_rows_that_are_left_out_end_with_3_and_are_named(cli, tmp_path, one_bad):
-    training = ["--valid", "demo/test.csv", "--epochs", 1, "--batch", 8, "--learning-rate", 1e-3]
-    short = tmp_path / "valid.csv"  # the validation is not what is looked at here
-    shutil.copy(one_bad, short)
-    short.write_text("\n".join(line for line in short.read_text("utf-8").splitlines() if "none.jpg" not in line))
-    training[1] = short
+    training = ["--epochs", 1, "--batch", 8, "--learning-rate", 1e-3]
     for call in (
         ["check", one_bad],
         ["score", one_bad, "--ckpt", FOLD0, "--out", tmp_path / "scores"],

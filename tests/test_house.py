@@ -42,14 +42,14 @@ def test_the_order_of_imports(wing):
                 assert top not in HEAVY, f"{path} imports {name}"
 
 
-def test_no_room_over_400_lines():
+def test_no_room_over_600_lines():
     for path in [
         *ROOT.glob("scoring/**/*.py"),
         *ROOT.glob("train/*.py"),
         ROOT / "cli.py",
         *ROOT.glob("demo/making/*.py"),
     ]:
-        assert len(path.read_text().splitlines()) <= 400, path
+        assert len(path.read_text().splitlines()) <= 600, path
 
 
 @pytest.mark.parametrize(

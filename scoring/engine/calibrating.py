@@ -1,24 +1,27 @@
 """A calibration for a checkpoint from rows that it scored: held against what the checkpoint is. No torch."""
 
-import csv
 from pathlib import Path
 
-from scoring.engine.checkpoint import Checkpoint, read_checkpoint
+from scoring.engine.checkpoint import folds_of, read_checkpoint
 from scoring.engine.plan import MismatchError, calibration_fingerprint, calibration_path
 from scoring.results.calibration import Calibration
 from scoring.results.files import write_json
-from scoring.results.folder import RunError, Scores, open_scores
-from scoring.results.judging import calibrate_folder
+from scoring.results.folder import RunError, open_scores
+from scoring.results.judging import calibrate_folder, calibrate_out_of_fold
+
+SETTINGS = ("base", "template", "pixels", "quantization")
 
 
 def calibrate_checkpoint(folder: Path, ckpt: str, out: Path | None = None) -> tuple[Calibration, Path]:
     """Fit on a SCORES folder and write into the checkpoint's folder (or `out`); the calibration and its path.
 
-    Raises MismatchError where the folder was scored by another checkpoint or with other settings, RunError where it has
-    no row that may be used.
+    Rows that the checkpoint was trained on are left out. Raises MismatchError where the folder was scored by another
+    checkpoint or with other settings, RunError where it has no row that may be used.
     """
+    if folds_of(ckpt) != [ckpt]:
+        return calibrate_folds(folder, Path(ckpt), out)
     scores, checkpoint = open_scores(folder), read_checkpoint(ckpt)
-    adapter, orders = checkpoint.fingerprint(), scores.logits.orders
+    adapter = checkpoint.fingerprint()
     entries = scores.about["checkpoints"]
     known = [entry.get("fingerprint") for entry in entries]
     if adapter not in known:
@@ -26,30 +29,54 @@ def calibrate_checkpoint(folder: Path, ckpt: str, out: Path | None = None) -> tu
         raise MismatchError(
             f"{folder} was scored by {by}, but {ckpt} is {adapter}; score the rows with this checkpoint"
         )
+    if known.count(adapter) > 1:
+        raise MismatchError(
+            f"{folder}: {known.count(adapter)} members are this checkpoint at other settings; name the folder of one, "
+            "such as its runs/1"
+        )
+    member = known.index(adapter)
+    entry = scores.about["identity"] | entries[member]
+    orders = entry.get("orders", "1")
     fingerprint = calibration_fingerprint(checkpoint.manifest, adapter, orders)
-    identity = scores.about["identity"]
-    for key in ("base", "template", "pixels", "quantization"):
-        if key in identity and fingerprint[key] and identity[key] != fingerprint[key]:
+    for key in SETTINGS:
+        if entry.get(key) and fingerprint[key] and entry[key] != fingerprint[key]:
             raise MismatchError(
-                f"{folder} was scored with {key} {identity[key]}, but {ckpt} has {fingerprint[key]}; score the "
+                f"{folder} was scored with {key} {entry[key]}, but {ckpt} has {fingerprint[key]}; score the "
                 "rows with the checkpoint's own settings"
             )
-    found = calibrate_folder(scores, known.index(adapter), held_out(scores, checkpoint), fingerprint)
+    exposed = checkpoint.exposed(scores.questions, scores.about.get("data", {}).get("sha256", ""))
+    found = calibrate_folder(scores, member, exposed | scores.exposed[:, member], fingerprint, orders)
     path = out or calibration_path(checkpoint.folder, orders)
     write_json(path, found.to_json())
     return found, path
 
 
-def held_out(scores: Scores, checkpoint: Checkpoint) -> set[str] | None:
-    """Ids of the checkpoint's validation rows, where the scored table is the one it was trained on; else None."""
-    digest = scores.about.get("data", {}).get("sha256")
-    if not digest or digest != checkpoint.manifest.data.get("sha256"):
-        return None
-    path = checkpoint.folder / "validation.csv"
-    if not path.exists():
+def calibrate_folds(folder: Path, folds: Path, out: Path | None = None) -> tuple[Calibration, Path]:
+    """One temperature for all folds of a folder, from their out-of-fold rows, written into that folder (or `out`).
+
+    `score` uses it where it scores the folder of folds, and sets of options rest on it. Raises MismatchError where the
+    rows were not scored by these folds, RunError where they are no out-of-fold rows, or none has an answer.
+    """
+    scores = open_scores(folder)
+    entry = scores.about["checkpoints"][0]
+    checkpoints = [read_checkpoint(name) for name in folds_of(str(folds))]
+    adapters = [checkpoint.fingerprint() for checkpoint in checkpoints]
+    if not entry.get("adapters"):
         raise RunError(
-            f"{scores.folder}: {checkpoint.folder} was trained on this table, and has no validation.csv that says "
-            "which rows it did not see"
+            f"{folder}: not out-of-fold rows; expected {folds / 'out-of-fold'}, or what "
+            f"`score TRAIN.csv --ckpt {folds} --out-of-fold` wrote"
         )
-    with open(path, encoding="utf-8", newline="") as file:
-        return {row["id"] for row in csv.DictReader(file)}
+    if entry["adapters"] != adapters:
+        raise MismatchError(
+            f"{folder} was scored by {', '.join(entry['adapters'])}, but {folds} has {', '.join(adapters)}; score the "
+            "training table with these folds"
+        )
+    if not len(scores.answered):
+        raise RunError(f"{folder}: no scored row has an answer, so that nothing can be fitted on it")
+    orders = entry.get("orders") or scores.logits.orders
+    fingerprint = calibration_fingerprint(checkpoints[0].manifest, "", orders)
+    del fingerprint["adapter"]
+    fitted = calibrate_out_of_fold(scores, fingerprint | {"adapters": adapters})
+    path = out or calibration_path(folds, orders)
+    write_json(path, fitted.to_json())
+    return fitted, path

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from scoring.results.folder import RunError
 from scoring.results.logits import OptionLogits
+from scoring.results.sets import SetRequest
 
 if TYPE_CHECKING:
     from scoring.engine.scorer import Scorer
@@ -16,7 +17,7 @@ class RunOptions:
 
     orders: str = "1"
     margin: float = 0.7  # with adaptive orders: the rest of them where the likeliest option leads by less
-    sets: float | None = None
+    sets: SetRequest | None = None
     shard: tuple[int, int] | None = None  # of how many, from 1
     batch_tokens: int | None = None
     weights: str = "auto"

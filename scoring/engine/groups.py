@@ -23,9 +23,11 @@ from scoring.engine.processes import Processes
 from scoring.engine.run import Finished, RunOptions, run
 from scoring.inputs.prompt import PromptTemplate
 from scoring.inputs.questions import Table
-from scoring.results.folder import RunError, conformal_sets
+from scoring.results.folder import RunError, columns_of
 from scoring.results.hold import LOCK, hold
 from scoring.results.pooling import pool_files
+from scoring.results.sets import SetRequest, SetsError
+from scoring.results.sets import check_sets as check_calibrations
 
 RUNS = "runs"  # the folder of the groups' runs
 
@@ -77,6 +79,8 @@ def plan_groups(
     noted = ("pixels",) if len(budgets) > 1 else ()  # who names several wants other ones than in training
     groups = []
     for members, budget, order in asked:
+        if members == folds_of(names[0]):  # the folder of folds has a calibration of their pool
+            members = [names[0]]
         plan = plan_members(members, base, template, budget, quantization, allow_mismatch, order, calibration, noted)
         suffix = (f"-{_side(budget)}" if len(budgets) > 1 else "") + (f"-{order}" if len(shown) > 1 else "")
         groups.append(Group(plan, order, [name + suffix for name in plan.members]))
@@ -116,11 +120,21 @@ def run_groups(
         return _pooled(table, groups, _runs(table, groups, out, options, progress, say, stop, processes), out)
 
 
-def check_sets(groups: list[Group], level: float | None) -> None:
-    """Raises RunError where --sets asks for what the checkpoints' calibrations cannot promise."""
-    if level:
-        calibrations = [found for group in groups for found in group.plan.calibrations]
-        conformal_sets(np.empty((0, 0)), calibrations, level)
+def check_sets(groups: list[Group], request: SetRequest | None, table: Table, allow_mismatch: bool = False) -> None:
+    """Raises SetsError where --sets asks for what the checkpoints' calibrations cannot promise for these rows."""
+    if not request:
+        return
+    check_calibrations([part for group in groups for part in group.plan.calibrations], request, groups[0].orders)
+    columns = columns_of(table.questions)
+    exposed = np.concatenate([group.plan.exposed(columns, table.digest) for group in groups], 1)
+    if count := int(exposed.any(1).sum()):
+        told = (
+            f"--sets: on {count:,} of {len(exposed):,} rows the checkpoint was trained, validated or calibrated, so "
+            "that sets of these promise nothing"
+        )
+        if not allow_mismatch:
+            raise SetsError(f"{told}; score other rows, or add --allow-mismatch")
+        groups[0].plan.notes.append(told)
 
 
 def _runs(table, groups, out, options, progress, say, stop, processes) -> list[Finished]:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from scoring.engine.checkpoint import (
     CALIBRATION,
     Checkpoint,
@@ -38,15 +40,25 @@ class Plan:
     calibrations: list[Calibration]
     identity: dict  # what the logits depend on, for resuming and for calibration
     notes: list[str]
+    orders: str = "1"
 
     @cached_property
     def preparer(self) -> Preparer:
         """The base's tokenizer and the run's prompt and pixels, read once: planning and scoring share it."""
         return Preparer.of_base(self.base, self.template, self.policy)
 
+    def exposed(self, columns: dict[str, list], table: str) -> np.ndarray:
+        """(N, M) how each member has met each row before: see `Checkpoint.exposed`."""
+        parts = [
+            checkpoint.exposed(columns, table, calibration)
+            for checkpoint, calibration in zip(self.checkpoints, self.calibrations)
+        ]
+        return np.stack(parts, 1)
+
     def about(self) -> dict:
-        """What `run.json` tells of base and checkpoints."""
+        """What `run.json` tells of base and checkpoints; of each member all that its logits depend on."""
         adapters = self.identity["adapters"].items()
+        settings = {key: self.identity[key] for key in ("base", "template", "pixels", "quantization")}
         return {
             "base": str(self.checkpoints[0].manifest.base),
             "checkpoints": [
@@ -54,9 +66,11 @@ class Plan:
                     "member": member,
                     "folder": str(checkpoint.folder),
                     "fingerprint": fingerprint,
+                    **settings,
+                    "orders": self.orders,
                     "trained_on": checkpoint.manifest.data.get("sha256"),
                     "temperature": calibration.temperature,
-                    "calibration": calibration.to_json() | {"nonconformity": []},
+                    "calibration": calibration.stripped(),
                 }
                 for checkpoint, (member, fingerprint), calibration in zip(self.checkpoints, adapters, self.calibrations)
             ],
@@ -96,6 +110,7 @@ def plan_members(
     members = _distinct_names(checkpoints)
     adapters = [checkpoint.fingerprint() for checkpoint in checkpoints]
     given, given_to, calibrations = None, "", []
+    pooled = _folds_calibration(names, orders, adapters) if calibration == "auto" else None
     if calibration not in ("auto", "none"):
         given = read_calibration(Path(calibration))
         if given is None:
@@ -114,18 +129,22 @@ def plan_members(
             "quantization": manifest.quantization,
         }
         here = {**asked, "base": fingerprint, "adapter": adapter, "letters": manifest.letters, "orders": orders}
+        here["adapters"] = adapters
         problems = _differences(made_with, here)
-        found = None if calibration == "none" else own_calibration(checkpoint, orders)
-        if given and given.fingerprint.get("adapter") == adapter:
+        found = None if calibration == "none" else pooled or own_calibration(checkpoint, orders)
+        if given and adapter_of(given) in (adapter, adapters):
             found, given_to = given, member
         if found:
             fitted = found.fingerprint
-            if fitted["orders"] != orders and found is not given:
-                notes.append(
-                    f"{member}: its calibration was fitted for orders {fitted['orders']}; it is applied to the mean "
-                    f"over orders {orders} (fit one for them: `calibrate`)"
-                )
-                fitted = fitted | {"orders": orders}
+            if fitted["orders"] != orders:
+                found = found.temperature_alone()
+                if calibration == "auto":
+                    notes.append(
+                        f"{member}: it has no calibration for orders {orders}; the temperature for orders "
+                        f"{fitted['orders']} alone is used. For their own: score labelled rows with --orders {orders}, "
+                        "and `calibrate`"
+                    )
+                    fitted = fitted | {"orders": orders}
             problems |= _differences(fitted, here, "calibration's ")
         else:
             why = "none, as asked" if calibration == "none" else "no calibration"
@@ -139,7 +158,7 @@ def plan_members(
         calibrations.append(found or Calibration())
     if given and not given_to:
         raise MismatchError(
-            f"{calibration}: it is for adapter {given.fingerprint.get('adapter')}, but this run has "
+            f"{calibration}: it is for adapter {adapter_of(given)}, but this run has "
             f"{', '.join(f'{adapter} ({member})' for member, adapter in zip(members, adapters))}"
         )
     identity = {**asked, "adapters": dict(zip(members, adapters))}
@@ -153,6 +172,7 @@ def plan_members(
         calibrations,
         identity,
         notes,
+        orders,
     )
 
 
@@ -175,17 +195,23 @@ def own_calibration(checkpoint: Checkpoint, orders: str) -> Calibration | None:
     return read_calibration(calibration_path(checkpoint.folder, orders)) or checkpoint.calibration
 
 
+def adapter_of(calibration: Calibration) -> str | list[str] | None:
+    """The adapter that a calibration was fitted for, or those of all folds."""
+    return calibration.fingerprint.get("adapters") or calibration.fingerprint.get("adapter")
+
+
+def _folds_calibration(names: Sequence[str], orders: str, adapters: list[str]) -> Calibration | None:
+    """What was fitted on the out-of-fold rows of a folder of folds, where that folder alone is scored."""
+    if len(names) != 1 or folds_of(names[0]) == [names[0]]:
+        return None
+    folder = Path(names[0])
+    found = read_calibration(calibration_path(folder, orders)) or read_calibration(folder / CALIBRATION)
+    return found if found and adapter_of(found) == adapters else None
+
+
 def calibration_fingerprint(manifest: Manifest, adapter: str, orders: str = "1") -> dict[str, str]:
     """What a calibration belongs to: all that label logits depend on. adapter: its fingerprint."""
-    return {
-        "base": manifest.base_fingerprint,
-        "adapter": adapter,
-        "template": manifest.prompt.fingerprint,
-        "letters": manifest.letters,
-        "pixels": manifest.pixels["max_pixels"],
-        "quantization": manifest.quantization,
-        "orders": orders,
-    }
+    return {**manifest.settings, "adapter": adapter, "letters": manifest.letters, "orders": orders}
 
 
 def _distinct_names(checkpoints: list[Checkpoint]) -> list[str]:

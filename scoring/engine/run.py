@@ -31,11 +31,12 @@ from scoring.engine.plan import Plan
 from scoring.engine.processes import Processes, Queue, SharedBar
 from scoring.engine.scorer import Scorer, machine
 from scoring.engine.shards import leave_shard, own_batches
+from scoring.inputs.orders import count_referring
 from scoring.inputs.questions import Table
 from scoring.results.finish import Ending
 from scoring.results.folder import RunError, columns_of
 from scoring.results.hold import check_held, hold
-from scoring.results.judging import plan_overlaps
+from scoring.results.judging import exposure_warnings
 from scoring.results.logits import OptionLogits, part_path, read_parts, write_part
 
 WARM_UP_ROWS = 8
@@ -193,6 +194,13 @@ class _Job:
         self.agenda.todo = sorted({*self.agenda.todo} & {*self.mine})
         self.scored_now = sum(len(batches[number]) for number in self.agenda.todo)
         self.done = sum(len(batches[number]) for number in self.mine) - self.scored_now
+        if self.options.orders != "1" and (fixed := count_referring(self.agenda.planned)):
+            note = (
+                f"{fixed:,} of {len(self.agenda.planned):,} rows keep the order of their options, since these refer to "
+                "each other (such as 'all of the above')"
+            )
+            self.say(note)
+            self.plan.notes.append(note)
         if self.done:
             self.say(f"going on: {self.done:,} of {len(self.agenda.planned):,} rows have their scores already")
 
@@ -368,8 +376,9 @@ class _Job:
     def ending(self, seconds: dict[str, float], logits: OptionLogits) -> Ending:
         """What was done, with what, and how long it took."""
         columns = columns_of(self.table.questions)
-        folders, known = zip(*((checkpoint.folder, checkpoint.manifest.data) for checkpoint in self.plan.checkpoints))
-        overlaps = plan_overlaps(self.plan.members, folders, known, self.table.digest, columns["digest"])
+        exposed = self.plan.exposed(columns, self.table.digest)
+        columns["exposed"] = exposed.tolist()
+        overlaps = exposure_warnings(self.plan.members, exposed)
         identity = {key: value for key, value in self.state.items() if key != "split"}
         about = {
             "command": sys.argv,

@@ -8,7 +8,7 @@ import heapq
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,6 +22,7 @@ from scoring.results.folder import RunError, typed_columns
 from scoring.results.hold import hold
 from scoring.results.logits import OptionLogits, part_path, read_parts
 from scoring.results.pooling import claim
+from scoring.results.sets import SetRequest
 
 SHARD = "shard.json"
 
@@ -47,7 +48,7 @@ class _Shard:
     calibrations: list[dict]
     label_ids: list[int]
     statuses: dict[str, str] = field(default_factory=dict)  # of rows that no batch holds
-    sets: float | None = None
+    sets: SetRequest | None = None
     warnings: list[str] = field(default_factory=list)
 
 
@@ -61,7 +62,7 @@ def leave_shard(ending: Ending, shard: tuple[int, int], parts: list[int], status
         "calibrations": [found.to_json() for found in ending.calibrations],
         "label_ids": ending.label_ids,
         "statuses": statuses,
-        "sets": ending.sets,
+        "sets": asdict(ending.sets) if ending.sets else None,
         "warnings": list(ending.warnings),
     }
     write_json(ending.out / SHARD, values)
@@ -121,7 +122,10 @@ def _check(folders: Sequence[Path], found: list[_Shard]) -> None:
     """RunError for everything that keeps these from being each shard of one run once."""
     faults = []
     count = found[0].shard[1]
-    runs = [shard.about["identity"] | {"shard": shard.shard[1], "sets": shard.sets} for shard in found]
+    runs = [
+        shard.about["identity"] | {"shard": shard.shard[1], "sets": shard.sets and asdict(shard.sets)}
+        for shard in found
+    ]
     holding: dict[int, list[str]] = {}
     for folder, shard, run in zip(folders, found, runs):
         holding.setdefault(shard.shard[0], []).append(str(folder))

@@ -203,7 +203,7 @@ def _survey(table: TextTable, columns: dict[str, int]) -> tuple[set[str], bool]:
     return paths - {""}, numbered and answers > 0
 
 
-def _read_answer(cell: str, options: tuple[str, ...], numbered: bool) -> str | None:
+def read_answer(cell: str, options: tuple[str, ...], numbered: bool) -> str | None:
     """The letter that an answer cell means; None where it means no option."""
     letters = LETTERS[: len(options)]
     if numbered:
@@ -280,7 +280,7 @@ def _read_row(
         fault("b", f"{count} options", "at least 2", "fill the options in or drop the row")
     answer = ""
     if cell := stripped("answer"):
-        answer = _read_answer(cell, options, numbered)
+        answer = read_answer(cell, options, numbered)
         if answer is None:
             fault(
                 "answer",

@@ -5,7 +5,8 @@ p, log_p: (M, N, K) of M members on the same N rows, in one order; NaN where a r
 
 import numpy as np
 
-from scoring.results.calibration import fit_temperature, log_probabilities, row_losses
+from scoring.results.calibration import log_probabilities, row_losses
+from scoring.results.resampling import mean_error
 
 FEWEST_FOR_WEIGHTS = 1_000  # labelled rows
 TIE = 1e-3  # share of the log pool in a vote: it breaks ties, and nothing else
@@ -16,12 +17,12 @@ class EnsembleError(ValueError):
 
 
 def parse_weights(text: str, count: int) -> list[float] | None:
-    """Numbers separated by commas; None where it is not `count` of them."""
+    """Finite numbers separated by commas; None where it is not `count` of them."""
     try:
-        found = [float(part) for part in text.split(",")]
+        numbers = [float(part) for part in text.split(",")]
     except ValueError:
         return None
-    return found if len(found) == count else None
+    return numbers if len(numbers) == count and np.isfinite(numbers).all() else None
 
 
 def pool(
@@ -52,7 +53,7 @@ def pool(
     return log_probabilities(np.where(missing, np.nan, found), temperature)
 
 
-def fit_weights(log_p: np.ndarray, answers: np.ndarray) -> tuple[np.ndarray, str]:
+def nll_weights(log_p: np.ndarray, answers: np.ndarray, clusters: np.ndarray | None = None) -> tuple[np.ndarray, str]:
     """Weights of the log pool with the lowest NLL, where the rows are enough to tell; else equal ones. And why.
 
     Taken with at least 1,000 labelled rows and a gain on rows held out of the fit of more than its standard error.
@@ -61,14 +62,15 @@ def fit_weights(log_p: np.ndarray, answers: np.ndarray) -> tuple[np.ndarray, str
     equal = np.full(members, 1 / members)
     if rows < FEWEST_FOR_WEIGHTS:
         return equal, f"equal weights: {rows:,} labelled rows are under {FEWEST_FOR_WEIGHTS:,}"
-    part = np.random.default_rng(0).permutation(rows) % 5
+    numbers = np.arange(rows) if clusters is None else clusters
+    part = np.random.default_rng(0).permutation(numbers.max() + 1)[numbers] % 5
     gains = np.empty(rows)
     for held in (part == number for number in range(5)):
         weights = _best_weights(log_p[:, ~held], answers[~held])
         gains[held] = row_losses(pool(log_p[:, held]), answers[held]) - row_losses(
             pool(log_p[:, held], weights=weights), answers[held]
         )
-    gain, error = gains.mean(), gains.std(ddof=1) / np.sqrt(rows)
+    gain, error = gains.mean(), mean_error(gains, clusters)
     told = f"on rows held out of the fit {'gain' if gain > 0 else 'lose'} {abs(gain):.4f} ± {error:.4f} NLL"
     if gain <= error:
         return equal, f"equal weights: fitted ones {told}"
@@ -96,15 +98,6 @@ def _best_weights(log_p: np.ndarray, answers: np.ndarray) -> np.ndarray:
     return weights / weights.sum()
 
 
-def fit_pool_temperature(log_p: np.ndarray, answers: np.ndarray, kind: str, weights: np.ndarray) -> tuple[float, str]:
-    """The pool's own temperature on labelled rows that no member was trained on, and what there is to say."""
-    found = fit_temperature(pool(log_p, kind, weights), answers)
-    return (
-        found.temperature,
-        found.note or f"on {len(answers):,} rows, NLL {found.nll_before:.4f} → {found.nll_after:.4f}",
-    )
-
-
 # ------------------------------------------------------------------ what members are worth
 def agreement(log_p: np.ndarray) -> dict:
     """Pairwise share of rows with the same answer (M, M), and Fleiss' kappa over all members (1971)."""
@@ -123,20 +116,27 @@ def agreement(log_p: np.ndarray) -> dict:
 
 
 def leave_one_out(
-    log_p: np.ndarray, answers: np.ndarray, kind: str, weights: np.ndarray, temperature: float
+    log_p: np.ndarray,
+    answers: np.ndarray,
+    kind: str,
+    weights: np.ndarray,
+    temperature: float,
+    clusters: np.ndarray | None = None,
 ) -> list[dict]:
     """For each member what the pool gains by it: NLL and accuracy of the others' pool minus the whole pool's.
 
-    error: standard error of the NLL's. A member hurts where the others alone have the lower NLL by twice that.
+    error: standard error of the NLL's, over clusters (numbers of pictures, or None). A member hurts where the others
+    alone have the lower NLL by twice that.
     """
     whole = pool(log_p, kind, weights, temperature)
     loss, right = row_losses(whole, answers), np.nanargmax(whole, 1) == answers
     found = []
     for member in range(len(log_p)):
         others = [at for at in range(len(log_p)) if at != member]
-        rest = pool(log_p[others], kind, np.asarray(weights)[others], temperature)
+        left = np.asarray(weights, float)[others]
+        rest = pool(log_p[others], kind, left if left.sum() else None, temperature)
         saved = row_losses(rest, answers) - loss
-        error = float(saved.std(ddof=1) / np.sqrt(len(saved))) if len(saved) > 1 else 0.0
+        error = mean_error(saved, clusters)
         found.append(
             {
                 "nll": float(saved.mean()),

@@ -1,10 +1,8 @@
 """What a SCORES folder is worth: metrics, comparison, calibration and warnings, from its files alone."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from scoring.inputs.problems import shown
 from scoring.inputs.prompt import LETTERS
@@ -12,22 +10,28 @@ from scoring.results import compare as comparing
 from scoring.results import position
 from scoring.results.calibration import Calibration, calibrate
 from scoring.results.ensemble import agreement, leave_one_out
+from scoring.results.exposure import CALIBRATION, TRAINING, VALIDATION
 from scoring.results.files import write_json
 from scoring.results.folder import RunError, Scores
 from scoring.results.logits import OptionLogits
-from scoring.results.metrics import clusters_of, evaluate, measure_members
+from scoring.results.metrics import evaluate, measure_members
 from scoring.results.probabilities import member_logits
-from scoring.results.selective import option_sets, risk_coverage, threshold_for
+from scoring.results.resampling import clusters_of
+from scoring.results.selective import risk_coverage, threshold_for
+from scoring.results.suspects import write_suspects
 
 LOW_MASS, MANY_OTHERS, MANY_TIES, FEW_AGREE = 0.9, 0.01, 0.005, 0.7
 LETTER_GAP = 0.1  # between a letter's share of answers and what it should be
 FAR = 3.0  # a temperature past this, or under its inverse
 
 
-def judge(scores: Scores, by: dict[str, list[str]] | None = None, wanted: float = 0.95) -> dict | None:
+def judge(
+    scores: Scores, by: dict[str, list[str]] | None = None, wanted: float = 0.95, suspects: bool = False
+) -> dict | None:
     """All metrics of the rows that have an answer, also into metrics.json; None where there is none.
 
     by: further columns to group by, a value for each row of the folder. wanted: accuracy that a threshold must promise.
+    suspects: write suspects.csv too, see `results/suspects.py`.
     """
     rows = scores.answered
     if not len(rows):
@@ -38,17 +42,20 @@ def judge(scores: Scores, by: dict[str, list[str]] | None = None, wanted: float 
     metrics = evaluate(p, y, columns, scores.pictures(rows))
     confidence, right = np.nanmax(p, 1), (np.nanargmax(p, 1) == y).astype(float)
     metrics["risk_coverage"] = risk_coverage(confidence, right)
-    metrics["selective"] = threshold_for(confidence, right, wanted)
+    metrics["selective"] = threshold_for(confidence, right, wanted, clusters=clusters_of(scores.pictures(rows)))
     metrics["orders"] = order_report(scores.logits)
     if len(scores.logits.members) > 1:
         metrics["ensemble"] = judge_members(scores, rows, y)
     if sets := scores.about.get("sets"):
-        held = option_sets(p, sets["quantile"])
+        held = scores.held()[rows]
         metrics["sets"] = {
             "asked": sets["level"],
+            "method": sets.get("method", "lac"),
             "covered": float(held[np.arange(len(y)), y].mean()),
             "mean_size": float(held.sum(1).mean()),
         }
+    if suspects:
+        metrics["suspects"] = write_suspects(scores, rows)
     write_json(scores.folder / "metrics.json", metrics)
     return metrics
 
@@ -60,7 +67,7 @@ def judge_members(scores: Scores, rows: np.ndarray, y: np.ndarray) -> dict:
     clusters = clusters_of(scores.pictures(rows))
     found = measure_members(p, y, clusters)
     best = int(np.argmin([part["nll"]["value"] for part in found]))
-    added = leave_one_out(log_p, y, how["kind"], how["weights"], how["temperature"])
+    added = leave_one_out(log_p, y, how["kind"], how["weights"], how["temperature"], clusters)
     return {
         "pool": how,
         "members": [
@@ -87,6 +94,13 @@ def compare_folders(first: Scores, second: Scores) -> dict:
         raise RunError(
             f"{other.size} rows have different answers in the two folders, such as id {first.logits.ids[row]!r}"
         )
+    for name, what in (("picture_digest", "picture"), ("question", "question"), ("choices", "options")):
+        mine, its = first.questions[name], second.questions[name]
+        if differ := [row for row, at in pairs if mine[row] and its[at] and mine[row] != its[at]]:
+            raise RunError(
+                f"{len(differ)} rows of one id have another {what} in the two folders, such as id "
+                f"{first.logits.ids[differ[0]]!r}; expected the same questions"
+            )
     letters = min(first.log_p.shape[1], second.log_p.shape[1])
     p, q = (np.exp(scores.log_p[rows][:, :letters]) for scores, rows in ((first, ours), (second, theirs)))
     found = comparing.compare(p, q, y, clusters_of(first.pictures(ours)))
@@ -95,25 +109,64 @@ def compare_folders(first: Scores, second: Scores) -> dict:
     return found
 
 
-def calibrate_folder(scores: Scores, member: int, held_out: set[str] | None, fingerprint: dict) -> Calibration:
-    """A calibration of one member on the folder's labelled rows. held_out: ids that the checkpoint was not trained on,
-    where the folder's table is the one that it was trained on. Raises RunError where no row may be used."""
-    rows = scores.answered
-    if held_out is not None:
-        rows = np.array([row for row in rows if scores.logits.ids[row] in held_out], int)
+def calibrate_folder(
+    scores: Scores, member: int, exposed: np.ndarray, fingerprint: dict, orders: str | None = None
+) -> Calibration:
+    """A calibration of one member on the folder's labelled rows that it was not trained on.
+
+    exposed: (N,) how the member has met the rows before (`results/exposure.py`). orders: in which the member was shown
+    the options, where that is not the folder's. Raises RunError where no row may be used.
+    """
+    rows = np.array([row for row in scores.answered if not exposed[row] & TRAINING], int)
     if not len(rows):
         raise RunError(
             f"{scores.folder}: no scored row with an answer that the checkpoint was not trained on; a calibration on "
             "rows of its training would be far too sure of itself. Score other labelled rows"
         )
-    return calibrate(
-        member_logits(scores.logits, member)[rows],
-        scores.answers(rows),
-        scores.column("task_type", rows),
-        clusters_of(scores.pictures(rows)),
-        one_order=scores.logits.logits.shape[2] == 1,
+    orders, logits = orders or scores.logits.orders, scores.logits
+    pride = logits.orders == "pride"
+    values = position.in_one_order(logits, member) if pride else member_logits(logits, member)
+    y, clusters = scores.answers(rows), clusters_of(scores.pictures(rows))
+    fitted = calibrate(
+        values[rows],
+        y,
+        [scores.questions["task_type"][row] for row in rows],
+        clusters,
+        one_order=orders == "1",
         fingerprint=fingerprint,
     )
+    left_out = len(scores.answered) - len(rows)
+    if left_out:
+        fitted.choice.append(f"{left_out:,} rows that the checkpoint was trained on are left out")
+    if pride:
+        shown = position.in_all_orders(logits)[rows]
+        several = calibrate(
+            member_logits(logits, member)[rows][shown], y[shown], None, clusters_of(scores.pictures(rows[shown])), False
+        )
+        fitted.all_orders = several.temperature if several.rows else None
+        fitted.choice.append(f"rows shown in all orders: {several.choice[0]}")
+    fitted.digests = [scores.questions["digest"][row] for row in rows]
+    fitted.selected = int((exposed[rows] & VALIDATION > 0).sum())
+    return fitted
+
+
+def calibrate_out_of_fold(scores: Scores, fingerprint: dict) -> Calibration:
+    """One temperature of all folds of a training, from its out-of-fold rows, with what sets of the folds' pool need."""
+    rows = scores.answered
+    fitted = calibrate(
+        member_logits(scores.logits, 0)[rows],
+        scores.answers(rows),
+        None,
+        clusters_of(scores.pictures(rows)),
+        one_order=False,
+        fingerprint=fingerprint,
+        more=False,
+    )
+    folds = scores.questions.get("fold")
+    fitted.folds = [folds[row] for row in rows] if folds else []
+    fitted.digests = [scores.questions["digest"][row] for row in rows]
+    fitted.selected = int((scores.exposed[rows, 0] & VALIDATION > 0).sum())
+    return fitted
 
 
 def order_report(logits: OptionLogits) -> list[dict]:
@@ -223,35 +276,19 @@ def _temperatures(logits: OptionLogits, calibrations: list[Calibration]) -> list
     ]
 
 
-def overlap_warning(digests: list[str], held_out: set[str], member: str) -> list[str]:
-    """Rows that a checkpoint was validated (so chosen and calibrated) on, among those scored."""
-    shared = sum(digest in held_out for digest in digests)
-    if not shared:
-        return []
-    return [
-        f"{shared:,} of {len(digests):,} rows are validation rows of {member}: its epoch and its temperature were "
-        "chosen on them, so metrics of these rows flatter it."
-    ]
-
-
-def trained_warning(member: str, rows: int) -> str:
-    return (
-        f"this is the table that {member} was trained on: of its {rows:,} rows all but its validation rows were "
-        "seen in training, so that metrics say nothing about new rows."
-    )
-
-
-def plan_overlaps(
-    members: list[str], folders: Sequence[Path], data: Sequence[dict], digest: str, digests: list[str]
-) -> list[str]:
-    """Warnings for each member whose training table or validation rows are scored. data: what manifests tell of it."""
+def exposure_warnings(members: Sequence[str], exposed: np.ndarray) -> list[str]:
+    """For each member, rows among those scored that it has met before. exposed: (N, M), see `results/exposure.py`."""
     warnings = []
-    for member, folder, told in zip(members, folders, data):
-        if told.get("sha256") == digest:
-            warnings.append(trained_warning(member, len(digests)))
-            continue
-        path = folder / "validation" / "questions.parquet"
-        if path.exists() and "digest" in pq.read_schema(path).names:
-            held_out = set(pq.read_table(path, columns=["digest"])["digest"].to_pylist())
-            warnings += overlap_warning(digests, held_out, member)
+    for member, flags in zip(members, exposed.T):
+        for flag, text in (
+            (TRAINING, "were in the training of {}: metrics of these rows say nothing about new ones"),
+            (
+                VALIDATION,
+                "are validation rows of {}: its epoch was chosen on them, so metrics of these rows flatter it",
+            ),
+            (CALIBRATION, "are those that the calibration of {} was fitted on: its NLL and ECE on them flatter it"),
+        ):
+            met = (flags & flag > 0) & (flag == TRAINING or flags & TRAINING == 0)
+            if count := int(met.sum()):
+                warnings.append(f"{count:,} of {len(flags):,} rows {text.format(member)}")
     return warnings

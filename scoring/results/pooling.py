@@ -1,20 +1,57 @@
 """Files of several members into one SCORES folder: the pool, each member beside it, and what it was made of."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 import scoring
 from scoring.inputs.prompt import LETTERS
-from scoring.results.calibration import Calibration, fit_temperature
-from scoring.results.ensemble import EnsembleError, fit_pool_temperature, fit_weights, parse_weights
+from scoring.results.calibration import Calibration, calibrate
+from scoring.results.ensemble import EnsembleError, nll_weights, parse_weights, pool
+from scoring.results.exposure import TRAINING, VALIDATION
 from scoring.results.files import write_json
 from scoring.results.folder import RunError, Scores, open_scores, write_results
-from scoring.results.judging import judge, warnings_of
+from scoring.results.judging import calibrate_out_of_fold, exposure_warnings, judge, warnings_of
 from scoring.results.logits import OptionLogits, write_part
-from scoring.results.sources import Source, aligned, read_sources
+from scoring.results.resampling import clusters_of
+from scoring.results.selective import nonconformity
+from scoring.results.sets import OptionSets, SetRequest, SetsError, conformal_sets
+from scoring.results.sources import Source, aligned, first_of, is_file, read_sources
+from scoring.results.weights import (
+    PoolWeights,
+    choices,
+    fit_weights,
+    greedy_weights,
+    held_out_pool,
+    pulled,
+)
+
+FITTED = ("nll", "fit", "greedy")  # weights that need labelled rows
+NAMED = ("equal", *FITTED)
+FEWEST_ROWS = 40  # labelled, from which on a pool says what other weights would give
+
+
+@dataclass
+class PoolOptions:
+    """How members become one.
+
+    kind: `log`, `linear` or `vote`. weights: `equal`, `nll`, `fit` or `greedy` (these three need `fit`), or a number
+    for each member, separated by commas. form: what files hold (`sources.FORMATS`, or `auto`).
+
+    fit: labelled rows that no member was trained on: a SCORES folder or a file of the same members, for a temperature
+    of the pool (and weights), or a training's out-of-fold rows, for one temperature of all its folds. calibrations: of
+    members, from files of `calibrate`. answers: by id, for files without them. sets: to be added; needs `fit`.
+    """
+
+    kind: str = "log"
+    weights: str = "equal"
+    form: str = "auto"
+    fit: Path | None = None
+    calibrations: Sequence[Calibration] = ()
+    answers: dict[str, dict[str, str]] | None = None
+    sets: SetRequest | None = None
 
 
 @dataclass
@@ -26,78 +63,147 @@ class Pooled:
     told: list[str]
 
 
+@dataclass(eq=False)
+class _Pool:
+    """Members side by side, and how they are to be pooled."""
+
+    sources: list[Source]
+    logits: np.ndarray  # (M, N, K)
+    calibrations: list[Calibration]
+    kind: str
+    weights: np.ndarray
+    temperature: float = 1.0
+    notes: list[str] = field(default_factory=list)
+    labelled: Calibration | None = None  # the pool's own, with the labelled rows that sets need
+
+    @property
+    def how(self) -> dict:
+        return {"kind": self.kind, "temperature": self.temperature, "weights": self.weights.tolist()}
+
+
 def pool_files(
-    paths: list[Path],
+    paths: Sequence[Path],
     out: Path,
-    kind: str = "log",
-    weights: str = "equal",
-    form: str = "auto",
-    fit: Path | None = None,
-    names: list[str] | None = None,
+    options: PoolOptions | None = None,
+    names: Sequence[str] | None = None,
     about: dict | None = None,
     warnings: Sequence[str] = (),
 ) -> Pooled:
-    """Pool the members of SCORES folders and CSV files, matched by id, into `out`.
+    """Pool the members of SCORES folders and files, matched by id, into `out`.
 
-    kind: `log`, `linear` or `vote`. weights: `equal`, `nll` (needs `fit`) or a number for each member, separated by
-    commas. fit: a SCORES folder of labelled rows that no member was trained on: an ensemble of the same members, for a
-    temperature of the pool (and weights), or a training's `out-of-fold`, for one temperature of all its folds. names:
-    of the members, in their order. about, warnings: what run.json tells besides. Raises EnsembleError, RunError.
+    names: of the members, in their order. about, warnings: what run.json tells besides. Raises EnsembleError, RunError,
+    SetsError.
     """
-    sources = [source for path in paths for source in read_sources(path, form)]
+    options = options or PoolOptions()
+    sources = [source for path in paths for source in read_sources(path, options.form, options.answers)]
     if len(sources) < 2:
         raise EnsembleError(f"{len(sources)} member; expected two or more to pool")
     names = names or _distinct([source.name for source in sources], paths)
+    return _pool_sources(sources, names, out, options, about, warnings)
+
+
+def import_file(path: Path, out: Path, options: PoolOptions | None = None) -> Pooled:
+    """Anyone's file as a SCORES folder `out`, which every later command reads. Raises EnsembleError, RunError.
+
+    Replaces what an earlier import of the same file left.
+    """
+    options = options or PoolOptions()
+    sources = read_sources(path, options.form, options.answers)
+    if out.exists() and any(out.iterdir()):
+        before = open_scores(out).about.get("sources")
+        if before != [str(path)]:
+            raise RunError(f"{out} holds other results; choose another --out")
+        claim(out, overwrite=True)
+    return _pool_sources(sources, _distinct([source.name for source in sources], [path]), out, options, None, ())
+
+
+def _pool_sources(
+    sources: list[Source],
+    names: Sequence[str],
+    out: Path,
+    options: PoolOptions,
+    about: dict | None,
+    warnings: Sequence[str],
+) -> Pooled:
+    chosen = _given_weights(options.weights, [*names])
+    logits = aligned(sources)
+    _refuse_doubles(sources, logits)
     for source, name in zip(sources, names):
         source.name = name
-    logits = aligned(sources)
-    told: list[str] = []
-    calibrations, how = [source.calibration for source in sources], {"kind": kind, "temperature": 1.0}
-    how["weights"] = _given_weights(weights, len(sources))
-    if fit:
-        _fit(open_scores(fit), sources, calibrations, how, weights == "nll", told)
-    elif weights == "nll":
-        raise EnsembleError("--weights nll needs labelled rows that no member was trained on: name them with --fit")
-    first, letters = sources[0], logits.shape[2]
+    calibrations = _calibrations(sources, options.calibrations)
+    together = _Pool(sources, logits, calibrations, options.kind, chosen)
+    together.notes += dict.fromkeys(note for source in sources for note in source.notes)
+    together.notes += _hidden_weights(sources, chosen)
+    if options.fit:
+        _fit(together, options)
+    elif options.weights in FITTED:
+        raise EnsembleError(
+            f"--weights {options.weights} needs labelled rows that no member was trained on: name them with --fit"
+        )
+    elif options.sets:
+        raise SetsError("--sets of a pool need labelled rows that no member was trained on: name them with --fit")
+    return _write(together, out, options, about, warnings)
+
+
+def _write(together: _Pool, out: Path, options: PoolOptions, about: dict | None, warnings: Sequence[str]) -> Pooled:
+    sources, calibrations, how = together.sources, together.calibrations, together.how
+    first, letters, names = sources[0], together.logits.shape[2], [source.name for source in sources]
     table = OptionLogits.empty(first.ids, names, letters)
-    table.logits[:, :, 0] = logits.transpose(1, 0, 2)
-    for at, source in enumerate(sources):
+    table.logits[:, :, 0] = together.logits.transpose(1, 0, 2)
+    for member, source in enumerate(sources):
         if source.label_mass is not None:
             own = {id: row for row, id in enumerate(source.ids)}
-            table.label_mass[:, at, 0] = source.label_mass[[own[id] for id in first.ids]]
-    table.status = _statuses(sources, logits)
+            table.label_mass[:, member, 0] = source.label_mass[[own[id] for id in first.ids]]
+    table.status = _statuses(sources, together.logits)
     table.logits[~table.scored] = np.nan
-    columns = next((source.questions for source in sources if source.questions), None)
-    if columns is None or columns["id"] != first.ids:
-        columns = _columns(first.ids, np.isfinite(logits[0]).sum(1), columns)
+    columns = _columns(sources, np.isfinite(together.logits[0]).sum(1))
     (out / "logits").mkdir(parents=True, exist_ok=True)
     write_part(out / "logits", 0, table)
-    log_p = write_results(out, columns, table, calibrations, how=how)
+    sets: SetRequest | OptionSets | None = options.sets
+    if sets and together.labelled:
+        members = _calibrated(together, together.logits, columns["task_type"])
+        pooled = pool(members, together.kind, together.weights, together.temperature)
+        sets = conformal_sets(pooled, [together.labelled], options.sets)
+    pool_of_one = len(sources) == 1
+    log_p, sets = write_results(out, columns, table, calibrations, sets, None if pool_of_one else how)
     entries = [
         source.entry
         | {
-            "member": name,
+            "member": source.name,
             "fingerprint": source.fingerprint,
             "temperature": calibration.temperature,
-            "calibration": calibration.to_json() | {"nonconformity": []},
+            "calibration": calibration.stripped(),
+            "data": source.data,
         }
-        for name, source, calibration in zip(names, sources, calibrations)
+        for source, calibration in zip(sources, calibrations)
     ]
-    warnings = [*warnings, *warnings_of(table, [], calibrations, columns["answer"], log_p)]
+    exposed = np.array(columns["exposed"], np.uint8).reshape(len(first.ids), len(sources))
+    warnings = [
+        *warnings,
+        *warnings_of(table, [], calibrations, columns["answer"], log_p),
+        *exposure_warnings(names, exposed),
+    ]
     warnings = list(dict.fromkeys(warnings))  # of members and pool alike
+    data = [source.data for source in sources if source.data]
     report = {
+        **({"data": data[0]} if data and all(part == data[0] for part in data) else {}),
         **(about or {}),
         "checkpoints": entries,
-        "pool": how | {"told": told},
-        "sources": [str(path) for path in paths],
+        **({} if pool_of_one else {"pool": how | {"told": together.notes}}),
+        "sources": list(dict.fromkeys(str(source.path) for source in sources)),
         "identity": {"letters": LETTERS[:letters], "orders": "1"},
         "versions": scoring.versions(),
+        "notes": [*(about or {}).get("notes", []), *together.notes],
         "warnings": warnings,
         "counts": {"rows": len(first.ids), "scored": int(table.scored.sum()), "members": len(sources)},
     }
+    if sets:
+        report["sets"] = sets.about(options.sets)
     write_json(out / "run.json", report)
     scores = open_scores(out)
-    return Pooled(scores, judge(scores), told + [f"warning: {text}" for text in warnings])
+    if not pool_of_one and not options.fit and len(scores.answered) and not about:
+        together.notes += _proposal(scores)
+    return Pooled(scores, judge(scores), together.notes + [f"warning: {text}" for text in warnings])
 
 
 def claim(out: Path, overwrite: bool) -> None:
@@ -110,7 +216,7 @@ def claim(out: Path, overwrite: bool) -> None:
         part.unlink()
 
 
-def _distinct(names: list[str], paths: list[Path]) -> list[str]:
+def _distinct(names: list[str], paths: Sequence[Path]) -> list[str]:
     if len(set(names)) == len(names):
         return names
     if len(names) == len(paths) and len({path.stem for path in paths}) == len(paths):
@@ -118,76 +224,316 @@ def _distinct(names: list[str], paths: list[Path]) -> list[str]:
     return [f"{number}-{name}" for number, name in enumerate(names, 1)]
 
 
-def _given_weights(text: str, members: int) -> list[float]:
-    if text in ("equal", "nll"):
-        return [1 / members] * members
-    found = parse_weights(text, members)
-    if not found or min(found) < 0 or not sum(found):
+def _given_weights(text: str, names: list[str]) -> np.ndarray:
+    if text in NAMED:
+        return np.full(len(names), 1 / len(names))
+    given = parse_weights(text, len(names))
+    if not given or min(given) < 0 or not sum(given):
         raise EnsembleError(
-            f"weights {text!r}: expected equal, nll, or {members} numbers from 0 on, separated by commas"
+            f"weights {text!r}: expected {', '.join(NAMED)}, or {len(names)} numbers from 0 on, separated by commas, "
+            f"in the order of the members: {', '.join(names)}"
         )
-    return [part / sum(found) for part in found]
+    return np.array(given) / sum(given)
 
 
-def _fit(labelled: Scores, sources: list[Source], calibrations: list, how: dict, weights: bool, told: list) -> None:
-    """Temperatures (and weights) from labelled rows, into `calibrations` and `how`."""
-    rows = labelled.answered
-    if not len(rows):
+def _refuse_doubles(sources: list[Source], logits: np.ndarray) -> None:
+    """EnsembleError where a member is there twice, which would count twice."""
+    for later in range(1, len(sources)):
+        for earlier in range(later):
+            if np.array_equal(logits[earlier], logits[later], equal_nan=True) and np.isfinite(logits[later]).any():
+                raise EnsembleError(
+                    f"{sources[earlier].name} of {sources[earlier].path} and {sources[later].name} of "
+                    f"{sources[later].path} have the same numbers in every row: one member would count twice. "
+                    "Leave one of them out, or give it more weight with --weights"
+                )
+
+
+def _hidden_weights(sources: list[Source], weights: np.ndarray) -> list[str]:
+    """What folders and files weigh together, where some hold several members."""
+    paths = list(dict.fromkeys(str(source.path) for source in sources))
+    if len(paths) < 2 or len(paths) == len(sources):
+        return []
+    parts = []
+    for path in paths:
+        share = sum(weight for source, weight in zip(sources, weights) if str(source.path) == path)
+        names = [source.name for source in sources if str(source.path) == path]
+        parts.append(f"{path} {share:.0%} ({', '.join(names)})")
+    return [f"every member has its own weight, so that the sources weigh: {'; '.join(parts)}. Others: --weights"]
+
+
+def _calibrations(sources: list[Source], given: Sequence[Calibration]) -> list[Calibration]:
+    """Each member's calibration: one that was given for it, else its own. EnsembleError for one that fits no member."""
+    result, used = [source.calibration for source in sources], set()
+    for number, calibration in enumerate(given):
+        wanted = calibration.fingerprint
+        for place, source in enumerate(sources):
+            fits = (
+                source.fingerprint == wanted["adapter"]
+                if wanted.get("adapter")
+                else source.name == wanted.get("member")
+            )
+            if not fits:
+                continue
+            orders = source.entry.get("orders", "1")
+            if wanted.get("orders", "1") != orders:
+                raise EnsembleError(
+                    f"--calibration: orders is {wanted.get('orders', '1')}, but {source.name} was scored in orders "
+                    f"{orders}; calibrate rows scored in these"
+                )
+            result[place] = calibration
+            used.add(number)
+    if unused := [
+        part.fingerprint.get("member") or part.fingerprint.get("adapter")
+        for n, part in enumerate(given)
+        if n not in used
+    ]:
+        names = [f"{source.name} ({source.fingerprint})" if source.fingerprint else source.name for source in sources]
+        raise EnsembleError(
+            f"--calibration: made for {', '.join(map(str, unused))}; expected one of the members: {', '.join(names)}"
+        )
+    return result
+
+
+def _calibrated(together: _Pool, logits: np.ndarray, task_types: list[str]) -> np.ndarray:
+    """(M, N, K) calibrated log-probabilities of the members' logits on any rows."""
+    return np.stack(
+        [
+            (part if source.entry.get("orders", "1") == "1" else part.without_letters()).apply(values, task_types)
+            for source, part, values in zip(together.sources, together.calibrations, logits)
+        ]
+    )
+
+
+# ------------------------------------------------------------------ from labelled rows
+def _fit(together: _Pool, options: PoolOptions) -> None:
+    """Temperatures (and weights) from labelled rows, into the pool."""
+    if not is_file(options.fit):
+        labelled = open_scores(options.fit)
+        if labelled.about["checkpoints"][0].get("adapters"):
+            _fit_folds(together, labelled, options)
+            return
+    theirs = _matched(together.sources, read_sources(options.fit, options.form, options.answers), options.fit)
+    logits = aligned(theirs)
+    answers = theirs[0].questions.get("answer") or [""] * len(theirs[0].ids)
+    exposed = np.stack([_in_order_of(theirs[0], part) for part in theirs], 1)
+    scored = np.isfinite(logits).any(2).all(0)
+    usable = scored & np.array([bool(answer) for answer in answers])
+    if not usable.any():
+        raise EnsembleError(f"{options.fit}: no scored row has an answer, so that nothing can be fitted on it")
+    trained = usable & (exposed & TRAINING > 0).any(1) | usable & _same_table(theirs)
+    if trained.any():
+        names = [source.name for source, flags in zip(theirs, (exposed & TRAINING > 0).T) if flags.any()]
+        together.notes.append(f"{int(trained.sum()):,} rows of {options.fit} that a member was trained on are left out")
+        if not (usable & ~trained).any():
+            raise EnsembleError(
+                f"{options.fit}: {', '.join(names) or 'a member'} was trained on these rows; a pool fitted on them "
+                "would be far too sure of itself. Use other labelled rows, or the out-of-fold scores of a training "
+                "with --folds"
+            )
+    if chosen_on := int((exposed & VALIDATION > 0).any(1)[usable & ~trained].sum()):
+        together.notes.append(
+            f"on {chosen_on:,} of the labelled rows the epoch of a member was chosen: it looks better there"
+        )
+    rows = np.flatnonzero(usable & ~trained)
+    questions = theirs[0].questions
+    y = np.array([LETTERS.index(answers[row]) for row in rows])
+    pictures = questions.get("picture_digest") or [""] * len(answers)
+    clusters = clusters_of([pictures[row] or f"row {row}" for row in rows])
+    types = questions.get("task_type") or [""] * len(answers)
+    log_p = _calibrated(together, logits[:, rows], [types[row] for row in rows])
+    _fit_pool(together, log_p, y, clusters, options.weights)
+
+
+def _fit_pool(together: _Pool, log_p: np.ndarray, y: np.ndarray, clusters: np.ndarray | None, weights: str) -> None:
+    """Weights and temperature of the pool from (M, N, K) labelled rows."""
+    fitted: PoolWeights | None = None
+    names = [source.name for source in together.sources]
+    if weights == "nll":
+        values, why = nll_weights(log_p, y, clusters)
+        together.weights = values
+        together.notes.append(f"{why}: {_listed(names, values)}")
+    elif weights in FITTED:
+        fitted = fit_weights(log_p, y, weights, clusters)
+        together.notes.append(f"{fitted.why}: {_listed(names, fitted.weights)}")
+        if nothing := [name for name, weight in zip(names, fitted.weights) if weight == 0]:
+            together.notes.append(f"weight 0, so that the pool does without: {', '.join(nothing)}")
+        together.weights, together.temperature = fitted.weights, fitted.temperature
+    pooled = pool(log_p, together.kind, together.weights)
+    own = calibrate(pooled, y, None, clusters, one_order=False, more=False)
+    if fitted is None:
+        together.temperature = own.temperature
+        together.notes.append(f"temperature of the pool {own.temperature:.3f}, on {len(y):,} rows: {own.choice[0]}")
+    elif not fitted.why.startswith("equal"):
+        fit = greedy_weights if weights == "greedy" else pulled(0.01)
+        unseen = np.exp(held_out_pool(fit, log_p, y, clusters))
+        rows = np.arange(len(y))
+        own.temperature = fitted.temperature
+        own.nonconformity = nonconformity(unseen)[rows, y].tolist()
+        own.cumulative = nonconformity(unseen, "aps")[rows, y].tolist()
+    else:
+        own.temperature = together.temperature
+    if together.kind == "log" and weights == "equal":
+        together.notes += _told_choices(choices(log_p, y, clusters))
+    together.labelled = own
+
+
+def _fit_folds(together: _Pool, labelled: Scores, options: PoolOptions) -> None:
+    """One temperature of all folds, from rows that each was scored by the fold that had not seen it."""
+    entry = labelled.about["checkpoints"][0]
+    if foreign := [source.name for source in together.sources if source.fingerprint not in entry["adapters"]]:
+        raise EnsembleError(f"{labelled.folder}: not the out-of-fold rows of {', '.join(foreign)}")
+    orders = entry.get("orders") or labelled.about["identity"].get("orders", "1")
+    if other := [source for source in together.sources if source.entry.get("orders", "1") != orders]:
+        raise EnsembleError(
+            f"{labelled.folder}: scored in orders {orders}, but {other[0].name} in orders "
+            f"{other[0].entry.get('orders', '1')}; make out-of-fold rows in these: score the training table with "
+            "--out-of-fold --orders …"
+        )
+    if options.weights in FITTED:
+        raise EnsembleError(
+            f"--weights {options.weights} needs rows that no member was trained on; folds have none, since all folds "
+            "but one were trained on each row"
+        )
+    if not len(labelled.answered):
         raise EnsembleError(f"{labelled.folder}: no scored row has an answer, so that nothing can be fitted on it")
-    ours = [source.fingerprint for source in sources]
-    entries = labelled.about["checkpoints"]
-    if held_out := entries[0].get("adapters"):
-        if foreign := [source.name for source in sources if source.fingerprint not in held_out]:
-            raise EnsembleError(f"{labelled.folder}: not the out-of-fold rows of {', '.join(foreign)}")
-        found = fit_temperature(labelled.logits.logits[rows, 0, 0], labelled.answers(rows))
-        calibrations[:] = [Calibration(found.temperature, rows=found.rows)] * len(sources)
-        told.append(
-            f"one temperature for all folds, {found.temperature:.3f}, on {len(rows):,} rows each scored by the fold "
-            "that had not seen it; the pool has none of its own: no row was left unseen by all folds"
-        )
-        if weights:
-            raise EnsembleError("--weights nll needs rows that no member was trained on; folds have none")
-        return
-    theirs = [entry.get("fingerprint") for entry in entries]
-    if theirs != ours or not all(ours):
-        raise EnsembleError(
-            f"{labelled.folder}: members {', '.join(map(str, theirs))}; expected those that are pooled, in order: "
-            f"{', '.join(map(str, ours))}"
-        )
-    data = labelled.about.get("data", {}).get("sha256")
-    if seen := [entry["member"] for entry in entries if data and entry.get("trained_on") == data]:
-        raise EnsembleError(
-            f"{labelled.folder}: {', '.join(seen)} was trained on this table; a pool fitted on it would be far too "
-            "sure of itself. Use other labelled rows, or the out-of-fold scores of a training with --folds"
-        )
-    log_p, answers = labelled.members[:, rows], labelled.answers(rows)
-    if weights:
-        found, why = fit_weights(log_p, answers)
-        how["weights"] = found.tolist()
-        told.append(f"{why}: {', '.join(f'{weight:.2f}' for weight in found)}")
-    how["temperature"], why = fit_pool_temperature(log_p, answers, how["kind"], np.array(how["weights"]))
-    told.append(f"temperature of the pool {how['temperature']:.3f}: {why}")
+    own = calibrate_out_of_fold(labelled, {})
+    places = [entry["adapters"].index(source.fingerprint) for source in together.sources]
+    renumbered = {fold: place for place, fold in enumerate(places)}
+    own.folds = [renumbered.get(fold, -1) for fold in own.folds]
+    together.calibrations = [own] * len(together.sources)
+    together.notes.append(
+        f"one temperature for all folds, {own.temperature:.3f}, on {own.rows:,} rows each scored by the fold that had "
+        "not seen it; the pool has none of its own: no row was left unseen by all folds"
+    )
+
+
+def _matched(ours: list[Source], labelled: list[Source], path: Path) -> list[Source]:
+    """The labelled rows of each of the pool's members, in their order. EnsembleError where one is missing or other."""
+    result, faults, left = [], [], list(labelled)
+    for source in ours:
+        if source.fingerprint:
+            candidates = [other for other in left if other.fingerprint == source.fingerprint]
+            alike = [other for other in candidates if other.settings == source.settings]
+            if candidates and not alike:
+                differ = [
+                    f"{key} {candidates[0].settings[key]} there, {value} here"
+                    for key, value in source.settings.items()
+                    if candidates[0].settings[key] != value
+                ]
+                faults.append(f"{source.name} was scored with other settings: {', '.join(differ)}")
+                continue
+        else:
+            alike = [other for other in left if not other.fingerprint and other.name == source.name]
+        if alike:
+            same = next((other for other in alike if other.name == source.name), alike[0])
+            left.remove(same)
+            result.append(same)
+        else:
+            faults.append(f"{source.name} ({source.fingerprint or 'of a file'}) is not there")
+    if faults:
+        have = ", ".join(f"{other.name} ({other.fingerprint or 'of a file'})" for other in labelled)
+        raise EnsembleError(f"{path}: expected the members that are pooled; {'; '.join(faults)}. It has {have}")
+    return result
+
+
+def _same_table(sources: list[Source]) -> np.ndarray:
+    """(N,) all rows, where a checkpoint that keeps no record of its rows was trained on the very table."""
+    same = any(
+        source.data.get("sha256") and source.entry.get("trained_on") == source.data["sha256"]
+        for source in sources
+        if source.exposed is None or not source.exposed.any()
+    )
+    return np.full(len(sources[0].ids), same)
+
+
+def _in_order_of(first: Source, source: Source) -> np.ndarray:
+    """(N,) a member's flags of exposure, in the rows of the first."""
+    if source.exposed is None:
+        return np.zeros(len(first.ids), np.uint8)
+    own = dict(zip(source.ids, source.exposed.tolist()))
+    return np.array([own[id] for id in first.ids], np.uint8)
+
+
+# ------------------------------------------------------------------ what is said
+def _listed(names: list[str], weights: np.ndarray) -> str:
+    return ", ".join(f"{name} {weight:.2f}" for name, weight in zip(names, weights))
+
+
+def _told_choices(found: list[dict]) -> list[str]:
+    """What each choice of weights would give, and what these rows prefer."""
+    parts = [
+        f"{part['weights']}: accuracy {part['accuracy']:.3f}, NLL {part['nll']:.3f}"
+        + (f" (gains {part['gain']:+.4f} ± {part['error']:.4f})" if part["weights"] != "equal" else "")
+        for part in found
+    ]
+    best = found[0]
+    preferred = next((part for part in found if part["weights"] in FITTED), None)
+    told = [f"weights, on rows held out of their fit: {'; '.join(parts)}"]
+    if best["weights"] == "best single":
+        told.append("these rows prefer the best member alone")
+    elif preferred and preferred["gain"] > preferred["error"]:
+        told.append(f"these rows prefer fitted weights: --weights {preferred['weights']} --fit LABELLED")
+    return told
+
+
+def _proposal(scores: Scores) -> list[str]:
+    """What weights the pool's own labelled rows would prefer."""
+    rows = scores.answered
+    rows = rows[(scores.exposed[rows] & TRAINING == 0).all(1)]
+    if len(rows) < FEWEST_ROWS or scores.how.get("kind", "log") != "log":
+        return []
+    y, clusters = scores.answers(rows), clusters_of(scores.pictures(rows))
+    return _told_choices(choices(scores.members[:, rows], y, clusters, greedy=False))
 
 
 def _statuses(sources: list[Source], logits: np.ndarray) -> list[str]:
     """For each row `ok`, or the first member that has no score, and why."""
     place = {id: row for row, id in enumerate(sources[0].ids)}
-    found = ["ok"] * len(place)
+    statuses = ["ok"] * len(place)
     for source, without in reversed(list(zip(sources, ~np.isfinite(logits).any(2)))):
         if not without.any():
             continue
         why = {id: status for id, status in zip(source.ids, source.status) if status != "ok"}
         for id, row in place.items():
             if without[row]:
-                found[row] = f"no score from {source.name}: {why.get(id, 'no number')}"
-    return found
+                statuses[row] = f"no score from {source.name}: {why.get(id, 'no number')}"
+    return statuses
 
 
-def _columns(ids: list[str], options: np.ndarray, known: dict[str, list] | None) -> dict[str, list]:
-    """Columns of questions.parquet for these ids: what another member's folder knows of them, else empty."""
-    place = {id: row for row, id in enumerate(known["id"])} if known else {}
-    empty: dict = dict.fromkeys(("answer", "task_type", "picture", "digest", "question"), "") | {"choices": []}
-    found = {
-        name: [known[name][place[id]] if id in place else nothing for id in ids] for name, nothing in empty.items()
+def _in_rows_of(ids: list[str], questions: dict[str, list], name: str, otherwise: list) -> list:
+    """A column of a member's questions in the rows of these ids; `otherwise` for what it does not know."""
+    column = questions.get(name)
+    if not column:
+        return otherwise
+    if questions["id"] == ids:
+        return column
+    place = {id: row for row, id in enumerate(questions["id"])}
+    return [column[place[id]] if id in place else other for id, other in zip(ids, otherwise)]
+
+
+def _columns(sources: list[Source], options: np.ndarray) -> dict[str, list]:
+    """Columns of questions.parquet in the first member's rows: each value from the first member that knows it."""
+    ids = sources[0].ids
+    empty: dict = dict.fromkeys(("answer", "task_type", "picture", "picture_digest", "digest", "question"), "") | {
+        "choices": []
     }
-    return {"id": ids, "options": options.tolist(), **found}
+    columns: dict[str, list] = {name: [nothing] * len(ids) for name, nothing in empty.items()}
+    known = [source.questions for source in sorted(sources, key=lambda part: not part.fingerprint) if source.questions]
+    for name, values in columns.items():  # folders first: files of others know less
+        for questions in known:
+            if all(values):
+                break
+            theirs = _in_rows_of(ids, questions, name, values)
+            columns[name] = values = [ours or other for ours, other in zip(values, theirs)]
+    faults = []
+    for source in sources:
+        theirs = _in_rows_of(ids, source.questions, "answer", [""] * len(ids))
+        if theirs == columns["answer"]:
+            continue
+        for id, ours, other in zip(ids, columns["answer"], theirs):
+            if other and other != ours:
+                faults.append(f"{id!r} ({ours} and {other} of {source.name})")
+    if faults:
+        raise EnsembleError(f"answers of members differ: {first_of(faults)}; expected one right answer for each id")
+    flags = np.stack([_in_order_of(sources[0], source) for source in sources], 1)
+    return {"id": ids, "options": options.tolist(), **columns, "exposed": flags.tolist()}

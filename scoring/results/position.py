@@ -60,10 +60,23 @@ def agreement(logits: OptionLogits, member: int) -> dict | None:
     }
 
 
+def in_one_order(logits: OptionLogits, member: int) -> np.ndarray:
+    """(N, K) logits in the data's own order, the letters' prior taken off: all rows as most of a pride run are shown.
+
+    Rows that were shown in one order alone since their options refer to each other are among them, as in the run.
+    """
+    first, letters = logits.logits[:, member, 0], prior(logits, member)
+    return first if letters is None else first - letters.astype(np.float32)
+
+
 def without_prior(logits: OptionLogits, member: int) -> np.ndarray:
     """(N, O, K) logits, the letters' prior taken off rows that were seen in one order alone, by its first letters."""
-    found, letters = logits.logits[:, member], prior(logits, member)
+    scores, letters = logits.logits[:, member], prior(logits, member)
     if letters is None:
-        return found
-    alone = np.isfinite(found).any(2).sum(1) == 1
-    return np.where(alone[:, None, None], found - letters.astype(np.float32), found)
+        return scores
+    return np.where(~in_all_orders(logits)[:, None, None], scores - letters.astype(np.float32), scores)
+
+
+def in_all_orders(logits: OptionLogits) -> np.ndarray:
+    """(N,) bool: rows that were shown in more than one order."""
+    return (np.isfinite(logits.logits).any(3).sum(2) > 1).any(1)

@@ -11,7 +11,7 @@ from scoring.results.calibration import Calibration, log_probabilities
 from scoring.results.ensemble import pool
 from scoring.results.files import write_columns
 from scoring.results.logits import OptionLogits
-from scoring.results.position import without_prior
+from scoring.results.position import in_all_orders, without_prior
 
 
 def member_logits(logits: OptionLogits, member: int) -> np.ndarray:
@@ -27,10 +27,21 @@ def member_logits(logits: OptionLogits, member: int) -> np.ndarray:
 def member_log_probabilities(
     logits: OptionLogits, calibrations: list[Calibration], task_types: list[str] | None = None
 ) -> np.ndarray:
-    """(M, N, K): each member's calibrated log-probabilities."""
-    return np.stack(
-        [calibration.apply(member_logits(logits, at), task_types) for at, calibration in enumerate(calibrations)]
-    )
+    """(M, N, K): each member's calibrated log-probabilities.
+
+    A bias of letters serves options that stood at one letter each; in runs with `--orders pride` the rows that were
+    shown in all orders have a temperature of their own.
+    """
+    several = in_all_orders(logits)
+    parts = []
+    for member, calibration in enumerate(calibrations):
+        own = calibration.without_letters() if logits.logits.shape[2] > 1 else calibration
+        raw = member_logits(logits, member)
+        log_p = own.apply(raw, task_types)
+        if own.all_orders and logits.orders == "pride":
+            log_p[several] = log_probabilities(raw[several], own.all_orders)
+        parts.append(log_p)
+    return np.stack(parts)
 
 
 def pooled_log_probabilities(

@@ -1,31 +1,47 @@
-"""Members from files: SCORES folders of this product, or anyone's CSV with an id and a column for each letter."""
+"""Members from files: SCORES folders of this product, or anyone's CSV or Parquet with an id and a column a letter.
+
+Such a file may also have `answer`, `task_type` and `member` (several members in one file). What its numbers are is
+read from the columns' names and from the numbers, told in every case, and refused where it is not certain.
+"""
 
 import csv
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from pyarrow import csv as arrow_csv
 
+from scoring.inputs.digests import question_digest
 from scoring.inputs.problems import shown
 from scoring.inputs.prompt import LETTERS
 from scoring.results.calibration import Calibration, log_probabilities
 from scoring.results.ensemble import EnsembleError
-from scoring.results.folder import open_scores
+from scoring.results.folder import Scores, open_scores
 from scoring.results.probabilities import member_logits
 
 FIRST = 10  # of a list of faults that are told
-COLUMNS = ("p_{}", "l_{}", "logit_{}", "logprob_{}", "{}")
+COLUMNS = {"p_{}": "probabilities", "l_{}": "logits", "logit_{}": "logits", "logprob_{}": "log-probabilities", "{}": ""}
+FORMATS = ("probabilities", "log-probabilities", "logits", "shares")
+OFF = 0.01  # how far from 1 probabilities of a row may sum, as they are rounded
+LOWEST = -50.0  # of log-probabilities, below the row's highest
+FILES = (".csv", ".tsv", ".parquet")
+NAME_IT = (
+    "Name what the columns hold with --format: probabilities, log-probabilities, logits, or shares (numbers from 0 on "
+    "that are to be divided by their sum, such as per cent or votes)"
+)
 
 
-@dataclass
+@dataclass(eq=False)
 class Source:
     """One member's numbers: (N, K) logits (raw log-probabilities averaged over orders, or what a file has).
 
-    NaN where a row has fewer options, or no score. questions: columns of questions.parquet, where they are known.
+    NaN where a row has fewer options, or no score. questions: columns of questions.parquet, as far as they are known.
+    exposed: (N,) flags of `results/exposure.py`. entry: what run.json tells of the member.
     """
 
     name: str
@@ -36,86 +52,208 @@ class Source:
     status: list[str] = field(default_factory=list)
     fingerprint: str = ""
     questions: dict[str, list] = field(default_factory=dict)
-    entry: dict = field(default_factory=dict)  # what run.json tells of the member
+    entry: dict = field(default_factory=dict)
+    exposed: np.ndarray | None = None
+    data: dict = field(default_factory=dict)  # what run.json tells of the table
+    path: Path = Path()
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def settings(self) -> dict:
+        """What the numbers depend on besides the rows."""
+        return {
+            key: self.entry.get(key) for key in ("fingerprint", "base", "template", "pixels", "quantization", "orders")
+        }
 
 
-def read_sources(path: Path, form: str = "auto") -> list[Source]:
-    """The members of a SCORES folder, or the one of a CSV file. Raises EnsembleError or RunError."""
-    if path.suffix.lower() in (".csv", ".tsv"):
-        return [_read_csv(path, form)]
-    scores = open_scores(path)
-    entries = zip(scores.about["checkpoints"], scores.calibrations)
-    with np.errstate(invalid="ignore"):
-        return [
+def is_file(path: Path) -> bool:
+    """Whether this is anyone's file of numbers, and no SCORES folder."""
+    return path.suffix.lower() in FILES
+
+
+def read_sources(path: Path, form: str = "auto", answers: dict[str, dict[str, str]] | None = None) -> list[Source]:
+    """The members of a SCORES folder, or of anyone's file. Raises EnsembleError or RunError.
+
+    form: what the letters' columns of a file hold, one of FORMATS or `auto`. answers: `answer` and `task_type` by id,
+    from another table (`inputs/answers.py`), for a file that has none.
+    """
+    if is_file(path):
+        return _read_file(path, form, answers)
+    return sources_of(open_scores(path))
+
+
+def sources_of(scores: Scores) -> list[Source]:
+    """The members of an opened SCORES folder."""
+    orders = scores.about["identity"].get("orders", "1")
+    settings = {
+        key: scores.about["identity"][key]
+        for key in ("base", "template", "pixels", "quantization")
+        if key in scores.about["identity"]
+    }
+    result = []
+    for member, (entry, calibration) in enumerate(zip(scores.about["checkpoints"], scores.calibrations)):
+        with np.errstate(invalid="ignore"):
+            mass = scores.logits.label_mass[:, member]
+            mean = np.nansum(mass, 1) / np.maximum(np.isfinite(mass).sum(1), 1)
+        result.append(
             Source(
                 entry["member"],
                 scores.logits.ids,
-                member_logits(scores.logits, at),
+                member_logits(scores.logits, member),
                 calibration,
-                np.nanmean(scores.logits.label_mass[:, at], 1),
+                np.where(np.isfinite(mass).any(1), mean, np.nan),
                 scores.logits.status,
                 entry.get("fingerprint") or "",
                 scores.questions,
-                entry,
+                {"orders": orders, **settings, **entry},
+                scores.exposed[:, member],
+                entry.get("data") or scores.about.get("data", {}),
+                scores.folder,
             )
-            for at, (entry, calibration) in enumerate(entries)
-        ]
+        )
+    return result
 
 
-def _read_csv(path: Path, form: str) -> Source:
-    table = _table(path)
+# ------------------------------------------------------------------ anyone's files
+def _read_file(path: Path, form: str, answers: dict[str, dict[str, str]] | None) -> list[Source]:
+    table = _parquet(path) if path.suffix.lower() == ".parquet" else _csv(path)
     header = table.column_names
-    names = [name.strip().lower() for name in header]
-    places = next((found for pattern in COLUMNS if len(found := _letter_columns(names, pattern)) > 1), None)
-    if "id" not in names or places is None:
+    names = [name.strip().lstrip("\ufeff\u200b").lower() for name in header]
+    pattern, places = next(
+        ((pattern, places) for pattern in COLUMNS if len(places := _letter_columns(names, pattern)) > 1), ("", [])
+    )
+    if "id" not in names or not places:
         raise EnsembleError(
             f"{path}: columns {', '.join(header)}; expected `id` and a column for each letter, such as p_a, p_b or a, b"
         )
-    ids = table.column(names.index("id")).to_pylist()
+    ids = _texts(table, names.index("id"))
+    values = _numbers(path, table, ids, places)
+    form, note = _form(path, ids, values, form, pattern, [header[place] for place in places])
+    logits = _as_logits(values, form)
+    answer, task_type = (
+        _texts(table, names.index(name)) if name in names else None for name in ("answer", "task_type")
+    )
+    member = _texts(table, names.index("member")) if "member" in names else [path.stem] * len(ids)
+    sources = []
+    for name in dict.fromkeys(member):
+        rows = np.array([place for place, other in enumerate(member) if other == name])
+        part = [ids[row] for row in rows]
+        given = {
+            "answer": [answer[row] for row in rows] if answer else None,
+            "task_type": [task_type[row] for row in rows] if task_type else None,
+        }
+        finite = np.isfinite(logits[rows]).any(1)
+        sources.append(
+            Source(
+                name or path.stem,
+                part,
+                logits[rows],
+                status=["ok" if scored else "no number in the file" for scored in finite],
+                questions=_columns(path, part, np.isfinite(logits[rows]), given, answers),
+                entry={"orders": "1", "file": str(path)},
+                exposed=np.zeros(len(rows), np.uint8),
+                data={"file": str(path)},
+                path=path,
+                notes=[note],
+            )
+        )
+    return sources
+
+
+def _columns(
+    path: Path, ids: list[str], there: np.ndarray, given: dict, known: dict[str, dict[str, str]] | None
+) -> dict[str, list]:
+    """Columns of questions.parquet, from the file's own and from another table's; a row's digest is of its id."""
+    columns: dict[str, list] = {"id": ids}
+    for name in ("answer", "task_type"):
+        values = given[name]
+        if known is not None and (values is None or not any(values)):
+            values = [known[name].get(id, "") for id in ids]
+        columns[name] = [value.strip() for value in values] if values else [""] * len(ids)
+    faults = []
+    for row, cell in enumerate(columns["answer"]):
+        letter = cell.strip("()[]. ").lower()
+        columns["answer"][row] = letter
+        if letter and (letter not in LETTERS or not there[row][LETTERS.index(letter) :][:1].any()) and there[row].any():
+            faults.append(f"{shown(ids[row])} ({shown(cell)})")
+    if faults:
+        raise EnsembleError(
+            f"{path}: answers that are no letter of an option with a number: {first_of(faults)}; expected letters, "
+            "such as a"
+        )
+    empty = {"picture": "", "picture_digest": "", "question": ""}
+    columns |= {name: [value] * len(ids) for name, value in empty.items()}
+    return columns | {
+        "options": there.sum(1).tolist(),
+        "digest": [question_digest("", id, ()) for id in ids],
+        "choices": [[] for _ in ids],
+        "exposed": [[] for _ in ids],
+    }
+
+
+def _texts(table: pa.Table, column: int) -> list[str]:
+    return ["" if value is None else str(value) for value in table.column(column).to_pylist()]
+
+
+def _numbers(path: Path, table: pa.Table, ids: list[str], places: list[int]) -> np.ndarray:
+    """(N, K) of the letters' columns: NaN for an empty cell, −∞ as it is. Raises EnsembleError for everything else."""
     values, faults = np.full((len(ids), len(places)), np.nan), []
-    for at, place in enumerate(places):
-        cells = pc.utf8_trim_whitespace(table.column(place))
+    for letter, place in enumerate(places):
+        cells = table.column(place)
+        if not (pa.types.is_string(cells.type) or pa.types.is_large_string(cells.type)):
+            try:
+                values[:, letter] = pc.cast(cells, pa.float64()).fill_null(np.nan).to_numpy()
+                continue
+            except pa.ArrowInvalid:
+                cells = pc.cast(cells, pa.string())
+        cells = pc.utf8_trim_whitespace(cells)
         cells = pc.if_else(pc.equal(cells, ""), None, cells)
         try:
-            values[:, at] = pc.cast(cells, pa.float64()).fill_null(np.nan).to_numpy()
+            values[:, letter] = pc.cast(cells, pa.float64()).fill_null(np.nan).to_numpy()
             continue
         except pa.ArrowInvalid:  # Python reads more spellings, such as +0.5
             pass
         for row, cell in enumerate(cells.to_pylist()):
             try:
-                values[row, at] = np.nan if cell is None else float(cell)
+                values[row, letter] = np.nan if cell is None else float(cell)
             except ValueError:
-                faults.append(f"{shown(ids[row])} ({header[place]} is {shown(cell)})")
+                faults.append(f"{shown(ids[row])} ({table.column_names[place]} is {shown(cell)})")
+    faults += [
+        f"{shown(ids[row])} ({table.column_names[places[letter]]} is infinite)"
+        for row, letter in zip(*np.nonzero(np.isposinf(values)))
+    ]
     if faults:
-        raise EnsembleError(f"{path}: expected numbers; rows {_told(faults)}")
-    form = _form(path, ids, values, form)
-    with np.errstate(divide="ignore"):
-        logits = np.log(np.clip(values, 1e-12, None)) if form == "probabilities" else values
-    status = ["ok" if scored else "no number in the file" for scored in np.isfinite(logits).any(1)]
-    return Source(path.stem, ids, log_probabilities(logits), status=status)
+        raise EnsembleError(f"{path}: expected numbers; rows {first_of(faults)}")
+    return values
 
 
-def _table(path: Path) -> pa.Table:
-    """The file's columns, as text."""
+def _parquet(path: Path) -> pa.Table:
+    try:
+        return pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise EnsembleError(f"{path}: cannot be read ({error}); expected a Parquet file of numbers") from None
+
+
+def _csv(path: Path) -> pa.Table:
+    """The file's columns, as text; separated by commas, semicolons or tabs, whichever the header has most of."""
     ragged = []
 
-    def told(row) -> str:
+    def skip(row) -> str:
         ragged.append(f"line {row.number} ({row.actual_columns})")
         return "skip"
 
-    parse = arrow_csv.ParseOptions(
-        delimiter="\t" if path.suffix.lower() == ".tsv" else ",",
-        newlines_in_values=True,
-        ignore_empty_lines=False,
-        invalid_row_handler=told,
-    )
     try:
         with open(path, "rb") as file:
-            names = next(csv.reader(io.TextIOWrapper(file, "utf-8-sig", newline=""), delimiter=parse.delimiter), [])
+            text = io.TextIOWrapper(file, "utf-8-sig", newline="")
+            delimiter = max(",;\t", key=text.readline().count)
+            text.seek(0)
+            names = next(csv.reader(text, delimiter=delimiter), [])
         table = arrow_csv.read_csv(
             path,
             arrow_csv.ReadOptions(use_threads=False),
-            parse,
+            arrow_csv.ParseOptions(
+                delimiter=delimiter, newlines_in_values=True, ignore_empty_lines=False, invalid_row_handler=skip
+            ),
             arrow_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False),
         )
     except (OSError, UnicodeDecodeError, ValueError) as error:
@@ -123,79 +261,150 @@ def _table(path: Path) -> pa.Table:
             f"{path}: cannot be read ({error}); expected a CSV with an id and a column a letter"
         ) from None
     if ragged:
-        raise EnsembleError(f"{path}: expected {len(names)} cells in every row, not so in {_told(ragged)}")
+        raise EnsembleError(f"{path}: expected {len(names)} cells in every row, not so in {first_of(ragged)}")
     return table
 
 
 def _letter_columns(names: list[str], pattern: str) -> list[int]:
-    found = []
+    places = []
     for letter in LETTERS:
         if pattern.format(letter) not in names:
             break
-        found.append(names.index(pattern.format(letter)))
-    return found
+        places.append(names.index(pattern.format(letter)))
+    return places
 
 
-def _form(path: Path, ids: list[str], values: np.ndarray, form: str) -> str:
-    """What the numbers are: as named, or as they show. Probabilities that do not sum to 1 are an error."""
+# ------------------------------------------------------------------ what the numbers are
+def _form(
+    path: Path, ids: list[str], values: np.ndarray, form: str, pattern: str, columns: list[str]
+) -> tuple[str, str]:
+    """What the numbers are, and a note that says so. Raises EnsembleError where that is not certain, or not so."""
+    read_as = f"{path}: {columns[0]} … {columns[-1]} read as "
+    if form == "auto":
+        form, why = COLUMNS[pattern], "by their names"
+        if not form:
+            form, why = _shown_form(path, ids, values)
+    else:
+        why = "as --format says"
     there = np.isfinite(values)
     scored = there.any(1)
+    wrong = np.zeros(len(values), bool)
+    if form in ("probabilities", "shares"):
+        wrong = scored & (np.nanmin(np.where(there, values, np.inf), 1) < 0)
+        sums = np.where(there, values, 0).sum(1)
+        wrong |= scored & ((np.abs(sums - 1) > OFF) if form == "probabilities" else (sums <= 0))
+    elif form == "log-probabilities":
+        with np.errstate(over="ignore"):
+            sums = np.exp(np.minimum(np.where(there, values, -np.inf), 50)).sum(1)
+        wrong = scored & ~(np.abs(sums - 1) <= OFF)
+    if wrong.any():
+        rows = [f"{shown(ids[row])} ({sums[row]:.4f})" for row in np.flatnonzero(wrong)]
+        to = "more than 0" if form == "shares" else "1"
+        raise EnsembleError(f"{path}: {form} of a row must sum to {to}; not so in {first_of(rows)}. {NAME_IT}")
+    return form, f"{read_as}{form}, {why}"
+
+
+def _shown_form(path: Path, ids: list[str], values: np.ndarray) -> tuple[str, str]:
+    """What numbers in columns a, b, … show themselves to be. Raises EnsembleError where that is not certain."""
+    there = np.isfinite(values)
+    scored = there.any(1)
+    if not scored.any():
+        return "logits", "since there is no number"
+    sums = np.where(there, values, 0).sum(1)[scored]
     with np.errstate(over="ignore"):
-        sums = {
-            "probabilities": np.where(there, values, 0).sum(1),
-            "log-probabilities": np.where(there, np.exp(np.minimum(np.nan_to_num(values), 50)), 0).sum(1),
-        }
-    inside = ((values >= 0) & (values <= 1)) | ~there
-    if form == "auto":
-        if inside.all() and np.median(np.abs(sums["probabilities"][scored] - 1)) < 0.05:
-            form = "probabilities"
-        elif np.median(np.abs(sums["log-probabilities"][scored] - 1)) < 0.01:
-            form = "log-probabilities"
-        else:
-            form = "logits"
-    if form in sums:
-        off = scored & ~(np.abs(sums[form] - 1) <= 1e-3)
-        if form == "probabilities":
-            off |= ~inside.all(1)
-        if off.any():
-            told = [f"{shown(ids[at])} ({sums[form][at]:.4f})" for at in np.flatnonzero(off)]
-            raise EnsembleError(f"{path}: {form} of a row must sum to 1; not so in {_told(told)}; or name its --format")
-    return form
+        exponents = np.exp(np.minimum(np.where(there, values, -np.inf), 50)).sum(1)[scored]
+    inside = ((values >= 0) & (values <= 1) | ~there).all()
+    if inside and (np.abs(sums - 1) <= OFF).all():
+        return "probabilities", "since each row sums to 1"
+    if (np.where(there, values, 0) <= 0).all() and (np.abs(exponents - 1) <= OFF).all():
+        return "log-probabilities", "since the exponentials of each row sum to 1"
+    alike = np.ptp(sums) <= OFF * max(np.abs(np.median(sums)), 1)
+    row = ids[int(np.flatnonzero(scored)[np.abs(sums - 1).argmax()])]
+    if inside or (alike and len(sums) > 1 and (np.where(there, values, 0) >= 0).all()):
+        raise EnsembleError(
+            f"{path}: the columns of letters are neither probabilities (row {shown(row)} sums to "
+            f"{sums[np.abs(sums - 1).argmax()]:.4f}, not to 1) nor like logits. {NAME_IT}"
+        )
+    return "logits", "since rows do not sum to 1, and neither do their exponentials"
 
 
-def aligned(sources: list[Source]) -> np.ndarray:
+def _as_logits(values: np.ndarray, form: str) -> np.ndarray:
+    """(N, K) log-probabilities; an option with probability 0 keeps a very low one, for it is there."""
+    if form == "shares":
+        values = values / np.nansum(values, 1, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if form in ("probabilities", "shares"):
+            values = np.log(np.clip(values, 1e-12, None))
+        highest = np.nanmax(np.where(np.isnan(values), -np.inf, values), 1, keepdims=True)
+        values = np.where(np.isneginf(values), highest + LOWEST, values)
+    return log_probabilities(np.where(np.isfinite(values), values, np.nan))
+
+
+# ------------------------------------------------------------------ members side by side
+def aligned(sources: Sequence[Source]) -> np.ndarray:
     """(M, N, K) logits of all members, in the rows and their order of the first; rows are matched by id.
 
-    Raises EnsembleError, all faults at once.
+    Rows of one id must have the same options, and where they are known, the same picture, question and texts of
+    options. Raises EnsembleError, all faults at once.
     """
-    first, faults, found = sources[0], [], []
+    first, faults, parts = sources[0], [], []
     letters = max(source.logits.shape[1] for source in sources)
-    place = {id: row for row, id in enumerate(first.ids)}
+    known = set(first.ids)
     for source in sources:
         if repeated := _repeated(source.ids):
-            faults.append(f"{source.name}: ids more than once: {_told(repeated)}")
+            faults.append(f"{source.name}: ids more than once: {first_of(repeated)}")
             continue
-        rows: list[int] | slice = slice(None)
+        rows: list[int] = list(range(len(first.ids)))
         if source.ids != first.ids:
             own = {id: row for row, id in enumerate(source.ids)}
-            missing, extra = [id for id in first.ids if id not in own], [id for id in source.ids if id not in place]
+            missing, extra = [id for id in first.ids if id not in own], [id for id in source.ids if id not in known]
             if missing:
-                faults.append(f"{source.name}: ids of {first.name} that are missing: {_told(map(shown, missing))}")
+                faults.append(f"{source.name}: ids of {first.name} that are missing: {first_of(map(shown, missing))}")
             if extra:
-                faults.append(f"{source.name}: ids that {first.name} does not have: {_told(map(shown, extra))}")
+                faults.append(f"{source.name}: ids that {first.name} does not have: {first_of(map(shown, extra))}")
             if missing or extra:
                 continue
             rows = [own[id] for id in first.ids]
         wide = np.full((len(first.ids), letters), np.nan)
         wide[:, : source.logits.shape[1]] = source.logits[rows]
-        found.append(wide)
-        counts, theirs = np.isfinite(found[0]).sum(1), np.isfinite(wide).sum(1)
-        if (other := np.flatnonzero((counts != theirs) & (counts > 0) & (theirs > 0))).size:
-            told = [f"{shown(first.ids[row])} ({counts[row]} and {theirs[row]})" for row in other]
-            faults.append(f"{source.name}: another number of options than in {first.name}: {_told(told)}")
+        parts.append(wide)
+        faults += _other_rows(first, source, rows, np.isfinite(parts[0]), np.isfinite(wide))
     if faults:
         raise EnsembleError("\n".join(faults))
-    return np.stack(found)
+    return np.stack(parts)
+
+
+def _other_rows(first: Source, source: Source, rows: list[int], ours: np.ndarray, theirs: np.ndarray) -> list[str]:
+    """Faults of rows that have one id and are not one question. ours, theirs: (N, K) which options have numbers."""
+    faults = []
+    scored = ours.any(1) & theirs.any(1)
+
+    def letters(there: np.ndarray) -> str:
+        return "".join(letter for letter, is_there in zip(LETTERS, there) if is_there)
+
+    counts = scored & (ours.sum(1) != theirs.sum(1))
+    if counts.any():
+        listed = [
+            f"{shown(first.ids[row])} ({ours[row].sum()} and {theirs[row].sum()})" for row in np.flatnonzero(counts)
+        ]
+        faults.append(f"{source.name}: another number of options than in {first.name}: {first_of(listed)}")
+    other = scored & ~counts & (ours != theirs).any(1)
+    if other.any():
+        listed = [
+            f"{shown(first.ids[row])} ({letters(ours[row])} and {letters(theirs[row])})"
+            for row in np.flatnonzero(other)
+        ]
+        faults.append(f"{source.name}: other options than in {first.name}: {first_of(listed)}")
+    for name, what in (("picture_digest", "picture"), ("question", "question"), ("choices", "options' texts")):
+        mine, its = first.questions.get(name), source.questions.get(name)
+        if source is first or not mine or not its:
+            continue
+        listed = [
+            shown(first.ids[row]) for row, at in enumerate(rows) if mine[row] and its[at] and mine[row] != its[at]
+        ]
+        if listed:
+            faults.append(f"{source.name}: another {what} under the id of {first.name}: {first_of(listed)}")
+    return faults
 
 
 def _repeated(ids: list[str]) -> list[str]:
@@ -205,6 +414,7 @@ def _repeated(ids: list[str]) -> list[str]:
     return [shown(id) for id in ids if id in seen or seen.add(id)]
 
 
-def _told(items) -> str:
+def first_of(items) -> str:
+    """The first of a list of faults, and how many more there are."""
     items = list(items)
     return ", ".join(items[:FIRST]) + (f" … and {len(items) - FIRST:,} more" if len(items) > FIRST else "")

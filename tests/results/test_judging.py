@@ -1,6 +1,8 @@
 """From files alone: metrics, comparison, calibration and warnings of SCORES folders, through the command line too."""
 
+import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -11,11 +13,17 @@ import pytest
 from scipy.special import softmax
 
 from scoring.engine.checkpoint import read_checkpoint
+from scoring.inputs.digests import question_digest
+from scoring.inputs.objects import FileError
 from scoring.inputs.questions import Question
 from scoring.results.calibration import Calibration
-from scoring.results.folder import RunError, conformal_sets, open_scores, question_digest, write_results
-from scoring.results.judging import compare_folders, judge, plan_overlaps, warnings_of
+from scoring.results.compare import compare
+from scoring.results.exposure import CALIBRATION, TRAINING, VALIDATION, exposure, read_rows, write_rows
+from scoring.results.folder import RunError, open_scores, write_results
+from scoring.results.judging import compare_folders, exposure_warnings, judge, warnings_of
 from scoring.results.logits import OptionLogits, write_part
+from scoring.results.metrics import measure
+from scoring.results.selective import risk_coverage, threshold_for
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLD0 = ROOT / "demo" / "checkpoints" / "fold0"
@@ -111,13 +119,30 @@ def test_a_calibration_belongs_to_its_checkpoint(cli, tmp_path, fold):
     assert "was scored by m (x), but" in refused.stderr and read_checkpoint(str(fold)).fingerprint() in refused.stderr
     pixels = scores(tmp_path / "b", checkpoint=fold, identity={"letters": "abcd", "orders": "1", "pixels": 4096})
     assert "pixels 4096, but" in cli("calibrate", pixels, "--ckpt", fold, check=2).stderr
+    (fold / "rows.parquet").unlink()  # a checkpoint of before, which is known by its table alone
+    (fold / "validation.csv").write_text("id,gold\n")
     none = scores(tmp_path / "c", checkpoint=fold, data={"sha256": read_checkpoint(str(fold)).manifest.data["sha256"]})
     assert "was not trained on" in cli("calibrate", none, "--ckpt", fold, check=2).stderr
 
 
-def test_rows_that_were_trained_on_are_left_out(tmp_path, fold):
+def test_rows_are_left_out_that_were_trained_on_under_whatever_id(tmp_path, fold):
     from scoring.engine.calibrating import calibrate_checkpoint
 
+    out = scores(tmp_path / "a", checkpoint=fold)
+    digests = open_scores(out).questions["digest"]
+    write_rows(fold, digests[:120], digests[120:150])
+    found, path = calibrate_checkpoint(out, str(fold))
+    assert found.rows == 80 and path == fold / "calibration.json" and found.selected == 30
+    assert found.digests == digests[120:] and "120 rows that the checkpoint was trained on" in found.choice[-1]
+    write_rows(fold, digests, [])
+    with pytest.raises(RunError, match="was not trained on"):
+        calibrate_checkpoint(out, str(fold))
+
+
+def test_of_a_table_that_was_trained_on_an_older_checkpoint_may_use_its_validation_rows(tmp_path, fold):
+    from scoring.engine.calibrating import calibrate_checkpoint
+
+    (fold / "rows.parquet").unlink()
     digest = read_checkpoint(str(fold)).manifest.data["sha256"]
     out = scores(tmp_path / "a", checkpoint=fold, data={"sha256": digest})
     (fold / "validation.csv").write_text("id,gold\n" + "".join(f"row{at},a\n" for at in range(40)))
@@ -127,20 +152,65 @@ def test_rows_that_were_trained_on_are_left_out(tmp_path, fold):
     assert path == tmp_path / "mine.json" and path.exists()
 
 
-def test_sets_are_refused_where_they_promise_nothing():
-    p = np.log(np.full((3, 4), 0.25))
-    with pytest.raises(RunError, match="2 checkpoints are pooled"):
-        conformal_sets(p, [Calibration(), Calibration()], 0.9)
-    with pytest.raises(RunError, match="keeps no labelled rows"):
-        conformal_sets(p, [Calibration()], 0.9)
-    held, quantile, told = conformal_sets(p, [Calibration(nonconformity=[0.1] * 50)], 0.9)
-    assert not held.any() and quantile == 0.1 and "at least 90%" in told
+def of_pictures(out, pictures, **more):
+    """The folder `scores` makes, of rows that are right or wrong together: each picture's are copies of one row."""
+    folder = open_scores(scores(out, **more))
+    first = np.unique(pictures, return_index=True)[1][pictures]
+    for name in ("logits", "label_mass", "top_token"):
+        setattr(folder.logits, name, getattr(folder.logits, name)[first])
+    folder.questions["answer"] = [folder.questions["answer"][row] for row in first]
+    folder.questions["picture"] = [f"{number:03}.jpg" for number in pictures]
+    return folder
+
+
+def test_figures_of_a_folder_are_over_its_pictures(tmp_path):
+    """Every figure that `judge` writes is that of the rows with their pictures, for all rows and for each group."""
+    pictures = np.repeat(np.arange(50), 4)
+    folder = of_pictures(tmp_path / "a", pictures)
+    found = judge(folder)
+    assert json.loads((tmp_path / "a" / "metrics.json").read_text()) == found
+    p, y = np.exp(folder.log_p), np.array(["abcd".index(letter) for letter in folder.questions["answer"]])
+    assert found["overall"] == measure(p, y, pictures) != measure(p, y)
+    types = np.array(folder.questions["task_type"])
+    assert sorted(found["by"]["task_type"]) == ["count", "object"]
+    for name, group in found["by"]["task_type"].items():
+        rows = types == name
+        assert group == measure(p[rows], y[rows], np.unique(pictures[rows], return_inverse=True)[1])
+    confidence, right = p.max(1), (p.argmax(1) == y).astype(float)
+    assert found["selective"] == threshold_for(confidence, right, 0.95, clusters=pictures)
+    assert found["risk_coverage"] == risk_coverage(confidence, right)
+    lower = judge(folder, wanted=0.6)["selective"]
+    assert lower == threshold_for(confidence, right, 0.6, clusters=pictures) != threshold_for(confidence, right, 0.6)
+    assert lower["threshold"] is not None
+
+
+def test_two_folders_are_compared_over_their_pictures(tmp_path):
+    pictures = np.repeat(np.arange(50), 4)
+    first = of_pictures(tmp_path / "a", pictures)
+    second = of_pictures(tmp_path / "b", pictures)
+    second.logits.logits = second.logits.logits + np.random.default_rng(1).normal(0, 3, (50, 1, 1, 4))[pictures]
+    found = compare_folders(first, second)
+    y = np.array(["abcd".index(letter) for letter in first.questions["answer"]])
+    p, q = np.exp(first.log_p), np.exp(second.log_p)
+    assert found == compare(p, q, y, pictures) | {"only_in_one": 0}
+    assert found["pictures"] == 50 and found["accuracy"]["mcnemar_p"] > compare(p, q, y)["accuracy"]["mcnemar_p"]
+    written = json.loads((tmp_path / "a" / "comparison.json").read_text())
+    assert written == {"first": str(tmp_path / "a"), "second": str(tmp_path / "b")} | found
 
 
 def test_metrics_tell_what_sets_cover(tmp_path):
     out = scores(tmp_path / "a", sets={"level": 0.9, "quantile": 0.8, "guarantee": "…"})
+    with open(out / "probabilities.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    held = [["ab", "abcd", "c"][at % 3] for at in range(200)]
+    with open(out / "probabilities.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, [*rows[0], "set"])
+        writer.writeheader()
+        writer.writerows(row | {"set": letters} for row, letters in zip(rows, held))
     found = judge(open_scores(out))["sets"]
-    assert found["asked"] == 0.9 and 0.7 < found["covered"] <= 1 and 1 <= found["mean_size"] <= 4
+    covered = sum(row["answer"] in letters for row, letters in zip(rows, held)) / 200
+    assert found["asked"] == 0.9 and found["method"] == "lac"
+    assert found["covered"] == pytest.approx(covered) and found["mean_size"] == pytest.approx(sum(map(len, held)) / 200)
 
 
 def plain(n=60, orders=1):
@@ -171,14 +241,32 @@ def test_warnings_name_a_cause():
     assert "more often than it is right" in told(plain(), answers=["a"] * 60, log_p=lean)
 
 
-def test_validation_rows_among_those_scored_are_told(tmp_path):
-    fold = tmp_path / "fold"
-    scores(fold / "validation", n=30)
-    rows = open_scores(fold / "validation").questions["digest"]
-    assert len(set(rows)) == 30
-    warned = plan_overlaps(["m"], [fold], [{"sha256": "1"}], "2", rows[:10] + ["new"] * 10)
-    assert "10 of 20 rows are validation rows of m" in warned[0]
-    assert "the table that m was trained on" in plan_overlaps(["m"], [fold], [{"sha256": "1"}], "1", rows)[0]
-    assert plan_overlaps(["m"], [fold], [{"sha256": "1"}], "2", ["new"]) == []
-    one = Question("1", 1, Path("a/x.jpg"), "q", ("w", "x"))
-    assert question_digest(one) == question_digest(Question("2", 9, Path("b/x.jpg"), "q", ("w", "x"), "a"))
+def test_rows_that_a_member_has_met_are_told_by_how():
+    exposed = np.zeros((20, 2), np.uint8)
+    exposed[:10, 0], exposed[10:13, 0], exposed[0, 1] = VALIDATION, TRAINING | CALIBRATION, CALIBRATION
+    told = exposure_warnings(["m", "n"], exposed)
+    assert len(told) == 3 and told[0].startswith("3 of 20 rows were in the training of m")
+    assert told[1].startswith("10 of 20 rows are validation rows of m")
+    assert told[2].startswith("1 of 20 rows are those that the calibration of n")
+    assert exposure_warnings(["m"], np.zeros((4, 1), np.uint8)) == []
+
+
+def test_a_question_is_recognised_by_what_it_asks_and_a_row_by_that(tmp_path):
+    digest = question_digest("p1", "q", ("w", "x"))
+    assert digest == question_digest("p1", "q", ("x", "w"))
+    assert len({digest, question_digest("p2", "q", ("w", "x")), question_digest("p1", "r", ("w", "x")), ""}) == 4
+    assert digest != question_digest("p1", "q", ("w", "y"))
+    write_rows(tmp_path, ["t1", "both"], ["v1", "both"])
+    rows = read_rows(tmp_path)
+    assert rows == {"t1": TRAINING, "v1": VALIDATION, "both": TRAINING | VALIDATION}
+    assert exposure(["t1", "new", "v1", ""], rows, ["v1", "new", ""]).tolist() == [
+        TRAINING,
+        CALIBRATION,
+        VALIDATION | CALIBRATION,
+        0,
+    ]
+    assert read_rows(tmp_path / "none") is None
+    (tmp_path / "rows.parquet").write_bytes(b"cut")
+    path = re.escape(str(tmp_path / "rows.parquet"))
+    with pytest.raises(FileError, match=f"^{path}: .+; expected the rows of a training; the file is damaged$"):
+        read_rows(tmp_path)

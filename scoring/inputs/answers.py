@@ -1,0 +1,40 @@
+"""Answers from a table: a letter for each id, for numbers that come without them."""
+
+from pathlib import Path
+
+from scoring.inputs.prompt import LETTERS
+from scoring.inputs.questions import read_answer
+from scoring.inputs.rows import normal, open_table, table_fault
+
+
+def read_answers(file: Path) -> dict[str, dict[str, str]]:
+    """`answer` (letters) and `task_type` by id. Raises InputError where the table has no id or answer, or a bad answer.
+
+    Answers may be letters or, where the table has the options in columns a, b, …, their texts.
+    """
+    text = open_table(file, {"id", "answer", "task_type", *LETTERS})
+    names = normal(text.header)
+    places = {name: names.index(name) for name in ("id", "answer", "task_type", *LETTERS) if name in names}
+    if missing := [name for name in ("id", "answer") if name not in places]:
+        raise table_fault(file, f"columns {', '.join(text.header)}", f"a column {missing[0]}", "add it")
+    letters = [letter for letter in LETTERS if letter in places]
+    answers, types = {}, {}
+    for row in text.rows():
+        if len(row.cells) != len(names):
+            raise table_fault(
+                file,
+                f"{len(row.cells)} cells in line {row.line}",
+                f"{len(names)}, as in the header",
+                "correct that line",
+            )
+        identity, cell = row.cells[places["id"]], row.cells[places["answer"]].strip()
+        options = tuple(row.cells[places[letter]] for letter in letters)
+        options = tuple(option for option in options if option.strip()) or tuple("x" * len(LETTERS))
+        letter = read_answer(cell, options, False) if cell else ""
+        if letter is None:
+            raise table_fault(
+                file, f"the answer {cell!r} in line {row.line}", "a letter or an option's text", "correct it"
+            )
+        answers[identity] = letter
+        types[identity] = row.cells[places["task_type"]].strip() if "task_type" in places else ""
+    return {"answer": answers, "task_type": types}
