@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint browser clean
+.PHONY: demo test lint browser mutation clean
 
 $(VENV)/.installed: setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -29,6 +29,13 @@ browser:
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
+
+# Mutation testing, by hand: what it does and how to run a part of it is in benchmarks/mutation.py.
+mutation: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt 'mutmut>=3.8.1,<4'
+	@mkdir -p mutants && echo '*' > mutants/.gitignore
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/mutmut run --max-children 1 $(MUTANTS)
+	$(BIN)/python -m benchmarks.mutation
 
 clean:
 	rm -rf $(VENV) *.egg-info build demo/run scores bench

@@ -1,0 +1,109 @@
+"""Mutation testing: would the tests notice if a line of the statistics were wrong?
+
+    make mutation                                        everything that setup.cfg lists under [mutmut]; it goes on
+                                                         where it was stopped, and repeats functions that have changed
+    make mutation MUTANTS="scoring.results.compare.*"    one module, all of it again
+    make mutation MUTANTS="$(python -m benchmarks.mutation --names scoring.results.compare)"
+                                                         its survivors again, after new tests
+    python -m benchmarks.mutation scoring.results.compare                  its counts and survivors in the last run
+
+mutmut changes one operator, constant, argument or text of a function at a time and runs the tests that call this
+function. A mutant is killed when a test fails, and survives when none does. Everything is written to mutants/; delete
+that folder after existing tests have been changed, so that the tests of each function are recorded anew.
+
+For mutmut, this module is also a pytest plugin (`-p benchmarks.mutation`) that makes the verdict on a mutant quick and
+repeatable: no tests that start processes or are marked as `simulation`, the quickest tests first, the same Hypothesis
+examples in every run.
+"""
+
+import gc
+import json
+from collections import Counter
+from pathlib import Path
+
+import click
+import pytest
+from hypothesis import Phase, settings
+
+MUTANTS = Path("mutants")
+STATISTICS = Path("mutmut-stats.json")  # seen from mutants/, where the tests run
+PROCESSES = {"cli", "subprocess"}  # fixtures and modules; a mutant in another process costs seconds
+VERDICTS = {0: "survived", 1: "killed", 3: "killed", 5: "untested", 33: "untested"}  # by the exit status of pytest
+VERDICTS |= {None: "unchecked", 2: "unchecked"}  # 2: interrupted from the keyboard
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hypothesis draws the same examples for every mutant, and does not look for the smallest that fails.
+
+    What the process that forks has imported is not searched for garbage, which took half of a mutant's seconds.
+    """
+    gc.freeze()
+    phases = (Phase.explicit, Phase.generate)
+    settings.register_profile("mutation", derandomize=True, database=None, deadline=None, phases=phases)
+    settings.load_profile("mutation")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out simulations and tests that start processes; sort the others by their seconds without mutants."""
+    slow = [
+        item
+        for item in items
+        if item.get_closest_marker("simulation") or PROCESSES & {*item.fixturenames, *item.function.__code__.co_names}
+    ]
+    config.hook.pytest_deselected(items=slow)
+    seconds = json.loads(STATISTICS.read_text())["duration_by_test"] if STATISTICS.exists() else {}
+    items[:] = sorted((item for item in items if item not in slow), key=lambda item: seconds.get(item.nodeid, 0))
+
+
+def read_verdicts(folder: Path = MUTANTS) -> dict[str, str]:
+    """What became of each mutant, by its name: killed, survived, untested, unchecked, or timeout.
+
+    A mutant that a signal ended, or that mutmut stopped, is a timeout: it is counted as killed.
+    """
+    verdicts = {}
+    for path in sorted(folder.rglob("*.meta")):
+        for name, status in json.loads(path.read_text())["exit_code_by_key"].items():
+            verdicts[name] = VERDICTS.get(status, "timeout")
+    return verdicts
+
+
+def module_of(mutant: str) -> str:
+    """`scoring.results.compare` of `scoring.results.compare.x_verdict__mutmut_9`."""
+    return mutant.rpartition(".")[0]
+
+
+def change_of(mutant: str) -> str:
+    """The lines that a mutant changes, without their surroundings."""
+    from mutmut.mutation.diff_apply import find_mutant, get_diff_for_mutant
+
+    lines = get_diff_for_mutant(mutant, path=find_mutant(mutant).path).splitlines()
+    return "\n".join(line for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---"))
+
+
+@click.command()
+@click.argument("modules", nargs=-1)
+@click.option("--names", is_flag=True, help="Only the names of the survivors, in one line.")
+def main(modules: tuple[str, ...], names: bool) -> None:
+    """Print the counts of the last run, by module, and what each survivor changes."""
+    verdicts = {name: what for name, what in read_verdicts().items() if not modules or module_of(name) in modules}
+    survivors = [name for name, what in verdicts.items() if what in ("survived", "untested")]
+    if names:
+        click.echo(" ".join(survivors))
+        return
+    counts = Counter((module_of(name), what) for name, what in verdicts.items())
+    counts.update(("all", what) for what in verdicts.values())
+    click.echo(f"{'module':32}{'mutants':>9}{'killed':>9}{'timeout':>9}{'survived':>10}{'untested':>10}{'share':>8}")
+    for module in [*sorted({module_of(name) for name in verdicts}), "all"]:
+        killed, timeout, survived, untested = (
+            counts[module, what] for what in ("killed", "timeout", "survived", "untested")
+        )
+        checked = killed + timeout + survived + untested
+        share = f"{(killed + timeout) / checked:.1%}" if checked else "–"
+        total = checked + counts[module, "unchecked"]
+        click.echo(f"{module:32}{total:9}{killed:9}{timeout:9}{survived:10}{untested:10}{share:>8}")
+    for name in survivors:
+        click.echo(f"\n{name} {verdicts[name]}\n{change_of(name)}")
+
+
+if __name__ == "__main__":
+    main()
