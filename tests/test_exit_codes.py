@@ -99,7 +99,9 @@ def test_rows_that_are_left_out_end_with_3_and_are_named(cli, tmp_path, one_bad)
         done = cli(*call, "--skip-bad-rows", check=3)
         assert "row 2 (line 3, id 'test_0001'), column path" in done.stderr
         assert "going on without 1 of 8 rows" in done.stderr
-    pool = ["ensemble", tmp_path / "scores", tmp_path / "scores", "--out", tmp_path / "pool"]
+    other = ["score", one_bad, "--ckpt", FOLD1, "--out", tmp_path / "other"]
+    cli(*other, "--skip-bad-rows", check=3)
+    pool = ["ensemble", tmp_path / "scores", tmp_path / "other", "--out", tmp_path / "pool"]
     assert "1 rows have no score: 'test_0001'" in cli(*pool, check=3).stderr
 
 

@@ -123,7 +123,7 @@ def scores(scored, tmp_path) -> Path:
 
 
 def test_any_value_of_a_run_may_be_wrong(scores, tmp_path):
-    pooled = ["ensemble", scores, scores, "--out", tmp_path / "pool", "--overwrite"]
+    pooled = ["ensemble", scores, "--out", tmp_path / "pool", "--overwrite"]
     calibrated = ["calibrate", scores, "--ckpt", FOLD0, "--out", tmp_path / "calibration.json"]
     attack(scores / "run.json", 24, ["evaluate", scores, "--no-plot"], calibrated)
     attack(scores / "run.json", 3, pooled, ["report", scores])
