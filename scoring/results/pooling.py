@@ -364,7 +364,7 @@ def _fit_pool(together: _Pool, log_p: np.ndarray, y: np.ndarray, clusters: np.nd
         together.temperature = own.temperature
         together.notes.append(f"temperature of the pool {own.temperature:.3f}, on {len(y):,} rows: {own.choice[0]}")
     elif not fitted.why.startswith("equal"):
-        fit = greedy_weights if weights == "greedy" else pulled(0.01)
+        fit = greedy_weights if fitted.pull is None else pulled(fitted.pull)
         unseen = np.exp(held_out_pool(fit, log_p, y, clusters))
         rows = np.arange(len(y))
         own.temperature = fitted.temperature

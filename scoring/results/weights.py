@@ -26,6 +26,7 @@ class PoolWeights:
     weights: np.ndarray
     temperature: float
     why: str = ""
+    pull: float | None = None  # of convex weights
 
 
 Fit = Callable[[np.ndarray, np.ndarray, np.ndarray | None], PoolWeights]  # (log_p, answers, clusters)
@@ -123,7 +124,7 @@ def fit_weights(
             f"equal weights: {rows:,} labelled rows are too few to fit any",
         )
     equal = held_out_losses(equal_weights, log_p, answers, clusters)
-    fit = greedy_weights
+    fit, pull = greedy_weights, None
     if kind == "fit":
         tried = {pull: held_out_losses(pulled(pull), log_p, answers, clusters) for pull in PULLS}
         losses = min(tried.values(), key=lambda part: part.mean())
@@ -144,7 +145,7 @@ def fit_weights(
         found.why = f"equal weights: fitted ones ({kind}) do not earn it, {told}"
         return found
     found = fit(log_p, answers, clusters)
-    found.why = f"fitted weights ({kind}): {told}"
+    found.why, found.pull = f"fitted weights ({kind}): {told}", pull
     return found
 
 
