@@ -24,6 +24,7 @@ from scoring.engine.packed import product_rate
 
 ROOT = Path(__file__).resolve().parent.parent
 SETTLED = 4  # steps of a training that are not timed
+VALIDATED = 16  # rows that a training is validated on
 
 
 def torchrun(processes: int, *arguments) -> float:
@@ -107,13 +108,14 @@ def main(
     with TemporaryDirectory(dir=work) as name:
         folder, further = Path(name), ["--compile", compiling, "--images", images]
         load.tables["single"] = _table(folder / "score.csv", lines[: rows + 1])
-        load.tables["valid"] = _table(folder / "valid.csv", [lines[0], *lines[1:17]])
+        load.tables["valid"] = _table(folder / "valid.csv", lines[: 1 + VALIDATED])
         jobs = [(0, count) for count in (1, processes)] if scoring else []
         jobs += [(int(batch), count) for batch in batches.split(",") if batch for count in (1, processes)]
         for batch, count in jobs:
             place = folder / f"{batch}-{count}"
             if batch:
-                wanted = [lines[1 + row % (len(lines) - 1)].split(",", 1)[1] for row in range(steps * batch)]
+                apart = lines[1 + VALIDATED :]  # no row that is trained on may be validated on
+                wanted = [apart[row % len(apart)].split(",", 1)[1] for row in range(steps * batch)]
                 rows_of_it = [lines[0], *(f"{row:06d},{line}" for row, line in enumerate(wanted))]
                 load.tables["train"] = _table(folder / "train.csv", rows_of_it)
                 learning = ["--memory", memory, "--batch-tokens", forward_tokens]

@@ -75,7 +75,8 @@ def test_pools_are_compared_and_files_timed(tmp_path):
     done = command_line.run(*choices, program="benchmarks.ensembling")
     assert done.returncode == 0, done.stderr
     found = json.loads(out.read_text())
-    assert found["simulated"]["default_is_lowest"] == 1 and len(found["files"]) == 2
+    assert found["simulated"]["default_is_lowest"] == {"as pooled": 1, "with a temperature": 1}
+    assert [entry["files"] for entry in found["files"]] == ["csv", "scores"]
 
 
 def test_what_ray_calls_answers_as_score_does(scorer, test_rows, monkeypatch):

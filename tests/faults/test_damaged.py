@@ -111,10 +111,11 @@ SCORE = ["score", "demo/test.csv", "--limit", 8, "--ckpt", FOLD0, "--ckpt", FOLD
 
 @pytest.fixture(scope="module")
 def scored(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("scored") / "s"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
-        invoke(*SCORE, tmp_path_factory.mktemp("scored") / "s")
-    return tmp_path_factory.getbasetemp() / "scored0" / "s"
+        invoke(*SCORE, folder)
+    return folder
 
 
 @pytest.fixture
