@@ -3,6 +3,7 @@
 import os
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 
 import click
@@ -106,9 +107,10 @@ def train(
     The same command goes on where a killed training stopped.
     """
     with told(together=True) as processes:
-        from scoring.engine.checkpoint import check_base, find_base
+        from scoring.engine.checkpoint import find_base
         from scoring.inputs.prompt import PromptTemplate
         from train.folder import check_out
+        from train.lora import check_choices
         from train.split import check_valid, split
 
         if folds and valid:
@@ -127,7 +129,7 @@ def train(
         for notice in notices:
             say(notice)
         prompt = PromptTemplate.read(template) if template else None
-        check_base(find_base(base))
+        check_choices(find_base(base), config)
         told_rows = f"{folds} folds" if folds else f"{len(valid_rows):,} validation rows"
         say(f"{len(rows):,} training rows, {told_rows}; loading {base} …")
 
@@ -366,6 +368,38 @@ def soup(checkpoints: tuple[str, ...], out: Path, weights) -> None:
         for text in cook(list(checkpoints), out, given_weights(weights, len(checkpoints))):
             click.echo(text)
         click.echo(f"checkpoint: {out}")
+
+
+@main.command()
+@click.argument("ckpt")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
+@click.option("--dtype", type=click.Choice(["bf16", "fp16", "fp32"]), default="bf16", show_default=True)
+@click.option("--base", help="Base model, where it is not where the checkpoint says.")
+@click.option(
+    "--quantization",
+    type=click.Choice(["nf4", "none"]),
+    help="What the adapter is added to: the base as it is in 4 bits, or as it is.  [default: as scored]",
+)
+@click.option("--adapter-only", is_flag=True, help="Copy what scoring needs of the adapter, to give it away.")
+@click.option("--base-name", help="With --adapter-only: the base's hub id, where the checkpoint names a folder.")
+def export(ckpt: str, out: Path, dtype, base, quantization, adapter_only, base_name) -> None:
+    """Write base and adapter as one whole model, which transformers, other engines and `score` load by themselves.
+
+    With --adapter-only: the adapter alone, without what its training left beside it.
+    """
+    with told():
+        if base_name and not adapter_only:
+            raise click.UsageError("--base-name belongs to --adapter-only")
+        from scoring.engine.export import export_adapter, export_model
+
+        if adapter_only:
+            exported = export_adapter(ckpt, out, base_name, base)
+        else:
+            bar = partial(Bar, unit="B", scale=True)
+            exported = export_model(ckpt, out, dtype, base, quantization, bar)
+        for note in exported.notes:
+            say(note)
+        click.echo(f"{', '.join(exported.files)}\n{exported.size / 1e9:.2f} GB of weights: {out}")
 
 
 @main.command()

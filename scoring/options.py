@@ -270,6 +270,12 @@ run_options = _together(
         show_default=True,
         help="auto: lay a base that is too large for one card over all of them.",
     ),
+    click.option(
+        "--verify/--no-verify",
+        default=True,
+        show_default=True,
+        help="Hold the first row against the libraries' own forward before the others are scored.",
+    ),
     click.option("--shard", type=Shard(), help="Score that share of the batches alone, such as 2/4; see `merge`."),
     *engine_options,
     _as_sets,

@@ -45,7 +45,7 @@ def say(text: str, everyone: bool = False) -> None:
 class Bar:
     """A progress bar on stderr with rows/s and the time left; a line every half minute where stderr is no terminal."""
 
-    def __init__(self, total: int, done: int = 0, unit: str = "row"):
+    def __init__(self, total: int, done: int = 0, unit: str = "row", scale: bool = False):
         from tqdm import tqdm
 
         terminal = sys.stderr.isatty()
@@ -53,6 +53,7 @@ class Bar:
             total=total,
             initial=done,
             unit=unit,
+            unit_scale=scale,
             dynamic_ncols=terminal,
             smoothing=0.1,
             mininterval=0.2 if terminal else 30,

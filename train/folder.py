@@ -5,7 +5,8 @@ import re
 import shutil
 from pathlib import Path
 
-from scoring.engine.checkpoint import ADAPTER_CONFIG, ADAPTER_FILE, CALIBRATION, MANIFEST, Manifest
+from scoring.engine.adapter import ADAPTER_CONFIG, ADAPTER_FILE
+from scoring.engine.checkpoint import CALIBRATION, MANIFEST, Manifest
 from scoring.inputs.objects import read_object
 from scoring.results.exposure import ROWS
 from scoring.results.files import write_json

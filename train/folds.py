@@ -66,8 +66,9 @@ def train_folds(
 
     Raises FolderError or StateError, before anything is loaded, where a fold's folder holds another training.
     """
+    from scoring.engine.adapter import adapter_fingerprint
     from scoring.engine.calibrating import calibrate_folds
-    from scoring.engine.checkpoint import ADAPTER_FILE, file_fingerprint, read_checkpoint
+    from scoring.engine.checkpoint import read_checkpoint
     from train.validation import write_scores
 
     processes = processes or Processes()
@@ -103,7 +104,7 @@ def train_folds(
     if apart:
         queue.settle(lambda _: None, patience=math.inf)  # a fold may take hours
     parts = {f"fold{number}": parts.get(number) or kept(number, tell=False) for number in range(folds)}
-    adapters = [file_fingerprint(out / name / ADAPTER_FILE) for name in parts]
+    adapters = [adapter_fingerprint(out / name) for name in parts]
     settings = read_checkpoint(str(out / "fold0")).manifest.settings
     write_scores(out / "out-of-fold", questions, parts, places, adapters, settings)
     say(f"out-of-fold logits of all {len(questions):,} rows: {out / 'out-of-fold'}")

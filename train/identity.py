@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from scoring.engine.checkpoint import base_fingerprint
+from scoring.engine.weights import base_fingerprint
 from scoring.inputs.prompt import PromptTemplate
 from scoring.inputs.questions import Question
 from train.config import TrainConfig

@@ -5,17 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import scoring
-from scoring.engine.checkpoint import (
-    ADAPTER_FILE,
-    CALIBRATION,
-    MANIFEST,
-    Manifest,
-    base_fingerprint,
-    base_name,
-    file_fingerprint,
-)
+from scoring.engine.adapter import adapter_fingerprint
+from scoring.engine.checkpoint import CALIBRATION, MANIFEST, Manifest, base_name
 from scoring.engine.packed import put_back, unwrap
 from scoring.engine.plan import calibration_fingerprint
+from scoring.engine.weights import BaseWeights, base_fingerprint, norms_digest, stored_bits
 from scoring.results.exposure import write_rows
 from scoring.results.files import write_json
 from train.lora import save_lora
@@ -40,7 +34,7 @@ def save_checkpoint(trainer: "Trainer", folder: Path, result: Validation) -> Non
     manifest = _manifest(trainer, base, revision, result)
     write_json(folder / MANIFEST, asdict(manifest))
     result.calibration.selected = len(trainer.valid) if trainer.config.epochs > 1 else 0
-    result.calibration.fingerprint = calibration_fingerprint(manifest, file_fingerprint(folder / ADAPTER_FILE))
+    result.calibration.fingerprint = calibration_fingerprint(manifest, adapter_fingerprint(folder))
     write_json(folder / CALIBRATION, result.calibration.to_json())
 
 
@@ -62,6 +56,8 @@ def _manifest(trainer: "Trainer", base: str, revision: str, result: Validation) 
         base=base,
         revision=revision or None,
         base_fingerprint=base_fingerprint(trainer.folder),
+        base_stored=stored_bits(trainer.folder),
+        base_norms=norms_digest(BaseWeights.of(trainer.folder)),
         template=asdict(trainer.prepare.template),
         letters=trainer.letters,
         pixels={"min_pixels": policy.min_pixels, "max_pixels": policy.max_pixels},

@@ -12,15 +12,9 @@ from threading import Event
 import numpy as np
 import torch
 
+from scoring.engine.adapter import adapter_fingerprint
 from scoring.engine.batches import Cost, costs_of, plan_batches, read_ahead
-from scoring.engine.checkpoint import (
-    ADAPTER_FILE,
-    MANIFEST,
-    check_base,
-    file_fingerprint,
-    find_base,
-    read_checkpoint,
-)
+from scoring.engine.checkpoint import MANIFEST, find_base, read_checkpoint
 from scoring.engine.claim import check_same
 from scoring.engine.processes import Processes
 from scoring.engine.scorer import machine
@@ -37,6 +31,7 @@ from train.folder import FAULT, STATE, check_finished, finished, read_fault, wri
 from train.identity import identity_of, rows_digest
 from train.keep import save_checkpoint
 from train.log import Log, NoLog, Tracker
+from train.lora import check_choices
 from train.model import LearningModel, Memory, average
 from train.state import check_state, optimizer_tensors, read_state, restore_optimizer, write_state
 from train.together import Together
@@ -76,7 +71,7 @@ class Trainer:
         self.say, self.progress, self.data, self.trackers, self.stop = say, progress, data or {}, trackers, stop
         self.processes = processes or Processes()
         self.folder = find_base(base)
-        check_base(self.folder)
+        check_choices(self.folder, config)
         policy = PixelPolicy.of_base(self.folder, pixels)
         self.prepare = Preparer.of_base(self.folder, template or PromptTemplate(), policy)
         self.letters = LETTERS[: max(len(question.options) for question in [*train, *valid])]
@@ -316,7 +311,7 @@ class Trainer:
             save_checkpoint(self, self.out / "last", result)
             if is_best:
                 save_checkpoint(self, self.out, result)
-                adapter = file_fingerprint(self.out / ADAPTER_FILE)
+                adapter = adapter_fingerprint(self.out)
                 places = [np.arange(len(self.valid))]
                 settings = read_checkpoint(str(self.out)).manifest.settings
                 write_scores(self.out / "validation", self.valid, {self.out.name: result}, places, [adapter], settings)

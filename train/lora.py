@@ -6,7 +6,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scoring.engine.checkpoint import ADAPTER_CONFIG, ADAPTER_FILE, MIXTURE
+from scoring.engine.adapter import ADAPTER_CONFIG, ADAPTER_FILE
+from scoring.engine.weights import MIXTURE, BaseWeights, check_base, stored_bits
 from train.config import SEVEN_PROJECTIONS, ConfigError, TrainConfig
 
 FEED_FORWARD = SEVEN_PROJECTIONS[4:]
@@ -15,33 +16,54 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 
+def check_choices(base: Path, config: TrainConfig) -> None:
+    """ConfigError where a training of that base would make what cannot be scored, or none at all. Loads nothing.
+
+    In a mixture of experts the feed-forward's projections are no linear layers: those names are passed over.
+    """
+    mixture, weights = check_base(base)["model_type"] == MIXTURE, BaseWeights.of(base)
+    stored, linear = stored_bits(base), set(weights.linear)
+    modules = [name.removesuffix(".weight") for name in weights.shapes if name.endswith(".weight")]
+    faults = []
+    for target in config.targets:
+        matched = [name for name in modules if f".{name}".endswith(f".{target}")]
+        if odd := [name for name in matched if name not in linear]:
+            faults.append(f"{target} is also {odd[0]}, which is no linear layer and cannot have an adapter here")
+        elif not matched and not (mixture and target in FEED_FORWARD):
+            faults.append(f"{target} is no layer of {base}")
+    if faults:
+        raise ConfigError(f"targets: {'; '.join(faults)}; expected names of linear layers, such as q_proj or lm_head")
+    if stored and config.quantization == "none":
+        raise ConfigError(
+            f"quantization: found none, but the weights of {base} are in 4 bits ({stored}) already; leave it out, or "
+            "name the model in 16 bits with --base"
+        )
+
+
 def add_lora(network, config: TrainConfig) -> "PeftModel":
     """Trainable float32 LoRA layers on the named linear layers; the base stays frozen. Raises ConfigError.
 
-    In a mixture of experts the feed-forward's projections are no linear layers: those names are passed over.
     PEFT's own preparation for 4-bit training is not used: it casts the rest of the base to float32 and shifts
     the logits by 0.1.
     """
     from peft import LoraConfig, get_peft_model  # here: it imports bitsandbytes, which `why_no_4bit` must do first
 
     layers = [name for name, _ in network.named_modules()]
-    missing = [name for name in config.targets if not any(f".{layer}".endswith(f".{name}") for layer in layers)]
-    passed = FEED_FORWARD if network.config.model_type == MIXTURE else ()
-    if foreign := [name for name in missing if name not in passed]:
-        raise ConfigError(f"targets: found {', '.join(foreign)}; expected names of linear layers, such as q_proj")
+    present = [name for name in config.targets if any(f".{layer}".endswith(f".{name}") for layer in layers)]
+    if not present:
+        raise ConfigError(
+            f"targets: found {', '.join(config.targets)}; expected names of linear layers, such as q_proj"
+        )
     lora = LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,
         lora_dropout=config.dropout,
         use_rslora=config.rslora,
         bias="none",
-        target_modules=[name for name in config.targets if name not in missing],
+        target_modules=present,
         task_type="CAUSAL_LM",
     )
-    try:
-        return get_peft_model(network, lora)
-    except ValueError as error:  # PEFT's, where none is left, or one is not linear
-        raise ConfigError(f"targets: found {', '.join(config.targets)}: {str(error).splitlines()[0]}") from None
+    return get_peft_model(network, lora)
 
 
 def save_lora(model: "PeftModel", folder: Path, base: str) -> None:

@@ -47,6 +47,8 @@ class LearningModel:
         if passed := set(config.targets) - set(self.peft.peft_config[ADAPTER].target_modules):
             self.model.notes.append(f"no adapter on {', '.join(sorted(passed))}: the experts of this base have none")
         self.packed = PackedModel(self.model, [ADAPTER], policy, "4bit", TrainableLinear)
+        head = self.model.network.get_output_embeddings()
+        self.head = head if ADAPTER in getattr(head, "lora_A", {}) else None
         self.dropout = Dropout(config.dropout)
         for number, linear in enumerate(self.packed.linears):
             linear.number, linear.dropout = number, self.dropout
@@ -126,7 +128,15 @@ class LearningModel:
         with torch.set_grad_enabled(torch.is_grad_enabled() and packed.members[0].sees):
             features = see(network, batch, packed.values, packed.policy)
         states = leaf_states(network, batch, features, packed.stream)
-        return F.linear(states.to(self.model.head.dtype), self.model.head).float()
+        logits = F.linear(states.to(self.model.head.dtype), self.model.head).float()
+        return logits if self.head is None else logits + self._learned_head(states.float())
+
+    def _learned_head(self, states: torch.Tensor) -> torch.Tensor:
+        """(B, V) what the adapter on the head adds, as PEFT's layer would: scale · dropout(x) Aᵀ Bᵀ."""
+        if (kept := self.dropout.kept(len(self.packed.linears), states)) is not None:
+            states = states * kept / (1 - self.dropout.share)
+        down, up = self.head.lora_A[ADAPTER].weight, self.head.lora_B[ADAPTER].weight
+        return states @ down.T @ up.T * self.head.scaling[ADAPTER]
 
 
 def answer_loss(

@@ -117,7 +117,9 @@ class Baselines:
         """Of each row the logits of the letters (K,) and the likeliest token, by transformers' and PEFT's forward."""
         sequences, patches = zip(*prepared)
         batch = collate(list(sequences), list(patches)).to(self.device)
-        answers = project(padded_states(self.network, batch), self.scorer.model.head, self.label_ids)
+        model = self.scorer.model
+        adapter = model.head_adapter(self.scorer.adapters[0])
+        answers = project(padded_states(self.network, batch), model.head, self.label_ids, adapter)
         return list(zip(answers.labels.cpu().numpy(), answers.top.tolist()))
 
     def _in_halves(self, answer_batch: Callable[[list], list], prepared: list) -> list:

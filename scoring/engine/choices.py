@@ -23,6 +23,7 @@ class RunOptions:
     weights: str = "auto"
     compile: str = "auto"
     overwrite: bool = False
+    verify: bool = True  # one row against the libraries' own forward, before the others
     device_map: str = "none"  # "auto": the base over all cards
 
     def __post_init__(self):

@@ -2,25 +2,26 @@
 
 import textwrap
 
-from scoring.engine.checkpoint import (
-    ADAPTER_FILE,
-    Checkpoint,
+from scoring.engine.adapter import ADAPTER_CONFIG, ADAPTER_FILE, check_adapter
+from scoring.engine.checkpoint import Checkpoint, find_base, is_hub_id
+from scoring.engine.plan import same_model
+from scoring.engine.weights import (
+    BaseWeights,
     CheckpointError,
     base_fingerprint,
-    check_adapter,
     check_base,
-    find_base,
     read_header,
-    weight_shapes,
+    stored_bits,
 )
-from scoring.inputs.objects import FileError
+from scoring.inputs.objects import FileError, read_json
+from scoring.inputs.pictures import PixelPolicy
 from scoring.results.calibration import Calibration, read_calibration
 
 
 def describe(checkpoint: Checkpoint) -> tuple[str, bool]:
     """(text, whether the checkpoint can be scored)."""
     manifest, rows, faults = checkpoint.manifest, [("checkpoint", str(checkpoint.folder))], []
-    adapter = checkpoint.adapter
+    adapter = read_json(checkpoint.folder / ADAPTER_CONFIG)
     if adapter is None:
         rows.append(("kind", "whole model"))
     else:
@@ -78,26 +79,35 @@ def _base_rows(checkpoint: Checkpoint, faults: list[str]) -> list[tuple[str, str
             if checkpoint.adapter is None
             else find_base(manifest.base, checkpoint.folder, manifest.revision, local_only=True)
         )
-        check_base(folder)
-        shapes, found = weight_shapes(folder), base_fingerprint(folder)
     except FileError as error:
-        return [("base", name or str(checkpoint.folder)), ("checks", f"not made: {error}")]
-    rows = [("base", f"{name or folder} ({found})")]
-    if manifest.base_fingerprint and manifest.base_fingerprint != found:
-        faults.append(f"the base is {found}, but the adapter was trained on {manifest.base_fingerprint}")
+        if is_hub_id(manifest.base):  # `score` fetches it
+            return [("base", name), ("checks", f"not made, since the base is not on this machine: {error}")]
+        faults.append(str(error))
+        return [("base", name or "none named")]
+    rows = [("base", name or str(folder))]
+    try:
+        check_base(folder)
+        weights, fingerprint = BaseWeights.of(folder), base_fingerprint(folder)
+        stored = stored_bits(folder)
+        PixelPolicy.of_base(folder)
+    except FileError as error:
+        faults.append(str(error))
+        return rows
+    rows = [("base", f"{name or folder} ({fingerprint}{f', in 4 bits: {stored}' if stored else ''})")]
+    checkpoint.renew(folder)
+    if manifest.base_fingerprint and manifest.base_fingerprint != fingerprint and not same_model(manifest, folder):
+        faults.append(f"the base is {fingerprint}, but the adapter was trained on {manifest.base_fingerprint}")
+    if checkpoint.beside:
+        faults.append(f"{', '.join(checkpoint.beside)} beside the adapter: weights that nothing reads")
     if checkpoint.adapter is not None:
-        check = check_adapter(checkpoint.folder, shapes)
+        check = check_adapter(checkpoint.folder, weights, checkpoint.adapter)
         try:
             check.raise_for_faults(checkpoint.folder)
-            modules = {module for module, _ in check.keys.values()}
-            rows.append(
-                (
-                    "checks",
-                    f"all {len(check.keys)} keys match the base ({len(modules)} modules); the adapter has an effect",
-                )
-            )
         except CheckpointError as error:
             faults.append(str(error))
+        else:
+            count = f"all {len(check.keys)} keys match the base ({len(check.modules)} modules)"
+            rows.append(("checks", f"{count}; the adapter has an effect"))
     return rows
 
 

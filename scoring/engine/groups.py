@@ -17,10 +17,11 @@ from threading import Event
 import numpy as np
 import torch
 
-from scoring.engine.checkpoint import base_fingerprint, check_base, folds_of, read_checkpoint
-from scoring.engine.plan import MismatchError, Plan, plan_members
+from scoring.engine.checkpoint import folds_of
+from scoring.engine.plan import MismatchError, Plan, plan_members, quantization_of, read_members
 from scoring.engine.processes import Processes
 from scoring.engine.run import Finished, RunOptions, run
+from scoring.engine.weights import base_fingerprint
 from scoring.inputs.prompt import PromptTemplate
 from scoring.inputs.questions import Table
 from scoring.results.folder import RunError, columns_of
@@ -56,15 +57,13 @@ def plan_groups(
     Raises CheckpointError or MismatchError, as `plan_members` does.
     """
     apart: dict[tuple, list[str]] = {}
-    for fold in (fold for name in names for fold in folds_of(name)):
-        checkpoint = read_checkpoint(fold, base)
-        folder = checkpoint.base_folder()
-        check_base(folder)
+    folds = [fold for name in names for fold in folds_of(name)]
+    for fold, checkpoint, folder in zip(folds, *read_members(names, base)):
         manifest = checkpoint.manifest
         setting = (
             base_fingerprint(folder),
             (template or manifest.prompt).fingerprint,
-            quantization or manifest.quantization,
+            quantization_of(checkpoint, folder, quantization),
             None if pixels else manifest.policy(folder).max_pixels,
         )
         apart.setdefault(setting, []).append(fold)

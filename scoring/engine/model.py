@@ -8,17 +8,10 @@ from pathlib import Path
 
 import torch
 
-from scoring.engine.adapter import lora_config
-from scoring.engine.checkpoint import (
-    ADAPTER_FILE,
-    MIXTURE,
-    Checkpoint,
-    CheckpointError,
-    check_adapter,
-    check_base,
-    weight_shapes,
-)
+from scoring.engine.adapter import ADAPTER_FILE, check_adapter, lora_config
+from scoring.engine.checkpoint import Checkpoint
 from scoring.engine.spread import GIB, cards, follow, place
+from scoring.engine.weights import MIXTURE, BaseWeights, CheckpointError, check_base, stored_bits
 
 # What stays in 16 or 32 bits. An explicit list replaces the library's own; names match from the start.
 NOT_QUANTIZED = ["lm_head", "model.visual"]
@@ -137,10 +130,14 @@ class Model:
                 f"{folder}: a mixture of experts, which is not computed in float16; expected cards that compute in "
                 "bfloat16 (NVIDIA: compute capability 8 or later)"
             )
+        stored = stored_bits(folder)
+        if stored and reason:
+            raise CheckpointError(f"{folder}: its weights are in 4 bits, which cannot be read here ({reason})")
+        quantization = stored or quantization
         if quantization == "nf4" and reason:
             notes.append(f"no 4-bit weights here ({reason}): the base is kept in {plain}")
             quantization = "none"
-        if quantization == "nf4":
+        if quantization == "nf4" and not stored:
             options["quantization_config"] = BitsAndBytesConfig(
                 load_in_4bit=True,
                 bnb_4bit_quant_type="nf4",
@@ -153,7 +150,7 @@ class Model:
         with _building(folder / "config.json", "no Qwen3-VL can be built of it and the weights beside it"):
             if spread:
                 free = {card: torch.cuda.mem_get_info(card)[0] for card in range(torch.cuda.device_count())}
-                placed = place(folder, dtype, NOT_QUANTIZED, quantization == "nf4", free)
+                placed = place(folder, dtype, NOT_QUANTIZED, quantization != "none", free)
             network, found = AutoModelForImageTextToText.from_pretrained(
                 folder,
                 dtype=dtype,
@@ -174,8 +171,12 @@ class Model:
         for layer in network.modules():
             if hasattr(layer, "support_avx512bf16_for_cpu"):  # else bitsandbytes repacks weights that are read here
                 layer.support_avx512bf16_for_cpu = False  # and answers a float32 model in bfloat16: logits .05 off
+            if stored and hasattr(layer, "compute_dtype"):  # that of whoever stored it
+                layer.compute_dtype, layer.compute_type_is_set = dtype, True
+        if hasattr(network.get_output_embeddings().weight, "quant_state"):
+            raise CheckpointError(f"{folder}: its lm_head is in 4 bits too, which is not supported: name another base")
         network.requires_grad_(False)
-        if mixture and quantization == "nf4":
+        if mixture and quantization != "none":
             size = sum(weight.nbytes for name, weight in network.named_parameters() if ".experts." in name)
             notes.append(f"the experts stay in {plain}, {size / GIB:.1f} GiB: only linear layers are quantized")
         if spread:
@@ -191,17 +192,25 @@ class Model:
 
     @property
     def head(self) -> torch.Tensor:
-        """(V, D) the rows that turn a hidden state into logits."""
+        """(V, D) the rows that turn a hidden state into logits, without an adapter."""
         return self.network.get_output_embeddings().weight
+
+    def head_adapter(self, name: str | None) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """(V, R) and (R, D) whose product is added to the head's rows, in float32; None where that adapter has none."""
+        layer = self.network.get_output_embeddings()
+        if name not in getattr(layer, "lora_A", {}):
+            return None
+        up, down = layer.lora_B[name].weight.data, layer.lora_A[name].weight.data
+        return up.float() * layer.scaling[name], down.float()
 
     def add_adapter(self, checkpoint: Checkpoint, name: str) -> None:
         """Load a checkpoint's LoRA beside the others. Raises CheckpointError where its keys do not fit."""
         from peft import PeftModel, set_peft_model_state_dict
         from safetensors.torch import load_file
 
-        check = check_adapter(checkpoint.folder, weight_shapes(self.folder))
+        check = check_adapter(checkpoint.folder, BaseWeights.of(self.folder), checkpoint.adapter)
         check.raise_for_faults(checkpoint.folder)
-        config = lora_config(checkpoint, check)
+        config = lora_config(checkpoint.adapter, check)
         if self._peft is None:
             self._peft = PeftModel(self.network, config, adapter_name=name)
         else:

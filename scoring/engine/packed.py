@@ -53,6 +53,9 @@ class PackedModel:
         self.stream = torch.float32 if model.dtype == torch.float16 else model.dtype
         if model.dtype == torch.float16:
             self.network.model.visual.float()  # its norms overflow in float16
+            for layer in self.network.model.visual.modules():
+                if hasattr(layer, "compute_dtype"):
+                    layer.compute_dtype = torch.float32
         language, visual = self.network.model.language_model, self.network.model.visual
         unwrap(self.network.model)  # packed before, in another way
         self.linears = wrap(language.layers, model.dtype, linear)
@@ -103,7 +106,9 @@ class PackedModel:
                         features = see(self.network, batch, self.values, self.policy)
                     states = leaf_states(self.network, batch, features, self.stream)
                 head = self.model.head
-                answers.append(project(states.to(head.device), head, label_ids))
+                answers.append(
+                    project(states.to(head.device), head, label_ids, self.model.head_adapter(member.adapter))
+                )
         return answers
 
     @contextmanager

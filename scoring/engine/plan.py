@@ -7,19 +7,20 @@ from pathlib import Path
 
 import numpy as np
 
-from scoring.engine.checkpoint import (
-    CALIBRATION,
-    Checkpoint,
+from scoring.engine.checkpoint import CALIBRATION, Checkpoint, Manifest, folds_of, read_checkpoint
+from scoring.engine.weights import (
+    BaseWeights,
     CheckpointError,
-    Manifest,
     base_fingerprint,
     check_base,
-    folds_of,
-    read_checkpoint,
+    norms_digest,
+    stored_bits,
 )
-from scoring.inputs.pictures import PixelPolicy
+from scoring.inputs.objects import FileError
+from scoring.inputs.pictures import PixelPolicy, own_budget
 from scoring.inputs.prepare import Preparer
 from scoring.inputs.prompt import PromptTemplate
+from scoring.inputs.tokens import read_chat_template
 from scoring.results.calibration import Calibration, read_calibration
 
 
@@ -94,18 +95,16 @@ def plan_members(
     folds stands for all of them. noted: settings whose difference is told, and no error. Raises CheckpointError, or
     MismatchError naming a field and both values (unless `allow_mismatch`).
     """
-    checkpoints = [read_checkpoint(fold, base) for name in names for fold in folds_of(name)]
+    checkpoints, folders = read_members(names, base)
     notes = [note for checkpoint in checkpoints for note in checkpoint.notes]
     first = checkpoints[0]
-    folders = [checkpoint.base_folder() for checkpoint in checkpoints]
-    check_base(folders[0])
     fingerprints = {folder: base_fingerprint(folder) for folder in set(folders)}
     prints = [fingerprints[folder] for folder in folders]
     asked = {
         "base": prints[0],
         "template": (template or first.manifest.prompt).fingerprint,
         "pixels": pixels or first.manifest.policy(folders[0]).max_pixels,
-        "quantization": quantization or first.manifest.quantization,
+        "quantization": quantization_of(first, folders[0], quantization),
     }
     members = _distinct_names(checkpoints)
     adapters = [checkpoint.fingerprint() for checkpoint in checkpoints]
@@ -122,17 +121,33 @@ def plan_members(
                 f"{checkpoint.folder}: base is {fingerprint} ({manifest.base}), but {first.folder} has "
                 f"{asked['base']} ({first.manifest.base}); score them apart"
             )
-        made_with = {
-            "base": manifest.base_fingerprint or fingerprint,
-            "template": manifest.prompt.fingerprint,
-            "pixels": manifest.policy(folder).max_pixels,
-            "quantization": manifest.quantization,
-        }
+        checkpoint.renew(folder)
+        made_with = {"base": manifest.base_fingerprint or fingerprint}
+        if checkpoint.declared:  # else there is nothing that a choice could differ from
+            made_with |= {
+                "template": manifest.prompt.fingerprint,
+                "pixels": manifest.policy(folder).max_pixels,
+                "quantization": manifest.quantization,
+            }
+        else:
+            notes += _other_settings(checkpoint, folder, asked["pixels"])
         here = {**asked, "base": fingerprint, "adapter": adapter, "letters": manifest.letters, "orders": orders}
         here["adapters"] = adapters
         problems = _differences(made_with, here)
-        found = None if calibration == "none" else pooled or own_calibration(checkpoint, orders)
-        if given and adapter_of(given) in (adapter, adapters):
+        if other_bits := made_with["base"] != fingerprint and same_model(manifest, folder):
+            notes.append(
+                f"{member}: made on {manifest.base_fingerprint}, by its norms the same model in other bits: "
+                "answers may differ a little, and a calibration with them"
+            )
+        if checkpoint.beside:
+            problems[
+                f"{', '.join(checkpoint.beside)} beside the adapter: weights that nothing reads. If they were trained "
+                "with it, merge all into a whole model and score that; if not, move them away"
+            ] = "beside"
+        found = (
+            None if calibration == "none" else pooled or checkpoint.renewed(own_calibration(checkpoint, orders), folder)
+        )
+        if given and adapter_of(checkpoint.renewed(given, folder)) in (adapter, adapters):
             found, given_to = given, member
         if found:
             fitted = found.fingerprint
@@ -149,11 +164,16 @@ def plan_members(
         else:
             why = "none, as asked" if calibration == "none" else "no calibration"
             notes.append(f"{member}: {why}, so its probabilities are raw (temperature 1)")
+        if other_bits:
+            problems = {problem: key for problem, key in problems.items() if key != "base"}
         for problem, key in problems.items():
             if not allow_mismatch and key not in noted:
-                raise MismatchError(
-                    f"{checkpoint.folder}: {problem}; use the checkpoint's own setting, or add --allow-mismatch"
+                remedy = (
+                    "add --allow-mismatch"
+                    if key == "beside"
+                    else "use the checkpoint's own setting, or add --allow-mismatch"
                 )
+                raise MismatchError(f"{checkpoint.folder}: {problem}; {remedy}")
             notes.append(f"{checkpoint.folder}: {problem}")
         calibrations.append(found or Calibration())
     if given and not given_to:
@@ -174,6 +194,66 @@ def plan_members(
         notes,
         orders,
     )
+
+
+def read_members(names: Sequence[str], base: str | None = None) -> tuple[list[Checkpoint], list[Path]]:
+    """The checkpoints of all names, a folder of folds standing for its folds, and the folder of each one's base.
+
+    Raises CheckpointError with all that is wrong with any of them; a base is looked at once.
+    """
+    checkpoints, folders, faults = [], [], []
+    bases: dict[Path, BaseWeights] = {}
+    for fold in (fold for name in names for fold in folds_of(name)):
+        try:
+            checkpoint = read_checkpoint(fold, base)
+            folder = checkpoint.base_folder()
+            if folder not in bases:
+                check_base(folder)
+                bases[folder] = BaseWeights.of(folder)
+            checkpoint.check(bases[folder])
+        except FileError as error:
+            faults.append(str(error))
+            continue
+        checkpoints.append(checkpoint)
+        folders.append(folder)
+    if faults:
+        raise CheckpointError("\n".join(dict.fromkeys(faults)))
+    return checkpoints, folders
+
+
+def quantization_of(checkpoint: Checkpoint, base: Path, asked: str | None) -> str:
+    """In how many bits the base is used: as it is stored where that is in 4 bits, else as asked, else as the checkpoint
+    was made. Raises MismatchError where a base that is in 4 bits already is asked for in others."""
+    stored = stored_bits(base)
+    if asked and stored and asked != stored:
+        raise MismatchError(
+            f"{base}: its weights are in 4 bits ({stored}) already, but this call asks for --quantization {asked}; "
+            "leave it out, or name the model in 16 bits with --base"
+        )
+    return stored or asked or checkpoint.manifest.quantization
+
+
+def same_model(manifest: Manifest, folder: Path) -> bool:
+    """Whether a base and the one that a checkpoint was made on are one model, the one in 16 and the other in 4 bits."""
+    stored, digest = manifest.base_stored, manifest.base_norms
+    return bool(digest) and bool(stored) != bool(stored_bits(folder)) and digest == norms_digest(BaseWeights.of(folder))
+
+
+def _other_settings(checkpoint: Checkpoint, base: Path, pixels: int) -> list[str]:
+    """What a stranger's folder itself says of chat template and pixels, where that is not what it is scored with."""
+    if not checkpoint.adapter:
+        return []
+    notes, template = [], read_chat_template(checkpoint.folder)
+    if template and template.strip() != (read_chat_template(base) or "").strip():
+        notes.append(
+            f"{checkpoint.folder}: its chat template is not the base's, which is used; if it was trained with its own, "
+            "put that into a copy of the base"
+        )
+    if (budget := own_budget(checkpoint.folder)) and budget != pixels:
+        notes.append(
+            f"{checkpoint.folder}: its own picture settings allow {budget:,} pixels, scored with {pixels:,} (--pixels)"
+        )
+    return notes
 
 
 def _differences(made_with: dict, here: dict, whose: str = "") -> dict[str, str]:

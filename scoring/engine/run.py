@@ -24,6 +24,7 @@ from scoring.engine.agenda import Agenda
 from scoring.engine.batches import Ready, make_ready, read_ahead
 from scoring.engine.choices import Finished, RunOptions
 from scoring.engine.claim import check_folder, check_same, claim_folder, tidy, write_plan
+from scoring.engine.guard import compare_first
 from scoring.engine.packed import compiling_pays
 from scoring.engine.passes import told_pride
 from scoring.engine.pieces import Begun, begin
@@ -79,6 +80,7 @@ def _run(job: "_Job", progress: Callable | None) -> Finished:
         seconds["planning"] += time.monotonic() - start - (job.load_seconds - loaded)
         if queue.todo:
             job.load()
+            job.verify()
             seconds["compiling"] += job.warm_up()
             start = time.monotonic()
             job.score_all(queue, progress)
@@ -88,7 +90,7 @@ def _run(job: "_Job", progress: Callable | None) -> Finished:
     start = time.monotonic()
     logits = job.read()
     seconds["scoring"] += time.monotonic() - start
-    seconds |= {"loading": job.load_seconds, "waiting_for_pictures": job.waited}
+    seconds |= {"loading": job.load_seconds, "verifying": job.verify_seconds, "waiting_for_pictures": job.waited}
     ending, metrics = job.ending(seconds, logits), None
     if job.options.shard:
         leave_shard(ending, job.options.shard, job.mine, job.agenda.status)
@@ -116,6 +118,8 @@ class _Job:
     more: str = ""  # what is to be said about orders
     waited: float = 0.0  # for pictures that were not read yet
     peak_bytes: int = 0
+    verified: dict | None = None  # how far the first row was from the libraries' own forward
+    verify_seconds: float = 0.0
     filed: int = 0  # rows by this process, and the seconds that it took
     busy: float = 0.0
 
@@ -252,6 +256,16 @@ class _Job:
                 self.say(note)
             self.plan.notes += self.scorer.model.notes
 
+    def verify(self) -> None:
+        """Hold one row that is to be scored against the libraries' own forward. Raises DisagreementError."""
+        if not self.options.verify or self.verified is not None:
+            return
+        start, agenda = time.monotonic(), self.agenda
+        rows = [agenda.planned[row] for row in agenda.batches[agenda.todo[0]]]
+        compared = compare_first(self.scorer, rows)
+        self.verified = compared.to_json() if compared else {}
+        self.verify_seconds = time.monotonic() - start
+
     def warm_up(self) -> float:
         """Compile, where that was chosen, on a few rows whose results are dropped; seconds that it took."""
         if not self.state["compile"] or self.scorer.packed.compiled:
@@ -298,7 +312,12 @@ class _Job:
                 queue.over({**self._report(), "split": self.state["split"], "peak_bytes": self.peak_bytes})
 
     def _report(self) -> dict:
-        return {"process": self.processes.rank, "rows": self.filed, "seconds": round(self.busy, 3)}
+        return {
+            "process": self.processes.rank,
+            "rows": self.filed,
+            "seconds": round(self.busy, 3),
+            "verified": self.verified,
+        }
 
     def score(self, numbers: Iterable[int], count: int, bar: SharedBar) -> None:
         """These batches; while one is on the device, the last one's results are written."""

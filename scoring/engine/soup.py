@@ -3,30 +3,20 @@
 Σ wᵢ sᵢ Bᵢ Aᵢ = [w₁ s₁ B₁, w₂ s₂ B₂, …] · [A₁; A₂; …], with PEFT's scaling 1 (alpha = rank).
 """
 
-import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save
 
-from scoring.engine.adapter import alpha_of
-from scoring.engine.checkpoint import (
-    ADAPTER_CONFIG,
-    ADAPTER_FILE,
-    MANIFEST,
-    Checkpoint,
-    CheckpointError,
-    base_fingerprint,
-    base_name,
-    read_checkpoint,
-)
+from scoring.engine.adapter import ADAPTER_CONFIG, ADAPTER_FILE, check_adapter
+from scoring.engine.checkpoint import MANIFEST, Checkpoint, base_name
+from scoring.engine.plan import read_members
+from scoring.engine.weights import BaseWeights, CheckpointError, base_fingerprint
+from scoring.inputs.objects import read_json
 from scoring.results.ensemble import parse_weights
 from scoring.results.exposure import TRAINING, read_rows, write_rows
 from scoring.results.files import write_json, write_whole
-
-SAME = ("peft_type", "bias", "use_dora", "fan_in_fan_out", "modules_to_save")  # of adapter_config.json
 
 
 def soup(names: list[str], out: Path, weights: list[float] | None = None) -> list[str]:
@@ -35,36 +25,38 @@ def soup(names: list[str], out: Path, weights: list[float] | None = None) -> lis
     weights: one for each, equal where not given; they need not sum to 1. Raises CheckpointError with the reason where
     the adapters cannot be averaged: other bases, prompts, or layers.
     """
-    checkpoints = [read_checkpoint(name) for name in names]
+    checkpoints, folders = read_members(names)
     weights = list(weights or [1 / len(names)] * len(names))
     if len(checkpoints) < 2 or len(weights) != len(checkpoints):
         raise CheckpointError(f"{len(checkpoints)} checkpoints, {len(weights)} weights; expected two or more, one each")
     if out.exists() and any(out.iterdir()):
         raise CheckpointError(f"{out} holds files already; choose another --out")
     first = checkpoints[0]
-    for other in checkpoints:
-        _must_match(first, other)
-    factors = [_factors(checkpoint) for checkpoint in checkpoints]
+    for other, folder in zip(checkpoints, folders):
+        _must_match(first, other, [base_fingerprint(folders[0]), base_fingerprint(folder)])
+    factors = [_factors(checkpoint, BaseWeights.of(folder)) for checkpoint, folder in zip(checkpoints, folders)]
     layers = sorted(set().union(*factors))
     tensors, ranks = {}, {}
     for layer in layers:
         parts = [(weight, found[layer]) for weight, found in zip(weights, factors) if layer in found]
-        shapes = {(down.shape[1], up.shape[0]) for _, (down, up) in parts}
-        if len(shapes) > 1:
-            raise CheckpointError(f"{layer}: shapes {sorted(shapes)} differ between the checkpoints")
         down = torch.cat([down for _, (down, _) in parts])
-        tensors[f"{layer}.lora_A.weight"] = down.contiguous()
-        tensors[f"{layer}.lora_B.weight"] = torch.cat([up * weight for weight, (_, up) in parts], 1).contiguous()
-        ranks[layer.removeprefix("base_model.model.")] = len(down)
+        tensors[f"base_model.model.{layer}.lora_A.weight"] = down.contiguous()
+        up = torch.cat([up * weight for weight, (_, up) in parts], 1)
+        tensors[f"base_model.model.{layer}.lora_B.weight"] = up.contiguous()
+        ranks[layer] = len(down)
     rank = max(ranks.values())
-    config = dict(first.adapter) | {
+    config = read_json(first.folder / ADAPTER_CONFIG) | {
         "r": rank,
         "lora_alpha": rank,
         "use_rslora": False,
-        "rank_pattern": {layer: own for layer, own in ranks.items() if own != rank},
-        "alpha_pattern": {layer: own for layer, own in ranks.items() if own != rank},
-        "target_modules": sorted({layer.split(".")[-1] for layer in ranks}),
-        "base_model_name_or_path": base_name(str(first.base_folder()), out),
+        "rank_pattern": {layer: each for layer, each in ranks.items() if each != rank},
+        "alpha_pattern": {layer: each for layer, each in ranks.items() if each != rank},
+        "target_modules": layers,
+        "exclude_modules": None,
+        "layers_to_transform": None,
+        "layers_pattern": None,
+        "init_lora_weights": True,
+        "base_model_name_or_path": base_name(str(folders[0]), out),
     }
     out.mkdir(parents=True, exist_ok=True)
     data = save(tensors, {"format": "pt"})
@@ -99,43 +91,35 @@ def _keep_rows(folders: list[Path], out: Path) -> None:
     write_rows(out, training, [digest for digest, part in flags.items() if not part & TRAINING])
 
 
-def _must_match(first: Checkpoint, other: Checkpoint) -> None:
+def _must_match(first: Checkpoint, other: Checkpoint, bases: list[str]) -> None:
     """CheckpointError, naming the field and both values, where two adapters were made for different things."""
     if first.adapter is None or other.adapter is None:
         whole = next(found.folder for found in (first, other) if found.adapter is None)
         raise CheckpointError(f"{whole}: a whole model; expected adapters over one base")
     fields = {
-        "base": [base_fingerprint(found.base_folder()) for found in (first, other)],
+        "base": bases,
         "template": [found.manifest.prompt.fingerprint for found in (first, other)],
         "letters": [found.manifest.letters for found in (first, other)],
-        **{name: [found.adapter.get(name) or None for found in (first, other)] for name in SAME},
     }
     for name, (ours, theirs) in fields.items():
         if ours != theirs:
             raise CheckpointError(
                 f"{other.folder}: {name} is {theirs}, but {first.folder} has {ours}; they cannot be averaged"
             )
-    if other.adapter.get("use_dora") or other.adapter.get("modules_to_save"):
-        raise CheckpointError(f"{other.folder}: DoRA or whole modules beside the LoRA cannot be averaged exactly")
+    if other.adapter.use_dora:
+        raise CheckpointError(f"{other.folder}: DoRA cannot be averaged exactly; expected LoRA")
 
 
-def _factors(checkpoint: Checkpoint) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """layer -> (A (R, K), B (N, R) times its scaling), in float32."""
-    config, tensors = checkpoint.adapter, load_file(checkpoint.folder / ADAPTER_FILE)
-    found = {}
-    for key, down in tensors.items():
-        if not key.endswith(".lora_A.weight"):
-            continue
-        layer = key.removesuffix(".lora_A.weight")
-        rank, alpha = len(down), alpha_of(config, layer)
-        scale = alpha / (np.sqrt(rank) if config.get("use_rslora") else rank)
-        found[layer] = (down.float(), tensors[f"{layer}.lora_B.weight"].float() * float(scale))
-    if len(found) * 2 != len(tensors):
-        odd = sorted(key for key in tensors if ".lora_A.weight" not in key and ".lora_B.weight" not in key)
-        raise CheckpointError(
-            f"{checkpoint.folder}: {json.dumps(odd[:5])} are no LoRA factors; they cannot be averaged"
-        )
-    return found
+def _factors(checkpoint: Checkpoint, base: BaseWeights) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Layer of the base -> A (R, K), B (N, R) times its scaling, in float32."""
+    keys = check_adapter(checkpoint.folder, base, checkpoint.adapter).keys
+    tensors, factors = load_file(checkpoint.folder / ADAPTER_FILE), {}
+    key_of = {located: key for key, located in keys.items()}
+    for (layer, part), key in key_of.items():
+        if part == "lora_A.weight":
+            down, up = tensors[key].float(), tensors[key_of[layer, "lora_B.weight"]].float()
+            factors[layer] = down, up * checkpoint.adapter.scaling_of(layer, key)
+    return factors
 
 
 def given_weights(text: str | None, count: int) -> list[float] | None:

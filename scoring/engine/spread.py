@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from scoring.engine.checkpoint import CheckpointError
+from scoring.engine.weights import CheckpointError
 
 FOR_THE_WORK = 0.8  # share of a card's free memory that weights may take
 GIB = 2**30

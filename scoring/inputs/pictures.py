@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from scoring.inputs.objects import read_object
+from scoring.inputs.objects import FileError, as_object, read_json, read_object
 from scoring.inputs.problems import shown
 
 MAX_RATIO = 200  # longer side over shorter side: Qwen's processor refuses more
@@ -165,7 +165,7 @@ def to_rgb(picture: Image.Image) -> Image.Image:
 
 @dataclass
 class _Preprocessor:
-    """What is read of a base's preprocessor_config.json."""
+    """What is read of a base's picture settings."""
 
     patch_size: int = 16
     merge_size: int = 2
@@ -182,6 +182,20 @@ class _Preprocessor:
             raise ValueError("found other patch sizes or colours than can be; expected Qwen3-VL's")
 
 
+def _read_preprocessor(folder: Path) -> _Preprocessor | None:
+    """From the file that transformers itself reads first, where there are both; None where there is neither."""
+    nested = (read_json(folder / "processor_config.json") or {}).get("image_processor")
+    if isinstance(nested, dict):
+        return as_object(_Preprocessor, nested, folder / "processor_config.json")
+    return read_object(_Preprocessor, folder / "preprocessor_config.json")
+
+
+def own_budget(folder: Path) -> int | None:
+    """The most pixels that a folder's own picture settings allow; None where it has none, or they set no limit."""
+    found = _read_preprocessor(folder)
+    return ((found.size or {}).get("longest_edge") or found.max_pixels) if found else None
+
+
 @dataclass(frozen=True)
 class PixelPolicy:
     """How a picture becomes patches: the pixel budget and the base model's patch sizes and normalisation."""
@@ -196,8 +210,16 @@ class PixelPolicy:
 
     @classmethod
     def of_base(cls, folder: str | Path, pixels: int | None = None) -> "PixelPolicy":
-        """The base's own patch sizes; a budget of `pixels`, or of 448x448 within the base's own limits."""
-        found = read_object(_Preprocessor, Path(folder) / "preprocessor_config.json") or _Preprocessor()
+        """The base's own patch sizes; a budget of `pixels`, or of 448x448 within the base's own limits.
+
+        Raises FileError where no file tells them.
+        """
+        found = _read_preprocessor(Path(folder))
+        if found is None:
+            raise FileError(
+                f"{folder}: neither processor_config.json with an image_processor nor preprocessor_config.json; "
+                "without them pictures would be cut and scaled in a way that the model may not know: copy the base's"
+            )
         size = found.size or {}
         low = size.get("shortest_edge", found.min_pixels or 0)
         high = size.get("longest_edge", found.max_pixels or DEFAULT_BUDGET)

@@ -90,9 +90,14 @@ class ChatTokenizer:
             trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
         )
         environment.globals["raise_exception"] = _raise
+        chat_template = read_chat_template(folder)
+        if chat_template is None:
+            raise TokenError(
+                f"{folder}: no chat template (chat_template.jinja, chat_template.json or tokenizer_config.json)"
+            )
         try:
-            self._chat = environment.from_string(_read_chat_template(folder))
-        except (TemplateError, TypeError, UnicodeDecodeError) as error:
+            self._chat = environment.from_string(chat_template)
+        except (TemplateError, TypeError) as error:
             raise TokenError(f"{folder}: its chat template cannot be used: {error}; expected Qwen3-VL's own") from None
 
     def encode(self, system: str, user: str, grid: tuple[int, int, int], merge: int = 2) -> TokenSequence:
@@ -180,10 +185,14 @@ def _raise(message: str):
     raise TokenError(f"the chat template says: {message}")
 
 
-def _read_chat_template(folder: Path) -> str:
+def read_chat_template(folder: Path) -> str | None:
+    """The chat template of a folder, from the first file that has one; None where none has. Raises TokenError."""
     if (path := folder / "chat_template.jinja").exists():
-        return path.read_text("utf-8")
+        try:
+            return path.read_text("utf-8")
+        except UnicodeDecodeError as error:
+            raise TokenError(f"{folder}: its chat template cannot be used: {error}; expected UTF-8") from None
     for name in ("chat_template.json", "tokenizer_config.json"):
         if (path := folder / name).exists() and (text := (read_json(path) or {}).get("chat_template")):
             return text
-    raise TokenError(f"{folder}: no chat template (chat_template.jinja, chat_template.json or tokenizer_config.json)")
+    return None

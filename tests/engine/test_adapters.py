@@ -8,11 +8,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from scoring import Scorer
-from scoring.engine.checkpoint import CheckpointError, check_adapter, read_checkpoint, read_header, weight_shapes
+from scoring.engine.adapter import check_adapter
+from scoring.engine.checkpoint import read_checkpoint
 from scoring.engine.describe import describe
 from scoring.engine.model import Model
 from scoring.engine.plan import MismatchError
 from scoring.engine.reference import reference_logits
+from scoring.engine.weights import BaseWeights, CheckpointError, read_header
 from scoring.inputs.objects import FileError
 
 
@@ -221,6 +223,6 @@ def test_without_bitsandbytes_there_are_16_or_32_bits_and_a_note(demo, monkeypat
     assert found.model.quantization == "none" and "no library for this card" in found.model.notes[0]
 
 
-def test_check_adapter_reads_headers_alone(demo, base):
-    check = check_adapter(demo / "checkpoints" / "fold0", weight_shapes(base))
-    assert len(check.keys) == 70 and check.effect and not (check.unknown or check.misfits or check.incomplete)
+def test_an_adapter_that_fits_has_no_faults(demo, base):
+    check = check_adapter(demo / "checkpoints" / "fold0", BaseWeights.of(base))
+    assert len(check.keys) == 70 and len(check.modules) == 35 and not check.faults

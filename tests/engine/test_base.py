@@ -7,16 +7,11 @@ import pytest
 import torch
 
 from benchmarks.workload import CONFIG as REAL_8B
-from scoring.engine.checkpoint import (
-    CheckpointError,
-    base_fingerprint,
-    check_adapter,
-    check_base,
-    find_base,
-    weight_shapes,
-)
+from scoring.engine.adapter import check_adapter
+from scoring.engine.checkpoint import find_base
 from scoring.engine.model import Model
 from scoring.engine.plan import plan_members
+from scoring.engine.weights import BaseWeights, CheckpointError, base_fingerprint, check_base, weight_shapes
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +51,7 @@ def test_adapters_for_the_8b_are_checked_by_headers_alone(real_shapes, tmp_path)
     from safetensors.torch import save_file
 
     _, shapes = real_shapes
+    stored = {name: (tmp_path, {"dtype": "BF16", "shape": shape}) for name, shape in shapes.items()}
     for prefix in (
         "base_model.model.model.language_model.layers",
         "base_model.model.model.layers",
@@ -68,11 +64,11 @@ def test_adapters_for_the_8b_are_checked_by_headers_alone(real_shapes, tmp_path)
             },
             tmp_path / "adapter_model.safetensors",
         )
-        check = check_adapter(tmp_path, shapes)
+        check = check_adapter(tmp_path, BaseWeights(tmp_path, {}, stored))
         assert set(check.keys.values()) == {
             ("model.language_model.layers.3.self_attn.k_proj", part) for part in ("lora_A.weight", "lora_B.weight")
         }
-        assert not (check.unknown or check.misfits or check.incomplete)
+        assert not check.faults
 
 
 @pytest.fixture

@@ -195,7 +195,7 @@ def test_which_calibration_is_used(tmp_path):
     path = tmp_path / "mine.json"
     path.write_text(json.dumps(values | {"temperature": 2.5}))
     assert [found.temperature for found in plan_members([fold0, fold1], calibration=str(path)).calibrations][0] == 2.5
-    with pytest.raises(MismatchError, match="it is for adapter c5adf29370b6ce4b, but this run has 2f883d7c766a7edb"):
+    with pytest.raises(MismatchError, match="it is for adapter 62a165f8618886c6, but this run has dc418232be17c9dc"):
         plan_members([fold1], calibration=str(path))
     with pytest.raises(MismatchError, match="calibration's orders is 1, but this run has cyclic"):
         plan_members([fold0], calibration=str(path), orders="cyclic")

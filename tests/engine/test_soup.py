@@ -11,8 +11,8 @@ from peft import PeftModel
 from transformers import Qwen3VLForConditionalGeneration
 
 from scoring import Scorer
-from scoring.engine.checkpoint import CheckpointError
 from scoring.engine.soup import given_weights, soup
+from scoring.engine.weights import CheckpointError
 from scoring.results.exposure import TRAINING, VALIDATION, read_rows
 
 FOLDS = ["demo/checkpoints/fold0", "demo/checkpoints/fold1"]

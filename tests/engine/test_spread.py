@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from benchmarks.faults import SCORED, content
-from scoring.engine.checkpoint import CheckpointError
 from scoring.engine.model import NOT_QUANTIZED, Model
 from scoring.engine.run import RunOptions, run
 from scoring.engine.spread import cards, follow, place
+from scoring.engine.weights import CheckpointError
 from scoring.inputs.questions import read_table
 from scoring.results.folder import RunError
 

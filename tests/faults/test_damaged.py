@@ -45,7 +45,7 @@ def checkpoint(tmp_path) -> Path:
         ("scoring.json", '{"pixels": {"max_pixels": -1}}', "expected max_pixels"),
         ("scoring.json", '{"template": {"colour": "x"}}', "template has colour; expected system, user, option"),
         ("scoring.json", '{"letters": "abd"}', "letters is 'abd'; expected the first 2 to 26"),
-        ("scoring.json", '{"quantization": "int8"}', "quantization is 'int8'; expected 'nf4' or 'none'"),
+        ("scoring.json", '{"quantization": "int8"}', "quantization is 'int8'; expected 'nf4', 'fp4' or 'none'"),
         ("scoring.json", "[]", "found a list; expected a JSON object"),
         ("scoring.json", "{", "the file is damaged"),
         ("calibration.json", '{"temperature": "hot"}', "found no calibration"),

@@ -1,6 +1,7 @@
 """Gradients: the tree's are those of the libraries, a row at a time, however memory is spent and dropout is drawn."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,9 @@ import torch.nn.functional as F
 
 from scoring.engine.batches import make_ready, with_tensors
 from scoring.engine.forward import TreeBatch
+from scoring.engine.model import Model
 from scoring.engine.packed import put_back, unwrap
+from scoring.engine.plan import MismatchError
 from scoring.engine.reference import reference_logits
 from scoring.engine.scorer import Scorer
 from scoring.engine.tree import Tree
@@ -76,6 +79,8 @@ def libraries_gradients(trainer, questions):
         ("none", SEVEN_PROJECTIONS),
         ("nf4", ("v_proj",)),  # queries without a gradient
         ("nf4", ("linear_fc1", "q_proj")),  # the vision tower's too
+        ("nf4", ("lm_head", "q_proj")),
+        ("none", ("lm_head",)),
     ],
 )
 def test_gradients_are_those_of_the_libraries_a_row_at_a_time(base, questions, tmp_path, quantization, targets):
@@ -84,6 +89,57 @@ def test_gradients_are_those_of_the_libraries_a_row_at_a_time(base, questions, t
     expected_loss, theirs = libraries_gradients(trainer, questions)
     assert loss == pytest.approx(expected_loss, rel=1e-5)
     assert theirs.norm() > 0 and distance(ours, theirs) < 1e-5
+
+
+@pytest.fixture(scope="module")
+def base_in_4_bits(base, tmp_path_factory):
+    """The demo's base as `…-bnb-4bit` folders hold it."""
+    folder = tmp_path_factory.mktemp("four") / "base"
+    shutil.copytree(base, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    Model.load(base).network.save_pretrained(folder)
+    return folder
+
+
+def test_what_is_trained_on_a_base_in_4_bits_is_scored_as_peft_would(base_in_4_bits, base, questions, tmp_path):
+    from peft import PeftModel
+    from transformers import AutoModelForImageTextToText
+
+    config = replace(PLAIN, epochs=1, batch=4, learning_rate=1e-2, targets=("q_proj", "up_proj", "lm_head"))
+    Trainer(str(base_in_4_bits), questions, questions, tmp_path / "ckpt", config, say=lambda text: None).run()
+    scorer = Scorer.load(str(tmp_path / "ckpt"))
+    ours = scorer.score(questions[:4]).logits[:, 0, 0]
+    network = AutoModelForImageTextToText.from_pretrained(base_in_4_bits, dtype=torch.float32)
+    for layer in network.modules():
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            layer.support_avx512bf16_for_cpu = False
+    PeftModel.from_pretrained(network, tmp_path / "ckpt").eval()
+    for row, question in enumerate(questions[:4]):
+        theirs = reference_logits(network, *scorer.prepare(question))[scorer.label_ids[:4]]
+        assert np.abs(theirs.numpy() - ours[row]).max() < 1e-4
+    manifest = json.loads((tmp_path / "ckpt" / "scoring.json").read_text())
+    assert (manifest["quantization"], manifest["base_stored"]) == ("nf4", "nf4")
+    on_16_bits = Scorer.load(str(tmp_path / "ckpt"), base=str(base))  # the same model, which is told
+    assert any("by its norms the same model in other bits" in note for note in on_16_bits.plan.notes)
+    assert np.abs(on_16_bits.score(questions[:4]).logits[:, 0, 0] - ours).max() < 0.05
+    with pytest.raises(MismatchError, match="in 4 bits \\(nf4\\) already"):
+        Scorer.load(str(tmp_path / "ckpt"), quantization="none")
+
+
+@pytest.mark.parametrize(
+    "choices, message",
+    [
+        ({"targets": ("embed_tokens",)}, "embed_tokens is also model.language_model.embed_tokens, which is no linear"),
+        ({"targets": ("q_proj", "proj")}, "proj is also model.visual.patch_embed.proj, which is no linear layer"),
+        ({"targets": ("q_proj", "qproj")}, "qproj is no layer of"),
+        ({"quantization": "none"}, "are in 4 bits \\(nf4\\) already"),
+    ],
+)
+def test_choices_that_could_not_be_scored_are_refused_before_loading(
+    base_in_4_bits, questions, tmp_path, monkeypatch, choices, message
+):
+    monkeypatch.setattr(Model, "load", None)
+    with pytest.raises(ConfigError, match=message):
+        Trainer(str(base_in_4_bits), questions, questions, tmp_path / "ckpt", replace(PLAIN, **choices))
 
 
 def test_a_mixture_of_experts_learns_by_its_attention(mixture, questions, tmp_path):
@@ -196,7 +252,7 @@ def test_wrong_choices_are_told(tmp_path, text, message):
 
 @pytest.mark.parametrize("targets", [("nowhere",), ("q_proj", "nowhere")])
 def test_a_target_that_no_layer_has_is_told(base, questions, tmp_path, targets):
-    with pytest.raises(ConfigError, match="targets: found nowhere; expected names of linear layers"):
+    with pytest.raises(ConfigError, match="targets: nowhere is no layer of .*; expected names of linear"):
         learner(base, questions, tmp_path, replace(PLAIN, targets=targets))
 
 
