@@ -16,9 +16,9 @@ demo: $(VENV)/.installed  ## fine-tune the demo model, score its test table, eva
 	$(BIN)/python cli.py score demo/test.csv --ckpt demo/run/checkpoint --out demo/run/scores --overwrite
 	@echo; head -n 4 demo/run/scores/probabilities.csv
 
-# Two processes with a thread each: with two threads each they would wait for each other.
+# Two processes with a thread each: with two threads each they would wait for each other. The longest files come first.
 test: $(VENV)/.installed lint browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # Chromium for the tests of the report page; they are skipped, with this reason, where it cannot be installed.
 browser:

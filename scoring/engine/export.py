@@ -109,8 +109,9 @@ class Merge:
         self.adapter = checkpoint.adapter
         check = check_adapter(checkpoint.folder, weights, self.adapter) if self.adapter else AdapterCheck()
         self.key_of = {located: key for key, located in check.keys.items()}
-        self.names = [name for name in weights.shapes if name in weights.tensors]
-        self.head_apart = HEAD_WEIGHT not in weights.tensors and (HEAD, "lora_A.weight") in self.key_of
+        tied = HEAD_WEIGHT not in weights.tensors or bool(weights.config.get("tie_word_embeddings"))
+        self.names = [name for name in weights.shapes if name in weights.tensors and not (tied and name == HEAD_WEIGHT)]
+        self.head_apart = tied and (HEAD, "lora_A.weight") in self.key_of
         if self.head_apart:
             self.names.append(HEAD_WEIGHT)
             self.notes.append("the head has an adapter, so it is written apart from the embeddings, which were its own")

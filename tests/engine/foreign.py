@@ -375,6 +375,14 @@ KINDS = [
     ),
     Kind(
         PARTS,
+        "resized embeddings",
+        lambda shop: shop.rewritten(
+            lambda t: t | {"base_model.model.model.language_model.embed_tokens.weight": torch.ones(9, 64)}
+        ),
+        "belong to modules saved whole",
+    ),
+    Kind(
+        PARTS,
         "LoRA on the patches' convolution",
         lambda shop: shop.lora(target_modules=["q_proj", "patch_embed.proj"]),
         "LoRA on something else than a linear layer",

@@ -25,13 +25,19 @@ BOTH = ["demo/checkpoints/fold0", "demo/checkpoints/fold1"]
 
 
 @pytest.fixture(scope="session")
-def prepared(scorer, test_rows):
-    return [scorer.prepare(question) for question in test_rows]
+def rows(test_rows):
+    """Every third of the demo's, of all kinds and pictures."""
+    return test_rows[::3]
+
+
+@pytest.fixture(scope="session")
+def prepared(scorer, rows):
+    return [scorer.prepare(question) for question in rows]
 
 
 @pytest.fixture(scope="session")
 def reference(scorer, prepared):
-    """(N, V) logits of all demo rows, one at a time by transformers' own forward."""
+    """(N, V) logits of the rows, one at a time by transformers' own forward."""
     scorer.model.use(scorer.adapters[0])
     return torch.stack([reference_logits(scorer.model.network, *row) for row in prepared])
 
@@ -47,22 +53,22 @@ def in_batches(scorer, questions, size, orders="1"):
 
 
 @pytest.mark.parametrize("size", [64, 7])
-def test_batches_equal_the_reference_on_every_demo_row(scorer, test_rows, reference, labels, size):
-    found = in_batches(scorer, test_rows, size)
+def test_batches_equal_the_reference_on_every_row(scorer, rows, reference, labels, size):
+    found = in_batches(scorer, rows, size)
     assert np.abs(found.logits[:, 0, 0] - labels).max() < 1e-4
     assert found.top_token[:, 0, 0].tolist() == reference.argmax(1).tolist()
     mass = reference.softmax(1)[:, scorer.label_ids[:4]].sum(1).numpy()
     assert np.abs(found.label_mass[:, 0, 0] - mass).max() < 1e-5
 
 
-def test_a_row_alone_equals_the_reference(scorer, test_rows, labels):
-    found = in_batches(scorer, test_rows[:60], 1)
+def test_a_row_alone_equals_the_reference(scorer, rows, labels):
+    found = in_batches(scorer, rows[:60], 1)
     assert np.abs(found.logits[:, 0, 0] - labels[:60]).max() < 1e-4
 
 
-def test_shuffled_rows_equal_the_reference(scorer, test_rows, labels):
-    order = np.random.default_rng(0).permutation(len(test_rows))[:200]
-    found = in_batches(scorer, [test_rows[row] for row in order], 64)
+def test_shuffled_rows_equal_the_reference(scorer, rows, labels):
+    order = np.random.default_rng(0).permutation(len(rows))
+    found = in_batches(scorer, [rows[row] for row in order], 64)
     assert np.abs(found.logits[:, 0, 0] - labels[order]).max() < 1e-4
 
 
@@ -70,10 +76,10 @@ def asked_about(question: Question, picture, number: int) -> Question:
     return replace(question, id=f"{number}", picture=picture, size=None)
 
 
-def test_questions_that_share_a_picture_equal_the_reference(scorer, test_rows):
+def test_questions_that_share_a_picture_equal_the_reference(scorer, rows):
     """Rows of 12 questions about 4 pictures, in one tree: each picture's tokens are computed once."""
-    pictures = [read_picture(question.picture) for question in test_rows[:4]]
-    rows = [asked_about(test_rows[at], pictures[at % 4], at) for at in range(12)]
+    pictures = [read_picture(question.picture) for question in rows[:4]]
+    rows = [asked_about(rows[at], pictures[at % 4], at) for at in range(12)]
     ready = make_ready(scorer.prepare, rows, "1")
     assert len(ready.pictures) == 4 and len(Tree.build(ready.sequences, ready.picture).pictures) == 4
     found = scorer.collect(ready, scorer.answer(ready, 4), 4)
@@ -83,9 +89,9 @@ def test_questions_that_share_a_picture_equal_the_reference(scorer, test_rows):
         assert np.abs(found.logits[at, 0, 0] - expected.numpy()).max() < 1e-4
 
 
-def test_all_orders_equal_the_reference(scorer, test_rows):
+def test_all_orders_equal_the_reference(scorer, rows):
     """24 orders of a question in one tree; logits come back by the data's option, whatever letter it stood at."""
-    rows = [test_rows[0], test_rows[7], replace(test_rows[9], options=test_rows[9].options[:3])]
+    rows = [rows[0], rows[7], replace(rows[9], options=rows[9].options[:3])]
     found = in_batches(scorer, rows, 3, "all")
     scorer.model.use(scorer.adapters[0])
     for at, row in enumerate(rows):
@@ -99,18 +105,16 @@ def test_all_orders_equal_the_reference(scorer, test_rows):
         assert np.isnan(found.logits[at, 0, len(orders) :]).all()
 
 
-def test_several_checkpoints_over_one_sight_equal_each_by_itself(test_rows):
-    together = Scorer.load(BOTH).score(test_rows[:40])
+def test_several_checkpoints_over_one_sight_equal_each_by_itself(rows):
+    together = Scorer.load(BOTH).score(rows[:40])
     for number, name in enumerate(BOTH):
-        alone = Scorer.load(name).score(test_rows[:40])
+        alone = Scorer.load(name).score(rows[:40])
         assert np.abs(together.logits[:, number] - alone.logits[:, 0]).max() < 1e-5
 
 
 @pytest.mark.parametrize("names", [BOTH[:1], BOTH])
-def test_4_bit_and_expanded_weights_give_the_same_bits(names, test_rows):
-    kept, expanded = (
-        Scorer(plan_members(names), weights=weights).score(test_rows[:20]) for weights in ("4bit", "16bit")
-    )
+def test_4_bit_and_expanded_weights_give_the_same_bits(names, rows):
+    kept, expanded = (Scorer(plan_members(names), weights=weights).score(rows[:20]) for weights in ("4bit", "16bit"))
     assert np.array_equal(kept.logits, expanded.logits) and np.array_equal(kept.label_mass, expanded.label_mass)
 
 
@@ -119,8 +123,8 @@ def in_bfloat16():
     return Scorer(plan_members(BOTH[:1]), dtype=torch.bfloat16)
 
 
-def test_in_bfloat16_a_row_has_the_same_bits_in_any_company(in_bfloat16, test_rows):
-    scorer, rows = in_bfloat16, test_rows[:24]
+def test_in_bfloat16_a_row_has_the_same_bits_in_any_company(in_bfloat16, rows):
+    scorer, rows = in_bfloat16, rows[:24]
     whole = scorer.score(rows, batch_rows=24)
     for size in (1, 7):
         assert np.array_equal(scorer.score(rows, batch_rows=size).logits, whole.logits)
@@ -129,6 +133,7 @@ def test_in_bfloat16_a_row_has_the_same_bits_in_any_company(in_bfloat16, test_ro
 
 
 def test_in_bfloat16_a_tree_has_the_same_bits_as_whole_rows(in_bfloat16, test_rows):
+    """On a card all rows do; on the CPU, whose attention is cut by the length of the queries, not all."""
     scorer = in_bfloat16
     ready = make_ready(scorer.prepare, test_rows[:6], "cyclic")
     tree = scorer.answer(ready, 4)[0].labels
@@ -138,11 +143,11 @@ def test_in_bfloat16_a_tree_has_the_same_bits_as_whole_rows(in_bfloat16, test_ro
     assert torch.equal(scorer.packed.answer(batch, scorer.label_ids[:4])[0].labels, tree)
 
 
-def test_float16_keeps_a_float32_stream(test_rows, scorer):
+def test_float16_keeps_a_float32_stream(rows, scorer):
     """As on cards without bfloat16: products in float16, everything else in float32."""
     half = Scorer(plan_members(BOTH[:1]), dtype=torch.float16)
     assert half.packed.stream == torch.float32
-    found, whole = half.score(test_rows[:16]), scorer.score(test_rows[:16])
+    found, whole = half.score(rows[:16]), scorer.score(rows[:16])
     assert np.abs(found.logits - whole.logits).max() < 0.05
     assert (found.logits.argmax(-1) == whole.logits.argmax(-1)).all()
 
@@ -174,19 +179,19 @@ def test_padded_batches_equal_the_reference(scorer, prepared, labels):
     assert np.abs(found.labels.numpy() - labels[:16]).max() < 1e-4
 
 
-def test_patches_are_cut_on_the_device_as_on_the_host(scorer, test_rows):
+def test_patches_are_cut_on_the_device_as_on_the_host(scorer, rows):
     policy = scorer.prepare.policy
-    picture = read_picture(test_rows[0].picture)
+    picture = read_picture(rows[0].picture)
     pixels = torch.from_numpy(np.stack([policy.resized(picture), 255 - policy.resized(picture)]))
     found = patches_of(pixels, torch.from_numpy(policy.values), policy)
     assert np.array_equal(found[: len(found) // 2].numpy(), policy.patches(picture))
 
 
-def test_pictures_of_several_sizes_in_one_batch(scorer, test_rows):
-    pictures = [read_picture(question.picture) for question in test_rows[:3]]
+def test_pictures_of_several_sizes_in_one_batch(scorer, rows):
+    pictures = [read_picture(question.picture) for question in rows[:3]]
     pictures[1] = pictures[1].resize((400, 90))
     pictures[2] = pictures[2].crop((0, 0, 60, 200))
-    rows = [asked_about(test_rows[at], pictures[at % 3], at) for at in range(6)]
+    rows = [asked_about(rows[at], pictures[at % 3], at) for at in range(6)]
     found = scorer.score(rows)
     scorer.model.use(scorer.adapters[0])
     for at, row in enumerate(rows):
@@ -251,21 +256,21 @@ def test_batches_are_planned_within_the_budget():
     assert plan_batches(costs, 2_000) == batches and plan_batches([], 10) == []
 
 
-def test_the_cost_of_a_row_is_what_its_tree_computes(scorer, test_rows):
+def test_the_cost_of_a_row_is_what_its_tree_computes(scorer, rows):
     for orders in ("1", "cyclic"):
-        costs = list(costs_of(scorer.prepare, test_rows[:5], orders))
-        ready = make_ready(scorer.prepare, test_rows[:5], orders)
+        costs = list(costs_of(scorer.prepare, rows[:5], orders))
+        ready = make_ready(scorer.prepare, rows[:5], orders)
         tree = Tree.build(ready.sequences, ready.picture)
         told = costs[0].shared + sum(cost.seen + cost.own for cost in costs)
         assert len(tree.ids) <= told <= len(tree.ids) + 5 * 12  # rows may begin alike after their pictures
 
 
-def test_the_host_never_asks_the_device_within_a_batch(test_rows):
+def test_the_host_never_asks_the_device_within_a_batch(rows):
     """On tensors without content, whatever must know a value or a count raises: there a card would be waited for."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     scorer = Scorer(plan_members(BOTH), weights="4bit")
-    ready = with_tensors(make_ready(scorer.prepare, test_rows[:5], "1"), scorer.prepare, "cpu")
+    ready = with_tensors(make_ready(scorer.prepare, rows[:5], "1"), scorer.prepare, "cpu")
     scorer.answer(ready, 4)  # what is worked out once a size of picture
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         batch = TreeBatch(*map(partial(as_fake, mode), vars(ready.tensors).values()))
@@ -279,10 +284,10 @@ def as_fake(mode, value):
     return [as_fake(mode, part) for part in value] if isinstance(value, list) else value
 
 
-def test_asking_one_question(scorer, test_rows):
+def test_asking_one_question(scorer, rows):
     from PIL import Image
 
-    question = test_rows[1]
+    question = rows[1]
     by_path = scorer.ask(question.picture, question.question, question.options, question.task_hint)
     with Image.open(question.picture) as picture:
         assert scorer.ask(picture, question.question, question.options, question.task_hint) == by_path
@@ -291,13 +296,13 @@ def test_asking_one_question(scorer, test_rows):
     assert len(scorer.ask(question.picture, question.question, question.options[:2])) == 2
 
 
-def test_rows_with_fewer_options_and_broken_pictures(scorer, test_rows, tmp_path):
+def rows_with_fewer_options_and_broken_pictures(scorer, rows, tmp_path):
     broken = tmp_path / "x.jpg"
-    broken.write_bytes(test_rows[0].picture.read_bytes()[:500])
+    broken.write_bytes(rows[0].picture.read_bytes()[:500])
     rows = [
-        test_rows[0],
-        replace(test_rows[1], options=test_rows[1].options[:3]),
-        replace(test_rows[2], picture=broken),
+        rows[0],
+        replace(rows[1], options=rows[1].options[:3]),
+        replace(rows[2], picture=broken),
     ]
     for orders in ("1", "cyclic"):
         found = scorer.score(rows, orders)
@@ -307,19 +312,19 @@ def test_rows_with_fewer_options_and_broken_pictures(scorer, test_rows, tmp_path
         assert found.label_mass[0, 0, 0] > 0.9
 
 
-def test_non_finite_logits_are_marked(scorer, test_rows, monkeypatch):
+def test_non_finite_logits_are_marked(scorer, rows, monkeypatch):
     def poisoned(*arguments):
         found = project(*arguments)
         found.labels[1] = float("nan")
         return found
 
     monkeypatch.setattr("scoring.engine.packed.project", poisoned)
-    found = scorer.score(test_rows[:3])
+    found = scorer.score(rows[:3])
     assert found.status == ["ok", "the model gave no finite logits", "ok"] and np.isnan(found.logits[1]).all()
 
 
-def test_the_network_is_the_librarys_own_outside_of_an_answer(scorer, test_rows):
-    scorer.score(test_rows[:2])
+def test_the_network_is_the_librarys_own_outside_of_an_answer(scorer, rows):
+    scorer.score(rows[:2])
     config = scorer.model.network.config
     assert [config._attn_implementation, config.text_config._attn_implementation] == ["sdpa", "sdpa"]
     assert config.vision_config._attn_implementation == "sdpa"
