@@ -96,12 +96,31 @@ def timed(call) -> tuple[float, object]:
     return round(time.perf_counter() - start, 3), result
 
 
-def guarded(checkpoint: Path, base: Path, rows: list[Question]) -> dict:
-    """Seconds and difference of the guard, in its first call of a process and in a further one."""
-    scorer = Scorer(plan_of(checkpoint, base))
-    first, compared = timed(lambda: compare_first(scorer, rows))
-    again, _ = timed(lambda: compare_first(scorer, rows[1:]))
-    return {"seconds": first, "seconds_again": again, "weights": scorer.packed.weights, **compared.to_json()}
+def first_batch(load: workload.Workload, rows: list[Question], guard: bool) -> dict:
+    """Seconds of a process's first batch and of the next, and of the guard before them."""
+    scorer, values = Scorer(plan_of(load.checkpoints[0], load.base)), {}
+    if guard:
+        seconds, compared = timed(lambda: compare_first(scorer, rows))
+        values = {"guard": seconds, **compared.to_json()}
+    return values | {
+        "first_batch": timed(lambda: scorer.score(rows))[0],
+        "next_batch": timed(lambda: scorer.score(rows))[0],
+    }
+
+
+def guarded(arguments: list[str]) -> dict:
+    """What the guard adds to a process that scores: with it and without, each in processes of its own, in turn."""
+    found: dict[str, list[dict]] = {"with": [], "without": []}
+    for _ in range(2):
+        for kind, values in found.items():
+            command = [sys.executable, "-m", "benchmarks.foreign", "--first-batch", kind, *arguments]
+            done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
+            values.append(json.loads(done.stdout.splitlines()[-1]))
+    seconds = {
+        kind: min(sum(value for key, value in each.items() if key in ("guard", "first_batch")) for each in values)
+        for kind, values in found.items()
+    }
+    return {"seconds_added": round(seconds["with"] - seconds["without"], 3), **found}
 
 
 def exported(checkpoint: Path, base: Path, out: Path) -> dict:
@@ -138,13 +157,18 @@ def exported(checkpoint: Path, base: Path, out: Path) -> dict:
 @click.option("--layers", type=int, help="Fewer layers than the 8B has, to try this program.")
 @click.option("--work", type=click.Path(path_type=Path), help="Folder for weights and pictures.")
 @click.option("--out", type=click.Path(path_type=Path), help="JSON file to write.")
-def main(size, rows, tokenizer, layers, work, out) -> None:
+@click.option("--guard-alone", is_flag=True, help="Nothing but what the guard costs.")
+@click.option("--first-batch", "first", type=click.Choice(["with", "without"]), hidden=True)
+def main(size, rows, tokenizer, layers, work, out, guard_alone, first) -> None:
     """Measure all of it, and print it."""
     work = work or Path("benchmarks/work")
     work.mkdir(parents=True, exist_ok=True)
-    rate = product_rate(8192 if torch.cuda.is_available() else 1024)
+    rate = 0.0 if first else product_rate(8192 if torch.cuda.is_available() else 1024)
     load = workload.demo() if size == "demo" else workload.full_size(work, tokenizer, rows, 1, layers=layers)
     questions = read_table(load.tables["single"], images=load.tables["single"].parent).questions[:rows]
+    if first:
+        click.echo(json.dumps(first_batch(load, questions, first == "with")))
+        return
     checkpoint, report = load.checkpoints[0], workload.circumstances(rate, size, layers)
 
     def tell(name: str, values: dict) -> None:
@@ -153,14 +177,17 @@ def main(size, rows, tokenizer, layers, work, out) -> None:
         if out:
             write_json(out, report)
 
+    free()
+    given = {"--size": size, "--rows": rows, "--tokenizer": tokenizer, "--layers": layers, "--work": work}
+    tell("guard", guarded([str(part) for pair in given.items() if pair[1] is not None for part in pair]))
+    if guard_alone:
+        return
     with TemporaryDirectory(dir=work) as name:
         folder = Path(name)
         first, _ = timed(lambda: base_fingerprint(load.base))
         again, _ = timed(lambda: base_fingerprint(load.base))
         size_of = sum(path.stat().st_size for path in load.base.glob("*.safetensors")) / 1e9
         tell("fingerprint", {"seconds": first, "seconds_again": again, "gb": size_of})
-        tell("guard", guarded(checkpoint, load.base, questions))
-        free()
         scorer = Scorer(plan_of(checkpoint, load.base))
         ours = label_logits(scorer, questions)
         free()
