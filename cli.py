@@ -51,6 +51,7 @@ def main(context: click.Context, debug: bool) -> None:
       python cli.py ensemble scores/a scores/b --out scores/both         pool them, from files
       python cli.py merge  part1 part2 --out scores/test                 shards of a table, into one
       python cli.py soup   ckpt/fold0 ckpt/fold1 --out ckpt/soup         average adapters into one
+    python cli.py export ckpt/fold0 --out ckpt/whole                   one model, for other engines too
       python cli.py bench                                                against generating a text
       python cli.py report scores/test                                   a page to look at and to send
       python cli.py show   ckpt/fold0                                    what is this checkpoint?
@@ -178,7 +179,10 @@ def score(data: Path, checkpoints, out, reading, template, orders, limit, calibr
         table.questions = table.questions[:limit]
         out = out or Path("scores") / data.name.split(".")[0]
         prompt = PromptTemplate.read(template) if template else None
-        say(f"{len(table.questions):,} rows, {len(checkpoints)} checkpoint{'s' * (len(checkpoints) > 1)}; loading …")
+        from scoring.engine.checkpoint import folds_of
+
+        count = sum(len(folds_of(name)) for name in checkpoints)
+        say(f"{len(table.questions):,} rows, {count} checkpoint{'s' * (count > 1)}; loading …")
 
         from scoring.engine.groups import RunOptions, check_sets, plan_groups, run_groups
 
@@ -359,13 +363,16 @@ def ensemble(
 @click.argument("checkpoints", nargs=-1, required=True)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Checkpoint folder to write.")
 @click.option("--weights", help="A number for each, such as 0.5,0.3,0.2.  [default: equal]")
-def soup(checkpoints: tuple[str, ...], out: Path, weights) -> None:
+@click.option("--base", help="Base model, where it is not where the checkpoints say.")
+def soup(checkpoints: tuple[str, ...], out: Path, weights, base) -> None:
     """Average adapters into one adapter, exactly: as fast to score as a single checkpoint."""
     with told():
+        from scoring.engine.checkpoint import folds_of
         from scoring.engine.soup import given_weights
         from scoring.engine.soup import soup as cook
 
-        for text in cook(list(checkpoints), out, given_weights(weights, len(checkpoints))):
+        count = sum(len(folds_of(name)) for name in checkpoints)
+        for text in cook(list(checkpoints), out, given_weights(weights, count), base):
             click.echo(text)
         click.echo(f"checkpoint: {out}")
 

@@ -246,6 +246,19 @@ def measure_rule(benchmark: Benchmark, member: int, labelled: np.ndarray, rest: 
     return result
 
 
+def worst_by_rows(benchmark: Benchmark, halvings: int) -> float:
+    """The most NLL that a temperature costs on the other half, where halves are drawn row by row: copies of a question
+    stand in both, as in a table whose rows are drawn at random."""
+    y, worst = benchmark.answers, -np.inf
+    for seed in range(halvings):
+        labelled, rest = replace(benchmark, questions=None).draw(np.random.default_rng(seed), len(y) // 2)
+        for logits in benchmark.logits:
+            calibration = calibrate(logits[labelled], y[labelled], None, None, more=False)
+            before, after = log_probabilities(logits[rest]), calibration.apply(logits[rest])
+            worst = max(worst, float((row_losses(after, y[rest]) - row_losses(before, y[rest])).mean()))
+    return worst
+
+
 def halving(benchmark: Benchmark, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows that calibrate, and rows that are measured."""
     return benchmark.draw(np.random.default_rng(seed), len(benchmark.answers) // 2)
@@ -281,6 +294,8 @@ def worth(benchmark: Benchmark, halvings: int, of_rules: int) -> dict:
             "nll_after_worst_model": by_model["nll_after"].max(),
             "cases": len(table),
             "cases_with_higher_nll": int((harm > 0).sum()),
+            "highest_cost": float(harm.max()),
+            "highest_cost_by_rows": worst_by_rows(benchmark, halvings),
             "worst_case": {
                 "member": benchmark.members[int(worst["member"])],
                 "seed": int(worst["seed"]),

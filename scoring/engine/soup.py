@@ -19,14 +19,15 @@ from scoring.results.exposure import TRAINING, read_rows, write_rows
 from scoring.results.files import write_json, write_whole
 
 
-def soup(names: list[str], out: Path, weights: list[float] | None = None) -> list[str]:
+def soup(names: list[str], out: Path, weights: list[float] | None = None, base: str | None = None) -> list[str]:
     """Write the average of the checkpoints' adapters into the folder `out`; what there is to say about it.
 
-    weights: one for each, equal where not given; they need not sum to 1. Raises CheckpointError with the reason where
-    the adapters cannot be averaged: other bases, prompts, or layers.
+    A folder of folds stands for its folds. weights: one for each, equal where not given; they need not sum to 1. base:
+    in place of the one that they name. Raises CheckpointError with the reason where the adapters cannot be averaged:
+    other bases, prompts, or layers.
     """
-    checkpoints, folders = read_members(names)
-    weights = list(weights or [1 / len(names)] * len(names))
+    checkpoints, folders = read_members(names, base)
+    weights = list(weights or [1 / len(checkpoints)] * len(checkpoints))
     if len(checkpoints) < 2 or len(weights) != len(checkpoints):
         raise CheckpointError(f"{len(checkpoints)} checkpoints, {len(weights)} weights; expected two or more, one each")
     if out.exists() and any(out.iterdir()):
@@ -63,8 +64,8 @@ def soup(names: list[str], out: Path, weights: list[float] | None = None) -> lis
     write_whole(out / ADAPTER_FILE, lambda file: file.write(data))
     write_json(out / ADAPTER_CONFIG, config)
     told = [
-        {"folder": name, "adapter": found.fingerprint(), "weight": w}
-        for name, found, w in zip(names, checkpoints, weights)
+        {"folder": str(found.folder), "adapter": found.fingerprint(), "weight": weight}
+        for found, weight in zip(checkpoints, weights)
     ]
     manifest = replace(
         first.manifest, base=config["base_model_name_or_path"], metrics={}, training={"soup": told}, data={}

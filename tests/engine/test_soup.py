@@ -83,3 +83,13 @@ def test_through_the_command_line(cli, tmp_path):
 
     assert np.abs(table("call") - table("files")).max() < 5e-6  # of numbers with 6 decimals
     assert np.abs(table("call") - table("runs")).max() < 5e-6  # processes of their own
+
+
+def test_a_folder_of_folds_is_averaged_whole(tmp_path, demo):
+    for name in ("fold0", "fold1"):
+        shutil.copytree(demo / "checkpoints" / name, tmp_path / "folds" / name)
+    told = soup([str(tmp_path / "folds")], tmp_path / "all", base=str(demo / "base"))
+    soup(FOLDS, tmp_path / "two")
+    assert "0.50 × fold0, 0.50 × fold1" in told[0]
+    ours, theirs = (tmp_path / name / "adapter_model.safetensors" for name in ("all", "two"))
+    assert ours.read_bytes() == theirs.read_bytes()
