@@ -9,7 +9,7 @@ from scoring.engine.adapter import adapter_fingerprint
 from scoring.engine.checkpoint import CALIBRATION, MANIFEST, Manifest, base_name
 from scoring.engine.packed import put_back, unwrap
 from scoring.engine.plan import calibration_fingerprint
-from scoring.engine.weights import BaseWeights, base_fingerprint, norms_digest, stored_bits
+from scoring.engine.weights import BaseWeights, base_fingerprint, nf4_codes, stored_bits
 from scoring.results.exposure import write_rows
 from scoring.results.files import write_json
 from train.lora import save_lora
@@ -57,7 +57,7 @@ def _manifest(trainer: "Trainer", base: str, revision: str, result: Validation) 
         revision=revision or None,
         base_fingerprint=base_fingerprint(trainer.folder),
         base_stored=stored_bits(trainer.folder),
-        base_norms=norms_digest(BaseWeights.of(trainer.folder)),
+        base_codes=nf4_codes(BaseWeights.of(trainer.folder)),
         template=asdict(trainer.prepare.template),
         letters=trainer.letters,
         pixels={"min_pixels": policy.min_pixels, "max_pixels": policy.max_pixels},

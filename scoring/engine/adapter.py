@@ -7,6 +7,7 @@ PEFT, LLaMA-Factory, ms-swift, Unsloth and wrappers of distributed training have
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from scoring.engine.weights import FLOATS, BaseWeights, CheckpointError, read_he
 from scoring.inputs.objects import as_object, read_json
 
 ADAPTER_FILE, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
-STRANGE = "match no module of the base"
+STRANGE = "no module of the base has that name"
 LORA_PARTS = ("lora_A.weight", "lora_B.weight", "lora_magnitude_vector")
 HEAD = "lm_head"
 WRAPPERS = re.compile(r"(^|\.)(module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|base_layer)(?=\.)")
@@ -30,6 +31,7 @@ APPLIED = {"r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "us
 APPLIED |= {"layers_to_transform", "layers_pattern", "exclude_modules", "peft_type", "init_lora_weights"}
 # what counts in training alone, or describes:
 DESCRIBES = {"lora_dropout", "task_type", "inference_mode", "auto_mapping", "peft_version", "base_model_name_or_path"}
+DESCRIBES |= {"fan_in_fan_out"}  # PEFT resets it for linear layers
 DESCRIBES |= {"revision", "megatron_core", "megatron_config", "qalora_group_size", "loftq_config", "eva_config"}
 DESCRIBES |= {"corda_config", "lora_ga_config", "runtime_config", "ensure_weight_tying"}
 # and what changes the arithmetic without being applied:
@@ -39,7 +41,6 @@ NOT_APPLIED = {
     "lora_bias": "a bias of lora_B",
     "target_parameters": "LoRA on parameters",
     "layer_replication": "repeated layers",
-    "fan_in_fan_out": "transposed weights",
     "alora_invocation_tokens": "activated LoRA",
     "use_qalora": "QA-LoRA",
     "use_bdlora": "block-diagonal LoRA",
@@ -91,40 +92,39 @@ class AdapterConfig:
     def __post_init__(self):
         if self.r < 1 or any(rank < 1 for rank in (self.rank_pattern or {}).values()):
             raise ValueError(f"r is {self.r}, rank_pattern {self.rank_pattern}; expected ranks of at least 1")
-        if not self.lora_alpha:
-            raise ValueError("lora_alpha is 0: the adapter does nothing; expected another number")
-        names = [self.target_modules, self.exclude_modules]
-        patterns = [
-            *(self.rank_pattern or ()),
-            *(self.alpha_pattern or ()),
-            *(one for one in names if isinstance(one, str)),
-        ]
-        for pattern in patterns:
+        alphas = [self.lora_alpha, *(self.alpha_pattern or {}).values()]
+        if not self.lora_alpha or not all(math.isfinite(alpha) for alpha in alphas):
+            raise ValueError(
+                f"lora_alpha is {self.lora_alpha:g}; expected a finite number other than 0, in patterns too"
+            )
+        layers = [self.layers_pattern] if isinstance(self.layers_pattern, str) else self.layers_pattern or []
+        expressions = [_PATTERN.format(key) for key in (*(self.rank_pattern or ()), *(self.alpha_pattern or ()))]
+        expressions += [_LAYERS.format(pattern) for pattern in layers]
+        expressions += [one for one in (self.target_modules, self.exclude_modules) if isinstance(one, str)]
+        for expression in expressions:
             try:
-                re.compile(pattern)
+                re.compile(expression)
             except re.error as error:
-                raise ValueError(f"{pattern!r} is no regular expression ({error})") from None
+                raise ValueError(f"{expression!r} is no regular expression ({error})") from None
 
-    def rank(self, layer: str) -> int:
-        """A layer's rank: of the first pattern that fits its name, else the common one."""
-        return _by_pattern(self.rank_pattern, layer, self.r)
+    def rank(self, *names: str) -> int:
+        """A layer's rank, by its names: of the first pattern that fits one of them, else the common one."""
+        return _by_pattern(self.rank_pattern, names, self.r)
 
-    def alpha(self, layer: str) -> float:
+    def alpha(self, *names: str) -> float:
         """A layer's alpha, likewise."""
-        return _by_pattern(self.alpha_pattern, layer, self.lora_alpha)
+        return _by_pattern(self.alpha_pattern, names, self.lora_alpha)
 
-    def spelling(self, layer: str, key: str) -> str:
-        """The name by which a layer's patterns are meant: the base's, or that of its tensor `key` in an older file."""
-        return layer if self.targets(layer) else _module_and_part(key)[0]
+    def scaling(self, *names: str) -> float:
+        """What the B·A of a layer is multiplied by."""
+        rank = self.rank(*names)
+        return float(self.alpha(*names) / (rank**0.5 if self.use_rslora else rank))
 
-    def scaling_of(self, layer: str, key: str) -> float:
-        """What the B·A of a layer is multiplied by; key: of one of its tensors."""
-        name = self.spelling(layer, key)
-        rank = self.rank(name)
-        return float(self.alpha(name) / (rank**0.5 if self.use_rslora else rank))
+    def targets(self, *names: str) -> bool:
+        """Whether PEFT would put an adapter on a layer, by one of its names."""
+        return any(self._targets(name) for name in names)
 
-    def targets(self, layer: str) -> bool:
-        """Whether PEFT would put an adapter on a layer of that name."""
+    def _targets(self, layer: str) -> bool:
         if _named(self.exclude_modules, layer):
             return False
         if isinstance(self.target_modules, str) or not self.target_modules:
@@ -133,13 +133,19 @@ class AdapterConfig:
         if not _named(self.target_modules, layer) or indexes is None or indexes == []:
             return _named(self.target_modules, layer)
         patterns = [self.layers_pattern] if isinstance(self.layers_pattern, str) else self.layers_pattern or [r"[^.]*"]
-        matches = (re.match(rf"(?:^|.*?\.){pattern}\.(\d+)\.", layer) for pattern in patterns)
+        matches = (re.match(_LAYERS.format(pattern), layer) for pattern in patterns)
         index = next((int(match[1]) for match in matches if match), None)
         return index in (indexes if isinstance(indexes, list) else [indexes])
 
 
-def _by_pattern(patterns: dict | None, layer: str, common: Any) -> Any:
-    return next((value for key, value in (patterns or {}).items() if re.match(rf"(.*\.)?({key})$", layer)), common)
+_PATTERN, _LAYERS = r"(.*\.)?({})$", r"(?:^|.*?\.){}\.(\d+)\."  # PEFT's
+
+
+def _by_pattern(patterns: dict | None, names: tuple[str, ...], common: Any) -> Any:
+    for key, value in (patterns or {}).items():
+        if any(re.match(_PATTERN.format(key), name) for name in names):
+            return value
+    return common
 
 
 def _named(names: list[str] | str | None, layer: str) -> bool:
@@ -152,12 +158,12 @@ def config_faults(values: dict) -> list[str]:
     """What an `adapter_config.json` asks for that is not applied here, each in words with what to do."""
     kind = str(values.get("peft_type") or "").upper()
     if kind != "LORA":
-        name = f"an adapter of type {kind}" if kind else "an adapter of no type (peft_type is missing)"
+        name = f"an adapter of type {kind}" if kind else "peft_type is missing"
         return [f"{name}; only LORA is applied: {MERGE}"]
     faults = []
     init = values.get("init_lora_weights", True)
-    if isinstance(init, str) and init.lower() not in PLAIN_INITS:
-        name = init.lower()
+    if not isinstance(init, bool | None) and str(init).lower() not in PLAIN_INITS:
+        name = str(init).lower()
         remedy = "score it on the base that it was trained on, saved whole, or " + MERGE
         if name.startswith(CONVERTED):
             remedy = (
@@ -167,10 +173,10 @@ def config_faults(values: dict) -> list[str]:
         faults.append(f"init_lora_weights is {init!r}: the adapter belongs to a base that PEFT had changed; {remedy}")
     for name, what in NOT_APPLIED.items():
         if value := values.get(name):
-            shown = f" ({', '.join(map(str, value))})" if isinstance(value, list) else ""
-            faults.append(f"{name}: {what}{shown}, which is not supported; {MERGE}")
+            listed = f" ({', '.join(map(str, value))})" if isinstance(value, list) else ""
+            faults.append(f"{name}: {what}{listed}: not supported; {MERGE}")
     if values.get("bias") not in (None, "none"):
-        faults.append(f"bias is {values['bias']!r}: trained biases, which are not supported; {MERGE}")
+        faults.append(f"bias is {values['bias']!r}: trained biases: not supported; {MERGE}")
     return faults
 
 
@@ -217,16 +223,16 @@ def check_adapter(folder: Path, base: BaseWeights, config: AdapterConfig | None 
         if not located:
             unknown.setdefault(_what_it_is(key, base.shapes), []).append(key)
         elif other := first_of.get(located):
-            wrong.setdefault("are there twice, under two spellings", []).append(f"{other} and {key}")
+            wrong.setdefault("the same tensor in two spellings", []).append(f"{other} and {key}")
         else:
             first_of[located] = key
             check.keys[key] = located
-            if problem := _odd(path, entry):
+            if problem := _odd(path, entry, located[1]):
                 wrong.setdefault(problem, []).append(f"{key} {entry['shape']}")
     for what, keys in unknown.items():
-        wanted = MERGE if what != STRANGE else "expected LoRA weights made for this base"
-        check.faults.append(f"{_listed(keys)} {what}; {wanted}")
-    check.faults += [f"{_listed(keys)} {problem}" for problem, keys in wrong.items()]
+        remedy = MERGE if what != STRANGE else "expected LoRA weights made for this base"
+        check.faults.append(f"{_listed(keys)}: {what}; {remedy}")
+    check.faults += [f"{_listed(keys)}: {problem}" for problem, keys in wrong.items()]
     if not check.faults:
         check.faults = _misfits(check, header, base, config)
     if not check.faults and not any(
@@ -256,11 +262,14 @@ def _misfits(check: AdapterCheck, header: dict, base: BaseWeights, config: Adapt
             continue
         if config is None:
             continue
-        name = config.spelling(module, down)
-        if rank != config.rank(name):
+        names = names_of(module, down)
+        if rank != config.rank(*names):
             ranks.append(f"{down} {header[down]['shape']}")
-        if not config.targets(name):
+        if not config.targets(*names):
             strangers.append(down)
+        size = keys.get(LORA_PARTS[2])
+        if size and header[size]["shape"] != [outputs]:
+            shapes.append(f"{size} {header[size]['shape']}")
     faults = []
     if shapes:
         faults.append(f"{_listed(shapes)} have another shape than the base's; expected LoRA weights made for this base")
@@ -297,17 +306,21 @@ def _misfits(check: AdapterCheck, header: dict, base: BaseWeights, config: Adapt
     return faults
 
 
-def _odd(path: Path, entry: dict) -> str:
+def names_of(module: str, key: str) -> tuple[str, ...]:
+    """The names that patterns may mean a layer by: that of its tensor `key`, where that is another, and the base's."""
+    return tuple(dict.fromkeys((_module_and_part(key)[0], module)))
+
+
+def _odd(path: Path, entry: dict, part: str) -> str:
     """What is wrong with a tensor by itself; "" where nothing is."""
     if entry["dtype"] not in FLOATS:
-        return f"is stored as {entry['dtype']}; expected BF16, F16 or F32"
+        return f"stored as {entry['dtype']}; expected BF16, F16 or F32"
     if not entry["shape"] or 0 in entry["shape"]:
-        return "is empty, as ZeRO-3 leaves it where weights were not gathered; gather them, and save the adapter again"
-    return (
-        ""
-        if np.isfinite(values_of(path, entry)).all()
-        else "holds NaN or infinity; the training diverged: take an earlier checkpoint"
-    )
+        return "empty, as ZeRO-3 leaves weights that were not gathered; gather them, and save the adapter again"
+    if len(entry["shape"]) != (1 if part == LORA_PARTS[2] else 2):
+        return "flattened, as FSDP leaves weights that were not gathered; gather them, and save the adapter again"
+    finite = np.isfinite(values_of(path, entry)).all()
+    return "" if finite else "NaN or infinite values; the training diverged: take an earlier checkpoint"
 
 
 def _listed(keys: list[str]) -> str:
@@ -355,21 +368,31 @@ def _is_the_base_s(key: str, path: Path, entry: dict, base: BaseWeights) -> bool
     for name in (f"{spelling}.weight" for spelling in (*_spellings(module), *tied)):
         where, stored = base.tensors.get(name, (None, {}))
         if where and stored["dtype"] in FLOATS and list(stored["shape"]) == list(entry["shape"]):
-            return bool(np.array_equal(values_of(path, entry), values_of(where, stored)))
+            return bool(np.array_equal(values_of(path, entry), _rounded(values_of(where, stored), entry["dtype"])))
     return False
+
+
+def _rounded(values: np.ndarray, dtype: str) -> np.ndarray:
+    """float32 values as a type of safetensors holds them."""
+    if dtype == "F16":
+        return values.astype(np.float16).astype(np.float32)
+    if dtype == "BF16":  # to the nearest, ties to even
+        bits = values.astype(np.float32).view(np.uint32)
+        return (bits + 0x7FFF + ((bits >> 16) & 1) & 0xFFFF0000).view(np.float32)
+    return values
 
 
 def _what_it_is(key: str, base_shapes: dict[str, tuple[int, ...]]) -> str:
     """What a tensor that is no LoRA factor of a linear layer is, in words that follow its name."""
     for part, what in FOREIGN_PARTS.items():
         if part in key:
-            return f"belong to {what}, which is not supported"
+            return f"{what}: not supported"
     module, part = _module_and_part(key)
     if any(f"{name}.weight" in base_shapes for name in _spellings(module)):
         if part in LORA_PARTS:
-            return "belong to LoRA on something else than a linear layer, which is not supported"
+            return "LoRA on something other than a linear layer: not supported"
         if part in ("weight", "bias"):
-            return f"belong to {'trained biases' if part == 'bias' else 'modules saved whole'}, which is not supported"
+            return f"{'trained biases' if part == 'bias' else 'modules saved whole'}: not supported"
     return STRANGE
 
 
@@ -389,8 +412,8 @@ def lora_config(config: AdapterConfig, check: AdapterCheck):
     ranks, alphas = {}, {}
     for key, (module, part) in check.keys.items():
         if part == "lora_A.weight":
-            name = config.spelling(module, key)
-            ranks[module], alphas[module] = config.rank(name), config.alpha(name)
+            names = names_of(module, key)
+            ranks[module], alphas[module] = config.rank(*names), config.alpha(*names)
     return LoraConfig(
         r=config.r,
         lora_alpha=config.lora_alpha,

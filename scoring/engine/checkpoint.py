@@ -9,6 +9,7 @@ is found, and refused with the names of its keys, before anything is loaded.
 import csv
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -22,7 +23,6 @@ from scoring.engine.adapter import (
     adapter_fingerprint,
     check_adapter,
     config_faults,
-    file_fingerprint,
     unknown_settings,
 )
 from scoring.engine.weights import BaseWeights, CheckpointError, base_fingerprint, sampled_fingerprint
@@ -35,7 +35,7 @@ from scoring.results.exposure import TRAINING, VALIDATION, exposure, read_rows
 MANIFEST, CALIBRATION = "scoring.json", "calibration.json"
 # Files that a training leaves beside an adapter, and that no score depends on.
 STATES = re.compile(r"(optimizer|scheduler|lr_scheduler|scaler|rng_state|random_states|training_args|trainer_state).*")
-WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz", ".npy", ".pkl")
 
 
 @dataclass
@@ -46,7 +46,7 @@ class Manifest:
     revision: str | None = None
     base_fingerprint: str | None = ""
     base_stored: Literal["nf4", "fp4", ""] = ""  # where the base itself was in 4 bits
-    base_norms: str = ""  # of `norms_digest`: the same for this base in 16 and in 4 bits
+    base_codes: str = ""  # of `nf4_codes`: the same for this base in 16 and in 4 bits
     template: dict[str, str] = field(default_factory=lambda: asdict(PromptTemplate()))
     letters: str = "abcd"
     pixels: dict[str, int] = field(default_factory=dict)  # min_pixels, max_pixels
@@ -106,19 +106,9 @@ class Checkpoint:
         return base_fingerprint(self.folder) if self.adapter is None else adapter_fingerprint(self.folder)
 
     def renew(self, base: Path) -> None:
-        """Put today's fingerprints where the manifest records first ones, which saw less, of this very base."""
+        """Put today's fingerprint where the manifest records a first one, which saw less, of this very base."""
         if self.manifest.base_fingerprint and self.manifest.base_fingerprint == sampled_fingerprint(base):
             self.manifest.base_fingerprint = base_fingerprint(base)
-
-    def renewed(self, calibration: Calibration | None, base: Path) -> Calibration | None:
-        """A calibration of this checkpoint, likewise."""
-        if calibration:
-            recorded = calibration.fingerprint
-            if recorded.get("base") == sampled_fingerprint(base):
-                recorded["base"] = base_fingerprint(base)
-            if self.adapter and recorded.get("adapter") == file_fingerprint(self.folder / ADAPTER_FILE):
-                recorded["adapter"] = self.fingerprint()
-        return calibration
 
     def check(self, base: BaseWeights) -> None:
         """CheckpointError with all that keeps its adapter from working on that base."""
@@ -199,16 +189,16 @@ def _fetch(name: str, revision: str | None = None, local_only: bool = False) -> 
 
 def read_checkpoint(name: str, base: str | None = None) -> Checkpoint:
     """The checkpoint in a folder or hub repository; `base` overrides the one it names. Raises FileError."""
-    folder = Path(name) if Path(name).is_dir() else None
+    folder, on_hub = Path(name) if Path(name).is_dir() else None, []
     if folder is None:
         if not is_hub_id(name) or Path(name).exists():
             raise CheckpointError(f"checkpoint {name!r}: no such folder; expected an adapter folder or a hub id")
-        folder = _fetch(name)
+        folder, on_hub = _fetch(name), _files_on_hub(name)
     manifest = read_object(Manifest, folder / MANIFEST)
     values = read_json(folder / ADAPTER_CONFIG)
     adapter, notes = None, []
     if values is not None:
-        _refuse_incomplete(folder)
+        _refuse_incomplete(folder, on_hub)
         if faults := config_faults(values):
             raise CheckpointError(f"{folder / ADAPTER_CONFIG}: " + "; and ".join(faults))
         adapter = as_object(AdapterConfig, values, folder / ADAPTER_CONFIG)
@@ -231,16 +221,17 @@ def read_checkpoint(name: str, base: str | None = None) -> Checkpoint:
         read_calibration(folder / CALIBRATION),
         notes,
         declared,
-        _weights_beside(folder) if adapter else [],
+        sorted({*_weights_beside(path.name for path in folder.iterdir()), *_weights_beside(on_hub)}) if adapter else [],
     )
 
 
-def _refuse_incomplete(folder: Path) -> None:
+def _refuse_incomplete(folder: Path, on_hub: list[str]) -> None:
     """CheckpointError where an adapter's weights are not there, or not in one safetensors file."""
     if (folder / ADAPTER_FILE).exists():
         return
     shards = sorted(path.name for path in folder.glob("adapter_model-*.safetensors"))
-    pickles = sorted(path.name for path in folder.glob("*") if path.suffix in (".bin", ".pt", ".pth"))
+    names = {*(path.name for path in folder.iterdir()), *on_hub}
+    pickles = sorted(name for name in names if name.endswith((".bin", ".pt", ".pth")) and "/" not in name)
     if shards:
         why = f", but {', '.join(shards)}: an adapter in several files; save it as one"
     elif pickles:
@@ -267,15 +258,25 @@ def _nothing_here(folder: Path) -> str:
     return said + f"name one of the checkpoints inside: {', '.join(map(str, inside[:5]))}{more}"
 
 
-def _weights_beside(folder: Path) -> list[str]:
+def _weights_beside(names: Iterable[str]) -> list[str]:
     """Files of weights beside an adapter that neither PEFT nor this program reads, but their training may have made."""
-    return sorted(
-        path.name
-        for path in folder.iterdir()
-        if path.suffix in WEIGHT_FILES
-        and path.name not in (ADAPTER_FILE, "adapter_model.bin")
-        and not STATES.match(path.name)
-    )
+    passed = (ADAPTER_FILE, "adapter_model.bin")
+    return [
+        name
+        for name in names
+        if name.endswith(WEIGHT_FILES) and "/" not in name and name not in passed and not STATES.match(name)
+    ]
+
+
+def _files_on_hub(name: str) -> list[str]:
+    """The files of a hub repository, of which `_fetch` brings some; none where the hub cannot be asked."""
+    from huggingface_hub import HfApi
+
+    name, _, revision = name.partition("@")
+    try:
+        return HfApi().list_repo_files(name, revision=revision or None)
+    except Exception:  # offline, or of the many kinds that its client raises: what was fetched before is used
+        return []
 
 
 def base_name(base: str, out: Path) -> str:

@@ -4,7 +4,7 @@ import textwrap
 
 from scoring.engine.adapter import ADAPTER_CONFIG, ADAPTER_FILE, check_adapter
 from scoring.engine.checkpoint import Checkpoint, find_base, is_hub_id
-from scoring.engine.plan import same_model
+from scoring.engine.plan import base_differences
 from scoring.engine.weights import (
     BaseWeights,
     CheckpointError,
@@ -94,11 +94,10 @@ def _base_rows(checkpoint: Checkpoint, faults: list[str]) -> list[tuple[str, str
         faults.append(str(error))
         return rows
     rows = [("base", f"{name or folder} ({fingerprint}{f', in 4 bits: {stored}' if stored else ''})")]
-    checkpoint.renew(folder)
-    if manifest.base_fingerprint and manifest.base_fingerprint != fingerprint and not same_model(manifest, folder):
-        faults.append(f"the base is {fingerprint}, but the adapter was trained on {manifest.base_fingerprint}")
-    if checkpoint.beside:
-        faults.append(f"{', '.join(checkpoint.beside)} beside the adapter: weights that nothing reads")
+    for problem, kind in base_differences(checkpoint, folder).items():
+        if kind == "base":
+            problem = f"the base is {fingerprint}, but the adapter was trained on {manifest.base_fingerprint}"
+        faults.append(problem)
     if checkpoint.adapter is not None:
         check = check_adapter(checkpoint.folder, weights, checkpoint.adapter)
         try:

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -20,11 +21,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import scoring
-from scoring.engine.adapter import ADAPTER_CONFIG, ADAPTER_FILE, HEAD, AdapterCheck, check_adapter
+from scoring.engine.adapter import ADAPTER_CONFIG, ADAPTER_FILE, HEAD, AdapterCheck, check_adapter, names_of
 from scoring.engine.checkpoint import CALIBRATION, MANIFEST, Checkpoint, is_hub_id
 from scoring.engine.model import NOT_QUANTIZED, why_no_4bit
-from scoring.engine.plan import quantization_of, read_members
-from scoring.engine.weights import BaseWeights, CheckpointError, base_fingerprint, stored_bits
+from scoring.engine.plan import quantization_of, read_sound
+from scoring.engine.weights import HEAD_WEIGHT, TABLE, BaseWeights, CheckpointError, base_fingerprint, stored_bits
 from scoring.inputs.objects import read_json
 from scoring.results.calibration import read_calibration
 from scoring.results.exposure import ROWS
@@ -33,7 +34,7 @@ from scoring.results.files import write_json
 SHARD = 4 * 2**30  # bytes
 INDEX = "model.safetensors.index.json"
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-HEAD_WEIGHT, TABLE = f"{HEAD}.weight", "model.language_model.embed_tokens.weight"
+UNFINISHED = ".unfinished"
 SMALL_FILES = (".json", ".jinja", ".txt", ".model")  # of a base: configuration, tokenizer, template, pictures
 ROWS_AT_ONCE = 16_384  # of a weight that an adapter is added to
 
@@ -63,35 +64,65 @@ def export_model(
     quantization: `nf4` or `none`, as in `score`. progress: `progress(total_bytes)` gives an object with `update(bytes)`
     and `close()`. Raises CheckpointError where the checkpoint cannot be scored, OSError where the disk is full.
     """
-    (checkpoint,), (folder,) = read_members([name], base)
+    checkpoint, folder = _one(name, base)
     check_empty(out)
-    weights = BaseWeights.of(folder)
+    weights, scored_in = BaseWeights.of(folder), quantization_of(checkpoint, folder, None)
     if checkpoint.adapter is None:  # nothing to add: its weights as they are
         quantization = quantization or stored_bits(folder) or "none"
     merge = Merge(checkpoint, weights, quantization_of(checkpoint, folder, quantization), DTYPES[dtype])
+    merge.check_names()
+    if merge.quantization != scored_in:
+        merge.notes.append(
+            f"the checkpoint is scored with --quantization {scored_in}, this is made with {merge.quantization}: other "
+            "answers, and no calibration goes along"
+        )
     size = sum(merge.bytes_of(tensor) for tensor in merge.names)
+    out = out.resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(out.parent).free
     if free < size:
         raise CheckpointError(f"{out}: {size / 1e9:.1f} GB are to be written, but {free / 1e9:.1f} GB are free there")
-    beside = out.parent / f".{out.name}.unfinished"
-    shutil.rmtree(beside, ignore_errors=True)  # of a call that was killed
-    beside.mkdir()
     bar = progress(size) if progress else None
     try:
-        files = _write_shards(merge, beside, size, shard, bar)
-        files += _copy_small_files(folder, beside)
-        write_json(beside / "config.json", merge.config())
-        files += _write_about(checkpoint, merge, dtype, beside)
-        _sync(beside)
-        if out.exists():
-            out.rmdir()  # it is empty
-        beside.rename(out)
+        with _whole_folder(out) as beside:
+            files = _write_shards(merge, beside, size, shard, bar)
+            files += _copy_small_files(folder, beside)
+            write_json(beside / "config.json", merge.config())
+            files += _write_about(checkpoint, merge, dtype, beside, scored_in)
     finally:
         if bar:
             bar.close()
-        shutil.rmtree(beside, ignore_errors=True)
     return Exported(out, ["config.json", *files], size, merge.notes)
+
+
+def _one(name: str, base: str | None) -> tuple[Checkpoint, Path]:
+    """The one checkpoint of a name, and its base's folder. Raises CheckpointError or MismatchError."""
+    checkpoints, folders = read_sound([name], base)
+    if len(checkpoints) > 1:
+        several = ", ".join(str(checkpoint.folder) for checkpoint in checkpoints)
+        raise CheckpointError(f"{name}: {len(checkpoints)} checkpoints; export one of them, or their soup: {several}")
+    return checkpoints[0], folders[0]
+
+
+@contextmanager
+def _whole_folder(out: Path) -> Iterator[Path]:
+    """A hidden folder to write into. In the end its files are `out`'s, whole, `config.json` last; else it is gone."""
+    inside = out.exists()  # an empty folder, perhaps a drive of its own
+    hidden = out / UNFINISHED if inside else out.parent / f".{out.name}{UNFINISHED}"
+    shutil.rmtree(hidden, ignore_errors=True)  # of a call that was killed
+    hidden.mkdir()
+    try:
+        yield hidden
+        for path in hidden.iterdir():
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+        if inside:
+            for path in sorted(hidden.iterdir(), key=lambda path: path.name in ("config.json", ADAPTER_CONFIG)):
+                os.replace(path, out / path.name)
+        else:
+            hidden.rename(out)
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
 
 
 class Merge:
@@ -109,17 +140,35 @@ class Merge:
         self.adapter = checkpoint.adapter
         check = check_adapter(checkpoint.folder, weights, self.adapter) if self.adapter else AdapterCheck()
         self.key_of = {located: key for key, located in check.keys.items()}
-        tied = HEAD_WEIGHT not in weights.tensors or bool(weights.config.get("tie_word_embeddings"))
-        self.names = [name for name in weights.shapes if name in weights.tensors and not (tied and name == HEAD_WEIGHT)]
-        self.head_apart = tied and (HEAD, "lora_A.weight") in self.key_of
+        self.names = [name for name in weights.shapes if name in weights.tensors]
+        self.head_apart = HEAD_WEIGHT not in weights.tensors and (HEAD, "lora_A.weight") in self.key_of
         if self.head_apart:
             self.names.append(HEAD_WEIGHT)
-            self.notes.append("the head has an adapter, so it is written apart from the embeddings, which were its own")
+            self.notes.append(
+                "the head has an adapter, so it is written separately: in the base it shares the embeddings"
+            )
         self.linear = set(weights.linear)
         if quantization != "none" and self.adapter:
             self.notes.append(
                 f"the adapter was added to what the base's 4 bits ({quantization}) stand for, as `score` does; "
                 "score the exported model with no --quantization"
+            )
+
+    def check_names(self) -> None:
+        """CheckpointError where the configuration's model has other weights than these: it could not be loaded."""
+        from transformers import AutoConfig, AutoModelForImageTextToText
+
+        with torch.device("meta"):
+            config = AutoConfig.from_pretrained(self.weights.folder, trust_remote_code=False)
+            config.quantization_config = None
+            network = AutoModelForImageTextToText.from_config(config, trust_remote_code=False)
+        wanted, written = set(network.state_dict()), set(self.names)
+        if HEAD_WEIGHT not in written and TABLE in written and self.weights.config.get("tie_word_embeddings"):
+            wanted.discard(HEAD_WEIGHT)
+        if wrong := sorted(wanted ^ written):
+            raise CheckpointError(
+                f"{self.weights.folder}: its weights are not those of its config.json: {', '.join(wrong[:5])} (of "
+                f"{len(wrong)}); expected weights that fit the configuration exactly"
             )
 
     def bytes_of(self, name: str) -> int:
@@ -138,7 +187,7 @@ class Merge:
                 part.pop("torch_dtype", None)
                 if "dtype" in part or part is config:
                     part["dtype"] = dtype
-                if self.head_apart and (part is config or "tie_word_embeddings" in part):
+                if HEAD_WEIGHT in self.names and (part is config or "tie_word_embeddings" in part):
                     part["tie_word_embeddings"] = False
         return config
 
@@ -150,7 +199,7 @@ class Merge:
         if (module, "lora_A.weight") not in self.key_of:
             return weight.to(self.dtype).contiguous()
         down, up = (self._of_adapter(module, f"lora_{factor}.weight") for factor in "AB")
-        up = up * self.adapter.scaling_of(module, self.key_of[module, "lora_A.weight"])
+        up = up * self.adapter.scaling(*names_of(module, self.key_of[module, "lora_A.weight"]))
         merged = torch.empty(weight.shape, dtype=self.dtype)
         size = self._of_adapter(module, "lora_magnitude_vector") if self.adapter.use_dora else None
         for start in range(0, len(weight), ROWS_AT_ONCE):
@@ -172,7 +221,12 @@ class Merge:
             if name in self.weights.packed:
                 return self._unpacked(name, weight)
         module = name.removesuffix(".weight")
-        if self.quantization == "none" or module not in self.linear or module.startswith(tuple(NOT_QUANTIZED)):
+        if (
+            self.stored
+            or self.quantization == "none"
+            or module not in self.linear
+            or module.startswith(tuple(NOT_QUANTIZED))
+        ):
             return weight
         return _through_4bit(weight, self.quantization)
 
@@ -230,7 +284,7 @@ def _write_shards(merge: Merge, folder: Path, size: int, limit: int, bar) -> lis
 
 def _copy_small_files(source: Path, folder: Path) -> list[str]:
     """Tokenizer, chat template, picture and generation settings of the base."""
-    others = (INDEX, "config.json", MANIFEST, ADAPTER_CONFIG)
+    others = (INDEX, "config.json", MANIFEST, ADAPTER_CONFIG, "hf_quant_config.json", "trainer_state.json")
     names = [
         path.name
         for path in sorted(source.iterdir())
@@ -238,13 +292,14 @@ def _copy_small_files(source: Path, folder: Path) -> list[str]:
         and path.suffix in SMALL_FILES
         and path.name not in others
         and not path.name.startswith((CALIBRATION.split(".")[0], "metrics"))
+        and not path.name.endswith(".index.json")
     ]
     for name in names:
         shutil.copyfile(source / name, folder / name)
     return names
 
 
-def _write_about(checkpoint: Checkpoint, merge: Merge, dtype: str, folder: Path) -> list[str]:
+def _write_about(checkpoint: Checkpoint, merge: Merge, dtype: str, folder: Path, scored_in: str) -> list[str]:
     """Manifest, calibrations and record of rows, so that `score` takes the folder as it took the checkpoint."""
     source = {"checkpoint": checkpoint.name, "fingerprint": checkpoint.fingerprint(), "base": checkpoint.manifest.base}
     manifest = replace(
@@ -253,7 +308,7 @@ def _write_about(checkpoint: Checkpoint, merge: Merge, dtype: str, folder: Path)
         revision=None,
         base_fingerprint="",
         base_stored="",
-        base_norms="",
+        base_codes="",
         quantization="none",
         dtype=dtype,
         training=checkpoint.manifest.training | {"exported": source | {"quantization": merge.quantization}},
@@ -262,7 +317,8 @@ def _write_about(checkpoint: Checkpoint, merge: Merge, dtype: str, folder: Path)
     files = [MANIFEST]
     write_json(folder / MANIFEST, asdict(manifest))
     fingerprint = base_fingerprint(folder)
-    for path in sorted(checkpoint.folder.glob("calibration*.json")):
+    same = merge.quantization == scored_in
+    for path in sorted(checkpoint.folder.glob("calibration*.json")) if same else ():
         calibration = read_calibration(path)
         calibration.fingerprint |= {"base": fingerprint, "adapter": fingerprint, "quantization": "none"}
         calibration.note = f"fitted on {checkpoint.name} before it was exported"
@@ -274,16 +330,9 @@ def _write_about(checkpoint: Checkpoint, merge: Merge, dtype: str, folder: Path)
     return files
 
 
-def _sync(folder: Path) -> None:
-    """All on disk, before the folder gets its name."""
-    for path in folder.iterdir():
-        with open(path, "rb") as file:
-            os.fsync(file.fileno())
-
-
 def check_empty(out: Path) -> None:
     """CheckpointError where `out` holds anything."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and (not out.is_dir() or any(path.name != UNFINISHED for path in out.iterdir())):
         raise CheckpointError(f"{out} holds files already; choose another --out")
 
 
@@ -293,38 +342,28 @@ def export_adapter(name: str, out: Path, base_name: str | None = None, base: str
 
     base_name: a hub id, with or without @revision. Raises CheckpointError where none is known.
     """
-    (checkpoint,), (folder,) = read_members([name], base)
+    checkpoint, folder = _one(name, base)
     if checkpoint.adapter is None:
         raise CheckpointError(f"{checkpoint.folder}: a whole model; copy its folder as it is")
     check_empty(out)
     identity, revision = _base_for_others(checkpoint, folder, base_name)
-    beside = out.parent / f".{out.name}.unfinished"
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    try:
-        kept = [ADAPTER_FILE, *(path.name for path in sorted(checkpoint.folder.glob("calibration*.json")))]
-        kept += [ROWS] * (checkpoint.folder / ROWS).exists()
-        for file in kept:
+    out = out.resolve()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    names = [ADAPTER_FILE, *(path.name for path in sorted(checkpoint.folder.glob("calibration*.json")))]
+    names += [ROWS] * (checkpoint.folder / ROWS).exists()
+    with _whole_folder(out) as beside:
+        for file in names:
             shutil.copyfile(checkpoint.folder / file, beside / file)
-        config = read_json(checkpoint.folder / ADAPTER_CONFIG) | {
-            "base_model_name_or_path": identity,
-            "revision": revision,
-        }
-        write_json(beside / ADAPTER_CONFIG, config)
-        kept.append(ADAPTER_CONFIG)
         if checkpoint.declared:
             write_json(beside / MANIFEST, asdict(replace(checkpoint.manifest, base=identity, revision=revision)))
-            kept.append(MANIFEST)
-        _sync(beside)
-        if out.exists():
-            out.rmdir()
-        beside.rename(out)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-    left = sorted(path.name + "/" * path.is_dir() for path in checkpoint.folder.iterdir() if path.name not in kept)
+            names.append(MANIFEST)
+        named = {"base_model_name_or_path": identity, "revision": revision}
+        write_json(beside / ADAPTER_CONFIG, read_json(checkpoint.folder / ADAPTER_CONFIG) | named)
+        names.append(ADAPTER_CONFIG)
+    left = sorted(path.name + "/" * path.is_dir() for path in checkpoint.folder.iterdir() if path.name not in names)
     notes = [f"base: {identity}{f'@{revision}' if revision else ''}"]
     notes.append(f"left out, since no score needs it: {', '.join(left)}" if left else "nothing was left out")
-    return Exported(out, sorted(kept), (out / ADAPTER_FILE).stat().st_size, notes)
+    return Exported(out, sorted(names), (out / ADAPTER_FILE).stat().st_size, notes)
 
 
 def _base_for_others(checkpoint: Checkpoint, folder: Path, given: str | None) -> tuple[str, str | None]:
@@ -341,6 +380,6 @@ def _base_for_others(checkpoint: Checkpoint, folder: Path, given: str | None) ->
     if found := re.search(r"models--([\w.-]+?)--([\w.-]+)/snapshots/(\w+)$", folder.resolve().as_posix()):
         return f"{found[1]}/{found[2]}", found[3]
     raise CheckpointError(
-        f"{checkpoint.folder}: its base is the folder {folder}, which nobody else has; name the hub id that it came "
+        f"{checkpoint.folder}: its base is the folder {folder}, on this machine; name the hub id that it came "
         "from with --base-name, such as Qwen/Qwen3-VL-8B-Instruct"
     )

@@ -71,7 +71,8 @@ def _compare(scorer: Scorer, question: Question, sequence: TokenSequence, patche
         theirs = last_logits(scorer.model, sequence, patches)[scorer.label_ids[:letters]].cpu().numpy()
         difference = float(np.abs((ours - ours.mean()) - (theirs - theirs.mean())).max())
         if not np.isfinite(theirs).all() and not np.isfinite(ours).all():
-            continue  # neither way has an answer: the row's status says so
+            largest = float("nan")  # neither way has an answer: the row's status says so
+            continue
         if not np.isfinite(theirs).all() and scorer.model.dtype == torch.float16:
             largest = float("nan")  # the libraries' own overflows in float16, where the fast way does not
         elif not difference <= tolerance:

@@ -134,13 +134,13 @@ class Model:
         if stored and reason:
             raise CheckpointError(f"{folder}: its weights are in 4 bits, which cannot be read here ({reason})")
         quantization = stored or quantization
-        if quantization == "nf4" and reason:
+        if quantization != "none" and reason:
             notes.append(f"no 4-bit weights here ({reason}): the base is kept in {plain}")
             quantization = "none"
-        if quantization == "nf4" and not stored:
+        if quantization != "none" and not stored:
             options["quantization_config"] = BitsAndBytesConfig(
                 load_in_4bit=True,
-                bnb_4bit_quant_type="nf4",
+                bnb_4bit_quant_type=quantization,
                 bnb_4bit_use_double_quant=True,
                 bnb_4bit_compute_dtype=dtype,
                 llm_int8_skip_modules=NOT_QUANTIZED,
@@ -173,8 +173,6 @@ class Model:
                 layer.support_avx512bf16_for_cpu = False  # and answers a float32 model in bfloat16: logits .05 off
             if stored and hasattr(layer, "compute_dtype"):  # that of whoever stored it
                 layer.compute_dtype, layer.compute_type_is_set = dtype, True
-        if hasattr(network.get_output_embeddings().weight, "quant_state"):
-            raise CheckpointError(f"{folder}: its lm_head is in 4 bits too, which is not supported: name another base")
         network.requires_grad_(False)
         if mixture and quantization != "none":
             size = sum(weight.nbytes for name, weight in network.named_parameters() if ".experts." in name)
@@ -215,7 +213,8 @@ class Model:
             self._peft = PeftModel(self.network, config, adapter_name=name)
         else:
             self._peft.add_adapter(name, config)
-        weights = load_file(checkpoint.folder / ADAPTER_FILE)
+        with _building(checkpoint.folder / ADAPTER_FILE, "it cannot be read"):
+            weights = load_file(checkpoint.folder / ADAPTER_FILE)
         state = {f"base_model.model.{module}.{part}": weights[key] for key, (module, part) in check.keys.items()}
         with _building(checkpoint.folder / ADAPTER_FILE, "its weights do not fit the base"):
             result = set_peft_model_state_dict(self._peft, state, adapter_name=name)

@@ -7,20 +7,23 @@ from pathlib import Path
 
 import numpy as np
 
+from scoring.engine.adapter import ADAPTER_FILE, file_fingerprint
 from scoring.engine.checkpoint import CALIBRATION, Checkpoint, Manifest, folds_of, read_checkpoint
 from scoring.engine.weights import (
     BaseWeights,
     CheckpointError,
     base_fingerprint,
     check_base,
-    norms_digest,
+    nf4_codes,
+    same_codes,
+    sampled_fingerprint,
     stored_bits,
 )
 from scoring.inputs.objects import FileError
 from scoring.inputs.pictures import PixelPolicy, own_budget
 from scoring.inputs.prepare import Preparer
 from scoring.inputs.prompt import PromptTemplate
-from scoring.inputs.tokens import read_chat_template
+from scoring.inputs.tokens import TokenError, read_chat_template
 from scoring.results.calibration import Calibration, read_calibration
 
 
@@ -109,7 +112,7 @@ def plan_members(
     members = _distinct_names(checkpoints)
     adapters = [checkpoint.fingerprint() for checkpoint in checkpoints]
     given, given_to, calibrations = None, "", []
-    pooled = _folds_calibration(names, orders, adapters) if calibration == "auto" else None
+    pooled = _folds_calibration(names, orders, checkpoints, adapters, folders[0]) if calibration == "auto" else None
     if calibration not in ("auto", "none"):
         given = read_calibration(Path(calibration))
         if given is None:
@@ -121,8 +124,7 @@ def plan_members(
                 f"{checkpoint.folder}: base is {fingerprint} ({manifest.base}), but {first.folder} has "
                 f"{asked['base']} ({first.manifest.base}); score them apart"
             )
-        checkpoint.renew(folder)
-        made_with = {"base": manifest.base_fingerprint or fingerprint}
+        made_with = {}
         if checkpoint.declared:  # else there is nothing that a choice could differ from
             made_with |= {
                 "template": manifest.prompt.fingerprint,
@@ -133,24 +135,22 @@ def plan_members(
             notes += _other_settings(checkpoint, folder, asked["pixels"])
         here = {**asked, "base": fingerprint, "adapter": adapter, "letters": manifest.letters, "orders": orders}
         here["adapters"] = adapters
-        problems = _differences(made_with, here)
-        if other_bits := made_with["base"] != fingerprint and same_model(manifest, folder):
+        differing = base_differences(checkpoint, folder)
+        if other_bits := manifest.base_fingerprint not in (None, "", fingerprint) and "base" not in differing.values():
             notes.append(
-                f"{member}: made on {manifest.base_fingerprint}, by its norms the same model in other bits: "
-                "answers may differ a little, and a calibration with them"
+                f"{member}: made on {manifest.base_fingerprint}, the same model at another precision by samples of its "
+                "weights: answers may differ a little, and a calibration with them"
             )
-        if checkpoint.beside:
-            problems[
-                f"{', '.join(checkpoint.beside)} beside the adapter: weights that nothing reads. If they were trained "
-                "with it, merge all into a whole model and score that; if not, move them away"
-            ] = "beside"
+        problems = differing | _differences(made_with, here)
         found = (
-            None if calibration == "none" else pooled or checkpoint.renewed(own_calibration(checkpoint, orders), folder)
+            None
+            if calibration == "none"
+            else pooled or _renewed(own_calibration(checkpoint, orders), checkpoints, adapters, folder)
         )
-        if given and adapter_of(checkpoint.renewed(given, folder)) in (adapter, adapters):
+        if given and adapter_of(_renewed(given, checkpoints, adapters, folder)) in (adapter, adapters):
             found, given_to = given, member
         if found:
-            fitted = found.fingerprint
+            fitted = {key: value for key, value in found.fingerprint.items() if key in here}
             if fitted["orders"] != orders:
                 found = found.temperature_alone()
                 if calibration == "auto":
@@ -177,8 +177,9 @@ def plan_members(
             notes.append(f"{checkpoint.folder}: {problem}")
         calibrations.append(found or Calibration())
     if given and not given_to:
+        whose = f"it is for adapter {adapter_of(given)}" if adapter_of(given) else "it names no adapter"
         raise MismatchError(
-            f"{calibration}: it is for adapter {adapter_of(given)}, but this run has "
+            f"{calibration}: {whose}, but this run has "
             f"{', '.join(f'{adapter} ({member})' for member, adapter in zip(members, adapters))}"
         )
     identity = {**asked, "adapters": dict(zip(members, adapters))}
@@ -210,6 +211,7 @@ def read_members(names: Sequence[str], base: str | None = None) -> tuple[list[Ch
             if folder not in bases:
                 check_base(folder)
                 bases[folder] = BaseWeights.of(folder)
+                PixelPolicy.of_base(folder)
             checkpoint.check(bases[folder])
         except FileError as error:
             faults.append(str(error))
@@ -233,23 +235,70 @@ def quantization_of(checkpoint: Checkpoint, base: Path, asked: str | None) -> st
     return stored or asked or checkpoint.manifest.quantization
 
 
+def base_differences(checkpoint: Checkpoint, base: Path) -> dict[str, str]:
+    """What keeps a checkpoint from being used on a base without more ado, in words -> `base` or `beside`."""
+    checkpoint.renew(base)
+    manifest, differing = checkpoint.manifest, {}
+    fingerprint = base_fingerprint(base)
+    if manifest.base_fingerprint not in (None, "", fingerprint) and not same_model(manifest, base):
+        differing[f"base is {manifest.base_fingerprint}, but this run has {fingerprint}"] = "base"
+    if checkpoint.beside:
+        differing[
+            f"{', '.join(checkpoint.beside)} beside the adapter: weights that nothing reads. If they were trained with "
+            "it, merge all into a whole model and score that; if not, move them away"
+        ] = "beside"
+    return differing
+
+
+def read_sound(names: Sequence[str], base: str | None = None) -> tuple[list[Checkpoint], list[Path]]:
+    """As `read_members`; raises MismatchError too, where a checkpoint and its base do not belong together."""
+    checkpoints, folders = read_members(names, base)
+    for checkpoint, folder in zip(checkpoints, folders):
+        for problem in base_differences(checkpoint, folder):
+            raise MismatchError(f"{checkpoint.folder}: {problem}")
+    return checkpoints, folders
+
+
 def same_model(manifest: Manifest, folder: Path) -> bool:
     """Whether a base and the one that a checkpoint was made on are one model, the one in 16 and the other in 4 bits."""
-    stored, digest = manifest.base_stored, manifest.base_norms
-    return bool(digest) and bool(stored) != bool(stored_bits(folder)) and digest == norms_digest(BaseWeights.of(folder))
+    if bool(manifest.base_stored) == bool(stored_bits(folder)):
+        return False
+    return same_codes(manifest.base_codes, nf4_codes(BaseWeights.of(folder)))
+
+
+def _renewed(
+    calibration: Calibration | None, checkpoints: Sequence[Checkpoint], adapters: Sequence[str], base: Path
+) -> Calibration | None:
+    """A calibration with today's fingerprints in the place of first ones, which saw less, of these very files."""
+    if calibration is None:
+        return None
+    recorded = calibration.fingerprint
+    if recorded.get("base") == sampled_fingerprint(base):
+        recorded["base"] = base_fingerprint(base)
+    if not any(checkpoint.adapter is None for checkpoint in checkpoints):
+        first = [file_fingerprint(checkpoint.folder / ADAPTER_FILE) for checkpoint in checkpoints]
+        if recorded.get("adapters") == first:
+            recorded["adapters"] = list(adapters)
+        if recorded.get("adapter") in first:
+            recorded["adapter"] = adapters[first.index(recorded["adapter"])]
+    return calibration
 
 
 def _other_settings(checkpoint: Checkpoint, base: Path, pixels: int) -> list[str]:
     """What a stranger's folder itself says of chat template and pixels, where that is not what it is scored with."""
     if not checkpoint.adapter:
         return []
-    notes, template = [], read_chat_template(checkpoint.folder)
+    notes: list[str] = []
+    try:
+        template, budget = read_chat_template(checkpoint.folder), own_budget(checkpoint.folder)
+    except (FileError, TokenError) as error:
+        return [f"{error} (of the adapter's folder, passed over)"]
     if template and template.strip() != (read_chat_template(base) or "").strip():
         notes.append(
             f"{checkpoint.folder}: its chat template is not the base's, which is used; if it was trained with its own, "
             "put that into a copy of the base"
         )
-    if (budget := own_budget(checkpoint.folder)) and budget != pixels:
+    if budget and budget != pixels:
         notes.append(
             f"{checkpoint.folder}: its own picture settings allow {budget:,} pixels, scored with {pixels:,} (--pixels)"
         )
@@ -280,12 +329,15 @@ def adapter_of(calibration: Calibration) -> str | list[str] | None:
     return calibration.fingerprint.get("adapters") or calibration.fingerprint.get("adapter")
 
 
-def _folds_calibration(names: Sequence[str], orders: str, adapters: list[str]) -> Calibration | None:
+def _folds_calibration(
+    names: Sequence[str], orders: str, checkpoints: list[Checkpoint], adapters: list[str], base: Path
+) -> Calibration | None:
     """What was fitted on the out-of-fold rows of a folder of folds, where that folder alone is scored."""
     if len(names) != 1 or folds_of(names[0]) == [names[0]]:
         return None
     folder = Path(names[0])
     found = read_calibration(calibration_path(folder, orders)) or read_calibration(folder / CALIBRATION)
+    found = _renewed(found, checkpoints, adapters, base)
     return found if found and adapter_of(found) == adapters else None
 
 

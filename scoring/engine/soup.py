@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save
 
-from scoring.engine.adapter import ADAPTER_CONFIG, ADAPTER_FILE, check_adapter
+from scoring.engine.adapter import ADAPTER_CONFIG, ADAPTER_FILE, check_adapter, names_of
 from scoring.engine.checkpoint import MANIFEST, Checkpoint, base_name
-from scoring.engine.plan import read_members
+from scoring.engine.plan import read_sound
 from scoring.engine.weights import BaseWeights, CheckpointError, base_fingerprint
 from scoring.inputs.objects import read_json
 from scoring.results.ensemble import parse_weights
@@ -26,7 +26,7 @@ def soup(names: list[str], out: Path, weights: list[float] | None = None, base: 
     in place of the one that they name. Raises CheckpointError with the reason where the adapters cannot be averaged:
     other bases, prompts, or layers.
     """
-    checkpoints, folders = read_members(names, base)
+    checkpoints, folders = read_sound(names, base)
     weights = list(weights or [1 / len(checkpoints)] * len(checkpoints))
     if len(checkpoints) < 2 or len(weights) != len(checkpoints):
         raise CheckpointError(f"{len(checkpoints)} checkpoints, {len(weights)} weights; expected two or more, one each")
@@ -119,7 +119,7 @@ def _factors(checkpoint: Checkpoint, base: BaseWeights) -> dict[str, tuple[torch
     for (layer, part), key in key_of.items():
         if part == "lora_A.weight":
             down, up = tensors[key].float(), tensors[key_of[layer, "lora_B.weight"]].float()
-            factors[layer] = down, up * checkpoint.adapter.scaling_of(layer, key)
+            factors[layer] = down, up * checkpoint.adapter.scaling(*names_of(layer, key))
     return factors
 
 

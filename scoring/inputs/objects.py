@@ -15,6 +15,8 @@ def read_json(path: Path) -> dict | None:
     """The object in a file; None where there is no file. Raises FileError where it holds something else."""
     if not path.exists():
         return None
+    if path.is_dir():
+        raise FileError(f"{path}: found a folder; expected a file with a JSON object")
     try:
         found = json.loads(path.read_text("utf-8"))
         if isinstance(found, dict):

@@ -193,6 +193,12 @@ def read_chat_template(folder: Path) -> str | None:
         except UnicodeDecodeError as error:
             raise TokenError(f"{folder}: its chat template cannot be used: {error}; expected UTF-8") from None
     for name in ("chat_template.json", "tokenizer_config.json"):
-        if (path := folder / name).exists() and (text := (read_json(path) or {}).get("chat_template")):
+        text = (read_json(folder / name) or {}).get("chat_template")
+        if isinstance(text, list):  # several, each with a name
+            named = {part.get("name"): part.get("template") for part in text if isinstance(part, dict)}
+            text = named.get("default")
+        if text and not isinstance(text, str):
+            raise TokenError(f"{folder / name}: its chat template cannot be used: expected text")
+        if text:
             return text
     return None

@@ -116,9 +116,9 @@ class Workshop:
         (folder / CONFIG).write_text(json.dumps(values))
         return folder
 
-    def renamed(self, old: str, new: str, **config) -> Path:
+    def renamed(self, old: str, new: str, folder: Path | None = None, **config) -> Path:
         return self.rewritten(
-            lambda tensors: {key.replace(old, new): value for key, value in tensors.items()}, **config
+            lambda tensors: {key.replace(old, new): value for key, value in tensors.items()}, folder, **config
         )
 
     def on(self, base: Path) -> "Workshop":
@@ -136,17 +136,18 @@ class Workshop:
         (folder / "config.json").write_text(json.dumps(config))
         return folder
 
-    def in_4_bits(self, kind: str = "nf4", double: bool = True) -> Path:
+    def in_4_bits(self, kind: str = "nf4", double: bool = True, skip: list[str] | None = None) -> Path:
         """The base as `…-bnb-4bit` folders hold it."""
         from transformers import BitsAndBytesConfig
 
-        folder = self.folder / f"{kind}-{double}"
+        folder = self.folder / f"{kind}-{double}-{bool(skip)}"
         if not folder.exists():
             quantization = BitsAndBytesConfig(
                 load_in_4bit=True,
                 bnb_4bit_quant_type=kind,
                 bnb_4bit_use_double_quant=double,
                 bnb_4bit_compute_dtype=torch.float32,
+                llm_int8_skip_modules=skip,
             )
             self.network(self.base, quantization_config=quantization).save_pretrained(folder)
             for file in SMALL:
@@ -259,6 +260,13 @@ def _float8(shop: Workshop) -> Path:
     return shop.on(base).lora(shop.base)
 
 
+def _two_files(shop: Workshop) -> Path:
+    base = shop.other_base("two")
+    weights = load_file(base / "model.safetensors")
+    save_file({name: weight * 1.5 for name, weight in weights.items()}, base / "old.safetensors", {"format": "pt"})
+    return shop.on(base).lora(shop.base)
+
+
 def _sharded(shop: Workshop) -> Path:
     folder = shop.folder / "sharded"
     shutil.rmtree(folder, ignore_errors=True)
@@ -284,6 +292,7 @@ WORKS, TYPES, INITS, PARTS, KEYS, FILES, BASES = (
 )
 TEXT = r"model\.language_model\.layers\.\d+\.(self_attn|mlp)\.(q|k|v|o|gate|up|down)_proj"
 OLD = "^(?!.*visual).*(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)$"
+DYNAMIC = ["lm_head", "model.language_model.layers.0.self_attn", "model.language_model.layers.1.mlp"]
 VISION = ["attn.qkv", "attn.proj", "mlp.linear_fc1", "mlp.linear_fc2", "merger.linear_fc1", "q_proj"]
 
 KINDS = [
@@ -352,7 +361,7 @@ KINDS = [
         PARTS,
         "modules saved whole, not named in the configuration",
         lambda shop: shop.configured(shop.lora(modules_to_save=["merger"]), modules_to_save=None),
-        "belong to modules saved whole",
+        "modules saved whole: not supported",
     ),
     Kind(PARTS, "trained biases", lambda shop: shop.lora(bias="all", target_modules=["attn.qkv"]), "bias is 'all'"),
     Kind(
@@ -371,7 +380,7 @@ KINDS = [
         PARTS,
         "LoRA on the embeddings",
         lambda shop: shop.on(shop.untied).lora(target_modules=["q_proj", "embed_tokens"]),
-        "belong to LoRA on embeddings",
+        "LoRA on embeddings: not supported",
     ),
     Kind(
         PARTS,
@@ -379,13 +388,13 @@ KINDS = [
         lambda shop: shop.rewritten(
             lambda t: t | {"base_model.model.model.language_model.embed_tokens.weight": torch.ones(9, 64)}
         ),
-        "belong to modules saved whole",
+        "modules saved whole: not supported",
     ),
     Kind(
         PARTS,
         "LoRA on the patches' convolution",
         lambda shop: shop.lora(target_modules=["q_proj", "patch_embed.proj"]),
-        "LoRA on something else than a linear layer",
+        "LoRA on something other than a linear layer",
     ),
     Kind(
         PARTS,
@@ -403,6 +412,16 @@ KINDS = [
         PARTS, "weights of another tool beside it", _beside("non_lora_state_dict.bin"), "non_lora_state_dict.bin beside"
     ),
     Kind(PARTS, "a trained vision tower beside it", _beside("vit.safetensors"), "vit.safetensors beside"),
+    Kind(
+        KEYS,
+        "`alpha_pattern` in the spelling of an older file",
+        lambda shop: shop.renamed(
+            "model.language_model.layers",
+            "model.layers",
+            folder=shop.lora(alpha_pattern={"model.language_model.layers.0.mlp.up_proj": 64}),
+            alpha_pattern={"model.layers.0.mlp.up_proj": 64},
+        ),
+    ),
     Kind(KEYS, "with the adapter's name", lambda shop: shop.renamed(".weight", ".default.weight")),
     Kind(
         KEYS,
@@ -431,7 +450,12 @@ KINDS = [
         "activation checkpointing: `_checkpoint_wrapped_module.`",
         lambda shop: shop.renamed("layers.1.", "layers.1._checkpoint_wrapped_module."),
     ),
-    Kind(KEYS, "one module under two spellings", lambda shop: shop.rewritten(_doubled), "twice, under two spellings"),
+    Kind(
+        KEYS,
+        "one module under two spellings",
+        lambda shop: shop.rewritten(_doubled),
+        "the same tensor in two spellings",
+    ),
     Kind(
         FILES,
         "lora_B missing",
@@ -454,7 +478,7 @@ KINDS = [
         FILES,
         "a layer that the base lacks",
         lambda shop: shop.renamed("layers.1.", "layers.7."),
-        "match no module of the base",
+        "no module of the base has that name",
     ),
     Kind(
         FILES,
@@ -467,7 +491,7 @@ KINDS = [
         FILES,
         "rank 0",
         lambda shop: shop.rewritten(lambda t: _with(t, "q_proj.lora_A", lambda w: w[:0])),
-        "is empty",
+        "empty, as ZeRO-3 leaves weights",
     ),
     Kind(FILES, "rank 0 in the configuration", lambda shop: shop.configured(r=0), "expected ranks of at least 1"),
     Kind(FILES, "alpha 0", lambda shop: shop.configured(lora_alpha=0), "lora_alpha is 0"),
@@ -475,25 +499,41 @@ KINDS = [
         FILES,
         "empty tensors (ZeRO-3)",
         lambda shop: shop.rewritten(lambda t: {key: torch.empty(0) for key in t}),
-        "is empty, as ZeRO-3 leaves it",
+        "empty, as ZeRO-3 leaves weights",
     ),
     Kind(
         FILES,
         "NaN",
         lambda shop: shop.rewritten(lambda t: _with(t, "q_proj.lora_B", lambda w: w * torch.nan)),
-        "holds NaN or infinity",
+        "NaN or infinite values",
     ),
     Kind(
         FILES,
         "infinity in bfloat16",
         lambda shop: shop.rewritten(lambda t: _with(t, "q_proj.lora_A", lambda w: (w / 0).bfloat16())),
-        "holds NaN or infinity",
+        "NaN or infinite values",
+    ),
+    Kind(
+        FILES,
+        "flattened tensors (FSDP)",
+        lambda shop: shop.rewritten(lambda t: _with(t, "q_proj.lora_A", lambda w: w.flatten())),
+        "flattened, as FSDP leaves weights",
+    ),
+    Kind(
+        FILES,
+        "DoRA's magnitudes of another shape",
+        lambda shop: shop.rewritten(lambda t: _with(t, "magnitude", lambda w: w[:1]), shop.lora(use_dora=True)),
+        "have another shape than the base's",
+    ),
+    Kind(FILES, "alpha NaN", lambda shop: shop.configured(lora_alpha=float("nan")), "lora_alpha"),
+    Kind(
+        FILES, "no regular expression", lambda shop: shop.configured(target_modules="(q_proj"), "no regular expression"
     ),
     Kind(
         FILES,
         "integers",
         lambda shop: shop.rewritten(lambda t: _with(t, "q_proj.lora_A", lambda w: w.to(torch.int8))),
-        "is stored as I8",
+        "stored as I8",
     ),
     Kind(
         FILES,
@@ -537,6 +577,18 @@ KINDS = [
     Kind(BASES, "AWQ", _quantized(quant_method="awq", bits=4), "quantized by awq"),
     Kind(BASES, "FP8", _quantized(quant_method="fp8"), "quantized by fp8"),
     Kind(BASES, "compressed-tensors", _quantized(quant_method="compressed-tensors"), "quantized by compressed-tensors"),
+    Kind(
+        BASES,
+        "in 4 bits but for some layers, as Unsloth's dynamic ones",
+        lambda s: s.on(s.in_4_bits(skip=DYNAMIC)).lora(),
+    ),
+    Kind(
+        BASES,
+        "in 4 bits by its configuration alone",
+        _quantized(quant_method="bitsandbytes", load_in_4bit=True),
+        "none is",
+    ),
+    Kind(BASES, "another file of weights beside `model.safetensors`", _two_files),
     Kind(BASES, "weights in float8 without a word", _float8, "is stored as F8_E4M3"),
     Kind(
         BASES,

@@ -146,7 +146,7 @@ def test_an_adapter_is_given_away_without_what_its_training_left(demo, tmp_path)
     source = tmp_path / "fold0"
     shutil.copytree(demo / "checkpoints" / "fold0", source)
     (source / "last").mkdir()
-    with pytest.raises(CheckpointError, match="which nobody else has; name the hub id .* --base-name"):
+    with pytest.raises(CheckpointError, match="on this machine; name the hub id .* --base-name"):
         export_adapter(str(source), tmp_path / "gift", base=str(demo / "base"))
     exported = export_adapter(str(source), tmp_path / "gift", "org/model@v1", base=str(demo / "base"))
     assert sorted(path.name for path in (tmp_path / "gift").iterdir()) == exported.files == [

@@ -175,14 +175,18 @@ def test_a_large_file_is_read_once(tmp_path, monkeypatch):
 
     monkeypatch.setattr(weights, "CACHED", 10)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    file = tmp_path / "weights"
+    (tmp_path / "base").mkdir()
+    file = tmp_path / "base" / "weights"
     file.write_bytes(b"a" * 100)
-    first = weights.file_digest(file)
+    first = weights.file_digests([file])
     digests = []
     sha256 = hashlib.sha256
     monkeypatch.setattr(weights.hashlib, "sha256", lambda *data: digests.append(data) or sha256(*data))
-    assert weights.file_digest(file) == first and not digests
+    assert weights.file_digests([file]) == first and not digests
     file.write_bytes(b"b" * 100)
-    assert weights.file_digest(file) != first and len(digests) == 1
+    assert weights.file_digests([file]) != first and len(digests) == 1
+    weights._digest.cache_clear()  # as in another process
+    file = file.parent.rename(tmp_path / "moved") / "weights"
+    assert weights.file_digests([file]) != first and len(digests) == 1  # by what the folder remembers
     (tmp_path / "cache" / "logit-scoring" / "digests.json").write_text("{broken")
-    assert weights.file_digest(file) == weights.file_digest(file)
+    assert weights.file_digests([file]) == weights.file_digests([file])

@@ -119,7 +119,7 @@ def test_what_is_trained_on_a_base_in_4_bits_is_scored_as_peft_would(base_in_4_b
     manifest = json.loads((tmp_path / "ckpt" / "scoring.json").read_text())
     assert (manifest["quantization"], manifest["base_stored"]) == ("nf4", "nf4")
     on_16_bits = Scorer.load(str(tmp_path / "ckpt"), base=str(base))  # the same model, which is told
-    assert any("by its norms the same model in other bits" in note for note in on_16_bits.plan.notes)
+    assert any("the same model at another precision" in note for note in on_16_bits.plan.notes)
     assert np.abs(on_16_bits.score(questions[:4]).logits[:, 0, 0] - ours).max() < 0.05
     with pytest.raises(MismatchError, match="in 4 bits \\(nf4\\) already"):
         Scorer.load(str(tmp_path / "ckpt"), quantization="none")
