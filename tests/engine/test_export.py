@@ -8,15 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from foreign import FILE, SEVEN, Workshop
-from safetensors.torch import load_file
+from foreign import DYNAMIC, FILE, SEVEN, Workshop
+from safetensors.torch import load_file, save_file
 
 from scoring.engine import export
 from scoring.engine.checkpoint import read_checkpoint
 from scoring.engine.export import export_adapter, export_model
-from scoring.engine.plan import plan_members
+from scoring.engine.model import Model
+from scoring.engine.plan import MismatchError, plan_members
 from scoring.engine.reference import reference_logits
 from scoring.engine.scorer import Scorer
+from scoring.engine.soup import soup
 from scoring.engine.weights import CheckpointError
 
 
@@ -51,7 +53,19 @@ CASES = {
     "untied head": lambda shop: shop.on(shop.untied).lora(target_modules=["q_proj", "lm_head"]),
     "vision": lambda shop: shop.lora(target_modules=["attn.qkv", "merger.linear_fc1", "q_proj"]),
     "base in 4 bits": lambda shop: shop.on(shop.in_4_bits()).lora(),
+    "base in 4 bits but for some layers": lambda shop: shop.on(shop.in_4_bits(skip=DYNAMIC)).lora(),
+    "average": lambda shop: average(shop),
 }
+
+
+def average(shop: Workshop) -> Path:
+    first = shutil.copytree(shop.lora(), shop.folder / "first", dirs_exist_ok=True)
+    second = shutil.copytree(shop.lora(r=2), shop.folder / "second", dirs_exist_ok=True)
+    shutil.rmtree(shop.folder / "average", ignore_errors=True)
+    soup([str(first), str(second)], shop.folder / "average", base=str(shop.base))
+    manifest = json.loads((shop.folder / "average" / "scoring.json").read_text())
+    (shop.folder / "average" / "scoring.json").write_text(json.dumps(manifest | {"quantization": "none"}))
+    return shop.folder / "average"
 
 
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
@@ -59,8 +73,8 @@ CASES = {
 def test_the_exported_model_has_the_checkpoints_logits(shop, test_rows, tmp_path, case, quantization):
     shop.used, rows = shop.base, test_rows[:2]
     folder = CASES[case](shop)
-    if case == "base in 4 bits" and quantization == "none":
-        pytest.skip("its weights are in 4 bits already")
+    if "4 bits" in case and quantization == "none" or case == "average" and quantization == "nf4":
+        pytest.skip("made for the other")
     before = label_logits(plan_members([str(folder)], str(shop.used), quantization=quantization), rows)
     exported = export_model(str(folder), tmp_path / "whole", "fp32", str(shop.used), quantization)
     assert np.abs(by_transformers(tmp_path / "whole", rows) - before).max() < 1e-4
@@ -94,6 +108,84 @@ def test_an_exported_checkpoint_keeps_its_calibration_prompt_and_rows(demo, test
     assert (whole / "rows.parquet").read_bytes() == (demo / "checkpoints" / "fold0" / "rows.parquet").read_bytes()
     ours, theirs = label_logits(plan, test_rows[:4]), label_logits(before, test_rows[:4])
     assert np.abs(ours - theirs).max() < 1e-4
+
+
+def test_a_mixtures_router_stays_as_it_is(mixture, test_rows, tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    network = Model.load(mixture, "none").network
+    model = get_peft_model(network, LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False))
+    model.save_pretrained(tmp_path / "adapter")
+    before = label_logits(plan_members([str(tmp_path / "adapter")], str(mixture)), test_rows[:2])
+    export_model(str(tmp_path / "adapter"), tmp_path / "whole", "fp32", str(mixture))
+    assert np.abs(label_logits(plan_members([str(tmp_path / "whole")]), test_rows[:2]) - before).max() < 1e-4
+
+
+def test_fp4_is_the_same_for_score_and_export(shop, test_rows, tmp_path):
+    shop.used = shop.base
+    folder = shop.lora()
+    (folder / "scoring.json").write_text(json.dumps({"base": str(shop.base), "quantization": "fp4"}))
+    before = label_logits(plan_members([str(folder)]), test_rows[:2])
+    export_model(str(folder), tmp_path / "whole", "fp32")
+    assert np.abs(label_logits(plan_members([str(tmp_path / "whole")]), test_rows[:2]) - before).max() < 1e-4
+    in_nf4 = label_logits(plan_members([str(folder)], quantization="nf4", allow_mismatch=True), test_rows[:2])
+    assert np.abs(in_nf4 - before).max() > 1e-2
+
+
+def test_a_head_that_is_stored_beside_tied_embeddings_is_kept(shop, test_rows, tmp_path):
+    base = shop.other_base("both heads")
+    weights = load_file(base / "model.safetensors")
+    head = weights["model.language_model.embed_tokens.weight"] * 1.5
+    save_file(weights | {"lm_head.weight": head}, base / "model.safetensors", {"format": "pt"})
+    before = label_logits(plan_members([str(base)], quantization="none"), test_rows[:2])
+    export_model(str(base), tmp_path / "whole", "fp32")
+    assert np.abs(label_logits(plan_members([str(tmp_path / "whole")]), test_rows[:2]) - before).max() < 1e-4
+
+
+def test_a_calibration_of_other_answers_stays_behind(demo, tmp_path):
+    exported = export_model(str(demo / "checkpoints" / "fold0"), tmp_path / "whole", "fp32", quantization="none")
+    assert any("no calibration goes along" in note for note in exported.notes)
+    assert not list((tmp_path / "whole").glob("calibration*"))
+
+
+@pytest.mark.parametrize("export_it", [export_model, export_adapter])
+def test_what_score_refuses_is_not_exported(demo, shop, tmp_path, export_it):
+    source = shutil.copytree(demo / "checkpoints" / "fold0", tmp_path / "fold0")
+    (source / "vit.safetensors").write_bytes(b"weights")
+    with pytest.raises(MismatchError, match="vit.safetensors beside the adapter"):
+        export_it(str(source), tmp_path / "out", base=str(demo / "base"))
+    (source / "vit.safetensors").unlink()
+    with pytest.raises(MismatchError, match="base is 03d80e9197cb349c, but this run has"):
+        export_it(str(source), tmp_path / "out", base=str(other_weights(demo / "base", tmp_path)))
+    with pytest.raises(CheckpointError, match="2 checkpoints; export one of them, or their soup"):
+        export_it("demo/checkpoints", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def other_weights(base: Path, folder: Path) -> Path:
+    """A base with one weight scaled by 1.01."""
+    other = shutil.copytree(base, folder / "other")
+    weights = load_file(base / "model.safetensors")
+    name = "model.language_model.layers.2.mlp.up_proj.weight"
+    save_file(weights | {name: weights[name] * 1.01}, other / "model.safetensors", {"format": "pt"})
+    return other
+
+
+def test_an_empty_folder_is_filled_and_a_base_that_lacks_a_weight_is_refused(shop, tmp_path):
+    shop.used, folder = shop.base, shop.lora()
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    export_model(str(folder), tmp_path / "link", "bf16", str(shop.base), "none")
+    assert {"config.json", "model.safetensors", "scoring.json"} <= {
+        path.name for path in (tmp_path / "there").iterdir()
+    }
+    assert not (tmp_path / "there" / ".unfinished").exists()
+    base = shop.other_base("lacking")
+    weights = load_file(base / "model.safetensors")
+    weights.pop("model.language_model.norm.weight")
+    save_file(weights, base / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match="are not those of its config.json: model.language_model.norm.weight"):
+        export_model(str(folder), tmp_path / "out", "bf16", str(base), "none")
 
 
 def test_shards_are_written_one_at_a_time(shop, tmp_path, monkeypatch):
