@@ -174,6 +174,37 @@ def test_pickles_and_cut_off_files_are_refused(copy, base):
         read_header(file)
 
 
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "text",
+        [1],
+        {"shape": [2], "data_offsets": [0, 8]},
+        {"dtype": "F32", "data_offsets": [0, 8]},
+        {"dtype": "F32", "shape": 2, "data_offsets": [0, 8]},
+        {"dtype": "F32", "shape": ["2"], "data_offsets": [0, 8]},
+        {"dtype": "F32", "shape": [2], "data_offsets": []},
+        {"dtype": "F32", "shape": [2], "data_offsets": [0, 3]},
+        {"dtype": "F32", "shape": [2], "data_offsets": [-4, 4]},
+        {"dtype": "F32", "shape": [2], "data_offsets": [0.0, 8.0]},
+        {"dtype": ["F32"], "shape": [2], "data_offsets": [0, 8]},
+    ],
+)
+def test_a_header_that_contradicts_itself_is_refused_with_the_tensor(tmp_path, entry):
+    header = json.dumps({"odd": entry}).encode()
+    path = tmp_path / "adapter_model.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
+    with pytest.raises(CheckpointError, match="its header describes odd in no way that can be"):
+        read_header(path)
+
+
+@pytest.mark.parametrize("header", [b"1234", b"null", b'"ab"', b"[]", b"[" * 100_000])
+def test_a_header_that_is_no_object_is_refused(tmp_path, header):
+    (tmp_path / "f.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(CheckpointError, match="not a safetensors file"):
+        read_header(tmp_path / "f.safetensors")
+
+
 def test_missing_things_are_told(tmp_path, copy):
     with pytest.raises(CheckpointError, match="no such folder"):
         read_checkpoint(str(tmp_path / "none"))
