@@ -86,7 +86,10 @@ def test_a_tree_has_the_same_bits_as_whole_rows(on_card, test_rows):
 
 
 def test_a_mixture_of_experts_answers_as_the_reference(mixture, test_rows):
-    """In any company, but not with the same bits: an expert's product has as many rows as tokens chose it."""
+    """In any company; the same bits are not promised, since an expert's product has as many rows as tokens chose it.
+
+    On an H100 in bfloat16: median .046, at most .165 (benchmarks/LOG.md).
+    """
     from scoring.engine.plan import plan_members
     from scoring.engine.reference import reference_logits
     from scoring.engine.scorer import Scorer
@@ -94,12 +97,15 @@ def test_a_mixture_of_experts_answers_as_the_reference(mixture, test_rows):
     scorer = Scorer(plan_members([str(mixture)], quantization="nf4"))
     whole, alone = scorer.score(test_rows[:64]).logits, scorer.score(test_rows[:64], batch_rows=3).logits
     print(f"\nin other company: {np.abs(whole - alone).max():.4f}, bits alike: {np.array_equal(whole, alone)}")
-    off = []
-    for question, ours in zip(test_rows[:64], whole[:, 0, 0]):
-        expected = reference_logits(scorer.model.network, *scorer.prepare(question))[scorer.label_ids[:4]]
-        off.append(np.abs(ours - expected.cpu().numpy()).max())
-    print(f"from the reference: {np.median(off):.4f}, at most {max(off):.4f}")
-    assert np.abs(whole - alone).max() < 0.5 and np.median(off) < 0.15
+    expected = [
+        reference_logits(scorer.model.network, *scorer.prepare(question))[scorer.label_ids[:4]].cpu().numpy()
+        for question in test_rows[:64]
+    ]
+    off = np.abs(whole[:, 0, 0] - np.stack(expected)).max(1)
+    others = np.abs(whole[:, 0, 0] - np.roll(expected, 1, axis=0)).max(1)  # of the rows before: what a mix-up would be
+    print(f"from the reference: {np.median(off):.4f}, at most {off.max():.4f}; of other rows {np.median(others):.4f}")
+    assert np.abs(whole - alone).max() < 0.35 and np.median(off) < 0.1 and off.max() < 0.35
+    assert np.median(others) > 5 * np.median(off)
 
 
 def test_weights_in_4_and_16_bits_give_the_same_bits(test_rows):

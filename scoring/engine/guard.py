@@ -77,8 +77,8 @@ def _compare(scorer: Scorer, question: Question, sequence: TokenSequence, patche
             largest = float("nan")  # the libraries' own overflows in float16, where the fast way does not
         elif not difference <= tolerance:
             raise DisagreementError(
-                f"{member}: row {question.id!r} has {_told(ours)} by the packed forward, but {_told(theirs)} by the "
-                f"libraries' own: {difference:.4g} apart, where roundings explain {tolerance}. Nothing was scored. "
+                f"{member}: row {question.id!r} has {_listed(ours)} by the packed forward, but {_listed(theirs)} by "
+                f"the libraries' own: {difference:.4g} apart, where roundings explain {tolerance}. Nothing was scored. "
                 "--no-verify goes on all the same"
             )
         else:
@@ -86,5 +86,5 @@ def _compare(scorer: Scorer, question: Question, sequence: TokenSequence, patche
     return Comparison(question.id, largest, tolerance)
 
 
-def _told(logits: np.ndarray) -> str:
+def _listed(logits: np.ndarray) -> str:
     return ", ".join(f"{letter} {value:.4f}" for letter, value in zip(LETTERS, logits))
