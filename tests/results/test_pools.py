@@ -446,6 +446,19 @@ def test_rows_of_folders_are_recognised_by_their_questions_under_other_ids(tmp_p
     assert exposed.tolist() == [[0, 0]] * 20 + [[CALIBRATION] * 2] * 170 + [[0, 0]] * 10
 
 
+def test_folds_have_no_sets_for_the_rows_that_they_were_trained_on(tmp_path):
+    a, b = two_folders(tmp_path)
+    labelled = scores(tmp_path / "out-of-fold")
+    settings(labelled, adapters=["fa", "fb"])
+    questions = pq.read_table(labelled / "questions.parquet").to_pydict() | {"fold": [0, 1] * 100}
+    questions["digest"][50:] = [f"{row:016x}" for row in range(150)]
+    pq.write_table(pa.table(questions), labelled / "questions.parquet")
+    with pytest.raises(SetsError, match="50 of 200 rows are also labelled rows of --fit .*'row0', 'row1'"):
+        pool_files([a, b], tmp_path / "x", PoolOptions(fit=labelled, sets=SetRequest(0.9)))
+    found = pool_files([a, b], tmp_path / "y", PoolOptions(fit=labelled)).scores
+    assert found.exposed.tolist() == [[CALIBRATION] * 2] * 50 + [[0, 0]] * 150
+
+
 # ------------------------------------------------------------------ one member twice
 TWICE = {
     "its probabilities": ("p_{}", np.exp),
