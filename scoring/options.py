@@ -309,12 +309,14 @@ pool_options = _together(
         "--weights",
         default="equal",
         show_default=True,
-        help="equal; fit or greedy (fitted on the rows of --fit where that pays) or nll; or numbers: 0.5,0.3,0.2.",
+        help="equal; numbers: 0.5,0.3,0.2; or, for log pools alone, fitted on the rows of --fit: fit or greedy (where "
+        "rows held out of the fit gain more than the error), or nll (likewise, but of 1,000 labelled rows at least).",
     ),
     click.option(
         "--fit",
         type=click.Path(path_type=Path),
-        help="Labelled rows of the same members, or out-of-fold rows: for the pool's temperature and weights.",
+        help="Labelled rows: one folder or file that holds all members, or out-of-fold rows; for the pool's "
+        "temperature and weights.",
     ),
     *set_options,
     *file_options,

@@ -5,10 +5,14 @@ p, log_p: (M, N, K) of M members on the same N rows, in one order; NaN where a r
 
 import numpy as np
 
-from scoring.results.calibration import log_probabilities, row_losses
+from scoring.results.calibration import BOUNDS, log_probabilities, row_losses
 from scoring.results.resampling import mean_error
 
 FEWEST_FOR_WEIGHTS = 1_000  # labelled rows
+ROUNDING = 5e-5  # of probabilities with four digits
+NEAR = 1e-3  # between log-probabilities that are the same number, written in another way
+FEWEST_ALIKE, SAMPLE = 5, 300  # rows in which members must be alike to be one; rows that are looked at first
+NOTHING = 5e-5  # of NLL: what four decimals show as 0
 TIE = 1e-3  # share of the log pool in a vote: it breaks ties, and nothing else
 
 
@@ -53,6 +57,11 @@ def pool(
     return log_probabilities(np.where(missing, np.nan, found), temperature)
 
 
+def gained(gain: float, error: float, gain_word: str = "gain", lose_word: str = "lose") -> str:
+    """A gain in NLL and its standard error, in words that hold its sign."""
+    return f"{gain_word if gain > 0 else lose_word} {abs(gain):.4f} ± {error:.4f}"
+
+
 def nll_weights(log_p: np.ndarray, answers: np.ndarray, clusters: np.ndarray | None = None) -> tuple[np.ndarray, str]:
     """Weights of the log pool with the lowest NLL, where the rows are enough to tell; else equal ones. And why.
 
@@ -66,18 +75,21 @@ def nll_weights(log_p: np.ndarray, answers: np.ndarray, clusters: np.ndarray | N
     part = np.random.default_rng(0).permutation(numbers.max() + 1)[numbers] % 5
     gains = np.empty(rows)
     for held in (part == number for number in range(5)):
-        weights = _best_weights(log_p[:, ~held], answers[~held])
+        weights = lowest_loss(log_p[:, ~held], answers[~held])
         gains[held] = row_losses(pool(log_p[:, held]), answers[held]) - row_losses(
             pool(log_p[:, held], weights=weights), answers[held]
         )
     gain, error = gains.mean(), mean_error(gains, clusters)
-    told = f"on rows held out of the fit {'gain' if gain > 0 else 'lose'} {abs(gain):.4f} ± {error:.4f} NLL"
+    told = f"on rows held out of the fit {gained(gain, error)} NLL"
+    if max(abs(gain), error) < NOTHING:
+        return equal, "equal weights: on rows held out of the fit, fitted ones are no better"
     if gain <= error:
         return equal, f"equal weights: fitted ones {told}"
-    return _best_weights(log_p, answers), f"fitted weights {told}"
+    return lowest_loss(log_p, answers), f"fitted weights {told}"
 
 
-def _best_weights(log_p: np.ndarray, answers: np.ndarray) -> np.ndarray:
+def lowest_loss(log_p: np.ndarray, answers: np.ndarray) -> np.ndarray:
+    """(M,) weights of the log pool with the lowest NLL on these rows, at temperature 1."""
     from scipy.optimize import minimize
 
     rows = np.arange(len(answers))
@@ -96,6 +108,60 @@ def _best_weights(log_p: np.ndarray, answers: np.ndarray) -> np.ndarray:
     best = minimize(loss, np.zeros(len(log_p)), jac=True, method="L-BFGS-B", options={"gtol": 1e-6})
     weights = np.exp(best.x - best.x.max())
     return weights / weights.sum()
+
+
+# ------------------------------------------------------------------ members that are one
+def likeness(first: np.ndarray, second: np.ndarray) -> str | None:
+    """What two members' (N, K) log-probabilities differ in ("" for nothing), if they are one member; else None.
+
+    It may be how the numbers are written, rounding to four digits, or one temperature. Compared on the rows that both
+    have a score for.
+    """
+    if np.array_equal(first, second, equal_nan=True) and np.isfinite(first).any():
+        return ""
+    both = np.isfinite(first).any(1) & np.isfinite(second).any(1)
+    p, q = (np.where(np.isfinite(part[both]), part[both], -np.inf) for part in (first, second))
+    if not both.any() or (np.isfinite(p) != np.isfinite(q)).any():
+        return None
+    few = slice(None, None, max(1, len(p) // SAMPLE))
+    return _apart(p, q, FEWEST_ALIKE) if _apart(p[few], q[few], 0) is not None else None
+
+
+def _apart(p: np.ndarray, q: np.ndarray, fewest: int) -> str | None:
+    """See `likeness`. p, q: −∞ where there is no option. fewest: rows in which a second option must say something."""
+    second = np.sort(np.maximum(p, q), axis=1)[:, -2] if p.shape[1] > 1 else np.full(len(p), -np.inf)
+    if (second > np.log(1e-6)).sum() >= fewest and same_logarithms(p, q).all():
+        return ", written in another way"
+    if (second > np.log(0.01)).sum() < fewest:
+        return None
+    if _same_rounded(p, q):
+        return ", but for rounding"
+    seen = np.minimum(p, q) > np.log(0.01)
+    count = np.maximum(seen.sum(1, keepdims=True), 1)
+    z, w = (np.where(seen, part, 0) for part in (p, q))
+    z, w = (np.where(seen, part - part.sum(1, keepdims=True) / count, 0) for part in (z, w))
+    product, lower = (z * w).sum(), min((z * z).sum(), (w * w).sum())
+    if product <= 0:
+        return None
+    flat, sharp = (p, q) if lower == (z * z).sum() else (q, p)
+    ratio = float(product / lower)
+    scaled = log_probabilities(np.where(np.isfinite(flat), flat * ratio, np.nan))
+    same = ratio <= BOUNDS[1] and _same_rounded(np.nan_to_num(scaled, nan=-np.inf), sharp, ratio)
+    return f", but for one temperature ({ratio:.2f})" if same else None
+
+
+def same_logarithms(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """Which log-probabilities of two arrays are the same number, written in another way; under a millionth all are."""
+    with np.errstate(invalid="ignore"):
+        return (np.maximum(p, q) < np.log(1e-6)) | (np.abs(p - q) <= NEAR)
+
+
+def _same_rounded(p: np.ndarray, q: np.ndarray, times: float = 1.0) -> bool:
+    """Whether probabilities are the same to four digits, also where the others of the row were rounded and normalised.
+
+    times: how much the rounding is enlarged.
+    """
+    return bool((np.abs(np.exp(p) - np.exp(q)) <= times * ROUNDING * p.shape[1] + 1e-6).all())
 
 
 # ------------------------------------------------------------------ what members are worth

@@ -7,10 +7,19 @@ from pathlib import Path
 import numpy as np
 
 import scoring
+from scoring.inputs.problems import shown
 from scoring.inputs.prompt import LETTERS
-from scoring.results.calibration import Calibration, calibrate
-from scoring.results.ensemble import EnsembleError, nll_weights, parse_weights, pool
-from scoring.results.exposure import TRAINING, VALIDATION
+from scoring.results.calibration import Calibration, calibrate, log_probabilities
+from scoring.results.ensemble import (
+    EnsembleError,
+    gained,
+    likeness,
+    nll_weights,
+    parse_weights,
+    pool,
+    same_logarithms,
+)
+from scoring.results.exposure import CALIBRATION, TRAINING, VALIDATION
 from scoring.results.files import write_json
 from scoring.results.folder import RunError, Scores, open_scores, write_results
 from scoring.results.judging import calibrate_out_of_fold, exposure_warnings, judge, warnings_of
@@ -20,11 +29,11 @@ from scoring.results.selective import nonconformity
 from scoring.results.sets import OptionSets, SetRequest, SetsError, conformal_sets
 from scoring.results.sources import Source, aligned, first_of, is_file, read_sources
 from scoring.results.weights import (
-    PoolWeights,
     choices,
     fit_weights,
     greedy_weights,
     held_out_pool,
+    likeliest_weights,
     pulled,
 )
 
@@ -37,8 +46,8 @@ FEWEST_ROWS = 40  # labelled, from which on a pool says what other weights would
 class PoolOptions:
     """How members become one.
 
-    kind: `log`, `linear` or `vote`. weights: `equal`, `nll`, `fit` or `greedy` (these three need `fit`), or a number
-    for each member, separated by commas. form: what files hold (`sources.FORMATS`, or `auto`).
+    kind: `log`, `linear` or `vote`. weights: `equal`, `nll`, `fit` or `greedy` (these three are for the log pool, and
+    need `fit`), or a number for each member, separated by commas. form: what files hold (`sources.FORMATS`, or `auto`).
 
     fit: labelled rows that no member was trained on: a SCORES folder or a file of the same members, for a temperature
     of the pool (and weights), or a training's out-of-fold rows, for one temperature of all its folds. calibrations: of
@@ -52,6 +61,13 @@ class PoolOptions:
     calibrations: Sequence[Calibration] = ()
     answers: dict[str, dict[str, str]] | None = None
     sets: SetRequest | None = None
+
+    def __post_init__(self):
+        if self.kind != "log" and self.weights in FITTED:
+            raise EnsembleError(
+                f"--pool {self.kind} with --weights {self.weights}: {', '.join(FITTED)} fit weights of the log pool; "
+                f"others suit a {self.kind} pool; use --pool log, or --weights equal or a number for each member"
+            )
 
 
 @dataclass
@@ -75,6 +91,7 @@ class _Pool:
     temperature: float = 1.0
     notes: list[str] = field(default_factory=list)
     labelled: Calibration | None = None  # the pool's own, with the labelled rows that sets need
+    fitted_on: np.ndarray | None = None  # (N,) which rows are also among those that the pool was fitted on
 
     @property
     def how(self) -> dict:
@@ -113,7 +130,6 @@ def import_file(path: Path, out: Path, options: PoolOptions | None = None) -> Po
         before = open_scores(out).about.get("sources")
         if before != [str(path)]:
             raise RunError(f"{out} holds other results; choose another --out")
-        claim(out, overwrite=True)
     return _pool_sources(sources, _distinct([source.name for source in sources], [path]), out, options, None, ())
 
 
@@ -132,6 +148,9 @@ def _pool_sources(
         source.name = name
     calibrations = _calibrations(sources, options.calibrations)
     together = _Pool(sources, logits, calibrations, options.kind, chosen)
+    if any(part.letters or part.groups for part in calibrations):
+        types = _columns(sources, np.isfinite(logits[0]).sum(1))["task_type"]
+        _refuse_doubles(sources, _calibrated(together, logits, types))
     together.notes += dict.fromkeys(note for source in sources for note in source.notes)
     together.notes += _hidden_weights(sources, chosen)
     if options.fit:
@@ -157,7 +176,12 @@ def _write(together: _Pool, out: Path, options: PoolOptions, about: dict | None,
     table.status = _statuses(sources, together.logits)
     table.logits[~table.scored] = np.nan
     columns = _columns(sources, np.isfinite(together.logits[0]).sum(1))
+    exposed = np.array(columns["exposed"], np.uint8).reshape(len(first.ids), len(sources))
+    if together.fitted_on is not None:
+        columns["exposed"] = np.where(together.fitted_on[:, None], exposed | CALIBRATION, exposed).tolist()
     (out / "logits").mkdir(parents=True, exist_ok=True)
+    for part in (out / "logits").glob("part-*.parquet"):  # of what is replaced
+        part.unlink()
     write_part(out / "logits", 0, table)
     sets: SetRequest | OptionSets | None = options.sets
     if sets and together.labelled:
@@ -177,12 +201,13 @@ def _write(together: _Pool, out: Path, options: PoolOptions, about: dict | None,
         }
         for source, calibration in zip(sources, calibrations)
     ]
-    exposed = np.array(columns["exposed"], np.uint8).reshape(len(first.ids), len(sources))
     warnings = [
         *warnings,
         *warnings_of(table, [], calibrations, columns["answer"], log_p),
         *exposure_warnings(names, exposed),
     ]
+    if together.fitted_on is not None and together.fitted_on.any():
+        warnings.append(f"{_met(together, options)}: what is measured on them flatters it")
     warnings = list(dict.fromkeys(warnings))  # of members and pool alike
     data = [source.data for source in sources if source.data]
     report = {
@@ -212,8 +237,6 @@ def claim(out: Path, overwrite: bool) -> None:
         return
     if not overwrite:
         raise RunError(f"{out} exists; choose another --out, or replace it with --overwrite")
-    for part in (out / "logits").glob("part-*.parquet"):
-        part.unlink()
 
 
 def _distinct(names: list[str], paths: Sequence[Path]) -> list[str]:
@@ -237,13 +260,14 @@ def _given_weights(text: str, names: list[str]) -> np.ndarray:
 
 
 def _refuse_doubles(sources: list[Source], logits: np.ndarray) -> None:
-    """EnsembleError where a member is there twice, which would count twice."""
+    """EnsembleError where a member is there twice, which would count twice. logits: (M, N, K)."""
+    log_p = log_probabilities(logits)
     for later in range(1, len(sources)):
         for earlier in range(later):
-            if np.array_equal(logits[earlier], logits[later], equal_nan=True) and np.isfinite(logits[later]).any():
+            if (but := likeness(log_p[earlier], log_p[later])) is not None:
                 raise EnsembleError(
                     f"{sources[earlier].name} of {sources[earlier].path} and {sources[later].name} of "
-                    f"{sources[later].path} have the same numbers in every row: one member would count twice. "
+                    f"{sources[later].path} have the same numbers in every row{but}: one member would count twice. "
                     "Leave one of them out, or give it more weight with --weights"
                 )
 
@@ -335,6 +359,7 @@ def _fit(together: _Pool, options: PoolOptions) -> None:
             f"on {chosen_on:,} of the labelled rows the epoch of a member was chosen: it looks better there"
         )
     rows = np.flatnonzero(usable & ~trained)
+    _fitted_on(together, _in_labelled(together, theirs, logits, rows), options)
     questions = theirs[0].questions
     y = np.array([LETTERS.index(answers[row]) for row in rows])
     pictures = questions.get("picture_digest") or [""] * len(answers)
@@ -346,34 +371,33 @@ def _fit(together: _Pool, options: PoolOptions) -> None:
 
 def _fit_pool(together: _Pool, log_p: np.ndarray, y: np.ndarray, clusters: np.ndarray | None, weights: str) -> None:
     """Weights and temperature of the pool from (M, N, K) labelled rows."""
-    fitted: PoolWeights | None = None
+    fitted, fit = None, None
     names = [source.name for source in together.sources]
     if weights == "nll":
         values, why = nll_weights(log_p, y, clusters)
         together.weights = values
         together.notes.append(f"{why}: {_listed(names, values)}")
+        fit = None if why.startswith("equal") else likeliest_weights
     elif weights in FITTED:
         fitted = fit_weights(log_p, y, weights, clusters)
         together.notes.append(f"{fitted.why}: {_listed(names, fitted.weights)}")
         if nothing := [name for name, weight in zip(names, fitted.weights) if weight == 0]:
             together.notes.append(f"weight 0, so that the pool does without: {', '.join(nothing)}")
         together.weights, together.temperature = fitted.weights, fitted.temperature
+        if not fitted.why.startswith("equal"):
+            fit = greedy_weights if fitted.pull is None else pulled(fitted.pull)
     pooled = pool(log_p, together.kind, together.weights)
     own = calibrate(pooled, y, None, clusters, one_order=False, more=False)
     if fitted is None:
         together.temperature = own.temperature
         together.notes.append(f"temperature of the pool {own.temperature:.3f}, on {len(y):,} rows: {own.choice[0]}")
-    elif not fitted.why.startswith("equal"):
-        fit = greedy_weights if fitted.pull is None else pulled(fitted.pull)
-        unseen = np.exp(held_out_pool(fit, log_p, y, clusters))
-        rows = np.arange(len(y))
-        own.temperature = fitted.temperature
+    own.temperature = together.temperature
+    if fit is not None:
+        unseen, rows = np.exp(held_out_pool(fit, log_p, y, clusters)), np.arange(len(y))
         own.nonconformity = nonconformity(unseen)[rows, y].tolist()
         own.cumulative = nonconformity(unseen, "aps")[rows, y].tolist()
-    else:
-        own.temperature = together.temperature
     if together.kind == "log" and weights == "equal":
-        together.notes += _told_choices(choices(log_p, y, clusters))
+        together.notes += describe_choices(choices(log_p, y, clusters))
     together.labelled = own
 
 
@@ -396,6 +420,9 @@ def _fit_folds(together: _Pool, labelled: Scores, options: PoolOptions) -> None:
         )
     if not len(labelled.answered):
         raise EnsembleError(f"{labelled.folder}: no scored row has an answer, so that nothing can be fitted on it")
+    keys = _keys(labelled.questions)
+    known = {keys[row] for row in labelled.answered} - {""}
+    _fitted_on(together, np.array([key in known for key in _keys_of(together.sources)]), options)
     own = calibrate_out_of_fold(labelled, {})
     places = [entry["adapters"].index(source.fingerprint) for source in together.sources]
     renumbered = {fold: place for place, fold in enumerate(places)}
@@ -432,8 +459,83 @@ def _matched(ours: list[Source], labelled: list[Source], path: Path) -> list[Sou
             faults.append(f"{source.name} ({source.fingerprint or 'of a file'}) is not there")
     if faults:
         have = ", ".join(f"{other.name} ({other.fingerprint or 'of a file'})" for other in labelled)
-        raise EnsembleError(f"{path}: expected the members that are pooled; {'; '.join(faults)}. It has {have}")
+        raise EnsembleError(
+            f"{path}: expected the members that are pooled; {'; '.join(faults)}. It has {have}. --fit takes one folder "
+            "or file that holds all members: of several, make one by `ensemble` of the labelled rows of each"
+        )
     return result
+
+
+def _keys(questions: dict[str, list]) -> list[str]:
+    """(N,) by what a row is recognised: the digest of its question; "" where nothing is known but its id.
+
+    With the picture's name, where its content is not known.
+    """
+    count = len(questions.get("id", ()))
+    columns = (questions.get(name) or [""] * count for name in ("digest", "question", "choices", "picture_digest"))
+    names = questions.get("picture") or [""] * count
+    return [
+        f"{digest} {'' if picture else name}" if digest and (question or len(options) or picture) else ""
+        for digest, question, options, picture, name in zip(*columns, names)
+    ]
+
+
+def _keys_of(sources: list[Source]) -> list[str]:
+    """(N,) `_keys` in the first member's rows, each from the first member that knows it."""
+    ids = sources[0].ids
+    keys = [""] * len(ids)
+    for source in sources:
+        if source.questions and not all(keys):
+            theirs = _in_rows_of(ids, source.questions | {"key": _keys(source.questions)}, "key", keys)
+            keys = [ours or other for ours, other in zip(keys, theirs)]
+    return keys
+
+
+def _in_labelled(together: _Pool, theirs: list[Source], logits: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """(N,) which rows of the pool are among these labelled rows.
+
+    By the digests of their questions, or where one side has none, by their id and the same numbers of every member.
+    logits: (M, N', K') of the labelled members.
+    """
+    ours, labelled = _keys_of(together.sources), _keys_of(theirs)
+    known = {labelled[row] for row in rows if labelled[row]}
+    met = np.array([key in known for key in ours], bool)
+    row_of = {theirs[0].ids[row]: row for row in rows}
+    pairs = [
+        (number, row_of[id])
+        for number, (id, key) in enumerate(zip(together.sources[0].ids, ours))
+        if not met[number] and id in row_of and not (key and labelled[row_of[id]])
+    ]
+    if pairs:
+        mine, its = map(list, zip(*pairs))
+        width = max(together.logits.shape[2], logits.shape[2])
+        p, q = (
+            log_probabilities(np.pad(part, [(0, 0), (0, 0), (0, width - part.shape[2])], constant_values=np.nan))
+            for part in (together.logits[:, mine], logits[:, its])
+        )
+        there = np.isfinite(p)
+        same = np.where(there, same_logarithms(p, q), True) & (there == np.isfinite(q))
+        met[mine] = same.all((0, 2))
+    return met
+
+
+def _fitted_on(together: _Pool, met: np.ndarray, options: PoolOptions) -> None:
+    """Notes which rows of the pool it is fitted on. SetsError where sets are asked for, which would promise nothing."""
+    together.fitted_on = met
+    if options.sets and met.any():
+        raise SetsError(
+            f"--sets: {_met(together, options)}, so that sets of these promise nothing; leave them out of the rows to "
+            "be pooled, or name other labelled rows with --fit"
+        )
+
+
+def _met(together: _Pool, options: PoolOptions) -> str:
+    rows = np.flatnonzero(together.fitted_on)
+    ids = first_of(shown(together.sources[0].ids[row]) for row in rows)
+    return (
+        f"{len(rows):,} of {len(together.sources[0].ids):,} rows are also labelled rows of --fit {options.fit}, on "
+        f"which the pool is fitted ({ids})"
+    )
 
 
 def _same_table(sources: list[Source]) -> np.ndarray:
@@ -459,17 +561,17 @@ def _listed(names: list[str], weights: np.ndarray) -> str:
     return ", ".join(f"{name} {weight:.2f}" for name, weight in zip(names, weights))
 
 
-def _told_choices(found: list[dict]) -> list[str]:
+def describe_choices(found: list[dict]) -> list[str]:
     """What each choice of weights would give, and what these rows prefer."""
     parts = [
         f"{part['weights']}: accuracy {part['accuracy']:.3f}, NLL {part['nll']:.3f}"
-        + (f" (gains {part['gain']:+.4f} ± {part['error']:.4f})" if part["weights"] != "equal" else "")
+        + (f" ({gained(part['gain'], part['error'], 'gains', 'loses')})" if part["weights"] != "equal" else "")
         for part in found
     ]
     best = found[0]
     preferred = next((part for part in found if part["weights"] in FITTED), None)
     told = [f"weights, on rows held out of their fit: {'; '.join(parts)}"]
-    if best["weights"] == "best single":
+    if best["weights"] == "best single" and best["gain"] > best["error"]:
         told.append("these rows prefer the best member alone")
     elif preferred and preferred["gain"] > preferred["error"]:
         told.append(f"these rows prefer fitted weights: --weights {preferred['weights']} --fit LABELLED")
@@ -483,7 +585,7 @@ def _proposal(scores: Scores) -> list[str]:
     if len(rows) < FEWEST_ROWS or scores.how.get("kind", "log") != "log":
         return []
     y, clusters = scores.answers(rows), clusters_of(scores.pictures(rows))
-    return _told_choices(choices(scores.members[:, rows], y, clusters, greedy=False))
+    return describe_choices(choices(scores.members[:, rows], y, clusters, greedy=False))
 
 
 def _statuses(sources: list[Source], logits: np.ndarray) -> list[str]:

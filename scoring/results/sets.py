@@ -9,6 +9,8 @@ from scoring.inputs.objects import FileError
 from scoring.results.calibration import Calibration
 from scoring.results.selective import guarantee, nonconformity, option_sets, set_quantile
 
+ROUNDED = 5e-7  # calibrations keep six decimals of labelled rows: an option so much less conforming is as conforming
+
 
 class SetsError(FileError):
     """Sets that could not keep their promise; the message says why, and what to do."""
@@ -93,7 +95,7 @@ def conformal_sets(
     pictures = first.pictures or len(values)
     if len(calibrations) == 1:
         quantile = set_quantile(values, request.level, shares, pictures)
-        held = option_sets(np.exp(log_p), min(quantile, 1.0), request.method, request.draw(1))
+        held = option_sets(np.exp(log_p), min(quantile + ROUNDED, 1.0), request.method, request.draw(1))
         promise = guarantee(request.level, len(values), pictures, first.selected)
         return OptionSets(held, min(quantile, 1.0), promise)
     weights = np.full(len(values), 1 / len(values)) if shares is None else shares
@@ -103,7 +105,7 @@ def conformal_sets(
         order = np.argsort(values[rows], kind="stable")
         sums = np.r_[0.0, weights[rows][order].cumsum()]
         theirs = nonconformity(np.exp(part), request.method, request.draw(1))
-        below += sums[np.searchsorted(values[rows][order], theirs - 1e-12, side="left")]
+        below += sums[np.searchsorted(values[rows][order], theirs - ROUNDED, side="left")]
     held = np.isfinite(log_p) & (below < request.level * (1 + 1 / pictures) - 1e-9)
     promise = (
         f"sets of folds (CV+): if rows to come are drawn like the {len(values):,} labelled rows, each scored by the "

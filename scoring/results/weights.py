@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from scoring.results.calibration import BOUNDS, fit_temperature, log_probabilities, row_losses
+from scoring.results.ensemble import NOTHING as NO_GAIN
+from scoring.results.ensemble import gained, lowest_loss
 from scoring.results.resampling import mean_error
 
 FOLDS = 5
@@ -87,6 +89,13 @@ def convex_weights(
     return PoolWeights(weights / weights.sum(), float(1 / weights.sum()))
 
 
+def likeliest_weights(log_p: np.ndarray, answers: np.ndarray, clusters: np.ndarray | None = None) -> PoolWeights:
+    """Weights with the lowest NLL of the pool as it is, and then its temperature."""
+    weights = lowest_loss(log_p, answers)
+    pooled = apply_weights(PoolWeights(weights, 1.0), log_p)
+    return PoolWeights(weights, fit_temperature(pooled, answers, clusters).temperature)
+
+
 def greedy_weights(log_p: np.ndarray, answers: np.ndarray, clusters: np.ndarray | None = None) -> PoolWeights:
     """Members drawn one after the other, with replacement, each so that the pool's NLL is lowest; the best of 15 steps.
 
@@ -139,10 +148,12 @@ def fit_weights(
     else:
         losses = held_out_losses(greedy_weights, log_p, answers, clusters)
     gain, error = float((equal - losses).mean()), mean_error(equal - losses, clusters)
-    told = f"on rows held out of the fit they {'gain' if gain > 0 else 'lose'} {abs(gain):.4f} ± {error:.4f} NLL"
+    told = f"on rows held out of the fit they {gained(gain, error)} NLL"
     if gain <= error:
         found = equal_weights(log_p, answers, clusters)
         found.why = f"equal weights: fitted ones ({kind}) do not earn it, {told}"
+        if pull == max(PULLS) or max(abs(gain), error) < NO_GAIN:
+            found.why = f"equal weights: rows held out of the fit prefer them to any others ({kind})"
         return found
     found = fit(log_p, answers, clusters)
     found.why, found.pull = f"fitted weights ({kind}): {told}", pull

@@ -11,13 +11,13 @@ from scipy.special import log_softmax, softmax
 from scoring.results.anyones import calibrate_file, opened, read_calibrations
 from scoring.results.calibration import Calibration
 from scoring.results.ensemble import EnsembleError, pool
-from scoring.results.exposure import TRAINING, VALIDATION
+from scoring.results.exposure import CALIBRATION, TRAINING, VALIDATION
 from scoring.results.folder import RunError, open_scores
-from scoring.results.pooling import PoolOptions, import_file, pool_files
+from scoring.results.pooling import PoolOptions, describe_choices, import_file, pool_files
 from scoring.results.sets import SetRequest, SetsError
 from scoring.results.sources import read_sources
 from scoring.results.weights import PoolWeights, apply_weights, choices, convex_weights, fit_weights, greedy_weights
-from tests.results.test_ensemble import members, write_csv
+from tests.results.test_ensemble import another, likeliest_temperature, members, write_csv
 from tests.results.test_judging import scores
 
 
@@ -163,7 +163,7 @@ def expose(folder, flags):
 
 
 def two_folders(tmp_path, **both):
-    a, b = scores(tmp_path / "a"), scores(tmp_path / "b", temperature=1.0)
+    a, b = scores(tmp_path / "a"), another(tmp_path / "b")
     for folder, fingerprint in ((a, "fa"), (b, "fb")):
         settings(folder, fingerprint=fingerprint, **both)
     return a, b
@@ -215,6 +215,10 @@ def test_sets_of_a_pool_need_labelled_rows_and_cover_as_asked(tmp_path):
     pool_files([a, b], tmp_path / "labelled")
     with pytest.raises(SetsError, match="name them with --fit"):
         pool_files([a, b], tmp_path / "x", PoolOptions(sets=SetRequest(0.9)))
+    for folder in (a, b):  # the same rows, of other questions
+        questions = pq.read_table(folder / "questions.parquet").to_pydict()
+        questions["digest"] = [f"{at:016x}" for at in range(200)]
+        pq.write_table(pa.table(questions), folder / "questions.parquet")
     for method in ("lac", "aps"):
         found = pool_files(
             [a, b], tmp_path / method, PoolOptions(fit=tmp_path / "labelled", sets=SetRequest(0.9, method))
@@ -273,7 +277,7 @@ def test_like_members_keep_equal_weights(kind):
     y = (softmax(z, axis=1).cumsum(1) > rng.random((200, 1))).argmax(1)
     log_p = np.stack([log_softmax(z + rng.normal(0, 0.5, z.shape), axis=1) for _ in range(4)])
     found = fit_weights(log_p, y, kind)
-    assert found.why.startswith("equal weights: fitted ones") and found.weights.tolist() == [0.25] * 4
+    assert found.why.startswith("equal weights: ") and found.weights.tolist() == [0.25] * 4
 
 
 def test_greedy_weights_count_draws():
@@ -344,3 +348,184 @@ def test_a_calibration_for_one_choice_of_orders_serves_no_other(tmp_path):
     made.fingerprint["orders"] = "cyclic"
     found = pool_files([a, b], tmp_path / "out", PoolOptions(calibrations=[made]))
     assert [part.temperature for part in found.scores.calibrations] == [1.0, 2.0]
+
+
+# ------------------------------------------------------------------ other kinds of pools, and the rows of their fit
+def drawn(n, seed, first=0):
+    """(3, n, 4) log-probabilities of unlike members that are too sure, (n,) answers, and ids."""
+    rng = np.random.default_rng(seed)
+    z = rng.normal(0, 1.2, (n, 4))
+    y = (softmax(z, axis=1).cumsum(1) > rng.random((n, 1))).argmax(1)
+    sizes = ((0.5, 3.0), (1.0, 2.0), (2.0, 1.5))
+    log_p = [log_softmax(sharp * (z + rng.normal(0, noise, z.shape)), axis=1) for noise, sharp in sizes]
+    return np.stack(log_p), y, [f"r{at}" for at in range(first, first + n)]
+
+
+def long_file(path, log_p, y, ids):
+    columns = {"id": ids * len(log_p), "member": np.repeat([*"uvwxyz"][: len(log_p)], len(ids))}
+    columns |= {"answer": ["abcd"[at] for at in y] * len(log_p)}
+    columns |= {f"p_{letter}": np.exp(log_p[:, :, at]).ravel() for at, letter in enumerate("abcd")}
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["linear", "vote"])
+@pytest.mark.parametrize("weights", ["equal", "0.7,0.2,0.1"])
+def test_sets_of_linear_pools_and_votes_cover_rows_to_come(tmp_path, kind, weights):
+    """The pool that the sets come from is the one that is written: the same kind, weights and temperature."""
+    log_p, y, ids = drawn(1000, 1)
+    labelled = long_file(tmp_path / "labelled.parquet", log_p, y, ids)
+    far, truth, others = drawn(2000, 2, 1000)
+    rows = long_file(tmp_path / "rows.parquet", far, truth, others)
+    for method in ("lac", "aps"):
+        options = PoolOptions(kind, weights, fit=labelled, sets=SetRequest(0.9, method))
+        found = pool_files([rows], tmp_path / method, options)
+        how, numbers = found.scores.how, None if weights == "equal" else [0.7, 0.2, 0.1]
+        covered = found.metrics["sets"]["covered"]
+        assert covered >= 0.87 and (method == "aps" or covered < 0.93)
+        written = pool(far, kind, numbers, how["temperature"])
+        assert np.abs(np.exp(found.scores.log_p) - np.exp(written)).max() < 1e-5
+        temperature = likeliest_temperature(pool(log_p, kind, numbers), y)
+        assert how["temperature"] == pytest.approx(temperature, abs=1e-3) and abs(temperature - 1) > 0.1
+
+
+@pytest.mark.parametrize("kind", ["linear", "vote"])
+@pytest.mark.parametrize("weights", ["fit", "greedy", "nll"])
+def test_weights_fitted_for_the_log_pool_are_refused_for_other_pools(kind, weights):
+    with pytest.raises(EnsembleError, match=f"--pool {kind} with --weights {weights}: .*use --pool log, or --weights"):
+        PoolOptions(kind, weights)
+    assert PoolOptions(kind, "equal").kind == PoolOptions(kind, "0.5,0.5").kind == kind
+
+
+def test_a_refused_pool_writes_nothing_and_removes_nothing(cli, tmp_path):
+    rows, out = long_file(tmp_path / "rows.parquet", *drawn(60, 1)), tmp_path / "out"
+    pool_files([rows], out)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    for refused, reason in (
+        (["--pool", "linear", "--weights", "fit", "--sets", 0.9], "--pool linear with --weights fit"),
+        (["--sets", 0.9], "60 of 60 rows are also labelled rows"),
+    ):
+        assert reason in cli("ensemble", rows, "--fit", rows, *refused, "--out", out, "--overwrite", check=2).stderr
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_sets_on_rows_that_the_pool_is_fitted_on_are_refused(tmp_path):
+    log_p, y, ids = drawn(120, 3)
+    labelled = long_file(tmp_path / "labelled.parquet", log_p, y, ids)
+    far, truth, others = drawn(120, 4)  # other rows of the same ids, but for the last 12
+    far[:, 108:], truth[108:] = log_p[:, 108:], y[108:]
+    rows = long_file(tmp_path / "rows.parquet", far[:, ::-1], truth[::-1], others[::-1])
+    for weights in ("equal", "fit", "0.5,0.3,0.2"):
+        with pytest.raises(SetsError) as error:
+            options = PoolOptions(weights=weights, fit=labelled, sets=SetRequest(0.9))
+            pool_files([rows], tmp_path / "out", options)
+        assert f"12 of 120 rows are also labelled rows of --fit {labelled}" in str(error.value)
+        assert "'r119', 'r118'" in str(error.value) and "… and 2 more" in str(error.value)
+        assert "leave them out" in str(error.value)
+    assert not (tmp_path / "out").exists()
+    found = pool_files([rows], tmp_path / "out", PoolOptions(fit=labelled))
+    warning = next(text for text in found.scores.about["warnings"] if "--fit" in text)
+    assert warning.startswith("12 of 120 rows are also labelled rows") and f"warning: {warning}" in found.told
+    assert found.scores.exposed.tolist() == [[CALIBRATION] * 3] * 12 + [[0] * 3] * 108
+    fresh = long_file(tmp_path / "fresh.parquet", far[:, :108], truth[:108], others[:108])
+    sets = pool_files([fresh], tmp_path / "fresh", PoolOptions(fit=labelled, sets=SetRequest(0.9))).scores
+    assert not sets.exposed.any() and not [text for text in sets.about["warnings"] if "--fit" in text]
+
+
+def test_rows_of_folders_are_recognised_by_their_questions_under_other_ids(tmp_path):
+    a, b = two_folders(tmp_path)
+    pool_files([a, b], tmp_path / "labelled")
+    path = tmp_path / "labelled" / "questions.parquet"
+    questions = pq.read_table(path).to_pydict()
+    questions["answer"] = ["" if at < 20 else letter for at, letter in enumerate(questions["answer"])]
+    questions["digest"][190:] = ["f" * 16] * 10  # the same ids and numbers, but known to be other questions
+    pq.write_table(pa.table(questions), path)
+    with pytest.raises(SetsError, match=r"170 of 200 rows are also labelled rows of --fit .*'row20', 'row21'"):
+        pool_files([a, b], tmp_path / "x", PoolOptions(fit=tmp_path / "labelled", sets=SetRequest(0.9)))
+    exposed = pool_files([a, b], tmp_path / "y", PoolOptions(fit=tmp_path / "labelled")).scores.exposed
+    assert exposed.tolist() == [[0, 0]] * 20 + [[CALIBRATION] * 2] * 170 + [[0, 0]] * 10
+
+
+def test_folds_have_no_sets_for_the_rows_that_they_were_trained_on(tmp_path):
+    a, b = two_folders(tmp_path)
+    labelled = scores(tmp_path / "out-of-fold")
+    settings(labelled, adapters=["fa", "fb"])
+    questions = pq.read_table(labelled / "questions.parquet").to_pydict() | {"fold": [0, 1] * 100}
+    questions["digest"][50:] = [f"{row:016x}" for row in range(150)]
+    pq.write_table(pa.table(questions), labelled / "questions.parquet")
+    with pytest.raises(SetsError, match="50 of 200 rows are also labelled rows of --fit .*'row0', 'row1'"):
+        pool_files([a, b], tmp_path / "x", PoolOptions(fit=labelled, sets=SetRequest(0.9)))
+    found = pool_files([a, b], tmp_path / "y", PoolOptions(fit=labelled)).scores
+    assert found.exposed.tolist() == [[CALIBRATION] * 2] * 50 + [[0, 0]] * 150
+
+
+# ------------------------------------------------------------------ one member twice
+TWICE = {
+    "its probabilities": ("p_{}", np.exp),
+    "four digits of them": ("p_{}", lambda z: np.round(np.exp(z), 4)),
+    "rounded logits": ("l_{}", lambda z: np.round(z, 4)),
+    "logits a little higher": ("l_{}", lambda z: z + 3),
+    "16 bits of a mantissa": ("l_{}", lambda z: z.astype(np.float32)),
+    "less sure": ("l_{}", lambda z: z / 1.7),
+    "surer, to four digits": ("p_{}", lambda z: np.round(softmax(1.4 * z, axis=1), 4)),
+}
+
+
+@pytest.mark.parametrize("case", TWICE)
+def test_a_member_that_is_there_twice_in_other_words_is_refused(tmp_path, case):
+    log_p, _, ids = drawn(200, 5)
+    pattern, make = TWICE[case]
+    one = write_csv(tmp_path / "one.csv", ids, log_p[1] + 2, "l_{}")
+    two = write_csv(tmp_path / "two.csv", ids[::-1], make(log_p[1])[::-1], pattern)
+    other = write_csv(tmp_path / "other.csv", ids, np.exp(log_p[0]))
+    with pytest.raises(
+        EnsembleError, match=r"one of .*one\.csv and two of .*two\.csv have the same numbers in every"
+    ) as e:
+        pool_files([one, other, two], tmp_path / "out")
+    assert ("temperature" in str(e.value)) == case.endswith(("sure", "surer, to four digits"))
+    pool_files([other, two], tmp_path / "out")
+
+
+def test_a_folder_and_its_own_probabilities_are_one_member(tmp_path):
+    folder = scores(tmp_path / "a")
+    settings(folder, calibration={"temperature": 2.0, "letters": [0.0, 0.3, -0.4, 0.9]})
+    first = open_scores(folder)
+    write_csv(tmp_path / "own.csv", first.logits.ids, np.round(np.exp(first.log_p), 6))
+    with pytest.raises(EnsembleError, match="have the same numbers in every row, but for rounding"):
+        pool_files([folder, tmp_path / "own.csv"], tmp_path / "out")
+
+
+def test_members_that_are_sure_of_the_same_answers_are_two(tmp_path):
+    """All but a few rows look alike once they are rounded."""
+    rng = np.random.default_rng(0)
+    z = np.eye(4)[rng.integers(0, 4, 400)] * 14
+    paths = [
+        write_csv(tmp_path / f"{name}.csv", [*map(str, range(400))], z + rng.normal(0, 1, z.shape), "l_{}")
+        for name in "ab"
+    ]
+    assert len(pool_files(paths, tmp_path / "out").scores.logits.members) == 2
+
+
+# ------------------------------------------------------------------ what is said
+def test_what_other_weights_would_lose_is_said_as_a_loss(tmp_path):
+    log_p, y, ids = drawn(300, 6)
+    log_p[2] = log_softmax(np.random.default_rng(1).normal(0, 2, (300, 4)), axis=1)
+    like, right = members(2, 300)
+    gains = {part["weights"]: part for part in choices(log_p, y, greedy=False)}
+    lost = {part["weights"]: part for part in choices(like, right, greedy=False)}
+    assert gains["fit"]["gain"] > 0 > lost["best single"]["gain"]
+    for name, pooled, answers, parts in (("gains", log_p, y, gains), ("loses", like, right, lost)):
+        told = " ".join(pool_files([long_file(tmp_path / "f.parquet", pooled, answers, ids)], tmp_path / name).told)
+        for part in parts.values():
+            if part["weights"] != "equal":
+                word = "gains" if part["gain"] > 0 else "loses"
+                assert f"NLL {part['nll']:.3f} ({word} {abs(part['gain']):.4f} ± {part['error']:.4f})" in told
+        assert "gains -" not in told and "gains +" not in told
+
+
+def test_a_best_member_that_gains_nothing_is_not_preferred():
+    zero = {"accuracy": 0.5, "nll": 0.7, "gain": 0.0, "error": 0.0}
+    alike = [{"weights": name} | zero for name in ("best single", "equal", "fit")]
+    assert len(describe_choices(alike)) == 1
+    clear = [{"weights": "best single"} | zero | {"gain": 0.1, "error": 0.02}, *alike[1:]]
+    assert describe_choices(clear)[1] == "these rows prefer the best member alone"

@@ -160,6 +160,21 @@ def test_run_json_is_given_the_request_the_quantile_and_the_promise():
     assert SetRequest(0.9) == SetRequest(0.9, "lac", None)
 
 
+def test_six_decimals_of_labelled_rows_take_no_option_from_rows_that_are_surer_than_that():
+    """Rows like the labelled ones, all at 1 − p = 4e-7: the calibration keeps 0 of it."""
+    log_p = np.log1p(-np.array([[4e-7, 1 - 4e-7]] * 50))
+    p = np.exp(log_p)
+    nothing = np.round(1 - p[:, 0], 6).tolist()
+    assert set(nothing) == {0.0}
+    one = Calibration(nonconformity=nothing, cumulative=np.round(p[:, 0], 6).tolist())
+    folds = Calibration(nonconformity=nothing, folds=[0, 1] * 25, digests=list(map(str, range(50))))
+    for sets in (
+        conformal_sets(log_p, [one], SetRequest(0.9)),
+        conformal_sets(log_p, [folds] * 2, SetRequest(0.9), np.stack([log_p, log_p])),
+    ):
+        assert sets.held.tolist() == [[True, False]] * 50
+
+
 @pytest.mark.parametrize("level", [0.0, 1.0, -0.05, 1.5, float("nan")])
 def test_a_level_that_is_no_share_is_refused(level):
     message = f"--sets {level}: expected how often a set must hold the right option, such as 0.9"

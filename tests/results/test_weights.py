@@ -18,6 +18,7 @@ from scoring.results.weights import (
     greedy_weights,
     held_out_losses,
     held_out_pool,
+    likeliest_weights,
 )
 
 
@@ -256,8 +257,34 @@ def test_fits_that_are_equal_in_every_part_gain_nothing_and_are_not_taken():
     log_p, _ = unlike(60)
     found = fit_weights(log_p, log_p.sum(0).argmin(1))
     assert found.weights.tolist() == [1 / 3] * 3 and found.why == (
-        "equal weights: fitted ones (fit) do not earn it, on rows held out of the fit they lose 0.0000 ± 0.0000 NLL"
+        "equal weights: rows held out of the fit prefer them to any others (fit)"
     )
+
+
+def test_rows_that_take_the_strongest_pull_are_said_to_prefer_equal_weights():
+    """Members that are alike: the strongest pull is as good as any, and its figures would say nothing."""
+    for seed in (1, 2, 3):
+        log_p, y = unlike(150, (0.8, 0.8, 0.8), seed)
+        pull, losses, equal = pull_by_the_rule(log_p, y, np.arange(150))
+        if pull == max(PULLS) and (equal - losses).mean() <= error_of_mean(equal - losses, np.arange(150)):
+            break
+    found = fit_weights(log_p, y, "fit", np.arange(150))
+    assert pull == 10 and found.weights.tolist() == [1 / 3] * 3
+    assert found.why == "equal weights: rows held out of the fit prefer them to any others (fit)"
+
+
+def test_likeliest_weights_have_the_lowest_loss_and_then_the_likeliest_temperature():
+    log_p, y = unlike(300)
+
+    def loss(free):
+        weights = np.exp(free) / np.exp(free).sum()
+        return row_loss(np.tensordot(weights, log_p, 1), y).mean()
+
+    best = minimize(loss, np.zeros(3), method="SLSQP", options={"ftol": 1e-12}).x
+    found, weights = likeliest_weights(log_p, y), np.exp(best) / np.exp(best).sum()
+    assert found.weights == pytest.approx(weights, abs=2e-3)
+    expected = likeliest_temperature(np.tensordot(found.weights, log_p, 1), y)
+    assert found.temperature == pytest.approx(expected, abs=1e-3)
 
 
 def test_greedy_weights_are_taken_by_the_same_rule():
