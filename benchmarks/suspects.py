@@ -5,7 +5,7 @@
 FOLDER holds mmbench.parquet and oodcv.parquet: option logits of 20 vision-language models (id, member, answer, a
 column for each letter; made from the public repository EnSec-AI/VLM-Uncertainty-Bench). Each model is calibrated on one
 half of the questions; in the other half 5 % of the labels are changed to another of the four options. Letters e and f
-("I don't know", "None of the above") are never right there and are left out. Then the other side: how many labels are
+("I don't know", "None of the above") are never right there and are left out; once more with them, as the data have them. Then the other side: how many labels are
 flagged where one letter is rarely right, and how long a million rows take.
 """
 
@@ -33,7 +33,7 @@ from scoring.results.ensemble import pool
 from scoring.results.files import write_json
 from scoring.results.suspects import as_balanced_classes, find_suspects
 
-LETTERS = "abcd"
+LETTERS, SIX = "abcd", "abcdef"
 SETS = ("mmbench", "oodcv")
 BEST = 5  # models in the small pool
 POOL = f"pool of the best {BEST}"
@@ -57,21 +57,21 @@ PRODUCT = "the product"  # low_self_confidence with letters made equal, see `as_
 IMPORT = "import time; start = time.monotonic(); import cleanlab.filter; print(time.monotonic() - start)"
 
 
-def read_models(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Names of M models, (M, N, 4) logits, (N,) answers; every model has the same questions in the same order."""
+def read_models(path: Path, letters: str = LETTERS) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Names of M models, (M, N, K) logits of K letters, (N,) answers; every model has the same questions in the same order."""
     table = pd.read_parquet(path)
     names = list(dict.fromkeys(table["member"]))
     parts = [table[table["member"] == name] for name in names]
     if any(part["id"].tolist() != parts[0]["id"].tolist() for part in parts):
         raise click.ClickException(f"{path}: the models do not have the same questions in the same order")
-    logits = np.stack([part[list(LETTERS)].to_numpy(float) for part in parts])
+    logits = np.stack([part[list(letters)].to_numpy(float) for part in parts])
     return names, logits, np.array([LETTERS.index(letter) for letter in parts[0]["answer"]])
 
 
-def calibrated_systems(path: Path) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def calibrated_systems(path: Path, letters: str = LETTERS) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Name -> (N, 4) probabilities of the evaluated half, (N,) answers. The model that is most accurate on the half
     that calibrates comes first; the pools are last."""
-    names, logits, answers = read_models(path)
+    names, logits, answers = read_models(path, letters)
     fitted, rest = train_test_split(np.arange(len(answers)), train_size=0.5, random_state=42)
     raw, y = log_softmax(logits, axis=2), answers[rest]
     temperatures = [fit_temperature(part[fitted], answers[fitted]).temperature for part in raw]
@@ -83,10 +83,26 @@ def calibrated_systems(path: Path) -> tuple[dict[str, np.ndarray], np.ndarray]:
     return systems, y
 
 
-def change(y: np.ndarray, share: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def change(
+    y: np.ndarray, share: float, rng: np.random.Generator, letters: int = len(LETTERS)
+) -> tuple[np.ndarray, np.ndarray]:
     """(N,) labels of which about that share is another option's, and (N,) which."""
     wrong = rng.random(len(y)) < share
-    return np.where(wrong, (y + rng.integers(1, len(LETTERS), len(y))) % len(LETTERS), y), wrong
+    return np.where(wrong, (y + rng.integers(1, letters, len(y))) % letters, y), wrong
+
+
+def of_six_letters(path: Path, share: float, draws: int) -> dict[str, float]:
+    """AUROC of the product's label quality by system, where labels are changed to any of the six letters, e and f
+    among them, and all six have probabilities."""
+    systems, y = calibrated_systems(path, SIX)
+    found = {}
+    for system, p in systems.items():
+        values = []
+        for draw in range(draws):
+            labels, wrong = change(y, share, np.random.default_rng(draw), len(SIX))
+            values.append(roc_auc_score(wrong, -get_label_quality_scores(labels, p, method="self_confidence")))
+        found[system] = mean_of(values)
+    return found
 
 
 def flags_by(way: str, p: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -200,6 +216,7 @@ def main(folder: Path, share: float, draws: int, rows: int, out: Path | None) ->
             "rare_letter": {system: rare_letter(systems[system], y, share, draws) for system in (best[0], POOL)},
             "systems": {system: one | {PRODUCT: filters[system][PRODUCT]} for system, one in measured.items()},
         }
+        report["sets"][name]["auroc_of_six_letters"] = of_six_letters(folder / f"{name}.parquet", share, draws)
         summary = {
             key: report["sets"][name][key]
             for key in ("auroc_mean_of_models", "filters_mean_of_the_best", "rare_letter")
