@@ -68,8 +68,8 @@ class Calibration:
     shares: list[float] = field(default_factory=list)
     folds: list[int] = field(default_factory=list)
     digests: list[str] = field(default_factory=list)  # of the rows it was fitted on
-    numbers: list[list[float]] = field(default_factory=list)  # of these rows too, [] for a row with a digest of content
     fingerprint: dict = field(default_factory=dict)
+    numbers: list[list[float]] = field(default_factory=list)  # of these rows too, [] for a row with a digest of content
 
     def __post_init__(self):
         for name, value in {"temperature": self.temperature, "all_orders": self.all_orders, **self.groups}.items():

@@ -72,9 +72,10 @@ def _threshold(scores: Scores, rows: np.ndarray, confidence: np.ndarray, right: 
         return threshold_for(confidence, right, wanted, clusters=clusters_of(scores.pictures(rows)))
     left_out = {"rows": int(unseen.sum()), "left_out": int((~unseen).sum())}
     if not unseen.any():
-        ways = {TRAINING: "trained on", VALIDATION: "validated on", CALIBRATION: "calibrated on"}
-        how = " or ".join(text for flag, text in ways.items() if (met & flag).any())
-        return no_threshold(wanted, f"every labelled row was {how}") | left_out
+        names = {TRAINING: "trained", VALIDATION: "validated", CALIBRATION: "calibrated"}
+        ways = [name for flag, name in names.items() if (met & flag).any()]
+        how = " or ".join([", ".join(ways[:-1]), ways[-1]]) if len(ways) > 1 else ways[0]
+        return no_threshold(wanted, f"every labelled row was {how} on") | left_out
     clusters = clusters_of(scores.pictures(rows[unseen]))
     return threshold_for(confidence[unseen], right[unseen], wanted, clusters=clusters) | left_out
 

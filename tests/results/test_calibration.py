@@ -510,7 +510,7 @@ def test_a_sharper_temperature_must_be_significant_by_a_likelihood_ratio_or_by_p
 def test_a_calibration_is_written_read_and_reduced_without_loss(tmp_path):
     made = Calibration(
         1.5, [0.0, 0.2], {"x": 2.0}, None, 3, 2, 1, 0.9, 0.8, float("nan"), 0.1, float("nan"), ["c"], "n",
-        [0.1, 0.2, 0.3], [0.4, 0.5, 0.6], [0.25, 0.25, 0.5], [0, 1, 2], ["d"], {"orders": "1"},
+        [0.1, 0.2, 0.3], [0.4, 0.5, 0.6], [0.25, 0.25, 0.5], [0, 1, 2], ["d"], {"orders": "1"}, [[-0.1, -2.3], [], [-0.7]],
     )  # fmt: skip
     values = made.to_json()
     assert values["gain_error"] is None and values["standard_error"] is None and values["gain"] == 0.1
@@ -518,10 +518,10 @@ def test_a_calibration_is_written_read_and_reduced_without_loss(tmp_path):
     again = read_calibration(tmp_path / "calibration.json")
     assert again.to_json() == values and np.isnan(again.gain_error) and again.all_orders is None
     kept = made.stripped()
-    for name in ("nonconformity", "cumulative", "shares", "folds", "digests"):
+    for name in ("nonconformity", "cumulative", "shares", "folds", "digests", "numbers"):
         assert kept[name] == [] and values[name]
     assert {name for name in values if kept[name] != values[name]} == {
-        "nonconformity", "cumulative", "shares", "folds", "digests",
+        "nonconformity", "cumulative", "shares", "folds", "digests", "numbers",
     }  # fmt: skip
     alone = made.temperature_alone().to_json()
     whole = Calibration(1.5, rows=3, selected=1, note="n", digests=["d"]).to_json()

@@ -289,7 +289,7 @@ def test_a_threshold_is_promised_by_rows_alone_that_no_member_has_met(tmp_path):
     [
         ([TRAINING] * 200, "trained on"),
         ([CALIBRATION] * 200, "calibrated on"),
-        ([TRAINING] * 180 + [VALIDATION | CALIBRATION] * 20, "trained on or validated on or calibrated on"),
+        ([TRAINING] * 180 + [VALIDATION | CALIBRATION] * 20, "trained, validated or calibrated on"),
     ],
 )
 def test_where_every_row_was_met_no_threshold_is_promised_and_it_says_why(tmp_path, flags, how):
@@ -300,7 +300,7 @@ def test_where_every_row_was_met_no_threshold_is_promised_and_it_says_why(tmp_pa
     assert chosen["threshold"] is None and chosen["bound"] is None and chosen["left_out"] == 200
     assert chosen["reason"] == f"every labelled row was {how}"
     assert f"No confidence threshold is promised: every labelled row was {how}." in details_of(found)
-    assert any("no threshold is promised" in figure.caption for figure in figures_of_scores(folder, found))
+    assert any("no threshold is promised" in figure.told for figure in figures_of_scores(folder, found))
 
 
 def test_evaluate_repeats_what_score_says_of_rows_that_were_met(cli, tmp_path):
