@@ -96,7 +96,9 @@ def _suspects_line(suspects: dict) -> str:
     if not suspects["file"]:
         return f"Labels are not checked: {suspects['reason']}."
     count, first, rows = suspects["flagged"], suspects["first"], suspects["rows"]
-    left_out = f"; {suspects['left_out']:,} rows of the training are left out" if suspects["left_out"] else ""
+    left_out, trained = "", suspects["left_out"]
+    if trained:
+        left_out = f"; {trained:,} {'rows of the training are' if trained > 1 else 'row of the training is'} left out"
     if not count:
         return f"No label looks wrong; the least credible ones are in {suspects['file']}{left_out}."
     many = f"; so many of {rows:,} rows speak of a weak model rather than of wrong labels" if 10 * count > rows else ""

@@ -76,6 +76,8 @@ def calibrated_rows(
         if known_by_content(questions, row):
             return digest in by_content
         theirs, ours = by_number.get(digest), numbers_of(logits[row])
-        return bool(theirs) and len(theirs) == len(ours) and bool(np.allclose(theirs, ours, rtol=1e-5, atol=SAME))
+        if not theirs or len(theirs) != len(ours):
+            return False
+        return all(abs(mine - its) <= SAME + SAME * abs(its) for mine, its in zip(ours, theirs))
 
     return np.array([met(row, digest) for row, digest in enumerate(questions["digest"])], bool)

@@ -112,13 +112,13 @@ def compare_folders(first: Scores, second: Scores) -> dict:
     if (other := np.flatnonzero(y != second.answers(theirs))).size:
         row = ours[other[0]]
         raise RunError(
-            f"{other.size} rows have different answers in the two folders, such as id {first.logits.ids[row]!r}"
+            f"{_rows_have(other.size)} different answers in the two folders, such as id {first.logits.ids[row]!r}"
         )
     for name, what in (("picture_digest", "picture"), ("question", "question"), ("choices", "options")):
         mine, its = first.questions[name], second.questions[name]
         if differ := [row for row, at in pairs if mine[row] and its[at] and mine[row] != its[at]]:
             raise RunError(
-                f"{len(differ)} rows of one id have another {what} in the two folders, such as id "
+                f"{_rows_have(len(differ))} another {what} under the same id in the two folders, such as id "
                 f"{first.logits.ids[differ[0]]!r}; expected the same questions"
             )
     letters = min(first.log_p.shape[1], second.log_p.shape[1])
@@ -179,7 +179,8 @@ def note_rows(
     fitted.selected = int((exposed[rows] & VALIDATION > 0).sum())
     if not left:
         return
-    left_out = f"{left:,} row{'s' if left > 1 else ''} that the checkpoint was trained on {_are(left)} left out"
+    rows_are = ("row", "is") if left == 1 else ("rows", "are")
+    left_out = "{:,} {} that the checkpoint was trained on {} left out".format(left, *rows_are)
     if len(rows) < FEWEST:
         fitted.note += f"; {left_out}"
         fitted.choice[0] += f"; {left_out}"
@@ -187,8 +188,8 @@ def note_rows(
         fitted.choice.append(left_out)
 
 
-def _are(count: int) -> str:
-    return "is" if count == 1 else "are"
+def _rows_have(count: int) -> str:
+    return f"{count:,} {'row has' if count == 1 else 'rows have'}"
 
 
 def calibrate_out_of_fold(scores: Scores, fingerprint: dict) -> Calibration:
@@ -242,8 +243,7 @@ def warnings_of(
     ]
     if unscored := np.flatnonzero(~scored).tolist():
         named = ", ".join(f"{shown(logits.ids[row])} ({logits.status[row]})" for row in unscored[:10])
-        have = "row has" if len(unscored) == 1 else "rows have"
-        warnings.append(f"{len(unscored):,} {have} no score: {named}{' …' if len(unscored) > 10 else ''}")
+        warnings.append(f"{_rows_have(len(unscored))} no score: {named}{' …' if len(unscored) > 10 else ''}")
     return warnings
 
 

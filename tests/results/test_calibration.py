@@ -510,7 +510,8 @@ def test_a_sharper_temperature_must_be_significant_by_a_likelihood_ratio_or_by_p
 def test_a_calibration_is_written_read_and_reduced_without_loss(tmp_path):
     made = Calibration(
         1.5, [0.0, 0.2], {"x": 2.0}, None, 3, 2, 1, 0.9, 0.8, float("nan"), 0.1, float("nan"), ["c"], "n",
-        [0.1, 0.2, 0.3], [0.4, 0.5, 0.6], [0.25, 0.25, 0.5], [0, 1, 2], ["d"], {"orders": "1"}, [[-0.1, -2.3], [], [-0.7]],
+        [0.1, 0.2, 0.3], [0.4, 0.5, 0.6], [0.25, 0.25, 0.5], [0, 1, 2], ["d"], {"orders": "1"},
+        [[-0.1, -2.3], [], [-0.7]],
     )  # fmt: skip
     values = made.to_json()
     assert values["gain_error"] is None and values["standard_error"] is None and values["gain"] == 0.1

@@ -110,7 +110,7 @@ def test_rows_of_two_folders_are_matched_by_id(tmp_path):
     second.__dict__.pop("log_p", None), second.__dict__.pop("answered", None)
     assert compare_folders(first, second) == whole
     second.questions["answer"][0] = "a" if second.questions["answer"][0] != "a" else "b"
-    with pytest.raises(RunError, match="1 rows have different answers"):
+    with pytest.raises(RunError, match="1 row has different answers"):
         compare_folders(first, second)
     with pytest.raises(RunError, match="no scored and answered row in common"):
         logits.ids = [f"other{at}" for at in range(200)]
