@@ -3,8 +3,10 @@
 import os
 import sys
 import warnings
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import click
 
@@ -240,20 +242,21 @@ def merge(shards: tuple[Path, ...], out: Path, overwrite) -> None:
 def calibrate(scores: Path, ckpt: str, out, form, answers) -> None:
     """Fit a temperature on labelled rows that the checkpoint was not trained on, and more where that is earned.
 
-    SCORES is a folder, or anyone's file (CSV or Parquet with id, a column for each letter, and answers), which needs
-    --out and no --ckpt. `score` uses a checkpoint's calibration without being told; `ensemble` and `evaluate` take the
-    file with --calibration. Says what was chosen and why, with the gain on rows held out of the fit.
+    SCORES is a folder, or anyone's file: CSV or Parquet with id, a column for each letter, and answers. Of a folder
+    either --ckpt or --out is enough, with --out alone each of its members is calibrated; a file needs --out and no
+    --ckpt. `score` uses a checkpoint's calibration without being told; `ensemble` and `evaluate` take the file with
+    --calibration. Says what was chosen and why, with the gain on rows held out of the fit.
     """
     with told():
         if ckpt:
             from scoring.engine.calibrating import calibrate_checkpoint
 
-            found, path = calibrate_checkpoint(scores, ckpt, out)
+            found, path = calibrate_checkpoint(scores, ckpt, out, answers, say)
             found = {"": found}
         elif out:
             from scoring.results.anyones import calibrate_file
 
-            found, path = calibrate_file(scores, out, form, answers), out
+            found, path = calibrate_file(scores, out, form, answers, say), out
         else:
             raise click.UsageError("name the checkpoint with --ckpt, or the file to write with --out")
         for member, calibration in found.items():
@@ -280,14 +283,18 @@ def calibrate(scores: Path, ckpt: str, out, form, answers) -> None:
     help="Accuracy that a confidence threshold must promise.",
 )
 @click.option("--plot/--no-plot", default=True, show_default=True, help="Draw evaluation.png (and ensemble.png).")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for a file's results.  [default: scores/FILE]")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder for a file's results; those of OTHER go into its folder `other`.  [default: scores/FILE]",
+)
 @anyones_options
 def evaluate(scores: Path, other, by, data, accuracy, plot, out, form, answers, calibrations) -> None:
     """Every metric with its uncertainty, overall and by task type; with OTHER, a paired comparison of the two.
 
     SCORES is a folder, or anyone's file: CSV or Parquet with `id`, a column for each letter (probabilities,
     log-probabilities or logits), and where it has them `answer`, `task_type` and `member`. Writes metrics.json,
-    evaluation.png and suspects.csv (rows that were not trained on, whose label is probably wrong) into the folder, of
+    evaluation.png and suspects.csv (rows that were not trained on, whose label may be wrong) into the folder, of
     several members ensemble.png too, with OTHER comparison.json.
     """
     with told():
@@ -300,7 +307,7 @@ def evaluate(scores: Path, other, by, data, accuracy, plot, out, form, answers, 
         for note in notes:
             say(note)
         if other:
-            theirs, notes = opened(other, None, form, answers, ())
+            theirs, notes = opened(other, out / "other" / other.stem if out else None, form, answers, ())
             for note in notes:
                 say(note)
             click.echo(comparison_of(compare_folders(found, theirs), (str(scores), str(other))))
@@ -468,7 +475,8 @@ def bench(data, ckpt, out, limit, ways, repeats, price, cost_rows, reading, temp
 def report(folder: Path, out, rows) -> None:
     """One HTML page about a folder of `score`, `ensemble` or `bench`: figures, tables, and the rows with pictures.
 
-    DIR may also be anyone's file of numbers, as `evaluate` takes it: its page is in scores/FILE.
+    DIR may also be anyone's file of numbers, as `evaluate` takes it: its page is in scores/FILE, or with --out there
+    alone.
 
     It needs no network and no other file: send it to whom you like.
     """
@@ -476,14 +484,16 @@ def report(folder: Path, out, rows) -> None:
         from scoring.results.report import write_report
         from scoring.results.sources import is_file
 
-        if is_file(folder):
-            from scoring.results.anyones import opened
+        with ExitStack() as stack:
+            if is_file(folder):
+                from scoring.results.anyones import opened
 
-            scores, notes = opened(folder, None, "auto", None, ())
-            folder = scores.folder
-            for note in notes:
-                say(note)
-        click.echo(f"report: {write_report(folder, out, rows, lambda total: Bar(total, unit='picture'))}")
+                results = Path(stack.enter_context(TemporaryDirectory())) / folder.stem if out else None
+                scores, notes = opened(folder, results, "auto", None, ())
+                folder = scores.folder
+                for note in notes if results is None else notes[:-1]:  # the last names the folder
+                    say(note)
+            click.echo(f"report: {write_report(folder, out, rows, lambda total: Bar(total, unit='picture'))}")
 
 
 @main.command()

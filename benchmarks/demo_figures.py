@@ -1,6 +1,6 @@
 """How good is the demo? The figures of the README's last table, by the commands that it names.
 
-    python -m benchmarks.demo_figures --out FILE               two cores: three minutes
+python -m benchmarks.demo_figures --out FILE               two cores: three minutes
 """
 
 import json

@@ -5,8 +5,9 @@
 FOLDER holds mmbench.parquet and oodcv.parquet: option logits of 20 vision-language models (id, member, answer, a
 column for each letter; made from the public repository EnSec-AI/VLM-Uncertainty-Bench). Each model is calibrated on one
 half of the questions; in the other half 5 % of the labels are changed to another of the four options. Letters e and f
-("I don't know", "None of the above") are never right there and are left out; once more with them, as the data have them. Then the other side: how many labels are
-flagged where one letter is rarely right, and how long a million rows take.
+("I don't know", "None of the above") are never right there and are left out; once more with them, as the data have
+them. Then the other side: how many labels are flagged where one letter is rarely right, and how long a million rows
+take.
 """
 
 import json

@@ -231,14 +231,14 @@ file_options = (
     click.option(
         "--answers",
         type=click.Path(path_type=Path),
-        help="Table with the right answers by id, for files without them.",
+        help="Table with the right answers by id, for rows without them; other answers than a row's own are refused.",
     ),
     click.option(
         "--calibration",
         "calibrations",
         type=click.Path(path_type=Path),
         multiple=True,
-        help="Calibration of a member, from `calibrate --out`; repeatable.",
+        help="File of `calibrate --out`, for the members of its adapter, or without one of its name; repeatable.",
     ),
 )
 

@@ -60,13 +60,7 @@ def details_of(metrics: dict) -> str:
             rows.append((told_as, f"{found['value']:.4f}", f"{found['low']:.4f} – {found['high']:.4f}"))
     lines = [_table(rows), ""]
     chosen = metrics["selective"]
-    if chosen["threshold"] is None:
-        lines.append(f"No confidence threshold can promise {chosen['wanted']:.0%} right on so many rows.")
-    else:
-        lines.append(
-            f"Answers with a probability of {chosen['threshold']:.2f} or more are right in {chosen['accuracy']:.1%} "
-            f"(at least {chosen['bound']:.1%}, with 95 % certainty): {chosen['coverage']:.0%} of the rows."
-        )
+    lines.append(_threshold_line(chosen))
     for found in metrics.get("orders", []):
         share = found["letter_share"]
         letters = f"; probability by letter {' '.join(f'{part:.2f}' for part in share)}" if share else ""
@@ -84,17 +78,34 @@ def details_of(metrics: dict) -> str:
     return "\n".join(lines)
 
 
+def _threshold_line(chosen: dict) -> str:
+    if "reason" in chosen:
+        return f"No confidence threshold is promised: {chosen['reason']}. Evaluate rows that no member has met."
+    left_out = chosen.get("left_out", 0)
+    rows = f"the {chosen['rows']:,} rows that no member has met" if left_out else "the rows"
+    if chosen["threshold"] is None:
+        many = f"{rows} ({left_out:,} are left out)" if left_out else "so many rows"
+        return f"No confidence threshold can promise {chosen['wanted']:.0%} right on {many}."
+    return (
+        f"Answers with a probability of {chosen['threshold']:.2f} or more are right in {chosen['accuracy']:.1%} "
+        f"(at least {chosen['bound']:.1%}, with 95 % certainty): {chosen['coverage']:.0%} of {rows}."
+    )
+
+
 def _suspects_line(suspects: dict) -> str:
     if not suspects["file"]:
         return f"Labels are not checked: {suspects['reason']}."
     count, first, rows = suspects["flagged"], suspects["first"], suspects["rows"]
-    left_out = f"; {suspects['left_out']:,} rows of the training are left out" if suspects["left_out"] else ""
+    left_out, trained = "", suspects["left_out"]
+    if trained:
+        left_out = f"; {trained:,} {'rows of the training are' if trained > 1 else 'row of the training is'} left out"
     if not count:
         return f"No label looks wrong; the least credible ones are in {suspects['file']}{left_out}."
     many = f"; so many of {rows:,} rows speak of a weak model rather than of wrong labels" if 10 * count > rows else ""
     return (
-        f"{count:,} {'label looks' if count == 1 else 'labels look'} wrong ({suspects['file']}), first: {first['id']} "
-        f"(labelled {first['answer']}, the model says {first['pred']} with {first['p_pred']:.2f}){many}{left_out}."
+        f"At most {count:,} {'label looks' if count == 1 else 'labels look'} wrong; look at "
+        f"{'it' if count == 1 else 'them'} in {suspects['file']}, first: {first['id']} (labelled {first['answer']}, "
+        f"the model says {first['pred']} with {first['p_pred']:.2f}){many}{left_out}."
     )
 
 

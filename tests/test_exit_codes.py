@@ -102,7 +102,7 @@ def test_rows_that_are_left_out_end_with_3_and_are_named(cli, tmp_path, one_bad)
     other = ["score", one_bad, "--ckpt", FOLD1, "--out", tmp_path / "other"]
     cli(*other, "--skip-bad-rows", check=3)
     pool = ["ensemble", tmp_path / "scores", tmp_path / "other", "--out", tmp_path / "pool"]
-    assert "1 rows have no score: 'test_0001'" in cli(*pool, check=3).stderr
+    assert "1 row has no score: 'test_0001'" in cli(*pool, check=3).stderr
 
 
 def test_logits_that_are_no_numbers_mark_their_rows(cli, tmp_path, small_table, demo):

@@ -1,26 +1,35 @@
 """A calibration for a checkpoint from rows that it scored: held against what the checkpoint is. No torch."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from scoring.engine.checkpoint import folds_of, read_checkpoint
 from scoring.engine.plan import MismatchError, calibration_fingerprint, calibration_path
+from scoring.results.anyones import read_labelled
 from scoring.results.calibration import Calibration
 from scoring.results.files import write_json
-from scoring.results.folder import RunError, open_scores
+from scoring.results.folder import RunError, Scores, open_scores
 from scoring.results.judging import calibrate_folder, calibrate_out_of_fold
 
 SETTINGS = ("base", "template", "pixels", "quantization")
 
 
-def calibrate_checkpoint(folder: Path, ckpt: str, out: Path | None = None) -> tuple[Calibration, Path]:
+def calibrate_checkpoint(
+    folder: Path,
+    ckpt: str,
+    out: Path | None = None,
+    answers: Path | None = None,
+    say: Callable[[str], None] | None = None,
+) -> tuple[Calibration, Path]:
     """Fit on a SCORES folder and write into the checkpoint's folder (or `out`); the calibration and its path.
 
-    Rows that the checkpoint was trained on are left out. Raises MismatchError where the folder was scored by another
-    checkpoint or with other settings, RunError where it has no row that may be used.
+    answers: a table with answers for rows of the folder that have none. say: takes how many it has. Rows that the
+    checkpoint was trained on are left out. Raises MismatchError where the folder was scored by another checkpoint or
+    with other settings, RunError where it has no row that may be used.
     """
     if folds_of(ckpt) != [ckpt]:
-        return calibrate_folds(folder, Path(ckpt), out)
-    scores, checkpoint = open_scores(folder), read_checkpoint(ckpt)
+        return calibrate_folds(folder, Path(ckpt), out, answers, say)
+    scores, checkpoint = _labelled(folder, answers, say), read_checkpoint(ckpt)
     adapter = checkpoint.fingerprint()
     entries = scores.about["checkpoints"]
     known = [entry.get("fingerprint") for entry in entries]
@@ -51,13 +60,24 @@ def calibrate_checkpoint(folder: Path, ckpt: str, out: Path | None = None) -> tu
     return found, path
 
 
-def calibrate_folds(folder: Path, folds: Path, out: Path | None = None) -> tuple[Calibration, Path]:
+def _labelled(folder: Path, answers: Path | None, say: Callable[[str], None] | None) -> Scores:
+    return open_scores(folder) if answers is None else read_labelled(folder, "auto", answers, say)[0]
+
+
+def calibrate_folds(
+    folder: Path,
+    folds: Path,
+    out: Path | None = None,
+    answers: Path | None = None,
+    say: Callable[[str], None] | None = None,
+) -> tuple[Calibration, Path]:
     """One temperature for all folds of a folder, from their out-of-fold rows, written into that folder (or `out`).
 
-    `score` uses it where it scores the folder of folds, and sets of options rest on it. Raises MismatchError where the
+    `score` uses it where it scores the folder of folds, and sets of options rest on it. answers, say: see
+    `calibrate_checkpoint`. Raises MismatchError where the
     rows were not scored by these folds, RunError where they are no out-of-fold rows, or none has an answer.
     """
-    scores = open_scores(folder)
+    scores = _labelled(folder, answers, say)
     entry = scores.about["checkpoints"][0]
     checkpoints = [read_checkpoint(name) for name in folds_of(str(folds))]
     adapters = [checkpoint.fingerprint() for checkpoint in checkpoints]

@@ -1,5 +1,6 @@
 """Answers from a table: a letter for each id, for numbers that come without them."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from scoring.inputs.prompt import LETTERS
@@ -7,8 +8,17 @@ from scoring.inputs.questions import read_answer
 from scoring.inputs.rows import normal, open_table, table_fault
 
 
-def read_answers(file: Path) -> dict[str, dict[str, str]]:
-    """`answer` (letters) and `task_type` by id. Raises InputError where the table has no id or answer, or a bad answer.
+@dataclass
+class AnswerTable:
+    """Letters and task types by id, "" where the table has none, and the file that they are from."""
+
+    file: Path
+    answer: dict[str, str]
+    task_type: dict[str, str]
+
+
+def read_answers(file: Path) -> AnswerTable:
+    """The answers of a table by id. Raises InputError where the table has no id or answer, or a bad answer.
 
     Answers may be letters or, where the table has the options in columns a, b, …, their texts.
     """
@@ -37,4 +47,4 @@ def read_answers(file: Path) -> dict[str, dict[str, str]]:
             )
         answers[identity] = letter
         types[identity] = row.cells[places["task_type"]].strip() if "task_type" in places else ""
-    return {"answer": answers, "task_type": types}
+    return AnswerTable(file, answers, types)

@@ -1,11 +1,12 @@
 """Anyone's numbers: a file with an id and a column for each letter, taken wherever a SCORES folder is."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from scoring.inputs.answers import read_answers
+from scoring.inputs.answers import AnswerTable, read_answers
 from scoring.inputs.objects import FileError, read_json
 from scoring.inputs.prompt import LETTERS
 from scoring.results.calibration import Calibration, calibrate
@@ -13,16 +14,15 @@ from scoring.results.ensemble import EnsembleError
 from scoring.results.exposure import TRAINING
 from scoring.results.files import write_json
 from scoring.results.folder import Scores, open_scores
+from scoring.results.judging import calibrate_folder, exposure_warnings, note_rows
 from scoring.results.pooling import PoolOptions, import_file
 from scoring.results.resampling import clusters_of
-from scoring.results.sources import is_file, read_sources
+from scoring.results.sources import Source, is_file, read_sources, settings_of
 
 SCORES = Path("scores")  # where files are put that are evaluated
 
 
-def read_files(
-    answers: Path | None, calibrations: Sequence[Path]
-) -> tuple[dict[str, dict[str, str]] | None, list[Calibration]]:
+def read_files(answers: Path | None, calibrations: Sequence[Path]) -> tuple[AnswerTable | None, list[Calibration]]:
     """What --answers and --calibration name, read. Raises InputError or FileError."""
     return read_answers(answers) if answers else None, [
         part for path in calibrations for part in read_calibrations(path)
@@ -34,49 +34,74 @@ def opened(
 ) -> tuple[Scores, list[str]]:
     """A SCORES folder, or anyone's file made into one (`out`, default scores/NAME), and what there is to say of it.
 
-    A folder with answers or calibrations from elsewhere becomes another folder, too. Raises EnsembleError, RunError.
+    A folder with answers or calibrations from elsewhere becomes another folder, too. What there is to say includes the
+    rows that a member has met before. Raises EnsembleError, RunError.
     """
     known, given = read_files(answers, calibrations)
     if not is_file(path) and not given and known is None:
-        return open_scores(path), []
+        scores = open_scores(path)
+        return scores, [f"warning: {text}" for text in exposure_warnings(scores.logits.members, scores.exposed)]
     name = path.stem if is_file(path) else f"{path.name}-calibrated"
     folder = out or SCORES / name
     pooled = import_file(path, folder, PoolOptions(form=form, calibrations=given, answers=known))
     return pooled.scores, [*pooled.told, f"folder: {folder}"]
 
 
-def calibrate_file(path: Path, out: Path, form: str = "auto", answers: Path | None = None) -> dict[str, Calibration]:
+def calibrate_file(
+    path: Path, out: Path, form: str = "auto", answers: Path | None = None, say: Callable[[str], None] | None = None
+) -> dict[str, Calibration]:
     """A calibration for each member of a file or SCORES folder, written into `out`; by the members' names.
 
-    Raises EnsembleError where no row has an answer, or all were trained on.
+    say: takes what there is to say of the file and of the answers. Raises EnsembleError where no row has an answer, or
+    all were trained on.
     """
-    sources = read_sources(path, form, read_answers(answers) if answers else None)
+    scores, sources = read_labelled(path, form, answers, say)
     result = {}
-    for source in sources:
+    for member, source in enumerate(sources):
         scored = np.isfinite(source.logits).any(1)
         exposed = np.zeros(len(scored), np.uint8) if source.exposed is None else source.exposed
-        answer = source.questions["answer"]
-        rows = np.flatnonzero(scored & (exposed & TRAINING == 0) & np.array([bool(letter) for letter in answer]))
+        known = np.flatnonzero(scored & np.array([bool(letter) for letter in source.questions["answer"]]))
+        rows = known[exposed[known] & TRAINING == 0]
         if not len(rows):
             raise EnsembleError(
                 f"{path}: {source.name} has no scored row with an answer that it was not trained on; name a table with "
                 "answers by --answers"
             )
-        pictures = [source.questions["picture_digest"][row] or f"row {row}" for row in rows]
-        orders = source.entry.get("orders", "1")
-        fitted = calibrate(
-            source.logits[rows],
-            np.array([LETTERS.index(answer[row]) for row in rows]),
-            [source.questions["task_type"][row] for row in rows],
-            clusters_of(pictures),
-            one_order=orders == "1",
-            fingerprint={"member": source.name, "adapter": source.fingerprint or None, "orders": orders},
-        )
-        fitted.digests = [source.questions["digest"][row] for row in rows]
+        settings = settings_of(source)
+        if scores:
+            fitted = calibrate_folder(scores, member, exposed, settings, settings["orders"])
+        else:
+            fitted = _calibrate_source(source, rows, settings)
         result[source.name] = fitted
     values = [fitted.to_json() for fitted in result.values()]
     write_json(out, values[0] if len(values) == 1 else {"calibrations": values})
     return result
+
+
+def read_labelled(
+    path: Path, form: str, answers: Path | None, say: Callable[[str], None] | None = None
+) -> tuple[Scores | None, list[Source]]:
+    """A SCORES folder (None for anyone's file) and its members, with the answers of a table where they have none."""
+    sources = read_sources(path, form, read_answers(answers) if answers else None)
+    if say:
+        for note in dict.fromkeys(note for source in sources for note in source.notes):
+            say(note)
+    return None if is_file(path) else replace(open_scores(path), questions=sources[0].questions), sources
+
+
+def _calibrate_source(source: Source, rows: np.ndarray, settings: dict) -> Calibration:
+    """A calibration of a member of anyone's file on its labelled rows (R,); of the file no rows are known to be met."""
+    questions = source.questions
+    fitted = calibrate(
+        source.logits[rows],
+        np.array([LETTERS.index(questions["answer"][row]) for row in rows]),
+        [questions["task_type"][row] for row in rows],
+        clusters_of([questions["picture_digest"][row] or f"row {row}" for row in rows]),
+        one_order=settings["orders"] == "1",
+        fingerprint=settings,
+    )
+    note_rows(fitted, rows, source.logits, questions, np.zeros(len(source.ids), np.uint8))
+    return fitted
 
 
 def read_calibrations(path: Path) -> list[Calibration]:

@@ -44,6 +44,9 @@ class Calibration:
     nonconformity, 1 − p(answer); cumulative, the sum of p of the options that are as likely as the answer or likelier;
     shares, how much the row counts, where pictures have different numbers of rows; folds, the number of the fold that
     scored it, where folds are pooled.
+
+    To recognise the rows it was fitted on: digests, and for rows of which nothing but an id is known (their digest is
+    the id's), numbers, the log-probabilities of the row's options before the calibration.
     """
 
     temperature: float = 1.0
@@ -66,6 +69,7 @@ class Calibration:
     folds: list[int] = field(default_factory=list)
     digests: list[str] = field(default_factory=list)  # of the rows it was fitted on
     fingerprint: dict = field(default_factory=dict)
+    numbers: list[list[float]] = field(default_factory=list)  # of these rows too, [] for a row with a digest of content
 
     def __post_init__(self):
         for name, value in {"temperature": self.temperature, "all_orders": self.all_orders, **self.groups}.items():
@@ -92,7 +96,8 @@ class Calibration:
 
     def stripped(self) -> dict:
         """`to_json` without what it keeps of each row."""
-        return self.to_json() | dict.fromkeys(("nonconformity", "cumulative", "shares", "folds", "digests"), [])
+        of_rows = ("nonconformity", "cumulative", "shares", "folds", "digests", "numbers")
+        return self.to_json() | dict.fromkeys(of_rows, [])
 
     @classmethod
     def from_json(cls, values: dict, source: object) -> "Calibration":
@@ -372,6 +377,8 @@ def calibrate(
         saved = losses(raw) - losses(held_out)
         unseen = held_out
         told = f"rows held out of the fit {_moved(saved, clusters)}"
+        if chosen.temperature > 1 and saved.mean() < 0:
+            told += "; kept all the same: a flatter temperature saves more where it is needed than it costs elsewhere"
         choice.append(f"temperature {chosen.temperature:.3f}: {told}")
     elif not usable:
         unseen = chosen.apply(logits)

@@ -1,7 +1,8 @@
 """Which rows a checkpoint has met before it scored them: in training, in validation, or in its calibration.
 
 A row is recognised by the digest of its picture's content, its question and its options (`inputs/digests.py`), so
-that other ids, file names or orders of options hide nothing.
+that other ids, file names or orders of options hide nothing. Of a row of anyone's file nothing is known but its id
+and its numbers: it is recognised by both.
 """
 
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from scoring.inputs.objects import FileError
 from scoring.results.files import write_table
 
 TRAINING, VALIDATION, CALIBRATION = 1, 2, 4  # flags: a row may have been met in several ways
+DECIMALS, SAME = 6, 1e-4  # of a row's numbers in a calibration, and how far apart the same ones may be read
 ROWS = "rows.parquet"  # of a checkpoint: the digest of each row that it was made from, and the flag
 
 
@@ -46,3 +48,36 @@ def exposure(digests: Sequence[str], rows: dict[str, int] | None, calibrated: Se
     return np.array(
         [known.get(digest, 0) | (CALIBRATION if digest and digest in fitted else 0) for digest in digests], np.uint8
     )
+
+
+# ------------------------------------------------------------------ rows of anyone's files
+def known_by_content(questions: dict[str, list], row: int) -> bool:
+    """Whether the row's digest is that of a question, not of an id alone. questions: columns of questions.parquet."""
+    return bool(questions["digest"][row] and (questions["picture_digest"][row] or questions["question"][row]))
+
+
+def numbers_of(logits: np.ndarray) -> list[float]:
+    """The log-probabilities of a row's options, as a calibration keeps them; logits: (K,), NaN where it has fewer."""
+    there = logits[np.isfinite(logits)].astype(np.float64)
+    return np.round(there - np.logaddexp.reduce(there), DECIMALS).tolist() if len(there) else []
+
+
+def calibrated_rows(
+    questions: dict[str, list], logits: np.ndarray, digests: Sequence[str], numbers: Sequence[Sequence[float]]
+) -> np.ndarray:
+    """(N,) bool: rows that a calibration was fitted on, by content, or where that is not known by id and numbers.
+
+    questions, logits: columns and (N, K) of the rows. digests, numbers: of the calibration's rows.
+    """
+    by_content = {digest for row, digest in enumerate(digests) if digest and not (numbers and numbers[row])}
+    by_number = {digest: values for digest, values in zip(digests, numbers) if values}
+
+    def met(row: int, digest: str) -> bool:
+        if known_by_content(questions, row):
+            return digest in by_content
+        theirs, ours = by_number.get(digest), numbers_of(logits[row])
+        if not theirs or len(theirs) != len(ours):
+            return False
+        return all(abs(mine - its) <= SAME + SAME * abs(its) for mine, its in zip(ours, theirs))
+
+    return np.array([met(row, digest) for row, digest in enumerate(questions["digest"])], bool)

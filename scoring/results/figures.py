@@ -59,12 +59,15 @@ def figures_of_scores(scores: Scores, metrics: dict | None) -> list[FigureViews]
     confidence, right = np.nanmax(p, 1), (best == y).astype(float)
     overall, chosen = metrics["overall"], metrics["selective"]
     error = overall["ece"]
-    promise = (
-        f"answers from a probability of {chosen['threshold']:.2f} on are right in {chosen['accuracy']:.1%}: "
-        f"{chosen['coverage']:.0%} of the rows"
-        if chosen["threshold"] is not None
-        else f"no threshold promises {chosen['wanted']:.0%} on so many rows"
-    )
+    if "reason" in chosen:
+        promise = f"no threshold is promised, since {chosen['reason']}"
+    elif chosen["threshold"] is None:
+        promise = f"no threshold promises {chosen['wanted']:.0%} on so many rows"
+    else:
+        promise = (
+            f"answers from a probability of {chosen['threshold']:.2f} on are right in {chosen['accuracy']:.1%}: "
+            f"{chosen['coverage']:.0%} of the rows" + (" that no member has met" if chosen.get("left_out") else "")
+        )
     found = [
         drawn(
             "Calibration",

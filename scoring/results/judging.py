@@ -8,16 +8,16 @@ from scoring.inputs.problems import shown
 from scoring.inputs.prompt import LETTERS
 from scoring.results import compare as comparing
 from scoring.results import position
-from scoring.results.calibration import Calibration, calibrate
+from scoring.results.calibration import FEWEST, Calibration, calibrate
 from scoring.results.ensemble import agreement, leave_one_out
-from scoring.results.exposure import CALIBRATION, TRAINING, VALIDATION
+from scoring.results.exposure import CALIBRATION, TRAINING, VALIDATION, known_by_content, numbers_of
 from scoring.results.files import write_json
 from scoring.results.folder import RunError, Scores
 from scoring.results.logits import OptionLogits
 from scoring.results.metrics import evaluate, measure_members
 from scoring.results.probabilities import member_logits
 from scoring.results.resampling import clusters_of
-from scoring.results.selective import risk_coverage, threshold_for
+from scoring.results.selective import no_threshold, risk_coverage, threshold_for
 from scoring.results.suspects import write_suspects
 
 LOW_MASS, MANY_OTHERS, MANY_TIES, FEW_AGREE = 0.9, 0.01, 0.005, 0.7
@@ -42,7 +42,7 @@ def judge(
     metrics = evaluate(p, y, columns, scores.pictures(rows))
     confidence, right = np.nanmax(p, 1), (np.nanargmax(p, 1) == y).astype(float)
     metrics["risk_coverage"] = risk_coverage(confidence, right)
-    metrics["selective"] = threshold_for(confidence, right, wanted, clusters=clusters_of(scores.pictures(rows)))
+    metrics["selective"] = _threshold(scores, rows, confidence, right, wanted)
     metrics["orders"] = order_report(scores.logits)
     if len(scores.logits.members) > 1:
         metrics["ensemble"] = judge_members(scores, rows, y)
@@ -56,8 +56,28 @@ def judge(
         }
     if suspects:
         metrics["suspects"] = write_suspects(scores, rows)
+    metrics["warnings"] = exposure_warnings(scores.logits.members, scores.exposed)
     write_json(scores.folder / "metrics.json", metrics)
     return metrics
+
+
+def _threshold(scores: Scores, rows: np.ndarray, confidence: np.ndarray, right: np.ndarray, wanted: float) -> dict:
+    """`threshold_for` of the rows that no member has met, which alone are like rows to come; `left_out`, how many are.
+
+    rows: (R,) labelled ones, with their confidence and whether they are right.
+    """
+    met = scores.exposed[rows]
+    unseen = (met == 0).all(1)
+    if unseen.all():
+        return threshold_for(confidence, right, wanted, clusters=clusters_of(scores.pictures(rows)))
+    left_out = {"rows": int(unseen.sum()), "left_out": int((~unseen).sum())}
+    if not unseen.any():
+        names = {TRAINING: "trained", VALIDATION: "validated", CALIBRATION: "calibrated"}
+        ways = [name for flag, name in names.items() if (met & flag).any()]
+        how = " or ".join([", ".join(ways[:-1]), ways[-1]]) if len(ways) > 1 else ways[0]
+        return no_threshold(wanted, f"every labelled row was {how} on") | left_out
+    clusters = clusters_of(scores.pictures(rows[unseen]))
+    return threshold_for(confidence[unseen], right[unseen], wanted, clusters=clusters) | left_out
 
 
 def judge_members(scores: Scores, rows: np.ndarray, y: np.ndarray) -> dict:
@@ -92,13 +112,13 @@ def compare_folders(first: Scores, second: Scores) -> dict:
     if (other := np.flatnonzero(y != second.answers(theirs))).size:
         row = ours[other[0]]
         raise RunError(
-            f"{other.size} rows have different answers in the two folders, such as id {first.logits.ids[row]!r}"
+            f"{_rows_have(other.size)} different answers in the two folders, such as id {first.logits.ids[row]!r}"
         )
     for name, what in (("picture_digest", "picture"), ("question", "question"), ("choices", "options")):
         mine, its = first.questions[name], second.questions[name]
         if differ := [row for row, at in pairs if mine[row] and its[at] and mine[row] != its[at]]:
             raise RunError(
-                f"{len(differ)} rows of one id have another {what} in the two folders, such as id "
+                f"{_rows_have(len(differ))} another {what} under the same id in the two folders, such as id "
                 f"{first.logits.ids[differ[0]]!r}; expected the same questions"
             )
     letters = min(first.log_p.shape[1], second.log_p.shape[1])
@@ -117,7 +137,7 @@ def calibrate_folder(
     exposed: (N,) how the member has met the rows before (`results/exposure.py`). orders: in which the member was shown
     the options, where that is not the folder's. Raises RunError where no row may be used.
     """
-    rows = np.array([row for row in scores.answered if not exposed[row] & TRAINING], int)
+    rows = scores.answered[exposed[scores.answered] & TRAINING == 0]
     if not len(rows):
         raise RunError(
             f"{scores.folder}: no scored row with an answer that the checkpoint was not trained on; a calibration on "
@@ -127,17 +147,9 @@ def calibrate_folder(
     pride = logits.orders == "pride"
     values = position.in_one_order(logits, member) if pride else member_logits(logits, member)
     y, clusters = scores.answers(rows), clusters_of(scores.pictures(rows))
-    fitted = calibrate(
-        values[rows],
-        y,
-        [scores.questions["task_type"][row] for row in rows],
-        clusters,
-        one_order=orders == "1",
-        fingerprint=fingerprint,
-    )
-    left_out = len(scores.answered) - len(rows)
-    if left_out:
-        fitted.choice.append(f"{left_out:,} rows that the checkpoint was trained on are left out")
+    types = [scores.questions["task_type"][row] for row in rows]
+    fitted = calibrate(values[rows], y, types, clusters, one_order=orders == "1", fingerprint=fingerprint)
+    note_rows(fitted, rows, values, scores.questions, exposed, len(scores.answered) - len(rows))
     if pride:
         shown = position.in_all_orders(logits)[rows]
         several = calibrate(
@@ -145,9 +157,39 @@ def calibrate_folder(
         )
         fitted.all_orders = several.temperature if several.rows else None
         fitted.choice.append(f"rows shown in all orders: {several.choice[0]}")
-    fitted.digests = [scores.questions["digest"][row] for row in rows]
-    fitted.selected = int((exposed[rows] & VALIDATION > 0).sum())
     return fitted
+
+
+def note_rows(
+    fitted: Calibration,
+    rows: np.ndarray,
+    logits: np.ndarray,
+    questions: dict[str, list],
+    exposed: np.ndarray,
+    left: int = 0,
+) -> None:
+    """Into a calibration: which rows it was fitted on, how many of them are validation rows, how many were left out.
+
+    rows: (R,) those of the fit. logits: (N, K), questions, exposed: (N,) of all rows. left: labelled rows that the
+    checkpoint was trained on.
+    """
+    fitted.digests = [questions["digest"][row] for row in rows]
+    if not all(known_by_content(questions, row) for row in rows):
+        fitted.numbers = [[] if known_by_content(questions, row) else numbers_of(logits[row]) for row in rows]
+    fitted.selected = int((exposed[rows] & VALIDATION > 0).sum())
+    if not left:
+        return
+    rows_are = ("row", "is") if left == 1 else ("rows", "are")
+    left_out = "{:,} {} that the checkpoint was trained on {} left out".format(left, *rows_are)
+    if len(rows) < FEWEST:
+        fitted.note += f"; {left_out}"
+        fitted.choice[0] += f"; {left_out}"
+    else:
+        fitted.choice.append(left_out)
+
+
+def _rows_have(count: int) -> str:
+    return f"{count:,} {'row has' if count == 1 else 'rows have'}"
 
 
 def calibrate_out_of_fold(scores: Scores, fingerprint: dict) -> Calibration:
@@ -201,7 +243,7 @@ def warnings_of(
     ]
     if unscored := np.flatnonzero(~scored).tolist():
         named = ", ".join(f"{shown(logits.ids[row])} ({logits.status[row]})" for row in unscored[:10])
-        warnings.append(f"{len(unscored):,} rows have no score: {named}{' …' if len(unscored) > 10 else ''}")
+        warnings.append(f"{_rows_have(len(unscored))} no score: {named}{' …' if len(unscored) > 10 else ''}")
     return warnings
 
 
@@ -286,7 +328,10 @@ def exposure_warnings(members: Sequence[str], exposed: np.ndarray) -> list[str]:
                 VALIDATION,
                 "are validation rows of {}: its epoch was chosen on them, so metrics of these rows flatter it",
             ),
-            (CALIBRATION, "are those that the calibration of {} was fitted on: its NLL and ECE on them flatter it"),
+            (
+                CALIBRATION,
+                "are those that the calibration of {} was fitted on; its gain on them is not what others get",
+            ),
         ):
             met = (flags & flag > 0) & (flag == TRAINING or flags & TRAINING == 0)
             if count := int(met.sum()):

@@ -58,12 +58,16 @@ def draw_risk(axis, metrics: dict) -> None:
     axis.plot(coverage, [1 - value for value in risk], color=INK)
     seen = np.round(np.array(coverage) * metrics["overall"]["rows"])
     bound = lower_bound(np.round((1 - np.array(risk)) * seen), seen, 0.95)
-    axis.plot(coverage, bound, color=INK, linestyle=":", linewidth=1)
     chosen = metrics["selective"]
+    if not chosen.get("left_out"):  # of rows that a member has met no bound says anything
+        axis.plot(coverage, bound, color=INK, linestyle=":", linewidth=1)
     title = f"no threshold promises {chosen['wanted']:.0%}"
     if chosen["threshold"] is not None:
-        axis.axvline(chosen["coverage"], color="grey", linewidth=0.8)
         title = f"{chosen['wanted']:.0%} right from p ≥ {chosen['threshold']:.2f} on, {chosen['coverage']:.0%} of rows"
+        if chosen.get("left_out"):
+            title += " not met before"
+        else:
+            axis.axvline(chosen["coverage"], color="grey", linewidth=0.8)
     axis.set(title=title, xlabel="share of rows answered, the surest first", ylabel="accuracy among them", xlim=(0, 1))
     axis.set_ylim(max(0.0, min(1 - max(risk), bound[len(bound) // 4 :].min()) - 0.05), 1.005)
 

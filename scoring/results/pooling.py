@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 import scoring
+from scoring.inputs.answers import AnswerTable
 from scoring.inputs.problems import shown
 from scoring.inputs.prompt import LETTERS
 from scoring.results.calibration import Calibration, calibrate, log_probabilities
@@ -27,7 +28,7 @@ from scoring.results.logits import OptionLogits, write_part
 from scoring.results.resampling import clusters_of
 from scoring.results.selective import nonconformity
 from scoring.results.sets import OptionSets, SetRequest, SetsError, conformal_sets
-from scoring.results.sources import Source, aligned, first_of, is_file, read_sources
+from scoring.results.sources import Source, aligned, first_of, is_file, match_calibrations, read_sources
 from scoring.results.weights import (
     choices,
     fit_weights,
@@ -59,7 +60,7 @@ class PoolOptions:
     form: str = "auto"
     fit: Path | None = None
     calibrations: Sequence[Calibration] = ()
-    answers: dict[str, dict[str, str]] | None = None
+    answers: AnswerTable | None = None
     sets: SetRequest | None = None
 
     def __post_init__(self):
@@ -112,7 +113,11 @@ def pool_files(
     SetsError.
     """
     options = options or PoolOptions()
-    sources = [source for path in paths for source in read_sources(path, options.form, options.answers)]
+    sources = [
+        source
+        for path in paths
+        for source in read_sources(path, options.form, options.answers, must_match=not options.fit)
+    ]
     if len(sources) < 2:
         raise EnsembleError(f"{len(sources)} member; expected two or more to pool")
     names = names or _distinct([source.name for source in sources], paths)
@@ -146,7 +151,7 @@ def _pool_sources(
     _refuse_doubles(sources, logits)
     for source, name in zip(sources, names):
         source.name = name
-    calibrations = _calibrations(sources, options.calibrations)
+    calibrations = match_calibrations(sources, options.calibrations)
     together = _Pool(sources, logits, calibrations, options.kind, chosen)
     if any(part.letters or part.groups for part in calibrations):
         types = _columns(sources, np.isfinite(logits[0]).sum(1))["task_type"]
@@ -285,39 +290,6 @@ def _hidden_weights(sources: list[Source], weights: np.ndarray) -> list[str]:
     return [f"every member has its own weight, so that the sources weigh: {'; '.join(parts)}. Others: --weights"]
 
 
-def _calibrations(sources: list[Source], given: Sequence[Calibration]) -> list[Calibration]:
-    """Each member's calibration: one that was given for it, else its own. EnsembleError for one that fits no member."""
-    result, used = [source.calibration for source in sources], set()
-    for number, calibration in enumerate(given):
-        wanted = calibration.fingerprint
-        for place, source in enumerate(sources):
-            fits = (
-                source.fingerprint == wanted["adapter"]
-                if wanted.get("adapter")
-                else source.name == wanted.get("member")
-            )
-            if not fits:
-                continue
-            orders = source.entry.get("orders", "1")
-            if wanted.get("orders", "1") != orders:
-                raise EnsembleError(
-                    f"--calibration: orders is {wanted.get('orders', '1')}, but {source.name} was scored in orders "
-                    f"{orders}; calibrate rows scored in these"
-                )
-            result[place] = calibration
-            used.add(number)
-    if unused := [
-        part.fingerprint.get("member") or part.fingerprint.get("adapter")
-        for n, part in enumerate(given)
-        if n not in used
-    ]:
-        names = [f"{source.name} ({source.fingerprint})" if source.fingerprint else source.name for source in sources]
-        raise EnsembleError(
-            f"--calibration: made for {', '.join(map(str, unused))}; expected one of the members: {', '.join(names)}"
-        )
-    return result
-
-
 def _calibrated(together: _Pool, logits: np.ndarray, task_types: list[str]) -> np.ndarray:
     """(M, N, K) calibrated log-probabilities of the members' logits on any rows."""
     return np.stack(
@@ -336,7 +308,7 @@ def _fit(together: _Pool, options: PoolOptions) -> None:
         if labelled.about["checkpoints"][0].get("adapters"):
             _fit_folds(together, labelled, options)
             return
-    theirs = _matched(together.sources, read_sources(options.fit, options.form, options.answers), options.fit)
+    theirs = _matched(together.sources, read_sources(options.fit, options.form, options.answers, False), options.fit)
     logits = aligned(theirs)
     answers = theirs[0].questions.get("answer") or [""] * len(theirs[0].ids)
     exposed = np.stack([_in_order_of(theirs[0], part) for part in theirs], 1)

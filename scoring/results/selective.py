@@ -51,7 +51,7 @@ def threshold_for(
     bounds = lower_bound(hits * effective / np.maximum(total, 1), np.maximum(effective, 1), each)
     good = np.flatnonzero((bounds >= wanted) & (total > 0))
     if not len(good):
-        return {"wanted": wanted, "threshold": None, "coverage": 0.0, "accuracy": None, "bound": None}
+        return no_threshold(wanted)
     lowest = good[0]
     return {
         "wanted": wanted,
@@ -60,6 +60,12 @@ def threshold_for(
         "accuracy": float(hits[lowest] / total[lowest]),
         "bound": float(bounds[lowest]),
     }
+
+
+def no_threshold(wanted: float, reason: str = "") -> dict:
+    """What `threshold_for` gives where no threshold can promise enough. reason: why no row may be used, if none may."""
+    chosen = {"wanted": wanted, "threshold": None, "coverage": 0.0, "accuracy": None, "bound": None}
+    return chosen | ({"reason": reason} if reason else {})
 
 
 # ------------------------------------------------------------------ sets of options

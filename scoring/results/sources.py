@@ -7,7 +7,7 @@ read from the columns' names and from the numbers, told in every case, and refus
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +16,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import csv as arrow_csv
 
+from scoring.inputs.answers import AnswerTable
 from scoring.inputs.digests import question_digest
 from scoring.inputs.problems import shown
 from scoring.inputs.prompt import LETTERS
 from scoring.results.calibration import Calibration, log_probabilities
 from scoring.results.ensemble import EnsembleError
+from scoring.results.exposure import CALIBRATION, calibrated_rows
 from scoring.results.folder import Scores, open_scores
 from scoring.results.probabilities import member_logits
 
@@ -71,15 +73,61 @@ def is_file(path: Path) -> bool:
     return path.suffix.lower() in FILES
 
 
-def read_sources(path: Path, form: str = "auto", answers: dict[str, dict[str, str]] | None = None) -> list[Source]:
+def read_sources(
+    path: Path, form: str = "auto", answers: AnswerTable | None = None, must_match: bool = True
+) -> list[Source]:
     """The members of a SCORES folder, or of anyone's file. Raises EnsembleError or RunError.
 
-    form: what the letters' columns of a file hold, one of FORMATS or `auto`. answers: `answer` and `task_type` by id,
-    from another table (`inputs/answers.py`), for a file that has none.
+    form: what the letters' columns of a file hold, one of FORMATS or `auto`. answers: for rows that have none; a row
+    that has another answer is an error, and so is a table with none of the ids, but with must_match False.
     """
-    if is_file(path):
-        return _read_file(path, form, answers)
-    return sources_of(open_scores(path))
+    sources = _read_file(path, form) if is_file(path) else sources_of(open_scores(path))
+    if answers is None:
+        return sources
+    filled, note = _with_answers(path, sources, answers, must_match)
+    return [replace(source, questions=filled[id(source.questions)], notes=[*source.notes, note]) for source in sources]
+
+
+def _with_answers(
+    path: Path, sources: list[Source], answers: AnswerTable, must_match: bool
+) -> tuple[dict[int, dict[str, list]], str]:
+    """The members' columns with answers (and task types) of a table where they have none, and what there is to say.
+
+    By the columns' `id()`, for the members of a folder have the same. Raises EnsembleError, see `read_sources`.
+    """
+    result, other, ids, filled = {}, {}, {}, set()
+    for source in sources:
+        columns = source.questions
+        ids |= dict.fromkeys(source.ids)
+        if id(columns) in result:
+            continue
+        result[id(columns)] = columns = columns | {name: [*columns[name]] for name in ("answer", "task_type")}
+        for row, name in enumerate(source.ids):
+            theirs, ours = answers.answer.get(name, ""), columns["answer"][row]
+            if theirs and ours and theirs != ours:
+                other[name] = f"{shown(name)} ({ours}, and {theirs} in the table)"
+            elif theirs and not ours:
+                columns["answer"][row] = theirs
+                filled.add(name)
+            columns["task_type"][row] = columns["task_type"][row] or answers.task_type.get(name, "")
+        _check_letters(path, source.ids, columns["answer"], columns["answer"], np.isfinite(source.logits))
+    matched = [name for name in ids if name in answers.answer]
+    if must_match and not matched and ids:
+        there = f"such as {shown(next(iter(answers.answer)))}" if answers.answer else "for it has no row"
+        raise EnsembleError(
+            f"{answers.file}: none of its ids, {there}, is an id of {path}, such as {shown(next(iter(ids)))}; expected "
+            "the answers of these rows"
+        )
+    if other:
+        count = f"{len(other):,} row{'s have' if len(other) > 1 else ' has'}"
+        raise EnsembleError(
+            f"{path}: {count} another answer in {answers.file}: {first_of(other.values())}; expected one right answer "
+            "for each id"
+        )
+    return result, (
+        f"{answers.file}: has {len(matched):,} of the {len(ids):,} ids of {path}, fills in "
+        f"{len(filled):,} answer{'' if len(filled) == 1 else 's'}"
+    )
 
 
 def sources_of(scores: Scores) -> list[Source]:
@@ -87,7 +135,7 @@ def sources_of(scores: Scores) -> list[Source]:
     orders = scores.about["identity"].get("orders", "1")
     settings = {
         key: scores.about["identity"][key]
-        for key in ("base", "template", "pixels", "quantization")
+        for key in ("base", "template", "pixels", "quantization", "letters")
         if key in scores.about["identity"]
     }
     result = []
@@ -115,7 +163,7 @@ def sources_of(scores: Scores) -> list[Source]:
 
 
 # ------------------------------------------------------------------ anyone's files
-def _read_file(path: Path, form: str, answers: dict[str, dict[str, str]] | None) -> list[Source]:
+def _read_file(path: Path, form: str) -> list[Source]:
     table = _parquet(path) if path.suffix.lower() == ".parquet" else _csv(path)
     header = table.column_names
     names = [name.strip().lstrip("\ufeff\u200b").lower() for name in header]
@@ -149,7 +197,7 @@ def _read_file(path: Path, form: str, answers: dict[str, dict[str, str]] | None)
                 part,
                 logits[rows],
                 status=["ok" if scored else "no number in the file" for scored in finite],
-                questions=_columns(path, part, np.isfinite(logits[rows]), given, answers),
+                questions=_columns(path, part, np.isfinite(logits[rows]), given),
                 entry={"orders": "1", "file": str(path)},
                 exposed=np.zeros(len(rows), np.uint8),
                 data={"file": str(path)},
@@ -160,27 +208,14 @@ def _read_file(path: Path, form: str, answers: dict[str, dict[str, str]] | None)
     return sources
 
 
-def _columns(
-    path: Path, ids: list[str], there: np.ndarray, given: dict, known: dict[str, dict[str, str]] | None
-) -> dict[str, list]:
-    """Columns of questions.parquet, from the file's own and from another table's; a row's digest is of its id."""
+def _columns(path: Path, ids: list[str], there: np.ndarray, given: dict) -> dict[str, list]:
+    """Columns of questions.parquet, from the file's own; a row's digest is of its id."""
     columns: dict[str, list] = {"id": ids}
     for name in ("answer", "task_type"):
-        values = given[name]
-        if known is not None and (values is None or not any(values)):
-            values = [known[name].get(id, "") for id in ids]
-        columns[name] = [value.strip() for value in values] if values else [""] * len(ids)
-    faults = []
-    for row, cell in enumerate(columns["answer"]):
-        letter = cell.strip("()[]. ").lower()
-        columns["answer"][row] = letter
-        if letter and (letter not in LETTERS or not there[row][LETTERS.index(letter) :][:1].any()) and there[row].any():
-            faults.append(f"{shown(ids[row])} ({shown(cell)})")
-    if faults:
-        raise EnsembleError(
-            f"{path}: answers that are no letter of an option with a number: {first_of(faults)}; expected letters, "
-            "such as a"
-        )
+        columns[name] = [value.strip() for value in given[name]] if given[name] else [""] * len(ids)
+    cells = columns["answer"]
+    columns["answer"] = [cell.strip("()[]. ").lower() for cell in cells]
+    _check_letters(path, ids, columns["answer"], cells, there)
     empty = {"picture": "", "picture_digest": "", "question": ""}
     columns |= {name: [value] * len(ids) for name, value in empty.items()}
     return columns | {
@@ -189,6 +224,23 @@ def _columns(
         "choices": [[] for _ in ids],
         "exposed": [[] for _ in ids],
     }
+
+
+def _check_letters(path: Path, ids: list[str], letters: list[str], cells: list[str], there: np.ndarray) -> None:
+    """EnsembleError where an answer is no letter of an option with a number.
+
+    cells: as the table has them. there: (N, K) bool, which options have a number.
+    """
+    faults = [
+        f"{shown(ids[row])} ({shown(cells[row])})"
+        for row, letter in enumerate(letters)
+        if letter and there[row].any() and (letter not in LETTERS or not there[row][LETTERS.index(letter) :][:1].any())
+    ]
+    if faults:
+        raise EnsembleError(
+            f"{path}: answers that are no letter of an option with a number: {first_of(faults)}; expected letters, "
+            "such as a"
+        )
 
 
 def _texts(table: pa.Table, column: int) -> list[str]:
@@ -223,7 +275,7 @@ def _numbers(path: Path, table: pa.Table, ids: list[str], places: list[int]) -> 
         for row, letter in zip(*np.nonzero(np.isposinf(values)))
     ]
     if faults:
-        raise EnsembleError(f"{path}: expected numbers; rows {first_of(faults)}")
+        raise EnsembleError(f"{path}: expected numbers; row{'s' * (len(faults) > 1)} {first_of(faults)}")
     return values
 
 
@@ -290,9 +342,12 @@ def _form(
     scored = there.any(1)
     wrong = np.zeros(len(values), bool)
     if form in ("probabilities", "shares"):
-        wrong = scored & (np.nanmin(np.where(there, values, np.inf), 1) < 0)
+        lowest = np.where(there, values, np.inf).min(1)
+        if (lowest < 0).any():
+            rows = [f"{shown(ids[row])} ({lowest[row]:.4g})" for row in np.flatnonzero(lowest < 0)]
+            raise EnsembleError(f"{path}: {form} must not be negative; they are in {first_of(rows)}. {NAME_IT}")
         sums = np.where(there, values, 0).sum(1)
-        wrong |= scored & ((np.abs(sums - 1) > OFF) if form == "probabilities" else (sums <= 0))
+        wrong = scored & ((np.abs(sums - 1) > OFF) if form == "probabilities" else (sums <= 0))
     elif form == "log-probabilities":
         with np.errstate(over="ignore"):
             sums = np.exp(np.minimum(np.where(there, values, -np.inf), 50)).sum(1)
@@ -338,6 +393,73 @@ def _as_logits(values: np.ndarray, form: str) -> np.ndarray:
         highest = np.nanmax(np.where(np.isnan(values), -np.inf, values), 1, keepdims=True)
         values = np.where(np.isneginf(values), highest + LOWEST, values)
     return log_probabilities(np.where(np.isfinite(values), values, np.nan))
+
+
+# ------------------------------------------------------------------ calibrations from files
+DEPENDS_ON = ("base", "template", "pixels", "quantization", "letters")  # what logits depend on, besides adapter, orders
+
+
+def settings_of(source: Source) -> dict:
+    """What a calibration of the member belongs to: its name, adapter and orders, and whatever else is known of it."""
+    known = {key: source.entry[key] for key in DEPENDS_ON if source.entry.get(key)}
+    orders = source.entry.get("orders", "1")
+    return {"member": source.name, "adapter": source.fingerprint or None, **known, "orders": orders}
+
+
+def match_calibrations(sources: list[Source], given: Sequence[Calibration]) -> list[Calibration]:
+    """Each member's calibration: one that was given for it (by adapter, else by name), else its own.
+
+    The rows that a given one was fitted on are flagged in the member's `exposed`. Raises EnsembleError for one that
+    fits no member, or that was made for other settings than the member's.
+    """
+    result = [source.calibration for source in sources]
+    for calibration in given:
+        wanted = calibration.fingerprint
+        meant = [
+            place
+            for place, source in enumerate(sources)
+            if (
+                source.fingerprint == wanted["adapter"]
+                if wanted.get("adapter")
+                else source.name == wanted.get("member")
+            )
+        ]
+        if not meant:
+            names = [f"{other.name} ({other.fingerprint})" if other.fingerprint else other.name for other in sources]
+            raise EnsembleError(
+                f"--calibration: made for {wanted.get('member') or wanted.get('adapter')}; expected one of the "
+                f"members: {', '.join(names)}"
+            )
+        fitting = [place for place in meant if not _other_settings(sources[place], wanted)]
+        if not fitting:
+            raise EnsembleError("--calibration: " + "; ".join(_other_settings(sources[meant[0]], wanted)))
+        for place in fitting:
+            result[place], source = calibration, sources[place]
+            exposed = np.zeros(len(source.ids), np.uint8) if source.exposed is None else source.exposed
+            met = calibrated_rows(source.questions, source.logits, calibration.digests, calibration.numbers)
+            source.exposed = exposed & np.uint8(255 - CALIBRATION) | np.where(met, CALIBRATION, 0).astype(np.uint8)
+    return result
+
+
+def _other_settings(source: Source, wanted: dict) -> list[str]:
+    """Faults: settings that a calibration and the member both tell, and differently.
+
+    A member with fewer letters, such as abc of abcd, has no other ones.
+    """
+    faults = []
+    orders = source.entry.get("orders", "1")
+    if wanted.get("orders", "1") != orders:
+        faults.append(
+            f"orders is {wanted.get('orders', '1')}, but {source.name} was scored in orders {orders}; calibrate rows "
+            "scored in these"
+        )
+    for key in DEPENDS_ON:
+        made, its = wanted.get(key), source.entry.get(key)
+        if made and its and made != its and not (key == "letters" and made.startswith(its)):
+            faults.append(
+                f"{key} is {made}, but {source.name} was scored with {key} {its}; calibrate rows scored with that"
+            )
+    return faults
 
 
 # ------------------------------------------------------------------ members side by side

@@ -8,7 +8,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from scoring.inputs.objects import FileError
-from scoring.results.exposure import CALIBRATION, TRAINING, VALIDATION, exposure, read_rows, write_rows
+from scoring.results.exposure import (
+    CALIBRATION,
+    TRAINING,
+    VALIDATION,
+    calibrated_rows,
+    exposure,
+    numbers_of,
+    read_rows,
+    write_rows,
+)
 
 
 def test_the_record_of_a_training_is_a_table_of_digests_and_flags(tmp_path):
@@ -39,3 +48,25 @@ def test_a_row_has_the_flags_of_all_ways_in_which_it_was_met():
     assert exposure(["t", "c"], None, ["c"]).tolist() == [0, 4]
     assert exposure(["t", "c"], rows).tolist() == [1, 0]
     assert (TRAINING, VALIDATION, CALIBRATION) == (1, 2, 4)
+
+
+def test_numbers_of_a_row_are_its_log_probabilities_whatever_was_added_to_its_logits():
+    logits = np.array([1.0, 3.0, np.nan, 2.0])
+    expected = np.log(np.exp([1, 3, 2]) / np.exp([1, 3, 2]).sum())
+    assert numbers_of(logits) == pytest.approx(expected, abs=1e-6)
+    assert numbers_of(logits.astype(np.float32) + 5) == pytest.approx(expected, abs=1e-6)
+    assert numbers_of(np.full(4, np.nan)) == []
+
+
+def test_rows_of_a_calibration_are_known_by_content_or_by_id_and_numbers():
+    questions = {
+        "digest": ["content", "other", "id", "id2", "id3", ""],
+        "picture_digest": ["p", "p", "", "", "", ""],
+        "question": ["q", "q", "", "", "", ""],
+    }
+    logits = np.array([[0.0, 1.0]] * 6)
+    numbers = numbers_of(logits[0])
+    known = ["content", "id", "id2", "id3"]
+    met = calibrated_rows(questions, logits, known, [[], numbers, [number + 0.01 for number in numbers], [0.0]])
+    assert met.tolist() == [True, False, True, False, False, False]
+    assert calibrated_rows(questions, logits, ["content", "id"], []).tolist() == [True] + [False] * 5

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from scipy.special import softmax
 
@@ -19,11 +21,13 @@ from scoring.inputs.questions import Question
 from scoring.results.calibration import Calibration
 from scoring.results.compare import compare
 from scoring.results.exposure import CALIBRATION, TRAINING, VALIDATION, exposure, read_rows, write_rows
+from scoring.results.figures import figures_of_scores
 from scoring.results.folder import RunError, open_scores, write_results
 from scoring.results.judging import compare_folders, exposure_warnings, judge, warnings_of
 from scoring.results.logits import OptionLogits, write_part
 from scoring.results.metrics import measure
 from scoring.results.selective import risk_coverage, threshold_for
+from scoring.tables import details_of
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLD0 = ROOT / "demo" / "checkpoints" / "fold0"
@@ -106,7 +110,7 @@ def test_rows_of_two_folders_are_matched_by_id(tmp_path):
     second.__dict__.pop("log_p", None), second.__dict__.pop("answered", None)
     assert compare_folders(first, second) == whole
     second.questions["answer"][0] = "a" if second.questions["answer"][0] != "a" else "b"
-    with pytest.raises(RunError, match="1 rows have different answers"):
+    with pytest.raises(RunError, match="1 row has different answers"):
         compare_folders(first, second)
     with pytest.raises(RunError, match="no scored and answered row in common"):
         logits.ids = [f"other{at}" for at in range(200)]
@@ -235,6 +239,11 @@ def test_warnings_name_a_cause():
     for temperature in (3.1, 0.3):
         assert "far from 1" in told(plain(), Calibration(temperature))
     assert told(plain(), Calibration(2.9)) == ""
+    some = plain()
+    some.status[3] = "no picture"
+    assert "1 row has no score: '3' (no picture)" in told(some)
+    some.status[4] = "no picture"
+    assert "2 rows have no score: '3' (no picture), '4' (no picture)" in told(some)
     lean = np.log(softmax(np.eye(4)[[3] * 40 + [0] * 20] * 2, axis=1))
     assert "one letter preferred: d is answered in 67%" in told(plain(), log_p=lean)
     assert told(plain(), answers=["d"] * 40 + ["a"] * 20, log_p=lean) == ""
@@ -249,6 +258,61 @@ def test_rows_that_a_member_has_met_are_told_by_how():
     assert told[1].startswith("10 of 20 rows are validation rows of m")
     assert told[2].startswith("1 of 20 rows are those that the calibration of n")
     assert exposure_warnings(["m"], np.zeros((4, 1), np.uint8)) == []
+
+
+def with_exposed(out, flags):
+    """The folder `scores` makes, of rows that its member has met so."""
+    folder = open_scores(scores(out, temperature=0.5))
+    folder.questions["exposed"] = [[flag] for flag in flags]
+    return folder
+
+
+def test_a_threshold_is_promised_by_rows_alone_that_no_member_has_met(tmp_path):
+    flags = [TRAINING] * 40 + [VALIDATION] * 30 + [CALIBRATION] * 10 + [0] * 120
+    found = judge(with_exposed(tmp_path / "a", flags), wanted=0.6)
+    plain = open_scores(tmp_path / "a")
+    p, y = np.exp(plain.log_p)[80:], plain.answers(np.arange(80, 200))
+    pictures = np.arange(80, 200) // 2
+    expected = threshold_for(p.max(1), (p.argmax(1) == y).astype(float), 0.6, clusters=pictures)
+    assert expected["threshold"] is not None
+    assert found["selective"] == expected | {"rows": 120, "left_out": 80}
+    assert found["overall"]["rows"] == 200
+    line = f"{expected['coverage']:.0%} of the 120 rows that no member has met."
+    assert line in details_of(found)
+    none = judge(open_scores(tmp_path / "a"), wanted=0.999)["selective"] | {"rows": 120, "left_out": 80}
+    told = "No confidence threshold can promise 100% right on the 120 rows that no member has met (80 are left out)."
+    assert told in details_of(found | {"selective": none})
+
+
+@pytest.mark.parametrize(
+    "flags, how",
+    [
+        ([TRAINING] * 200, "trained on"),
+        ([CALIBRATION] * 200, "calibrated on"),
+        ([TRAINING] * 180 + [VALIDATION | CALIBRATION] * 20, "trained, validated or calibrated on"),
+    ],
+)
+def test_where_every_row_was_met_no_threshold_is_promised_and_it_says_why(tmp_path, flags, how):
+    folder = with_exposed(tmp_path / "a", flags)
+    found = judge(folder, wanted=0.5)
+    assert judge(open_scores(tmp_path / "a"), wanted=0.5)["selective"]["threshold"] is not None
+    chosen = found["selective"]
+    assert chosen["threshold"] is None and chosen["bound"] is None and chosen["left_out"] == 200
+    assert chosen["reason"] == f"every labelled row was {how}"
+    assert f"No confidence threshold is promised: every labelled row was {how}." in details_of(found)
+    assert any("no threshold is promised" in figure.told for figure in figures_of_scores(folder, found))
+
+
+def test_evaluate_repeats_what_score_says_of_rows_that_were_met(cli, tmp_path):
+    out = scores(tmp_path / "a")
+    questions = pq.read_table(out / "questions.parquet").to_pydict() | {"exposed": [[TRAINING]] * 180 + [[0]] * 20}
+    pq.write_table(pa.table(questions), out / "questions.parquet")
+    told = "180 of 200 rows were in the training of m: metrics of these rows say nothing about new ones"
+    done = cli("evaluate", out, "--no-plot")
+    assert f"warning: {told}" in done.stderr.splitlines()
+    assert json.loads((out / "metrics.json").read_text())["warnings"] == [told]
+    cli("evaluate", out)  # draws it, too
+    assert (out / "evaluation.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_a_question_is_recognised_by_what_it_asks_and_a_row_by_that(tmp_path):

@@ -39,7 +39,10 @@ def table(path, text):
         ),
         ("id,a,b", ["x,0.9,0.8", "y,0.3,0.6"], "neither probabilities (row 'x' sums to 1.7000"),
         ("id,logprob_a,logprob_b", ["x,-1,-1"], "log-probabilities of a row must sum to 1; not so in 'x' (0.7358)"),
-        ("id,l_a,l_b", ["x,inf,1"], "expected numbers; rows 'x' (l_a is infinite)"),
+        ("id,p_a,p_b", ["x,0.5,0.5", "y,-0.4,1.4"], "probabilities must not be negative; they are in 'y' (-0.4)"),
+        ("id,p_a,p_b", ["x,-0.4,1.5"], "probabilities must not be negative; they are in 'x' (-0.4)"),
+        ("id,l_a,l_b", ["x,inf,1", "y,1,inf"], "expected numbers; rows 'x' (l_a is infinite), 'y' (l_b is infinite)"),
+        ("id,l_a,l_b", ["x,inf,1"], "expected numbers; row 'x' (l_a is infinite)"),
     ],
 )
 def test_columns_that_are_no_distribution_are_refused_with_row_and_sum(tmp_path, header, rows, problem):

@@ -246,10 +246,12 @@ def test_the_terminal_names_the_number_and_the_first(tmp_path):
     y = np.full(40, 2)
     y[7] = 0
     metrics = judge(open_scores(scores(tmp_path / "s", p, y)), suspects=True)
-    line = "1 label looks wrong (suspects.csv), first: row7 (labelled a, the model says c with 0.97)."
+    line = (
+        "At most 1 label looks wrong; look at it in suspects.csv, first: row7 (labelled a, the model says c with 0.97)."
+    )
     assert line in details_of(metrics).splitlines()
     metrics["suspects"] |= {"flagged": 3, "rows": 40}
-    assert "3 labels look wrong (suspects.csv), first: row7" in details_of(metrics)
+    assert "At most 3 labels look wrong; look at them in suspects.csv, first: row7" in details_of(metrics)
     assert "weak model" not in details_of(metrics)
     metrics["suspects"] |= {"flagged": 5}
     assert "so many of 40 rows speak of a weak model" in details_of(metrics)
@@ -263,7 +265,7 @@ def test_the_command_writes_them_and_scoring_does_not(cli, tmp_path):
     assert "suspects" not in judge(open_scores(folder)) and not (folder / "suspects.csv").exists()
     done = cli("evaluate", folder, "--no-plot")
     flagged = find_suspects(p, y).flags.sum()
-    assert f"{flagged} labels look wrong (suspects.csv), first: row" in done.stdout
+    assert f"At most {flagged} labels look wrong; look at them in suspects.csv, first: row" in done.stdout
     assert (
         json.loads((folder / "metrics.json").read_text())["suspects"]["flagged"] == flagged == len(read_flagged(folder))
     )
