@@ -59,7 +59,8 @@ IMPORT = "import time; start = time.monotonic(); import cleanlab.filter; print(t
 
 
 def read_models(path: Path, letters: str = LETTERS) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Names of M models, (M, N, K) logits of K letters, (N,) answers; every model has the same questions in the same order."""
+    """Names of M models, (M, N, K) logits of K letters, (N,) answers; every model has the same
+    questions in the same order."""
     table = pd.read_parquet(path)
     names = list(dict.fromkeys(table["member"]))
     parts = [table[table["member"] == name] for name in names]

@@ -174,9 +174,11 @@ def test_of_one_checkpoint_at_two_resolutions_each_member_gets_its_own_calibrati
     b = with_settings(scores(tmp_path / "b"), **SETTINGS | {"pixels": 200704}, member="large")
     for folder, member in ((a, "small"), (b, "large")):
         questions = pq.read_table(folder / "logits" / "part-000000.parquet")
-        column = pa.array([member] * 200)
-        place = questions.column_names.index("member")
-        pq.write_table(questions.set_column(place, "member", column), folder / "logits" / "part-000000.parquet")
+        questions = questions.set_column(questions.column_names.index("member"), "member", pa.array([member] * 200))
+        if member == "large":  # another model, not the same one at another temperature
+            noisy = questions["l_a"].to_numpy() + np.random.default_rng(1).normal(0, 0.5, 200).astype(np.float32)
+            questions = questions.set_column(questions.column_names.index("l_a"), "l_a", pa.array(noisy))
+        pq.write_table(questions, folder / "logits" / "part-000000.parquet")
     fitted = [calibrate_file(path, tmp_path / f"{path.name}.json") for path in (a, b)]
     files = [tmp_path / "b.json", tmp_path / "a.json"]
     pooled = pool_files([a, b], tmp_path / "out", PoolOptions(calibrations=read_files(None, files)[1]))
