@@ -14,7 +14,6 @@ from scoring.results.calibration import Calibration, calibrate, log_probabilitie
 from scoring.results.ensemble import (
     EnsembleError,
     gained,
-    likeness,
     nll_weights,
     parse_weights,
     pool,
@@ -25,6 +24,7 @@ from scoring.results.files import write_json
 from scoring.results.folder import RunError, Scores, open_scores, write_results
 from scoring.results.judging import calibrate_out_of_fold, exposure_warnings, judge, warnings_of
 from scoring.results.logits import OptionLogits, write_part
+from scoring.results.members import distinct_names, refuse_doubles, weights_of_sources
 from scoring.results.resampling import clusters_of
 from scoring.results.selective import nonconformity
 from scoring.results.sets import OptionSets, SetRequest, SetsError, conformal_sets
@@ -120,7 +120,7 @@ def pool_files(
     ]
     if len(sources) < 2:
         raise EnsembleError(f"{len(sources)} member; expected two or more to pool")
-    names = names or _distinct([source.name for source in sources], paths)
+    names = names or distinct_names([source.name for source in sources], paths)
     return _pool_sources(sources, names, out, options, about, warnings)
 
 
@@ -135,7 +135,7 @@ def import_file(path: Path, out: Path, options: PoolOptions | None = None) -> Po
         before = open_scores(out).about.get("sources")
         if before != [str(path)]:
             raise RunError(f"{out} holds other results; choose another --out")
-    return _pool_sources(sources, _distinct([source.name for source in sources], [path]), out, options, None, ())
+    return _pool_sources(sources, distinct_names([source.name for source in sources], [path]), out, options, None, ())
 
 
 def _pool_sources(
@@ -148,16 +148,16 @@ def _pool_sources(
 ) -> Pooled:
     chosen = _given_weights(options.weights, [*names])
     logits = aligned(sources)
-    _refuse_doubles(sources, logits)
+    refuse_doubles(sources, logits)
     for source, name in zip(sources, names):
         source.name = name
     calibrations = match_calibrations(sources, options.calibrations)
     together = _Pool(sources, logits, calibrations, options.kind, chosen)
     if any(part.letters or part.groups for part in calibrations):
         types = _columns(sources, np.isfinite(logits[0]).sum(1))["task_type"]
-        _refuse_doubles(sources, _calibrated(together, logits, types))
+        refuse_doubles(sources, _calibrated(together, logits, types))
     together.notes += dict.fromkeys(note for source in sources for note in source.notes)
-    together.notes += _hidden_weights(sources, chosen)
+    together.notes += weights_of_sources(sources, chosen)
     if options.fit:
         _fit(together, options)
     elif options.weights in FITTED:
@@ -244,14 +244,6 @@ def claim(out: Path, overwrite: bool) -> None:
         raise RunError(f"{out} exists; choose another --out, or replace it with --overwrite")
 
 
-def _distinct(names: list[str], paths: Sequence[Path]) -> list[str]:
-    if len(set(names)) == len(names):
-        return names
-    if len(names) == len(paths) and len({path.stem for path in paths}) == len(paths):
-        return [path.stem for path in paths]
-    return [f"{number}-{name}" for number, name in enumerate(names, 1)]
-
-
 def _given_weights(text: str, names: list[str]) -> np.ndarray:
     if text in NAMED:
         return np.full(len(names), 1 / len(names))
@@ -262,32 +254,6 @@ def _given_weights(text: str, names: list[str]) -> np.ndarray:
             f"in the order of the members: {', '.join(names)}"
         )
     return np.array(given) / sum(given)
-
-
-def _refuse_doubles(sources: list[Source], logits: np.ndarray) -> None:
-    """EnsembleError where a member is there twice, which would count twice. logits: (M, N, K)."""
-    log_p = log_probabilities(logits)
-    for later in range(1, len(sources)):
-        for earlier in range(later):
-            if (but := likeness(log_p[earlier], log_p[later])) is not None:
-                raise EnsembleError(
-                    f"{sources[earlier].name} of {sources[earlier].path} and {sources[later].name} of "
-                    f"{sources[later].path} have the same numbers in every row{but}: one member would count twice. "
-                    "Leave one of them out, or give it more weight with --weights"
-                )
-
-
-def _hidden_weights(sources: list[Source], weights: np.ndarray) -> list[str]:
-    """What folders and files weigh together, where some hold several members."""
-    paths = list(dict.fromkeys(str(source.path) for source in sources))
-    if len(paths) < 2 or len(paths) == len(sources):
-        return []
-    parts = []
-    for path in paths:
-        share = sum(weight for source, weight in zip(sources, weights) if str(source.path) == path)
-        names = [source.name for source in sources if str(source.path) == path]
-        parts.append(f"{path} {share:.0%} ({', '.join(names)})")
-    return [f"every member has its own weight, so that the sources weigh: {'; '.join(parts)}. Others: --weights"]
 
 
 def _calibrated(together: _Pool, logits: np.ndarray, task_types: list[str]) -> np.ndarray:
