@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -107,8 +108,9 @@ def test_shares_are_divided_by_the_sum_of_their_own_row_and_empty_cells_do_not_c
     assert np.allclose(np.exp(source.logits), expected, atol=1e-9, equal_nan=True)
 
 
-def test_probability_zero_is_an_option_that_is_hardly_likely(tmp_path):
-    source = read_one(csv_file(tmp_path, "id,p_a,p_b,p_c\nx,1,0,\n"))
+@pytest.mark.parametrize("form, row", [("probabilities", "1,0,"), ("shares", "8,0,"), ("shares", "0.125,0,")])
+def test_probability_zero_is_an_option_that_is_hardly_likely(tmp_path, form, row):
+    source = read_one(csv_file(tmp_path, f"id,a,b,c\nx,{row}\n"), form)
     assert np.allclose(source.logits, [[0, np.log(1e-12), NAN]], atol=1e-9, equal_nan=True)
 
 
@@ -218,10 +220,18 @@ def test_a_sum_may_differ_from_one_by_the_tolerance_and_no_more(tmp_path, monkey
     assert "not so in 'x' (1.2500)." in refusal(path, form)
 
 
-@pytest.mark.parametrize("form, cells", [("probabilities", "0.75,0.5"), ("auto", "0.75,0.5")])
-def test_a_sum_that_differs_by_the_tolerance_itself_is_one(tmp_path, monkeypatch, form, cells):
-    monkeypatch.setattr(sources, "OFF", 0.25)
-    assert "read as probabilities" in read_one(csv_file(tmp_path, f"id,a,b\nx,{cells}\n"), form).notes[0]
+@pytest.mark.parametrize(
+    "form, cells, read_as",
+    [
+        ("probabilities", "1,1,0", "probabilities"),
+        ("log-probabilities", "0,0,-1000", "log-probabilities"),
+        ("auto", "1,1,0", "probabilities"),
+        ("auto", "0,0,-1000", "log-probabilities"),
+    ],
+)
+def test_a_sum_that_differs_by_the_tolerance_itself_is_one(tmp_path, monkeypatch, form, cells, read_as):
+    monkeypatch.setattr(sources, "OFF", 1.0)  # the sums are 2, exactly
+    assert f"read as {read_as}, " in read_one(csv_file(tmp_path, f"id,a,b,c\nx,{cells}\n"), form).notes[0]
 
 
 # ------------------------------------------------------------------ columns
@@ -272,7 +282,7 @@ def test_what_is_known_of_a_files_rows_are_its_own_columns(tmp_path):
     assert source.status == ["ok", "ok", "no number in the file"]
     assert source.entry == {"orders": "1", "file": str(path)} and source.data == {"file": str(path)}
     assert source.exposed.tolist() == [0, 0, 0] and source.exposed.dtype == np.uint8
-    assert source.calibration == Calibration() or source.calibration.temperature == 1.0
+    assert source.calibration.to_json() == Calibration().to_json()
     assert source.label_mass is None and source.fingerprint == ""
 
 
@@ -376,6 +386,8 @@ def test_infinite_cells_are_refused_with_their_columns(tmp_path):
         (pa.string(), [" 0.75", ""]),
         (pa.large_string(), ["+0.75", None]),
         (pa.string(), ["0.75", " "]),
+        (pa.dictionary(pa.int32(), pa.string()), ["0.75", None]),
+        (pa.decimal128(5, 2), [Decimal("0.75"), None]),
     ],
 )
 def test_columns_of_parquet_may_be_numbers_or_texts(tmp_path, kind, values):
