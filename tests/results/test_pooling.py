@@ -574,7 +574,7 @@ def test_fitted_weights_and_their_temperature_are_those_of_the_labelled_rows(tmp
     if none := [name for name, weight in zip("uvw", expected.weights) if weight == 0]:
         notes.append(f"weight 0, so that the pool does without: {', '.join(none)}")
     assert found.about["notes"][1:] == notes and expected.why.startswith("fitted weights")
-    assert none == (["w"] if weights == "greedy" else [])
+    assert none == ["w"]
     fit = greedy_weights if weights == "greedy" else pulled(expected.pull)
     wrong = np.sort(1 - np.exp(held_out_pool(fit, log_p, y, np.arange(300)))[np.arange(300), y])
     assert found.about["sets"]["quantile"] == pytest.approx(wrong[int(np.ceil(301 * 0.8)) - 1], abs=1e-4)
