@@ -413,23 +413,13 @@ def match_calibrations(sources: list[Source], given: Sequence[Calibration]) -> l
     fits no member, or that was made for other settings than the member's.
     """
     result = [source.calibration for source in sources]
-    for calibration in given:
+    meant_by = [_meant(sources, calibration.fingerprint) for calibration in given]
+    if unused := [one.fingerprint for one, meant in zip(given, meant_by) if not meant]:
+        names = [f"{other.name} ({other.fingerprint})" if other.fingerprint else other.name for other in sources]
+        made_for = ", ".join(str(wanted.get("member") or wanted.get("adapter")) for wanted in unused)
+        raise EnsembleError(f"--calibration: made for {made_for}; expected one of the members: {', '.join(names)}")
+    for calibration, meant in zip(given, meant_by):
         wanted = calibration.fingerprint
-        meant = [
-            place
-            for place, source in enumerate(sources)
-            if (
-                source.fingerprint == wanted["adapter"]
-                if wanted.get("adapter")
-                else source.name == wanted.get("member")
-            )
-        ]
-        if not meant:
-            names = [f"{other.name} ({other.fingerprint})" if other.fingerprint else other.name for other in sources]
-            raise EnsembleError(
-                f"--calibration: made for {wanted.get('member') or wanted.get('adapter')}; expected one of the "
-                f"members: {', '.join(names)}"
-            )
         fitting = [place for place in meant if not _other_settings(sources[place], wanted)]
         if not fitting:
             raise EnsembleError("--calibration: " + "; ".join(_other_settings(sources[meant[0]], wanted)))
@@ -439,6 +429,13 @@ def match_calibrations(sources: list[Source], given: Sequence[Calibration]) -> l
             met = calibrated_rows(source.questions, source.logits, calibration.digests, calibration.numbers)
             source.exposed = exposed & np.uint8(255 - CALIBRATION) | np.where(met, CALIBRATION, 0).astype(np.uint8)
     return result
+
+
+def _meant(sources: list[Source], wanted: dict) -> list[int]:
+    """The members that a calibration names: by adapter, else by name."""
+    if wanted.get("adapter"):
+        return [place for place, source in enumerate(sources) if source.fingerprint == wanted["adapter"]]
+    return [place for place, source in enumerate(sources) if source.name == wanted.get("member")]
 
 
 def _other_settings(source: Source, wanted: dict) -> list[str]:

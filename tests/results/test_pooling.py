@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +11,7 @@ import pytest
 from scipy.special import log_softmax
 
 import scoring
+from scoring.inputs.answers import AnswerTable
 from scoring.results.calibration import Calibration
 from scoring.results.ensemble import EnsembleError, leave_one_out, nll_weights, pool
 from scoring.results.exposure import CALIBRATION, TRAINING, VALIDATION
@@ -199,10 +201,8 @@ def test_each_column_of_the_questions_comes_from_the_first_member_that_knows_it(
     other = write_csv(tmp_path / "b.csv", ["row2", "row0", "row1"], values)
     truth = columns_of(folder)
     change_columns(folder, answer=["", "", ""])
-    answers = {
-        "answer": {f"row{row}": letter for row, letter in enumerate(truth["answer"])},
-        "task_type": {"row1": "never"},
-    }
+    letters = {f"row{row}": letter for row, letter in enumerate(truth["answer"])}
+    answers = AnswerTable(Path("answers.csv"), letters, {"row1": "never"})
     pool_files([other, folder], tmp_path / "out", PoolOptions(answers=answers))
     found, turn = columns_of(tmp_path / "out"), [2, 0, 1]
     assert found["id"] == ["row2", "row0", "row1"] and found["options"] == [4, 4, 4]
@@ -234,9 +234,9 @@ def test_a_warning_that_members_share_is_said_once_and_a_missing_row_is_named(tm
     second = table(tmp_path / "b.csv", "id,p_a,p_b\nx,0.7,0.3\ny,0.2,0.8\n")
     found = pool_files([first, second], tmp_path / "out")
     assert run_json(tmp_path / "out")["warnings"] == [
-        "1 rows have no score: 'y' (no score from a: no number in the file)"
+        "1 row has no score: 'y' (no score from a: no number in the file)"
     ]
-    assert found.told[-1] == "warning: 1 rows have no score: 'y' (no score from a: no number in the file)"
+    assert found.told[-1] == "warning: 1 row has no score: 'y' (no score from a: no number in the file)"
 
 
 # ------------------------------------------------------------------ names, weights and sources of members
@@ -450,7 +450,7 @@ def test_a_file_of_several_members_is_imported_as_their_pool(tmp_path):
 
 def test_the_form_and_the_answers_that_are_given_are_used(tmp_path):
     path = table(tmp_path / "votes.csv", "id,a,b\nx,30,70\n")
-    options = PoolOptions(form="shares", answers={"answer": {"x": "b"}, "task_type": {"x": "count"}})
+    options = PoolOptions(form="shares", answers=AnswerTable(Path("t.csv"), {"x": "b"}, {"x": "count"}))
     found = import_file(path, tmp_path / "out", options)
     assert np.exp(found.scores.log_p) == pytest.approx(np.array([[0.3, 0.7]]), abs=1e-6)
     assert columns_of(tmp_path / "out")["answer"] == ["b"] and columns_of(tmp_path / "out")["task_type"] == ["count"]
@@ -552,7 +552,7 @@ def test_labelled_rows_without_answers_are_refused(tmp_path):
         pool_files([rows], tmp_path / "out", PoolOptions(fit=labelled))
     assert str(error.value) == f"{labelled}: no scored row has an answer, so that nothing can be fitted on it"
     key = {f"r{row}": "a" for row in range(120)}
-    answers = {"answer": key, "task_type": {}}
+    answers = AnswerTable(Path("answers.csv"), key, {})
     found = pool_files([rows], tmp_path / "out", PoolOptions("log", "1,1,1", fit=labelled, answers=answers)).scores
     assert "on 120 rows" in " ".join(found.about["notes"])
 
