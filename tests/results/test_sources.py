@@ -171,6 +171,7 @@ def test_numbers_without_a_name_show_what_they_are(tmp_path, rows, form):
     [
         (["x,40,60", "y,30,70"], "x", "100.0000"),
         (["x,40,60", "y,31,70"], "y", "101.0000"),
+        (["x,0,100", "y,30,70"], "x", "100.0000"),
         (["x,,", "y,0.5,0.4", "z,0.5,0.1"], "z", "0.6000"),
         (["x,0.9,0.8", "y,0.3,0.6"], "x", "1.7000"),
         (["x,0.5,0.5", "y,0.5,0.48"], "y", "0.9800"),
@@ -419,11 +420,12 @@ def test_cells_are_separated_by_what_the_header_has_most_of(tmp_path, delimiter,
     assert source.ids == ["r,;\t1", "007"] and np.allclose(np.exp(source.logits), [[0.75, 0.25], [0.5, 0.5]])
 
 
-@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("mark, delimiter", [("", ","), ("\ufeff", ","), ("", ";")])
 @pytest.mark.parametrize("name", ["001", "NA", "null", "", "1.50", "true", "line\n2", 'a"b', "ä"])
-def test_ids_are_texts_as_they_stand(tmp_path, mark, name):
+def test_ids_are_texts_as_they_stand(tmp_path, mark, delimiter, name):
     quoted = '"' + name.replace('"', '""') + '"'
-    source = read_one(csv_file(tmp_path, f"{mark}id,p_a,p_b,answer\n{quoted},0.5,0.5,a\n"))
+    text = f"{mark}id|p_a|p_b|answer\n{quoted}|0.5|0.5|a\n".replace("|", delimiter)
+    source = read_one(csv_file(tmp_path, text))
     assert source.ids == [name] and source.questions["id"] == [name]
 
 
