@@ -354,6 +354,11 @@ def test_answers_that_are_no_option_of_their_row_are_refused(tmp_path, cell):
     )
 
 
+def test_an_answer_whose_own_option_has_no_number_is_refused_though_the_next_one_has(tmp_path):
+    path = csv_file(tmp_path, "id,p_a,p_b,p_c,answer\nx,0.5,,0.5,b\n")
+    assert "with a number: 'x' ('b'); expected letters" in refusal(path)
+
+
 def test_the_first_ten_wrong_answers_are_named_and_the_others_counted(tmp_path):
     path = csv_file(tmp_path, "id,p_a,p_b,answer\n" + "".join(f"r{row},0.5,0.5,c\n" for row in range(12)))
     named = ", ".join(f"'r{row}' ('c')" for row in range(10))
