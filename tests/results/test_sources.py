@@ -111,8 +111,9 @@ def test_shares_are_divided_by_the_sum_of_their_own_row_and_empty_cells_do_not_c
 
 @pytest.mark.parametrize("form, row", [("probabilities", "1,0,"), ("shares", "8,0,"), ("shares", "0.125,0,")])
 def test_probability_zero_is_an_option_that_is_hardly_likely(tmp_path, form, row):
-    source = read_one(csv_file(tmp_path, f"id,a,b,c\nx,{row}\n"), form)
-    assert np.allclose(source.logits, [[0, np.log(1e-12), NAN]], atol=1e-9, equal_nan=True)
+    other = "500,500," if form == "shares" else "0.5,0.5,"
+    source = read_one(csv_file(tmp_path, f"id,a,b,c\nx,{row}\ny,{other}\n"), form)
+    assert np.allclose(source.logits[0], [0, np.log(1e-12), NAN], atol=1e-9, equal_nan=True)
 
 
 @pytest.mark.parametrize(
@@ -152,6 +153,8 @@ def test_a_row_of_minus_infinities_has_no_score(tmp_path):
         (["0.5,0.5", "0.7,-3"], "logits"),
         (["-0.6931472,-0.6931472", "-3,-3"], "logits"),
         (["-0.6931472,-0.6931472", "0.5,-0.9327521"], "logits"),
+        (["0.005,-8"], "logits"),
+        (["1.5,0.3", "0.2,0.1"], "logits"),
         (["40,60"], "logits"),
         (["40,60", "30,72"], "logits"),
         (["5,-5", "7,-7"], "logits"),
@@ -169,6 +172,7 @@ def test_numbers_without_a_name_show_what_they_are(tmp_path, rows, form):
     [
         (["x,40,60", "y,30,70"], "x", "100.0000"),
         (["x,40,60", "y,31,70"], "y", "101.0000"),
+        (["x,0,100", "y,30,70"], "x", "100.0000"),
         (["x,,", "y,0.5,0.4", "z,0.5,0.1"], "z", "0.6000"),
         (["x,0.9,0.8", "y,0.3,0.6"], "x", "1.7000"),
         (["x,0.5,0.5", "y,0.5,0.48"], "y", "0.9800"),
@@ -233,6 +237,11 @@ def test_a_sum_may_differ_from_one_by_the_tolerance_and_no_more(tmp_path, monkey
 def test_a_sum_that_differs_by_the_tolerance_itself_is_one(tmp_path, monkeypatch, form, cells, read_as):
     monkeypatch.setattr(sources, "OFF", 1.0)  # the sums are 2, exactly
     assert f"read as {read_as}, " in read_one(csv_file(tmp_path, f"id,a,b,c\nx,{cells}\n"), form).notes[0]
+
+
+def test_sums_that_are_alike_to_the_tolerance_itself_could_be_shares(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "OFF", 0.5)  # the sums are 100 and 60, half of their median apart
+    assert "row 'x' sums to 100.0000" in refusal(csv_file(tmp_path, "id,a,b\nx,40,60\ny,30,30\n"))
 
 
 # ------------------------------------------------------------------ columns
@@ -347,6 +356,11 @@ def test_answers_that_are_no_option_of_their_row_are_refused(tmp_path, cell):
     )
 
 
+def test_an_answer_whose_own_option_has_no_number_is_refused_though_the_next_one_has(tmp_path):
+    path = csv_file(tmp_path, "id,p_a,p_b,p_c,answer\nx,0.5,,0.5,b\n")
+    assert "with a number: 'x' ('b'); expected letters" in refusal(path)
+
+
 def test_the_first_ten_wrong_answers_are_named_and_the_others_counted(tmp_path):
     path = csv_file(tmp_path, "id,p_a,p_b,answer\n" + "".join(f"r{row},0.5,0.5,c\n" for row in range(12)))
     named = ", ".join(f"'r{row}' ('c')" for row in range(10))
@@ -408,17 +422,25 @@ def test_whole_numbers_of_parquet_may_be_larger_than_floats_hold_exactly(tmp_pat
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 @pytest.mark.parametrize("name", ["file.csv", "FILE.TSV"])
 def test_cells_are_separated_by_what_the_header_has_most_of(tmp_path, delimiter, name):
-    text = 'id|p_a|p_b|"x,;"\n"r,;\t1"|0.75|0.25|\n'.replace("|", delimiter)
+    text = 'id|p_a|p_b|"XXXX,;"\n"r,;\t1"|0.75|0.25|\n007|0.5|0.5|\n'.replace("|", delimiter)
     source = read_one(csv_file(tmp_path, text, name))
-    assert source.ids == ["r,;\t1"] and np.allclose(np.exp(source.logits), [[0.75, 0.25]])
+    assert source.ids == ["r,;\t1", "007"] and np.allclose(np.exp(source.logits), [[0.75, 0.25], [0.5, 0.5]])
 
 
-@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("mark, delimiter", [("", ","), ("\ufeff", ","), ("", ";")])
 @pytest.mark.parametrize("name", ["001", "NA", "null", "", "1.50", "true", "line\n2", 'a"b', "ä"])
-def test_ids_are_texts_as_they_stand(tmp_path, mark, name):
+def test_ids_are_texts_as_they_stand(tmp_path, mark, delimiter, name):
     quoted = '"' + name.replace('"', '""') + '"'
-    source = read_one(csv_file(tmp_path, f"{mark}id,p_a,p_b,answer\n{quoted},0.5,0.5,a\n"))
+    text = f"{mark}id|p_a|p_b|answer\n{quoted}|0.5|0.5|a\n".replace("|", delimiter)
+    source = read_one(csv_file(tmp_path, text))
     assert source.ids == [name] and source.questions["id"] == [name]
+
+
+def test_cells_with_line_ends_may_lie_anywhere_in_a_large_file(tmp_path):
+    """Arrow reads a megabyte at a time, and must not take a line end within quotes for that of a row."""
+    ids = [f"{row}" + "\n" * 5000 for row in range(500)]
+    source = read_one(csv_file(tmp_path, "id,p_a,p_b\n" + "".join(f'"{id}",0.5,0.5\n' for id in ids)))
+    assert source.ids == ids and np.allclose(source.logits, np.log(0.5))
 
 
 def test_rows_with_more_or_fewer_cells_are_refused_with_their_lines(tmp_path):
