@@ -151,7 +151,10 @@ def _pool_sources(
     refuse_doubles(sources, logits)
     for source, name in zip(sources, names):
         source.name = name
-    calibrations = match_calibrations(sources, options.calibrations)
+    calibrations = [  # a letter bias belongs to one order; the pool's own table is one of order 1
+        part if source.entry.get("orders", "1") == "1" else part.without_letters()
+        for source, part in zip(sources, match_calibrations(sources, options.calibrations))
+    ]
     together = _Pool(sources, logits, calibrations, options.kind, chosen)
     if any(part.letters or part.groups for part in calibrations):
         types = _columns(sources, np.isfinite(logits[0]).sum(1))["task_type"]

@@ -234,7 +234,9 @@ def _check_letters(path: Path, ids: list[str], letters: list[str], cells: list[s
     faults = [
         f"{shown(ids[row])} ({shown(cells[row])})"
         for row, letter in enumerate(letters)
-        if letter and there[row].any() and (letter not in LETTERS or not there[row][LETTERS.index(letter) :][:1].any())
+        if letter
+        and there[row].any()
+        and (len(letter) > 1 or letter not in LETTERS or not there[row][LETTERS.index(letter) :][:1].any())
     ]
     if faults:
         raise EnsembleError(

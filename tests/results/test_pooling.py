@@ -12,13 +12,14 @@ from scipy.special import log_softmax
 
 import scoring
 from scoring.inputs.answers import AnswerTable
-from scoring.results.calibration import Calibration
+from scoring.results.calibration import Calibration, calibrate
 from scoring.results.ensemble import EnsembleError, leave_one_out, nll_weights, pool
 from scoring.results.exposure import CALIBRATION, TRAINING, VALIDATION
 from scoring.results.folder import RunError, open_scores
 from scoring.results.logits import write_part
 from scoring.results.pooling import PoolOptions, claim, describe_choices, import_file, pool_files
 from scoring.results.resampling import clusters_of
+from scoring.results.selective import set_quantile
 from scoring.results.sets import SetRequest, SetsError
 from scoring.results.weights import choices, fit_weights, greedy_weights, held_out_pool, likeliest_weights, pulled
 from tests.results.test_ensemble import likeliest_temperature, write_csv
@@ -624,6 +625,47 @@ def test_rows_of_one_picture_stay_together_in_what_is_said_of_weights(tmp_path):
     assert len(set(clusters)) == 100
     assert notes_of(tmp_path / "out")[-len(expected) :] == expected
     assert not found.scores.exposed.any()
+
+
+@pytest.mark.parametrize("weights, n", [("fit", 60), ("greedy", 60), ("nll", 1000)])
+def test_rows_of_one_picture_stay_together_in_the_fit_of_weights_and_of_sets(tmp_path, weights, n):
+    a, b = scores(tmp_path / "a", n), scores(tmp_path / "b", n)
+    logits = open_scores(b).logits
+    logits.logits += np.random.default_rng(1).normal(0, 9, logits.logits.shape).astype(np.float32)  # says little
+    write_part(b / "logits", 0, logits)
+    pictures = [f"{row // 4:016x}" for row in range(n)]
+    for folder in (a, b):
+        settings(folder, fingerprint=folder.name)
+        change_columns(folder, picture_digest=pictures)
+    labelled = tmp_path / "labelled"
+    labelled_folder(a, b, labelled, digest=[f"{row:016x}" for row in range(n)])
+    options = PoolOptions("log", weights, fit=labelled, sets=SetRequest(0.8))
+    found = pool_files([a, b], tmp_path / "out", options).scores
+    opened, clusters = open_scores(labelled), clusters_of(pictures)
+    y = opened.answers(np.arange(n))
+    if weights == "nll":
+        (values, why), fit = nll_weights(opened.members, y, clusters), likeliest_weights
+    else:
+        fitted = fit_weights(opened.members, y, weights, clusters)
+        values, why, fit = fitted.weights, fitted.why, greedy_weights if weights == "greedy" else pulled(fitted.pull)
+    assert why.startswith("fitted weights")
+    assert found.about["notes"][0] == f"{why}: a {values[0]:.2f}, b {values[1]:.2f}"
+    unseen = np.exp(held_out_pool(fit, opened.members, y, clusters))
+    quantile = set_quantile(1 - unseen[np.arange(n), y], 0.8, None, n // 4)
+    assert found.about["sets"]["quantile"] == pytest.approx(quantile, abs=1e-5)
+
+
+def test_rows_of_one_picture_stay_together_in_the_fit_of_a_temperature(tmp_path):
+    a, b = two_folders(tmp_path)
+    for folder in (a, b):
+        change_columns(folder, picture_digest=[f"{row // 4:016x}" for row in range(200)])
+    pool_files([a, b], tmp_path / "out", labelled_folder(a, b, tmp_path / "labelled"))
+    opened = open_scores(tmp_path / "labelled")
+    clusters = clusters_of([f"{row // 4:016x}" for row in range(200)])
+    own = calibrate(as_pool(opened.members), opened.answers(np.arange(200)), None, clusters, False, more=False)
+    assert notes_of(tmp_path / "out") == [
+        f"temperature of the pool {own.temperature:.3f}, on 200 rows: {own.choice[0]}"
+    ]
 
 
 def test_task_types_and_letters_of_calibrations_count_in_the_fit_of_the_pool(tmp_path):

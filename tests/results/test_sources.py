@@ -348,7 +348,7 @@ def test_answers_are_letters_in_any_of_the_usual_spellings(tmp_path, cell):
     assert read_one(path).questions["answer"] == ["a"]
 
 
-@pytest.mark.parametrize("cell", ["c", "d", "z", "1", "blue"])
+@pytest.mark.parametrize("cell", ["c", "d", "z", "1", "blue", "ab", "abc"])
 def test_answers_that_are_no_option_of_their_row_are_refused(tmp_path, cell):
     path = csv_file(tmp_path, f"id,p_a,p_b,p_c,answer\nw,0.2,0.3,0.5,c\nx,0.5,0.5,,{cell}\n")
     assert refusal(path) == (
