@@ -49,7 +49,7 @@ def test_merged_shards_are_the_bytes_of_one_process(cli, tmp_path, table, orders
     cli("score", *arguments, "--out", tmp_path / "whole", check=3)
     shards = scored_in(cli, tmp_path, 3, arguments)
     done = cli("merge", *reversed(shards), "--out", tmp_path / "merged", check=3)
-    assert "rows have no score" in done.stderr and "accuracy" in done.stdout
+    assert "1 row has no score" in done.stderr and "accuracy" in done.stdout
     assert content(tmp_path / "merged", SCORED) == content(tmp_path / "whole", SCORED)
     for name in ("plan.json", "metrics.json", "questions.parquet"):
         assert (tmp_path / "merged" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
