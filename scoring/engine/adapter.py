@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from scoring.engine.weights import FLOATS, BaseWeights, CheckpointError, read_header, values_of
-from scoring.inputs.objects import as_object, read_json
+from scoring.engine.weights import FLOATS, TABLE, BaseWeights, CheckpointError, first_names, read_header, values_of
+from scoring.inputs.objects import read_json
 
 ADAPTER_FILE, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 STRANGE = "no module of the base has that name"
@@ -324,8 +324,7 @@ def _odd(path: Path, entry: dict, part: str) -> str:
 
 
 def _listed(keys: list[str]) -> str:
-    more = f" … and {len(keys) - 5} more" if len(keys) > 5 else ""
-    return (f"{len(keys)} keys: " if len(keys) > 1 else "") + ", ".join(keys[:5]) + more
+    return (f"{len(keys)} keys: " if len(keys) > 1 else "") + first_names(keys)
 
 
 def locate_key(key: str, linear: Collection[str]) -> tuple[str, str] | None:
@@ -364,8 +363,8 @@ def _is_the_base_s(key: str, path: Path, entry: dict, base: BaseWeights) -> bool
     module, part = _module_and_part(key)
     if part != "weight" or entry["dtype"] not in FLOATS:
         return False
-    tied = ["model.language_model.embed_tokens"] * (module == HEAD)
-    for name in (f"{spelling}.weight" for spelling in (*_spellings(module), *tied)):
+    tied = [TABLE] * (module == HEAD)
+    for name in (*(f"{spelling}.weight" for spelling in _spellings(module)), *tied):
         where, stored = base.tensors.get(name, (None, {}))
         if where and stored["dtype"] in FLOATS and list(stored["shape"]) == list(entry["shape"]):
             return bool(np.array_equal(values_of(path, entry), _rounded(values_of(where, stored), entry["dtype"])))
@@ -397,14 +396,6 @@ def _what_it_is(key: str, base_shapes: dict[str, tuple[int, ...]]) -> str:
 
 
 # ------------------------------------------------------------------ for PEFT, and for those who ask which adapter it is
-def read_adapter_config(folder: Path) -> AdapterConfig:
-    """Raises FileError where there is none, or where it holds something else."""
-    values = read_json(folder / ADAPTER_CONFIG)
-    if values is None:
-        raise CheckpointError(f"{folder}: no {ADAPTER_CONFIG}; expected an adapter folder")
-    return as_object(AdapterConfig, values, folder / ADAPTER_CONFIG)
-
-
 def lora_config(config: AdapterConfig, check: AdapterCheck):
     """A PEFT configuration with the modules named in full, so that it means the same in whoever's folder."""
     from peft import LoraConfig

@@ -19,13 +19,14 @@ import numpy as np
 from scoring.engine.adapter import (
     ADAPTER_CONFIG,
     ADAPTER_FILE,
+    AdapterCheck,
     AdapterConfig,
     adapter_fingerprint,
     check_adapter,
     config_faults,
     unknown_settings,
 )
-from scoring.engine.weights import BaseWeights, CheckpointError, base_fingerprint, sampled_fingerprint
+from scoring.engine.weights import BaseWeights, CheckpointError, base_fingerprint, first_names, sampled_fingerprint
 from scoring.inputs.objects import as_object, read_json, read_object
 from scoring.inputs.pictures import PixelPolicy
 from scoring.inputs.prompt import LETTERS, PromptTemplate
@@ -100,6 +101,7 @@ class Checkpoint:
     notes: list[str] = field(default_factory=list)
     declared: bool = True
     beside: list[str] = field(default_factory=list)
+    _checked: tuple[Path, AdapterCheck] | None = field(default=None, repr=False)
 
     def fingerprint(self) -> str:
         """16 hexadecimal digits of the adapter's (or model's) content."""
@@ -110,10 +112,18 @@ class Checkpoint:
         if self.manifest.base_fingerprint and self.manifest.base_fingerprint == sampled_fingerprint(base):
             self.manifest.base_fingerprint = base_fingerprint(base)
 
-    def check(self, base: BaseWeights) -> None:
-        """CheckpointError with all that keeps its adapter from working on that base."""
-        if self.adapter:
-            check_adapter(self.folder, base, self.adapter).raise_for_faults(self.folder)
+    def check(self, base: BaseWeights) -> AdapterCheck:
+        """How its adapter fits that base, looked at once; empty for a whole model.
+
+        Raises CheckpointError with all that keeps it from working.
+        """
+        if self.adapter is None:
+            return AdapterCheck()
+        if self._checked is None or self._checked[0] != base.folder:
+            check = check_adapter(self.folder, base, self.adapter)
+            check.raise_for_faults(self.folder)
+            self._checked = base.folder, check
+        return self._checked[1]
 
     def exposed(self, columns: dict[str, list], table: str, calibration: Calibration | None = None) -> np.ndarray:
         """(N,) flags of `results/exposure.py`: how this checkpoint has met the rows of a table before.
@@ -254,8 +264,7 @@ def _nothing_here(folder: Path) -> str:
     said = f"{folder}: neither {ADAPTER_CONFIG} nor config.json; "
     if not inside:
         return said + "expected an adapter or a model folder"
-    more = f" and {len(inside) - 5} more" if len(inside) > 5 else ""
-    return said + f"name one of the checkpoints inside: {', '.join(map(str, inside[:5]))}{more}"
+    return said + f"name one of the checkpoints inside: {first_names([str(path) for path in inside])}"
 
 
 def _weights_beside(names: Iterable[str]) -> list[str]:

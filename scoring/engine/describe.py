@@ -2,7 +2,7 @@
 
 import textwrap
 
-from scoring.engine.adapter import ADAPTER_CONFIG, ADAPTER_FILE, check_adapter
+from scoring.engine.adapter import ADAPTER_CONFIG, ADAPTER_FILE
 from scoring.engine.checkpoint import Checkpoint, find_base, is_hub_id
 from scoring.engine.plan import base_differences
 from scoring.engine.weights import (
@@ -99,9 +99,8 @@ def _base_rows(checkpoint: Checkpoint, faults: list[str]) -> list[tuple[str, str
             problem = f"the base is {fingerprint}, but the adapter was trained on {manifest.base_fingerprint}"
         faults.append(problem)
     if checkpoint.adapter is not None:
-        check = check_adapter(checkpoint.folder, weights, checkpoint.adapter)
         try:
-            check.raise_for_faults(checkpoint.folder)
+            check = checkpoint.check(weights)
         except CheckpointError as error:
             faults.append(str(error))
         else:

@@ -8,6 +8,7 @@ in the end: an export that was killed leaves nothing that looks whole.
 """
 
 import json
+import math
 import os
 import re
 import shutil
@@ -21,7 +22,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import scoring
-from scoring.engine.adapter import ADAPTER_CONFIG, ADAPTER_FILE, HEAD, AdapterCheck, check_adapter, names_of
+from scoring.engine.adapter import ADAPTER_CONFIG, ADAPTER_FILE, HEAD, names_of
 from scoring.engine.checkpoint import CALIBRATION, MANIFEST, Checkpoint, is_hub_id
 from scoring.engine.model import NOT_QUANTIZED, why_no_4bit
 from scoring.engine.plan import quantization_of, read_sound
@@ -138,8 +139,7 @@ class Merge:
                 "--quantization none adds the adapter to the weights in 16 bits, which gives other answers"
             )
         self.adapter = checkpoint.adapter
-        check = check_adapter(checkpoint.folder, weights, self.adapter) if self.adapter else AdapterCheck()
-        self.key_of = {located: key for key, located in check.keys.items()}
+        self.key_of = {located: key for key, located in checkpoint.check(weights).keys.items()}
         self.names = [name for name in weights.shapes if name in weights.tensors]
         self.head_apart = HEAD_WEIGHT not in weights.tensors and (HEAD, "lora_A.weight") in self.key_of
         if self.head_apart:
@@ -172,10 +172,7 @@ class Merge:
             )
 
     def bytes_of(self, name: str) -> int:
-        size = self.dtype.itemsize
-        for side in self.weights.shapes[name]:
-            size *= side
-        return size
+        return self.dtype.itemsize * math.prod(self.weights.shapes[name])
 
     def config(self) -> dict:
         """The base's `config.json` for the exported weights."""

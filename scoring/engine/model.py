@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from scoring.engine.adapter import ADAPTER_FILE, check_adapter, lora_config
+from scoring.engine.adapter import ADAPTER_FILE, lora_config
 from scoring.engine.checkpoint import Checkpoint
 from scoring.engine.spread import GIB, cards, follow, place
 from scoring.engine.weights import MIXTURE, BaseWeights, CheckpointError, check_base, stored_bits
@@ -206,8 +206,7 @@ class Model:
         from peft import PeftModel, set_peft_model_state_dict
         from safetensors.torch import load_file
 
-        check = check_adapter(checkpoint.folder, BaseWeights.of(self.folder), checkpoint.adapter)
-        check.raise_for_faults(checkpoint.folder)
+        check = checkpoint.check(BaseWeights.of(self.folder))
         config = lora_config(checkpoint.adapter, check)
         if self._peft is None:
             self._peft = PeftModel(self.network, config, adapter_name=name)

@@ -16,6 +16,7 @@ from scoring.engine.forward import AnswerLogits, Deepstacked, TreeBatch, leaf_st
 from scoring.engine.linear import MergedLinear, PatchProduct, plain_lora
 from scoring.engine.model import Model, default_device, default_dtype
 from scoring.engine.spread import GIB, cards
+from scoring.engine.weights import cache_folder
 from scoring.inputs.pictures import PixelPolicy
 
 ROOM = 8 * GIB  # what expanded weights must leave free on a card
@@ -131,7 +132,7 @@ class PackedModel:
         from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
         if os.environ.get("TORCHINDUCTOR_CACHE_DIR", default_cache_dir()) == default_cache_dir():  # torch sets that one
-            os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(Path.home() / ".cache" / "logit-scoring" / "inductor")
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache_folder() / "inductor")
         torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
         options = same_bits()
         language, visual = self.network.model.language_model, self.network.model.visual

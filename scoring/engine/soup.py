@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save
 
-from scoring.engine.adapter import ADAPTER_CONFIG, ADAPTER_FILE, check_adapter, names_of
+from scoring.engine.adapter import ADAPTER_CONFIG, ADAPTER_FILE, names_of
 from scoring.engine.checkpoint import MANIFEST, Checkpoint, base_name
 from scoring.engine.plan import read_sound
 from scoring.engine.weights import BaseWeights, CheckpointError, base_fingerprint
@@ -113,7 +113,7 @@ def _must_match(first: Checkpoint, other: Checkpoint, bases: list[str]) -> None:
 
 def _factors(checkpoint: Checkpoint, base: BaseWeights) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """Layer of the base -> A (R, K), B (N, R) times its scaling, in float32."""
-    keys = check_adapter(checkpoint.folder, base, checkpoint.adapter).keys
+    keys = checkpoint.check(base).keys
     tensors, factors = load_file(checkpoint.folder / ADAPTER_FILE), {}
     key_of = {located: key for key, located in keys.items()}
     for (layer, part), key in key_of.items():

@@ -55,7 +55,7 @@ def read_header(path: Path) -> dict[str, dict]:
         raise CheckpointError(f"{path}: not a safetensors file, or cut off ({error}); copy it again") from None
     header.pop("__metadata__", None)
     if wrong := [name for name, entry in header.items() if not _is_entry(entry)]:
-        raise CheckpointError(f"{path}: its header describes {_some(wrong)} in no way that can be; copy it again")
+        raise CheckpointError(f"{path}: its header describes {first_names(wrong)} in no way that can be; copy it again")
     end = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
     if end != size:
         raise CheckpointError(
@@ -79,7 +79,8 @@ def _is_entry(entry: object) -> bool:
     return size is None or offsets[1] - offsets[0] == math.prod(shape) * size
 
 
-def _some(names: list[str]) -> str:
+def first_names(names: list[str]) -> str:
+    """The first five, and how many more there are, for a message."""
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
@@ -125,11 +126,11 @@ def weight_files(folder: Path) -> list[Path]:
     if not there:
         raise CheckpointError(f"{folder}: no safetensors weights; expected model.safetensors or its shards")
     if missing := sorted(named - {path.name for path in there}):
-        raise CheckpointError(f"{folder}: missing {_some(missing)}; the download is not complete")
+        raise CheckpointError(f"{folder}: missing {first_names(missing)}; the download is not complete")
     if not named:
         raise CheckpointError(
-            f"{folder}: {_some([path.name for path in there])}, but neither model.safetensors nor an index that says "
-            "which of them belong together"
+            f"{folder}: {first_names([path.name for path in there])}, but neither model.safetensors nor an index that "
+            "says which of them belong together"
         )
     return [path for path in there if path.name in named]
 
@@ -198,7 +199,7 @@ class BaseWeights:
                 )
         stored = stored_bits(self.folder, self.config)
         if bool(self.packed) != bool(stored):
-            says, are = ("", "none is") if stored else ("no ", f"so stored: {_some(sorted(self.packed))}")
+            says, are = ("", "none is") if stored else ("no ", f"so stored: {first_names(sorted(self.packed))}")
             raise CheckpointError(
                 f"{self.folder}: config.json tells of {says}weights in 4 bits, but {are}; expected files of one model"
             )
@@ -206,11 +207,6 @@ class BaseWeights:
             raise CheckpointError(
                 f"{self.folder}: its lm_head is in 4 bits too, which is not supported: name another base"
             )
-
-
-def weight_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of all weights of a model folder, see `BaseWeights`."""
-    return BaseWeights.of(folder).shapes
 
 
 # ------------------------------------------------------------------ what kind of base

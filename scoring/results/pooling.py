@@ -261,12 +261,7 @@ def _given_weights(text: str, names: list[str]) -> np.ndarray:
 
 def _calibrated(together: _Pool, logits: np.ndarray, task_types: list[str]) -> np.ndarray:
     """(M, N, K) calibrated log-probabilities of the members' logits on any rows."""
-    return np.stack(
-        [
-            (part if source.entry.get("orders", "1") == "1" else part.without_letters()).apply(values, task_types)
-            for source, part, values in zip(together.sources, together.calibrations, logits)
-        ]
-    )
+    return np.stack([part.apply(values, task_types) for part, values in zip(together.calibrations, logits)])
 
 
 # ------------------------------------------------------------------ from labelled rows

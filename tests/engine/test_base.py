@@ -11,7 +11,7 @@ from scoring.engine.adapter import check_adapter
 from scoring.engine.checkpoint import find_base
 from scoring.engine.model import Model
 from scoring.engine.plan import plan_members
-from scoring.engine.weights import BaseWeights, CheckpointError, base_fingerprint, check_base, weight_shapes
+from scoring.engine.weights import BaseWeights, CheckpointError, base_fingerprint, check_base
 
 
 @pytest.fixture(scope="module")
@@ -85,13 +85,13 @@ def test_a_sharded_folder_loads_the_same(sharded, plain_base):
     loaded = Model.load(sharded, "none")
     for (name, ours), theirs in zip(loaded.network.state_dict().items(), plain_base.network.state_dict().values()):
         assert torch.equal(ours, theirs), name
-    assert weight_shapes(sharded)["model.language_model.norm.weight"] == (256,)
+    assert BaseWeights.of(sharded).shapes["model.language_model.norm.weight"] == (256,)
 
 
 def test_a_missing_shard_is_told(sharded):
     next(sharded.glob("*00002*.safetensors")).unlink()
     with pytest.raises(CheckpointError, match="missing model-00002"):
-        weight_shapes(sharded)
+        BaseWeights.of(sharded)
 
 
 def test_missing_weights_never_start_at_random(sharded, base):
@@ -113,7 +113,7 @@ def test_other_models_are_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "qwen3_vl"}')
     (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")
     with pytest.raises(CheckpointError, match="no safetensors"):
-        weight_shapes(tmp_path)
+        BaseWeights.of(tmp_path)
 
 
 def test_the_base_is_found_beside_the_checkpoint(demo, tmp_path, monkeypatch):
