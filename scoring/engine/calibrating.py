@@ -1,10 +1,12 @@
 """A calibration for a checkpoint from rows that it scored: held against what the checkpoint is. No torch."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
-from scoring.engine.checkpoint import folds_of, read_checkpoint
+from scoring.engine.checkpoint import Checkpoint, find_base, folds_of, read_checkpoint
 from scoring.engine.plan import MismatchError, calibration_fingerprint, calibration_path
+from scoring.inputs.objects import FileError
 from scoring.results.anyones import read_labelled
 from scoring.results.calibration import Calibration
 from scoring.results.files import write_json
@@ -29,7 +31,7 @@ def calibrate_checkpoint(
     """
     if folds_of(ckpt) != [ckpt]:
         return calibrate_folds(folder, Path(ckpt), out, answers, say)
-    scores, checkpoint = _labelled(folder, answers, say), read_checkpoint(ckpt)
+    scores, checkpoint = _labelled(folder, answers, say), _with_renewed_base(ckpt)
     adapter = checkpoint.fingerprint()
     entries = scores.about["checkpoints"]
     known = [entry.get("fingerprint") for entry in entries]
@@ -60,6 +62,16 @@ def calibrate_checkpoint(
     return found, path
 
 
+def _with_renewed_base(name: str) -> Checkpoint:
+    """A checkpoint, its base's first fingerprint renewed where that base is on this machine."""
+    checkpoint = read_checkpoint(name)
+    if checkpoint.adapter and checkpoint.manifest.base_fingerprint:
+        manifest = checkpoint.manifest
+        with suppress(FileError):
+            checkpoint.renew(find_base(manifest.base, checkpoint.folder, manifest.revision, local_only=True))
+    return checkpoint
+
+
 def _labelled(folder: Path, answers: Path | None, say: Callable[[str], None] | None) -> Scores:
     return open_scores(folder) if answers is None else read_labelled(folder, "auto", answers, say)[0]
 
@@ -79,7 +91,7 @@ def calibrate_folds(
     """
     scores = _labelled(folder, answers, say)
     entry = scores.about["checkpoints"][0]
-    checkpoints = [read_checkpoint(name) for name in folds_of(str(folds))]
+    checkpoints = [_with_renewed_base(name) for name in folds_of(str(folds))]
     adapters = [checkpoint.fingerprint() for checkpoint in checkpoints]
     if not entry.get("adapters"):
         raise RunError(

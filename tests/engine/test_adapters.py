@@ -8,13 +8,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from scoring import Scorer
-from scoring.engine.adapter import check_adapter
+from scoring.engine import calibrating
+from scoring.engine.adapter import check_adapter, file_fingerprint
 from scoring.engine.checkpoint import read_checkpoint
 from scoring.engine.describe import describe
 from scoring.engine.model import Model
-from scoring.engine.plan import MismatchError
+from scoring.engine.plan import MismatchError, plan_members
 from scoring.engine.reference import reference_logits
-from scoring.engine.weights import BaseWeights, CheckpointError, read_header
+from scoring.engine.weights import BaseWeights, CheckpointError, base_fingerprint, read_header, sampled_fingerprint
 from scoring.inputs.objects import FileError
 
 
@@ -228,6 +229,19 @@ def test_settings_that_differ_are_refused_with_both_values(copy, base):
     with pytest.raises(MismatchError, match="calibration's adapter is 0123"):
         Scorer.load(str(folder), base=str(base))
     assert any("0123" in note for note in Scorer.load(str(folder), base=str(base), allow_mismatch=True).plan.notes)
+
+
+def test_first_fingerprints_of_checkpoint_and_calibration_are_recognised(copy, base):
+    """Those that were recorded before every byte of the base, and the scaling of the adapter, counted."""
+    folder = copy()
+    manifest, calibration = (json.loads((folder / name).read_text()) for name in ("scoring.json", "calibration.json"))
+    manifest["base_fingerprint"] = calibration["fingerprint"]["base"] = sampled_fingerprint(base)
+    calibration["fingerprint"]["adapter"] = file_fingerprint(folder / "adapter_model.safetensors")
+    (folder / "calibration.json").write_text(json.dumps(calibration))
+    (folder / "scoring.json").write_text(json.dumps(manifest | {"base": str(base)}))
+    plan = plan_members([str(folder)], str(base))
+    assert plan.calibrations[0].rows == 60 and not any("base is" in note for note in plan.notes)
+    assert calibrating._with_renewed_base(str(folder)).manifest.base_fingerprint == base_fingerprint(base)
 
 
 def test_several_members_on_one_base(scorer, demo, test_rows):
