@@ -97,6 +97,7 @@ def _english() -> re.Pattern:
         # both; neither one; all of these; the other two
         f"both|n?either(?: one)?|(?:all|any) {several}|all (?:these|those)|the other {several}",
         f"{group} of (?:the|these|those)(?: {ordinal})? {several}|(?:{group} of |all )?the others",
+        f"{group} of (?:the|those) (?:listed|given|mentioned|provided)(?: ones)?{where}?",
         f"(?:all|none|both|n?either|any|any one|each|all {several}|not all|not one) of (?:them|these|those)",
         f"(?:all|any|everything|none) (?:but|except) (?:the )?{ordinal}(?: one| {several})?",
         # neither option; every answer; another answer; other choices

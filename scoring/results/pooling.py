@@ -498,7 +498,9 @@ def _listed(names: list[str], weights: np.ndarray) -> str:
 
 
 def describe_choices(found: list[dict]) -> list[str]:
-    """What each choice of weights would give, and what these rows prefer."""
+    """What each choice of weights would give, and what these rows prefer. Nothing of no choices."""
+    if not found:
+        return []
     parts = [
         f"{part['weights']}: accuracy {part['accuracy']:.3f}, NLL {part['nll']:.3f}"
         + (f" ({gained(part['gain'], part['error'], 'gains', 'loses')})" if part["weights"] != "equal" else "")

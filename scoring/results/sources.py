@@ -6,6 +6,7 @@ read from the columns' names and from the numbers, told in every case, and refus
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -174,6 +175,8 @@ def _read_file(path: Path, form: str) -> list[Source]:
         raise EnsembleError(
             f"{path}: columns {', '.join(header)}; expected `id` and a column for each letter, such as p_a, p_b or a, b"
         )
+    if twice := [name for name, count in Counter(names).items() if name and count > 1]:
+        raise EnsembleError(f"{path}: columns more than once: {first_of(map(shown, twice))}; expected each name once")
     ids = _texts(table, names.index("id"))
     values = _numbers(path, table, ids, places)
     form, note = _form(path, ids, values, form, pattern, [header[place] for place in places])
@@ -181,7 +184,9 @@ def _read_file(path: Path, form: str) -> list[Source]:
     answer, task_type = (
         _texts(table, names.index(name)) if name in names else None for name in ("answer", "task_type")
     )
-    member = _texts(table, names.index("member")) if "member" in names else [path.stem] * len(ids)
+    member = (
+        [cell.strip() for cell in _texts(table, names.index("member"))] if "member" in names else [path.stem] * len(ids)
+    )
     sources = []
     for name in dict.fromkeys(member):
         rows = np.array([place for place, other in enumerate(member) if other == name])
@@ -258,8 +263,8 @@ def _numbers(path: Path, table: pa.Table, ids: list[str], places: list[int]) -> 
             try:
                 values[:, letter] = pc.cast(cells, pa.float64()).fill_null(np.nan).to_numpy()
                 continue
-            except pa.ArrowInvalid:
-                cells = pc.cast(cells, pa.string())
+            except pa.ArrowException:  # whole numbers beyond 2**53, dictionaries
+                cells = _as_text(path, table.column_names[place], cells)
         cells = pc.utf8_trim_whitespace(cells)
         cells = pc.if_else(pc.equal(cells, ""), None, cells)
         try:
@@ -279,6 +284,13 @@ def _numbers(path: Path, table: pa.Table, ids: list[str], places: list[int]) -> 
     if faults:
         raise EnsembleError(f"{path}: expected numbers; row{'s' * (len(faults) > 1)} {first_of(faults)}")
     return values
+
+
+def _as_text(path: Path, name: str, cells: pa.ChunkedArray) -> pa.ChunkedArray:
+    try:
+        return pc.cast(cells, pa.string())
+    except pa.ArrowException:
+        raise EnsembleError(f"{path}: column {name} holds {cells.type}; expected numbers") from None
 
 
 def _parquet(path: Path) -> pa.Table:
@@ -306,7 +318,7 @@ def _csv(path: Path) -> pa.Table:
             path,
             arrow_csv.ReadOptions(use_threads=False),
             arrow_csv.ParseOptions(
-                delimiter=delimiter, newlines_in_values=True, ignore_empty_lines=False, invalid_row_handler=skip
+                delimiter=delimiter, newlines_in_values=True, ignore_empty_lines=True, invalid_row_handler=skip
             ),
             arrow_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False),
         )

@@ -125,12 +125,11 @@ def fit_weights(
 
     Else equal ones. log_p: (M, N, K), each member at its own temperature. clusters: numbers of pictures, or None.
     """
-    rows = len(answers)
-    if rows < 2 * FOLDS:
+    rows, pictures = len(answers), _pictures(answers, clusters)
+    if rows < 2 * FOLDS or pictures < 2:
+        few = f"{rows:,} labelled rows are" if pictures > 1 or rows < 2 * FOLDS else "labelled rows of one picture are"
         return PoolWeights(
-            equal_weights(log_p, answers, clusters).weights,
-            1.0,
-            f"equal weights: {rows:,} labelled rows are too few to fit any",
+            equal_weights(log_p, answers, clusters).weights, 1.0, f"equal weights: {few} too few to fit any"
         )
     equal = held_out_losses(equal_weights, log_p, answers, clusters)
     fit, pull = greedy_weights, None
@@ -199,9 +198,12 @@ def choices(
 ) -> list[dict]:
     """What each way of weighting gives on rows held out of its fit, the best first: accuracy, NLL, its standard error.
 
-    On a sample of 4,000 rows where there are more. gain: NLL saved against equal weights, with its standard error over
-    pictures. greedy: False leaves out greedy selection, which takes ten times as long as the others together.
+    On a sample of 4,000 rows where there are more; nothing where all rows show one picture, since none could be held
+    out. gain: NLL saved against equal weights, with its standard error over pictures. greedy: False leaves out greedy
+    selection, which takes ten times as long as the others together.
     """
+    if _pictures(answers, clusters) < 2:
+        return []
     if len(answers) > MOST_ROWS:
         rows = np.sort(np.random.default_rng(0).permutation(len(answers))[:MOST_ROWS])
         log_p, answers = log_p[:, rows], answers[rows]
@@ -224,6 +226,11 @@ def choices(
             }
         )
     return sorted(result, key=lambda part: part["nll"])
+
+
+def _pictures(answers: np.ndarray, clusters: np.ndarray | None) -> int:
+    """How many pictures the rows show; without `clusters` each shows another one."""
+    return len(answers) if clusters is None else len(np.unique(clusters))
 
 
 def pulled(pull: float) -> Fit:

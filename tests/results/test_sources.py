@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 
@@ -392,6 +393,34 @@ def test_cells_that_are_no_numbers_are_refused_with_row_and_column(tmp_path):
 def test_infinite_cells_are_refused_with_their_columns(tmp_path):
     path = csv_file(tmp_path, "b,id,a\ninf,x,1\n2,y,3\n1,z,inf\n")
     assert refusal(path) == "expected numbers; rows 'x' (b is infinite), 'z' (a is infinite)"
+
+
+@pytest.mark.parametrize(
+    "values, problem",
+    [
+        ([[0.5], [0.5]], "column p_b holds list<element: double>; expected numbers"),
+        ([{"p": 0.5}, {"p": 0.5}], "column p_b holds struct<p: double>; expected numbers"),
+        ([date(2026, 1, 1), None], "expected numbers; row 'x' (p_b is '2026-01-01')"),
+    ],
+)
+def test_columns_that_hold_something_else_are_refused_by_what_they_hold(tmp_path, values, problem):
+    path = parquet_file(tmp_path, {"id": ["x", "y"], "p_a": [0.5, 0.5], "p_b": values})
+    assert refusal(path) == problem
+
+
+def test_empty_lines_are_no_rows(tmp_path):
+    source = read_one(csv_file(tmp_path, "id,p_a,p_b\nx,0.75,0.25\n\n\ny,0.5,0.5\n\n"))
+    assert source.ids == ["x", "y"] and np.allclose(np.exp(source.logits[0]), [0.75, 0.25])
+
+
+def test_columns_of_one_name_are_refused(tmp_path):
+    path = csv_file(tmp_path, "id,p_a,p_b,P_A,answer,Answer\nx,0.75,0.25,0.1,a,b\n")
+    assert refusal(path) == "columns more than once: 'p_a', 'answer'; expected each name once"
+
+
+def test_names_of_members_are_read_without_the_spaces_around_them(tmp_path):
+    read = read_sources(csv_file(tmp_path, "id,member,p_a,p_b\nx,m ,0.75,0.25\ny, m,0.5,0.5\n"))
+    assert [(source.name, source.ids) for source in read] == [("m", ["x", "y"])]
 
 
 @pytest.mark.parametrize(

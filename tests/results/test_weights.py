@@ -347,3 +347,13 @@ def test_choices_are_compared_by_their_losses_on_rows_held_out():
         assert found[name]["error"] == pytest.approx(error_of_mean(equal - losses, numbers), abs=1e-12)
     ordered = [part["nll"] for part in choices(log_p, y, numbers)]
     assert ordered == sorted(ordered) and len(set(ordered)) == 4
+
+
+def test_rows_of_one_picture_choose_no_weights():
+    rng = np.random.default_rng(0)
+    log_p = log_softmax(rng.normal(size=(2, 40, 4)), 2)
+    answers, one_picture = rng.integers(0, 4, 40), np.zeros(40, int)
+    assert choices(log_p, answers, one_picture) == []
+    fitted = fit_weights(log_p, answers, "fit", one_picture)
+    assert fitted.weights.tolist() == [0.5, 0.5] and fitted.temperature == 1
+    assert fitted.why == "equal weights: labelled rows of one picture are too few to fit any"
