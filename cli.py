@@ -10,7 +10,8 @@ from tempfile import TemporaryDirectory
 
 import click
 
-from scoring.options import (
+from scoring.report.tables import table_of
+from scoring.terminal.options import (
     PIXELS,
     Finite,
     answers_option,
@@ -24,8 +25,7 @@ from scoring.options import (
     run_options,
     several_pixels,
 )
-from scoring.tables import table_of
-from scoring.terminal import BAD_INPUT, SOME_UNSCORED, Bar, answered, read, say, stoppable, tell_results, told
+from scoring.terminal.terminal import BAD_INPUT, SOME_UNSCORED, Bar, answered, read, say, stoppable, tell_results, told
 from train.config import TrainConfig
 from train.log import TRACKERS, check_trackers
 from train.options import training_options
@@ -74,7 +74,7 @@ def check(data: Path, reading, deep, as_json) -> None:
     """
     with told():
         if as_json:
-            from scoring.terminal import check_as_json
+            from scoring.terminal.terminal import check_as_json
 
             sys.exit(check_as_json(data, reading, deep))
         table = read(data, reading, deep)
@@ -110,7 +110,7 @@ def train(
     The same command goes on where a killed training stopped.
     """
     with told(together=True) as processes:
-        from scoring.engine.checkpoint import find_base
+        from scoring.checkpoints.checkpoint import find_base
         from scoring.inputs.prompt import PromptTemplate
         from train.folder import check_out
         from train.lora import check_choices
@@ -181,17 +181,17 @@ def score(data: Path, checkpoints, out, reading, template, orders, limit, calibr
         table.questions = table.questions[:limit]
         out = out or Path("scores") / data.name.split(".")[0]
         prompt = PromptTemplate.read(template) if template else None
-        from scoring.engine.checkpoint import folds_of
+        from scoring.checkpoints.checkpoint import folds_of
 
         count = sum(len(folds_of(name)) for name in checkpoints)
         say(f"{len(table.questions):,} rows, {count} checkpoint{'s' * (count > 1)}; loading …")
 
-        from scoring.engine.groups import RunOptions, check_sets, plan_groups, run_groups
+        from scoring.run.groups import RunOptions, check_sets, plan_groups, run_groups
 
         model = {name: choices.pop(name) for name in ("base", "pixels", "quantization", "allow_mismatch")}
         if out_of_fold:
-            from scoring.engine.out_of_fold import score_out_of_fold
-            from scoring.options import one_setting
+            from scoring.run.out_of_fold import score_out_of_fold
+            from scoring.terminal.options import one_setting
 
             model |= {"template": prompt, "pixels": one_setting(model["pixels"], "--pixels")}
             options = RunOptions(orders=one_setting(orders, "--orders"), **choices)
@@ -228,7 +228,7 @@ def merge(shards: tuple[Path, ...], out: Path, overwrite) -> None:
     Shards that are missing, double or of another run are named.
     """
     with told():
-        from scoring.engine.shards import merge as put_together
+        from scoring.run.shards import merge as put_together
 
         tell_results(out, *put_together(shards, out, overwrite))
 
@@ -249,12 +249,12 @@ def calibrate(scores: Path, ckpt: str, out, form, answers) -> None:
     """
     with told():
         if ckpt:
-            from scoring.engine.calibrating import calibrate_checkpoint
+            from scoring.checkpoints.calibrate import calibrate_checkpoint
 
             found, path = calibrate_checkpoint(scores, ckpt, out, answers, say)
             found = {"": found}
         elif out:
-            from scoring.results.anyones import calibrate_file
+            from scoring.scores.external import calibrate_file
 
             found, path = calibrate_file(scores, out, form, answers, say), out
         else:
@@ -298,10 +298,10 @@ def evaluate(scores: Path, other, by, data, accuracy, plot, out, form, answers, 
     several members ensemble.png too, with OTHER comparison.json.
     """
     with told():
-        from scoring.results.anyones import opened
-        from scoring.results.folder import RunError
-        from scoring.results.judging import compare_folders, judge
-        from scoring.tables import comparison_of, details_of, members_of
+        from scoring.report.tables import comparison_of, details_of, members_of
+        from scoring.scores.evaluation import compare_folders, judge
+        from scoring.scores.external import opened
+        from scoring.scores.folder import RunError
 
         found, notes = opened(scores, out, form, answers, calibrations)
         for note in notes:
@@ -329,11 +329,11 @@ def evaluate(scores: Path, other, by, data, accuracy, plot, out, form, answers, 
             parts.append(members_of(metrics))
         click.echo("\n\n".join(parts))
         if plot:
-            from scoring.results.plots import draw_folder
+            from scoring.report.plots import draw_folder
 
             click.echo(f"\npicture: {draw_folder(found, metrics)}")
             if "ensemble" in metrics:
-                from scoring.results.ensemble_plots import draw_ensemble
+                from scoring.report.ensemble_plots import draw_ensemble
 
                 click.echo(f"picture: {draw_ensemble(found, metrics)}")
 
@@ -352,9 +352,9 @@ def ensemble(
     log-probabilities. Tells what each member adds and, where there are labels, what other weights would give.
     """
     with told():
-        from scoring.results.anyones import read_files
-        from scoring.results.pooling import PoolOptions, claim, pool_files
-        from scoring.tables import members_of
+        from scoring.report.tables import members_of
+        from scoring.scores.external import read_files
+        from scoring.scores.pooling import PoolOptions, claim, pool_files
 
         claim(out, overwrite)
         known, given = read_files(answers, calibrations)
@@ -374,9 +374,9 @@ def ensemble(
 def soup(checkpoints: tuple[str, ...], out: Path, weights, base) -> None:
     """Average adapters into one adapter, exactly: as fast to score as a single checkpoint."""
     with told():
-        from scoring.engine.checkpoint import folds_of
-        from scoring.engine.soup import given_weights
-        from scoring.engine.soup import soup as cook
+        from scoring.checkpoints.checkpoint import folds_of
+        from scoring.checkpoints.soup import given_weights
+        from scoring.checkpoints.soup import soup as cook
 
         count = sum(len(folds_of(name)) for name in checkpoints)
         for text in cook(list(checkpoints), out, given_weights(weights, count), base):
@@ -404,7 +404,7 @@ def export(ckpt: str, out: Path, dtype, base, quantization, adapter_only, base_n
     with told():
         if base_name and not adapter_only:
             raise click.UsageError("--base-name belongs to --adapter-only")
-        from scoring.engine.export import export_adapter, export_model
+        from scoring.checkpoints.export import export_adapter, export_model
 
         if adapter_only:
             exported = export_adapter(ckpt, out, base_name, base)
@@ -444,7 +444,7 @@ def bench(data, ckpt, out, limit, ways, repeats, price, cost_rows, reading, temp
     """
     with told():
         from scoring.inputs.prompt import PromptTemplate
-        from scoring.terminal import or_demo
+        from scoring.terminal.terminal import or_demo
 
         data, ckpt, limit = or_demo(data, ckpt, limit)
         table = read(data, reading)
@@ -453,14 +453,14 @@ def bench(data, ckpt, out, limit, ways, repeats, price, cost_rows, reading, temp
         out = out or Path("bench")
         click.echo(f"{len(table.questions):,} rows; loading …", err=True)
 
-        from scoring.engine.bench import bench as measure
-        from scoring.engine.run import RunOptions
-        from scoring.tables import ways_of
+        from scoring.bench.measure import bench as measure
+        from scoring.report.tables import ways_of
+        from scoring.run.run import RunOptions
 
         options = RunOptions(**{name: choices.pop(name) for name in ("batch_tokens", "weights", "compile")})
         model = choices | {"template": PromptTemplate.read(template) if template else None}
         found = measure(table, ckpt, out, model, options, Bar, ways, repeats, price, cost_rows, say)
-        from scoring.results.report import write_report
+        from scoring.report.page import write_report
 
         click.echo(ways_of(found))
         click.echo(f"\nall rows: {out / 'bench.json'}\nreport:   {write_report(out)}")
@@ -481,12 +481,12 @@ def report(folder: Path, out, rows) -> None:
     It needs no network and no other file: send it to whom you like.
     """
     with told():
-        from scoring.results.report import write_report
-        from scoring.results.sources import is_file
+        from scoring.report.page import write_report
+        from scoring.scores.members import is_file
 
         with ExitStack() as stack:
             if is_file(folder):
-                from scoring.results.anyones import opened
+                from scoring.scores.external import opened
 
                 results = Path(stack.enter_context(TemporaryDirectory())) / folder.stem if out else None
                 scores, notes = opened(folder, results, "auto", None, ())
@@ -502,8 +502,8 @@ def report(folder: Path, out, rows) -> None:
 def show(ckpt: str, base) -> None:
     """Everything about a checkpoint, without loading the model."""
     with told():
-        from scoring.engine.checkpoint import read_checkpoint
-        from scoring.engine.describe import describe
+        from scoring.checkpoints.checkpoint import read_checkpoint
+        from scoring.checkpoints.description import describe
 
         text, sound = describe(read_checkpoint(ckpt, base))
         click.echo(text)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-LIBRARIES = ["cli", "scoring.engine.run", "scoring.engine.bench", "train.start", "scoring.results.report"]
+LIBRARIES = ["cli", "scoring.run.run", "scoring.bench.measure", "train.start", "scoring.report.page"]
 CARD = os.path.exists("/dev/nvidiactl")  # CUDA does not survive a fork: there each starts by itself
 _server = multiprocessing.get_context("spawn" if CARD else "forkserver")
 if not CARD:

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import click
 
 import scoring
-from scoring.results.files import write_json
+from scoring.files.writing import write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDS = [f"demo/checkpoints/fold{number}" for number in (0, 1)]

@@ -21,9 +21,9 @@ from tqdm import tqdm
 
 import scoring
 from benchmarks.statistics import ROOT, drawn, scores_folder
-from scoring.results.calibration import fit_temperature, nll
-from scoring.results.ensemble import pool
-from scoring.results.files import write_json
+from scoring.files.writing import write_json
+from scoring.stats.calibration import fit_temperature, nll
+from scoring.stats.pools import pool
 
 SHARP, NOISE, SPREAD = 12.0, 0.3, 2.5  # of members: how much too sure, how far apart; of the truth's logits
 WATCHED = "import resource,subprocess,sys\nsubprocess.run(sys.argv[1:],check=True,stdout=2)\n"

@@ -28,8 +28,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from benchmarks import command_line
+from scoring.errors import InputError
 from scoring.inputs.pictures import PictureError, read_picture
-from scoring.inputs.problems import InputError
 from scoring.inputs.prompt import LETTERS
 from scoring.inputs.questions import read_table
 
@@ -99,7 +99,7 @@ def kills(command: Callable, rows: int, patterns: tuple[str, ...], times: int, s
 # ------------------------------------------------------------------ a full disk
 FULL = """
 import os, errno, sys
-import scoring.results.files as files
+import scoring.files.writing as files
 left, sync = [{at}], os.fsync
 def full(descriptor):
     left[0] -= 1

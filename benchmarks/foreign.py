@@ -22,15 +22,15 @@ import psutil
 import torch
 
 from benchmarks import workload
+from scoring.checkpoints.plan import plan_members
+from scoring.checkpoints.weights import base_fingerprint
 from scoring.engine.guard import compare_first
-from scoring.engine.model import Model, default_device, default_dtype
+from scoring.engine.loading import Model, default_device, default_dtype
 from scoring.engine.packed import product_rate
-from scoring.engine.plan import plan_members
 from scoring.engine.reference import reference_logits
 from scoring.engine.scorer import Scorer
-from scoring.engine.weights import base_fingerprint
+from scoring.files.writing import write_json
 from scoring.inputs.questions import Question, read_table
-from scoring.results.files import write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "preprocessor_config.json")

@@ -2,10 +2,10 @@
 
     make mutation                                        everything that setup.cfg lists under [mutmut]; it goes on
                                                          where it was stopped, and repeats functions that have changed
-    make mutation MUTANTS="scoring.results.compare.*"    one module, all of it again
-    make mutation MUTANTS="$(python -m benchmarks.mutation --names scoring.results.compare)"
+    make mutation MUTANTS="scoring.stats.comparison.*"    one module, all of it again
+    make mutation MUTANTS="$(python -m benchmarks.mutation --names scoring.stats.comparison)"
                                                          its survivors again, after new tests
-    python -m benchmarks.mutation scoring.results.compare                  its counts and survivors in the last run
+    python -m benchmarks.mutation scoring.stats.comparison                  its counts and survivors in the last run
 
 mutmut changes one operator, constant, argument or text of a function at a time and runs the tests that call this
 function. A mutant is killed when a test fails, and survives when none does. Everything is written to mutants/; delete
@@ -68,7 +68,7 @@ def read_verdicts(folder: Path = MUTANTS) -> dict[str, str]:
 
 
 def module_of(mutant: str) -> str:
-    """`scoring.results.compare` of `scoring.results.compare.x_verdict__mutmut_9`."""
+    """`scoring.stats.comparison` of `scoring.stats.comparison.x_verdict__mutmut_9`."""
     return mutant.rpartition(".")[0]
 
 

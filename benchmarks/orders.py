@@ -17,15 +17,15 @@ from tempfile import TemporaryDirectory
 import click
 
 from benchmarks import workload
-from scoring.engine.calibrating import calibrate_checkpoint
+from scoring.checkpoints.calibrate import calibrate_checkpoint
+from scoring.checkpoints.plan import plan_members
 from scoring.engine.packed import product_rate
-from scoring.engine.plan import plan_members
-from scoring.engine.run import RunOptions, run
 from scoring.engine.scorer import Scorer
+from scoring.files.writing import write_json
 from scoring.inputs.questions import Table, read_table
-from scoring.results.files import write_json
-from scoring.results.folder import open_scores
-from scoring.results.judging import compare_folders, judge
+from scoring.run.run import RunOptions, run
+from scoring.scores.evaluation import compare_folders, judge
+from scoring.scores.folder import open_scores
 
 DEMO = workload.DEMO
 ORDERS = ("1", "pride", "2", "adaptive", "cyclic", "all")

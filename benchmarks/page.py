@@ -17,12 +17,12 @@ import click
 import numpy as np
 
 import scoring
+from scoring.files.writing import write_json
 from scoring.inputs.questions import read_table
-from scoring.results.calibration import Calibration
-from scoring.results.files import write_json
-from scoring.results.folder import write_results
-from scoring.results.logits import OptionLogits, write_part
-from scoring.results.report import write_report
+from scoring.report.page import write_report
+from scoring.scores.folder import write_results
+from scoring.scores.logits import OptionLogits, write_part
+from scoring.stats.calibration import Calibration
 
 DEMO = Path(__file__).resolve().parent.parent / "demo"
 FLAGS = "--no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update".split()

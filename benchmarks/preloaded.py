@@ -1,6 +1,6 @@
 """What commands import on their way, for a process that others are forked from."""
 
-from scoring.engine.model import why_no_4bit
+from scoring.engine.loading import why_no_4bit
 
 why_no_4bit()
 

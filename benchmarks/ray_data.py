@@ -12,7 +12,7 @@ import numpy as np
 import ray
 
 from scoring import Question, Scorer
-from scoring.results.probabilities import pooled_log_probabilities
+from scoring.scores.probabilities import pooled_log_probabilities
 
 LETTERS = "abcd"
 

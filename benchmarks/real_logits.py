@@ -27,15 +27,15 @@ from sklearn.model_selection import train_test_split
 from tqdm import tqdm
 
 import scoring
-from scoring.results.calibration import calibrate, fit_temperature, log_probabilities, row_losses
-from scoring.results.compare import compare
-from scoring.results.ensemble import pool
-from scoring.results.files import write_json
-from scoring.results.metrics import ece, noise_floor
-from scoring.results.resampling import clusters_of, share_of
-from scoring.results.selective import METHODS, nonconformity, option_sets, set_quantile, threshold_for
-from scoring.results.sets import SetRequest, conformal_sets
-from scoring.results.weights import apply_weights, convex_weights, equal_weights, fit_weights
+from scoring.files.writing import write_json
+from scoring.stats.calibration import calibrate, fit_temperature, log_probabilities, row_losses
+from scoring.stats.comparison import compare
+from scoring.stats.metrics import ece, noise_floor
+from scoring.stats.pool_weights import apply_weights, convex_weights, equal_weights, fit_weights
+from scoring.stats.pools import pool
+from scoring.stats.resampling import clusters_of, share_of
+from scoring.stats.selective import METHODS, nonconformity, option_sets, set_quantile, threshold_for
+from scoring.stats.sets import SetRequest, conformal_sets
 
 LETTERS = "abcdef"
 NAMES = {"mmbench": "MMBench", "oodcv": "OOD-CV"}

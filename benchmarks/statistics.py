@@ -20,14 +20,14 @@ from scipy.special import softmax
 from tqdm import tqdm
 
 import scoring
+from scoring.files.writing import write_json
 from scoring.inputs.questions import Question
-from scoring.results.calibration import Calibration, calibrate, fit_temperature, nll
-from scoring.results.compare import compare
-from scoring.results.files import write_json
-from scoring.results.folder import write_results
-from scoring.results.logits import OptionLogits, write_part
-from scoring.results.metrics import ece, measure
-from scoring.results.selective import option_sets, set_quantile, threshold_for
+from scoring.scores.folder import write_results
+from scoring.scores.logits import OptionLogits, write_part
+from scoring.stats.calibration import Calibration, calibrate, fit_temperature, nll
+from scoring.stats.comparison import compare
+from scoring.stats.metrics import ece, measure
+from scoring.stats.selective import option_sets, set_quantile, threshold_for
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -150,7 +150,7 @@ def seconds(rows: int, folder: Path) -> dict:
     z = rng.normal(0, 2, (rows, 4)).astype(np.float32)
     y = drawn(z, rng)
     checkpoint = ROOT / "demo" / "checkpoints" / "fold0"
-    from scoring.engine.checkpoint import read_checkpoint
+    from scoring.checkpoints.checkpoint import read_checkpoint
 
     entry = {"member": "m", "fingerprint": read_checkpoint(str(checkpoint)).fingerprint(), "temperature": 1.0}
     scores = scores_folder(folder / f"rows{rows}", 1.6 * z, y, entry)

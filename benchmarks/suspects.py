@@ -29,10 +29,10 @@ from sklearn.model_selection import train_test_split
 from tqdm import tqdm
 
 import scoring
-from scoring.results.calibration import fit_temperature
-from scoring.results.ensemble import pool
-from scoring.results.files import write_json
-from scoring.results.suspects import as_balanced_classes, find_suspects
+from scoring.files.writing import write_json
+from scoring.scores.suspects import as_balanced_classes, find_suspects
+from scoring.stats.calibration import fit_temperature
+from scoring.stats.pools import pool
 
 LETTERS, SIX = "abcd", "abcdef"
 SETS = ("mmbench", "oodcv")

@@ -24,15 +24,15 @@ import torch
 
 from benchmarks import workload
 from benchmarks.exactness import exactness
+from scoring.bench.generate import generate_batch, generate_text
+from scoring.bench.padded import collate, padded_states
+from scoring.checkpoints.plan import Plan, plan_members
 from scoring.engine.batches import make_ready
 from scoring.engine.forward import project
-from scoring.engine.generate import generate_batch, generate_text
 from scoring.engine.packed import product_rate
-from scoring.engine.padded import collate, padded_states
-from scoring.engine.plan import Plan, plan_members
-from scoring.engine.run import RunOptions, run
 from scoring.engine.scorer import Scorer
 from scoring.inputs.questions import read_table
+from scoring.run.run import RunOptions, run
 
 os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")  # as cli.py does
 GIB = 2**30

@@ -18,12 +18,12 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks import workload
+from scoring.bench.padded import collate, padded_states
 from scoring.engine.packed import product_rate, put_back, unwrap
-from scoring.engine.padded import collate, padded_states
 from scoring.inputs.questions import read_table
 from train.config import TrainConfig
-from train.loop import Trainer
 from train.model import Memory
+from train.trainer import Trainer
 
 GIB = 2**30
 

@@ -17,11 +17,11 @@ os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 __version__ = "0.1.0"
 _FROM = {
     "Scorer": "scoring.engine.scorer",
-    "OptionLogits": "scoring.results.logits",
+    "OptionLogits": "scoring.scores.logits",
     "PromptTemplate": "scoring.inputs.prompt",
     "Question": "scoring.inputs.questions",
     "read_questions": "scoring.inputs.questions",
-    "InputError": "scoring.inputs.problems",
+    "InputError": "scoring.errors",
 }
 __all__ = ["__version__", "versions", *_FROM]
 

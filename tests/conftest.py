@@ -40,7 +40,7 @@ def scorer(demo):
 @pytest.fixture(scope="session")
 def plain_base(base):
     """The demo's base in float32, without adapters."""
-    from scoring.engine.model import Model
+    from scoring.engine.loading import Model
 
     return Model.load(base, "none")
 
@@ -69,7 +69,7 @@ def mixture(base, configured, tmp_path_factory) -> Path:
     """The demo's base with eight experts in each layer, of random weights."""
     import torch
 
-    from scoring.engine.model import Model
+    from scoring.engine.loading import Model
 
     known = Model.load(base, "none").network.state_dict()  # first: it imports bitsandbytes
     from transformers import AutoConfig, AutoModelForImageTextToText

@@ -16,14 +16,14 @@ CALLS = {
     "check": (["demo/test.csv"], "cli.read"),
     "train": (["demo/train.csv", "--base", "demo/base", "--out", "OUT"], "cli.read"),
     "score": (["demo/test.csv", "--ckpt", FOLD0, "--out", "OUT"], "cli.read"),
-    "calibrate": (["none", "--ckpt", FOLD0], "scoring.engine.calibrating.calibrate_checkpoint"),
-    "evaluate": (["none"], "scoring.results.folder.open_scores"),
-    "ensemble": (["none", "neither", "--out", "OUT"], "scoring.results.pooling.pool_files"),
-    "merge": (["none", "--out", "OUT"], "scoring.engine.shards.merge"),
-    "soup": ([FOLD0, FOLD1, "--out", "OUT"], "scoring.engine.soup.soup"),
+    "calibrate": (["none", "--ckpt", FOLD0], "scoring.checkpoints.calibrate.calibrate_checkpoint"),
+    "evaluate": (["none"], "scoring.scores.folder.open_scores"),
+    "ensemble": (["none", "neither", "--out", "OUT"], "scoring.scores.pooling.pool_files"),
+    "merge": (["none", "--out", "OUT"], "scoring.run.shards.merge"),
+    "soup": ([FOLD0, FOLD1, "--out", "OUT"], "scoring.checkpoints.soup.soup"),
     "bench": ([], "cli.read"),
-    "report": (["none"], "scoring.results.report.write_report"),
-    "show": ([FOLD0], "scoring.engine.checkpoint.read_checkpoint"),
+    "report": (["none"], "scoring.report.page.write_report"),
+    "show": ([FOLD0], "scoring.checkpoints.checkpoint.read_checkpoint"),
 }
 # What is raised there -> the exit code, what is told, and where the command that goes on is told too.
 FAULTS = {

@@ -39,7 +39,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     [(None, "nf4", 0.97), (None, "none", 0.9), (torch.float16, "nf4", 0.97), (torch.float32, "nf4", 1.0)],
 )
 def test_the_card_answers_as_the_cpu_does(on_cpu, test_rows, dtype, quantization, agreement):
-    from scoring.engine.plan import plan_members
+    from scoring.checkpoints.plan import plan_members
     from scoring.engine.scorer import Scorer
 
     plan = plan_members([FOLD0], quantization=quantization, allow_mismatch=True)
@@ -56,7 +56,7 @@ def test_the_card_answers_as_the_cpu_does(on_cpu, test_rows, dtype, quantization
 
 @pytest.fixture(scope="module", params=["4bit", "16bit", "4bit, compiled"])
 def on_card(request):
-    from scoring.engine.plan import plan_members
+    from scoring.checkpoints.plan import plan_members
     from scoring.engine.scorer import Scorer
 
     scorer = Scorer(plan_members([FOLD0]), "cuda", weights=request.param.split(",")[0])
@@ -90,7 +90,7 @@ def test_a_mixture_of_experts_answers_as_the_reference(mixture, test_rows):
 
     On an H100 in bfloat16: median .046, at most .165 (benchmarks/LOG.md).
     """
-    from scoring.engine.plan import plan_members
+    from scoring.checkpoints.plan import plan_members
     from scoring.engine.reference import reference_logits
     from scoring.engine.scorer import Scorer
 
@@ -109,7 +109,7 @@ def test_a_mixture_of_experts_answers_as_the_reference(mixture, test_rows):
 
 
 def test_weights_in_4_and_16_bits_give_the_same_bits(test_rows):
-    from scoring.engine.plan import plan_members
+    from scoring.checkpoints.plan import plan_members
     from scoring.engine.scorer import Scorer
 
     plan = plan_members([FOLD0, "demo/checkpoints/fold1"])
@@ -174,12 +174,12 @@ def test_narrow_products_drop_the_same_inputs_forward_and_back(tokens, width, ra
 def test_gradients_on_the_card_are_those_of_float32(base, test_rows, tmp_path, memory):
     from scoring.engine.batches import make_ready, with_tensors
     from train.config import TrainConfig
-    from train.loop import Trainer
+    from train.trainer import Trainer
 
     found = {}
     for dtype in (torch.bfloat16, torch.float16, torch.float32):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("scoring.engine.model.default_dtype", lambda device, dtype=dtype: dtype)
+            patch.setattr("scoring.engine.loading.default_dtype", lambda device, dtype=dtype: dtype)
             config = TrainConfig(dropout=0.0, memory=memory, compile="off")
             trainer = Trainer(str(base), test_rows[:16], test_rows[:16], tmp_path, config, say=lambda text: None)
             trainer.begin().close()
@@ -200,9 +200,9 @@ def test_gradients_on_the_card_are_those_of_float32(base, test_rows, tmp_path, m
 def test_float16_training_on_the_card_learns(base, demo, tmp_path, monkeypatch):
     from scoring.inputs.questions import read_table
     from train.config import TrainConfig
-    from train.loop import Trainer
+    from train.trainer import Trainer
 
-    monkeypatch.setattr("scoring.engine.model.default_dtype", lambda device: torch.float16)
+    monkeypatch.setattr("scoring.engine.loading.default_dtype", lambda device: torch.float16)
     rows = read_table(demo / "train.csv").questions
     config = TrainConfig(epochs=1, learning_rate=1e-3)
     trainer = Trainer(str(base), rows[60:], rows[:60], tmp_path / "ckpt", config, say=print)
@@ -243,15 +243,15 @@ TWO = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two cards"
 @pytest.mark.parametrize("experts", [False, True])
 def test_a_base_on_two_cards_answers_with_the_bits_of_one(monkeypatch, test_rows, mixture, experts):
     from scoring import Scorer
-    from scoring.engine.plan import plan_members
-    from scoring.engine.spread import cards
+    from scoring.checkpoints.plan import plan_members
+    from scoring.engine.device_map import cards
 
     plan = plan_members([str(mixture) if experts else FOLD0], quantization="nf4")
     one = Scorer(plan, weights="4bit")
     placed = dict.fromkeys(["model.visual", "lm_head"], 0)
     placed |= {f"model.language_model.{name}": 0 for name in ("embed_tokens", "rotary_emb", "layers.0", "layers.1")}
     placed |= {f"model.language_model.{name}": 1 for name in ("layers.2", "layers.3", "layers.4", "norm")}
-    monkeypatch.setattr("scoring.engine.model.place", lambda *given: placed)  # else so small a base lies on one
+    monkeypatch.setattr("scoring.engine.loading.place", lambda *given: placed)  # else so small a base lies on one
     two = Scorer(plan, weights="4bit", spread=True)
     assert len(cards(two.model.network)) == 2
     assert any("lies on 2 cards, which work one after the other" in note for note in two.model.notes)

@@ -5,11 +5,11 @@ import re
 import shutil
 from pathlib import Path
 
-from scoring.engine.adapter import ADAPTER_CONFIG, ADAPTER_FILE
-from scoring.engine.checkpoint import CALIBRATION, MANIFEST, Manifest
-from scoring.inputs.objects import read_object
-from scoring.results.exposure import ROWS
-from scoring.results.files import write_json
+from scoring.checkpoints.adapter import ADAPTER_CONFIG, ADAPTER_FILE
+from scoring.checkpoints.checkpoint import CALIBRATION, MANIFEST, Manifest
+from scoring.files.reading import read_object
+from scoring.files.writing import write_json
+from scoring.scores.exposure import ROWS
 
 STATE = "training_state.safetensors"  # of a training that is not finished
 FAULT = "training_fault.json"  # beside a state: the row with which the training stopped

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
 
-from scoring.engine.processes import Processes, Queue
 from scoring.inputs.questions import Question
+from scoring.run.processes import Processes, Queue
 from train.folder import finished
 from train.split import UNKNOWN, picture_groups, strata
 
@@ -66,9 +66,9 @@ def train_folds(
 
     Raises FolderError or StateError, before anything is loaded, where a fold's folder holds another training.
     """
-    from scoring.engine.adapter import adapter_fingerprint
-    from scoring.engine.calibrating import calibrate_folds
-    from scoring.engine.checkpoint import read_checkpoint
+    from scoring.checkpoints.adapter import adapter_fingerprint
+    from scoring.checkpoints.calibrate import calibrate_folds
+    from scoring.checkpoints.checkpoint import read_checkpoint
     from train.validation import write_scores
 
     processes = processes or Processes()

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from scoring.engine.weights import base_fingerprint
+from scoring.checkpoints.weights import base_fingerprint
+from scoring.inputs.digests import question_digests
 from scoring.inputs.prompt import PromptTemplate
 from scoring.inputs.questions import Question
 from train.config import TrainConfig
 from train.folder import FREE, ROW_KEYS
+from train.split import picture_groups
 
 
 def rows_digest(rows: Sequence[Question], digests: Sequence[str]) -> str:
@@ -22,14 +24,34 @@ def rows_digest(rows: Sequence[Question], digests: Sequence[str]) -> str:
     return hashlib.sha256(repr(seen).encode()).hexdigest()[:16]
 
 
+class TrainingRows:
+    """The rows of a training, and the digests by which they are recognised. Pictures count by content."""
+
+    def __init__(self, train: list[Question], valid: list[Question]):
+        self.train, self.valid = train, valid
+        self.train_digests, self.valid_digests = question_digests(train), question_digests(valid)
+
+    def to_json(self) -> dict:
+        """For the manifest: counts, and digests of all rows."""
+        return {
+            "train_rows": len(self.train),
+            "valid_rows": len(self.valid),
+            "valid_pictures": len(set(picture_groups(self.valid))),
+            "train_digest": rows_digest(self.train, self.train_digests),
+            "valid_digest": rows_digest(self.valid, self.valid_digests),
+        }
+
+
 def identity_of(
-    config: TrainConfig, base: Path, template: PromptTemplate, pixels: int, counts: tuple[int, int], rows: Sequence[str]
-) -> dict:
-    """name -> value, as JSON gives it back. counts, rows: number and `rows_digest` of training and validation rows."""
+    config: TrainConfig, base: Path, template: PromptTemplate, pixels: int, rows: TrainingRows
+) -> dict[str, object]:
+    """name -> value, as JSON gives it back."""
+    record = rows.to_json()
+    identifying = (record[name] for name in ("train_rows", "valid_rows", "train_digest", "valid_digest"))
     values = {name: value for name, value in asdict(config).items() if name not in FREE} | {
         "base": base_fingerprint(base),
         "template": template.fingerprint,
         "pixels": pixels,
-        **dict(zip(ROW_KEYS, (*counts, *rows))),
+        **dict(zip(ROW_KEYS, identifying)),
     }
     return json.loads(json.dumps(values))

@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scoring.engine.adapter import ADAPTER_CONFIG, ADAPTER_FILE
-from scoring.engine.weights import MIXTURE, BaseWeights, check_base, stored_bits
+from scoring.checkpoints.adapter import ADAPTER_CONFIG, ADAPTER_FILE
+from scoring.checkpoints.weights import MIXTURE, BaseWeights, check_base, stored_bits
 from train.config import SEVEN_PROJECTIONS, ConfigError, TrainConfig
 
 FEED_FORWARD = SEVEN_PROJECTIONS[4:]

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from scoring.engine.attention import packed_attention
 from scoring.engine.batches import Ready
 from scoring.engine.forward import leaf_states, see
-from scoring.engine.model import Model
+from scoring.engine.loading import Model
 from scoring.engine.packed import PackedModel, compiling_pays, feed_forward, free_bytes
 from scoring.inputs.pictures import PixelPolicy
 from scoring.inputs.prompt import LETTERS

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
-from scoring.engine.processes import Processes
+from scoring.files.lock import check_held, hold
 from scoring.inputs.questions import Question
-from scoring.results.hold import check_held, hold
+from scoring.run.processes import Processes
 from train.config import TrainConfig
 from train.folder import discard
 from train.folds import train_folds
-from train.loop import Trainer
+from train.trainer import Trainer
 
 
 def start(

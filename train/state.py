@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from scoring.results.files import write_whole
+from scoring.files.writing import write_whole
 from train.folder import ROW_KEYS, STATE, WAY_OUT, describe, differences, read_fault
 
 

@@ -7,21 +7,21 @@ from typing import ClassVar
 import numpy as np
 import torch
 
+from scoring.bench.extraction import extract_choice
+from scoring.bench.generate import generate_batch
 from scoring.engine.batches import Cost, plan_batches, read_ahead, tokens_in
-from scoring.engine.generate import generate_batch
+from scoring.files.writing import write_csv
 from scoring.inputs.digests import picture_digests
 from scoring.inputs.prepare import Preparer
 from scoring.inputs.prompt import LETTERS
 from scoring.inputs.questions import Question
-from scoring.results.calibration import Calibration, calibrate, log_probabilities, nll
-from scoring.results.extraction import extract_choice
-from scoring.results.files import write_csv
-from scoring.results.folder import columns_of
-from scoring.results.held_out import MEMBER, write_held_out
-from scoring.results.logits import OptionLogits
-from scoring.results.resampling import clusters_of
+from scoring.scores.folder import columns_of
+from scoring.scores.held_out import MEMBER, write_held_out
+from scoring.scores.logits import OptionLogits
+from scoring.stats.calibration import Calibration, calibrate, log_probabilities, nll
+from scoring.stats.resampling import clusters_of
+from train.distributed import Together
 from train.model import LearningModel, Memory
-from train.together import Together
 
 GENERATED_AT_ONCE = 16
 

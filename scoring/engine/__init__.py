@@ -1,1 +1,1 @@
-"""How questions are answered: checkpoints, the model, its forward, and the resumable run."""
+"""How questions are answered: the prefix tree, the packed forward, the model, and the reference for all of it."""

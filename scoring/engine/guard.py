@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from scoring.engine.batches import make_ready
-from scoring.engine.model import out_of_memory
+from scoring.engine.loading import out_of_memory
 from scoring.engine.reference import last_logits
 from scoring.engine.scorer import Scorer
 from scoring.inputs.pictures import PictureError

@@ -11,12 +11,12 @@ import psutil
 import torch
 from torch import nn
 
+from scoring.checkpoints.weights import cache_folder
 from scoring.engine.attention import packed_attention
+from scoring.engine.device_map import GIB, cards
 from scoring.engine.forward import AnswerLogits, Deepstacked, TreeBatch, leaf_states, project, see
 from scoring.engine.linear import MergedLinear, PatchProduct, plain_lora
-from scoring.engine.model import Model, default_device, default_dtype
-from scoring.engine.spread import GIB, cards
-from scoring.engine.weights import cache_folder
+from scoring.engine.loading import Model, default_device, default_dtype
 from scoring.inputs.pictures import PixelPolicy
 
 ROOM = 8 * GIB  # what expanded weights must leave free on a card

@@ -11,7 +11,7 @@ import torch
 from scoring.inputs.tokens import TokenSequence
 
 if TYPE_CHECKING:
-    from scoring.engine.model import Model
+    from scoring.engine.loading import Model
 
 
 @torch.no_grad()

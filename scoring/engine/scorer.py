@@ -9,17 +9,18 @@ import numpy as np
 import torch
 from PIL import Image
 
+from scoring.checkpoints.plan import Plan, plan_members
+from scoring.checkpoints.quantization import why_no_4bit
 from scoring.engine.batches import Ready, make_ready, with_tensors
 from scoring.engine.forward import AnswerLogits
-from scoring.engine.model import Model, default_device, default_dtype, why_no_4bit
+from scoring.engine.loading import Model, default_device, default_dtype
 from scoring.engine.packed import PackedModel
-from scoring.engine.plan import Plan, plan_members
 from scoring.inputs.orders import option_orders
 from scoring.inputs.pictures import PictureError, read_picture
 from scoring.inputs.prompt import LETTERS, PromptTemplate
 from scoring.inputs.questions import Question
-from scoring.results.logits import OptionLogits
-from scoring.results.probabilities import pooled_log_probabilities
+from scoring.scores.logits import OptionLogits
+from scoring.scores.probabilities import pooled_log_probabilities
 
 
 class Scorer:

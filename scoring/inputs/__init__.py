@@ -1,1 +1,1 @@
-"""What is asked: tables of questions, pictures, prompts and token sequences. No torch here."""
+"""What is asked: tables of questions, pictures, prompts, option orders and token sequences. No torch here."""

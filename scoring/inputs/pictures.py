@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from scoring.inputs.objects import FileError, as_object, read_json, read_object
-from scoring.inputs.problems import shown
+from scoring.errors import shown
+from scoring.files.reading import FileError, as_object, read_json, read_object
 
 MAX_RATIO = 200  # longer side over shorter side: Qwen's processor refuses more
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "ICO")

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from scoring.inputs.objects import read_object
+from scoring.files.reading import read_object
 from scoring.inputs.pictures import PictureError, PixelPolicy, read_picture, to_rgb
 from scoring.inputs.prompt import LETTERS, PromptTemplate
 from scoring.inputs.questions import Question

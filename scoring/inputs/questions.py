@@ -15,8 +15,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from scoring.errors import InputError, Problem, shown
 from scoring.inputs.pictures import PictureError, locate, open_picture, read_picture, upright_size
-from scoring.inputs.problems import InputError, Problem, shown
 from scoring.inputs.prompt import LETTERS
 from scoring.inputs.rows import Row, TextTable, normal, open_table, table_fault
 

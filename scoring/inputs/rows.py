@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from scoring.inputs.problems import InputError, Problem
+from scoring.errors import InputError, Problem
 
 MAX_BYTES = 4 * 2**30  # of a table, unpacked
 CHUNK = 1 << 20  # bytes that are decoded at a time

@@ -16,7 +16,7 @@ from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
-from scoring.inputs.objects import read_json
+from scoring.files.reading import read_json
 
 IMAGE_TOKEN = "<|image_pad|>"
 SYSTEM, USER = "\ue000s\ue001", "\ue000u\ue001"  # where the texts stand in the rendered template

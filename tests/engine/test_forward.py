@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+from scoring.bench.generate import generate_text
+from scoring.bench.padded import collate, padded_states
+from scoring.checkpoints.plan import plan_members
 from scoring.engine.attention import attend
 from scoring.engine.batches import Cost, costs_of, make_ready, plan_batches, with_tensors
 from scoring.engine.forward import TreeBatch, patches_of, project
-from scoring.engine.generate import generate_text
 from scoring.engine.packed import PackedModel
-from scoring.engine.padded import collate, padded_states
-from scoring.engine.plan import plan_members
 from scoring.engine.reference import model_inputs, reference_logits
 from scoring.engine.scorer import Scorer
 from scoring.engine.tree import Tree

@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from benchmarks.workload import CONFIG as REAL_8B
-from scoring.engine.model import NOT_QUANTIZED, Model
+from scoring.checkpoints.plan import plan_members
+from scoring.checkpoints.weights import CheckpointError
+from scoring.engine.device_map import GIB, place
+from scoring.engine.loading import NOT_QUANTIZED, Model
 from scoring.engine.packed import feed_forward
-from scoring.engine.plan import plan_members
 from scoring.engine.reference import reference_logits
 from scoring.engine.scorer import Scorer
-from scoring.engine.spread import GIB, place
-from scoring.engine.weights import CheckpointError
 
 # Qwen3-VL-235B-A22B's and 32B's language models, where they differ from the 8B's.
 REAL_235B = {

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from scoring.bench.generate import generate_batch, generate_text
+from scoring.checkpoints.plan import plan_members
 from scoring.engine.forward import TreeBatch
-from scoring.engine.generate import generate_batch, generate_text
 from scoring.engine.linear import MergedLinear, half_product
-from scoring.engine.model import Model
+from scoring.engine.loading import Model
 from scoring.engine.packed import PackedModel, compiling_pays, unwrap
-from scoring.engine.plan import plan_members
 from scoring.engine.reference import reference_logits
 from scoring.engine.scorer import Scorer
 from scoring.inputs.pictures import PixelPolicy

@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 import cli
-from scoring.engine.checkpoint import read_checkpoint
-from scoring.inputs.objects import FileError
+from scoring.checkpoints.checkpoint import read_checkpoint
+from scoring.files.reading import FileError
 
 FOLD0, FOLD1 = (f"demo/checkpoints/{name}" for name in ("fold0", "fold1"))
 ROOT = Path(__file__).resolve().parents[2]

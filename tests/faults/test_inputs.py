@@ -8,9 +8,9 @@ import zlib
 import pytest
 from PIL import Image
 
+from scoring.errors import InputError
 from scoring.inputs import rows
 from scoring.inputs.pictures import LIMITS
-from scoring.inputs.problems import InputError
 from scoring.inputs.questions import read_table
 
 HEADER = "id,path,question,a,b,c,d,answer"

@@ -10,11 +10,11 @@ import pytest
 
 from benchmarks import command_line
 from benchmarks.faults import FULL, SCORED, content
-from scoring.engine.plan import plan_members
-from scoring.engine.run import RunOptions, run
+from scoring.checkpoints.plan import plan_members
+from scoring.files import writing as files
+from scoring.files.lock import HoldError, hold
 from scoring.inputs.questions import read_table
-from scoring.results import files
-from scoring.results.hold import HoldError, hold
+from scoring.run.run import RunOptions, run
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLD0 = "demo/checkpoints/fold0"

@@ -5,7 +5,7 @@ import gzip
 import pytest
 from PIL import Image
 
-from scoring.inputs.problems import InputError, describe
+from scoring.errors import InputError, describe
 from scoring.inputs.questions import read_questions, read_table
 
 HEADER = "id,path,question,a,b,c,d,answer,task_type,task_hint"

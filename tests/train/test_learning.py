@@ -9,19 +9,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from scoring.checkpoints.plan import MismatchError
 from scoring.engine.batches import make_ready, with_tensors
 from scoring.engine.forward import TreeBatch
-from scoring.engine.model import Model
+from scoring.engine.loading import Model
 from scoring.engine.packed import put_back, unwrap
-from scoring.engine.plan import MismatchError
 from scoring.engine.reference import reference_logits
 from scoring.engine.scorer import Scorer
 from scoring.engine.tree import Tree
 from scoring.inputs.questions import read_table
 from train.config import SEVEN_PROJECTIONS, ConfigError, TrainConfig
 from train.linear import Dropout, LoraProduct
-from train.loop import Trainer
 from train.model import answer_loss
+from train.trainer import Trainer
 
 PLAIN = TrainConfig(dropout=0.0, batch_tokens=700)
 

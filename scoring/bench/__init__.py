@@ -1,0 +1,1 @@
+"""The benchmark: generating a text and extracting a letter, against comparing logits."""

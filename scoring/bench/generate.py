@@ -1,0 +1,72 @@
+"""The baseline that this project replaces: greedy generation; `bench/extraction.py` digs a letter out of its text."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from scoring.engine.reference import model_inputs
+from scoring.inputs.tokens import ChatTokenizer, TokenSequence
+
+
+class Generated(NamedTuple):
+    """The prompt and its greedy continuation as one text, as the notebook decodes it; what is new of it, and its first
+    token's id."""
+
+    text: str
+    first_token: int
+    new_text: str
+
+
+@torch.no_grad()
+def generate_text(
+    network: torch.nn.Module, chat: ChatTokenizer, sequence: TokenSequence, patches: np.ndarray, new_tokens: int = 2
+) -> Generated:
+    """The greedy continuation of one prompt."""
+    inputs = model_inputs(sequence, patches, network.device, network.config.image_token_id)
+    ids = network.generate(
+        **inputs,
+        max_new_tokens=new_tokens,
+        do_sample=False,
+        eos_token_id=chat.control["<|im_end|>"],
+        pad_token_id=chat.control["<|im_end|>"],
+    )[0].tolist()
+    return _decoded(chat, ids, len(sequence.ids))
+
+
+@torch.no_grad()
+def generate_batch(
+    network: torch.nn.Module,
+    chat: ChatTokenizer,
+    prepared: list[tuple[TokenSequence, np.ndarray]],
+    new_tokens: int = 2,
+) -> list[Generated]:
+    """The same for several prompts at once, padded on the left as generation needs it."""
+    length = max(len(sequence.ids) for sequence, _ in prepared)
+    ids = torch.full((len(prepared), length), chat.control["<|im_end|>"])
+    mask = torch.zeros_like(ids)
+    for row, (sequence, _) in enumerate(prepared):
+        ids[row, length - len(sequence.ids) :] = torch.from_numpy(sequence.ids)
+        mask[row, length - len(sequence.ids) :] = 1
+    inputs = {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "mm_token_type_ids": (ids == network.config.image_token_id).int(),
+        "pixel_values": torch.from_numpy(np.concatenate([patches for _, patches in prepared])),
+        "image_grid_thw": torch.tensor([sequence.grid for sequence, _ in prepared]),
+    }
+    found = network.generate(
+        **{name: tensor.to(network.device) for name, tensor in inputs.items()},
+        max_new_tokens=new_tokens,
+        do_sample=False,
+        eos_token_id=chat.control["<|im_end|>"],
+        pad_token_id=chat.control["<|im_end|>"],
+    ).tolist()
+    return [
+        _decoded(chat, row[length - len(sequence.ids) :], len(sequence.ids))
+        for row, (sequence, _) in zip(found, prepared)
+    ]
+
+
+def _decoded(chat: ChatTokenizer, ids: list[int], prompt: int) -> Generated:
+    return Generated(chat.decode(ids), ids[prompt], chat.decode(ids[prompt:]))

@@ -1,0 +1,1 @@
+"""A run over a table: batches, resuming, memory, shards and processes."""

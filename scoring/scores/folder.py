@@ -1,0 +1,230 @@
+"""A SCORES folder: what `score` leaves, read and written."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import csv as arrow_csv
+
+from scoring.files.reading import FileError, as_object, read_json
+from scoring.files.writing import write_table
+from scoring.inputs.digests import picture_digests, question_digest
+from scoring.inputs.prompt import LETTERS
+from scoring.inputs.questions import Question
+from scoring.scores.logits import OptionLogits, read_parts
+from scoring.scores.probabilities import (
+    member_log_probabilities,
+    pooled_log_probabilities,
+    write_probabilities,
+    write_submission,
+)
+from scoring.stats.calibration import Calibration
+from scoring.stats.sets import OptionSets, SetRequest, conformal_sets
+
+
+class RunError(FileError):
+    """A folder that cannot be used: another run's results, or not a SCORES folder."""
+
+
+def columns_of(questions: list[Question], exposed: np.ndarray | None = None) -> dict[str, list]:
+    """What later steps need of the data: the columns of questions.parquet.
+
+    exposed: (N, M) how each member has met each row before (`scores/exposure.py`).
+    """
+    pictures = picture_digests(questions)
+    return {
+        "id": [question.id for question in questions],
+        "answer": [question.answer for question in questions],
+        "task_type": [question.task_type for question in questions],
+        "options": [len(question.options) for question in questions],
+        "picture": [str(question.picture or "") for question in questions],
+        "picture_digest": pictures,
+        "digest": [
+            question_digest(picture, question.question, question.options)
+            for picture, question in zip(pictures, questions)
+        ],
+        "question": [question.question for question in questions],
+        "choices": [list(question.options) for question in questions],
+        "exposed": [[]] * len(questions) if exposed is None else exposed.tolist(),
+    }
+
+
+def typed_columns(columns: dict[str, list]) -> dict[str, list | pa.Array]:
+    """The same, of types that do not depend on what is in them."""
+    typed = columns | {
+        "options": pa.array(columns["options"], pa.int32()),
+        "choices": pa.array(columns["choices"], pa.list_(pa.string())),
+        "exposed": pa.array(columns["exposed"], pa.list_(pa.uint8())),
+    }
+    return typed | ({"fold": pa.array(columns["fold"], pa.int32())} if "fold" in columns else {})
+
+
+def write_results(
+    out: Path,
+    questions: list[Question] | dict[str, list],
+    logits: OptionLogits,
+    calibrations: list[Calibration],
+    sets: SetRequest | OptionSets | None = None,
+    how: dict | None = None,
+) -> tuple[np.ndarray, OptionSets | None]:
+    """probabilities.csv, submission.csv and questions.parquet; of several members each one's in members/NAME.csv too.
+
+    The (N, K) pooled log-probabilities and the sets are returned. sets: of options, for the column `set`, or the
+    request for those that the calibrations give. how: the pool's kind, weights and temperature; the mean of
+    log-probabilities where not given.
+    """
+    columns = questions if isinstance(questions, dict) else columns_of(questions)
+    log_p = pooled_log_probabilities(logits, calibrations, columns["task_type"], how)
+    answers = columns["answer"] if any(columns["answer"]) else None
+    write_table(out / "questions.parquet", pa.table(typed_columns(columns)))
+    parts = None
+    if len(logits.members) > 1:
+        (out / "members").mkdir(exist_ok=True)
+        parts = member_log_probabilities(logits, calibrations, columns["task_type"])
+        for at, (member, part) in enumerate(zip(logits.members, parts)):
+            write_probabilities(out / "members" / f"{member}.csv", logits, part, answers, member=at)
+    if isinstance(sets, SetRequest):
+        sets = conformal_sets(log_p, calibrations, sets, parts)
+    write_probabilities(out / "probabilities.csv", logits, log_p, answers, sets.held if sets else None)
+    write_submission(out / "submission.csv", logits, log_p)
+    return log_p, sets
+
+
+@dataclass
+class Scores:
+    """A SCORES folder as read: raw logits, the calibrated pool, and what is known of the rows."""
+
+    folder: Path
+    about: dict  # run.json
+    logits: OptionLogits
+    calibrations: list[Calibration]
+    questions: dict[str, list]  # columns of questions.parquet: see `columns_of`
+
+    @cached_property
+    def log_p(self) -> np.ndarray:
+        """(N, K) pooled log-probabilities."""
+        return pooled_log_probabilities(self.logits, self.calibrations, self.questions["task_type"], self.how)
+
+    @cached_property
+    def members(self) -> np.ndarray:
+        """(M, N, K) each member's log-probabilities."""
+        return member_log_probabilities(self.logits, self.calibrations, self.questions["task_type"])
+
+    @property
+    def how(self) -> dict:
+        """Kind, weights and temperature of the pool."""
+        told = self.about.get("pool", {})
+        return {name: told[name] for name in ("kind", "weights", "temperature") if name in told}
+
+    @cached_property
+    def answered(self) -> np.ndarray:
+        """Rows that have a score and an answer."""
+        return np.flatnonzero(self.logits.scored & np.array([bool(answer) for answer in self.questions["answer"]]))
+
+    def answers(self, rows: np.ndarray) -> np.ndarray:
+        """(R,) the right option's index of rows that have an answer."""
+        return np.array([LETTERS.index(self.questions["answer"][row]) for row in rows], int)
+
+    def column(self, name: str, rows: np.ndarray) -> list[str]:
+        return [self.questions[name][row] or "unknown" for row in rows]
+
+    def pictures(self, rows: np.ndarray) -> list[str]:
+        """What rows have in common that are right or wrong together; a row without a picture stands for itself."""
+        digests, names = self.questions["picture_digest"], self.questions["picture"]
+        return [digests[row] or names[row] or f"row {row}" for row in rows]
+
+    def held(self) -> np.ndarray:
+        """(N, K) bool: which options the row's set holds, by the column `set` of probabilities.csv."""
+        cells = arrow_csv.read_csv(
+            self.folder / "probabilities.csv",
+            parse_options=arrow_csv.ParseOptions(newlines_in_values=True),
+            convert_options=arrow_csv.ConvertOptions(include_columns=["set"], column_types={"set": pa.string()}),
+        )["set"].to_pylist()
+        letters = LETTERS[: self.log_p.shape[1]]
+        return np.array([[letter in (cell or "") for letter in letters] for cell in cells], bool)
+
+    @cached_property
+    def exposed(self) -> np.ndarray:
+        """(N, M) flags of `scores/exposure.py`: how each member has met each row before it scored it."""
+        found = np.zeros((len(self.logits.ids), len(self.logits.members)), np.uint8)
+        for row, flags in enumerate(self.questions["exposed"]):
+            found[row, : len(flags)] = flags
+        return found
+
+
+@dataclass
+class _Member:
+    """An entry of `checkpoints` in run.json: what is read of it later."""
+
+    member: str
+    temperature: float
+    fingerprint: str | None = None
+    calibration: dict | None = None
+
+
+@dataclass
+class _Identity:
+    letters: str
+    orders: str = "1"
+    pixels: int | None = None
+
+
+@dataclass
+class _Data:
+    file: str = ""
+    sha256: str = ""
+    columns: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class _Pool:
+    kind: str = "log"
+    weights: list[float] = field(default_factory=list)
+    temperature: float = 1.0
+
+
+@dataclass
+class _About:
+    """What later steps read of run.json, and what kind of value it must be."""
+
+    checkpoints: list[_Member]
+    identity: _Identity
+    pool: _Pool = field(default_factory=_Pool)
+    data: _Data = field(default_factory=_Data)
+    counts: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    versions: dict = field(default_factory=dict)
+    command: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
+
+
+def open_scores(folder: Path) -> Scores:
+    """Raises RunError where this is no finished SCORES folder, FileError where a part of it is damaged."""
+    path = folder / "run.json"
+    about = read_json(path)
+    if about is None:
+        raise RunError(f"{folder}: not a finished SCORES folder (no run.json); expected what `score` wrote")
+    known = as_object(_About, about, path)
+    try:
+        questions = pq.read_table(folder / "questions.parquet").to_pydict()
+        count = len(questions["id"])  # of folders that do not tell the texts yet
+        if "picture_digest" not in questions:  # digests of before knew pictures by their names
+            questions |= {"picture_digest": [""] * count, "digest": [""] * count}
+        questions = {"question": [""] * count, "choices": [[]] * count, "exposed": [[]] * count} | questions
+        if missing := {"answer", "task_type", "options", "picture", "digest"} - set(questions):
+            raise KeyError(", ".join(sorted(missing)))
+    except (OSError, pa.ArrowException, KeyError) as error:
+        raise RunError(f"{folder}: questions.parquet cannot be read ({error}); expected what `score` wrote") from None
+    members = [entry.member for entry in known.checkpoints]
+    letters, orders = len(known.identity.letters), known.identity.orders
+    logits = read_parts(folder / "logits", questions["id"], members, letters, orders)
+    calibrations = [
+        Calibration.from_json(entry.calibration or {"temperature": entry.temperature}, path)
+        for entry in known.checkpoints
+    ]
+    return Scores(folder, about, logits, calibrations, questions)

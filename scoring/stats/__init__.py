@@ -1,0 +1,1 @@
+"""The statistics: calibration, metrics, intervals, tests, sets and pools. Arrays in, numbers out."""

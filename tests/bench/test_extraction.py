@@ -1,0 +1,122 @@
+"""The notebook's extractor to the letter, failures included; and the stronger one."""
+
+import pytest
+
+from scoring.bench.extraction import extract_choice, extract_stated
+
+# Right values: the notebook's rules applied by hand.
+NOTEBOOK = [
+    ("a", "a", False),
+    ("b", "b", False),
+    (" C \n", "c", False),
+    ("d\n\n", "d", False),
+    ("D", "d", False),
+    ("assistant\nb", "b", False),
+    ("x\ny\nc", "c", False),
+    ("system\n…\nuser\n질문: 무엇인가요?\n\n보기:\n(a) 고양이\n(b) 강아지\nassistant\nd", "d", False),
+    ("system\n…\nuser\n정답은 반드시 a, b, c, d 중 하나로만 답하세요.\nassistant\nⓑ", "a", True),
+    ("the answer is b", "b", False),
+    ("it is a dog", "a", False),
+    ("b c", "b", False),
+    ("c or d", "c", False),
+    ("I say b because a is wrong", "b", False),
+    ("", "a", True),
+    ("   \n ", "a", True),
+    ("(b)", "a", True),
+    ("[c]", "a", True),
+    ("b.", "a", True),
+    ("b)", "a", True),
+    ("d:", "a", True),
+    ("'c'", "a", True),
+    ("**b**", "a", True),
+    ("answer: c", "c", False),
+    ("answer:c", "a", True),
+    ("e", "a", True),
+    ("2", "a", True),
+    ("assistant", "a", True),
+    ("b\nnone", "a", True),
+    ("none\nb", "b", False),
+    ("bd", "a", True),
+    ("정답은 d", "d", False),
+    ("정답은 d입니다", "a", True),
+    ("정답: B", "b", False),
+    ("ㅁ", "a", True),
+    ("Ｂ", "a", True),
+    ("B\tC", "b", False),
+    ("a,b", "a", True),
+    ("\u3000d", "d", False),
+    ("b\u2028c", "c", False),
+    ("c\x0bd", "d", False),
+    ("d\r\n", "d", False),
+    ("<|im_end|>\nc", "c", False),
+    ("a a a", "a", False),
+]
+
+
+@pytest.mark.parametrize("text, letter, fallback", NOTEBOOK)
+def test_the_notebooks_extractor(text, letter, fallback):
+    assert extract_choice(text) == (letter, fallback)
+
+
+def test_the_table_is_long_enough_and_has_every_outcome():
+    assert len({text for text, _, _ in NOTEBOOK}) >= 40
+    assert {(letter, fallback) for _, letter, fallback in NOTEBOOK} == {
+        ("a", False), ("b", False), ("c", False), ("d", False), ("a", True)
+    }  # fmt: skip
+
+
+OPTIONS = ["dog", "black cat", "cat", "hen house"]
+
+
+@pytest.mark.parametrize(
+    "text, letter",
+    [
+        ("b", "b"),
+        (" B. ", "b"),
+        ("(c)", "c"),
+        ("**d**", "d"),
+        ("a", "a"),
+        ("a)", "a"),
+        ("answer: b", "b"),
+        ("The answer is (c).", "c"),
+        ("Answer: d because (a) is wrong", "d"),
+        ("정답은 d입니다", "d"),
+        ("정답: (b)", "b"),
+        ("(b) because (a) is wrong", "b"),
+        ("b) black cat", "b"),
+        ("c: cat", "c"),
+        ("I think it is (d)", "d"),
+        ("(a) or (b)? (a) perhaps", "a"),
+        ("either (c) or (b)", ""),
+        ("a cat", "c"),
+        ("a black cat", "b"),
+        ("the black cat and the cat", ""),
+        ("a hen house.", "d"),
+        ("dogs", ""),
+        ("dog or hen house", ""),
+        ("it is b", "b"),
+        ("it is a", ""),
+        ("b or c", ""),
+        ("b, c", ""),
+        ("e", ""),
+        ("(e)", ""),
+        ("", ""),
+        ("nothing", ""),
+        ("answer: b, or answer: c", ""),
+        ("answer: because", ""),
+        ("Ⓑ", ""),
+    ],
+)
+def test_the_stronger_extractor(text, letter):
+    assert extract_stated(text, OPTIONS) == letter
+
+
+def test_korean_options_and_more_letters():
+    options = ["고양이", "양동이", "배", "지렁이", "나무"]
+    assert extract_stated("이것은 양동이입니다", options) == "b"
+    assert extract_stated("(e)", options) == "e"
+    assert extract_stated("고양이와 나무", options) == ""
+
+
+def test_options_alike_stay_unanswered():
+    assert extract_stated("yes", ["yes", "no", "yes", "no"]) == ""

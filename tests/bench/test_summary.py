@@ -1,0 +1,279 @@
+"""A benchmark's figures against independent computations."""
+
+import statistics
+from pathlib import Path
+
+import numpy as np
+import pytest
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.proportion import proportion_confint
+
+from scoring.bench.summary import (
+    WAYS,
+    Answer,
+    Measured,
+    Repeat,
+    batch_sizes_text,
+    batch_text,
+    like_for_like_text,
+    summarise,
+)
+from scoring.inputs.questions import Question
+from scoring.report.tables import ways_of
+from scoring.stats.resampling import mcnemar as over_pictures
+from scoring.stats.resampling import share_of
+
+LABELS = [10, 11, 12, 13]
+READS_LOGITS = ["forward", "padded", "engine-4bit", "engine-16bit", "engine", "cyclic"]
+RNG = np.random.default_rng(3)
+
+
+def made(n=60, answers=True, rows_a_picture=2):
+    """Questions, and ways that are right in different rows; the notebook's text fails in some."""
+    right = RNG.integers(0, 4, n)
+    questions = [
+        Question(
+            f"r{at}",
+            at + 1,
+            Path(f"{at // rows_a_picture}.jpg"),
+            f"q{at}",
+            ("w", "x", "y", "z"),
+            "abcd"[right[at]] if answers else "",
+            "count",
+        )
+        for at in range(n)
+    ]
+    measured = {}
+    for name, share in zip(WAYS, (0.5, 0.5, 0.5, 0.6, 0.7, 0.7, 0.8, 0.8, 0.8, 0.9), strict=True):
+        found = []
+        for y in right:
+            said = int(y) if RNG.random() < share else int((y + 1) % 4)
+            p = None
+            if name in READS_LOGITS:
+                p = np.full(4, 0.1)
+                p[said] = 0.7
+            text = None if p is not None else "abcd"[said]
+            found.append(Answer("abcd"[said], LABELS[said], text, p=None if p is None else p.tolist()))
+        repeats = [
+            Repeat(seconds, RNG.random(n).tolist(), 1000 + at, 2000 - at, 30.0 * at)
+            for at, seconds in enumerate((3.0, 1.0, 2.0))
+        ]
+        measured[name] = Measured(found, repeats)
+    return questions, measured
+
+
+def test_medians_quantiles_memory_energy_and_cost():
+    questions, measured = made()
+    found = summarise(questions, measured, LABELS, price=3.0, size=7200)
+    for name, way in found["ways"].items():
+        repeats = measured[name].repeats
+        assert way["rows_per_second"] == pytest.approx(60 / statistics.median(repeat.seconds for repeat in repeats))
+        every = sorted(value for repeat in repeats for value in repeat.row_seconds)
+        assert way["seconds_per_row"]["p50"] == pytest.approx(statistics.median(every))
+        cut = statistics.quantiles(every, n=20, method="inclusive")
+        assert way["seconds_per_row"]["p95"] == pytest.approx(cut[-1])
+        assert (way["peak_device_bytes"], way["peak_host_bytes"], way["joules_per_row"]) == (1002, 2000, 0.5)
+        assert way["cost"] == {"rows": 7200, "hours": pytest.approx(7200 / 30 / 3600), "money": pytest.approx(0.2)}
+        assert way["ratio"] == pytest.approx(1)
+
+
+def test_rows_of_one_picture_count_together():
+    questions, measured = made()
+    ways = summarise(questions, measured, LABELS)["ways"]
+    clusters = np.arange(60) // 2
+    right = {
+        name: np.array([answer.letter == question.answer for answer, question in zip(found.answers, questions)])
+        for name, found in measured.items()
+    }
+    for name, way in ways.items():
+        assert way["accuracy"] == pytest.approx(share_of(right[name], clusters)) and "design_effect" in way["accuracy"]
+        if name != "engine":
+            p = over_pictures(right[name], right["engine"], clusters)
+            assert way["against_engine"]["mcnemar_p"] == pytest.approx(p)
+
+
+def test_intervals_and_mcnemar():
+    questions, measured = made(rows_a_picture=1)
+    ways = summarise(questions, measured, LABELS)["ways"]
+    right = {
+        name: np.array([answer.letter == question.answer for answer, question in zip(found.answers, questions)])
+        for name, found in measured.items()
+    }
+    for name, way in ways.items():
+        low, high = proportion_confint(right[name].sum(), 60, method="wilson")
+        assert way["accuracy"] == pytest.approx({"value": right[name].mean(), "low": low, "high": high})
+        if name == "engine":
+            assert "against_engine" not in way
+            continue
+        other, engine = right[name], right["engine"]
+        table = [[(other & engine).sum(), (other & ~engine).sum()], [(~other & engine).sum(), (~other & ~engine).sum()]]
+        assert way["against_engine"]["mcnemar_p"] == pytest.approx(mcnemar(table, exact=True).pvalue)
+        assert way["against_engine"]["only_this_right"] == table[0][1]
+        assert way["against_engine"]["only_engine_right"] == table[1][0]
+        ours = measured["engine"].answers
+        assert way["against_engine"]["differ"] == [
+            f"r{at}" for at, answer in enumerate(measured[name].answers) if answer.letter != ours[at].letter
+        ]
+
+
+def test_nll_is_that_of_the_right_options_where_a_way_has_probabilities():
+    questions, measured = made()
+    ways = summarise(questions, measured, LABELS)["ways"]
+    assert [name for name, way in ways.items() if way["nll"]] == READS_LOGITS
+    for name in READS_LOGITS:
+        p = [answer.p["abcd".index(question.answer)] for answer, question in zip(measured[name].answers, questions)]
+        assert ways[name]["nll"]["value"] == pytest.approx(-np.log(p).mean())
+        assert ways[name]["nll"]["low"] < ways[name]["nll"]["value"] < ways[name]["nll"]["high"]
+
+
+def test_first_tokens_that_generation_does_not_start_with_are_found():
+    questions, measured = made(8)
+    for at in range(8):
+        measured["forward"].answers[at].token = measured["seed"].answers[at].token = 11
+    measured["seed"].answers[2].token = 12  # a violation
+    measured["forward"].answers[5].token = 999  # no label on top: nothing is promised
+    found = summarise(questions, measured, LABELS)["first_token"]
+    assert found == {"rows": 8, "top_is_a_label": 7, "violations": ["r2"]}
+    del measured["seed"]
+    assert summarise(questions, measured, LABELS)["first_token"] is None
+
+
+def test_letters_that_are_missing_or_fallen_back_to_are_counted_and_wrong():
+    questions, measured = made(10)
+    measured["strong"].answers[:] = [Answer("", text="?")] * 10
+    measured["seed"].answers[:] = [Answer("a", text="?", fallback=True)] * 10
+    ways = summarise(questions, measured, LABELS)["ways"]
+    assert (ways["strong"]["unanswered"], ways["strong"]["accuracy"]["value"]) == (10, 0)
+    assert (ways["seed"]["fallbacks"], ways["seed"]["unanswered"]) == (10, 0)
+
+
+def test_rows_tell_what_was_asked_and_said():
+    questions, measured = made(3)
+    rows = summarise(questions, measured, LABELS)["per_row"]
+    assert [row["id"] for row in rows] == ["r0", "r1", "r2"]
+    assert rows[0]["options"] == ["w", "x", "y", "z"] and rows[0]["picture"] == "0.jpg"
+    said = measured["seed"].answers[0]
+    assert rows[0]["ways"]["seed"] == {"letter": said.letter, "text": said.text, "fallback": False}
+    assert sum(rows[0]["ways"]["engine"]["p"]) == pytest.approx(1) and "text" not in rows[0]["ways"]["engine"]
+
+
+def test_without_answers_there_is_speed_and_agreement_alone():
+    questions, measured = made(5, answers=False)
+    ways = summarise(questions, measured, LABELS)["ways"]
+    assert all(way["accuracy"] is None and way["nll"] is None for way in ways.values())
+    assert ways["seed"]["against_engine"]["mcnemar_p"] is None
+
+
+def timed(seconds, weights, **more):
+    """Measurements of ways that took so many seconds for four rows, in the middle repeat of three."""
+    answers = [Answer("a")] * 4
+    return {
+        name: Measured(
+            answers,
+            [Repeat(middle * factor, [middle * factor / 4] * 4) for factor in (3, 1, 0.5)],
+            about={"weights": weights[name]} | more.get(name, {}),
+        )
+        for name, middle in seconds.items()
+    }
+
+
+SECONDS = {
+    "seed": 8.0,
+    "one": 3.0,
+    "batched": 4.0,
+    "strong": 6.0,
+    "forward": 5.0,
+    "padded": 2.5,
+    "engine-4bit": 1.25,
+    "engine-16bit": 1.0,
+    "engine": 0.8,
+    "cyclic": 2.0,
+}
+WEIGHTS = dict.fromkeys(SECONDS, "4bit") | {"engine-16bit": "16bit", "engine": "16bit", "cyclic": "16bit"}
+
+
+def compared(seconds, weights, **more):
+    questions, _ = made(4)
+    ways = summarise(questions, timed(seconds, weights, **more), LABELS)["ways"]
+    return ways, {name: way["like_for_like"] for name, way in ways.items() if "like_for_like" in way}
+
+
+def test_like_for_like_is_the_engine_in_the_same_weights_against_the_libraries_batches():
+    ways, pairs = compared(SECONDS, WEIGHTS)
+    assert pairs == {
+        "one": {"engine": "engine-4bit", "weights": "4bit", "engine_ratio": pytest.approx(2.4)},
+        "batched": {"engine": "engine-4bit", "weights": "4bit", "engine_ratio": 3.2},
+        "padded": {"engine": "engine-4bit", "weights": "4bit", "engine_ratio": 2.0},
+    }
+    assert {name: way["ratio"] for name, way in ways.items()} == pytest.approx(
+        {name: 8 / seconds for name, seconds in SECONDS.items()}
+    )
+    assert like_for_like_text(ways) == (
+        "Like for like (4-bit weights, batches, one order): the engine is 2.00x as fast as the padded forward, "
+        "2.40x as fast as generating one token, 3.20x as fast as generating two tokens."
+    )
+
+
+def test_like_for_like_on_a_base_that_is_not_quantised_is_in_16_bits():
+    seconds = {name: value for name, value in SECONDS.items() if name != "engine-4bit"}
+    ways, pairs = compared(seconds, dict.fromkeys(seconds, "16bit"))
+    assert pairs["padded"] == {"engine": "engine-16bit", "weights": "16bit", "engine_ratio": 2.5}
+    assert like_for_like_text(ways).startswith("Like for like (16-bit weights,")
+
+
+@pytest.mark.parametrize(
+    ("names", "engines"),
+    [
+        ("seed one padded engine-16bit engine cyclic", {}),  # no engine in 4 bits
+        ("seed strong forward engine-4bit", {}),  # nothing in batches that could be compared
+        ("padded engine-4bit engine", {"padded": "engine-4bit"}),
+        ("one", {}),
+    ],
+)
+def test_without_both_ways_there_is_no_ratio(names, engines):
+    ways, pairs = compared({name: SECONDS[name] for name in names.split()}, WEIGHTS)
+    assert {name: pair["engine"] for name, pair in pairs.items()} == engines
+    assert bool(like_for_like_text(ways)) == bool(engines)
+
+
+def test_an_engine_that_chose_4_bits_by_itself_is_compared_too():
+    chosen = WEIGHTS | {"engine": "4bit", "cyclic": "4bit"}
+    _, pairs = compared({name: SECONDS[name] for name in ("padded", "engine", "cyclic")}, chosen)
+    assert pairs == {"padded": {"engine": "engine", "weights": "4bit", "engine_ratio": pytest.approx(2.5 / 0.8)}}
+
+
+def test_every_way_tells_what_it_shares_with_others():
+    ways, _ = compared(SECONDS, WEIGHTS)
+    about = {name: (way["weights"], way["batched"], way["tokens"], way["probabilities"]) for name, way in ways.items()}
+    assert about == {
+        "seed": ("4bit", False, 2, False),
+        "one": ("4bit", True, 1, False),
+        "batched": ("4bit", True, 2, False),
+        "strong": ("4bit", True, 16, False),
+        "forward": ("4bit", False, 0, True),
+        "padded": ("4bit", True, 0, True),
+        "engine-4bit": ("4bit", True, 0, True),
+        "engine-16bit": ("16bit", True, 0, True),
+        "engine": ("16bit", True, 0, True),
+        "cyclic": ("16bit", True, 0, True),
+    }
+
+
+def test_the_printed_table_says_which_rows_are_alike():
+    batches = {
+        name: {"batch_rows": rows, "rows_per_second_by_batch": dict.fromkeys(tried, 1.0)}
+        for name, rows, tried in (("one", 8, ("4", "8")), ("padded", 16, ("4", "8", "16")))
+    }
+    questions, _ = made(4)
+    measured = timed({name: SECONDS[name] for name in ("seed", "one", "padded", "engine-4bit")}, WEIGHTS, **batches)
+    summary = summarise(questions, measured, LABELS)
+    text = ways_of(summary | {"price_per_hour": None})
+    cells = {line[:28].rstrip(): line[28:].split() for line in text.split("\n\n")[0].splitlines()}
+    assert cells[""][:2] == ["weights", "batch"]
+    assert cells["generate, one row (notebook)"][:4] == ["4bit", "1", "row", "0.5"]
+    assert cells["generate 1 token, batches"][:4] == ["4bit", "8", "rows", "1.3"]
+    assert cells["padded forward, batches"][:4] == ["4bit", "16", "rows", "1.6"]
+    assert cells["engine, 4-bit weights"][:4] == ["4bit", "by", "tokens", "3.2"]
+    assert like_for_like_text(summary["ways"]) in text
+    assert batch_sizes_text(summary["ways"]) in text and "the largest of 4, 8, 16 that fits" in text
+    assert batch_text({}) == "–"  # of a benchmark that an older version wrote

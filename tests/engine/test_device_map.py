@@ -1,0 +1,71 @@
+"""A base laid over several cards: what may stand where, and that nothing changes where there is one device."""
+
+import pytest
+import torch
+
+from benchmarks.faults import SCORED, content
+from scoring.checkpoints.weights import CheckpointError
+from scoring.engine.device_map import cards, follow, place
+from scoring.engine.loading import NOT_QUANTIZED, Model
+from scoring.inputs.questions import read_table
+from scoring.run.run import RunOptions, run
+from scoring.scores.folder import RunError
+
+MIB = 2**20
+
+
+@pytest.fixture(scope="module")
+def sizes(base) -> dict[str, int]:
+    """Bytes of the demo's weights in float32, by the parts that stand whole."""
+    found: dict[str, int] = {}
+    for name, weight in Model.load(base, "none").network.named_parameters():
+        parts = name.split(".")
+        key = ".".join(parts[: 4 if "layers" in parts else 3 if "language_model" in parts else 2])
+        found[key] = found.get(key, 0) + weight.numel() * 4
+    return found
+
+
+@pytest.mark.parametrize("four_bit", [False, True])
+def test_layers_and_the_vision_tower_stand_whole(base, sizes, four_bit):
+    free = dict.fromkeys(range(3), sum(sizes.values()) * 2 // 3)
+    found = place(base, torch.float32, NOT_QUANTIZED, four_bit, free)
+    layers = {part: card for part, card in found.items() if ".layers." in part}
+    assert len(set(found.values())) > 1 and all(part.count(".") == 3 for part in layers)
+    order = [layers[f"model.language_model.layers.{number}"] for number in range(len(layers))]
+    assert order == sorted(order)
+    assert not any(part.startswith("model.visual.") for part in found)
+    first = found["model.visual"]
+    assert first == found["model.language_model.embed_tokens"] == found["model.language_model.rotary_emb"]
+
+
+def test_what_does_not_fit_is_told_before_it_is_loaded(base):
+    with pytest.raises(CheckpointError, match=r"do not fit into the 0.0, 0.0 GiB free on the cards; expected room"):
+        place(base, torch.float32, NOT_QUANTIZED, False, {0: MIB // 10, 1: MIB // 10})
+
+
+def test_a_followed_network_answers_as_before(base, scorer, test_rows):
+    model = Model.load(base, "nf4")
+    assert cards(model.network) == [torch.device("cpu")]
+    before = scorer.score(test_rows[:6]).logits
+    follow(scorer.model.network)
+    try:
+        assert (scorer.score(test_rows[:6]).logits == before).all()
+    finally:
+        for module in scorer.model.network.modules():
+            module._forward_pre_hooks.clear()
+            module._forward_pre_hooks_with_kwargs.clear()
+
+
+def test_on_one_device_nothing_is_spread(cli, tmp_path, small_table):
+    arguments = ["score", small_table(4), "--ckpt", "demo/checkpoints/fold0"]
+    cli(*arguments, "--out", tmp_path / "one")
+    cli(*arguments, "--device-map", "auto", "--out", tmp_path / "auto")
+    assert content(tmp_path / "auto", SCORED) == content(tmp_path / "one", SCORED)
+
+
+def test_several_processes_do_not_each_take_all_cards(scorer, small_table, tmp_path):
+    from scoring.run.processes import Processes
+
+    with pytest.raises(RunError, match="start it without torchrun"):
+        options = RunOptions(device_map="auto")
+        run(read_table(small_table(2)), scorer.plan, tmp_path, options, processes=Processes(0, 2))

@@ -1,0 +1,315 @@
+"""The report page as a file: what stands in it, what cannot stand in it, how large it is."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from scoring.inputs.questions import Question
+from scoring.report.page import BYTES, write_report
+from scoring.report.rows import sample
+from scoring.scores.evaluation import compare_folders, judge
+from scoring.scores.folder import RunError, open_scores, write_results
+from scoring.scores.logits import OptionLogits, write_part
+from scoring.scores.pooling import pool_files
+from scoring.stats.calibration import Calibration
+
+ROOT = Path(__file__).resolve().parents[2]
+HOSTILE = '</script><script>window.hacked=1</script><img src=x onerror="window.hacked=1">{{ 7*7 }} \'"&<b>'
+
+
+def picture(path: Path, seed: int = 0, grain: int = 12) -> Path:
+    rng = np.random.default_rng(seed)
+    forms = Image.fromarray(rng.integers(0, 256, (grain, grain * 4 // 3, 3), dtype=np.uint8))
+    forms.resize((640, 480), Image.BICUBIC).save(path, quality=85)
+    return path
+
+
+def folder(out, n=40, members=1, hostile=False, answers=True, pictures=10, unscored=(), orders="1", grain=12):
+    """A SCORES folder with `pictures` pictures; rows in `unscored` have no score."""
+    rng = np.random.default_rng(members)
+    out.mkdir(parents=True)
+    files = [picture(out / f"{at}.jpg", at, grain) for at in range(pictures)]
+    count = 4 if orders == "cyclic" else 1
+    z = rng.normal(0, 2, (n, members, count, 4)).astype(np.float32)
+    names = [f"m{at}" for at in range(members)]
+    ids = [f"row{at}" for at in range(n)]
+    if hostile:
+        ids[0] = HOSTILE
+    status = ["picture: a broken picture" if at in unscored else "ok" for at in range(n)]
+    z[list(unscored)] = np.nan
+    shape = (n, members, count)
+    logits = OptionLogits(ids, names, z, np.ones(shape, np.float32), np.ones(shape, np.int64), status, orders)
+    best = np.nan_to_num(z).mean((1, 2)).argmax(1)
+    questions = [
+        Question(
+            id,
+            at + 1,
+            files[at % pictures] if pictures else None,
+            HOSTILE if hostile else f"무엇인가요 {at}?",
+            tuple(HOSTILE + letter if hostile else f"option {letter}{at}" for letter in "wxyz"),
+            "abcd"[best[at] if at % 4 else (best[at] + 1) % 4] if answers else "",
+            HOSTILE if hostile else ("count" if at % 3 else "object"),
+        )
+        for at, id in enumerate(ids)
+    ]
+    (out / "logits").mkdir()
+    write_part(out / "logits", 0, logits)
+    write_results(out, questions, logits, [Calibration()] * members)
+    told = {
+        "command": ["cli.py", "score", HOSTILE if hostile else "x.csv"],
+        "data": {"file": HOSTILE if hostile else "x.csv", "sha256": "0" * 64},
+        "checkpoints": [{"member": name, "fingerprint": "f", "temperature": 1.0} for name in names],
+        "identity": {"letters": "abcd", "orders": orders},
+        "warnings": [HOSTILE] if hostile else [],
+    }
+    (out / "run.json").write_text(json.dumps(told))
+    return out
+
+
+def bench_json(out, hostile=False):
+    """What `bench` writes, of two ways and three rows."""
+    out.mkdir()
+    texts = ["b", HOSTILE if hostile else "none", "a"]
+
+    def way(title, **more):
+        common = {
+            "title": title,
+            "seconds": [1.0],
+            "rows_per_second": 3.0,
+            "ratio": 1.0,
+            "seconds_per_row": {"p50": 0.1, "p95": 0.2},
+            "peak_device_bytes": None,
+            "peak_host_bytes": 2**30,
+            "joules_per_row": None,
+            "accuracy": {"value": 0.5, "low": 0.2, "high": 0.8},
+            "nll": None,
+            "unanswered": 0,
+            "fallbacks": 1,
+            "unsteady": 0,
+            "cost": {"rows": 100, "hours": 1.0, "money": 2.0},
+        }
+        return common | more
+
+    found = {
+        "command": ["cli.py", "bench"],
+        "data": {"file": "x.csv", "sha256": "0" * 64},
+        "checkpoint": "fold0",
+        "fingerprint": "f",
+        "device": "CPU",
+        "dtype": "float32",
+        "quantization": "nf4",
+        "weights": "16bit",
+        "compiled": False,
+        "versions": {"torch": "1"},
+        "repeats": 1,
+        "price_per_hour": 2.0,
+        "rows": 3,
+        "ways": {
+            "seed": way("generate", against_engine={"differ": ["r1"], "mcnemar_p": 0.5}),
+            "engine": way("engine (score)", rows_per_second=9.0, ratio=3.0, nll={"value": 0.5}),
+        },
+        "first_token": {"rows": 3, "top_is_a_label": 3, "violations": []},
+        "per_row": [
+            {
+                "id": f"r{at}",
+                "picture": "",
+                "question": "q",
+                "options": ["w", "x", "y", "z"],
+                "answer": "b",
+                "task_type": "",
+                "ways": {
+                    "seed": {"letter": "a" if at == 1 else "b", "text": texts[at], "fallback": at == 1},
+                    "engine": {"letter": "b", "p": [0.1, 0.7, 0.1, 0.1]},
+                },
+            }
+            for at in range(3)
+        ],
+    }
+    (out / "bench.json").write_text(json.dumps(found))
+    return out
+
+
+def test_a_page_of_scores(tmp_path):
+    text = write_report(folder(tmp_path / "s", unscored=[3])).read_text("utf-8")
+    assert text.count("<article") == 40 and "무엇인가요 7?" in text and "option w7" in text
+    assert "picture: a broken picture" in text
+    for name in (
+        "accuracy",
+        "calibration error",
+        "By task type",
+        "Reliability diagram",
+        "Answered letters by the right",
+    ):
+        assert name in text
+    assert text.count("data:image/webp;base64,") == 10  # each file once
+    assert "of 40" in text and "39" in text
+
+
+def test_nothing_is_loaded_from_anywhere(tmp_path):
+    for made in (folder(tmp_path / "s", members=2), bench_json(tmp_path / "b")):
+        text = write_report(made).read_text("utf-8")
+        addresses = re.findall(r'(?:src|href)="([^"]*)"', text)
+        assert addresses and all(found.startswith(("data:", "#")) for found in addresses)
+        assert "default-src 'none'" in text
+        assert not re.search(r"url\(|@import|https?://(?!www\.w3\.org)", text.replace("%3A//www.w3.org", ""))
+
+
+def test_cells_are_text(tmp_path):
+    made = [folder(tmp_path / "s", hostile=True, n=12), bench_json(tmp_path / "b", hostile=True)]
+    for text in (write_report(path).read_text("utf-8") for path in made):
+        assert "<script>window" not in text and "<img src=x" not in text and HOSTILE not in text
+        assert "&lt;script&gt;window.hacked=1&lt;/script&gt;" in text and "{{ 7*7 }}" in text
+
+
+def test_the_same_folder_gives_the_same_page(tmp_path):
+    made = folder(tmp_path / "s", members=2, orders="cyclic")
+    first = write_report(made, tmp_path / "1.html").read_bytes()
+    assert write_report(made, tmp_path / "2.html").read_bytes() == first
+
+
+def test_a_page_of_an_ensemble(tmp_path):
+    members = [folder(tmp_path / "a", members=1), folder(tmp_path / "b", members=2, orders="cyclic")]
+    questions = [pq.read_table(member / "questions.parquet") for member in members]
+    column = questions[1].column_names.index("answer")
+    pq.write_table(
+        questions[1].set_column(column, "answer", questions[0]["answer"]), members[1] / "questions.parquet"
+    )
+    pool_files(members, tmp_path / "pool", names=["a-m0", "b-m0", "b-m1"])
+    text = write_report(tmp_path / "pool").read_text("utf-8")
+    assert "adds: accuracy" in text and "against its best member" in text and "Who gives the same answer" in text
+    assert "members disagree (" in text and "option w7" in text and "a-m0</span>" in text
+    text = write_report(members[1]).read_text("utf-8")
+    assert "orders disagree (" in text
+
+
+def test_a_comparison_is_shown(tmp_path):
+    first, second = folder(tmp_path / "a"), folder(tmp_path / "b")
+    compare_folders(open_scores(first), open_scores(second))
+    assert "exact McNemar p" in write_report(first).read_text("utf-8")
+
+
+def test_groups_that_evaluate_was_asked_for_are_shown(tmp_path):
+    made = folder(tmp_path / "s")
+    judge(open_scores(made), {"colour": ["red", "blue"] * 20})
+    assert "colour: blue" in write_report(made).read_text("utf-8")
+
+
+def test_without_answers_or_pictures(tmp_path):
+    text = write_report(folder(tmp_path / "s", answers=False, pictures=0)).read_text("utf-8")
+    assert "accuracy" not in text.split("<script")[0] and "Half of the rows have an answer" in text
+    assert text.count("picture not found") == 40
+
+
+def test_not_one_row_scored(tmp_path):
+    text = write_report(folder(tmp_path / "s", n=5, unscored=range(5))).read_text("utf-8")
+    assert "unscored (5)" in text
+
+
+def test_a_page_of_a_benchmark(tmp_path):
+    text = write_report(bench_json(tmp_path / "b")).read_text("utf-8")
+    assert "generation differs (1)" in text and '<q dir="auto">none</q>' in text
+    assert "3.0 times the notebook" in text and "at 2 an hour" in text and "hours for 100" in text
+    assert "wrong and sure" not in text  # no such row
+
+
+def test_a_thousand_pictures_fit_and_so_do_long_texts(tmp_path):
+    made = folder(tmp_path / "s", n=1000, pictures=100, grain=60)
+    text = write_report(made)
+    assert text.stat().st_size < BYTES and text.read_text("utf-8").count("<article") == 1000
+    columns = open_scores(made).questions
+    long = write_report_of_long_texts(tmp_path / "long", columns)
+    assert long.stat().st_size < BYTES and "characters)" in long.read_text("utf-8")
+    assert "of 1,000 rows are shown" in long.read_text("utf-8")
+
+
+def write_report_of_long_texts(out, columns):
+    """Cells of 100,000 characters are cut, and where still too long fewer rows are shown."""
+    n = len(columns["id"])
+    logits = OptionLogits.empty(columns["id"], ["m"], 4)
+    logits.logits[:] = np.random.default_rng(0).normal(size=logits.logits.shape)
+    logits.status = ["ok"] * n
+    (out / "logits").mkdir(parents=True)
+    write_part(out / "logits", 0, logits)
+    long = columns | {"question": ["가" * 100_000] * n, "choices": [["나" * 5_000] * 4] * n}
+    write_results(out, long, logits, [Calibration()])
+    told = {"checkpoints": [{"member": "m", "temperature": 1.0}], "identity": {"letters": "abcd"}}
+    (out / "run.json").write_text(json.dumps(told))
+    return write_report(out)
+
+
+def test_more_rows_than_a_page_shows_are_sampled_and_it_says_so(tmp_path):
+    text = write_report(folder(tmp_path / "s", n=200, unscored=[150]), most=20).read_text("utf-8")
+    assert text.count("<article") == 20 and "20 of 200 rows are shown" in text
+
+
+def test_the_sample():
+    flags = {"wrong": np.arange(1000) % 10 == 0, "members": np.zeros(1000, bool)}
+    rows = sample(flags, 100)
+    assert rows == sorted(set(rows)) and len(rows) == 100 and rows == sample(flags, 100)
+    assert 50 <= sum(at % 10 == 0 for at in rows) < 65
+    few = {"wrong": np.arange(1000) == 7}
+    assert 7 in sample(few, 10) and len(sample(few, 10)) == 10
+    assert sample(few, 1000) == list(range(1000))
+
+
+def test_folders_that_are_neither(tmp_path):
+    with pytest.raises(RunError, match=r"no run\.json and no bench\.json"):
+        write_report(tmp_path)
+    (tmp_path / "bench.json").write_text('{"ways": {"generate": {}}}')
+    with pytest.raises(RunError, match="run it again"):
+        write_report(tmp_path)
+
+
+def test_folders_of_before_have_no_texts(tmp_path):
+    import pyarrow.parquet as pq
+
+    made = folder(tmp_path / "s")
+    table = pq.read_table(made / "questions.parquet").drop(["question", "choices"])
+    pq.write_table(table, made / "questions.parquet")
+    assert "question not known here" in write_report(made).read_text("utf-8")
+
+
+def test_from_the_command_line_without_torch(tmp_path):
+    made = folder(tmp_path / "s", members=2)
+    code = (
+        "import sys, cli\n"
+        f"try: cli.main(['report', {str(made)!r}, '--out', {str(tmp_path / 'new' / 'page.html')!r}])\n"
+        "except SystemExit as end: assert not end.code\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "new" / "page.html").exists() and "report: " in done.stdout
+
+
+def contrast(one: str, other: str) -> float:
+    """WCAG 2.2's ratio of two colours."""
+
+    def light(colour: str) -> float:
+        parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+
+    high, low = sorted((light(one), light(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_colours_can_be_told_apart():
+    """WCAG AA, on a light page and on a dark one: 4.5 for texts, 3 for bars."""
+    css = (ROOT / "scoring" / "results" / "page" / "report.css").read_text()
+    assert contrast("#ffffff", "#000000") == pytest.approx(21)
+    for part in (css[: css.index("@media")], css[css.index("@media") : css.index("* {")]):
+        colours = dict(re.findall(r"--(\w+): (#\w{6})", part))
+        assert len(colours) == 11
+        for ground in ("ground", "raised"):
+            for text in ("ink", "soft", "accent", "right", "wrong", "notice"):
+                assert contrast(colours[text], colours[ground]) >= 4.5, (text, ground)
+        assert contrast(colours["bar"], colours["ground"]) >= 3
+        assert contrast(colours["accent"], colours["ground"]) >= 4.5  # a pressed button's text

@@ -1,0 +1,123 @@
+"""Folds: each training row by the fold that had not seen it, in any orders; the pool's calibration and sets of it."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from scoring import read_questions
+from scoring.checkpoints.calibrate import calibrate_folds
+from scoring.checkpoints.plan import MismatchError, plan_members
+from scoring.inputs.digests import question_digests
+from scoring.scores.exposure import VALIDATION, write_rows
+from scoring.scores.folder import open_scores
+from scoring.scores.probabilities import member_logits
+
+ROWS = 30
+
+
+@pytest.fixture(scope="module")
+def folds(tmp_path_factory, demo):
+    """Two adapters of the demo as if they were folds: each holds out every other of the first rows of test.csv."""
+    folder = tmp_path_factory.mktemp("folds")
+    digests = question_digests(read_questions(demo / "test.csv")[:ROWS])
+    for number in (0, 1):
+        fold = shutil.copytree(demo / "checkpoints" / f"fold{number}", folder / f"fold{number}")
+        manifest = json.loads((fold / "scoring.json").read_text())
+        (fold / "scoring.json").write_text(json.dumps(manifest | {"base": str(demo / "base")}))
+        write_rows(fold, digests[1 - number :: 2], digests[number::2])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scored(folds, demo, tmp_path_factory):
+    """The first rows of test.csv in two orders: out of fold, and by both folds."""
+    from benchmarks import command_line
+
+    work = tmp_path_factory.mktemp("scored")
+    for name, more in (("oof", ["--out-of-fold"]), ("both", ["--calibration", "none"])):
+        call = [
+            "score",
+            demo / "test.csv",
+            "--ckpt",
+            folds,
+            "--orders",
+            "2",
+            "--limit",
+            ROWS,
+            "--out",
+            work / name,
+            *more,
+        ]
+        done = command_line.run(*call)
+        assert done.returncode == 0, done.stderr
+    return work
+
+
+def test_each_row_is_scored_by_the_fold_that_had_not_seen_it(folds, scored):
+    oof, both = open_scores(scored / "oof"), open_scores(scored / "both")
+    assert oof.logits.scored.all() and oof.logits.orders == "2" and oof.questions["fold"] == [0, 1] * (ROWS // 2)
+    for row in range(ROWS):
+        theirs = both.logits.logits[row, row % 2]
+        assert np.allclose(oof.logits.logits[row, 0], theirs, atol=1e-4)
+        assert not np.allclose(oof.logits.logits[row, 0], both.logits.logits[row, 1 - row % 2], atol=1e-2)
+    entry = oof.about["checkpoints"][0]
+    assert entry["orders"] == "2" and len(entry["adapters"]) == 2 and entry["pixels"] == 36864
+    assert (oof.exposed == VALIDATION).all() and "metrics.json" in {path.name for path in (scored / "oof").iterdir()}
+    warnings = " ".join(json.loads((scored / "both" / "run.json").read_text())["warnings"])
+    assert "15 of 30 rows were in the training of fold0" in warnings and "15 of 30 rows are validation rows" in warnings
+
+
+def test_a_killed_or_repeated_call_goes_on(folds, scored, demo, cli, tmp_path):
+    out = shutil.copytree(scored / "oof", tmp_path / "oof")
+    shutil.rmtree(out / "logits")
+    shutil.rmtree(out / "runs" / "fold1")
+    before = (scored / "oof" / "probabilities.csv").read_bytes()
+    done = cli(
+        "score", demo / "test.csv", "--ckpt", folds, "--orders", 2, "--limit", ROWS, "--out", out, "--out-of-fold"
+    )
+    assert "15 of 15 rows have their scores" in done.stderr and (out / "probabilities.csv").read_bytes() == before
+
+
+def test_the_pool_of_folds_is_calibrated_for_the_orders_it_is_used_in(folds, scored, demo, cli, tmp_path):
+    own = shutil.copytree(folds, tmp_path / "folds")
+    found, path = calibrate_folds(scored / "oof", own)
+    assert path.name == "calibration.2.json" and found.rows == ROWS and found.folds == [0, 1] * (ROWS // 2)
+    oof = open_scores(scored / "oof")
+    assert found.nonconformity == pytest.approx(
+        1 - np.exp(found.apply(member_logits(oof.logits, 0)))[np.arange(ROWS), oof.answers(np.arange(ROWS))], abs=0.2
+    )
+    plan = plan_members([str(own)], orders="2")
+    assert [part.temperature for part in plan.calibrations] == [found.temperature] * 2
+    assert not any("no calibration for orders" in note for note in plan.notes)
+    other = plan_members([str(own)], orders="cyclic")
+    assert any("it has no calibration for orders cyclic" in note for note in other.notes)
+    assert not other.calibrations[0].nonconformity
+    asked = ["--orders", 2, "--sets", 0.8, "--out", tmp_path / "x"]
+    refused = cli("score", demo / "test.csv", "--ckpt", own, "--limit", ROWS, *asked, check=2)
+    assert f"--sets: on {ROWS} of {ROWS} rows" in refused.stderr and not (tmp_path / "x").exists()
+    rest = tmp_path / "rest.csv"
+    lines = (demo / "test.csv").read_text("utf-8").splitlines()
+    rest.write_text("\n".join([lines[0], *lines[ROWS + 1 : ROWS + 41]]), "utf-8")
+    arguments = ["score", rest, "--images", demo, "--ckpt", own, "--orders", 2, "--sets", 0.8]
+    cli(*arguments, "--out", tmp_path / "sets")
+    sets = json.loads((tmp_path / "sets" / "run.json").read_text())["sets"]
+    assert sets["quantile"] is None and "CV+" in sets["guarantee"] and "at least 60%" in sets["guarantee"]
+    metrics = json.loads((tmp_path / "sets" / "metrics.json").read_text())
+    assert 0.6 <= metrics["sets"]["covered"] <= 1 and 0.6 <= metrics["sets"]["mean_size"] <= 4
+
+
+def test_what_is_no_fold_or_no_row_of_them_is_refused(folds, scored, demo, cli, tmp_path):
+    arguments = ["score", demo / "test.csv", "--out", tmp_path / "x", "--out-of-fold"]
+    done = cli(*arguments, "--ckpt", folds, "--limit", ROWS + 2, check=2)
+    assert f"2 of {ROWS + 2} rows are held out by no fold" in done.stderr and "'test_0030'" in done.stderr
+    assert "has no folds" in cli(*arguments, "--ckpt", folds / "fold0", "--base", demo / "base", check=2).stderr
+    assert "takes one --orders" in cli(*arguments, "--ckpt", folds, "--orders", "1,cyclic", check=2).stderr
+    assert "takes one --ckpt" in cli(*arguments, "--ckpt", folds, "--ckpt", folds, check=2).stderr
+    both = cli("calibrate", scored / "both", "--ckpt", folds, check=2)
+    assert "not out-of-fold rows" in both.stderr
+    other = shutil.copytree(folds, tmp_path / "other")
+    shutil.copy(folds / "fold0" / "adapter_model.safetensors", other / "fold1" / "adapter_model.safetensors")
+    with pytest.raises(MismatchError, match="was scored by"):
+        calibrate_folds(scored / "oof", other)

@@ -1,0 +1,336 @@
+"""From files alone: metrics, comparison, calibration and warnings of SCORES folders, through the command line too."""
+
+import csv
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from scipy.special import softmax
+
+from scoring.checkpoints.checkpoint import read_checkpoint
+from scoring.files.reading import FileError
+from scoring.inputs.digests import question_digest
+from scoring.inputs.questions import Question
+from scoring.report.figures import figures_of_scores
+from scoring.report.tables import details_of
+from scoring.scores.evaluation import compare_folders, exposure_warnings, judge, warnings_of
+from scoring.scores.exposure import CALIBRATION, TRAINING, VALIDATION, exposure, read_rows, write_rows
+from scoring.scores.folder import RunError, open_scores, write_results
+from scoring.scores.logits import OptionLogits, write_part
+from scoring.stats.calibration import Calibration
+from scoring.stats.comparison import compare
+from scoring.stats.metrics import measure
+from scoring.stats.selective import risk_coverage, threshold_for
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLD0 = ROOT / "demo" / "checkpoints" / "fold0"
+
+
+def scores(out, n=200, temperature=2.0, seed=0, checkpoint=None, **about):
+    """A SCORES folder of a model whose right temperature is known."""
+    rng = np.random.default_rng(seed)
+    z = rng.normal(0, 2, (n, 4)).astype(np.float32)
+    y = (softmax(z, axis=1).cumsum(1) > rng.random((n, 1))).argmax(1)
+    ids, shape = [f"row{at}" for at in range(n)], (n, 1, 1)
+    logits = OptionLogits(ids, ["m"], temperature * z[:, None, None], np.ones(shape), np.ones(shape, int), ["ok"] * n)
+    types = ["count" if at % 3 else "object" for at in range(n)]
+    questions = [
+        Question(id, at + 1, Path(f"{at // 2}.jpg"), f"q{at}", ("w", "x", "y", "z"), "abcd"[y[at]], types[at])
+        for at, id in enumerate(ids)
+    ]
+    (out / "logits").mkdir(parents=True)
+    write_part(out / "logits", 0, logits)
+    write_results(out, questions, logits, [Calibration()])
+    fingerprint = read_checkpoint(str(checkpoint)).fingerprint() if checkpoint else "x"
+    told = {
+        "checkpoints": [{"member": "m", "fingerprint": fingerprint, "temperature": 1.0}],
+        "identity": {"letters": "abcd", "orders": "1"},
+    }
+    (out / "run.json").write_text(json.dumps(told | about))
+    return out
+
+
+@pytest.fixture
+def fold(tmp_path):
+    """A copy of a demo checkpoint that may be written into."""
+    return Path(shutil.copytree(FOLD0, tmp_path / "fold0"))
+
+
+def test_everything_works_without_torch(tmp_path, fold):
+    """evaluate, evaluate of two, calibrate: from files alone."""
+    first, second = scores(tmp_path / "a", checkpoint=fold), scores(tmp_path / "b", temperature=1.0)
+    code = (
+        "import sys, cli\n"
+        f"for call in (['evaluate', {str(first)!r}], ['evaluate', {str(first)!r}, {str(second)!r}], "
+        f"['calibrate', {str(first)!r}, '--ckpt', {str(fold)!r}]):\n"
+        "    cli.main(call, standalone_mode=False)\n"
+        "assert not {'torch', 'transformers', 'peft', 'bitsandbytes'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (first / "evaluation.png").read_bytes()[:4] == b"\x89PNG" and (first / "metrics.json").exists()
+    for told in ("noise floor", "smooth ECE", "class-wise ECE", "AUROC", "risk–coverage", "exact McNemar p ="):
+        assert told in done.stdout, told
+    assert "has the better probabilities" in done.stdout and "the same rows" in done.stdout
+    found = json.loads((fold / "calibration.json").read_text())
+    assert found["temperature"] == pytest.approx(2.0, rel=0.3) and found["fingerprint"]["orders"] == "1"
+    assert len(found["nonconformity"]) == 200 and found["gain"] > 0
+    assert json.loads((first / "comparison.json").read_text())["rows"] == 200
+
+
+def test_by_any_column_of_the_data(cli, tmp_path):
+    out = scores(tmp_path / "a", n=60)
+    table = tmp_path / "data.csv"
+    table.write_text("id,path,question,a,b,hard\n" + "".join(f"row{at},x.jpg,q,1,2,{at % 2}\n" for at in range(60)))
+    done = cli("evaluate", out, "--by", "hard", "--data", table, "--no-plot")
+    assert "hard: 0" in done.stdout and "hard: 1" in done.stdout and "object" in done.stdout
+    assert json.loads((out / "metrics.json").read_text())["by"]["hard"]["1"]["rows"] == 30
+    refused = cli("evaluate", out, "--by", "colour", "--data", table, check=2)
+    table.write_text(table.read_text() + "row60,x.jpg\n")
+    assert "2 cells in line 62" in cli("evaluate", out, "--by", "hard", "--data", table, check=2).stderr
+    assert "expected a column colour" in refused.stderr.replace("'", "") and "hard" in refused.stderr
+
+
+def test_rows_of_two_folders_are_matched_by_id(tmp_path):
+    first, second = open_scores(scores(tmp_path / "a")), open_scores(scores(tmp_path / "b", temperature=1.0))
+    whole = compare_folders(first, second)
+    turn = np.random.default_rng(0).permutation(200)
+    logits = second.logits
+    for name in ("logits", "label_mass", "top_token"):
+        setattr(logits, name, getattr(logits, name)[turn])
+    logits.ids = [logits.ids[at] for at in turn]
+    second.questions = {name: [values[at] for at in turn] for name, values in second.questions.items()}
+    second.__dict__.pop("log_p", None), second.__dict__.pop("answered", None)
+    assert compare_folders(first, second) == whole
+    second.questions["answer"][0] = "a" if second.questions["answer"][0] != "a" else "b"
+    with pytest.raises(RunError, match="1 row has different answers"):
+        compare_folders(first, second)
+    with pytest.raises(RunError, match="no scored and answered row in common"):
+        logits.ids = [f"other{at}" for at in range(200)]
+        compare_folders(first, second)
+
+
+def test_a_calibration_belongs_to_its_checkpoint(cli, tmp_path, fold):
+    other = scores(tmp_path / "a")
+    refused = cli("calibrate", other, "--ckpt", fold, check=2)
+    assert "was scored by m (x), but" in refused.stderr and read_checkpoint(str(fold)).fingerprint() in refused.stderr
+    pixels = scores(tmp_path / "b", checkpoint=fold, identity={"letters": "abcd", "orders": "1", "pixels": 4096})
+    assert "pixels 4096, but" in cli("calibrate", pixels, "--ckpt", fold, check=2).stderr
+    (fold / "rows.parquet").unlink()  # a checkpoint of before, which is known by its table alone
+    (fold / "validation.csv").write_text("id,gold\n")
+    none = scores(tmp_path / "c", checkpoint=fold, data={"sha256": read_checkpoint(str(fold)).manifest.data["sha256"]})
+    assert "was not trained on" in cli("calibrate", none, "--ckpt", fold, check=2).stderr
+
+
+def test_rows_are_left_out_that_were_trained_on_under_whatever_id(tmp_path, fold):
+    from scoring.checkpoints.calibrate import calibrate_checkpoint
+
+    out = scores(tmp_path / "a", checkpoint=fold)
+    digests = open_scores(out).questions["digest"]
+    write_rows(fold, digests[:120], digests[120:150])
+    found, path = calibrate_checkpoint(out, str(fold))
+    assert found.rows == 80 and path == fold / "calibration.json" and found.selected == 30
+    assert found.digests == digests[120:] and "120 rows that the checkpoint was trained on" in found.choice[-1]
+    write_rows(fold, digests, [])
+    with pytest.raises(RunError, match="was not trained on"):
+        calibrate_checkpoint(out, str(fold))
+
+
+def test_of_a_table_that_was_trained_on_an_older_checkpoint_may_use_its_validation_rows(tmp_path, fold):
+    from scoring.checkpoints.calibrate import calibrate_checkpoint
+
+    (fold / "rows.parquet").unlink()
+    digest = read_checkpoint(str(fold)).manifest.data["sha256"]
+    out = scores(tmp_path / "a", checkpoint=fold, data={"sha256": digest})
+    (fold / "validation.csv").write_text("id,gold\n" + "".join(f"row{at},a\n" for at in range(40)))
+    found, path = calibrate_checkpoint(out, str(fold))
+    assert found.rows == 40 and path == fold / "calibration.json"
+    found, path = calibrate_checkpoint(out, str(fold), tmp_path / "mine.json")
+    assert path == tmp_path / "mine.json" and path.exists()
+
+
+def of_pictures(out, pictures, **more):
+    """The folder `scores` makes, of rows that are right or wrong together: each picture's are copies of one row."""
+    folder = open_scores(scores(out, **more))
+    first = np.unique(pictures, return_index=True)[1][pictures]
+    for name in ("logits", "label_mass", "top_token"):
+        setattr(folder.logits, name, getattr(folder.logits, name)[first])
+    folder.questions["answer"] = [folder.questions["answer"][row] for row in first]
+    folder.questions["picture"] = [f"{number:03}.jpg" for number in pictures]
+    return folder
+
+
+def test_figures_of_a_folder_are_over_its_pictures(tmp_path):
+    """Every figure that `judge` writes is that of the rows with their pictures, for all rows and for each group."""
+    pictures = np.repeat(np.arange(50), 4)
+    folder = of_pictures(tmp_path / "a", pictures)
+    found = judge(folder)
+    assert json.loads((tmp_path / "a" / "metrics.json").read_text()) == found
+    p, y = np.exp(folder.log_p), np.array(["abcd".index(letter) for letter in folder.questions["answer"]])
+    assert found["overall"] == measure(p, y, pictures) != measure(p, y)
+    types = np.array(folder.questions["task_type"])
+    assert sorted(found["by"]["task_type"]) == ["count", "object"]
+    for name, group in found["by"]["task_type"].items():
+        rows = types == name
+        assert group == measure(p[rows], y[rows], np.unique(pictures[rows], return_inverse=True)[1])
+    confidence, right = p.max(1), (p.argmax(1) == y).astype(float)
+    assert found["selective"] == threshold_for(confidence, right, 0.95, clusters=pictures)
+    assert found["risk_coverage"] == risk_coverage(confidence, right)
+    lower = judge(folder, wanted=0.6)["selective"]
+    assert lower == threshold_for(confidence, right, 0.6, clusters=pictures) != threshold_for(confidence, right, 0.6)
+    assert lower["threshold"] is not None
+
+
+def test_two_folders_are_compared_over_their_pictures(tmp_path):
+    pictures = np.repeat(np.arange(50), 4)
+    first = of_pictures(tmp_path / "a", pictures)
+    second = of_pictures(tmp_path / "b", pictures)
+    second.logits.logits = second.logits.logits + np.random.default_rng(1).normal(0, 3, (50, 1, 1, 4))[pictures]
+    found = compare_folders(first, second)
+    y = np.array(["abcd".index(letter) for letter in first.questions["answer"]])
+    p, q = np.exp(first.log_p), np.exp(second.log_p)
+    assert found == compare(p, q, y, pictures) | {"only_in_one": 0}
+    assert found["pictures"] == 50 and found["accuracy"]["mcnemar_p"] > compare(p, q, y)["accuracy"]["mcnemar_p"]
+    written = json.loads((tmp_path / "a" / "comparison.json").read_text())
+    assert written == {"first": str(tmp_path / "a"), "second": str(tmp_path / "b")} | found
+
+
+def test_metrics_tell_what_sets_cover(tmp_path):
+    out = scores(tmp_path / "a", sets={"level": 0.9, "quantile": 0.8, "guarantee": "…"})
+    with open(out / "probabilities.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    held = [["ab", "abcd", "c"][at % 3] for at in range(200)]
+    with open(out / "probabilities.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, [*rows[0], "set"])
+        writer.writeheader()
+        writer.writerows(row | {"set": letters} for row, letters in zip(rows, held))
+    found = judge(open_scores(out))["sets"]
+    covered = sum(row["answer"] in letters for row, letters in zip(rows, held)) / 200
+    assert found["asked"] == 0.9 and found["method"] == "lac"
+    assert found["covered"] == pytest.approx(covered) and found["mean_size"] == pytest.approx(sum(map(len, held)) / 200)
+
+
+def plain(n=60, orders=1):
+    rng = np.random.default_rng(0)
+    shape = (n, 1, orders)
+    return OptionLogits(
+        [str(row) for row in range(n)], ["m"], rng.normal(size=(*shape, 4)).astype(np.float32), np.ones(shape),
+        np.ones(shape, int), ["ok"] * n, "1" if orders == 1 else "cyclic",
+    )  # fmt: skip
+
+
+def told(logits, calibration=None, answers=None, log_p=None):
+    return " ".join(warnings_of(logits, [1, 2, 3, 4], [calibration or Calibration()], answers, log_p))
+
+
+def test_warnings_name_a_cause():
+    assert told(plain()) == ""
+    ties = plain()
+    ties.logits[:3, ..., :] = 1.0
+    assert "many ties: in 5.0%" in told(ties) and "rounded to 16 bits" in told(ties)
+    assert "orders disagree" in told(plain(orders=4))
+    for temperature in (3.1, 0.3):
+        assert "far from 1" in told(plain(), Calibration(temperature))
+    assert told(plain(), Calibration(2.9)) == ""
+    some = plain()
+    some.status[3] = "no picture"
+    assert "1 row has no score: '3' (no picture)" in told(some)
+    some.status[4] = "no picture"
+    assert "2 rows have no score: '3' (no picture), '4' (no picture)" in told(some)
+    lean = np.log(softmax(np.eye(4)[[3] * 40 + [0] * 20] * 2, axis=1))
+    assert "one letter preferred: d is answered in 67%" in told(plain(), log_p=lean)
+    assert told(plain(), answers=["d"] * 40 + ["a"] * 20, log_p=lean) == ""
+    assert "more often than it is right" in told(plain(), answers=["a"] * 60, log_p=lean)
+
+
+def test_rows_that_a_member_has_met_are_told_by_how():
+    exposed = np.zeros((20, 2), np.uint8)
+    exposed[:10, 0], exposed[10:13, 0], exposed[0, 1] = VALIDATION, TRAINING | CALIBRATION, CALIBRATION
+    told = exposure_warnings(["m", "n"], exposed)
+    assert len(told) == 3 and told[0].startswith("3 of 20 rows were in the training of m")
+    assert told[1].startswith("10 of 20 rows are validation rows of m")
+    assert told[2].startswith("1 of 20 rows are those that the calibration of n")
+    assert exposure_warnings(["m"], np.zeros((4, 1), np.uint8)) == []
+
+
+def with_exposed(out, flags):
+    """The folder `scores` makes, of rows that its member has met so."""
+    folder = open_scores(scores(out, temperature=0.5))
+    folder.questions["exposed"] = [[flag] for flag in flags]
+    return folder
+
+
+def test_a_threshold_is_promised_by_rows_alone_that_no_member_has_met(tmp_path):
+    flags = [TRAINING] * 40 + [VALIDATION] * 30 + [CALIBRATION] * 10 + [0] * 120
+    found = judge(with_exposed(tmp_path / "a", flags), wanted=0.6)
+    plain = open_scores(tmp_path / "a")
+    p, y = np.exp(plain.log_p)[80:], plain.answers(np.arange(80, 200))
+    pictures = np.arange(80, 200) // 2
+    expected = threshold_for(p.max(1), (p.argmax(1) == y).astype(float), 0.6, clusters=pictures)
+    assert expected["threshold"] is not None
+    assert found["selective"] == expected | {"rows": 120, "left_out": 80}
+    assert found["overall"]["rows"] == 200
+    line = f"{expected['coverage']:.0%} of the 120 rows that no member has met."
+    assert line in details_of(found)
+    none = judge(open_scores(tmp_path / "a"), wanted=0.999)["selective"] | {"rows": 120, "left_out": 80}
+    told = "No confidence threshold can promise 100% right on the 120 rows that no member has met (80 are left out)."
+    assert told in details_of(found | {"selective": none})
+
+
+@pytest.mark.parametrize(
+    "flags, how",
+    [
+        ([TRAINING] * 200, "trained on"),
+        ([CALIBRATION] * 200, "calibrated on"),
+        ([TRAINING] * 180 + [VALIDATION | CALIBRATION] * 20, "trained, validated or calibrated on"),
+    ],
+)
+def test_where_every_row_was_met_no_threshold_is_promised_and_it_says_why(tmp_path, flags, how):
+    folder = with_exposed(tmp_path / "a", flags)
+    found = judge(folder, wanted=0.5)
+    assert judge(open_scores(tmp_path / "a"), wanted=0.5)["selective"]["threshold"] is not None
+    chosen = found["selective"]
+    assert chosen["threshold"] is None and chosen["bound"] is None and chosen["left_out"] == 200
+    assert chosen["reason"] == f"every labelled row was {how}"
+    assert f"No confidence threshold is promised: every labelled row was {how}." in details_of(found)
+    assert any("no threshold is promised" in figure.told for figure in figures_of_scores(folder, found))
+
+
+def test_evaluate_repeats_what_score_says_of_rows_that_were_met(cli, tmp_path):
+    out = scores(tmp_path / "a")
+    questions = pq.read_table(out / "questions.parquet").to_pydict() | {"exposed": [[TRAINING]] * 180 + [[0]] * 20}
+    pq.write_table(pa.table(questions), out / "questions.parquet")
+    told = "180 of 200 rows were in the training of m: metrics of these rows say nothing about new ones"
+    done = cli("evaluate", out, "--no-plot")
+    assert f"warning: {told}" in done.stderr.splitlines()
+    assert json.loads((out / "metrics.json").read_text())["warnings"] == [told]
+    cli("evaluate", out)  # draws it, too
+    assert (out / "evaluation.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_question_is_recognised_by_what_it_asks_and_a_row_by_that(tmp_path):
+    digest = question_digest("p1", "q", ("w", "x"))
+    assert digest == question_digest("p1", "q", ("x", "w"))
+    assert len({digest, question_digest("p2", "q", ("w", "x")), question_digest("p1", "r", ("w", "x")), ""}) == 4
+    assert digest != question_digest("p1", "q", ("w", "y"))
+    write_rows(tmp_path, ["t1", "both"], ["v1", "both"])
+    rows = read_rows(tmp_path)
+    assert rows == {"t1": TRAINING, "v1": VALIDATION, "both": TRAINING | VALIDATION}
+    assert exposure(["t1", "new", "v1", ""], rows, ["v1", "new", ""]).tolist() == [
+        TRAINING,
+        CALIBRATION,
+        VALIDATION | CALIBRATION,
+        0,
+    ]
+    assert read_rows(tmp_path / "none") is None
+    (tmp_path / "rows.parquet").write_bytes(b"cut")
+    path = re.escape(str(tmp_path / "rows.parquet"))
+    with pytest.raises(FileError, match=f"^{path}: .+; expected the rows of a training; the file is damaged$"):
+        read_rows(tmp_path)

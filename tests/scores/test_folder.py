@@ -1,0 +1,191 @@
+"""Logits on disk, pooling, and the files that people take away."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from scoring.files.writing import write_text, write_whole
+from scoring.inputs.questions import Question
+from scoring.scores.evaluation import judge, warnings_of
+from scoring.scores.folder import open_scores, write_results
+from scoring.scores.logits import OptionLogits, part_path, read_parts, write_part
+from scoring.scores.probabilities import pooled_log_probabilities
+from scoring.stats.calibration import Calibration
+
+
+def sample(n=5, members=("m0", "m1"), k=4, seed=0) -> OptionLogits:
+    rng = np.random.default_rng(seed)
+    return OptionLogits(
+        [f"id{row}" for row in range(n)],
+        list(members),
+        rng.normal(size=(n, len(members), 1, k)).astype(np.float32),
+        rng.random((n, len(members), 1)).astype(np.float32),
+        rng.integers(0, 9, (n, len(members), 1)),
+        ["ok"] * n,
+    )
+
+
+def filed(out, questions, logits, **about):
+    """A SCORES folder as a run leaves it."""
+    (out / "logits").mkdir(exist_ok=True)
+    write_part(out / "logits", 0, logits)
+    write_results(out, questions, logits, [Calibration()] * len(logits.members))
+    checkpoints = [{"member": name, "fingerprint": name * 2, "temperature": 1.0} for name in logits.members]
+    letters = "abcdefgh"[: logits.logits.shape[3]]
+    about = {"checkpoints": checkpoints, "identity": {"letters": letters, "orders": logits.orders}} | about
+    write_text(out / "run.json", json.dumps(about))
+
+
+def test_parts_come_back_in_the_order_of_the_data(tmp_path):
+    logits = sample()
+    logits.logits[1, ..., 2:] = np.nan
+    logits.status[3], logits.logits[3], logits.label_mass[3], logits.top_token[3] = "picture: gone", np.nan, np.nan, -1
+    for number, rows in enumerate(([4, 0], [3], [1])):
+        write_part(
+            tmp_path,
+            number,
+            OptionLogits(
+                [logits.ids[row] for row in rows],
+                logits.members,
+                logits.logits[rows],
+                logits.label_mass[rows],
+                logits.top_token[rows],
+                [logits.status[row] for row in rows],
+            ),
+        )
+    found = read_parts(tmp_path, logits.ids, logits.members, 4)
+    here = [0, 1, 3, 4]
+    assert np.array_equal(found.logits[here], logits.logits[here], equal_nan=True)
+    assert np.array_equal(found.label_mass[here], logits.label_mass[here], equal_nan=True)
+    assert (
+        found.status == ["ok", "ok", "not scored", "picture: gone", "ok"]
+        and (found.top_token[here] == logits.top_token[here]).all()
+    )
+
+
+def test_the_columns_of_a_part(tmp_path):
+    import pyarrow.parquet as pq
+
+    logits = sample(2)
+    logits.logits[1, ..., 3] = np.nan
+    write_part(tmp_path, 0, logits)
+    table = pq.read_table(part_path(tmp_path, 0))
+    assert table.column_names == [
+        "id",
+        "member",
+        "order",
+        "l_a",
+        "l_b",
+        "l_c",
+        "l_d",
+        "label_mass",
+        "top_token",
+        "status",
+    ]
+    assert table["order"].to_pylist() == ["abcd", "abcd", "abc", "abc"] and table["l_d"].to_pylist()[2] is None
+    assert str(table.schema.field("l_a").type) == "float"
+
+
+def test_foreign_parts_are_refused(tmp_path):
+    write_part(tmp_path, 0, sample())
+    with pytest.raises(ValueError, match="id0"):
+        read_parts(tmp_path, ["other"], ["m0", "m1"], 4)
+
+
+def test_equal_members_give_the_single_models_probabilities():
+    one = sample(members=("m",))
+    three = OptionLogits(
+        one.ids, ["a", "b", "c"], np.repeat(one.logits, 3, axis=1), one.label_mass, one.top_token, one.status
+    )
+    assert np.allclose(
+        np.exp(pooled_log_probabilities(three, [Calibration(1.7)] * 3)),
+        np.exp(pooled_log_probabilities(one, [Calibration(1.7)])),
+        atol=1e-9,
+    )
+
+
+def test_the_pool_is_the_mean_of_log_probabilities():
+    logits = sample()
+    p = np.exp(pooled_log_probabilities(logits, [Calibration(2.0), Calibration(0.5)]))
+    from scipy.special import softmax
+
+    product = softmax(logits.logits[:, 0, 0] / 2.0, 1) ** 0.5 * softmax(logits.logits[:, 1, 0] / 0.5, 1) ** 0.5
+    assert np.allclose(p, product / product.sum(1, keepdims=True), atol=1e-6)
+
+
+def test_the_files(tmp_path):
+    logits = sample(4, ("m",))
+    logits.logits[2, ..., 2:] = np.nan
+    logits.status[3], logits.logits[3] = "picture: an empty file", np.nan
+    questions = [
+        Question(name, row + 1, None, "q", ("w", "x", "y", "z")[: 2 if row == 2 else 4], answer="a")
+        for row, name in enumerate(logits.ids)
+    ]
+    filed(tmp_path, questions, logits)
+    metrics = judge(open_scores(tmp_path))
+    rows = list(csv.DictReader((tmp_path / "probabilities.csv").read_text().splitlines()))
+    assert list(rows[0]) == [
+        "id",
+        "pred",
+        "p_a",
+        "p_b",
+        "p_c",
+        "p_d",
+        "margin",
+        "label_mass",
+        "status",
+        "answer",
+        "correct",
+    ]
+    assert (
+        [row["id"] for row in rows] == logits.ids
+        and rows[2]["p_c"] == ""
+        and rows[3]["pred"] == rows[3]["p_a"] == rows[3]["correct"] == ""
+    )
+    assert rows[3]["status"] == "picture: an empty file" and rows[0]["status"] == "ok"
+    for row in rows[:3]:
+        p = [float(row[f"p_{letter}"]) for letter in "abcd" if row[f"p_{letter}"]]
+        assert sum(p) == pytest.approx(1, abs=1e-5) and row["pred"] == "abcd"[int(np.argmax(p))]
+        assert float(row["margin"]) == pytest.approx(sorted(p)[-1] - sorted(p)[-2], abs=2e-6) and len(row["p_a"]) == 8
+        assert row["correct"] == str(int(row["pred"] == row["answer"]))
+    submission = list(csv.DictReader((tmp_path / "submission.csv").read_text().splitlines()))
+    assert [row["answer"] for row in submission] == [row["pred"] for row in rows] and list(submission[0]) == [
+        "id",
+        "answer",
+    ]
+    assert metrics["overall"]["rows"] == 3 and (tmp_path / "metrics.json").exists()
+
+
+def test_without_answers_there_are_no_metrics(tmp_path):
+    logits = sample(2, ("m",))
+    questions = [Question(name, 1, None, "q", ("w", "x", "y", "z")) for name in logits.ids]
+    filed(tmp_path, questions, logits)
+    assert judge(open_scores(tmp_path)) is None
+    assert not (tmp_path / "metrics.json").exists()
+    assert "answer" not in (tmp_path / "probabilities.csv").read_text().splitlines()[0]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    write_text(tmp_path / "x", "old")
+
+    def broken(file):
+        file.write(b"half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError):
+        write_whole(tmp_path / "x", broken)
+    assert (tmp_path / "x").read_text() == "old"
+
+
+def test_warnings_name_a_cause():
+    logits = sample(40, ("m",))
+    logits.label_mass[:] = 0.99
+    logits.top_token[:] = 1
+    assert warnings_of(logits, [1, 2, 3, 4], [Calibration()]) == []
+    logits.label_mass[:5] = 0.3
+    told = warnings_of(logits, [1, 2, 3, 4], [Calibration()])[0]
+    assert "low label mass" in told and "template" in told
+    logits.status[7] = "picture: an empty file"
+    assert "'id7' (picture: an empty file)" in warnings_of(logits, [1, 2, 3, 4], [Calibration()])[1]

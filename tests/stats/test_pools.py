@@ -1,0 +1,424 @@
+"""Pools: equal members change nothing, order does not matter, files are matched by id, faults are told."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize, minimize_scalar
+from scipy.special import log_softmax
+from statsmodels.stats.inter_rater import fleiss_kappa
+
+from scoring.files.writing import write_columns
+from scoring.files.writing import write_csv as write_csv_rows
+from scoring.report.ensemble_plots import disagreement, draw_ensemble
+from scoring.scores.folder import RunError, open_scores
+from scoring.scores.logits import write_part
+from scoring.scores.members import read_sources
+from scoring.scores.pooling import PoolOptions, claim, pool_files
+from scoring.stats.metrics import measure, measure_members
+from scoring.stats.pools import EnsembleError, agreement, leave_one_out, nll_weights, parse_weights, pool
+from tests.scores.test_evaluation import scores
+
+
+def members(m=3, n=500, seed=0, noise=1.0, sharp=3.0):
+    """Over-confident members that err apart: (M, N, K) logits and (N,) answers."""
+    rng = np.random.default_rng(seed)
+    z = rng.normal(0, 1.5, (n, 4))
+    y = (np.exp(log_softmax(z, axis=1)).cumsum(1) > rng.random((n, 1))).argmax(1)
+    return np.stack([log_softmax(sharp * (z + rng.normal(0, noise, z.shape)), axis=1) for _ in range(m)]), y
+
+
+@pytest.mark.parametrize("kind", ["log", "linear"])
+def test_equal_members_are_the_single_one_and_order_does_not_matter(kind):
+    log_p, _ = members(3, 50)
+    assert np.abs(np.exp(pool(log_p[[0, 0, 0]], kind)) - np.exp(log_p[0])).max() < 1e-6
+    assert np.allclose(pool(log_p, kind), pool(log_p[::-1], kind), atol=1e-12)
+
+
+def test_the_pools_are_their_definitions():
+    log_p, _ = members(3, 40)
+    p = np.exp(log_p)
+    assert np.allclose(np.exp(pool(log_p, "linear")), p.mean(0))
+    product = np.prod(p, 0) ** (1 / 3)
+    assert np.allclose(np.exp(pool(log_p)), product / product.sum(1, keepdims=True))
+    weighted = np.exp(pool(log_p, "linear", [0.5, 0.5, 0]))
+    assert np.allclose(weighted, p[:2].mean(0))
+    votes = np.exp(pool(log_p, "vote"))
+    counts = np.stack([(log_p.argmax(2) == letter).sum(0) for letter in range(4)], 1)
+    assert (counts[np.arange(40), votes.argmax(1)] == counts.max(1)).all() and np.allclose(votes, counts / 3, atol=2e-3)
+    log_p[:, 0, 3] = np.nan
+    assert np.isnan(pool(log_p)[0, 3]) and np.exp(pool(log_p, "linear")[0, :3]).sum() == pytest.approx(1)
+
+
+def likeliest_temperature(z, y):
+    """By a bounded search over log T."""
+    found = minimize_scalar(lambda log_t: losses_of(z, y, np.exp(log_t)).mean(), bounds=(-3, 3), method="bounded")
+    return float(np.exp(found.x))
+
+
+def losses_of(z, y, temperature=1.0):
+    return -log_softmax(z / temperature, axis=1)[np.arange(len(y)), y]
+
+
+def five_ways(log_p, y):
+    """Losses on the second half of the rows, by ways whose temperatures are fitted on the first.
+
+    Two for each way: as it is, and with a temperature of the pool.
+    """
+    half = len(y) // 2
+    own = np.stack([part / likeliest_temperature(part[:half], y[:half]) for part in log_p])
+    own = log_softmax(own, axis=2)
+    best = min(own, key=lambda part: losses_of(part[:half], y[:half]).mean())
+    ways = {
+        "default": pool(own),
+        "best single": best,
+        "linear": pool(own, "linear"),
+        "raw log": pool(log_p),
+        "raw linear": pool(log_p, "linear"),
+    }
+    return {
+        name: [losses_of(z[half:], y[half:], t) for t in (1.0, likeliest_temperature(z[:half], y[:half]))]
+        for name, z in ways.items()
+    }
+
+
+def test_without_a_temperature_of_the_pool_the_default_is_the_best_of_five_ways():
+    """A temperature for each member and the mean of log-probabilities, as it is shipped, against others as they are."""
+    for seed in range(3):
+        found = {name: without for name, (without, _) in five_ways(*members(5, 4000, seed)).items()}
+        for name in set(found) - {"default"}:
+            worse = found[name] - found["default"]
+            assert worse.mean() > 3 * worse.std() / np.sqrt(len(worse)), name
+
+
+def test_with_a_temperature_of_the_pool_log_pools_are_alike_and_the_best_of_five_ways():
+    for seed in range(3):
+        found = {name: fitted for name, (_, fitted) in five_ways(*members(5, 4000, seed)).items()}
+        loss = {name: losses.mean() for name, losses in found.items()}
+        assert abs(loss["raw log"] - loss["default"]) < 0.001  # members that are alike
+        assert loss["default"] < loss["linear"] < loss["raw linear"] < loss["best single"]
+
+
+def test_a_temperature_of_the_pool_gains_for_every_pool_and_not_for_a_single_member():
+    for name, (without, fitted) in five_ways(*members(5, 4000)).items():
+        saved = without - fitted
+        if name == "best single":
+            assert abs(saved.mean()) < 0.001
+        else:
+            assert saved.mean() > 3 * saved.std() / np.sqrt(len(saved)), name
+
+
+def test_members_that_are_too_sure_by_unlike_amounts_need_temperatures_of_their_own():
+    """The surest would outvote the others; a temperature of the pool alone does not mend that."""
+    log_p, y = members(5, 4000)
+    log_p = np.stack([log_softmax(part * size, axis=1) for part, size in zip(log_p, (0.2, 0.2, 0.2, 1, 3))])
+    found = {name: fitted for name, (_, fitted) in five_ways(log_p, y).items()}
+    worse = found["raw log"] - found["default"]
+    assert worse.mean() > 0.03 and worse.mean() > 3 * worse.std() / np.sqrt(len(worse))
+
+
+def test_weights_are_fitted_only_where_the_rows_can_tell():
+    log_p, y = members(2, 3000, sharp=1.0)
+    noise = np.random.default_rng(1).normal(0, 1.5, log_p[0].shape)
+    bad = np.stack([log_p[0], log_softmax(noise, axis=1)])
+    weights, told = nll_weights(bad, y)
+    assert weights[0] > 0.75 and "gain" in told
+    assert nll_weights(bad[:, :500], y[:500])[0].tolist() == [0.5, 0.5]
+    assert nll_weights(log_p[[0, 0]], y)[0].tolist() == [0.5, 0.5]
+
+
+def test_agreement_equals_statsmodels():
+    log_p, _ = members(4, 200)
+    answers = log_p.argmax(2)
+    counts = np.stack([(answers == letter).sum(0) for letter in range(4)], 1)
+    found = agreement(log_p)
+    assert found["fleiss_kappa"] == pytest.approx(fleiss_kappa(counts), abs=1e-9)
+    assert found["pairwise"][0][1] == pytest.approx((answers[0] == answers[1]).mean())
+
+
+def test_a_member_that_hurts_is_found():
+    log_p, y = members(3, 1000, sharp=1.0)
+    log_p[2] = np.roll(log_p[2], 7, axis=0)
+    found = leave_one_out(log_p, y, "log", np.full(3, 1 / 3), 1.0)
+    assert found[2]["hurts"] and not found[0]["hurts"] and not found[1]["hurts"]
+
+
+def unlike(n=60, seed=0):
+    """Three members of which two agree more, some rows with three options, pictures of unlike sizes."""
+    log_p, y = members(3, n, seed, noise=0.8)
+    log_p[1] = log_softmax(log_p[1] + 0.8 * log_p[0], axis=1)
+    log_p[:, np.flatnonzero(y < 3)[: n // 4], 3] = np.nan
+    return log_p, y, np.random.default_rng(2).integers(0, n // 3, n)
+
+
+def pooled_row_by_row(log_p, kind, weights, temperature=1.0):
+    """(N, K) probabilities of a pool by its definition, NaN where an option is missing."""
+    result = np.full(log_p.shape[1:], np.nan)
+    for row in range(log_p.shape[1]):
+        there = np.flatnonzero(~np.isnan(log_p[:, row]).any(0))
+        p = np.exp(log_p[:, row][:, there])
+        found = np.prod(p ** np.array(weights)[:, None], axis=0)
+        found = found / found.sum()
+        if kind == "linear":
+            found = np.array(weights) @ p
+        elif kind == "vote":
+            votes = [sum(w for w, part in zip(weights, p) if part.argmax() == at) for at in range(len(there))]
+            found = 0.999 * np.array(votes) + 0.001 * found
+        found = found ** (1 / temperature)
+        result[row, there] = found / found.sum()
+    return result
+
+
+@pytest.mark.parametrize("kind", ["log", "linear", "vote"])
+def test_pools_are_their_definitions_with_weights_temperature_and_fewer_options(kind):
+    log_p, _, _ = unlike()
+    given, normal = [2, 1, 1], [0.5, 0.25, 0.25]
+    whole = log_p[:, ~np.isnan(log_p).any((0, 2))]
+    for part in (log_p, whole):
+        found = np.exp(pool(part, kind, given, 1.7))
+        assert np.allclose(found, pooled_row_by_row(part, kind, normal, 1.7), atol=1e-12, equal_nan=True)
+        found = np.exp(pool(part, kind))
+        assert np.allclose(found, pooled_row_by_row(part, kind, [1 / 3] * 3), atol=1e-12, equal_nan=True)
+
+
+def test_one_member_without_an_option_takes_it_from_the_pool():
+    log_p = np.log(np.array([[[0.5, 0.3, 0.2]], [[0.2, 0.2, 0.6]]]))
+    log_p[1, 0, 2] = np.nan
+    for kind in ("log", "linear", "vote"):
+        found = np.exp(pool(log_p, kind))
+        assert np.isnan(found[0, 2]) and found[0, :2].sum() == pytest.approx(1)
+
+
+def test_weights_in_a_text_are_finite_numbers_one_for_each_member():
+    assert parse_weights("1,2.5,0", 3) == [1.0, 2.5, 0.0]
+    for text, count in (("1,2", 3), ("1,x", 2), ("1,nan", 2), ("1,inf", 2), ("", 1)):
+        assert parse_weights(text, count) is None
+
+
+def test_weights_of_lowest_loss_are_told_by_rows_that_were_held_out_with_their_pictures():
+    """Parts, gains, error and weights by code written anew, with another solver."""
+    log_p, y, _ = unlike(1000)
+    log_p[2] += np.random.default_rng(1).normal(0, 5, log_p[2].shape)  # says little
+    pictures = np.arange(1000) // 2
+
+    def best(part, answers):
+        def loss(free):
+            weights = np.exp(free) / np.exp(free).sum()
+            z = np.tensordot(weights, np.nan_to_num(part), 1)
+            z = np.where(np.isnan(part).any(0), -np.inf, z)
+            return losses_of(z, answers).mean()
+
+        found = minimize(loss, np.zeros(3), method="SLSQP", options={"ftol": 1e-12}).x
+        return np.exp(found) / np.exp(found).sum()
+
+    def losses(part, weights, answers):
+        z = np.where(np.isnan(part).any(0), -np.inf, np.tensordot(weights, np.nan_to_num(part), 1))
+        return losses_of(z, answers)
+
+    part_of = np.random.default_rng(0).permutation(500) % 5
+    gains = np.zeros(1000)
+    for number in range(5):
+        held = part_of[pictures] == number
+        weights = best(log_p[:, ~held], y[~held])
+        equal = losses(log_p[:, held], np.full(3, 1 / 3), y[held])
+        gains[held] = equal - losses(log_p[:, held], weights, y[held])
+    sums = np.bincount(pictures, gains - gains.mean())
+    error = np.sqrt((sums**2).sum() * 500 / 499) / 1000
+    weights, why = nll_weights(log_p, y, pictures)
+    words = why.split()
+    assert why.startswith("fitted weights on rows held out of the fit gain ") and why.endswith(" NLL")
+    assert float(words[10]) == pytest.approx(gains.mean(), abs=2e-4)
+    assert float(words[12]) == pytest.approx(error, abs=2e-4)
+    assert weights == pytest.approx(best(log_p, y), abs=2e-3)
+    few, why = nll_weights(log_p[:, :999], y[:999])
+    assert few.tolist() == [1 / 3] * 3 and why == "equal weights: 999 labelled rows are under 1,000"
+
+
+def test_weights_of_members_that_are_alike_stay_equal():
+    log_p, y = members(3, 1000, seed=3)
+    weights, why = nll_weights(log_p[[0, 0, 0]], y)
+    assert weights.tolist() == [1 / 3] * 3
+    assert why == "equal weights: on rows held out of the fit, fitted ones are no better"
+
+
+def test_agreement_counts_pairs_with_fewer_options_too():
+    log_p, _, _ = unlike()
+    answers = np.array([[np.nanargmax(row) for row in part] for part in log_p])
+    found = agreement(log_p)
+    for first in range(3):
+        for second in range(3):
+            assert found["pairwise"][first][second] == pytest.approx((answers[first] == answers[second]).mean())
+    assert found["all_agree"] == (np.ptp(answers, axis=0) == 0).mean() < 1
+    counts = np.stack([(answers == letter).sum(0) for letter in range(4)], 1)
+    assert found["fleiss_kappa"] == pytest.approx(fleiss_kappa(counts))
+    assert agreement(np.log(np.tile([0.7, 0.3], (2, 5, 1))))["fleiss_kappa"] is None  # all answers are one letter
+
+
+@pytest.mark.parametrize("kind", ["log", "linear"])
+def test_what_a_member_adds_is_the_pool_without_it_less_the_whole(kind):
+    log_p, y, pictures = unlike()
+    weights, rows = np.array([0.5, 0.3, 0.2]), np.arange(60)
+    found = leave_one_out(log_p, y, kind, weights, 1.4, pictures)
+    whole = pooled_row_by_row(log_p, kind, weights, 1.4)
+    for member in range(3):
+        others = [at for at in range(3) if at != member]
+        rest = pooled_row_by_row(log_p[others], kind, weights[others] / weights[others].sum(), 1.4)
+        saved = np.log(whole[rows, y]) - np.log(rest[rows, y])
+        sums = np.array([(saved[pictures == at] - saved.mean()).sum() for at in np.unique(pictures)])
+        error = np.sqrt((sums**2).sum() * len(sums) / (len(sums) - 1)) / 60
+        right = (np.nanargmax(whole, 1) == y).mean() - (np.nanargmax(rest, 1) == y).mean()
+        assert found[member]["nll"] == pytest.approx(saved.mean()) and found[member]["error"] == pytest.approx(error)
+        assert found[member]["accuracy"] == pytest.approx(right)
+        assert found[member]["hurts"] == (saved.mean() < -2 * error)
+
+
+def test_without_the_only_member_that_has_a_weight_the_others_are_equal():
+    log_p, y, _ = unlike()
+    found = leave_one_out(log_p, y, "log", np.array([1.0, 0, 0]), 1.0)
+    rest, rows = pooled_row_by_row(log_p[1:], "log", [0.5, 0.5]), np.arange(60)
+    alone = np.exp(log_p[0])[rows, y] / np.nansum(np.exp(log_p[0]), 1)
+    assert found[0]["nll"] == pytest.approx((np.log(alone) - np.log(rest[rows, y])).mean())
+    assert found[1]["nll"] == pytest.approx(0, abs=1e-12) and not found[1]["hurts"]
+
+
+# ------------------------------------------------------------------ from files
+def another(out):
+    """A SCORES folder of another member for the rows of `scores`: its logits are a little off, each by itself."""
+    folder = open_scores(scores(out, temperature=1.0))
+    folder.logits.logits += np.random.default_rng(9).normal(0, 0.3, folder.logits.logits.shape).astype(np.float32)
+    write_part(out / "logits", 0, folder.logits)
+    return out
+
+
+def write_csv(path, ids, values, pattern="p_{}"):
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", *(pattern.format(letter) for letter in "abcd"[: values.shape[1]])])
+        writer.writerows([id, *(f"{value:.12g}" for value in row)] for id, row in zip(ids, values))
+    return path
+
+
+@pytest.mark.parametrize("pattern, make", [("p_{}", np.exp), ("{}", np.array), ("l_{}", lambda log_p: log_p * 3 + 7)])
+def test_csv_files_of_others(tmp_path, pattern, make):
+    log_p, _ = members(2, 30)
+    ids = [f"r{at}" for at in range(30)]
+    first = write_csv(tmp_path / "a.csv", ids, make(log_p[0]), pattern)
+    turned = write_csv(tmp_path / "b.csv", ids[::-1], make(log_p[1])[::-1], pattern)
+    found = pool_files([first, turned], tmp_path / "out").scores
+    expected = pool(np.stack([log_softmax(make(part) if pattern == "l_{}" else part, axis=1) for part in log_p]))
+    assert np.abs(np.exp(found.log_p) - np.exp(expected)).max() < 1e-6
+    assert found.logits.members == ["a", "b"] and (tmp_path / "out" / "members" / "b.csv").exists()
+    assert (tmp_path / "out" / "submission.csv").read_text().splitlines()[0] == "id,answer"
+    with pytest.raises(RunError, match="exists"):
+        claim(tmp_path / "out", False)
+
+
+def test_faults_are_told_all_at_once(tmp_path):
+    log_p, _ = members(1, 30)
+    p, ids = np.exp(log_p[0]), [f"r{at}" for at in range(30)]
+    good = write_csv(tmp_path / "good.csv", ids, p)
+    cases = {
+        "missing: 'r0', 'r1'": (ids[2:], p[2:]),
+        "does not have: 'x0'": ([*ids[:-1], "x0"], p),
+        "ids more than once: 'r0'": ([*ids, "r0"], np.vstack([p, p[:1]])),
+        "another number of options": (ids, np.exp(log_softmax(log_p[0][:, :3], axis=1))),
+        "must sum to 1; not so in 'r3'": (ids, np.where(np.arange(30)[:, None] == 3, p * 0.5, p)),
+    }
+    for told, (names, values) in cases.items():
+        with pytest.raises(EnsembleError, match=told):
+            pool_files([good, write_csv(tmp_path / "bad.csv", names, values)], tmp_path / "out")
+    (tmp_path / "bad.csv").write_text("id,p_a,p_b\nr0,half,0.5\n")
+    with pytest.raises(EnsembleError, match="p_a is 'half'"):
+        read_sources(tmp_path / "bad.csv")
+    (tmp_path / "bad.csv").write_text("name,x\n1,2\n")
+    with pytest.raises(EnsembleError, match="expected `id` and a column for each letter"):
+        read_sources(tmp_path / "bad.csv")
+    with pytest.raises(EnsembleError, match="1 member"):
+        pool_files([good], tmp_path / "out")
+    with pytest.raises(EnsembleError, match="2 numbers"):
+        pool_files([good, good], tmp_path / "out", PoolOptions(weights="1,2,3"))
+    with pytest.raises(EnsembleError, match="the same numbers in every row: one member would count twice"):
+        pool_files([good, good], tmp_path / "out")
+
+
+def test_folders_are_pooled_judged_and_fitted(tmp_path):
+    a, b = scores(tmp_path / "a"), another(tmp_path / "b")
+    found = pool_files([a, b], tmp_path / "out")
+    assert found.metrics["ensemble"]["best"] == "b" and (tmp_path / "out" / "metrics.json").exists()
+    again = open_scores(tmp_path / "out")
+    assert np.array_equal(again.log_p, found.scores.log_p, equal_nan=True)
+    fitted = pool_files([a, b], tmp_path / "fitted", PoolOptions(fit=tmp_path / "out"))
+    folders = [open_scores(path) for path in (a, b)]
+    mean = np.mean([log_softmax(folder.logits.logits[:, 0, 0].astype(float), axis=1) for folder in folders], axis=0)
+    y = np.array(["abcd".index(letter) for letter in folders[0].questions["answer"]])
+    temperature = likeliest_temperature(mean, y)
+    assert fitted.scores.how["temperature"] == pytest.approx(temperature, abs=1e-3) and temperature > 1.1
+    assert f"temperature of the pool {fitted.scores.how['temperature']:.3f}," in fitted.told[0]
+    for pooled, t in ((found, 1.0), (fitted, temperature)):
+        assert np.abs(np.exp(pooled.scores.log_p) - np.exp(log_softmax(mean / t, axis=1))).max() < 1e-3
+        nll = pooled.metrics["overall"]["nll"]["value"]
+        assert nll == pytest.approx(losses_of(mean, y, t).mean(), abs=1e-4)
+    assert np.abs(np.exp(fitted.scores.log_p) - np.exp(found.scores.log_p)).max() > 0.02
+    assert json.loads((tmp_path / "fitted" / "run.json").read_text())["pool"]["kind"] == "log"
+    with pytest.raises(EnsembleError, match="nll needs labelled rows"):
+        pool_files([a, b], tmp_path / "x", PoolOptions(weights="nll"))
+    with pytest.raises(
+        EnsembleError,
+        match="expected the members that are pooled; b .x. is not there.*one folder or file that holds all members",
+    ):
+        pool_files([a, b], tmp_path / "x", PoolOptions(fit=a))
+    about = json.loads((tmp_path / "out" / "run.json").read_text())
+    about["data"] = {"sha256": "t"}
+    about["checkpoints"][1]["trained_on"] = "t"
+    (tmp_path / "out" / "run.json").write_text(json.dumps(about))
+    with pytest.raises(EnsembleError, match="was trained on these rows"):
+        pool_files([a, b], tmp_path / "x", PoolOptions(fit=tmp_path / "out"))
+
+
+def test_members_are_measured_as_one_alone_is():
+    log_p, y = members(3, 400)
+    clusters = np.arange(400) // 2
+    for part, found in zip(np.exp(log_p), measure_members(np.exp(log_p), y, clusters)):
+        alone = measure(part, y, clusters)
+        assert found["accuracy"] == alone["accuracy"]
+        for name in ("nll", "brier", "ece"):
+            assert found[name]["value"] == pytest.approx(alone[name]["value"], rel=1e-5)
+            assert found[name]["low"] == pytest.approx(alone[name]["low"], rel=0.05)
+            assert found[name]["high"] == pytest.approx(alone[name]["high"], rel=0.05)
+        assert found["ece"]["floor_95"] == pytest.approx(alone["ece"]["floor_95"], rel=0.15)
+
+
+def test_cells_of_files_mean_what_they_say(tmp_path):
+    text = '\ufeffid,p_a,p_b,p_c\n"a,1",0.5, 0.25 ,0.25\n"line\n2",0.5,0.5,\n"",,,\n'
+    (tmp_path / "a.csv").write_text(text, "utf-8")
+    found = read_sources(tmp_path / "a.csv")[0]
+    assert found.ids == ["a,1", "line\n2", ""] and found.status == ["ok", "ok", "no number in the file"]
+    assert np.allclose(np.exp(found.logits[0]), [0.5, 0.25, 0.25]) and np.isnan(found.logits[1, 2])
+    (tmp_path / "a.csv").write_text("id,p_a,p_b\nx,+0.5,0.5\n")
+    assert np.allclose(np.exp(read_sources(tmp_path / "a.csv")[0].logits), 0.5)
+    (tmp_path / "a.csv").write_text("id,p_a,p_b\nx,0.5,0.5\ny,0.5\nz,0.2,0.3,0.5\n")
+    with pytest.raises(EnsembleError, match=r"expected 3 cells in every row, not so in line 3 \(2\), line 4 \(4\)"):
+        read_sources(tmp_path / "a.csv")
+
+
+def test_columns_are_written_as_the_csv_module_writes_them(tmp_path):
+    columns = {"id": ["a", 'b"c', "d,e", "f\ng", "", " j"], "x": list("123456")}
+    write_columns(tmp_path / "columns.csv", columns)
+    write_csv_rows(tmp_path / "rows.csv", [list(columns), *zip(*columns.values())])
+    assert (tmp_path / "columns.csv").read_bytes() == (tmp_path / "rows.csv").read_bytes()
+
+
+def test_disagreement_is_its_definition():
+    p = np.array([[[0.7, 0.3], [1.0, 0.0], [0.5, 0.5]], [[0.2, 0.8], [0.0, 1.0], [0.5, 0.5]]])
+    with np.errstate(divide="ignore"):
+        found = disagreement(np.log(p))
+    mean = p.mean(0)
+    entropy = -(mean[0] * np.log(mean[0])).sum() + (p[:, 0] * np.log(p[:, 0])).sum() / 2
+    assert found == pytest.approx([entropy, np.log(2), 0.0])
+    assert np.isnan(disagreement(np.full((2, 1, 3), np.nan))).all()
+
+
+def test_the_picture_is_drawn_without_the_pictures_too(tmp_path):
+    found = pool_files([scores(tmp_path / "a"), another(tmp_path / "b")], tmp_path / "out")
+    assert draw_ensemble(found.scores, found.metrics).read_bytes()[:4] == b"\x89PNG"
