@@ -34,6 +34,8 @@ GUIDES = list(
 )
 GUIDES.remove(ROOT / "CHANGELOG.md")
 DOCUMENTS = [*GUIDES, ROOT / "CHANGELOG.md", *ROOT.glob("benchmarks/*.md"), *ROOT.glob("tests/**/*.md")]
+PROGRAMS = sorted(ROOT.glob("benchmarks/*.py"))
+ELSEWHERE = {"--help", "--debug", "--max-restarts"}  # options of click's and torchrun's
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # each of several
 QUICK = {"score": ["--limit", "8"], "bench": ["--limit", "4"], "train": ["--epochs", "1"]}  # the same, on fewer rows
 
@@ -111,9 +113,18 @@ def test_the_map_names_every_room(name):
 
 @pytest.mark.parametrize("path", GUIDES, ids=named)
 def test_files_that_are_named_exist(path):
-    places = r"(?:scoring|train|tests|benchmarks|docs|demo)/[\w/.-]+\.\w+"
+    places = r"[\w/.-]+/[\w.-]+\.py|(?:scoring|train|tests|benchmarks|docs|demo)/[\w/.-]+\.\w+"
     for name in re.findall(rf"`({places})`", prose(path)):
-        assert (ROOT / name).exists() or (path.parent / name).exists(), f"{name} is not there"
+        assert any((folder / name).exists() for folder in (ROOT, ROOT / "scoring", path.parent)), f"{name} is not there"
+
+
+def test_the_map_names_modules_that_exist():
+    rows = re.findall(
+        r"^\| `((?:scoring/)?\w+)` \| (.*) \|$", (ROOT / "docs" / "architecture.md").read_text("utf-8"), re.M
+    )
+    named = [(room, module) for room, text in rows for module in re.findall(r"`(\w+)`", text)]
+    assert len(named) > 40
+    assert not [(room, module) for room, module in named if not (ROOT / room / f"{module}.py").exists()]
 
 
 def test_the_log_has_an_index_of_its_entries():
@@ -159,13 +170,12 @@ def test_what_is_called_exists_with_its_options(document, call):
 
 @pytest.mark.parametrize("path", GUIDES, ids=named)
 def test_options_that_are_named_exist(path):
-    known = {"--help", "--debug", "--max-restarts"}.union(*map(options_of, cli.main.commands), *map(options_in, PROGRAMS))
+    known = ELSEWHERE.union(*map(options_of, cli.main.commands), *map(options_in, PROGRAMS))
     for code in re.findall(r"`([^`\n]+)`", prose(path)):
         for option in re.findall(r"(?<![\w-])--[a-z][\w-]*", code):
             assert option in known, code
 
 
-PROGRAMS = list(ROOT.glob("benchmarks/*.py"))
 COMMANDS = [(path, line) for path in GUIDES for line in commands(path, "bash")]
 EXAMPLES = [(path, block) for path in GUIDES for kind, block in blocks(path) if kind == "python"]
 
