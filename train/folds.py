@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
 
+from scoring.errors import UserError
 from scoring.inputs.questions import Question
 from scoring.run.processes import Processes, Queue
 from train.folder import finished
 from train.split import UNKNOWN, picture_groups, strata
 
 
-class FoldError(ValueError):
+class FoldError(UserError):
     """Rows that cannot be parted in so many folds."""
 
 

@@ -21,6 +21,8 @@ from uuid import uuid4
 import torch
 import torch.distributed as dist
 
+from scoring.errors import UserError
+
 # Seconds: between signs of life; without one, until a process is taken for dead; until all have come together; that
 # those who are alive are waited for though nothing moves; that one which fails waits for the others to hear of it.
 BEAT, SILENT, JOIN, STUCK, PARTING = 1.0, 60.0, 600.0, 3_600.0, 5.0
@@ -28,7 +30,7 @@ POLL = 0.002
 PIECE = 2**20  # characters of one value: the store takes no more than 8 MiB
 
 
-class ProcessError(ValueError):
+class ProcessError(UserError):
     """Another process of the call failed or is gone. original, code: its own message and exit code, where it told."""
 
     def __init__(self, message: str, original: str = "", code: int = 1):
