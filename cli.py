@@ -142,6 +142,7 @@ def _exit_if_incomplete(table: "Table") -> None:
 @click.pass_obj
 def train(  # noqa: PLR0913 its parameters are its options
     session: Session,
+    /,
     data: Path,
     base: str,
     out: Path,

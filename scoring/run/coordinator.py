@@ -102,8 +102,9 @@ class Coordinator:
         """Tokens of a batch: as asked for, else what fits into the smallest memory of all processes."""
         if self.job.options.batch_tokens is not None:
             return self.job.options.batch_tokens
-        packed = self.loader.load().packed
-        return min([packed.batch_tokens(), *(self._offered("tokens", rank) for rank in self.processes.others)])
+        room: list[int] = [self.loader.load().packed.batch_tokens()]
+        room += [self._offered("tokens", rank) for rank in self.processes.others]
+        return min(room)
 
     def _compiled(self) -> bool:
         """Whether the layers are compiled: as asked for, else where that saves time."""
