@@ -5,6 +5,10 @@ from dataclasses import dataclass
 SHOWN = 10  # rows listed of one kind of problem
 
 
+class UserError(ValueError):
+    """An error that the user can fix: the command line prints its message alone and ends with exit code 2."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing that is wrong, where, and what to do. `row` counts from 1 without the header; 0 is the table."""
@@ -25,7 +29,7 @@ class Problem:
         return f"{where}{column}found {self.found}; expected {self.expected}; {self.fix}"
 
 
-class InputError(ValueError):
+class InputError(UserError):
     """Input that cannot be used. `problems` holds everything that is wrong with it."""
 
     def __init__(self, problems: list[Problem]):

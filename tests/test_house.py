@@ -11,7 +11,20 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 # From the ground up: a room imports from the rooms before it, and from itself.
-ROOMS = ["errors", "files", "inputs", "stats", "scores", "checkpoints", "engine", "run", "bench", "report", "terminal"]
+ROOMS = [
+    "errors",
+    "messages",
+    "files",
+    "inputs",
+    "stats",
+    "scores",
+    "checkpoints",
+    "engine",
+    "run",
+    "bench",
+    "report",
+    "terminal",
+]
 FLOORS = [*(f"scoring.{room}" for room in ROOMS), "train", "cli"]
 WITHOUT_TORCH = FLOORS[: FLOORS.index("scoring.checkpoints")]
 HEAVY = {"torch", "transformers", "peft", "bitsandbytes", "accelerate"}

@@ -4,10 +4,12 @@ import tomllib
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
+from scoring.errors import UserError
+
 SEVEN_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError):
     """A choice that does not exist or cannot be; the message says which, what was found and what was expected."""
 
 

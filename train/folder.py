@@ -7,6 +7,7 @@ from pathlib import Path
 
 from scoring.checkpoints.adapter import ADAPTER_CONFIG, ADAPTER_FILE
 from scoring.checkpoints.checkpoint import CALIBRATION, MANIFEST, Manifest
+from scoring.errors import UserError
 from scoring.files.reading import read_object
 from scoring.files.writing import write_json
 from scoring.scores.exposure import ROWS
@@ -21,7 +22,7 @@ ROW_KEYS = ("training rows", "validation rows", "content of training rows", "con
 FREE = ("save_every", "patience", "memory", "compile", "batch_tokens")  # choices that may change on going on
 
 
-class FolderError(ValueError):
+class FolderError(UserError):
     """A folder that holds something else."""
 
 

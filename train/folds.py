@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
 
+from scoring.errors import UserError
 from scoring.inputs.questions import Question
 from scoring.run.processes import Processes, Queue
 from train.folder import finished
 from train.split import UNKNOWN, picture_groups, strata
 
 
-class FoldError(ValueError):
+class FoldError(UserError):
     """Rows that cannot be parted in so many folds."""
 
 
@@ -82,7 +83,7 @@ def train_folds(
         trainers[number] = trainer(train, valid, out / f"fold{number}", apart)
     for one in trainers.values():
         one.check_folder()
-    processes.meet("folds")  # none writes before all have looked
+    processes.barrier("folds")  # none writes before all have looked
 
     def kept(number: int, tell: bool = True):
         """A fold's validation, trained where it is not yet."""
@@ -99,10 +100,10 @@ def train_folds(
     for number in queue.take() if apart else queue.todo:
         parts[number] = kept(number)
     if not processes.first:
-        queue.over({})
+        queue.close({})
         return
     if apart:
-        queue.settle(lambda _: None, patience=math.inf)  # a fold may take hours
+        queue.collect_reports(lambda _: None, patience=math.inf)  # a fold may take hours
     parts = {f"fold{number}": parts.get(number) or kept(number, tell=False) for number in range(folds)}
     adapters = [adapter_fingerprint(out / name) for name in parts]
     settings = read_checkpoint(str(out / "fold0")).manifest.settings

@@ -5,11 +5,13 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
+from scoring.errors import UserError
+
 TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio"}  # name -> package
 PROJECT = "logit-scoring"
 
 
-class LogError(ValueError):
+class LogError(UserError):
     """A tracker that cannot be used."""
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sklearn.model_selection import train_test_split
 
+from scoring.errors import UserError
 from scoring.inputs.digests import picture_digests, question_digests
 from scoring.inputs.questions import Question
 
@@ -14,7 +15,7 @@ LISTED = 5  # ids in a message
 SKEW = 0.5  # a validation part whose share of the rows is off by more than this part of it is worth a notice
 
 
-class SplitError(ValueError):
+class SplitError(UserError):
     """Rows that cannot be split into training and validation, or two tables that must not be used as such."""
 
 

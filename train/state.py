@@ -9,11 +9,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from scoring.errors import UserError
 from scoring.files.writing import write_whole
 from train.folder import ROW_KEYS, STATE, WAY_OUT, describe, differences, read_fault
 
 
-class StateError(ValueError):
+class StateError(UserError):
     """A state of another training, or a damaged one."""
 
 

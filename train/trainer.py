@@ -16,6 +16,7 @@ from scoring.checkpoints.adapter import adapter_fingerprint
 from scoring.checkpoints.checkpoint import MANIFEST, find_base, read_checkpoint
 from scoring.engine.batches import Cost, costs_of, plan_batches, read_ahead
 from scoring.engine.scorer import machine
+from scoring.errors import UserError
 from scoring.files.lock import hold
 from scoring.files.writing import write_text
 from scoring.inputs.pictures import PictureError, PixelPolicy
@@ -37,7 +38,7 @@ from train.state import check_state, optimizer_tensors, read_state, restore_opti
 from train.validation import Validation, best, validate, write_epochs, write_scores
 
 
-class TrainError(ValueError):
+class TrainError(UserError):
     """A training that cannot start or go on; the message says why and what to do."""
 
 

@@ -19,6 +19,7 @@ from scoring.checkpoints.weights import (
     sampled_fingerprint,
     stored_bits,
 )
+from scoring.errors import UserError
 from scoring.files.reading import FileError
 from scoring.inputs.pictures import PixelPolicy, own_budget
 from scoring.inputs.prepare import Preparer
@@ -27,7 +28,7 @@ from scoring.inputs.tokens import TokenError, read_chat_template
 from scoring.stats.calibration import Calibration, read_calibration
 
 
-class MismatchError(ValueError):
+class MismatchError(UserError):
     """Settings that differ from what a checkpoint was made with; names the field and both values."""
 
 

@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -185,7 +185,9 @@ def with_tensors(ready: Ready, preparer: Preparer, device: str) -> Ready:
     return ready
 
 
-def read_ahead(preparer: Preparer, batches: Iterable[tuple[list[Question], str]], device: str) -> Iterator[Ready]:
+def read_ahead(
+    preparer: Preparer, batches: Iterable[tuple[list[Question], str]], device: str
+) -> Generator[Ready, None, None]:
     """The batches, each with its orders, in turn: made ready by threads, some while the ones before are answered.
 
     On a CPU nothing is gained by reading ahead (benchmarks/LOG.md): threads that read take the cores from the others.

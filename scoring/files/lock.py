@@ -5,10 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from scoring.errors import UserError
+
 LOCK = ".lock"
 
 
-class HoldError(ValueError):
+class HoldError(UserError):
     """A folder that cannot be written into now, or must not be."""
 
 

@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 from typing import TypeVar
 
+from scoring.errors import UserError
+
 T = TypeVar("T")
 
 
-class FileError(ValueError):
+class FileError(UserError):
     """A file that does not hold what it should; the message says which file, what was found and what was expected."""
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache, lru_cache
 
+from scoring.errors import UserError
 from scoring.inputs.prompt import LETTERS
 from scoring.inputs.questions import Question
 
@@ -17,7 +18,7 @@ MOST = 24  # orders of a question at most: all of four options
 MARKS = "[①-⑳⑴-⒇ⓐ-ⓩ㉠-㉭㉮-㉻ⅰ-ⅹ]"  # characters that are labels and nothing else
 
 
-class OrdersError(ValueError):
+class OrdersError(UserError):
     """A choice of orders that does not exist."""
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from scoring.errors import shown
+from scoring.errors import UserError, shown
 from scoring.files.reading import FileError, as_object, read_json, read_object
 
 MAX_RATIO = 200  # longer side over shorter side: Qwen's processor refuses more
@@ -48,7 +48,7 @@ def limit_pictures(pixels: int | None = None, file_bytes: int | None = None) -> 
 limit_pictures()
 
 
-class PictureError(ValueError):
+class PictureError(UserError):
     """A picture that cannot be used; `found`, `expected` and `fix` say what, for a row's fault."""
 
     def __init__(self, found: str, expected: str, fix: str):

@@ -12,10 +12,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from scoring.errors import UserError
+
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
-class TemplateError(ValueError):
+class TemplateError(UserError):
     """A template file that cannot be used; the message says what to change."""
 
 

@@ -16,13 +16,14 @@ from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
+from scoring.errors import UserError
 from scoring.files.reading import read_json
 
 IMAGE_TOKEN = "<|image_pad|>"
 SYSTEM, USER = "\ue000s\ue001", "\ue000u\ue001"  # where the texts stand in the rendered template
 
 
-class TokenError(ValueError):
+class TokenError(UserError):
     """A tokenizer, chat template or letter that cannot be used for scoring."""
 
 

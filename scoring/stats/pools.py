@@ -5,6 +5,7 @@ p, log_p: (M, N, K) of M members on the same N rows, in one order; NaN where a r
 
 import numpy as np
 
+from scoring.errors import UserError
 from scoring.stats.calibration import BOUNDS, log_probabilities, row_losses
 from scoring.stats.resampling import mean_error
 
@@ -16,7 +17,7 @@ NOTHING = 5e-5  # of NLL: what four decimals show as 0
 TIE = 1e-3  # share of the log pool in a vote: it breaks ties, and nothing else
 
 
-class EnsembleError(ValueError):
+class EnsembleError(UserError):
     """Members that cannot be pooled; says which, why, and what to do."""
 
 
