@@ -249,9 +249,9 @@ def calibrate(scores: Path, ckpt: str, out, form, answers) -> None:
     """
     with told():
         if ckpt:
-            from scoring.checkpoints.calibrate import calibrate_checkpoint
+            from scoring.checkpoints.calibrate import CalibrateOptions, calibrate_checkpoint
 
-            found, path = calibrate_checkpoint(scores, ckpt, out, answers, say)
+            found, path = calibrate_checkpoint(scores, ckpt, CalibrateOptions(out, answers, say))
             found = {"": found}
         elif out:
             from scoring.scores.external import calibrate_file
@@ -404,13 +404,13 @@ def export(ckpt: str, out: Path, dtype, base, quantization, adapter_only, base_n
     with told():
         if base_name and not adapter_only:
             raise click.UsageError("--base-name belongs to --adapter-only")
-        from scoring.checkpoints.export import export_adapter, export_model
+        from scoring.checkpoints.export import ExportOptions, export_adapter, export_model
 
         if adapter_only:
             exported = export_adapter(ckpt, out, base_name, base)
         else:
             bar = partial(Bar, unit="B", scale=True)
-            exported = export_model(ckpt, out, dtype, base, quantization, bar)
+            exported = export_model(ckpt, out, base, ExportOptions(dtype, quantization), bar)
         for note in exported.notes:
             say(note)
         click.echo(f"{', '.join(exported.files)}\n{exported.size / 1e9:.2f} GB of weights: {out}")
@@ -505,9 +505,9 @@ def show(ckpt: str, base) -> None:
         from scoring.checkpoints.checkpoint import read_checkpoint
         from scoring.checkpoints.description import describe
 
-        text, sound = describe(read_checkpoint(ckpt, base))
-        click.echo(text)
-        if not sound:
+        description = describe(read_checkpoint(ckpt, base))
+        click.echo(description.text)
+        if description.faults:
             sys.exit(BAD_INPUT)
 
 
