@@ -313,7 +313,8 @@ def _layers(keys: dict[str, tuple[str, str]], tensors: dict[str, StoredTensor], 
     """The layers with an adapter, in the file's order. keys: see `AdapterCheck`."""
     layers: dict[str, _Layer] = {}
     for key, (module, parameter) in keys.items():
-        layer = layers.setdefault(module, _Layer(module, *base.shapes[f"{module}.weight"][:2]))
+        outputs, inputs = base.shapes[f"{module}.weight"]
+        layer = layers.setdefault(module, _Layer(module, outputs, inputs))
         layer.keys[parameter], layer.tensors[parameter] = key, tensors[key]
     return list(layers.values())
 

@@ -1,6 +1,6 @@
 """A calibration for a checkpoint from rows that it scored, if it is the checkpoint that scored them. No torch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,6 @@ from scoring.checkpoints.compatibility import MismatchError
 from scoring.checkpoints.member_calibration import calibration_fingerprint, calibration_path
 from scoring.files.reading import FileError
 from scoring.files.writing import write_json
-from scoring.messages import Say
 from scoring.scores.evaluation import calibrate_folder, calibrate_out_of_fold
 from scoring.scores.external import read_labelled
 from scoring.scores.folder import RunError, Scores, open_scores
@@ -30,7 +29,7 @@ class CalibrateOptions:
 
     out: Path | None = None
     answers: Path | None = None
-    say: Say | None = None
+    say: Callable[[str], None] | None = None
 
 
 def calibrate_checkpoint(folder: Path, ckpt: str, options: CalibrateOptions | None = None) -> tuple[Calibration, Path]:

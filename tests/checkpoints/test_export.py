@@ -1,4 +1,4 @@
-"""A checkpoint as one whole model: the same logits by transformers alone, in bounded memory, whole or not at all."""
+"""A checkpoint as one whole model: the same logits in plain transformers, in bounded memory, whole or not at all."""
 
 import json
 import shutil
@@ -196,18 +196,18 @@ def test_an_empty_folder_is_filled_and_a_base_that_lacks_a_weight_is_refused(sho
 
 def test_shards_are_written_one_at_a_time(shop, tmp_path, monkeypatch):
     shop.used = shop.base
-    folder, held = shop.lora(), []
+    folder, sizes = shop.lora(), []
     save = export.save_file
     monkeypatch.setattr(
         export,
         "save_file",
-        lambda tensors, *rest: held.append(sum(t.nbytes for t in tensors.values())) or save(tensors, *rest),
+        lambda tensors, *rest: sizes.append(sum(t.nbytes for t in tensors.values())) or save(tensors, *rest),
     )
     exported = export_model(str(folder), tmp_path / "whole", str(shop.base), IN_SHARDS)
-    assert len(held) > 3 and sum(held) == exported.size
-    assert sorted(held)[-2] <= 200_000 and max(held) == 64 * 4096 * 2  # the embeddings are larger than a shard
+    assert len(sizes) > 3 and sum(sizes) == exported.size
+    assert sorted(sizes)[-2] <= 200_000 and max(sizes) == 64 * 4096 * 2  # the embeddings are larger than a shard
     index = json.loads((tmp_path / "whole" / "model.safetensors.index.json").read_text())
-    assert len(set(index["weight_map"].values())) == len(held) and index["metadata"]["total_size"] == exported.size
+    assert len(set(index["weight_map"].values())) == len(sizes) and index["metadata"]["total_size"] == exported.size
 
 
 def test_a_killed_export_leaves_nothing_that_looks_whole(shop, tmp_path, monkeypatch):

@@ -66,7 +66,7 @@ def test_adapters_for_the_8b_are_checked_by_headers_alone(real_shapes, tmp_path)
         )
         check = check_adapter(tmp_path, BaseWeights(tmp_path, {}, stored))
         assert set(check.keys.values()) == {
-            ("model.language_model.layers.3.self_attn.k_proj", part) for part in ("lora_A.weight", "lora_B.weight")
+            ("model.language_model.layers.3.self_attn.k_proj", f"lora_{factor}.weight") for factor in "AB"
         }
         assert not check.faults
 
