@@ -355,9 +355,10 @@ def calibrate(  # noqa: PLR0913 its parameters are its options
     """
     with report_errors(session):
         if ckpt:
-            from scoring.checkpoints.calibrate import calibrate_checkpoint
+            from scoring.checkpoints.calibrate import CalibrateOptions, calibrate_checkpoint
 
-            calibration, path = calibrate_checkpoint(scores, ckpt, out, answers, session.console.say)
+            options = CalibrateOptions(out, answers, session.console.say)
+            calibration, path = calibrate_checkpoint(scores, ckpt, options)
             calibrations = {"": calibration}
         elif out:
             from scoring.scores.external import calibrate_file
@@ -569,13 +570,13 @@ def export(  # noqa: PLR0913 its parameters are its options
     with report_errors(session):
         if base_name and not adapter_only:
             raise click.UsageError("--base-name belongs to --adapter-only")
-        from scoring.checkpoints.export import export_adapter, export_model
+        from scoring.checkpoints.export import ExportOptions, export_adapter, export_model
 
         if adapter_only:
             exported = export_adapter(ckpt, out, base_name, base)
         else:
             bar = partial(session.console.progress, unit="B", scale=True)
-            exported = export_model(ckpt, out, dtype, base, quantization, bar)
+            exported = export_model(ckpt, out, base, ExportOptions(dtype, quantization), bar)
         for note in exported.notes:
             session.console.say(note)
         click.echo(f"{', '.join(exported.files)}\n{exported.size / 1e9:.2f} GB of weights: {out}")
@@ -681,9 +682,9 @@ def show(session: Session, ckpt: str, base: str | None) -> None:
         from scoring.checkpoints.checkpoint import read_checkpoint
         from scoring.checkpoints.description import describe
 
-        text, sound = describe(read_checkpoint(ckpt, base))
-        click.echo(text)
-        if not sound:
+        description = describe(read_checkpoint(ckpt, base))
+        click.echo(description.text)
+        if description.faults:
             sys.exit(BAD_INPUT)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import scoring
 from scoring.checkpoints.adapter import adapter_fingerprint
 from scoring.checkpoints.checkpoint import CALIBRATION, MANIFEST, Manifest, base_name
-from scoring.checkpoints.plan import calibration_fingerprint
+from scoring.checkpoints.member_calibration import calibration_fingerprint
 from scoring.checkpoints.weights import BaseWeights, base_fingerprint, nf4_codes, stored_bits
 from scoring.engine.packed import put_back, unwrap
 from scoring.files.writing import write_json

@@ -106,7 +106,7 @@ def train_folds(
         queue.collect_reports(lambda _: None, patience=math.inf)  # a fold may take hours
     parts = {f"fold{number}": parts.get(number) or kept(number, tell=False) for number in range(folds)}
     adapters = [adapter_fingerprint(out / name) for name in parts]
-    settings = read_checkpoint(str(out / "fold0")).manifest.settings
+    settings = read_checkpoint(str(out / "fold0")).manifest.settings.to_json()
     write_scores(out / "out-of-fold", questions, parts, places, adapters, settings)
     say(f"out-of-fold logits of all {len(questions):,} rows: {out / 'out-of-fold'}")
     calibration, _ = calibrate_folds(out / "out-of-fold", out)

@@ -314,7 +314,7 @@ class Trainer:
                 save_checkpoint(self.out, self.model, provenance, result)
                 adapter = adapter_fingerprint(self.out)
                 places = [np.arange(len(self.valid))]
-                settings = read_checkpoint(str(self.out)).manifest.settings
+                settings = read_checkpoint(str(self.out)).manifest.settings.to_json()
                 write_scores(self.out / "validation", self.valid, {self.out.name: result}, places, [adapter], settings)
                 write_text(self.out / "train.toml", self.config.to_toml())
         write_epochs(self.out / "validation.csv", self.valid, self.results)

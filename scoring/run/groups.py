@@ -18,7 +18,8 @@ import numpy as np
 import torch
 
 from scoring.checkpoints.checkpoint import folds_of
-from scoring.checkpoints.plan import MismatchError, Plan, quantization_of, read_members
+from scoring.checkpoints.compatibility import MismatchError, quantization_of, read_members
+from scoring.checkpoints.plan import Plan
 from scoring.checkpoints.weights import base_fingerprint
 from scoring.engine.scorer import Scorer
 from scoring.files.lock import LOCK, hold

@@ -144,7 +144,7 @@ def test_rows_are_left_out_that_were_trained_on_under_whatever_id(tmp_path, fold
 
 
 def test_of_a_table_that_was_trained_on_an_older_checkpoint_may_use_its_validation_rows(tmp_path, fold):
-    from scoring.checkpoints.calibrate import calibrate_checkpoint
+    from scoring.checkpoints.calibrate import CalibrateOptions, calibrate_checkpoint
 
     (fold / "rows.parquet").unlink()
     digest = read_checkpoint(str(fold)).manifest.data["sha256"]
@@ -152,7 +152,7 @@ def test_of_a_table_that_was_trained_on_an_older_checkpoint_may_use_its_validati
     (fold / "validation.csv").write_text("id,gold\n" + "".join(f"row{at},a\n" for at in range(40)))
     found, path = calibrate_checkpoint(out, str(fold))
     assert found.rows == 40 and path == fold / "calibration.json"
-    found, path = calibrate_checkpoint(out, str(fold), tmp_path / "mine.json")
+    found, path = calibrate_checkpoint(out, str(fold), CalibrateOptions(tmp_path / "mine.json"))
     assert path == tmp_path / "mine.json" and path.exists()
 
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from scipy.special import log_softmax, softmax
 
-from scoring.checkpoints.calibrate import calibrate_checkpoint
+from scoring.checkpoints.calibrate import CalibrateOptions, calibrate_checkpoint
 from scoring.files.reading import FileError
 from scoring.scores.exposure import CALIBRATION, TRAINING, VALIDATION, write_rows
 from scoring.scores.external import calibrate_file, opened, read_calibrations, read_files
@@ -289,13 +289,13 @@ def test_both_ways_to_calibrate_a_folder_say_and_write_the_same(tmp_path):
 def test_answers_of_a_table_serve_a_calibration_of_a_checkpoint_too(tmp_path):
     fold = Path(shutil.copytree(FOLD0, tmp_path / "fold0"))
     out = scores(tmp_path / "a", checkpoint=fold)
-    expected, _ = calibrate_checkpoint(out, str(fold), tmp_path / "c.json")
+    expected, _ = calibrate_checkpoint(out, str(fold), CalibrateOptions(tmp_path / "c.json"))
     questions = pq.read_table(out / "questions.parquet").to_pydict()
     table = key(tmp_path / "key.csv", zip(questions["id"], questions["answer"]))
     questions["answer"] = [""] * 200
     pq.write_table(pa.table(questions), out / "questions.parquet")
     said = []
-    found, _ = calibrate_checkpoint(out, str(fold), tmp_path / "d.json", table, said.append)
+    found, _ = calibrate_checkpoint(out, str(fold), CalibrateOptions(tmp_path / "d.json", table, said.append))
     assert found.to_json() == expected.to_json()
     assert said == [f"{table}: has 200 of the 200 ids of {out}, fills in 200 answers"]
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from scoring.checkpoints.plan import MismatchError
+from scoring.checkpoints.compatibility import MismatchError
 from scoring.engine.batches import make_ready, with_tensors
 from scoring.engine.forward import TreeBatch
 from scoring.engine.loading import Model
