@@ -20,7 +20,7 @@ from scoring.checkpoints.weights import (
     stored_bits,
 )
 from scoring.files.reading import FileError
-from scoring.inputs.pictures import PixelPolicy, own_budget
+from scoring.inputs.pictures import PixelPolicy, pixel_limit_of
 from scoring.inputs.prepare import Preparer
 from scoring.inputs.prompt import PromptTemplate
 from scoring.inputs.tokens import TokenError, read_chat_template
@@ -290,7 +290,7 @@ def _other_settings(checkpoint: Checkpoint, base: Path, pixels: int) -> list[str
         return []
     notes: list[str] = []
     try:
-        template, budget = read_chat_template(checkpoint.folder), own_budget(checkpoint.folder)
+        template, budget = read_chat_template(checkpoint.folder), pixel_limit_of(checkpoint.folder)
     except (FileError, TokenError) as error:
         return [f"{error} (of the adapter's folder, passed over)"]
     if template and template.strip() != (read_chat_template(base) or "").strip():

@@ -20,7 +20,7 @@ import torch
 from scoring.checkpoints.checkpoint import folds_of
 from scoring.checkpoints.plan import MismatchError, Plan, plan_members, quantization_of, read_members
 from scoring.checkpoints.weights import base_fingerprint
-from scoring.files.lock import LOCK, hold
+from scoring.files.lock import LOCK, lock_folder
 from scoring.inputs.prompt import PromptTemplate
 from scoring.inputs.questions import Table
 from scoring.run.processes import Processes
@@ -114,7 +114,7 @@ def run_groups(
         return run(table, groups[0].plan, out, chosen, progress, say, stop=stop, processes=processes)
     if processes and not processes.first:
         return _runs(table, groups, out, options, progress, say, stop, processes)[-1]
-    with hold(out):
+    with lock_folder(out):
         _claim(out, options.overwrite and (processes or Processes()).once("overwrite"))
         return _pooled(table, groups, _runs(table, groups, out, options, progress, say, stop, processes), out)
 

@@ -15,7 +15,7 @@ import torch
 
 from scoring.checkpoints.checkpoint import folds_of
 from scoring.checkpoints.plan import Plan, plan_members
-from scoring.files.lock import hold
+from scoring.files.lock import lock_folder
 from scoring.inputs.questions import Table
 from scoring.run.processes import Processes
 from scoring.run.run import Finished, RunOptions, run
@@ -65,7 +65,7 @@ def score_out_of_fold(
     columns = columns_of(table.questions)
     fold = fold_of_rows(folder, whole, table, columns)
     logits = OptionLogits.empty(columns["id"], [MEMBER], len(table.letters), options.orders)
-    with hold(out):
+    with lock_folder(out):
         finished = []
         for number, name in enumerate(folds):
             rows = np.flatnonzero(fold == number)

@@ -25,9 +25,9 @@ from scoring.engine.batches import Ready, make_ready, read_ahead
 from scoring.engine.guard import compare_first
 from scoring.engine.packed import compiling_pays
 from scoring.engine.scorer import Scorer, machine
-from scoring.files.lock import check_held, hold
-from scoring.inputs.orders import count_referring
+from scoring.files.lock import check_folder_is_shared, lock_folder
 from scoring.inputs.questions import Table
+from scoring.inputs.referring import count_referring
 from scoring.run.memory import Begun, begin
 from scoring.run.options import Finished, RunOptions
 from scoring.run.passes import told_pride
@@ -59,14 +59,14 @@ def run(
     progress: `progress(total_rows, done_rows)` gives an object with `update(rows)`, `show(**values)` and `close()`.
     scorer: of this plan, where it is loaded already. stop: once it is set, the batch at hand is finished and filed, and
     KeyboardInterrupt raised. processes: those that make the same call. Raises RunError where `out` holds the results of
-    other inputs, HoldError where it cannot be written, ProcessError where another process failed.
+    other inputs, LockError where it cannot be written, ProcessError where another process failed.
     """
     processes, options = processes or Processes(), options or RunOptions()
     if options.device_map == "auto" and processes.count > 1:
         raise RunError("--device-map auto lays one process over all cards; start it without torchrun")
     gc.freeze()  # the model's and the libraries' objects live on: looking through them cost .6 s of a run of 10 s
     try:
-        with hold(out) if processes.first else nullcontext():
+        with lock_folder(out) if processes.first else nullcontext():
             return _run(_Job(table, plan, out, options, say, scorer, stop, processes), progress)
     finally:
         gc.unfreeze()
@@ -146,7 +146,7 @@ class _Job:
                 self._offer()
             told = self.processes.hear(name)
             check_same(self.identity(), told["state"])
-            check_held(self.out)
+            check_folder_is_shared(self.out)
             self.state = told["state"]
             self.agenda.follow(told)
         return Queue(self.processes, name, self.agenda.todo)

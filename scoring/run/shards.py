@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scoring.files.lock import hold
+from scoring.files.lock import lock_folder
 from scoring.files.reading import read_json, read_object
 from scoring.files.writing import write_json, write_table, write_whole
 from scoring.scores.finalize import Ending
@@ -76,7 +76,7 @@ def merge(folders: Sequence[Path], out: Path, overwrite: bool = False) -> tuple[
     found = [_read(folder) for folder in folders]
     _check(folders, found)
     claim(out, overwrite)
-    with hold(out):
+    with lock_folder(out):
         (out / "logits").mkdir(exist_ok=True)
         for folder, shard in zip(folders, found):
             for number in shard.parts:

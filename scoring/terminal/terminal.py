@@ -191,12 +191,12 @@ def stoppable():
 
 def look(data: Path, reading: dict, deep: bool = False):
     """The table as it is, faulty rows and all. reading: what `data_options` ask for."""
-    from scoring.inputs.pictures import limit_pictures
-    from scoring.inputs.questions import read_table
+    from scoring.inputs.pictures import PictureLimits
+    from scoring.inputs.questions import TableOptions, read_table
 
-    limit_pictures(reading["picture_pixels"], reading["picture_bytes"])
-    asked = {name: reading[name] for name in ("images", "allow_outside", "columns")}
-    return read_table(data, **asked, deep=deep, progress=lambda found, total: Bar.over(found, total, "picture"))
+    limits = PictureLimits.of(reading["picture_pixels"], reading["picture_bytes"])
+    options = TableOptions(reading["images"], reading["allow_outside"], reading["columns"], deep, limits)
+    return read_table(data, options, lambda items, total: Bar.over(items, total, "picture"))
 
 
 def read(data: Path, reading: dict, deep: bool = False):
