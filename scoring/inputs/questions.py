@@ -33,6 +33,7 @@ LONGEST_CELL = 200_000  # characters; longer than any model's context
 READERS = 4  # threads that look at pictures
 _NAMED = ("id", "path", "question", "answer", "task_type", "task_hint")
 _KNOWN = (*_NAMED, *LETTERS)
+_ANSWER = re.compile(r"[(\[]?\s*([A-Za-z])\s*[)\].:]*")  # b, B, (b), b. and so on
 T = TypeVar("T")
 
 
@@ -128,7 +129,14 @@ def read_table(file: str | Path, options: TableOptions | None = None, progress: 
     text = open_table(file, {*_KNOWN, *normalized(options.columns.values())})
     columns = _find_columns(file, text.header, options.columns)
     paths, numbered = _survey(text, columns)
-    layout = _Layout(file, columns, _look_at_pictures(file, paths, options, progress), numbered, options.limits)
+    layout = _Layout(
+        file=file,
+        columns=columns,
+        options=[columns[letter] for letter in LETTERS if letter in columns],
+        pictures=_look_at_pictures(file, paths, options, progress),
+        numbered=numbered,
+        limits=options.limits,
+    )
     questions, problems = [], []
     for row in text.rows():
         reader = _RowReader(layout, row)
@@ -305,7 +313,7 @@ def read_answer(cell: str, options: tuple[str, ...], numbered: bool) -> str | No
     letters = LETTERS[: len(options)]
     if numbered:
         return letters[int(cell) - 1] if int(cell) <= len(letters) else None
-    match = re.fullmatch(r"[(\[]?\s*([A-Za-z])\s*[)\].:]*", cell)
+    match = _ANSWER.fullmatch(cell)
     if match and match[1].lower() in letters:
         return match[1].lower()
     same = [letter for letter, option in zip(letters, options) if option.strip() == cell]
@@ -316,11 +324,13 @@ def read_answer(cell: str, options: tuple[str, ...], numbered: bool) -> str | No
 class _Layout:
     """What is known of a table before its rows are read.
 
-    columns: our name of a column -> its index. pictures: by their `path` cells. numbered: whether answers are numbers.
+    columns: our name of a column -> its index. options: the indices of the options' columns. pictures: by their `path`
+    cells. numbered: whether answers are numbers.
     """
 
     file: Path
     columns: dict[str, int]
+    options: list[int]
     pictures: dict[str, _LocatedPicture | PictureError]
     numbered: bool
     limits: PictureLimits
@@ -367,7 +377,7 @@ class _RowReader:
 
     def _check_cells(self) -> None:
         """Cells that no text can be, an empty id, an empty question."""
-        if any(len(cell) > LONGEST_CELL or "\0" in cell for cell in self.row.cells):
+        if max(map(len, self.row.cells)) > LONGEST_CELL or "\0" in "".join(self.row.cells):
             for name, index in self.layout.columns.items():
                 cell = self.row.cells[index]
                 if "\0" in cell:
@@ -395,8 +405,7 @@ class _RowReader:
 
     def _options(self) -> tuple[str, ...]:
         """The options up to the last that is filled in; all cells if an empty one stands between."""
-        columns = self.layout.columns
-        cells = tuple([self.row.cells[columns[letter]] for letter in LETTERS if letter in columns])
+        cells = tuple([self.row.cells[index] for index in self.layout.options])
         filled = [bool(cell.strip()) for cell in cells]
         count = sum(filled)
         if not all(filled[:count]):
