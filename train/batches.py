@@ -5,10 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from scoring.inputs.orders import refer_to_each_other, reordered
+from scoring.inputs.orders import reordered
 from scoring.inputs.prepare import Preparer
 from scoring.inputs.prompt import LETTERS
 from scoring.inputs.questions import Question
+from scoring.inputs.referring import refer_to_each_other
 
 
 def epoch_order(count: int, batch: int, seed: int, epoch: int) -> list[np.ndarray]:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
-from scoring.files.lock import check_held, hold
+from scoring.files.lock import check_folder_is_shared, lock_folder
 from scoring.inputs.questions import Question
 from scoring.run.processes import Processes
 from train.config import TrainConfig
@@ -29,7 +29,7 @@ def start(
     """Train on `rows`, watched on `valid`, or in `folds` that hold out parts of `rows`; `overwrite` what is in `out`.
 
     say: `say(text, everyone)`, also by those who are not the first if `everyone`. further: for each `Trainer`, whose
-    errors are raised; HoldError too, and FolderError where `out` holds other folds.
+    errors are raised; LockError too, and FolderError where `out` holds other folds.
     """
     processes = processes or Processes()
 
@@ -41,11 +41,11 @@ def start(
         own = {"say": told, "progress": progress, "processes": team}
         return Trainer(base, train_rows, held_out, folder, config, **own, **further)
 
-    with hold(out) if processes.first else nullcontext():
+    with lock_folder(out) if processes.first else nullcontext():
         if overwrite and processes.first and processes.first_time("overwrite"):
             discard(out)  # not before the new table and base are known to be good
         processes.barrier("start")
-        check_held(out)
+        check_folder_is_shared(out)
         if folds:
             train_folds(rows, folds, config.seed, out, trainer, say, processes)
         else:

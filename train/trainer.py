@@ -17,7 +17,7 @@ from scoring.checkpoints.checkpoint import MANIFEST, find_base, read_checkpoint
 from scoring.engine.batches import Cost, costs_of, plan_batches, read_ahead
 from scoring.engine.scorer import machine
 from scoring.errors import UserError
-from scoring.files.lock import hold
+from scoring.files.lock import lock_folder
 from scoring.files.writing import write_text
 from scoring.inputs.pictures import PictureError, PixelPolicy
 from scoring.inputs.prepare import Preparer
@@ -108,7 +108,7 @@ class Trainer:
 
         Once `stop` is set, the step at hand is finished and saved, and KeyboardInterrupt raised.
         """
-        with hold(self.out) if self.processes.first else nullcontext():
+        with lock_folder(self.out) if self.processes.first else nullcontext():
             try:
                 return self._run()
             except PictureError as error:

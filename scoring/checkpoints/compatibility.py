@@ -19,7 +19,7 @@ from scoring.checkpoints.weights import (
 )
 from scoring.errors import UserError
 from scoring.files.reading import FileError
-from scoring.inputs.pictures import PixelPolicy, own_budget
+from scoring.inputs.pictures import PixelPolicy, pixel_limit_of
 from scoring.inputs.tokens import TokenError, read_chat_template
 
 UNREAD = "unread weights"
@@ -177,7 +177,7 @@ def undeclared_settings(checkpoint: Checkpoint, base: Path, pixels: int) -> list
     if checkpoint.declared or not checkpoint.adapter:
         return []
     try:
-        template, budget = read_chat_template(checkpoint.folder), own_budget(checkpoint.folder)
+        template, budget = read_chat_template(checkpoint.folder), pixel_limit_of(checkpoint.folder)
     except (FileError, TokenError) as error:
         return [f"{error} (in the adapter's folder; ignored)"]
     notes: list[str] = []

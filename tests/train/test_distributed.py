@@ -16,7 +16,7 @@ from torch.distributed import HashStore
 from benchmarks import command_line
 from scoring import read_questions
 from scoring.engine.batches import Cost
-from scoring.files.lock import HoldError, check_held, hold
+from scoring.files.lock import LockError, check_folder_is_shared, lock_folder
 from scoring.run.processes import ProcessError, Processes
 from tests.run.test_processes import ALONE, ended, with_code
 from train.config import TrainConfig
@@ -194,10 +194,10 @@ def test_a_folder_that_not_all_share_is_told(two, base, demo, tmp_path, monkeypa
 
 
 def test_a_hold_that_is_not_seen_is_told(tmp_path):
-    with hold(tmp_path / "held"):
-        check_held(tmp_path / "held", 0)
-    with pytest.raises(HoldError, match="not the folder that the first process writes into"):
-        check_held(tmp_path / "other", 0)
+    with lock_folder(tmp_path / "held"):
+        check_folder_is_shared(tmp_path / "held", 0)
+    with pytest.raises(LockError, match="not the folder that the first process writes into"):
+        check_folder_is_shared(tmp_path / "other", 0)
 
 
 def test_who_trains_a_fold_alone_hears_of_faults_too(two, monkeypatch):
