@@ -92,7 +92,7 @@ def _page(folder: Path, most: int) -> Page:
 
 def _render(page: Page, pictures: list[str]) -> str:
     environment = Environment(
-        loader=PackageLoader("scoring.results", "page"),
+        loader=PackageLoader("scoring.report", "assets"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

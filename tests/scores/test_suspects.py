@@ -275,9 +275,10 @@ def test_a_folder_that_is_judged_without_them_loads_no_cleanlab(tmp_path):
     p, y, _ = drawn(50)
     folder = scores(tmp_path / "s", p, y)
     code = (
-        "import sys; from pathlib import Path; from scoring.results import judging, folder, report\n"
-        f"folder = folder.open_scores(Path({str(folder)!r})); judging.judge(folder)\n"
-        "assert 'cleanlab' not in sys.modules; judging.judge(folder, suspects=True)\n"
+        "import sys; from pathlib import Path; from scoring.report import page\n"
+        "from scoring.scores import evaluation, folder\n"
+        f"scores = folder.open_scores(Path({str(folder)!r})); evaluation.judge(scores)\n"
+        "assert 'cleanlab' not in sys.modules; evaluation.judge(scores, suspects=True)\n"
         "assert 'cleanlab' in sys.modules and 'torch' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
