@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 import click
 
-from scoring.report.tables import table_of
+from scoring.report.tables import metrics_table, to_text
 from scoring.terminal.options import (
     PIXELS,
     Finite,
@@ -298,7 +298,7 @@ def evaluate(scores: Path, other, by, data, accuracy, plot, out, form, answers, 
     several members ensemble.png too, with OTHER comparison.json.
     """
     with told():
-        from scoring.report.tables import comparison_of, details_of, members_of
+        from scoring.report.tables import comparison_table, details_table, members_table
         from scoring.scores.evaluation import compare_folders, judge
         from scoring.scores.external import opened
         from scoring.scores.folder import RunError
@@ -310,7 +310,7 @@ def evaluate(scores: Path, other, by, data, accuracy, plot, out, form, answers, 
             theirs, notes = opened(other, out / "other" / other.stem if out else None, form, answers, ())
             for note in notes:
                 say(note)
-            click.echo(comparison_of(compare_folders(found, theirs), (str(scores), str(other))))
+            click.echo(to_text(comparison_table(compare_folders(found, theirs), (str(scores), str(other)))))
             return
         columns = {}
         if by:
@@ -324,9 +324,9 @@ def evaluate(scores: Path, other, by, data, accuracy, plot, out, form, answers, 
             raise RunError(
                 f"{scores}: no scored row has an answer; nothing to evaluate against (--answers names a table)"
             )
-        parts = [table_of(metrics), details_of(metrics)]
+        parts = [to_text(metrics_table(metrics)), to_text(details_table(metrics))]
         if "ensemble" in metrics:
-            parts.append(members_of(metrics))
+            parts.append(to_text(members_table(metrics)))
         click.echo("\n\n".join(parts))
         if plot:
             from scoring.report.plots import draw_folder
@@ -352,7 +352,7 @@ def ensemble(
     log-probabilities. Tells what each member adds and, where there are labels, what other weights would give.
     """
     with told():
-        from scoring.report.tables import members_of
+        from scoring.report.tables import members_table
         from scoring.scores.external import read_files
         from scoring.scores.pooling import PoolOptions, claim, pool_files
 
@@ -362,7 +362,7 @@ def ensemble(
         found = pool_files(scores, out, options)
         for text in found.told:
             click.echo(text, err=True)
-        tables = "\n\n" + members_of(found.metrics) if found.metrics else ""
+        tables = "\n\n" + to_text(members_table(found.metrics)) if found.metrics else ""
         tell_results(out, found.scores.logits, found.metrics, tables=tables)
 
 
@@ -454,7 +454,7 @@ def bench(data, ckpt, out, limit, ways, repeats, price, cost_rows, reading, temp
         click.echo(f"{len(table.questions):,} rows; loading …", err=True)
 
         from scoring.bench.measure import bench as measure
-        from scoring.report.tables import ways_of
+        from scoring.report.tables import bench_tables
         from scoring.run.run import RunOptions
 
         options = RunOptions(**{name: choices.pop(name) for name in ("batch_tokens", "weights", "compile")})
@@ -462,7 +462,7 @@ def bench(data, ckpt, out, limit, ways, repeats, price, cost_rows, reading, temp
         found = measure(table, ckpt, out, model, options, Bar, ways, repeats, price, cost_rows, say)
         from scoring.report.page import write_report
 
-        click.echo(ways_of(found))
+        click.echo(to_text(*bench_tables(found)))
         click.echo(f"\nall rows: {out / 'bench.json'}\nreport:   {write_report(out)}")
         if not complete:
             sys.exit(SOME_UNSCORED)

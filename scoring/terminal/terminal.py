@@ -248,10 +248,10 @@ def tell_results(
 
     tables: after the metrics'. lines: after the warnings.
     """
-    from scoring.report.tables import table_of
+    from scoring.report.tables import metrics_table, to_text
 
     if metrics:
-        click.echo(table_of(metrics) + tables)
+        click.echo(to_text(metrics_table(metrics)) + tables)
     for warning in warnings:
         click.echo(f"warning: {warning}", err=True)
     for line in lines:
