@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from scoring.inputs.prompt import LETTERS
 from scoring.report.ensemble_plots import draw_agreement
-from scoring.report.plots import INK, draw_groups, draw_letters, draw_reliability, draw_risk
+from scoring.report.plots import INK, draw_estimate, draw_groups, draw_letters, draw_reliability, draw_risk
 from scoring.report.records import Bench, BenchWay, Estimate, Metrics, read_metrics
 from scoring.report.tables import threshold_note
 from scoring.scores.folder import Scores
@@ -179,8 +179,7 @@ def _draw_speed(axis: Axes, ways: list[BenchWay]) -> None:
 
 def _draw_accuracy(axis: Axes, accuracies: dict[str, Estimate]) -> None:
     for position, accuracy in enumerate(accuracies.values()):
-        axis.plot([accuracy.low, accuracy.high], [position, position], color=INK, linewidth=2)
-        axis.plot(accuracy.value, position, "o", color=INK)
+        draw_estimate(axis, position, accuracy)
     axis.set_yticks(range(len(accuracies)), list(accuracies))
     axis.invert_yaxis()
     axis.set(title="Accuracy, 95 %", xlim=(0, 1.02))

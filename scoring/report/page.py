@@ -28,11 +28,12 @@ from scoring.report.records import (
     read_bench_run,
     read_metrics,
     read_run,
+    read_systems,
 )
 from scoring.report.rows import FILTERS, Row, rows_of_bench, rows_of_scores, thumbnails
 from scoring.report.tables import Table, bench_tables, comparison_table, members_table, metrics_table
 from scoring.scores.evaluation import judge
-from scoring.scores.folder import RunError, Scores, open_scores
+from scoring.scores.folder import RunError, open_scores
 from scoring.scores.suspects import read_flagged
 
 ROWS, BYTES = 1_000, 5_000_000  # of a page; more rows may take more bytes
@@ -129,7 +130,7 @@ def _page_of_scores(folder: Path, limit: int) -> Page:
     values = read_json(folder / "metrics.json") or judge(scores)
     metrics = read_metrics(values, folder / "metrics.json") if values else None
     scored, total = int(scores.logits.scored.sum()), len(scores.logits.ids)
-    suspects = read_flagged(folder) if values and values.get("suspects") else set()
+    suspects = read_flagged(folder) if metrics and metrics.suspects else set()
     return Page(
         title=f"{folder.name}: {'ensemble' if len(scores.logits.members) > 1 else 'scores'}",
         headlines=[
@@ -138,7 +139,7 @@ def _page_of_scores(folder: Path, limit: int) -> Page:
         ],
         warnings=run.warnings,
         figures=figures_of_scores(scores, values),
-        tables=_tables_of_scores(scores, values),
+        tables=_tables_of_scores(folder, values) if values else [],
         rows=rows_of_scores(scores, limit, suspects),
         total=total,
         run=_run_of_scores(run),
@@ -163,15 +164,15 @@ def _interval(estimate: Estimate, form: str = ".3f") -> str:
     return f"95 %: {estimate.interval(form)}"
 
 
-def _tables_of_scores(scores: Scores, values: dict[str, Any] | None) -> list[Table]:
-    """Of metrics, members where there are several, and the last comparison. values: metrics.json."""
-    if not values:
-        return []
+def _tables_of_scores(folder: Path, values: dict[str, Any]) -> list[Table]:
+    """Metrics, members where there are several, and the last comparison. values: metrics.json."""
     tables = [metrics_table(values)]
     if "ensemble" in values:
         tables.append(members_table(values))
-    if comparison := read_json(scores.folder / "comparison.json"):
-        tables.append(comparison_table(comparison, (comparison["first"], comparison["second"])))
+    path = folder / "comparison.json"
+    if comparison := read_json(path):
+        systems = read_systems(comparison, path)
+        tables.append(comparison_table(comparison, (systems.first, systems.second)))
     return tables
 
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from scoring.files.writing import write_whole
 from scoring.inputs.prompt import LETTERS
-from scoring.report.records import CalibrationError, Letter, Metrics, read_metrics
+from scoring.report.records import CalibrationError, Estimate, Letter, Metrics, read_metrics
 from scoring.scores.folder import Scores
 from scoring.stats.metrics import BINS, equal_mass_bins
 from scoring.stats.selective import lower_bound
@@ -101,9 +101,15 @@ def draw_groups(axis: Axes, metrics: Metrics) -> None:
     groups = {"all": metrics.overall, **metrics.task_types}
     names = list(groups)[::-1][:MOST_GROUPS]
     for position, name in enumerate(names):
-        accuracy = groups[name].accuracy
-        axis.plot([accuracy.low, accuracy.high], [position, position], color=INK, linewidth=2)
-        axis.plot(accuracy.value, position, "o", color=INK)
+        draw_estimate(axis, position, groups[name].accuracy)
     axis.set_yticks(range(len(names)), [f"{name} ({groups[name].rows:,})" for name in names])
     axis.set(title="Accuracy by task type, 95 %", xlim=(0, 1.02))
     axis.grid(axis="x", alpha=0.3)
+
+
+def draw_estimate(axis: Axes, position: int, estimate: Estimate) -> None:
+    """A dot for the value and a line for its interval, at the height `position`; nothing where it is not defined."""
+    if estimate.value is None or estimate.low is None or estimate.high is None:
+        return
+    axis.plot([estimate.low, estimate.high], [position, position], color=INK, linewidth=2)
+    axis.plot(estimate.value, position, "o", color=INK)

@@ -155,36 +155,6 @@ class Ensemble:
 
 
 @dataclass(frozen=True)
-class Metrics:
-    """metrics.json. by: column -> group -> its metrics."""
-
-    overall: Group
-    by: dict[str, dict[str, Group]]
-    risk_coverage: list[RiskPoint]
-    selective: Threshold
-    ensemble: Ensemble | None = None
-
-    @property
-    def task_types(self) -> dict[str, Group]:
-        return self.by.get("task_type", {})
-
-
-@dataclass(frozen=True)
-class MoreEstimates:
-    """Metrics of all rows that only `evaluate` prints."""
-
-    nll: Estimate
-    brier: Estimate
-    ece: Estimate
-    rms_calibration_error: Estimate
-    smooth_ece: Estimate
-    classwise_ece: Estimate
-    auroc: Estimate
-    aurc: Estimate
-    recall_std: Estimate
-
-
-@dataclass(frozen=True)
 class OrderAgreement:
     """How a member's answers depend on the order of the options. letter_share: (K,) mean probability of each letter."""
 
@@ -226,6 +196,37 @@ class LabelCheck:
 
 
 @dataclass(frozen=True)
+class Metrics:
+    """metrics.json. by: column -> group -> its metrics."""
+
+    overall: Group
+    by: dict[str, dict[str, Group]]
+    risk_coverage: list[RiskPoint]
+    selective: Threshold
+    ensemble: Ensemble | None = None
+    suspects: LabelCheck | None = None
+
+    @property
+    def task_types(self) -> dict[str, Group]:
+        return self.by.get("task_type", {})
+
+
+@dataclass(frozen=True)
+class MoreEstimates:
+    """Metrics of all rows that only `evaluate` prints."""
+
+    nll: Estimate
+    brier: Estimate
+    ece: Estimate
+    rms_calibration_error: Estimate
+    smooth_ece: Estimate
+    classwise_ece: Estimate
+    auroc: Estimate
+    aurc: Estimate
+    recall_std: Estimate
+
+
+@dataclass(frozen=True)
 class Details:
     """metrics.json, the part that only `evaluate` prints."""
 
@@ -237,6 +238,14 @@ class Details:
 
 
 # ------------------------------------------------------------------ comparison.json
+@dataclass(frozen=True)
+class Systems:
+    """comparison.json, the part that names the two systems."""
+
+    first: str
+    second: str
+
+
 @dataclass(frozen=True)
 class Difference:
     """A metric of two systems and their difference; smallest: the effect that a 5 % test finds four times in five."""
@@ -444,6 +453,10 @@ def read_details(values: dict[str, Any], source: object = "metrics.json") -> Det
 
 def read_comparison(values: dict[str, Any], source: object = "comparison.json") -> Comparison:
     return as_object(Comparison, values, source)
+
+
+def read_systems(values: dict[str, Any], source: object = "comparison.json") -> Systems:
+    return as_object(Systems, values, source)
 
 
 def read_run(values: dict[str, Any], source: object = "run.json") -> Run:

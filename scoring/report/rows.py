@@ -114,7 +114,8 @@ class MemberVotes:
     @property
     def differ(self) -> np.ndarray:
         """(N,) bool: rows in which not all members give the same answer."""
-        return (self.best != self.best[0]).any(0)
+        differ: np.ndarray = (self.best != self.best[0]).any(0)
+        return differ
 
     def replies(self, row: int) -> list[Reply]:
         return [
@@ -134,7 +135,8 @@ class OrderVotes:
     @property
     def differ(self) -> np.ndarray:
         """(N,) bool: rows in which another order changes the answer of a member."""
-        return ((self.best != self.best[:, :, :1]) & self.seen).any((1, 2))
+        differ: np.ndarray = ((self.best != self.best[:, :, :1]) & self.seen).any((1, 2))
+        return differ
 
     def replies(self, row: int) -> list[Reply]:
         """For each letter that was answered in how many orders; nothing of a row that was shown in one order."""
