@@ -58,9 +58,9 @@ def _draw_calibration(before: Axes, after: Axes, scores: Scores) -> None:
     raw = member_log_probabilities(scores.logits, [Calibration()] * len(scores.logits.members), types)[:, rows]
     settings = {name: value for name, value in scores.how.items() if name != "temperature"}
     p, y = np.exp(np.stack([pool(raw, **settings), scores.log_p[rows]])), scores.answers(rows)
-    for axis, title, part, values in zip((before, after), ("Before", "After"), p, measure_members(p, y)):
+    for axis, title, pooled, values in zip((before, after), ("Before", "After"), p, measure_members(p, y)):
         measured = as_object(Calibrated, values, "metrics of a pool")
-        draw_reliability(axis, np.nanmax(part, 1), (np.nanargmax(part, 1) == y).astype(float), measured.ece)
+        draw_reliability(axis, np.nanmax(pooled, 1), (np.nanargmax(pooled, 1) == y).astype(float), measured.ece)
         axis.set_title(f"{title} temperatures: NLL {measured.nll.text()}, ECE {measured.ece.text()}")
 
 

@@ -38,7 +38,7 @@ from scoring.scores.suspects import read_flagged
 
 ROWS, BYTES = 1_000, 5_000_000  # of a page; more rows may take more bytes
 LEAST_FOR_PICTURES = 0.3  # of those bytes; longer texts mean fewer rows
-FEWEST_ROWS = 10  # are shown however long their texts
+FEWEST_ROWS = 10  # a page with fewer is not made shorter, however long its texts
 
 
 @dataclass(frozen=True)

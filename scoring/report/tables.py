@@ -129,7 +129,7 @@ def threshold_note(chosen: Threshold) -> str:
 
 def _order_note(orders: OrderAgreement) -> str:
     share = orders.letter_share
-    letters = f"; probability by letter {' '.join(f'{part:.2f}' for part in share)}" if share else ""
+    letters = f"; probability by letter {' '.join(f'{value:.2f}' for value in share)}" if share else ""
     return (
         f"{orders.member}: {orders.all_agree:.0%} of rows have one answer in all their orders, another order "
         f"changes {orders.changed_by_another:.0%} of answers{letters}"
@@ -177,8 +177,8 @@ def members_table(values: dict[str, Any]) -> Table:
         raise ValueError("metrics of one member; expected those of an ensemble")
     header = ["member", "weight", "accuracy", "95 %", "NLL", "ECE", "adds to the pool: accuracy", "NLL"]
     rows = [
-        [part.member, f"{part.weight:.2f}", *_accuracy_nll_ece(part), *_gain_cells(part.adds)]
-        for part in ensemble.members
+        [member.member, f"{member.weight:.2f}", *_accuracy_nll_ece(member), *_gain_cells(member.adds)]
+        for member in ensemble.members
     ]
     rows.append([f"pool ({ensemble.pool.kind})", "", *_accuracy_nll_ece(metrics.overall), "", ""])
     kappa, names = ensemble.agreement.fleiss_kappa, (ensemble.best, "the pool")
@@ -188,16 +188,16 @@ def members_table(values: dict[str, Any]) -> Table:
         f"The pool against its best member, {ensemble.best}: {verdict(ensemble.pool_against_best, names)}.",
     ]
     notes += [
-        f"{part.member} hurts: without it the pool's NLL is {part.adds.nll_change:.4f} lower. Leave it out."
-        for part in ensemble.members
-        if part.adds.hurts
+        f"{member.member} hurts: without it the pool's NLL is {member.adds.nll_change:.4f} lower. Leave it out."
+        for member in ensemble.members
+        if member.adds.hurts
     ]
     return Table("Members", header, rows, notes)
 
 
-def _accuracy_nll_ece(part: Group | Member) -> list[str]:
-    ece = f"{part.ece.text()} (≤ {part.ece.floor_95:.3f})"
-    return [part.accuracy.text(), part.accuracy.interval(), part.nll.text(), ece]
+def _accuracy_nll_ece(measured: Group | Member) -> list[str]:
+    ece = f"{measured.ece.text()} (≤ {measured.ece.floor_95:.3f})"
+    return [measured.accuracy.text(), measured.accuracy.interval(), measured.nll.text(), ece]
 
 
 def _gain_cells(gain: Gain) -> list[str]:
