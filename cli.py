@@ -415,7 +415,7 @@ def evaluate(  # noqa: PLR0913 its parameters are its options
     for several members; comparison.json with OTHER.
     """
     with report_errors(session):
-        from scoring.report.tables import comparison_of
+        from scoring.report.tables import comparison_table, to_text
         from scoring.scores.evaluation import compare_folders
         from scoring.scores.external import opened
 
@@ -426,7 +426,7 @@ def evaluate(  # noqa: PLR0913 its parameters are its options
             others, notes = opened(other, out / "other" / other.stem if out else None, form, answers, ())
             for note in notes:
                 session.console.say(note)
-            click.echo(comparison_of(compare_folders(results, others), (str(scores), str(other))))
+            click.echo(to_text(comparison_table(compare_folders(results, others), (str(scores), str(other)))))
             return
         metrics = _evaluate(results, scores, _columns(results, by, data), accuracy)
         if plot:
@@ -446,17 +446,17 @@ def _columns(results: "Scores", names: tuple[str, ...], data: Path | None) -> di
 
 def _evaluate(results: "Scores", path: Path, columns: dict[str, list[str]], accuracy: float) -> dict[str, Any]:
     """Write and print all metrics. Raises RunError where no row has an answer."""
-    from scoring.report.tables import details_of, members_of, table_of
+    from scoring.report.tables import details_table, members_table, metrics_table, to_text
     from scoring.scores.evaluation import judge
     from scoring.scores.folder import RunError
 
     metrics = judge(results, columns, accuracy, suspects=True)
     if metrics is None:
         raise RunError(f"{path}: no scored row has an answer; nothing to evaluate against (--answers names a table)")
-    tables = [table_of(metrics), details_of(metrics)]
+    tables = [metrics_table(metrics), details_table(metrics)]
     if "ensemble" in metrics:
-        tables.append(members_of(metrics))
-    click.echo("\n\n".join(tables))
+        tables.append(members_table(metrics))
+    click.echo("\n\n".join(to_text(table) for table in tables))
     return metrics
 
 
@@ -497,7 +497,7 @@ def ensemble(  # noqa: PLR0913 its parameters are its options
     what each member adds and, where there are labels, what other weights would give.
     """
     with report_errors(session):
-        from scoring.report.tables import members_of
+        from scoring.report.tables import members_table, to_text
         from scoring.scores.external import read_files
         from scoring.scores.pooling import PoolOptions, claim, pool_files
 
@@ -506,7 +506,7 @@ def ensemble(  # noqa: PLR0913 its parameters are its options
         pooled = pool_files(scores, out, PoolOptions(kind, weights, form, fit, given, known, sets))
         for text in pooled.told:
             click.echo(text, err=True)
-        tables = "\n\n" + members_of(pooled.metrics) if pooled.metrics else ""
+        tables = "\n\n" + to_text(members_table(pooled.metrics)) if pooled.metrics else ""
         print_results(Results(out, pooled.scores.logits, pooled.metrics, tables=tables))
 
 
@@ -632,14 +632,14 @@ def measure_ways(  # noqa: PLR0913 its parameters are its options
 
         from scoring.bench.measure import bench
         from scoring.report.page import write_report
-        from scoring.report.tables import ways_of
+        from scoring.report.tables import bench_tables, to_text
 
         console = session.console
         settings = vars(model.options(pixels))
         measured = bench(
             rows, ckpt, out, settings, choices.options(), console.progress, ways, repeats, price, cost_rows, console.say
         )
-        click.echo(ways_of(measured))
+        click.echo(to_text(*bench_tables(measured)))
         click.echo(f"\nall rows: {out / 'bench.json'}\nreport:   {write_report(out)}")
         _exit_if_incomplete(table)
 

@@ -20,7 +20,7 @@ from scoring.bench.summary import (
     summarise,
 )
 from scoring.inputs.questions import Question
-from scoring.report.tables import ways_of
+from scoring.report.tables import bench_tables, to_text
 from scoring.stats.resampling import mcnemar as over_pictures
 from scoring.stats.resampling import share_of
 
@@ -305,7 +305,7 @@ def test_the_printed_table_says_which_rows_are_alike():
     questions, _ = made(4)
     measured = timed({name: SECONDS[name] for name in ("seed", "one", "padded", "engine-4bit")}, WEIGHTS, **batches)
     summary = summarise(questions, measured, LABELS)
-    text = ways_of(summary | {"price_per_hour": None})
+    text = to_text(*bench_tables(summary | {"price_per_hour": None}))
     cells = {line[:28].rstrip(): line[28:].split() for line in text.split("\n\n")[0].splitlines()}
     assert cells[""][:2] == ["weights", "batch"]
     assert cells["generate, one row (notebook)"][:4] == ["4bit", "1", "row", "0.5"]
