@@ -133,17 +133,18 @@ def train(
             say(notice)
         prompt = PromptTemplate.read(template) if template else None
         check_choices(find_base(base), config)
-        told_rows = f"{folds} folds" if folds else f"{len(valid_rows):,} validation rows"
-        say(f"{len(rows):,} training rows, {told_rows}; loading {base} …")
+        held_out = f"{folds} folds" if folds else f"{len(valid_rows):,} validation rows"
+        say(f"{len(rows):,} training rows, {held_out}; loading {base} …")
 
+        from scoring.run.processes import Processes
+        from train.inputs import TrainContext, TrainingInputs
         from train.start import start
 
+        source = {"file": data.name, "sha256": table.digest, "split": "separate table" if valid else "by picture"}
+        inputs = TrainingInputs(base, rows, valid_rows, out, config, prompt, pixels, source, trackers)
         with stoppable() as stop:
-            further = {"template": prompt, "pixels": pixels, "trackers": trackers, "stop": stop}
-            way = "separate table" if valid else "by picture"
-            told_data = {"file": data.name, "sha256": table.digest, "split": way}
-            choice = (config, folds, overwrite)
-            start(base, rows, valid_rows, out, *choice, say, Bar, processes, data=told_data, **further)
+            context = TrainContext(say, partial(say, everyone=True), Bar, stop, processes or Processes())
+            start(inputs, context, folds, overwrite)
         click.echo(f"checkpoint: {out}")
         if len(table.good) < len(table.questions):
             sys.exit(SOME_UNSCORED)

@@ -20,9 +20,12 @@ from scoring.files.lock import HoldError, check_held, hold
 from scoring.run.processes import ProcessError, Processes
 from tests.run.test_processes import ALONE, ended, with_code
 from train.config import TrainConfig
-from train.distributed import Together
+from train.distributed import TrainingGroup
+from train.inputs import TrainContext, TrainError, TrainingInputs
 from train.model import LearningModel, Memory
-from train.trainer import Trainer, TrainError
+from train.plan import TrainingPlan
+from train.state import SavedState
+from train.trainer import Trainer
 
 CHOICES = ["--epochs", 2, "--batch", 4, "--learning-rate", 1e-3, "--dropout", 0]
 QUIET = "import scoring.run.processes as p; p.SILENT = 3"
@@ -150,20 +153,21 @@ def test_every_row_has_one_process_and_pictures_stay_together(rows, count):
     costs = [Cost(picture, 3, 144, own) for picture, own in rows]
     shares = []
     for rank in range(count):
-        one = Together.__new__(Together)
-        one.processes = Processes(rank, count)
-        shares.append(one.share(costs))
+        group = TrainingGroup.__new__(TrainingGroup)
+        group.processes = Processes(rank, count)
+        shares.append(group.assign_rows(costs))
     assert sorted(row for share in shares for row in share) == list(range(len(rows)))
     pictures = [{rows[row][0] for row in share} for share in shares]
     assert sum(map(len, pictures)) == len(set.union(*pictures))
 
 
 def test_alone_nothing_is_sent():
-    one = Together(Processes(), torch.device("cpu"), "x")
+    group = TrainingGroup(Processes(), torch.device("cpu"), "x")
     weight = torch.nn.Parameter(torch.ones(2))
-    assert one.add_gradients([weight], 1.5, 0.0) == [1.5, 0.0] and weight.grad is None
-    assert one.any(True) and not one.any(False) and one.share([Cost("a", 1, 2, 3)] * 3) == [0, 1, 2]
-    assert np.array_equal(one.add(np.ones(2)), np.ones(2))
+    assert group.sum_gradients([weight], 1.5, 0.0) == [1.5, 0.0] and weight.grad is None
+    assert group.any_process(True) and not group.any_process(False)
+    assert group.assign_rows([Cost("a", 1, 2, 3)] * 3) == [0, 1, 2]
+    assert np.array_equal(group.sum(np.ones(2)), np.ones(2))
 
 
 # ------------------------------------------------------------------ what all must agree in
@@ -175,22 +179,28 @@ def two():
 
 
 def test_memory_is_what_all_have_room_for():
-    kept, again = {"mode": "fast", "tokens": 9_000}, {"mode": "low", "tokens": 20_000}
-    assert Memory.least([kept, again]) == Memory("low", 9_000) and Memory.least([kept]) == Memory("fast", 9_000)
+    fast, low = Memory("fast", 9_000), Memory("low", 20_000)
+    assert Memory.least([fast, low]) == Memory("low", 9_000) and Memory.least([fast]) == fast
 
 
 def test_a_folder_that_not_all_share_is_told(two, base, demo, tmp_path, monkeypatch):
     rows = read_questions(demo / "train.csv")[:4]
     trainers = [
-        Trainer(str(base), rows, rows, tmp_path / str(one.rank) / "out", TrainConfig(), processes=one) for one in two
+        Trainer(
+            TrainingInputs(str(base), rows, rows, tmp_path / str(processes.rank) / "out", TrainConfig()),
+            TrainContext(processes=processes),
+        )
+        for processes in two
     ]
-    states = {trainers[0].out: ({}, {"step": 1_050})}
+    saved = SavedState({}, {"step": 1_050})
+    states = {trainers[0].out: saved}
     monkeypatch.setattr("train.trainer.read_state", lambda out, identity: states.get(out))
     with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(trainers[0]._state)
-        with pytest.raises(TrainError, match="holds step 1,050 to the first process, 0 here; expected one that all"):
-            trainers[1]._state()
-        assert first.result() == ({}, {"step": 1_050})
+        first = pool.submit(trainers[0].read_saved_state)
+        message = "holds step 1,050 for the first process, but 0 for process 1 on .*; expected a folder that all"
+        with pytest.raises(TrainError, match=message):
+            trainers[1].read_saved_state()
+        assert first.result() is saved
 
 
 def test_a_hold_that_is_not_seen_is_told(tmp_path):
@@ -202,11 +212,11 @@ def test_a_hold_that_is_not_seen_is_told(tmp_path):
 
 def test_who_trains_a_fold_alone_hears_of_faults_too(two, monkeypatch):
     monkeypatch.setattr("scoring.run.processes.PARTING", 0)
-    one = Together(two[0].alone(), torch.device("cpu"), "x")
-    assert one.add_gradients([], 1.5) == [1.5]
+    group = TrainingGroup(two[0].alone(), torch.device("cpu"), "x")
+    assert group.sum_gradients([], 1.5) == [1.5]
     two[1].fail("the card is broken", 3)
     with pytest.raises(ProcessError, match="process 1 on .*: the card is broken") as told:
-        one.add_gradients([], 1.5)
+        group.sum_gradients([], 1.5)
     assert told.value.code == 3 and told.value.original == "the card is broken"
 
 
@@ -216,8 +226,9 @@ def test_once_is_once_whoever_asks(two):
 
 def test_in_float16_a_process_without_rows_unscales_too(base, demo, tmp_path, monkeypatch):
     monkeypatch.setattr("scoring.engine.loading.default_dtype", lambda device: torch.float16)
-    prepare = Trainer(str(base), *[read_questions(demo / "train.csv")[:2]] * 2, tmp_path, TrainConfig()).prepare
-    model = LearningModel(base, TrainConfig(), prepare.policy, prepare.chat.label_ids("abcd"))
+    rows = read_questions(demo / "train.csv")[:2]
+    preparer = TrainingPlan(TrainingInputs(str(base), rows, rows, tmp_path, TrainConfig())).preparer
+    model = LearningModel(base, TrainConfig(), preparer.policy, preparer.chat.label_ids("abcd"))
     optimizer = torch.optim.AdamW(model.weights)
     for weight in model.weights:
         weight.grad = torch.full_like(weight, model.scaler.get_scale())  # as the others' sum

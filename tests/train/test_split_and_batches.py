@@ -13,7 +13,7 @@ from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 from scoring.inputs.digests import picture_digests
 from scoring.inputs.questions import Question, read_table
 from train.batches import AugmentingPreparer, epoch_order, shuffled
-from train.folds import FoldError, fold_places
+from train.folds import FoldError, assign_folds
 from train.split import SplitError, check_valid, picture_groups, split, strata
 
 
@@ -170,33 +170,33 @@ def test_folds_of_rows_with_a_picture_each_are_those_of_their_names(tmp_path):
     questions = rows_about(tmp_path, range(56), types)
     names, labels = [str(row.picture) for row in questions], types[:55] + ["unknown"]
     theirs = StratifiedGroupKFold(4, shuffle=True, random_state=42).split(names, labels, names)
-    assert [part.tolist() for part in fold_places(questions, 4, 42)] == [sorted(part) for _, part in theirs]
+    assert [part.tolist() for part in assign_folds(questions, 4, 42)] == [sorted(part) for _, part in theirs]
 
 
 @pytest.mark.parametrize("types", ["xxyyzz", "xyzuvw", "xxxxyz"])
 def test_types_with_fewer_rows_than_folds_are_parted_too(tmp_path, types):
-    parts = fold_places(rows_about(tmp_path, range(6), types), 3, 42)
+    parts = assign_folds(rows_about(tmp_path, range(6), types), 3, 42)
     assert sorted(np.concatenate(parts).tolist()) == list(range(6)) and all(len(part) for part in parts)
 
 
 def test_one_row_has_no_folds(tmp_path):
-    with pytest.raises(FoldError, match="1 picture cannot be parted in 2 folds"):
-        fold_places(rows_about(tmp_path, [1]), 2, 42)
+    with pytest.raises(FoldError, match="1 picture cannot be split into 2 folds"):
+        assign_folds(rows_about(tmp_path, [1]), 2, 42)
 
 
 def test_folds_hold_every_row_out_once_and_part_no_picture(tmp_path):
     """Two rows a picture, each under a name of its own."""
     types = ["x"] * 30 + ["y"] * 25 + ["rare"]
     questions = rows_about(tmp_path, [number // 2 for number in range(56)], types)
-    folds = fold_places(questions, 4, 42)
+    folds = assign_folds(questions, 4, 42)
     assert sorted(np.concatenate(folds).tolist()) == list(range(56))
     for places in folds:
         held, rest = ({row // 2 for row in part} for part in (places.tolist(), set(range(56)) - set(places.tolist())))
         assert not held & rest
         assert 5 <= sum(questions[at].task_type == "x" for at in places) <= 10
-    assert all(np.array_equal(a, b) for a, b in zip(folds, fold_places(questions, 4, 42)))
-    with pytest.raises(FoldError, match="28 pictures cannot be parted in 30 folds"):
-        fold_places(questions, 30, 42)
+    assert all(np.array_equal(a, b) for a, b in zip(folds, assign_folds(questions, 4, 42)))
+    with pytest.raises(FoldError, match="28 pictures cannot be split into 30 folds"):
+        assign_folds(questions, 30, 42)
 
 
 def test_augmented_pictures_keep_their_size_and_repeat(base, test_rows, scorer):
