@@ -47,6 +47,10 @@ class TrainingPlan:
         """Of the validation rows. Raises TrainError where a prompt is too long."""
         return self._costs(self.inputs.valid)
 
+    def check_lengths(self) -> None:
+        """Raises TrainError where a prompt is too long. Later uses of the costs do not compute them again."""
+        _ = self.train_costs, self.valid_costs
+
     def step_tokens(self, processes: int) -> int:
         """Tokens that each of so many processes has in a step, on average."""
         return int(np.mean([cost.seen + cost.own for cost in self.train_costs]) * self.config.batch) // processes

@@ -65,10 +65,10 @@ class Trainer:
 
     def read_saved_state(self) -> SavedState | None:
         """The state that an earlier call saved in the folder; all processes read it before the first one writes."""
-        name, identity = self._name, self.plan.identity
-        check_same(identity, self.processes.gather(f"{name}/identity", identity)[0])
+        key, identity = self._key, self.plan.identity
+        check_same(identity, self.processes.gather(f"{key}/identity", identity)[0])
         saved = read_state(self.out, identity)
-        steps = self.processes.gather(f"{name}/step", saved.values["step"] if saved else 0)
+        steps = self.processes.gather(f"{key}/step", saved.values["step"] if saved else 0)
         if (step := steps[self.processes.rank]) != steps[0]:
             raise TrainError(
                 f"{self.out} holds step {steps[0]:,} for the first process, but {step:,} for {self.processes.name}; "
@@ -81,11 +81,12 @@ class Trainer:
     def load(self, saved: SavedState | None = None) -> Training:
         """Load the model and open the log and the progress bar; everything is as it was when `saved` was made."""
         plan, config, say = self.plan, self.plan.config, self.context.say
-        step_tokens = self._check_lengths()
+        plan.check_lengths()
+        step_tokens = plan.step_tokens(self.processes.count)
         model = LearningModel(
             plan.base_folder, config, plan.preparer.policy, plan.preparer.chat.label_ids(plan.letters)
         )
-        group = TrainingGroup(self.processes, model.model.device, self._name)
+        group = TrainingGroup(self.processes, model.model.device, self._key)
         for note in model.model.notes:
             say(note)
         state = TrainingState(model, config, plan.total_steps)
@@ -99,14 +100,9 @@ class Trainer:
         return Training(plan, self.context, model, state, memory, group, log, bar, stopwatch)
 
     @property
-    def _name(self) -> str:
-        """Of this training in the store that the processes share."""
+    def _key(self) -> str:
+        """This training's key in the store that the processes share."""
         return f"training/{self.out.name}"
-
-    def _check_lengths(self) -> int:
-        """Raises TrainError where a prompt is too long, before anything is loaded; a step's tokens in one process."""
-        _ = self.plan.valid_costs
-        return self.plan.step_tokens(self.processes.count)
 
     def _restore(self, state: TrainingState, saved: SavedState) -> Memory:
         """Set `state` as it was saved; the memory of the saved state, but for what this call chooses."""
@@ -119,7 +115,7 @@ class Trainer:
 
     def _choose_memory(self, model: LearningModel, step_tokens: int) -> Memory:
         """What every process has room for."""
-        memories = self.processes.gather(f"{self._name}/memory", asdict(model.choose_memory(step_tokens)))
+        memories = self.processes.gather(f"{self._key}/memory", asdict(model.choose_memory(step_tokens)))
         return Memory.least([Memory(**memory) for memory in memories])
 
     def _open_log(self, saved: SavedState | None) -> Log | NoLog:

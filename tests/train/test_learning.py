@@ -60,8 +60,8 @@ def gradients(training, questions, share=True):
     return loss.item(), torch.cat([weight.grad.flatten() for weight in model.weights])
 
 
-def distance(found, expected):
-    return ((found - expected).norm() / expected.norm()).item()
+def distance(values, expected):
+    return ((values - expected).norm() / expected.norm()).item()
 
 
 def libraries_gradients(training, questions):
@@ -92,10 +92,10 @@ def libraries_gradients(training, questions):
 )
 def test_gradients_are_those_of_the_libraries_a_row_at_a_time(base, questions, tmp_path, quantization, targets):
     training = learner(base, questions, tmp_path, replace(PLAIN, quantization=quantization, targets=targets))
-    loss, ours = gradients(training, questions)
-    expected_loss, theirs = libraries_gradients(training, questions)
+    loss, actual = gradients(training, questions)
+    expected_loss, expected = libraries_gradients(training, questions)
     assert loss == pytest.approx(expected_loss, rel=1e-5)
-    assert theirs.norm() > 0 and distance(ours, theirs) < 1e-5
+    assert expected.norm() > 0 and distance(actual, expected) < 1e-5
 
 
 @pytest.fixture(scope="module")
@@ -114,20 +114,20 @@ def test_what_is_trained_on_a_base_in_4_bits_is_scored_as_peft_would(base_in_4_b
     config = replace(PLAIN, epochs=1, batch=4, learning_rate=1e-2, targets=("q_proj", "up_proj", "lm_head"))
     trainer_of(base_in_4_bits, questions, tmp_path / "ckpt", config).run()
     scorer = Scorer.load(str(tmp_path / "ckpt"))
-    ours = scorer.score(questions[:4]).logits[:, 0, 0]
+    logits = scorer.score(questions[:4]).logits[:, 0, 0]
     network = AutoModelForImageTextToText.from_pretrained(base_in_4_bits, dtype=torch.float32)
     for layer in network.modules():
         if hasattr(layer, "support_avx512bf16_for_cpu"):
             layer.support_avx512bf16_for_cpu = False
     PeftModel.from_pretrained(network, tmp_path / "ckpt").eval()
     for row, question in enumerate(questions[:4]):
-        theirs = reference_logits(network, *scorer.prepare(question))[scorer.label_ids[:4]]
-        assert np.abs(theirs.numpy() - ours[row]).max() < 1e-4
+        expected = reference_logits(network, *scorer.prepare(question))[scorer.label_ids[:4]]
+        assert np.abs(expected.numpy() - logits[row]).max() < 1e-4
     manifest = json.loads((tmp_path / "ckpt" / "scoring.json").read_text())
     assert (manifest["quantization"], manifest["base_stored"]) == ("nf4", "nf4")
-    on_16_bits = Scorer.load(str(tmp_path / "ckpt"), base=str(base))  # the same model, which is told
+    on_16_bits = Scorer.load(str(tmp_path / "ckpt"), base=str(base))  # the same model, which a note says
     assert any("the same model at another precision" in note for note in on_16_bits.plan.notes)
-    assert np.abs(on_16_bits.score(questions[:4]).logits[:, 0, 0] - ours).max() < 0.05
+    assert np.abs(on_16_bits.score(questions[:4]).logits[:, 0, 0] - logits).max() < 0.05
     with pytest.raises(MismatchError, match="in 4 bits \\(nf4\\) already"):
         Scorer.load(str(tmp_path / "ckpt"), quantization="none")
 
@@ -153,9 +153,9 @@ def test_a_mixture_of_experts_learns_by_its_attention(mixture, questions, tmp_pa
     training = learner(mixture, questions[:3], tmp_path / "ckpt")
     note = "no adapter on down_proj, gate_proj, up_proj: the experts of this base have none"
     assert note in training.model.model.notes
-    loss, ours = gradients(training, questions[:3])
-    expected_loss, theirs = libraries_gradients(training, questions[:3])
-    assert loss == pytest.approx(expected_loss, rel=1e-5) and distance(ours, theirs) < 1e-5
+    loss, actual = gradients(training, questions[:3])
+    expected_loss, expected = libraries_gradients(training, questions[:3])
+    assert loss == pytest.approx(expected_loss, rel=1e-5) and distance(actual, expected) < 1e-5
     trainer_of(mixture, questions[:3], tmp_path / "ckpt", PLAIN).run()
     config = json.loads((tmp_path / "ckpt" / "adapter_config.json").read_text())
     assert config["target_modules"] == ["k_proj", "o_proj", "q_proj", "v_proj"]
@@ -171,11 +171,11 @@ def test_the_trees_gradients_are_the_flat_batchs(base, questions, tmp_path):
 
 
 def test_recomputing_gives_the_same_gradients_with_dropout(base, questions, tmp_path):
-    kept = gradients(learner(base, questions, tmp_path / "a", replace(PLAIN, dropout=0.2, memory="fast")), questions)
-    again = gradients(learner(base, questions, tmp_path / "b", replace(PLAIN, dropout=0.2, memory="low")), questions)
+    fast = gradients(learner(base, questions, tmp_path / "a", replace(PLAIN, dropout=0.2, memory="fast")), questions)
+    low = gradients(learner(base, questions, tmp_path / "b", replace(PLAIN, dropout=0.2, memory="low")), questions)
     none = gradients(learner(base, questions, tmp_path / "c"), questions)
-    assert kept[0] == again[0] and distance(again[1], kept[1]) < 1e-6
-    assert distance(none[1], kept[1]) > 0.01
+    assert fast[0] == low[0] and distance(low[1], fast[1]) < 1e-6
+    assert distance(none[1], fast[1]) > 0.01
 
 
 class Layer:
@@ -196,7 +196,7 @@ def test_the_product_has_its_own_derivative(share):
     torch.manual_seed(0)
     x, down, up = (torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in ((6, 5), (2, 5), (4, 2)))
     layer = Layer(torch.randn(4, 5, dtype=torch.float64), share)
-    assert torch.autograd.gradcheck(lambda *parts: LoraProduct.apply(*parts, layer, 1.7), (x, down, up))
+    assert torch.autograd.gradcheck(lambda *tensors: LoraProduct.apply(*tensors, layer, 1.7), (x, down, up))
 
 
 def test_dropout_drops_its_share_repeats_and_differs_by_layer_and_place():
@@ -218,8 +218,8 @@ def test_the_loss_is_cross_entropy_over_all_tokens_or_over_the_letters():
     assert torch.allclose(whole, F.cross_entropy(logits, targets, reduction="none"))
     letters = answer_loss(logits, labels, answers, options, 0.0)
     for row in range(5):
-        shown = logits[row, labels[: options[row]]]
-        assert torch.allclose(letters[row], F.cross_entropy(shown[None], answers[row : row + 1]))
+        options_of_row = logits[row, labels[: options[row]]]
+        assert torch.allclose(letters[row], F.cross_entropy(options_of_row[None], answers[row : row + 1]))
 
 
 # ------------------------------------------------------------------ the choices
@@ -251,14 +251,14 @@ def test_the_defaults_are_the_notebooks():
         ("rank = ", "expected a TOML file"),
     ],
 )
-def test_wrong_choices_are_told(tmp_path, text, message):
+def test_wrong_choices_are_named(tmp_path, text, message):
     (tmp_path / "mine.toml").write_text(text)
     with pytest.raises(ConfigError, match=message):
         TrainConfig.read(tmp_path / "mine.toml")
 
 
 @pytest.mark.parametrize("targets", [("nowhere",), ("q_proj", "nowhere")])
-def test_a_target_that_no_layer_has_is_told(base, questions, tmp_path, targets):
+def test_a_target_that_no_layer_has_is_named(base, questions, tmp_path, targets):
     with pytest.raises(ConfigError, match="targets: nowhere is no layer of .*; expected names of linear"):
         learner(base, questions, tmp_path, replace(PLAIN, targets=targets))
 

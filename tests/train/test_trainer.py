@@ -121,8 +121,8 @@ def test_seeds_repeat_the_training_bit_for_bit(first, base, questions, tmp_path)
 
 def test_scoring_the_checkpoint_gives_its_validation_logits(first, questions):
     out, _, results = first
-    found = Scorer.load(str(out)).score(questions[100:124])
-    assert np.abs(found.logits[:, 0, 0] - results[0].scores.logits).max() < 1e-4
+    scored = Scorer.load(str(out)).score(questions[100:124])
+    assert np.abs(scored.logits[:, 0, 0] - results[0].scores.logits).max() < 1e-4
 
 
 def test_a_loss_that_is_no_number_stops_with_the_rows(base, questions, tmp_path, monkeypatch):
@@ -151,16 +151,16 @@ def test_the_best_epoch_is_kept(base, questions, tmp_path, monkeypatch):
     table = (out / "validation.csv").read_text().splitlines()
     assert len(table) == 1 + 2 * 24 and {line.rsplit(",", 1)[1] for line in table[1:]} == {"1", "2"}
     again = tmp_path / "early"
-    found = trained(base, questions, again, replace(QUICK, epochs=4, patience=1), rows=8)[1]
-    assert [result.epoch for result in found] == [1, 2] and not (again / "training_state.safetensors").exists()
+    results = trained(base, questions, again, replace(QUICK, epochs=4, patience=1), rows=8)[1]
+    assert [result.epoch for result in results] == [1, 2] and not (again / "training_state.safetensors").exists()
 
 
 def test_validation_rows_are_a_scores_folder(first, questions):
     out, _, results = first
-    found = open_scores(out / "validation")
-    logits = found.logits
+    scores = open_scores(out / "validation")
+    logits = scores.logits
     assert np.array_equal(logits.logits[:, 0, 0], results[0].scores.logits) and logits.scored.all()
-    assert judge(found)["overall"]["nll"]["value"] == pytest.approx(results[0].nll, abs=1e-6)
+    assert judge(scores)["overall"]["nll"]["value"] == pytest.approx(results[0].nll, abs=1e-6)
 
 
 # ------------------------------------------------------------------ going on
@@ -194,9 +194,9 @@ def test_a_killed_training_ends_with_the_same_bytes(base, questions, whole, tmp_
     monkeypatch.setattr(Training, "save_state", save)
     with pytest.raises(StateError, match="rank was 16, now 8"):
         trained(base, questions, killed, replace(config, rank=8))
-    said: list[str] = []
-    trainer_of(base, questions[:20], questions[100:124], killed, config, said.append).run()
-    assert any(f"going on: {step} steps are done" in line for line in said)
+    lines: list[str] = []
+    trainer_of(base, questions[:20], questions[100:124], killed, config, lines.append).run()
+    assert any(f"going on: {step} steps are done" in line for line in lines)
     for name in ("adapter_model.safetensors", "last/adapter_model.safetensors", "validation.csv"):
         assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
     logs = [[json.loads(line) for line in (out / "train.jsonl").read_text().splitlines()] for out in (whole, killed)]
@@ -219,8 +219,8 @@ def test_a_training_killed_by_the_system_goes_on_to_the_same_bytes(cli, small_ta
     assert 2 <= steps < 8
     logs = [(out / "train.jsonl").read_text().splitlines() for out in (tmp_path / "whole", killed)]
     assert logs[1][:2] == before[:2]  # steps that were done are not done again: their speed is in these lines
-    ours, theirs = ([json.loads(line) | {"rows_per_second": 0} for line in lines] for lines in logs)
-    assert ours == theirs and len(ours) == 8 + 2
+    whole, resumed = ([json.loads(line) | {"rows_per_second": 0} for line in lines] for lines in logs)
+    assert whole == resumed and len(whole) == 8 + 2
     for name in ("adapter_model.safetensors", "validation.csv", "calibration.json", "last/adapter_model.safetensors"):
         assert (killed / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
     assert not list(killed.glob("*.tmp"))
@@ -239,7 +239,7 @@ def test_a_training_killed_before_its_first_epoch_is_filed_is_not_finished(base,
     assert finished(tmp_path)
 
 
-def test_a_damaged_state_is_told(base, questions, tmp_path):
+def test_a_damaged_state_is_reported(base, questions, tmp_path):
     (tmp_path / "training_state.safetensors").write_bytes(b"nothing")
     with pytest.raises(StateError, match="damaged: start anew with --overwrite"):
         trained(base, questions, tmp_path)
@@ -313,15 +313,15 @@ def test_a_picture_that_breaks_in_training_does_not_block_the_next_start(base, q
     check_out(out, None)
     with pytest.raises(StateError, match="rank was 16, now 8"):  # another choice is not what mends a picture
         trainer_of(base, rows, questions[100:124], out, replace(config, rank=8), say).run()
-    said: list[str] = []
+    lines: list[str] = []
     good = [row for row in rows if row.picture != picture]
-    trainer_of(base, good, questions[100:124], out, config, said.append).run()
+    trainer_of(base, good, questions[100:124], out, config, lines.append).run()
     assert any(
         f"starting anew without the row that stopped the training before: row '{questions[3].id}'" in line
-        for line in said
+        for line in lines
     )
     assert finished(out) and not (out / "training_fault.json").exists()
-    trainer_of(base, good, questions[100:124], tmp_path / "fresh", config, said.append).run()
+    trainer_of(base, good, questions[100:124], tmp_path / "fresh", config, lines.append).run()
     adapters = [(folder / "adapter_model.safetensors").read_bytes() for folder in (out, tmp_path / "fresh")]
     assert adapters[0] == adapters[1]
 
@@ -336,9 +336,9 @@ def test_a_picture_that_is_mended_lets_the_training_go_on(base, questions, tmp_p
     with pytest.raises(PictureError):
         broken.run()
     shutil.copy(questions[3].picture, picture)
-    said: list[str] = []
-    trainer_of(base, rows, questions[100:124], out, config, said.append).run()
-    assert any(line.startswith("going on: ") for line in said) and finished(out)
+    lines: list[str] = []
+    trainer_of(base, rows, questions[100:124], out, config, lines.append).run()
+    assert any(line.startswith("going on: ") for line in lines) and finished(out)
 
 
 def broken_table(small_table):
@@ -392,9 +392,9 @@ FOLDS = replace(QUICK, batch=4)
 
 
 def train_in_folds(base, rows, out, config, folds, overwrite=False):
-    said: list[str] = []
-    start(TrainingInputs(str(base), rows, [], out, config), TrainContext(said.append), folds, overwrite)
-    return said
+    lines: list[str] = []
+    start(TrainingInputs(str(base), rows, [], out, config), TrainContext(lines.append), folds, overwrite)
+    return lines
 
 
 @pytest.fixture(scope="module")
@@ -422,8 +422,8 @@ def unloaded(monkeypatch):
 
 def test_finished_folds_are_not_trained_again(base, questions, folded, tmp_path, unloaded):
     out = shutil.copytree(folded, tmp_path / "folds")
-    said = train_in_folds(base, questions[:12], out, FOLDS, 3)
-    assert [line for line in said if "finished before" in line] == [f"fold {n}: finished before" for n in range(3)]
+    lines = train_in_folds(base, questions[:12], out, FOLDS, 3)
+    assert [line for line in lines if "finished before" in line] == [f"fold {n}: finished before" for n in range(3)]
     assert contents(out).keys() == contents(folded).keys()
     longer = replace(FOLDS, memory="low", batch_tokens=300, save_every=7)  # what does not change an adapter
     train_in_folds(base, questions[:12], out, longer, 3)
@@ -502,7 +502,7 @@ def test_an_adapter_from_elsewhere_is_no_finished_fold(base, questions, folded, 
 
 def test_folds_of_a_training_with_more_of_them_are_refused_and_named(folded):
     check_out(folded, 3)
-    check_out(folded, 4)  # told by the rows of the folds that are there
+    check_out(folded, 4)  # the rows of the folds show it later
     with pytest.raises(FolderError, match="holds fold2 of a training in more folds than 2; .*--overwrite"):
         check_out(folded, 2)
     with pytest.raises(FolderError, match=r"holds folds \(fold0, fold1, fold2\); .*--overwrite"):
@@ -537,19 +537,19 @@ def test_folds_are_refused_where_a_training_without_them_is_not_finished(base, q
 
 
 def test_folds_leave_out_of_fold_logits_and_are_scored_together(base, questions, tmp_path):
-    out, said = tmp_path / "folds", []
+    out, lines = tmp_path / "folds", []
     inputs = TrainingInputs(str(base), questions[:42], [], out, replace(QUICK, seed=0))
-    train_folds(inputs, 2, TrainContext(said.append))
+    train_folds(inputs, 2, TrainContext(lines.append))
     logits = open_scores(out / "out-of-fold").logits
     assert logits.scored.all() and logits.ids == [row.id for row in questions[:42]]
     assert [Path(name).name for name in folds_of(str(out))] == ["fold0", "fold1"]
     valid_rows = assign_folds(questions[:42], 2, 0)[1]
-    found = Scorer.load(str(out / "fold1")).score([questions[row] for row in valid_rows])
-    assert np.abs(found.logits - logits.logits[valid_rows]).max() < 1e-4
+    scored = Scorer.load(str(out / "fold1")).score([questions[row] for row in valid_rows])
+    assert np.abs(scored.logits - logits.logits[valid_rows]).max() < 1e-4
     assert plan_members([str(out)]).members == ["fold0", "fold1"]
     before = (out / "out-of-fold" / "probabilities.csv").read_bytes()
-    train_folds(inputs, 2, TrainContext(said.append))  # nothing is trained again
-    assert "fold 1: finished before" in said
+    train_folds(inputs, 2, TrainContext(lines.append))  # nothing is trained again
+    assert "fold 1: finished before" in lines
     assert (out / "out-of-fold" / "probabilities.csv").read_bytes() == before
 
 
@@ -581,7 +581,7 @@ def test_trackers_get_the_numbers_of_the_log(base, questions, tmp_path, monkeypa
     assert (1, {"loss": lines[0]["loss"]}) in written["tensorboard"] and written["tensorboard"][-1] == "closed"
 
 
-def test_a_tracker_that_is_not_installed_is_told_at_once(monkeypatch):
+def test_a_tracker_that_is_not_installed_is_reported_at_once(monkeypatch):
     monkeypatch.setattr("train.log.find_spec", lambda name: None)
     with pytest.raises(LogError, match="--log trackio needs a package that is not installed: pip install trackio"):
         check_trackers(("trackio",))
