@@ -182,29 +182,20 @@ def train(  # noqa: PLR0913 its parameters are its options
             rows, valid_rows = _split(session, rows, config)
         prompt = PromptTemplate.read(template) if template else None
         check_choices(find_base(base), config)
-        watched = f"{folds} folds" if folds else f"{len(valid_rows):,} validation rows"
-        console.say(f"{len(rows):,} training rows, {watched}; loading {base} …")
+        held_out = f"{folds} folds" if folds else f"{len(valid_rows):,} validation rows"
+        console.say(f"{len(rows):,} training rows, {held_out}; loading {base} …")
 
+        from scoring.run.processes import Processes
+        from train.inputs import TrainContext, TrainingInputs
         from train.start import start
 
+        source = {"file": data.name, "sha256": table.digest, "split": "separate table" if valid else "by picture"}
+        inputs = TrainingInputs(base, rows, valid_rows, out, config, prompt, pixels, source, trackers)
         with stoppable(session):
-            start(
-                base,
-                rows,
-                valid_rows,
-                out,
-                config,
-                folds,
-                overwrite,
-                console.say,
-                console.progress,
-                session.processes,
-                data={"file": data.name, "sha256": table.digest, "split": "separate table" if valid else "by picture"},
-                template=prompt,
-                pixels=pixels,
-                trackers=trackers,
-                stop=session.stop,
-            )
+            say_everywhere = partial(console.say, everyone=True)
+            processes = session.processes or Processes()
+            context = TrainContext(console.say, say_everywhere, console.progress, session.stop, processes)
+            start(inputs, context, folds, overwrite)
         click.echo(f"checkpoint: {out}")
         _exit_if_incomplete(table)
 
