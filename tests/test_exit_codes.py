@@ -17,7 +17,7 @@ CALLS = {
     "train": (["demo/train.csv", "--base", "demo/base", "--out", "OUT"], "cli.read"),
     "score": (["demo/test.csv", "--ckpt", FOLD0, "--out", "OUT"], "cli.read"),
     "calibrate": (["none", "--ckpt", FOLD0], "scoring.checkpoints.calibrate.calibrate_checkpoint"),
-    "evaluate": (["none"], "scoring.scores.folder.open_scores"),
+    "evaluate": (["none"], "scoring.scores.external.opened"),
     "ensemble": (["none", "neither", "--out", "OUT"], "scoring.scores.pooling.pool_files"),
     "merge": (["none", "--out", "OUT"], "scoring.run.shards.merge"),
     "soup": ([FOLD0, FOLD1, "--out", "OUT"], "scoring.checkpoints.soup.soup"),
