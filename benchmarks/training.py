@@ -119,9 +119,9 @@ class Bench:
         whole = len(trainer.train) // way.batch * way.batch
         trainer.train = trainer.train[:whole]
         costs = trainer.costs[:whole]
-        self.tokens = costs[0].shared / way.batch + sum(cost.seen + cost.own for cost in costs) / len(costs)
+        self.tokens = costs[0].prefix_tokens / way.batch + sum(cost.tokens for cost in costs) / len(costs)
         merge = trainer.prepare.policy.merge
-        self.patches = sum(cost.seen for cost in costs) / len(costs) * merge**2
+        self.patches = sum(cost.picture_tokens for cost in costs) / len(costs) * merge**2
         return lambda steps: trainer.run_steps(1, whole // way.batch - steps, self.log)
 
     def _plain(self, way: Way):

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from scoring.engine.batches import Cost, tokens_in
+from scoring.engine.batches import TokenCost, tokens_in
 from scoring.run.processes import ProcessError, Processes
 from scoring.run.shards import own_batches
 
@@ -33,7 +33,7 @@ class Together:
                 backend, store=store, rank=processes.rank, world_size=processes.count, timeout=LIMIT
             )
 
-    def share(self, costs: Sequence[Cost]) -> list[int]:
+    def share(self, costs: Sequence[TokenCost]) -> list[int]:
         """Which of a step's rows are this process's: as many tokens as the others', those of a picture together."""
         pictures: dict[object, list[int]] = {}
         for row, cost in enumerate(costs):

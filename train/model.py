@@ -8,17 +8,16 @@ import torch
 import torch.nn.functional as F
 
 from scoring.engine.attention import packed_attention
-from scoring.engine.batches import Ready
-from scoring.engine.forward import leaf_states, see
+from scoring.engine.batches import PreparedBatch
+from scoring.engine.forward import encode_pictures, leaf_states
 from scoring.engine.loading import Model
-from scoring.engine.packed import PackedModel, compiling_pays, feed_forward, free_bytes
+from scoring.engine.packed import CPU_TOKENS, PackedModel, compiling_pays, feed_forward, free_bytes
 from scoring.inputs.pictures import PixelPolicy
 from scoring.inputs.prompt import LETTERS
 from train.config import TrainConfig
 from train.linear import ADAPTER, Dropout, TrainableLinear
 from train.lora import add_lora
 
-CPU_TOKENS = 2_560  # of one forward; more gain nothing there
 MOST_TOKENS = 24_576
 
 
@@ -93,7 +92,7 @@ class LearningModel:
             network.model.language_model.layers[-1].gradient_checkpointing = False  # it is called with the leaves alone
 
     # ------------------------------------------------------------ learning
-    def loss_backward(self, ready: Ready, place: tuple[int, ...], step_rows: int) -> torch.Tensor:
+    def loss_backward(self, ready: PreparedBatch, place: tuple[int, ...], step_rows: int) -> torch.Tensor:
         """Gradients of the rows' share of the step's mean loss, which is returned.
 
         place: what this forward's dropout is drawn from.
@@ -121,12 +120,12 @@ class LearningModel:
         finally:
             self.packed.patches.merged = False
 
-    def logits(self, ready: Ready) -> torch.Tensor:
+    def logits(self, ready: PreparedBatch) -> torch.Tensor:
         """(B, V) float32 logits of the answers' first tokens, in the order of the rows; differentiable."""
         packed, network = self.packed, self.model.network
         batch = ready.tensors.unfilled().to(self.model.device)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and packed.members[0].sees):
-            features = see(network, batch, packed.values, packed.policy)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and packed.members[0].adapts_vision):
+            features = encode_pictures(network, batch, packed.values, packed.policy)
         states = leaf_states(network, batch, features, packed.stream)
         logits = F.linear(states.to(self.model.head.dtype), self.model.head).float()
         return logits if self.head is None else logits + self._learned_head(states.float())

@@ -14,7 +14,7 @@ import torch
 
 from scoring.checkpoints.adapter import adapter_fingerprint
 from scoring.checkpoints.checkpoint import MANIFEST, find_base, read_checkpoint
-from scoring.engine.batches import Cost, costs_of, plan_batches, read_ahead
+from scoring.engine.batches import TokenCost, costs_of, plan_batches, read_ahead
 from scoring.engine.scorer import machine
 from scoring.errors import UserError
 from scoring.files.lock import hold
@@ -85,16 +85,16 @@ class Trainer:
         self.bar = None
 
     @cached_property
-    def costs(self) -> list[Cost]:
+    def costs(self) -> list[TokenCost]:
         """Of the training rows, in the data's order. Raises TrainError where a prompt is too long."""
         return self._costs(self.train)
 
     @cached_property
-    def valid_costs(self) -> list[Cost]:
+    def valid_costs(self) -> list[TokenCost]:
         """The same of the validation rows."""
         return self._costs(self.valid)
 
-    def _costs(self, rows: list[Question]) -> list[Cost]:
+    def _costs(self, rows: list[Question]) -> list[TokenCost]:
         costs = list(costs_of(self.prepare, rows, "1"))
         if faults := [
             f"row {row.id!r}: {cost.found}" for row, cost in zip(rows, costs) if isinstance(cost, PictureError)
@@ -185,7 +185,7 @@ class Trainer:
         schedule = "constant_with_warmup" if config.schedule == "constant" else config.schedule
         self.schedule = get_scheduler(schedule, self.optimizer, int(steps * config.warmup), steps)
         self.averages = [weight.detach().clone() for weight in self.model.weights] if config.ema else []
-        step_tokens = int(np.mean([cost.seen + cost.own for cost in self.costs]) * config.batch) // self.processes.count
+        step_tokens = int(np.mean([cost.tokens for cost in self.costs]) * config.batch) // self.processes.count
         if state:
             self._restore(*state)
         else:

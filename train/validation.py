@@ -9,7 +9,7 @@ import torch
 
 from scoring.bench.extraction import extract_choice
 from scoring.bench.generate import generate_batch
-from scoring.engine.batches import Cost, plan_batches, read_ahead, tokens_in
+from scoring.engine.batches import TokenCost, plan_batches, read_ahead, tokens_in
 from scoring.files.writing import write_csv
 from scoring.inputs.digests import picture_digests
 from scoring.inputs.prepare import Preparer
@@ -80,7 +80,7 @@ def validate(
     model: LearningModel,
     prepare: Preparer,
     rows: list[Question],
-    costs: list[Cost],
+    costs: list[TokenCost],
     memory: Memory,
     together: Together,
     epoch: int,

@@ -2,15 +2,15 @@
 
 import torch
 
-from scoring.engine.batches import Ready
+from scoring.engine.batches import PreparedBatch
 from scoring.engine.forward import AnswerLogits
 from scoring.engine.loading import out_of_memory
 from scoring.engine.scorer import Scorer
 
-Begun = list[tuple[Ready, list[AnswerLogits]]]
+Begun = list[tuple[PreparedBatch, list[AnswerLogits]]]
 
 
-def begin(scorer: Scorer, ready: Ready, letters: int, split: int) -> tuple[Begun, int]:
+def begin(scorer: Scorer, ready: PreparedBatch, letters: int, split: int) -> tuple[Begun, int]:
     """The forward of a batch, cut into `split` pieces and more where those do not fit; how many pieces that took.
 
     split: a power of two. A row that does not fit alone gets that as its fault.

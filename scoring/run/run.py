@@ -21,7 +21,7 @@ import torch
 
 import scoring
 from scoring.checkpoints.plan import Plan
-from scoring.engine.batches import Ready, make_ready, read_ahead
+from scoring.engine.batches import PreparedBatch, prepare_batch, read_ahead
 from scoring.engine.guard import compare_first
 from scoring.engine.packed import compiling_pays
 from scoring.engine.scorer import Scorer, machine
@@ -250,7 +250,8 @@ class _Job:
     def load(self) -> None:
         if self.scorer is None:
             start = time.monotonic()
-            self.scorer = Scorer(self.plan, weights=self.options.weights, spread=self.options.device_map == "auto")
+            device = "auto" if self.options.device_map == "auto" else None
+            self.scorer = Scorer(self.plan, device, weights=self.options.weights)
             self.load_seconds += time.monotonic() - start
             for note in self.scorer.model.notes:
                 self.say(note)
@@ -275,7 +276,7 @@ class _Job:
         self.scorer.packed.compile()
         agenda, first = self.agenda, self.agenda.todo[0]
         rows = [agenda.planned[row] for row in agenda.batches[first][:WARM_UP_ROWS]]
-        ready = make_ready(self.plan.preparer, rows, agenda.shown[first])
+        ready = prepare_batch(self.plan.preparer, rows, agenda.shown[first])
         for found in self.scorer.answer(ready, self.letters):
             found.top.cpu()
         return time.monotonic() - start
@@ -350,7 +351,7 @@ class _Job:
             ahead.close()
             self.busy += time.monotonic() - begun_at
 
-    def _begin(self, ready: Ready) -> Begun:
+    def _begin(self, ready: PreparedBatch) -> Begun:
         """The forward of a batch. How it had to be cut, this and the next starts do at once."""
         begun, split = begin(self.scorer, ready, self.letters, self.state["split"])
         if split > self.state["split"]:
@@ -364,7 +365,7 @@ class _Job:
                 write_plan(self.out, self.state)
         return begun
 
-    def _finish(self, number: int, ready: Ready, begun: Begun, bar: SharedBar) -> None:
+    def _finish(self, number: int, ready: PreparedBatch, begun: Begun, bar: SharedBar) -> None:
         """Results of a batch into its part. Rows of a part stand in the batch's order, however it was cut."""
         part = OptionLogits.empty(
             [question.id for question in ready.questions], self.plan.members, self.letters, self.options.orders

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from scoring.checkpoints.plan import Plan
-from scoring.engine.batches import Cost, costs_of, picture_key, plan_batches, tokens_in
+from scoring.engine.batches import TokenCost, costs_of, picture_key, plan_batches, tokens_in
 from scoring.inputs.orders import orders_of
 from scoring.inputs.pictures import PictureError
 from scoring.inputs.questions import Question, Table
@@ -28,9 +28,9 @@ class Agenda:
     shown: list[str] = field(default_factory=list)
     tokens_of: list[int] = field(default_factory=list)  # of each batch
     todo: list[int] = field(default_factory=list)
-    passes: list[tuple[str, list[Cost]]] = field(default_factory=list)
+    passes: list[tuple[str, list[TokenCost]]] = field(default_factory=list)
 
-    def costs(self, rank: int = 0, count: int = 1) -> list[list[Cost | str]]:
+    def costs(self, rank: int = 0, count: int = 1) -> list[list[TokenCost | str]]:
         """What every `count`-th row from `rank` on adds to a batch, or why it cannot be scored.
 
         A list for each of the orders that rows are shown in first.
@@ -57,7 +57,7 @@ class Agenda:
                     self.status[question.id] = found
                 else:
                     self.planned.append(question)
-                    costs.append(found if isinstance(found, Cost) else Cost(picture_key(question), *found))
+                    costs.append(found if isinstance(found, TokenCost) else TokenCost(picture_key(question), *found))
             self.passes.append((orders, costs))
         return tokens_in(cost for _, found in self.passes for cost in found)
 
@@ -67,7 +67,7 @@ class Agenda:
         for orders, found in self.passes:
             self._cut(found, orders, range(first, first := first + len(found)), budget, parts)
 
-    def _cut(self, costs: list[Cost], orders: str, rows: Sequence[int], budget: int, parts: Path) -> None:
+    def _cut(self, costs: list[TokenCost], orders: str, rows: Sequence[int], budget: int, parts: Path) -> None:
         begun = len(self.batches)
         batches = plan_batches(costs, budget)
         self.batches += [[rows[at] for at in batch] for batch in batches]
@@ -89,7 +89,7 @@ class Agenda:
             if scored[question.id] and lead[question.id] < self.options.margin and orders_of(question, "rest")
         ]
         questions = [self.planned[at] for at in rows]
-        costs = [cost for cost in costs_of(self.plan.preparer, questions, "rest") if isinstance(cost, Cost)]
+        costs = [cost for cost in costs_of(self.plan.preparer, questions, "rest") if isinstance(cost, TokenCost)]
         self.todo = []
         self._cut(costs, "rest", rows, budget, parts)
         return told_adaptive(self.planned, questions, self.options.margin)

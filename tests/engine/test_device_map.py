@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from benchmarks.faults import SCORED, content
+from scoring.checkpoints.quantization import NOT_QUANTIZED
 from scoring.checkpoints.weights import CheckpointError
-from scoring.engine.device_map import cards, follow, place
-from scoring.engine.loading import NOT_QUANTIZED, Model
+from scoring.engine.device_map import devices_of, make_device_map, move_inputs_to_layers
+from scoring.engine.loading import Model
 from scoring.inputs.questions import read_table
 from scoring.run.run import RunOptions, run
 from scoring.scores.folder import RunError
@@ -28,7 +29,7 @@ def sizes(base) -> dict[str, int]:
 @pytest.mark.parametrize("four_bit", [False, True])
 def test_layers_and_the_vision_tower_stand_whole(base, sizes, four_bit):
     free = dict.fromkeys(range(3), sum(sizes.values()) * 2 // 3)
-    found = place(base, torch.float32, NOT_QUANTIZED, four_bit, free)
+    found = make_device_map(base, torch.float32, NOT_QUANTIZED, four_bit, free)
     layers = {part: card for part, card in found.items() if ".layers." in part}
     assert len(set(found.values())) > 1 and all(part.count(".") == 3 for part in layers)
     order = [layers[f"model.language_model.layers.{number}"] for number in range(len(layers))]
@@ -40,14 +41,14 @@ def test_layers_and_the_vision_tower_stand_whole(base, sizes, four_bit):
 
 def test_what_does_not_fit_is_told_before_it_is_loaded(base):
     with pytest.raises(CheckpointError, match=r"do not fit into the 0.0, 0.0 GiB free on the cards; expected room"):
-        place(base, torch.float32, NOT_QUANTIZED, False, {0: MIB // 10, 1: MIB // 10})
+        make_device_map(base, torch.float32, NOT_QUANTIZED, False, {0: MIB // 10, 1: MIB // 10})
 
 
 def test_a_followed_network_answers_as_before(base, scorer, test_rows):
     model = Model.load(base, "nf4")
-    assert cards(model.network) == [torch.device("cpu")]
+    assert devices_of(model.network) == [torch.device("cpu")]
     before = scorer.score(test_rows[:6]).logits
-    follow(scorer.model.network)
+    move_inputs_to_layers(scorer.model.network)
     try:
         assert (scorer.score(test_rows[:6]).logits == before).all()
     finally:

@@ -11,7 +11,7 @@ from scoring.bench.generate import generate_text
 from scoring.bench.padded import collate, padded_states
 from scoring.checkpoints.plan import plan_members
 from scoring.engine.attention import attend
-from scoring.engine.batches import Cost, costs_of, make_ready, plan_batches, with_tensors
+from scoring.engine.batches import TokenCost, costs_of, plan_batches, prepare_batch, with_tensors
 from scoring.engine.forward import TreeBatch, patches_of, project
 from scoring.engine.packed import PackedModel
 from scoring.engine.reference import model_inputs, reference_logits
@@ -80,7 +80,7 @@ def test_questions_that_share_a_picture_equal_the_reference(scorer, rows):
     """Rows of 12 questions about 4 pictures, in one tree: each picture's tokens are computed once."""
     pictures = [read_picture(question.picture) for question in rows[:4]]
     rows = [asked_about(rows[at], pictures[at % 4], at) for at in range(12)]
-    ready = make_ready(scorer.prepare, rows, "1")
+    ready = prepare_batch(scorer.prepare, rows, "1")
     assert len(ready.pictures) == 4 and len(Tree.build(ready.sequences, ready.picture).pictures) == 4
     found = scorer.collect(ready, scorer.answer(ready, 4), 4)
     scorer.model.use(scorer.adapters[0])
@@ -135,7 +135,7 @@ def test_in_bfloat16_a_row_has_the_same_bits_in_any_company(in_bfloat16, rows):
 def test_in_bfloat16_a_tree_has_the_same_bits_as_whole_rows(in_bfloat16, test_rows):
     """On a card all rows do; on the CPU, whose attention is cut by the length of the queries, not all."""
     scorer = in_bfloat16
-    ready = make_ready(scorer.prepare, test_rows[:6], "cyclic")
+    ready = prepare_batch(scorer.prepare, test_rows[:6], "cyclic")
     tree = scorer.answer(ready, 4)[0].labels
     flat = Tree.build(ready.sequences, ready.picture, share=False)
     batch = TreeBatch.of(flat, ready.pictures, scorer.prepare.policy, "cpu")
@@ -240,13 +240,13 @@ def test_the_head_in_pieces_equals_the_head_at_once(monkeypatch):
 
 def test_batches_are_planned_within_the_budget():
     rng = np.random.default_rng(0)
-    costs = [Cost(int(rng.integers(60)), 30, 50, int(rng.integers(20, 300))) for _ in range(300)]
-    costs.append(Cost("long", 30, 50, 5_000))
+    costs = [TokenCost(int(rng.integers(60)), 30, 50, int(rng.integers(20, 300))) for _ in range(300)]
+    costs.append(TokenCost("long", 30, 50, 5_000))
     batches = plan_batches(costs, 2_000)
     assert sorted(row for batch in batches for row in batch) == list(range(301)) and batches[0] == [300]
     for batch in batches:
         pictures = {costs[row].picture for row in batch}
-        total = 30 + 50 * len(pictures) + sum(costs[row].own for row in batch)
+        total = 30 + 50 * len(pictures) + sum(costs[row].text_tokens for row in batch)
         assert len(batch) == 1 or total <= 2_000
     apart = sum(
         len({number for number, batch in enumerate(batches) for row in batch if costs[row].picture == p})
@@ -259,9 +259,9 @@ def test_batches_are_planned_within_the_budget():
 def test_the_cost_of_a_row_is_what_its_tree_computes(scorer, rows):
     for orders in ("1", "cyclic"):
         costs = list(costs_of(scorer.prepare, rows[:5], orders))
-        ready = make_ready(scorer.prepare, rows[:5], orders)
+        ready = prepare_batch(scorer.prepare, rows[:5], orders)
         tree = Tree.build(ready.sequences, ready.picture)
-        told = costs[0].shared + sum(cost.seen + cost.own for cost in costs)
+        told = costs[0].prefix_tokens + sum(cost.tokens for cost in costs)
         assert len(tree.ids) <= told <= len(tree.ids) + 5 * 12  # rows may begin alike after their pictures
 
 
@@ -270,7 +270,7 @@ def test_the_host_never_asks_the_device_within_a_batch(rows):
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     scorer = Scorer(plan_members(BOTH), weights="4bit")
-    ready = with_tensors(make_ready(scorer.prepare, rows[:5], "1"), scorer.prepare, "cpu")
+    ready = with_tensors(prepare_batch(scorer.prepare, rows[:5], "1"), scorer.prepare, "cpu")
     scorer.answer(ready, 4)  # what is worked out once a size of picture
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         batch = TreeBatch(*map(partial(as_fake, mode), vars(ready.tensors).values()))

@@ -6,9 +6,10 @@ import torch
 
 from benchmarks.workload import CONFIG as REAL_8B
 from scoring.checkpoints.plan import plan_members
+from scoring.checkpoints.quantization import NOT_QUANTIZED
 from scoring.checkpoints.weights import CheckpointError
-from scoring.engine.device_map import GIB, place
-from scoring.engine.loading import NOT_QUANTIZED, Model
+from scoring.engine.device_map import GIB, make_device_map
+from scoring.engine.loading import Model
 from scoring.engine.packed import feed_forward
 from scoring.engine.reference import reference_logits
 from scoring.engine.scorer import Scorer
@@ -48,10 +49,13 @@ def test_tokens_are_counted_by_the_experts_they_go_through():
 def test_experts_are_laid_out_in_16_bits(configured, tmp_path):
     """235B-A22B fits on eight cards of 80 GB, in 4 bits too, for its experts are not quantized; 32B on two of 16 GB."""
     folder = configured(tmp_path / "235B", REAL_8B, REAL_235B)
-    found = place(folder, torch.bfloat16, NOT_QUANTIZED, True, dict.fromkeys(range(8), 79 * GIB))
+    found = make_device_map(folder, torch.bfloat16, NOT_QUANTIZED, True, dict.fromkeys(range(8), 79 * GIB))
     layers = [found[f"model.language_model.layers.{number}"] for number in range(94)]
     assert layers == sorted(layers) and set(layers) == set(range(8))
     with pytest.raises(CheckpointError, match="do not fit"):
-        place(folder, torch.bfloat16, NOT_QUANTIZED, True, dict.fromkeys(range(6), 79 * GIB))
+        make_device_map(folder, torch.bfloat16, NOT_QUANTIZED, True, dict.fromkeys(range(6), 79 * GIB))
     folder = configured(tmp_path / "32B", REAL_8B, REAL_32B)
-    assert set(place(folder, torch.bfloat16, NOT_QUANTIZED, True, {0: 15 * GIB, 1: 15 * GIB}).values()) == {0, 1}
+    assert set(make_device_map(folder, torch.bfloat16, NOT_QUANTIZED, True, {0: 15 * GIB, 1: 15 * GIB}).values()) == {
+        0,
+        1,
+    }

@@ -62,7 +62,7 @@ def through_peft(base, folder, scorer, rows) -> np.ndarray:
 def test_every_kind_of_adapter_equals_peft(made, base, test_rows, targets, settings, merged, sees):
     folder = made("adapter", targets, **settings)
     scorer = Scorer(plan_members([folder], str(base), quantization="none", allow_mismatch=True))
-    assert (scorer.packed.members[0].merged, scorer.packed.members[0].sees) == (merged, sees)
+    assert (scorer.packed.members[0].merged, scorer.packed.members[0].adapts_vision) == (merged, sees)
     expected = through_peft(base, folder, scorer, test_rows[:4])
     assert np.abs(scorer.score(test_rows[:4]).logits[:, 0, 0] - expected).max() < 1e-4
 
@@ -133,7 +133,7 @@ def test_batched_generation_begins_as_single_generation(scorer, test_rows):
 
 def test_nothing_travels_twice(scorer, test_rows):
     """Pixels go to the device as bytes: a fourth of their patches in 32 bits, and half again for the second frame."""
-    from scoring.engine.batches import make_ready, with_tensors
+    from scoring.engine.batches import prepare_batch, with_tensors
 
-    ready = with_tensors(make_ready(scorer.prepare, test_rows[:4], "1"), scorer.prepare, "cpu")
+    ready = with_tensors(prepare_batch(scorer.prepare, test_rows[:4], "1"), scorer.prepare, "cpu")
     assert isinstance(ready.tensors, TreeBatch) and all(part.dtype == torch.uint8 for part in ready.tensors.pixels)

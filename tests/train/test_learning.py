@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from scoring.checkpoints.plan import MismatchError
-from scoring.engine.batches import make_ready, with_tensors
+from scoring.engine.batches import prepare_batch, with_tensors
 from scoring.engine.forward import TreeBatch
 from scoring.engine.loading import Model
 from scoring.engine.packed import put_back, unwrap
@@ -43,10 +43,10 @@ def learner(base, questions, folder, config=PLAIN):
 
 def gradients(trainer, questions, share=True):
     model = trainer.model
-    ready = with_tensors(make_ready(trainer.prepare, questions, "1"), trainer.prepare, "cpu")
+    ready = with_tensors(prepare_batch(trainer.prepare, questions, "1"), trainer.prepare, "cpu")
     if not share:
         tree = Tree.build(ready.sequences, ready.picture, share=False)
-        ready.tensors = TreeBatch.of(tree, ready.pictures, trainer.prepare.policy, "cpu")
+        ready = replace(ready, tensors=TreeBatch.of(tree, ready.pictures, trainer.prepare.policy, "cpu"))
     for weight in model.weights:
         weight.grad = None
     loss = model.loss_backward(ready, (1, 2, 3), len(questions))
