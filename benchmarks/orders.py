@@ -23,7 +23,9 @@ from scoring.engine.packed import product_rate
 from scoring.engine.scorer import Scorer
 from scoring.files.writing import write_json
 from scoring.inputs.questions import Table, read_table
-from scoring.run.run import RunOptions, run
+from scoring.messages import silent
+from scoring.run.options import RunContext, RunOptions
+from scoring.run.run import run
 from scoring.scores.evaluation import compare_folders, judge
 from scoring.scores.folder import open_scores
 
@@ -52,8 +54,9 @@ class Bench:
         out = self.work / f"{name}-{orders}"
         shutil.rmtree(out, ignore_errors=True)
         start = time.monotonic()
-        done = run(table, self.plan(orders), out, RunOptions(orders), say=lambda text: None, scorer=self.scorer)
-        return out, time.monotonic() - start - done.seconds["loading"], done.about_orders
+        scorer = self.scorer.with_plan(self.plan(orders))
+        done = run(table, scorer, out, RunOptions(orders), RunContext(say=silent))
+        return out, time.monotonic() - start - done.seconds["loading"], done.orders_note
 
     def calibrate(self, orders: str) -> float:
         out, _, _ = self.score(self.held_out, orders, "held-out")

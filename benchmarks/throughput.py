@@ -32,7 +32,9 @@ from scoring.engine.forward import project
 from scoring.engine.packed import product_rate
 from scoring.engine.scorer import Scorer
 from scoring.inputs.questions import read_table
-from scoring.run.run import RunOptions, run
+from scoring.messages import silent
+from scoring.run.options import RunContext, RunOptions
+from scoring.run.run import run
 
 os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")  # as cli.py does
 GIB = 2**30
@@ -134,7 +136,7 @@ class Bench:
             torch.cuda.set_per_process_memory_fraction(SMALL_CARD / total)
         try:
             with TemporaryDirectory(dir=self.work) as out:
-                finished = run(table, scorer.plan, Path(out) / "s", options, say=lambda text: None, scorer=scorer)
+                finished = run(table, scorer, Path(out) / "s", options, RunContext(say=silent))
                 about = json.loads((Path(out) / "s" / "run.json").read_text())
         finally:
             if way.small_card:

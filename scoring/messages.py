@@ -26,3 +26,7 @@ class Progress(Protocol):
     """Opens a progress bar of `total` steps, of which `done` were done by an earlier call."""
 
     def __call__(self, total: int, done: int = 0, /) -> ProgressBar: ...
+
+
+def silent(text: str, /) -> None:
+    """A `Say` that prints nothing."""

@@ -14,7 +14,7 @@ import torch.distributed as dist
 
 from scoring.engine.batches import TokenCost, tokens_in
 from scoring.run.processes import ProcessError, Processes
-from scoring.run.shards import own_batches
+from scoring.run.shards import assign_batches
 
 LIMIT = timedelta(seconds=300)  # of one sum, once all have come to it
 
@@ -28,7 +28,7 @@ class Together:
         if processes.count > 1:
             backend = "nccl" if device.type == "cuda" else "gloo"
             store = dist.PrefixStore(f"{name}/sums", processes.store)
-            processes.meet(f"{name}/begin")  # who waits in there would not hear that another failed while loading
+            processes.barrier(f"{name}/begin")  # who waits in there would not hear that another failed while loading
             dist.init_process_group(
                 backend, store=store, rank=processes.rank, world_size=processes.count, timeout=LIMIT
             )
@@ -44,7 +44,7 @@ class Together:
 
     def own(self, tokens: Sequence[int]) -> list[int]:
         """Which of some batches are this process's."""
-        return own_batches(tokens, (self.processes.rank + 1, self.processes.count))
+        return assign_batches(tokens, (self.processes.rank + 1, self.processes.count))
 
     def add_gradients(self, weights: list[torch.Tensor], *values: float) -> list[float]:
         """Every weight's gradient becomes the sum of all processes'; so do `values`, which are returned."""
@@ -92,7 +92,7 @@ class Together:
     def _all(self):
         """None goes into a collective before all have come to it: who waits here hears of faults, in there not."""
         self.sums += 1
-        self.processes.meet(f"{self.name}/{self.sums}")
+        self.processes.barrier(f"{self.name}/{self.sums}")
         try:
             yield
         except RuntimeError as error:  # of NCCL or gloo

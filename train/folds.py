@@ -83,7 +83,7 @@ def train_folds(
         trainers[number] = trainer(train, valid, out / f"fold{number}", apart)
     for one in trainers.values():
         one.check_folder()
-    processes.meet("folds")  # none writes before all have looked
+    processes.barrier("folds")  # none writes before all have looked
 
     def kept(number: int, tell: bool = True):
         """A fold's validation, trained where it is not yet."""
@@ -100,10 +100,10 @@ def train_folds(
     for number in queue.take() if apart else queue.todo:
         parts[number] = kept(number)
     if not processes.first:
-        queue.over({})
+        queue.close({})
         return
     if apart:
-        queue.settle(lambda _: None, patience=math.inf)  # a fold may take hours
+        queue.collect_reports(lambda _: None, patience=math.inf)  # a fold may take hours
     parts = {f"fold{number}": parts.get(number) or kept(number, tell=False) for number in range(folds)}
     adapters = [adapter_fingerprint(out / name) for name in parts]
     settings = read_checkpoint(str(out / "fold0")).manifest.settings

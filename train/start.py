@@ -42,9 +42,9 @@ def start(
         return Trainer(base, train_rows, held_out, folder, config, **own, **further)
 
     with hold(out) if processes.first else nullcontext():
-        if overwrite and processes.first and processes.once("overwrite"):
+        if overwrite and processes.first and processes.first_time("overwrite"):
             discard(out)  # not before the new table and base are known to be good
-        processes.meet("start")
+        processes.barrier("start")
         check_held(out)
         if folds:
             train_folds(rows, folds, config.seed, out, trainer, say, processes)

@@ -42,7 +42,9 @@ from scoring.engine.scorer import Scorer
 from scoring.files.writing import write_json
 from scoring.inputs.pictures import PictureError
 from scoring.inputs.questions import Question, Table
-from scoring.run.run import RunOptions, run
+from scoring.messages import silent
+from scoring.run.options import RunContext, RunOptions
+from scoring.run.run import run
 from scoring.scores.folder import RunError
 from scoring.scores.probabilities import pooled_log_probabilities, predictions
 
@@ -278,12 +280,10 @@ class Bench:
         with TemporaryDirectory(dir=self.work) as folder, self._packed(self._packing_of(name)) as scorer:
             finished = run(
                 table,
-                plan,
+                scorer.with_plan(plan),
                 Path(folder) / "scores",
                 replace(self.options, orders=ORDERS[name]),
-                clock.start,
-                lambda text: None,
-                scorer.with_plan(plan),
+                RunContext(clock.start, silent),
             )
         logits, types = finished.logits, [question.task_type for question in questions]
         log_p = pooled_log_probabilities(logits, plan.calibrations, types)
@@ -309,7 +309,7 @@ class _Clock:
     def __init__(self, done: Callable[[int], None]):
         self.done, self.row_seconds = done, []
 
-    def start(self, total: int, had: int) -> "_Clock":
+    def start(self, total: int, done: int = 0, /) -> "_Clock":
         self._last = time.perf_counter()
         return self
 

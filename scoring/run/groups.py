@@ -8,23 +8,23 @@ import gc
 import math
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from threading import Event
+from typing import Any
 
 import numpy as np
 import torch
 
 from scoring.checkpoints.checkpoint import folds_of
-from scoring.checkpoints.plan import MismatchError, Plan, plan_members, quantization_of, read_members
+from scoring.checkpoints.plan import MismatchError, Plan, quantization_of, read_members
 from scoring.checkpoints.weights import base_fingerprint
+from scoring.engine.scorer import Scorer
 from scoring.files.lock import LOCK, hold
-from scoring.inputs.prompt import PromptTemplate
 from scoring.inputs.questions import Table
-from scoring.run.processes import Processes
-from scoring.run.run import Finished, RunOptions, run
+from scoring.run.options import ModelOptions, RunContext, RunOptions, RunResult
+from scoring.run.run import run
 from scoring.scores.folder import RunError, columns_of
 from scoring.scores.pooling import pool_files
 from scoring.stats.sets import SetRequest, SetsError
@@ -44,44 +44,32 @@ class Group:
 
 def plan_groups(
     names: Sequence[str],
-    base: str | None = None,
-    template: PromptTemplate | None = None,
+    model: ModelOptions | None = None,
     pixels: Sequence[int] | None = None,
-    quantization: str | None = None,
-    allow_mismatch: bool = False,
     orders: Sequence[str] = ("1",),
     calibration: str = "auto",
 ) -> list[Group]:
     """The fewest runs that score every checkpoint with its own settings, at every pixel budget and order asked for.
 
-    Raises CheckpointError or MismatchError, as `plan_members` does.
+    pixels: budgets that replace the one of `model`. Raises CheckpointError or MismatchError, as `plan_members` does.
     """
-    apart: dict[tuple, list[str]] = {}
-    folds = [fold for name in names for fold in folds_of(name)]
-    for fold, checkpoint, folder in zip(folds, *read_members(names, base)):
-        manifest = checkpoint.manifest
-        setting = (
-            base_fingerprint(folder),
-            (template or manifest.prompt).fingerprint,
-            quantization_of(checkpoint, folder, quantization),
-            None if pixels else manifest.policy(folder).max_pixels,
-        )
-        apart.setdefault(setting, []).append(fold)
-    budgets = list(dict.fromkeys(pixels or [None]))
-    shown = list(dict.fromkeys(orders))
-    asked = list(product(apart.values(), budgets, shown))
-    if len(asked) > 1 and calibration not in ("auto", "none"):
+    model = model or ModelOptions()
+    budgets: list[int | None] = [*dict.fromkeys(pixels or [])] or [model.pixels]
+    distinct_orders = list(dict.fromkeys(orders))
+    settings = list(product(_alike(names, model, budgets), budgets, distinct_orders))
+    if len(settings) > 1 and calibration not in ("auto", "none"):
         raise MismatchError(
-            f"{calibration}: a calibration is for one setting, but this call has {len(asked)}; leave it where "
+            f"{calibration}: a calibration is for one setting, but this call has {len(settings)}; leave it where "
             "`calibrate` writes it, in the checkpoint's folder"
         )
-    noted = ("pixels",) if len(budgets) > 1 else ()  # who names several wants other ones than in training
+    noted = ("pixels",) if len(budgets) > 1 else ()  # several budgets: others than in training are wanted
     groups = []
-    for members, budget, order in asked:
+    for members, budget, order in settings:
         if members == folds_of(names[0]):  # the folder of folds has a calibration of their pool
             members = [names[0]]
-        plan = plan_members(members, base, template, budget, quantization, allow_mismatch, order, calibration, noted)
-        suffix = (f"-{_side(budget)}" if len(budgets) > 1 else "") + (f"-{order}" if len(shown) > 1 else "")
+        plan = replace(model, pixels=budget).plan(members, order, calibration, noted)
+        suffix = f"-{_side(budget)}" if budget and len(budgets) > 1 else ""
+        suffix += f"-{order}" if len(distinct_orders) > 1 else ""
         groups.append(Group(plan, order, [name + suffix for name in plan.members]))
     labels = [label for group in groups for label in group.labels]
     if len(set(labels)) < len(labels):
@@ -90,104 +78,119 @@ def plan_groups(
     return groups
 
 
+def _alike(names: Sequence[str], model: ModelOptions, budgets: Sequence[int | None]) -> list[list[str]]:
+    """The checkpoints, those together that share base, prompt, quantisation and pixels."""
+    alike: dict[tuple[object, ...], list[str]] = {}
+    folds = [fold for name in names for fold in folds_of(name)]
+    for fold, checkpoint, folder in zip(folds, *read_members(names, model.base)):
+        manifest = checkpoint.manifest
+        setting = (
+            base_fingerprint(folder),
+            (model.template or manifest.prompt).fingerprint,
+            quantization_of(checkpoint, folder, model.quantization),
+            None if budgets[0] else manifest.policy(folder).max_pixels,
+        )
+        alike.setdefault(setting, []).append(fold)
+    return list(alike.values())
+
+
 def run_groups(
-    table: Table,
-    groups: list[Group],
-    out: Path,
-    options: RunOptions,
-    progress: Callable | None = None,
-    say: Callable[[str], None] = print,
-    stop: Event | None = None,
-    processes: Processes | None = None,
-) -> Finished:
+    table: Table, groups: list[Group], out: Path, options: RunOptions, context: RunContext | None = None
+) -> RunResult:
     """Score a table with every group into `out`; several groups each into `out`/runs/N first, and then pooled.
 
     The same call goes on where a killed one stopped. Raises and stops as `run`.
     """
+    context = context or RunContext()
     if len(groups) > 1 and options.shard:
         raise RunError(
             f"--shard with {len(groups)} settings: a call for each of them (one base, prompt, --pixels and --orders), "
             "then `merge` each and `ensemble` them"
         )
     if len(groups) == 1:
-        chosen = replace(options, orders=groups[0].orders)
-        return run(table, groups[0].plan, out, chosen, progress, say, stop=stop, processes=processes)
-    if processes and not processes.first:
-        return _runs(table, groups, out, options, progress, say, stop, processes)[-1]
+        return run(table, groups[0].plan, out, replace(options, orders=groups[0].orders), context)
+    if not context.processes.first:
+        return _run_each(table, groups, out, options, context)[-1]
     with hold(out):
-        _claim(out, options.overwrite and (processes or Processes()).once("overwrite"))
-        return _pooled(table, groups, _runs(table, groups, out, options, progress, say, stop, processes), out)
+        _claim(out, options.overwrite and context.processes.first_time("overwrite"))
+        return _pool(table, groups, _run_each(table, groups, out, options, context), out)
 
 
 def check_sets(groups: list[Group], request: SetRequest | None, table: Table, allow_mismatch: bool = False) -> None:
     """Raises SetsError where --sets asks for what the checkpoints' calibrations cannot promise for these rows."""
     if not request:
         return
-    check_calibrations([part for group in groups for part in group.plan.calibrations], request, groups[0].orders)
+    calibrations = [calibration for group in groups for calibration in group.plan.calibrations]
+    check_calibrations(calibrations, request, groups[0].orders)
     columns = columns_of(table.questions)
     exposed = np.concatenate([group.plan.exposed(columns, table.digest) for group in groups], 1)
     if count := int(exposed.any(1).sum()):
-        told = (
+        note = (
             f"--sets: on {count:,} of {len(exposed):,} rows the checkpoint was trained, validated or calibrated, so "
             "that sets of these promise nothing"
         )
         if not allow_mismatch:
-            raise SetsError(f"{told}; score other rows, or add --allow-mismatch")
-        groups[0].plan.notes.append(told)
+            raise SetsError(f"{note}; score other rows, or add --allow-mismatch")
+        groups[0].plan.notes.append(note)
 
 
-def _runs(table, groups, out, options, progress, say, stop, processes) -> list[Finished]:
-    """Each group's run, in a folder of its own."""
-    done: list[Finished] = []
-    scorer = None  # the last run's model, for the next where that needs the same
-    for number, group in enumerate(groups, 1):
-        say(f"run {number} of {len(groups)}: {', '.join(group.labels)}")
-        chosen = replace(options, orders=group.orders, overwrite=False)
-        if scorer is not None and scorer.fits(group.plan):
-            scorer = scorer.with_plan(group.plan)
-        elif scorer is not None:
-            scorer = None
-            _give_back()
-        folder = out / RUNS / str(number)
-        finished = run(table, group.plan, folder, chosen, progress, say, scorer, stop, processes)
-        scorer, finished.scorer = finished.scorer, None  # the only name of the model: it must go when another comes
-        done.append(finished)
-    return done
-
-
-def _pooled(table: Table, groups: list[Group], done: list[Finished], out: Path) -> Finished:
-    """The runs' files as one SCORES folder, which tells of all of them."""
-    about = {
-        "command": sys.argv,
-        "data": table.about(),
-        "notes": [note for group in groups for note in group.plan.notes],
-        "seconds": {key: sum(part.seconds[key] for part in done) for key in done[0].seconds},
-        "peak_gpu_bytes": max(part.peak_bytes for part in done),
-    }
-    said = [warning for part in done for warning in part.warnings]
-    labels = [label for group in groups for label in group.labels]
-    paths = [out / RUNS / str(number) for number in range(1, len(groups) + 1)]
-    pooled = pool_files(paths, out, names=labels, about=about, warnings=said)
-    return Finished(
-        pooled.scores.logits,
-        pooled.metrics,
-        pooled.scores.about["warnings"],
-        sum(part.scored_now for part in done),
-        about["seconds"],
-        about["peak_gpu_bytes"],
-        "\n".join(part.about_orders for part in done if part.about_orders),
-    )
-
-
-def _give_back() -> None:
-    """The memory of a model that nothing names any more."""
+def release_memory() -> None:
+    """Free the memory of a model that nothing refers to any more."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
+def _run_each(
+    table: Table, groups: list[Group], out: Path, options: RunOptions, context: RunContext
+) -> list[RunResult]:
+    """Each group's run, in a folder of its own."""
+    results: list[RunResult] = []
+    scorer: Scorer | None = None  # the last run's, for the next where that needs the same model
+    for number, group in enumerate(groups, 1):
+        context.say(f"run {number} of {len(groups)}: {', '.join(group.labels)}")
+        group_options = replace(options, orders=group.orders, overwrite=False)
+        model: Plan | Scorer = group.plan
+        if scorer is not None and scorer.fits(group.plan):
+            model = scorer.with_plan(group.plan)
+        elif scorer is not None:
+            scorer = None
+            release_memory()
+        result = run(table, model, out / RUNS / str(number), group_options, context)
+        scorer, result.scorer = result.scorer, None  # the only reference: it must go before another model comes
+        del model
+        results.append(result)
+    return results
+
+
+def _pool(table: Table, groups: list[Group], results: list[RunResult], out: Path) -> RunResult:
+    """The runs' files as one SCORES folder, whose run.json describes all of them."""
+    seconds = {key: sum(result.seconds[key] for result in results) for key in results[0].seconds}
+    peak_bytes = max(result.peak_bytes for result in results)
+    about: dict[str, Any] = {
+        "command": sys.argv,
+        "data": table.about(),
+        "notes": [note for group in groups for note in group.plan.notes],
+        "seconds": seconds,
+        "peak_gpu_bytes": peak_bytes,
+    }
+    warnings = [warning for result in results for warning in result.warnings]
+    labels = [label for group in groups for label in group.labels]
+    paths = [out / RUNS / str(number) for number in range(1, len(groups) + 1)]
+    pooled = pool_files(paths, out, names=labels, about=about, warnings=warnings)
+    return RunResult(
+        pooled.scores.logits,
+        pooled.metrics,
+        pooled.scores.about["warnings"],
+        sum(result.scored_now for result in results),
+        seconds,
+        peak_bytes,
+        "\n".join(result.orders_note for result in results if result.orders_note),
+    )
+
+
 def _claim(out: Path, overwrite: bool) -> None:
-    """Raises RunError where `out` holds a single run or other files; with `overwrite` what was there goes."""
+    """Raises RunError where `out` holds a single run or other files. overwrite: remove what is there."""
     if overwrite:
         for path in (out / RUNS, out / "logits"):
             shutil.rmtree(path, ignore_errors=True)

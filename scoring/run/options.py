@@ -1,8 +1,16 @@
-"""What is asked of a run, and what it leaves."""
+"""What is asked of a run, what it talks to while it works, and what it leaves."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING, Any
 
+from scoring.checkpoints.plan import Plan, plan_members
+from scoring.inputs.prompt import PromptTemplate
+from scoring.inputs.questions import Table
+from scoring.messages import Progress, Say
+from scoring.run.processes import Processes
 from scoring.scores.folder import RunError
 from scoring.scores.logits import OptionLogits
 from scoring.stats.sets import SetRequest
@@ -11,41 +19,103 @@ if TYPE_CHECKING:
     from scoring.engine.scorer import Scorer
 
 
-@dataclass
+@dataclass(frozen=True)
+class ModelOptions:
+    """Settings that replace the checkpoint's own. None: as the checkpoint was made."""
+
+    base: str | None = None
+    template: PromptTemplate | None = None
+    pixels: int | None = None
+    quantization: str | None = None
+    allow_mismatch: bool = False
+
+    def plan(
+        self, names: Sequence[str], orders: str = "1", calibration: str = "auto", noted: Sequence[str] = ()
+    ) -> Plan:
+        """The plan of these checkpoints with these settings; see `plan_members`."""
+        return plan_members(
+            names,
+            self.base,
+            self.template,
+            self.pixels,
+            self.quantization,
+            self.allow_mismatch,
+            orders,
+            calibration,
+            noted,
+        )
+
+
+@dataclass(frozen=True)
 class RunOptions:
-    """How a run is done. `None` and "auto" are chosen by what this machine has, and written down."""
+    """How a run is done. The run decides what is `None` or "auto" by this machine, and writes its decision down."""
 
     orders: str = "1"
-    margin: float = 0.7  # with adaptive orders: the rest of them where the likeliest option leads by less
+    margin: float = 0.7  # adaptive orders: score again where the likeliest option leads by less
     sets: SetRequest | None = None
-    shard: tuple[int, int] | None = None  # of how many, from 1
+    shard: tuple[int, int] | None = None  # (number, count), numbered from 1
     batch_tokens: int | None = None
     weights: str = "auto"
     compile: str = "auto"
     overwrite: bool = False
-    verify: bool = True  # one row against the libraries' own forward, before the others
-    device_map: str = "none"  # "auto": the base over all cards
+    verify: bool = True  # compare one row with the libraries' own forward before scoring the others
+    device_map: str = "none"  # "auto": spread the base over all cards
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.shard and self.orders == "adaptive":
             raise RunError(
-                "--shard with adaptive orders: which rows are shown in more of them depends on all rows; use --orders "
+                "--shard with adaptive orders: which rows are scored in more orders depends on all rows; use --orders "
                 "cyclic or pride"
             )
 
 
-@dataclass
-class Finished:
-    """What a run leaves: its results as read back from the parts, and what is to be said about them.
+@dataclass(frozen=True)
+class RunContext:
+    """What a run talks to.
 
-    logits: None of a process that is not the first.
+    progress: opens a bar of all rows. stop: once it is set, the run files the batch that it is working on and raises
+    KeyboardInterrupt. processes: those that make the same call.
+    """
+
+    progress: Progress | None = None
+    say: Say = print
+    stop: Event = field(default_factory=Event)
+    processes: Processes = field(default_factory=Processes)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: these rows, with this model, into the folder `out`."""
+
+    table: Table
+    plan: Plan
+    out: Path
+    options: RunOptions
+    context: RunContext
+
+    @property
+    def parts(self) -> Path:
+        """The folder with a part for each batch."""
+        return self.out / "logits"
+
+    @property
+    def letters(self) -> int:
+        """The largest number of options of a row."""
+        return len(self.table.letters)
+
+
+@dataclass
+class RunResult:
+    """What a run leaves: its logits as read back from the parts, and what there is to say about them.
+
+    logits: None in processes other than the first. seconds: by phase. scorer: the loaded model, for another run.
     """
 
     logits: OptionLogits | None
-    metrics: dict | None
+    metrics: dict[str, Any] | None
     warnings: list[str]
     scored_now: int
     seconds: dict[str, float]
     peak_bytes: int = 0
-    about_orders: str = ""
+    orders_note: str = ""
     scorer: "Scorer | None" = None

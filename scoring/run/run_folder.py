@@ -1,8 +1,9 @@
-"""The folder of a run: whose it is, and what may go on in it."""
+"""The folder of a run: which run it belongs to, and what that run decided for itself."""
 
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from scoring.files.lock import LOCK
 from scoring.files.reading import as_object, read_json
@@ -11,67 +12,98 @@ from scoring.scores.folder import RunError
 
 
 @dataclass
-class _Chosen:
-    """What a run decided for itself, in its plan."""
+class RunState:
+    """`plan.json`: what the logits depend on, and what the run decided once, for every start of it.
+
+    split: a power of two, the pieces into which a batch must be cut to fit into memory.
+    """
+
+    identity: dict[str, Any]
+    batch_tokens: int
+    compile: bool
+    split: int = 1
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The identity and the decisions that change no logits' meaning but their batches: all except `split`."""
+        return {**self.identity, "batch_tokens": self.batch_tokens, "compile": self.compile}
+
+    def to_json(self) -> dict[str, Any]:
+        return {**self.settings, "split": self.split}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any], source: object) -> "RunState":
+        """Raises FileError, naming `source`, where a decision is missing or of another type."""
+        decisions = as_object(_Decisions, values, source)
+        identity = {key: value for key, value in values.items() if key not in _Decisions.__dataclass_fields__}
+        return cls(identity, decisions.batch_tokens, decisions.compile, decisions.split)
+
+
+@dataclass
+class _Decisions:
+    """What a run decided for itself, as its plan holds it."""
 
     batch_tokens: int
     compile: bool
     split: int
 
 
-def write_plan(out: Path, state: dict) -> None:
-    """What the run has decided, once."""
-    write_json(out / "plan.json", state)
+def write_state(out: Path, state: RunState) -> None:
+    write_json(out / "plan.json", state.to_json())
 
 
-def check_folder(out: Path, identity: dict, overwrite: bool) -> dict | None:
-    """The plan of this very run, where it was begun before; None where it is new. Raises RunError for another's."""
+def read_state(out: Path, wanted: dict[str, Any], overwrite: bool) -> RunState | None:
+    """The state of this very run, where it was begun before; None where it is new.
+
+    wanted: what this run must have been begun with. overwrite: remove what another run left. Raises RunError where
+    `out` holds another run or other files.
+    """
     path = out / "plan.json"
     if overwrite and path.exists():
         shutil.rmtree(out / "logits", ignore_errors=True)
         path.unlink()
-    if path.exists():
-        before = read_json(path)
-        if changed := _differences(identity, before):
-            differences = "; ".join(f"{key} was {before.get(key)}, now {identity[key]}" for key in changed)
+    before = read_json(path)
+    if before is not None:
+        if changed := _differences(wanted, before):
+            differences = "; ".join(f"{key} was {before.get(key)}, now {wanted[key]}" for key in changed)
             raise RunError(
                 f"{out} holds the results of another run: {differences}. "
                 "Choose another --out, or start anew with --overwrite"
             )
-        as_object(_Chosen, before, path)
-        return before
+        return RunState.from_json(before, path)
     if out.exists() and not overwrite and any(not _left_by_a_start(path) for path in out.iterdir()):
         raise RunError(f"{out} exists and holds other files; choose another --out, or add --overwrite")
     return None
 
 
-def check_same(identity: dict, state: dict) -> None:
-    """Raises RunError where this process and the first, which told `state`, do not see the same."""
-    if changed := _differences(identity, state):
-        told = "; ".join(f"{key} is {identity[key]}, but {state.get(key)} to the first process" for key in changed)
-        raise RunError(f"{told}; expected the same files, packages and kinds of device on every machine")
+def check_same(identity: dict[str, Any], first: dict[str, Any]) -> None:
+    """Raises RunError where this process does not see what the first process sees."""
+    if changed := _differences(identity, first):
+        differences = "; ".join(
+            f"{key} is {identity[key]}, but {first.get(key)} to the first process" for key in changed
+        )
+        raise RunError(f"{differences}; expected the same files, packages and kinds of device on every machine")
 
 
-def _differences(identity: dict, state: dict) -> list[str]:
-    return [key for key in identity if state.get(key) != identity[key]]
+def _differences(wanted: dict[str, Any], present: dict[str, Any]) -> list[str]:
+    return [key for key in wanted if present.get(key) != wanted[key]]
 
 
-def claim_folder(out: Path, state: dict, before: dict | None) -> Path:
-    """The folder of parts, made where it is new, rid of what was half written."""
+def prepare_folder(out: Path, state: RunState, is_new: bool) -> None:
+    """Make the folder of parts, write the state of a new run, and remove half-written parts."""
     parts = out / "logits"
     parts.mkdir(parents=True, exist_ok=True)
-    if before is None:
-        write_plan(out, state)
-    tidy(parts)
-    return parts
+    if is_new:
+        write_state(out, state)
+    remove_unfinished(parts)
 
 
-def tidy(parts: Path) -> None:
-    """Do away with what processes that are gone had half written."""
+def remove_unfinished(parts: Path) -> None:
+    """Remove the files that a process which is gone was writing."""
     for unfinished in parts.glob("*.tmp"):
         unfinished.unlink()
 
 
 def _left_by_a_start(path: Path) -> bool:
-    """What a run leaves that was killed before its plan was written."""
+    """Whether a run leaves this file when it is killed before its plan is written."""
     return path.name in ("plan.json.tmp", LOCK) or (path.name == "logits" and path.is_dir() and not any(path.iterdir()))

@@ -1,8 +1,12 @@
-"""What a run has to do: which rows form which batch, in which orders each is shown, and which have no part yet."""
+"""The schedule of a run: which rows form which batch, in which option orders, and which batches have no part yet.
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+It decides, and neither reads nor writes anything: the same table, plan and options always give the same batches.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from scoring.checkpoints.plan import Plan
 from scoring.engine.batches import TokenCost, costs_of, picture_key, plan_batches, tokens_in
@@ -10,98 +14,174 @@ from scoring.inputs.orders import orders_of
 from scoring.inputs.pictures import PictureError
 from scoring.inputs.questions import Question, Table
 from scoring.run.options import RunOptions
-from scoring.run.passes import first_passes, told_adaptive
-from scoring.scores.logits import OptionLogits, part_path
+from scoring.run.shards import assign_batches
+from scoring.scores.logits import OptionLogits
 from scoring.scores.probabilities import margins, pooled_log_probabilities
 
+FEWEST_SAMPLED, SAMPLED = 64, 0.05  # rows that `--orders pride` scores in all cyclic orders: at least, and their share
+REST = "rest"  # the cyclic orders that the first pass of adaptive orders leaves out
 
-@dataclass
-class Agenda:
-    """Batches are numbered as their parts are; `batches` holds rows of `planned`, `shown` the orders of each."""
 
-    table: Table
-    plan: Plan
-    options: RunOptions
-    status: dict[str, str] = field(default_factory=dict)  # of rows that no batch holds
-    planned: list[Question] = field(default_factory=list)
-    batches: list[list[int]] = field(default_factory=list)
-    shown: list[str] = field(default_factory=list)
-    tokens_of: list[int] = field(default_factory=list)  # of each batch
-    todo: list[int] = field(default_factory=list)
-    passes: list[tuple[str, list[TokenCost]]] = field(default_factory=list)
+@dataclass(frozen=True)
+class Batch:
+    """Rows that go through the model together, each in its option orders. Its part has its number."""
+
+    number: int
+    questions: list[Question]
+    orders: str
+    tokens: int = 0
+
+
+class Scheduler:
+    """The batches of a run, numbered as their parts are; `todo` holds the numbers of those without a part."""
+
+    def __init__(self, table: Table, plan: Plan, options: RunOptions):
+        self.table, self.plan, self.options = table, plan, options
+        self.scorable: list[Question] = []
+        self.unscorable = {question.id: question.fault for question in table.questions if question.fault}  # id -> why
+        self.tokens = 0  # of all scorable rows, in the orders that are scored first
+        self.batches: dict[int, Batch] = {}
+        self.assigned: list[int] = []  # the batches of this shard
+        self.todo: list[int] = []
+        self.rows_todo = self.rows_done = 0  # of this shard, when the run starts
+        self._passes = first_passes([question for question in table.questions if not question.fault], options.orders)
+        self._costs: list[tuple[str, list[TokenCost]]] = []  # of `scorable`, by pass
+
+    def identity(self, machine: dict[str, Any]) -> dict[str, Any]:
+        """Everything that the logits depend on, except for the batches."""
+        identity = {
+            "data": self.table.digest,
+            "rows": len(self.table.questions),
+            **self.plan.identity,
+            **machine,
+            "letters": self.table.letters,
+            "orders": self.options.orders,
+            "columns": self.table.columns or None,
+            "images": self.table.images,
+        }
+        if self.options.shard:
+            identity["shard"] = list(self.options.shard)
+        if self.options.orders == "adaptive":  # which rows are scored in more orders depends on these
+            identity |= {
+                "margin": self.options.margin,
+                "temperatures": [calibration.temperature for calibration in self.plan.calibrations],
+            }
+        return identity
 
     def costs(self, rank: int = 0, count: int = 1) -> list[list[TokenCost | str]]:
-        """What every `count`-th row from `rank` on adds to a batch, or why it cannot be scored.
-
-        A list for each of the orders that rows are shown in first.
-        """
+        """For each pass, what every `count`-th row from `rank` on adds to a batch, or why it cannot be scored."""
         return [
             [
-                found.found if isinstance(found, PictureError) else found
-                for found in costs_of(self.plan.preparer, rows[rank::count], orders)
+                cost.found if isinstance(cost, PictureError) else cost
+                for cost in costs_of(self.plan.preparer, rows[rank::count], orders)
             ]
-            for orders, rows in self._first()
+            for orders, rows in self._passes
         ]
 
-    def _first(self) -> list[tuple[str, list[Question]]]:
-        return first_passes([question for question in self.table.questions if not question.fault], self.options.orders)
-
-    def cost(self, shares: list[list[list]]) -> int:
-        """Take in what `costs` found, by each process in turn; the tokens of all rows that can be scored."""
-        self.status = {question.id: question.fault for question in self.table.questions if question.fault}
-        for number, (orders, rows) in enumerate(self._first()):
+    def add_costs(self, shares: Sequence[list[list[Any]]]) -> None:
+        """Take in the `costs` of all processes, by rank; those of others are lists, without the picture."""
+        for number, (orders, rows) in enumerate(self._passes):
             costs = []
-            for at, question in enumerate(rows):
-                found = shares[at % len(shares)][number][at // len(shares)]
-                if isinstance(found, str):
-                    self.status[question.id] = found
+            for index, question in enumerate(rows):
+                cost = shares[index % len(shares)][number][index // len(shares)]
+                if isinstance(cost, str):
+                    self.unscorable[question.id] = cost
                 else:
-                    self.planned.append(question)
-                    costs.append(found if isinstance(found, TokenCost) else TokenCost(picture_key(question), *found))
-            self.passes.append((orders, costs))
-        return tokens_in(cost for _, found in self.passes for cost in found)
+                    self.scorable.append(question)
+                    costs.append(cost if isinstance(cost, TokenCost) else TokenCost(picture_key(question), *cost))
+            self._costs.append((orders, costs))
+        self.tokens = tokens_in(cost for _, costs in self._costs for cost in costs)
 
-    def cut(self, budget: int, parts: Path) -> None:
-        """Batches of the rows that `cost` found; those without a part are to do."""
+    def schedule(self, budget: int, has_part: Callable[[int], bool]) -> None:
+        """Cut the scorable rows into batches of at most `budget` tokens; this shard's without a part are to do."""
         first = 0
-        for orders, found in self.passes:
-            self._cut(found, orders, range(first, first := first + len(found)), budget, parts)
+        for orders, costs in self._costs:
+            self._cut(self.scorable[first : first + len(costs)], costs, orders, budget)
+            first += len(costs)
+        self.assigned = assign_batches([batch.tokens for batch in self.batches.values()], self.options.shard or (1, 1))
+        self.todo = [number for number in self.assigned if not has_part(number)]
+        self.rows_todo = self.rows_in(self.todo)
+        self.rows_done = self.rows_in(self.assigned) - self.rows_todo
 
-    def _cut(self, costs: list[TokenCost], orders: str, rows: Sequence[int], budget: int, parts: Path) -> None:
-        begun = len(self.batches)
-        batches = plan_batches(costs, budget)
-        self.batches += [[rows[at] for at in batch] for batch in batches]
-        self.tokens_of += [tokens_in(costs[at] for at in batch) for batch in batches]
-        self.shown += [orders] * len(batches)
-        self.todo += [number for number in range(begun, len(self.batches)) if not part_path(parts, number).exists()]
+    def schedule_unsure(self, logits: OptionLogits, budget: int, has_part: Callable[[int], bool]) -> str:
+        """Adaptive orders: batches of the rows whose lead in `logits` is below the margin, in the orders that are left.
 
-    def cut_unsure(self, logits: OptionLogits, budget: int, parts: Path) -> str:
-        """With adaptive orders: the rest of them for rows whose answer is not clear in `logits`, which hold the first.
-
-        Only those batches are to do then. What there is to say about it is returned.
+        Only those are to do then. Returns a sentence about what that saves.
         """
         types = [question.task_type for question in self.table.questions]
-        lead = dict(zip(logits.ids, margins(pooled_log_probabilities(logits, self.plan.calibrations, types))))
-        scored = dict(zip(logits.ids, logits.scored))
-        rows = [
-            at
-            for at, question in enumerate(self.planned)
-            if scored[question.id] and lead[question.id] < self.options.margin and orders_of(question, "rest")
+        log_p = pooled_log_probabilities(logits, self.plan.calibrations, types)
+        leads, scored = dict(zip(logits.ids, margins(log_p))), dict(zip(logits.ids, logits.scored))
+        unsure = [
+            question
+            for question in self.scorable
+            if scored[question.id] and leads[question.id] < self.options.margin and orders_of(question, REST)
         ]
-        questions = [self.planned[at] for at in rows]
-        costs = [cost for cost in costs_of(self.plan.preparer, questions, "rest") if isinstance(cost, TokenCost)]
-        self.todo = []
-        self._cut(costs, "rest", rows, budget, parts)
-        return told_adaptive(self.planned, questions, self.options.margin)
+        costs = [cost for cost in costs_of(self.plan.preparer, unsure, REST) if isinstance(cost, TokenCost)]
+        begun = len(self.batches)
+        self._cut(unsure, costs, REST, budget)
+        self.todo = [number for number in range(begun, len(self.batches)) if not has_part(number)]
+        return describe_adaptive(self.scorable, unsure, self.options.margin)
+
+    def _cut(self, questions: Sequence[Question], costs: list[TokenCost], orders: str, budget: int) -> None:
+        for rows in plan_batches(costs, budget):
+            number = len(self.batches)
+            tokens = tokens_in(costs[row] for row in rows)
+            self.batches[number] = Batch(number, [questions[row] for row in rows], orders, tokens)
+
+    def rows_in(self, numbers: Sequence[int]) -> int:
+        """Rows of these batches."""
+        return sum(len(self.batches[number].questions) for number in numbers)
 
     # ------------------------------------------------------------ for the other processes of a call
-    def to_json(self) -> dict:
-        """What is to do, by rows of the table."""
-        place = {question.id: at for at, question in enumerate(self.table.questions)} if self.todo else {}
-        batches = {number: [place[self.planned[row].id] for row in self.batches[number]] for number in self.todo}
-        return {"todo": self.todo, "batches": batches, "shown": self.shown}
+    def to_json(self) -> dict[str, Any]:
+        """What is to do, by indices of the table's rows."""
+        if not self.todo:
+            return {"todo": []}
+        index = {question.id: row for row, question in enumerate(self.table.questions)}
+        todo = [self.batches[number] for number in self.todo]
+        return {
+            "todo": [[batch.number, batch.orders, [index[row.id] for row in batch.questions]] for batch in todo],
+        }
 
-    def follow(self, told: dict) -> None:
-        """Do what the first process told, which planned from the same table."""
-        self.planned, self.todo, self.shown = self.table.questions, told["todo"], told["shown"]
-        self.batches = [told["batches"].get(str(number), []) for number in range(len(self.shown))]
+    def follow(self, message: dict[str, Any]) -> None:
+        """Take over what the first process scheduled, from the same table."""
+        self.batches = {
+            number: Batch(number, [self.table.questions[row] for row in rows], orders)
+            for number, orders, rows in message["todo"]
+        }
+        self.todo = list(self.batches)
+
+
+# ---------------------------------------------------------------- orders that are not the same for all rows
+def first_passes(questions: list[Question], orders: str) -> list[tuple[str, list[Question]]]:
+    """(orders, rows) that are scored first. Adaptive orders may add another pass."""
+    if orders == "adaptive":
+        return [("half", questions)]
+    if orders == "pride":
+        sample = set(random.Random(0).sample(range(len(questions)), sample_size(len(questions))))
+        sampled = [question for row, question in enumerate(questions) if row in sample]
+        others = [question for row, question in enumerate(questions) if row not in sample]
+        return [("cyclic", sampled), ("1", others)]
+    return [(orders, questions)]
+
+
+def sample_size(rows: int) -> int:
+    """How many of the rows `--orders pride` scores in all cyclic orders."""
+    return min(rows, max(FEWEST_SAMPLED, round(SAMPLED * rows)))
+
+
+def describe_pride(rows: Sequence[Question]) -> str:
+    return (
+        f"the letters' prior was estimated on {sample_size(len(rows)):,} rows in all cyclic orders, and removed from "
+        "the others"
+    )
+
+
+def describe_adaptive(rows: Sequence[Question], unsure: Sequence[Question], margin: float) -> str:
+    """What was saved compared with scoring every row in all cyclic orders."""
+    cyclic, half = (sum(len(orders_of(row, orders)) for row in rows) for orders in ("cyclic", "half"))
+    scored = half + sum(len(orders_of(row, REST)) for row in unsure)
+    return (
+        f"adaptive orders: {scored:,} of the {cyclic:,} prompts of --orders cyclic ({1 - scored / max(cyclic, 1):.0%} "
+        f"saved); all orders for {len(unsure):,} of {len(rows):,} rows, where the lead was under {margin:g}"
+    )

@@ -1,7 +1,7 @@
-"""A table in shards: which batches each scores, for job arrays without a process group, and their folders as one run.
+"""Shards of a table: which batches each one scores, for job arrays without a process group, and their merge.
 
-Every shard plans the whole table, and scores its share of the batches into a folder of its own. A batch has the same
-rows and bits whoever scores it, so the merged folder is, byte for byte, what one process would have left.
+Every shard schedules the whole table, and scores its share of the batches into a folder of its own. A batch has the
+same rows and bits whoever scores it, so the merged folder is, byte for byte, what one process would have left.
 """
 
 import heapq
@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,15 +28,16 @@ from scoring.stats.sets import SetRequest
 SHARD = "shard.json"
 
 
-def own_batches(tokens: Sequence[int], shard: tuple[int, int]) -> list[int]:
-    """The batches of shard i of n (from 1): the most expensive first, each to whoever has the fewest tokens yet."""
+def assign_batches(tokens: Sequence[int], shard: tuple[int, int]) -> list[int]:
+    """The batches of shard i of n (from 1): the most expensive first, each to the shard with the fewest tokens."""
     loads = [(0, number) for number in range(1, shard[1] + 1)]
-    own = []
+    assigned = []
     for batch in sorted(range(len(tokens)), key=lambda batch: (-tokens[batch], batch)):
         load, number = heapq.heappop(loads)
         heapq.heappush(loads, (load + tokens[batch], number))
-        own += [batch] * (number == shard[0])
-    return sorted(own)
+        if number == shard[0]:
+            assigned.append(batch)
+    return sorted(assigned)
 
 
 @dataclass
@@ -44,22 +46,36 @@ class _Shard:
 
     shard: list[int]
     parts: list[int]
-    about: dict
-    calibrations: list[dict]
+    about: dict[str, Any]
+    calibrations: list[dict[str, Any]]
     label_ids: list[int]
     statuses: dict[str, str] = field(default_factory=dict)  # of rows that no batch holds
     sets: SetRequest | None = None
     warnings: list[str] = field(default_factory=list)
 
+    @property
+    def number(self) -> int:
+        return self.shard[0]
+
+    @property
+    def count(self) -> int:
+        return self.shard[1]
+
+    @property
+    def run(self) -> dict[str, Any]:
+        """What all shards of one run have in common."""
+        sets = asdict(self.sets) if self.sets else None
+        return {**self.about["identity"], "shard": self.count, "sets": sets}
+
 
 def leave_shard(ending: Ending, shard: tuple[int, int], parts: list[int], statuses: dict[str, str]) -> None:
-    """File what `merge` needs of a shard whose parts are all there."""
+    """Write what `merge` needs of a shard whose parts are complete."""
     write_table(ending.out / "questions.parquet", pa.table(typed_columns(ending.columns)))
     values = {
         "shard": list(shard),
         "parts": parts,
         "about": ending.about,
-        "calibrations": [found.to_json() for found in ending.calibrations],
+        "calibrations": [calibration.to_json() for calibration in ending.calibrations],
         "label_ids": ending.label_ids,
         "statuses": statuses,
         "sets": asdict(ending.sets) if ending.sets else None,
@@ -68,28 +84,30 @@ def leave_shard(ending: Ending, shard: tuple[int, int], parts: list[int], status
     write_json(ending.out / SHARD, values)
 
 
-def merge(folders: Sequence[Path], out: Path, overwrite: bool = False) -> tuple[OptionLogits, dict | None, list[str]]:
+def merge(
+    folders: Sequence[Path], out: Path, overwrite: bool = False
+) -> tuple[OptionLogits, dict[str, Any] | None, list[str]]:
     """The shards' parts as one finished SCORES folder; (logits, metrics, warnings).
 
-    Raises RunError where shards are missing or double, are not finished, or are of different runs: all told at once.
+    Raises RunError, naming all faults at once, where shards are missing, double, not finished or of different runs.
     """
-    found = [_read(folder) for folder in folders]
-    _check(folders, found)
+    shards = [_read(folder) for folder in folders]
+    _check(folders, shards)
     claim(out, overwrite)
     with hold(out):
         (out / "logits").mkdir(exist_ok=True)
-        for folder, shard in zip(folders, found):
+        for folder, shard in zip(folders, shards):
             for number in shard.parts:
                 _copy(part_path(folder / "logits", number), part_path(out / "logits", number))
-        plan = read_json(folders[0] / "plan.json")
+        plan = read_json(folders[0] / "plan.json") or {}
         write_json(out / "plan.json", {key: value for key, value in plan.items() if key != "shard"})
-        ending = _ending(folders, found, out)
+        ending = _ending(folders, shards, out)
         return ending.logits, *ending.finish()
 
 
-def _ending(folders: Sequence[Path], found: list[_Shard], out: Path) -> Ending:
-    """The whole run, as its shards tell it."""
-    first, abouts = found[0], [shard.about for shard in found]
+def _ending(folders: Sequence[Path], shards: list[_Shard], out: Path) -> Ending:
+    """The whole run, as its shards describe it."""
+    first, abouts = shards[0], [shard.about for shard in shards]
     columns = pq.read_table(folders[0] / "questions.parquet").to_pydict()
     identity = {key: value for key, value in first.about["identity"].items() if key != "shard"}
     members = [entry["member"] for entry in first.about["checkpoints"]]
@@ -111,37 +129,40 @@ def _ending(folders: Sequence[Path], found: list[_Shard], out: Path) -> Ending:
 
 
 def _read(folder: Path) -> _Shard:
-    if found := read_object(_Shard, folder / SHARD):
-        return found
+    if shard := read_object(_Shard, folder / SHARD):
+        return shard
     begun = (folder / "plan.json").exists()
-    told = "begun, and not finished; the same command goes on" if begun else "no shard"
-    raise RunError(f"{folder}: {told}; expected what `score --shard` leaves when it is done")
+    state = "begun, and not finished; the same command goes on" if begun else "no shard"
+    raise RunError(f"{folder}: {state}; expected what `score --shard` leaves when it is done")
 
 
-def _check(folders: Sequence[Path], found: list[_Shard]) -> None:
-    """RunError for everything that keeps these from being each shard of one run once."""
-    faults = []
-    count = found[0].shard[1]
-    runs = [
-        shard.about["identity"] | {"shard": shard.shard[1], "sets": shard.sets and asdict(shard.sets)}
-        for shard in found
-    ]
-    holding: dict[int, list[str]] = {}
-    for folder, shard, run in zip(folders, found, runs):
-        holding.setdefault(shard.shard[0], []).append(str(folder))
-        for key in sorted({*run, *runs[0]}):
-            if run.get(key) != runs[0].get(key):
-                name = "the number of shards" if key == "shard" else key
-                faults.append(f"{folder}: {name} is {run.get(key)}, but {folders[0]} has {runs[0].get(key)}")
+def _check(folders: Sequence[Path], shards: list[_Shard]) -> None:
+    """Raises RunError with everything that keeps these from being each shard of one run once."""
+    faults: list[str] = []
+    folders_of: dict[int, list[str]] = {}
+    for folder, shard in zip(folders, shards):
+        folders_of.setdefault(shard.number, []).append(str(folder))
+        faults += _differences(folder, shard.run, folders[0], shards[0].run)
         if lost := [number for number in shard.parts if not part_path(folder / "logits", number).exists()]:
-            faults.append(f"{folder}: {len(lost)} of its parts are gone, such as {part_path(Path('logits'), lost[0])}")
-    for number, places in sorted(holding.items()):
-        if len(places) > 1:
-            faults.append(f"shard {number} of {count} is there {len(places)} times: {', '.join(places)}")
-    if missing := [str(number) for number in range(1, count + 1) if number not in holding]:
+            example = part_path(Path("logits"), lost[0])
+            faults.append(f"{folder}: {len(lost)} of its parts are missing, such as {example}")
+    count = shards[0].count
+    for number, names in sorted(folders_of.items()):
+        if len(names) > 1:
+            faults.append(f"shard {number} of {count} is there {len(names)} times: {', '.join(names)}")
+    if missing := [str(number) for number in range(1, count + 1) if number not in folders_of]:
         faults.append(f"missing of {count} shards: {', '.join(missing)}")
     if faults:
         raise RunError("\n".join([*faults, "expected every shard of one run once"]))
+
+
+def _differences(folder: Path, run: dict[str, Any], first_folder: Path, first_run: dict[str, Any]) -> list[str]:
+    return [
+        f"{folder}: {'the number of shards' if key == 'shard' else key} is {run.get(key)}, but {first_folder} has "
+        f"{first_run.get(key)}"
+        for key in sorted({*run, *first_run})
+        if run.get(key) != first_run.get(key)
+    ]
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -1,14 +1,25 @@
-"""Groups of options of the command line. Imports click alone."""
+"""Groups of options of the command line, and the records in which commands get their values. Imports click alone."""
 
 import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
 from functools import wraps
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+if TYPE_CHECKING:
+    from scoring.run.options import ModelOptions, RunOptions
+    from scoring.stats.sets import SetRequest
+
+Command = Callable[..., Any]
+Decorator = Callable[[Command], Command]
+T = TypeVar("T")
 SMALLEST_BUDGET, LARGEST_SIDE = 32 * 32, 10_000
 
 
+# ---------------------------------------------------------------- types of values
 class Pixels(click.ParamType):
     """Pixel budgets: the side of a square, or (from 10,000 on) a number of pixels; `several` of them as a list."""
 
@@ -17,29 +28,26 @@ class Pixels(click.ParamType):
     def __init__(self, several: bool):
         self.several = several
 
-    def convert(self, value, parameter, context):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not isinstance(value, str):
             return value
         parts = value.split(",") if self.several else [value]
         if not all(part.strip().isdecimal() for part in parts):
             example = "448 or 448,560" if self.several else "448 or 200704"
             self.fail(f"{value!r}: expected the side of a square or a number of pixels, such as {example}")
-        found = [int(part) ** 2 if int(part) < LARGEST_SIDE else int(part) for part in parts]
-        if min(found) < SMALLEST_BUDGET:
+        budgets = [int(part) ** 2 if int(part) < LARGEST_SIDE else int(part) for part in parts]
+        if min(budgets) < SMALLEST_BUDGET:
             self.fail(f"{value!r}: expected a side of at least 32")
-        return found if self.several else found[0]
-
-
-PIXELS = Pixels(several=False)
+        return budgets if self.several else budgets[0]
 
 
 class Finite(click.FloatRange):
     """A number in a range; NaN and infinity are in none."""
 
-    def convert(self, value, parameter, context):
-        number = super().convert(value, parameter, context)
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
         if not math.isfinite(number):
-            self.fail(f"{value!r}: expected a finite number", parameter, context)
+            self.fail(f"{value!r}: expected a finite number", param, ctx)
         return number
 
 
@@ -51,19 +59,147 @@ class Names(click.ParamType):
     def __init__(self, known: tuple[str, ...]):
         self.known = known
 
-    def convert(self, value, parameter, context):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not isinstance(value, str):
             return value
-        found = [part.strip() for part in value.split(",")]
-        if foreign := [part for part in found if part not in self.known]:
-            self.fail(f"{', '.join(map(repr, foreign))}: expected some of {', '.join(self.known)}")
-        return found
+        names = [part.strip() for part in value.split(",")]
+        if unknown := [name for name in names if name not in self.known]:
+            self.fail(f"{', '.join(map(repr, unknown))}: expected some of {', '.join(self.known)}")
+        return names
 
 
-def _together(*options):
+class Shard(click.ParamType):
+    """`2/4`: shard 2 of 4, numbered from 1."""
+
+    name = "i/n"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        number, _, count = value.partition("/")
+        if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+            self.fail(f"{value!r}: expected which shard of how many, from 1, such as 2/4")
+        return int(number), int(count)
+
+
+class Column(click.ParamType):
+    """`question=Q`: our name of a column, and the table's."""
+
+    name = "name=column"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        name, _, column = value.partition("=") if isinstance(value, str) else (value[0], "=", value[1])
+        if not (name.strip() and column.strip()):
+            self.fail(f"{value!r}: expected our name of the column, =, and the table's, such as question=Q")
+        return name.strip().casefold(), column.strip()
+
+
+def only_value(values: "list[T] | tuple[T, ...] | None", option: str) -> T | None:
+    """The only value of an option that takes no more with --out-of-fold; None where it is not given."""
+    if values and len(values) > 1:
+        raise click.UsageError(f"--out-of-fold takes one {option}; call it for each")
+    return values[0] if values else None
+
+
+# ---------------------------------------------------------------- records
+@dataclass(frozen=True)
+class TableOptions:
+    """How a table and its pictures are read. columns: our name -> the table's, where they differ."""
+
+    images: Path | None
+    allow_outside: bool
+    skip_bad_rows: bool
+    columns: dict[str, str]
+    picture_pixels: int | None
+    picture_bytes: int | None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "columns", dict(self.columns))  # the option gives pairs
+
+
+@dataclass(frozen=True)
+class ModelChoices:
+    """Settings that replace the checkpoint's own, as given. template: a file."""
+
+    base: str | None
+    template: Path | None
+    quantization: str | None
+    allow_mismatch: bool
+
+    def options(self, pixels: int | None = None) -> "ModelOptions":
+        """Raises TemplateError, where the file holds no template."""
+        from scoring.inputs.prompt import PromptTemplate
+        from scoring.run.options import ModelOptions
+
+        template = PromptTemplate.read(self.template) if self.template else None
+        return ModelOptions(self.base, template, pixels, self.quantization, self.allow_mismatch)
+
+
+@dataclass(frozen=True)
+class EngineChoices:
+    """How the engine keeps the model and cuts a table into batches."""
+
+    batch_tokens: int | None
+    weights: str
+    compile: str
+
+    def options(self) -> "RunOptions":
+        from scoring.run.options import RunOptions
+
+        return RunOptions(**asdict(self))
+
+
+@dataclass(frozen=True)
+class RunChoices:
+    """How a table is scored, without its orders."""
+
+    margin: float
+    sets: "SetRequest | None"
+    device_map: str
+    verify: bool
+    shard: tuple[int, int] | None
+    batch_tokens: int | None
+    weights: str
+    compile: str
+    overwrite: bool
+
+    def options(self, orders: str = "1") -> "RunOptions":
+        from scoring.run.options import RunOptions
+
+        return RunOptions(orders=orders, **{each.name: getattr(self, each.name) for each in fields(self)})
+
+
+def as_record(record: type, parameter: str) -> Decorator:
+    """The options that are named as the fields of `record` come to the command as one argument, `parameter`."""
+    names = [each.name for each in fields(record)]
+
+    def decorated(command: Command) -> Command:
+        @wraps(command)
+        def called(**values: Any) -> Any:
+            chosen = record(**{name: values.pop(name) for name in names})
+            return command(**{parameter: chosen}, **values)
+
+        return called
+
+    return decorated
+
+
+def _as_sets(command: Command) -> Command:
+    """The three options of sets come to the command as one argument, `sets`: a request, or None."""
+
+    @wraps(command)
+    def called(sets: float | None, sets_method: str, sets_seed: int | None, **values: Any) -> Any:
+        from scoring.stats.sets import SetRequest
+
+        return command(**values, sets=SetRequest(sets, sets_method, sets_seed) if sets else None)
+
+    return called
+
+
+def _together(*options: Decorator) -> Decorator:
     """One decorator for all of them; `--help` lists them in this order."""
 
-    def decorated(command):
+    def decorated(command: Command) -> Command:
         for option in reversed(options):
             command = option(command)
         return command
@@ -71,217 +207,170 @@ def _together(*options):
     return decorated
 
 
-def one_setting(values, option: str):
-    """The only one of several values of an option that cannot have more with --out-of-fold; None of none."""
-    if values and len(values) > 1:
-        raise click.UsageError(f"--out-of-fold takes one {option}; call it for each")
-    return values[0] if values else None
-
-
-class Shard(click.ParamType):
-    """`2/4`: which of how many, from 1."""
-
-    name = "i/n"
-
-    def convert(self, value, parameter, context):
-        if not isinstance(value, str):
-            return value
-        which, sign, count = value.partition("/")
-        if not (which.isdecimal() and count.isdecimal() and 1 <= int(which) <= int(count)):
-            self.fail(f"{value!r}: expected which shard of how many, from 1, such as 2/4")
-        return int(which), int(count)
-
-
-class Column(click.ParamType):
-    """`question=Q`: our name of a column, and the table's."""
-
-    name = "ours=theirs"
-
-    def convert(self, value, parameter, context):
-        ours, sign, theirs = value.partition("=") if isinstance(value, str) else (*value, "=")
-        if not (ours.strip() and theirs.strip()):
-            self.fail(f"{value!r}: expected our name of the column, =, and the table's, such as question=Q")
-        return ours.strip().casefold(), theirs.strip()
-
-
-def _as_sets(command):
-    """What sets are asked for comes to the command as one argument, `sets`."""
-
-    @wraps(command)
-    def called(sets, sets_method, sets_seed, **given):
-        from scoring.stats.sets import SetRequest
-
-        return command(**given, sets=SetRequest(sets, sets_method, sets_seed) if sets else None)
-
-    return called
-
-
-def _as_reading(command):
-    """How a table is read comes to the command as one argument, `reading`."""
-
-    @wraps(command)
-    def called(**given):
-        names = ("images", "allow_outside", "skip_bad_rows", "columns", "picture_pixels", "picture_bytes")
-        reading = {name: given.pop(name) for name in names}
-        return command(**given, reading=reading | {"columns": dict(reading["columns"])})
-
-    return called
-
-
-# How a table and its pictures are read.
-data_options = _together(
+# ---------------------------------------------------------------- groups of options
+table_options = _together(
     click.option(
         "--images",
         type=click.Path(path_type=Path, exists=True, file_okay=False),
-        help="Folder that `path` is relative to.  [default: the table's]",
+        help="Folder that the paths of pictures start from.  [default: the table's folder]",
     ),
-    click.option("--allow-outside", is_flag=True, help="Let `path` lead out of that folder."),
-    click.option("--skip-bad-rows", is_flag=True, help="Go on without faulty rows; ends with exit code 3."),
+    click.option("--allow-outside", is_flag=True, help="Allow paths of pictures outside of that folder."),
+    click.option("--skip-bad-rows", is_flag=True, help="Leave out faulty rows, and end with exit code 3."),
     click.option(
         "--column",
         "columns",
         type=Column(),
         multiple=True,
-        help="Where the table calls a column otherwise: question=Q, a=option_1; repeatable.",
+        help="A column that the table names differently, such as question=Q or a=option_1. Repeatable.",
     ),
     click.option(
         "--max-picture-pixels",
         "picture_pixels",
         type=click.IntRange(1),
-        help="Pictures of more are refused before they are decoded.  [default: 200 million]",
+        help="Refuse pictures with more pixels, before they are decoded.  [default: 200 million]",
     ),
     click.option(
         "--max-picture-bytes",
         "picture_bytes",
         type=click.IntRange(1),
-        help="Larger files are refused too.  [default: 256 MiB]",
+        help="Refuse larger picture files.  [default: 256 MiB]",
     ),
-    _as_reading,
+    as_record(TableOptions, "reading"),
 )
 
-# What may differ from the checkpoint's own settings.
+template_option = click.option(
+    "--template",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Prompt template, a TOML file.  [default: the checkpoint's]",
+)
 model_options = _together(
     click.option("--base", help="Base model: folder or hub id.  [default: the checkpoint's]"),
+    template_option,
     click.option(
-        "--template",
-        type=click.Path(path_type=Path, dir_okay=False),
-        help="Prompt template, a TOML file.  [default: the checkpoint's]",
+        "--quantization",
+        type=click.Choice(["nf4", "none"]),
+        help="Quantization of the base.  [default: the checkpoint's]",
     ),
-    click.option("--quantization", type=click.Choice(["nf4", "none"]), help="[default: the checkpoint's]"),
-    click.option("--allow-mismatch", is_flag=True, help="Go on where settings differ from the checkpoint's."),
+    click.option("--allow-mismatch", is_flag=True, help="Allow settings that differ from the checkpoint's."),
+    as_record(ModelChoices, "model"),
 )
+base_option = click.option("--base", help="Base model: folder or hub id.  [default: as the checkpoint names it]")
 
-one_pixels = click.option("--pixels", type=PIXELS, help="Pixel budget, such as 448 for 448x448.")
+PIXELS = Pixels(several=False)
+one_pixels = click.option(
+    "--pixels", type=PIXELS, help="Pixel budget, such as 448 for 448x448.  [default: the checkpoint's]"
+)
 several_pixels = click.option(
     "--pixels",
     type=Pixels(several=True),
-    help="Pixel budget, such as 448 for 448x448; 448,560 scores each checkpoint at both and pools.",
+    help="Pixel budget, such as 448 for 448x448. 448,560 scores each checkpoint at both and pools the scores.  "
+    "[default: the checkpoint's]",
 )
 
-# How the engine keeps the model and cuts a table into batches.
-engine_options = (
+_engine_options = (
     click.option(
         "--batch-tokens",
         type=click.IntRange(64),
-        help="Tokens of a batch: less needs less memory.  [default: by memory]",
+        help="Tokens in a batch; fewer need less memory.  [default: chosen by free memory]",
     ),
     click.option(
         "--weights",
         type=click.Choice(["auto", "4bit", "16bit"]),
         default="auto",
         show_default=True,
-        help="Keep the base in 4 bits, or expand it at load: faster, the same logits.",
+        help="Keep the base in 4 bits, or expand it to 16 bits: faster, with the same logits.",
     ),
     click.option(
         "--compile",
         type=click.Choice(["auto", "on", "off"]),
         default="auto",
         show_default=True,
-        help="Compile the layers for this card: half a minute at first, faster after that.",
+        help="Compile the layers for this GPU: takes half a minute once, and scores faster afterwards.",
     ),
 )
 
-# Sets of options.
-set_options = (
+_set_options = (
     click.option(
         "--sets",
         type=Finite(0.5, 1, max_open=True),
-        help="Add sets of options that hold the right one that often, such as 0.9.",
+        help="Add conformal sets of options that contain the right one at this rate, such as 0.9.",
     ),
     click.option(
         "--sets-method",
         type=click.Choice(["lac", "aps"]),
         default="lac",
         show_default=True,
-        help="lac: the smallest sets on average. aps: sizes that follow how hard a row is.",
-    ),
-    click.option("--sets-seed", type=click.IntRange(0), help="With aps: randomised sets, exact on average."),
-)
-
-# How anyone's file of numbers is read.
-file_options = (
-    click.option(
-        "--format",
-        "form",
-        type=click.Choice(["auto", "probabilities", "log-probabilities", "logits", "shares"]),
-        default="auto",
-        show_default=True,
-        help="What the letters' columns of a file hold; shares: numbers to be divided by their sum.",
+        help="lac: smallest sets on average. aps: set sizes that follow a row's difficulty.",
     ),
     click.option(
-        "--answers",
-        type=click.Path(path_type=Path),
-        help="Table with the right answers by id, for rows without them; other answers than a row's own are refused.",
-    ),
-    click.option(
-        "--calibration",
-        "calibrations",
-        type=click.Path(path_type=Path),
-        multiple=True,
-        help="File of `calibrate --out`, for the members of its adapter, or without one of its name; repeatable.",
+        "--sets-seed", type=click.IntRange(0), help="With aps: randomize the sets by this seed, exact on average."
     ),
 )
 
-form_option, answers_option, _ = file_options
-anyones_options = _together(*file_options)
+form_option = click.option(
+    "--format",
+    "form",
+    type=click.Choice(["auto", "probabilities", "log-probabilities", "logits", "shares"]),
+    default="auto",
+    show_default=True,
+    help="What the letter columns of a file hold. shares: numbers that are divided by their sum.",
+)
+answers_option = click.option(
+    "--answers",
+    type=click.Path(path_type=Path),
+    help="Table with the right answers by id, for rows without one. It must not contradict a row's own answer.",
+)
+_calibrations_option = click.option(
+    "--calibration",
+    "calibrations",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Calibration file from `calibrate --out`, matched to members by adapter, or else by name. Repeatable.",
+)
+file_options = _together(form_option, answers_option, _calibrations_option)
 
-# How a table is scored.
 run_options = _together(
     click.option(
         "--orders",
         default="1",
         show_default=True,
-        help="Option orders, averaged: 1, cyclic, all, a number, adaptive (more where unsure), pride (letters' "
-        "prior taken off); 1,cyclic scores each checkpoint both ways and pools.",
+        help="Option orders to average over: 1, cyclic, all, a number, adaptive (more where the lead is small), or "
+        "pride (remove the letters' prior). 1,cyclic scores each checkpoint both ways and pools the scores.",
     ),
     click.option(
         "--margin",
         type=Finite(0),
         default=0.7,
         show_default=True,
-        help="With adaptive orders: unsure is a smaller lead.",
+        help="Adaptive orders: score again where the lead is below this.",
     ),
-    click.option("--calibration", default="auto", show_default=True, help="auto, none, or a file from `calibrate`."),
-    *set_options,
+    click.option(
+        "--calibration",
+        default="auto",
+        show_default=True,
+        help="auto (each checkpoint's own), none, or a file from `calibrate`.",
+    ),
+    *_set_options,
     click.option(
         "--device-map",
         type=click.Choice(["none", "auto"]),
         default="none",
         show_default=True,
-        help="auto: lay a base that is too large for one card over all of them.",
+        help="auto: spread a base that is too large for one GPU over all of them.",
     ),
     click.option(
         "--verify/--no-verify",
         default=True,
         show_default=True,
-        help="Hold the first row against the libraries' own forward before the others are scored.",
+        help="Compare the first row with the forward pass of transformers before scoring the others.",
     ),
-    click.option("--shard", type=Shard(), help="Score that share of the batches alone, such as 2/4; see `merge`."),
-    *engine_options,
+    click.option("--shard", type=Shard(), help="Score only this shard of the batches, such as 2/4; see `merge`."),
+    *_engine_options,
+    click.option("--overwrite", is_flag=True, help="Start anew where the folder holds another run."),
     _as_sets,
+    as_record(RunChoices, "choices"),
 )
 
-# What `bench` measures, and what it tells.
 BENCH_WAYS = (
     *("seed", "one", "batched", "strong", "forward", "padded"),
     *("engine-4bit", "engine-16bit", "engine", "cyclic"),
@@ -290,35 +379,53 @@ bench_options = _together(
     click.option(
         "--ways",
         type=Names(BENCH_WAYS),
-        help=f"Comma-separated: {', '.join(BENCH_WAYS)}.  [default: all that apply to the base and this machine]",
+        help=f"Ways to measure, comma-separated: {', '.join(BENCH_WAYS)}.  [default: all that this base and machine "
+        "allow]",
     ),
     click.option(
-        "--repeats", type=click.IntRange(1), default=3, show_default=True, help="Interleaved; medians are told."
+        "--repeats",
+        type=click.IntRange(1),
+        default=3,
+        show_default=True,
+        help="Interleaved repeats of each way; the medians are reported.",
     ),
-    click.option("--price", type=Finite(0, min_open=True), help="Of an hour of this machine, to tell the cost."),
     click.option(
-        "--cost-rows", type=click.IntRange(1), default=100_000, show_default=True, help="Rows whose cost is told."
+        "--price", type=Finite(0, min_open=True), help="Price of an hour of this machine, for the cost."
     ),
-    *engine_options,
+    click.option(
+        "--cost-rows",
+        type=click.IntRange(1),
+        default=100_000,
+        show_default=True,
+        help="Number of rows to report the cost of.",
+    ),
+    *_engine_options,
+    as_record(EngineChoices, "choices"),
 )
 
-# How members are pooled.
 pool_options = _together(
-    click.option("--pool", "kind", type=click.Choice(["log", "linear", "vote"]), default="log", show_default=True),
+    click.option(
+        "--pool",
+        "kind",
+        type=click.Choice(["log", "linear", "vote"]),
+        default="log",
+        show_default=True,
+        help="Average log-probabilities or probabilities, or count votes.",
+    ),
     click.option(
         "--weights",
         default="equal",
         show_default=True,
-        help="equal; numbers: 0.5,0.3,0.2; or, for log pools alone, fitted on the rows of --fit: fit or greedy (where "
-        "rows held out of the fit gain more than the error), or nll (likewise, but of 1,000 labelled rows at least).",
+        help="equal; or numbers, such as 0.5,0.3,0.2; or, for log pools, weights fitted on --fit: fit or greedy (used "
+        "where held-out rows gain more than the error), or nll (the same, from 1,000 labelled rows on).",
     ),
     click.option(
         "--fit",
         type=click.Path(path_type=Path),
-        help="Labelled rows: one folder or file that holds all members, or out-of-fold rows; for the pool's "
-        "temperature and weights.",
+        help="Labelled rows to fit the pool's temperature and weights: a folder or file with all members, or "
+        "out-of-fold rows.",
     ),
-    *set_options,
-    *file_options,
+    *_set_options,
+    file_options,
     _as_sets,
 )

@@ -16,7 +16,7 @@ from scoring.checkpoints.plan import plan_members
 from scoring.engine.reference import reference_logits
 from scoring.engine.scorer import Scorer
 from scoring.inputs.questions import read_table
-from scoring.run.run import RunOptions
+from scoring.run.options import RunOptions
 from scoring.scores.folder import RunError
 
 

@@ -9,7 +9,8 @@ from scoring.checkpoints.weights import CheckpointError
 from scoring.engine.device_map import devices_of, make_device_map, move_inputs_to_layers
 from scoring.engine.loading import Model
 from scoring.inputs.questions import read_table
-from scoring.run.run import RunOptions, run
+from scoring.run.options import RunContext, RunOptions
+from scoring.run.run import run
 from scoring.scores.folder import RunError
 
 MIB = 2**20
@@ -69,4 +70,4 @@ def test_several_processes_do_not_each_take_all_cards(scorer, small_table, tmp_p
 
     with pytest.raises(RunError, match="start it without torchrun"):
         options = RunOptions(device_map="auto")
-        run(read_table(small_table(2)), scorer.plan, tmp_path, options, processes=Processes(0, 2))
+        run(read_table(small_table(2)), scorer, tmp_path, options, RunContext(processes=Processes(0, 2)))

@@ -14,7 +14,9 @@ from scoring.checkpoints.plan import plan_members
 from scoring.files import writing as files
 from scoring.files.lock import HoldError, hold
 from scoring.inputs.questions import read_table
-from scoring.run.run import RunOptions, run
+from scoring.messages import silent
+from scoring.run.options import RunContext, RunOptions
+from scoring.run.run import run
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLD0 = "demo/checkpoints/fold0"
@@ -33,8 +35,8 @@ def ours(scorer):
 
     def score(out: Path, **options):
         plan = plan_members([FOLD0])
-        quiet = {"say": lambda text: None, "scorer": scorer.with_plan(plan)}
-        return run(table, plan, out, RunOptions(batch_tokens=400, **options), **quiet)
+        quiet = RunContext(say=silent)
+        return run(table, scorer.with_plan(plan), out, RunOptions(batch_tokens=400, **options), quiet)
 
     return score
 

@@ -9,11 +9,14 @@ import pytest
 from scoring import read_questions
 from scoring.checkpoints.plan import MismatchError
 from scoring.inputs.questions import Table
+from scoring.messages import silent
 from scoring.run.groups import plan_groups, run_groups
-from scoring.run.run import RunOptions, run
+from scoring.run.options import RunContext, RunOptions
+from scoring.run.run import run
 from scoring.scores.folder import RunError, open_scores
 from scoring.scores.pooling import pool_files
 
+QUIET = RunContext(say=silent)
 FOLDS = ["demo/checkpoints/fold0", "demo/checkpoints/fold1"]
 
 
@@ -38,10 +41,6 @@ def stranger(demo, tmp_path):
     return str(other)
 
 
-def quiet(text):
-    pass
-
-
 def p_of(folder):
     return np.exp(open_scores(folder).log_p)
 
@@ -49,7 +48,7 @@ def p_of(folder):
 def test_one_setting_is_one_run_as_ever(table, tmp_path):
     groups = plan_groups(FOLDS)
     assert [group.labels for group in groups] == [["fold0", "fold1"]]
-    run_groups(table, groups, tmp_path / "out", RunOptions(), say=quiet)
+    run_groups(table, groups, tmp_path / "out", RunOptions(), QUIET)
     assert (tmp_path / "out" / "plan.json").exists() and not (tmp_path / "out" / "runs").exists()
 
 
@@ -63,13 +62,13 @@ def test_every_checkpoint_at_every_budget_and_order(table, tmp_path):
         "fold0-160-cyclic",
     ]
     assert any("pixels is 36864, but this run has 25600" in note for group in groups for note in group.plan.notes)
-    finished = run_groups(table, groups, tmp_path / "out", RunOptions(), say=said.append)
+    finished = run_groups(table, groups, tmp_path / "out", RunOptions(), RunContext(say=said.append))
     assert finished.scored_now == 4 * 8 and finished.metrics["ensemble"]["members"][2]["member"] == "fold0-160-1"
     assert sum("loading" in text for text in said) <= 1
     apart = []
     for number, group in enumerate(plan_groups(FOLDS[:1], pixels=[192 * 192, 160 * 160], orders=["1", "cyclic"])):
         apart.append(tmp_path / str(number))
-        run(table, group.plan, apart[-1], RunOptions(group.orders), say=quiet)
+        run(table, group.plan, apart[-1], RunOptions(group.orders), QUIET)
     pool_files(apart, tmp_path / "files")
     assert np.abs(p_of(tmp_path / "out") - p_of(tmp_path / "files")).max() < 1e-6
     about = json.loads((tmp_path / "out" / "run.json").read_text())
@@ -79,27 +78,27 @@ def test_every_checkpoint_at_every_budget_and_order(table, tmp_path):
 def test_other_bases_and_prompts_are_scored_with_their_own(table, tmp_path, stranger):
     groups = plan_groups([FOLDS[0], stranger, FOLDS[1]])
     assert [group.labels for group in groups] == [["1-fold0", "1-fold1"], ["2-fold1"]]
-    finished = run_groups(table, groups, tmp_path / "out", RunOptions(), say=quiet)
+    finished = run_groups(table, groups, tmp_path / "out", RunOptions(), QUIET)
     assert len(finished.logits.members) == 3 and (tmp_path / "out" / "members" / "2-fold1.csv").exists()
     alone = plan_groups([stranger])[0].plan
-    run(table, alone, tmp_path / "alone", RunOptions(), say=quiet)
+    run(table, alone, tmp_path / "alone", RunOptions(), QUIET)
     found = open_scores(tmp_path / "out")
     assert np.abs(np.exp(found.members[2]) - p_of(tmp_path / "alone")).max() < 1e-6
     weighted = np.exp(found.members.mean(0))
     assert np.abs(np.exp(found.log_p) - weighted / weighted.sum(1, keepdims=True)).max() < 1e-6
 
-    again = run_groups(table, plan_groups([FOLDS[0], stranger, FOLDS[1]]), tmp_path / "out", RunOptions(), say=quiet)
+    again = run_groups(table, plan_groups([FOLDS[0], stranger, FOLDS[1]]), tmp_path / "out", RunOptions(), QUIET)
     assert again.scored_now == 0
     with pytest.raises(RunError, match="another run"):
-        run_groups(table, plan_groups([stranger, FOLDS[1]]), tmp_path / "out", RunOptions(), say=quiet)
+        run_groups(table, plan_groups([stranger, FOLDS[1]]), tmp_path / "out", RunOptions(), QUIET)
 
 
 def test_what_cannot_be_meant_is_refused(table, tmp_path, stranger):
     with pytest.raises(MismatchError, match="has 2; leave it"):
         plan_groups([FOLDS[0], stranger], calibration=f"{FOLDS[0]}/calibration.json")
-    run(table, plan_groups(FOLDS[:1])[0].plan, tmp_path / "out", RunOptions(), say=quiet)
+    run(table, plan_groups(FOLDS[:1])[0].plan, tmp_path / "out", RunOptions(), QUIET)
     with pytest.raises(RunError, match="holds other results"):
-        run_groups(table, plan_groups([FOLDS[0], stranger]), tmp_path / "out", RunOptions(), say=quiet)
+        run_groups(table, plan_groups([FOLDS[0], stranger]), tmp_path / "out", RunOptions(), QUIET)
 
 
 def test_through_the_command_line(cli, tmp_path):

@@ -92,7 +92,7 @@ def test_the_rest_finishes_what_a_killed_process_leaves(tmp_path, small_table):
     arguments = [small_table(60), "--ckpt", FOLD0, "--orders", "1,2", "--batch-tokens", 200]
     processes, out = killed_halfway(tmp_path, arguments, 1, "import scoring.run.processes as p; p.SILENT = 3")
     told = ended(processes[:1], tmp_path / "err")[0]
-    assert processes[0].exitcode == 0 and told.count("process 1 has fallen silent") == 1
+    assert processes[0].exitcode == 0 and told.count("process 1 does not respond any more") == 1
     assert not list(out.glob("**/*.tmp"))
     alone(*arguments, "--out", tmp_path / "one")
     for run in (".", "runs/1", "runs/2"):
@@ -192,7 +192,7 @@ def test_what_needs_no_help_is_done_by_one(tmp_path):
     "visible, number, taken", [(None, 1, "1"), ("4,6", 1, "6"), ("4,6", 2, "4"), ("3", 1, "3"), ("", 1, "")]
 )
 def test_each_takes_a_card_of_its_host(monkeypatch, visible, number, taken):
-    monkeypatch.setattr("scoring.run.processes._cards", lambda: 2)
+    monkeypatch.setattr("scoring.run.processes._count_cards", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible or "")
     if visible is None:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
@@ -208,8 +208,8 @@ def test_without_cards_none_is_taken(monkeypatch):
 
 def test_what_is_told_is_heard_whatever_its_length():
     processes = Processes()
-    processes.tell("long", ["가" * PIECE, {"a": 1}])
-    assert processes.hear("long") == ["가" * PIECE, {"a": 1}]
+    processes.publish("long", ["가" * PIECE, {"a": 1}])
+    assert processes.receive("long") == ["가" * PIECE, {"a": 1}]
 
 
 def test_a_queue_gives_each_batch_once():

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from benchmarks import command_line
 from benchmarks.faults import SCORED, content
-from scoring.run.shards import own_batches
+from scoring.run.shards import assign_batches
 
 FOLD0, FOLD1 = (f"demo/checkpoints/{name}" for name in ("fold0", "fold1"))
 
 
 @given(st.lists(st.integers(1, 10_000), max_size=60), st.integers(1, 9))
 def test_every_batch_has_one_shard_and_shards_cost_alike(tokens, count):
-    shards = [own_batches(tokens, (number, count)) for number in range(1, count + 1)]
+    shards = [assign_batches(tokens, (number, count)) for number in range(1, count + 1)]
     assert sorted(batch for shard in shards for batch in shard) == list(range(len(tokens)))
     loads = [sum(tokens[batch] for batch in shard) for shard in shards]
     assert max(loads) - min(loads) <= max(tokens, default=0)
@@ -108,7 +108,7 @@ def test_what_cannot_be_merged_is_named(cli, tmp_path, small_table):
     assert "no shard; expected what `score --shard` leaves" in told(tmp_path)
     part = next((shards[1] / "logits").iterdir())
     part.unlink()
-    assert f"1 of its parts are gone, such as logits{os.sep}{part.name}" in told(*shards)
+    assert f"1 of its parts are missing, such as logits{os.sep}{part.name}" in told(*shards)
     whole = tmp_path / "whole"
     cli("score", *arguments, "--out", whole)
     shutil.copytree(shards[1], tmp_path / "mixed")

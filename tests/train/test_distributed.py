@@ -211,7 +211,7 @@ def test_who_trains_a_fold_alone_hears_of_faults_too(two, monkeypatch):
 
 
 def test_once_is_once_whoever_asks(two):
-    assert two[0].once("overwrite") and not two[1].once("overwrite") and Processes().once("overwrite")
+    assert two[0].first_time("overwrite") and not two[1].first_time("overwrite") and Processes().first_time("overwrite")
 
 
 def test_in_float16_a_process_without_rows_unscales_too(base, demo, tmp_path, monkeypatch):

@@ -1,0 +1,146 @@
+"""What the processes of a run tell each other before they score.
+
+The first process decides the batches for all. The others tell it what their share of the rows costs and how many
+tokens fit into their memory; then they follow. A run of one process is its own first process.
+"""
+
+from collections.abc import Callable
+from dataclasses import astuple
+from typing import Any
+
+from scoring.engine.packed import compiling_pays
+from scoring.files.lock import check_held
+from scoring.inputs.orders import count_referring
+from scoring.run.loader import ModelLoader
+from scoring.run.options import Job
+from scoring.run.processes import Queue
+from scoring.run.run_folder import RunState, check_same, prepare_folder, read_state
+from scoring.run.scheduler import Scheduler, describe_pride
+from scoring.scores.logits import OptionLogits, part_path
+
+
+class Coordinator:
+    """Agrees on a schedule with the other processes of the call. Raises RunError, HoldError and ProcessError."""
+
+    def __init__(self, job: Job, scheduler: Scheduler, loader: ModelLoader):
+        self.job, self.scheduler, self.loader = job, scheduler, loader
+        self.processes, self.say = job.context.processes, job.context.say
+        self.name = job.out.name
+
+    def plan_rows(self) -> tuple[RunState, Queue]:
+        """What this run decided, and the batches of all rows in the orders that are scored first."""
+        key, identity = f"{self.name}/0", self.scheduler.identity(self.loader.machine)
+        if self.processes.first:
+            state = self._decide(identity)
+            self._publish(key, state)
+            self._report()
+            return state, self._queue(key)
+        self._offer()
+        message = self.processes.receive(key)
+        check_same(identity, message["state"])
+        check_held(self.job.out)
+        self.scheduler.follow(message)
+        return RunState.from_json(message["state"], "the first process"), self._queue(key)
+
+    def plan_unsure(self, state: RunState, read: Callable[[int], OptionLogits]) -> tuple[str, Queue]:
+        """What is to be said about orders, and the batches that adaptive orders add.
+
+        read: the logits of the first parts, as many as given.
+        """
+        key, scheduler, orders = f"{self.name}/1", self.scheduler, self.job.options.orders
+        if not self.processes.first:
+            scheduler.follow(self.processes.receive(key))
+            return "", self._queue(key)
+        note, scheduler.todo = "", []
+        if orders == "pride":
+            note = describe_pride(scheduler.scorable)
+        elif orders == "adaptive":
+            logits = read(len(scheduler.batches))
+            note = scheduler.schedule_unsure(logits, state.batch_tokens, self._has_part)
+        self._publish(key, state)
+        return note, self._queue(key)
+
+    def _queue(self, key: str) -> Queue:
+        return Queue(self.processes, key, self.scheduler.todo)
+
+    def _publish(self, key: str, state: RunState) -> None:
+        if self.processes.count > 1:
+            self.processes.publish(key, {"state": state.to_json(), **self.scheduler.to_json()})
+
+    def _has_part(self, number: int) -> bool:
+        return part_path(self.job.parts, number).exists()
+
+    # ------------------------------------------------------------ the first process
+    def _decide(self, identity: dict[str, Any]) -> RunState:
+        """Claim the folder, and cut the rows into batches."""
+        options, processes = self.job.options, self.processes
+        wanted = dict(identity)
+        if options.batch_tokens is not None:
+            wanted["batch_tokens"] = options.batch_tokens
+        if options.compile != "auto":
+            wanted["compile"] = options.compile == "on"
+        before = read_state(self.job.out, wanted, options.overwrite and processes.first_time("overwrite"))
+        processes.publish(f"{self.name}/measure", before is None and options.batch_tokens is None)
+        self.scheduler.add_costs(
+            [
+                self._offered("costs", rank)
+                if rank in processes.others
+                else self.scheduler.costs(rank, processes.count)
+                for rank in range(processes.count)
+            ]
+        )
+        state = before or RunState(identity, self._batch_tokens(), self._compiled())
+        prepare_folder(self.job.out, state, is_new=before is None)
+        self.scheduler.schedule(state.batch_tokens, self._has_part)
+        return state
+
+    def _offered(self, what: str, rank: int) -> Any:
+        """What another process offered."""
+        return self.processes.receive(f"{self.name}/{what}/{rank}", rank)
+
+    def _batch_tokens(self) -> int:
+        """Tokens of a batch: as asked for, else what fits into the smallest memory of all processes."""
+        if self.job.options.batch_tokens is not None:
+            return self.job.options.batch_tokens
+        packed = self.loader.load().packed
+        return min([packed.batch_tokens(), *(self._offered("tokens", rank) for rank in self.processes.others)])
+
+    def _compiled(self) -> bool:
+        """Whether the layers are compiled: as asked for, else where that saves time."""
+        options, scorer = self.job.options, self.loader.scorer
+        if options.compile != "auto":
+            return options.compile == "on"
+        if scorer and scorer.packed.compiled:  # by the run before
+            return True
+        if options.device_map == "auto":
+            return False
+        tokens = self.scheduler.tokens * len(self.job.plan.members) // self.processes.count
+        pays, reason = compiling_pays(self.job.plan.base, tokens)
+        if reason:
+            self.say(reason)
+        return pays
+
+    def _report(self) -> None:
+        """Say what a person should know about the schedule."""
+        scheduler, rows = self.scheduler, len(self.scheduler.scorable)
+        if self.job.options.orders != "1" and (fixed := count_referring(scheduler.scorable)):
+            note = (
+                f"{fixed:,} of {rows:,} rows keep the order of their options, since these refer to each other (such as "
+                "'all of the above')"
+            )
+            self.say(note)
+            self.job.plan.notes.append(note)
+        if scheduler.rows_done:
+            self.say(f"going on: {scheduler.rows_done:,} of {rows:,} rows have their scores already")
+
+    # ------------------------------------------------------------ the other processes
+    def _offer(self) -> None:
+        """Tell the first process what this share of the rows costs, and how many tokens of a batch fit here."""
+        rank, count = self.processes.rank, self.processes.count
+        costs = [
+            [cost if isinstance(cost, str) else astuple(cost)[1:] for cost in costs_of_pass]
+            for costs_of_pass in self.scheduler.costs(rank, count)
+        ]
+        self.processes.publish(f"{self.name}/costs/{rank}", costs)
+        if self.processes.receive(f"{self.name}/measure"):
+            self.processes.publish(f"{self.name}/tokens/{rank}", self.loader.load().packed.batch_tokens())

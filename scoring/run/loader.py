@@ -1,0 +1,70 @@
+"""The model of a run: loaded, verified and compiled when the first batch needs it."""
+
+import time
+from typing import Any
+
+from scoring.engine.batches import prepare_batch
+from scoring.engine.guard import compare_first
+from scoring.engine.scorer import Scorer, machine
+from scoring.run.options import Job
+from scoring.run.scheduler import Batch
+
+WARM_UP_ROWS = 8
+
+
+class ModelLoader:
+    """Loads the model of a job once, and measures what that takes.
+
+    comparison: how far the first row was from the libraries' own forward; None before that was asked, {} where it
+    could not be found out.
+    """
+
+    def __init__(self, job: Job, scorer: Scorer | None = None):
+        """scorer: of the job's plan, where it is loaded already."""
+        start = time.monotonic()
+        self.job, self.plan, self.say, self.scorer = job, job.plan, job.context.say, scorer
+        self.label_ids = self.plan.preparer.chat.label_ids(job.table.letters)
+        self.machine = machine()
+        self.comparison: dict[str, Any] | None = None
+        self.verifying_seconds = self.compiling_seconds = 0.0
+        self.loading_seconds = time.monotonic() - start  # of tokenizer and libraries
+
+    def load(self) -> Scorer:
+        """The scorer, loaded at the first call."""
+        if self.scorer is None:
+            start = time.monotonic()
+            options = self.job.options
+            device = "auto" if options.device_map == "auto" else None
+            self.scorer = Scorer(self.plan, device, weights=options.weights)
+            self.loading_seconds += time.monotonic() - start
+            for note in self.scorer.model.notes:
+                self.say(note)
+            self.plan.notes += self.scorer.model.notes
+        return self.scorer
+
+    def prepare(self, batch: Batch, compiled: bool) -> Scorer:
+        """Load, verify on the first row of `batch`, and compile where that was decided."""
+        scorer = self.load()
+        if not scorer.packed.compiled:  # what is compiled was verified before, and the other way would compile it again
+            if self.job.options.verify and self.comparison is None:
+                self._verify(scorer, batch)
+            if compiled:
+                self._compile(scorer, batch)
+        return scorer
+
+    def _verify(self, scorer: Scorer, batch: Batch) -> None:
+        """Compare one row with the libraries' own forward. Raises DisagreementError."""
+        start = time.monotonic()
+        comparison = compare_first(scorer, batch.questions)
+        self.comparison = comparison.to_json() if comparison else {}
+        self.verifying_seconds = time.monotonic() - start
+
+    def _compile(self, scorer: Scorer, batch: Batch) -> None:
+        """Compile the layers with a few rows whose results are dropped."""
+        start = time.monotonic()
+        self.say("compiling the layers for this card (the next run finds most of it on disk) …")
+        scorer.packed.compile()
+        ready = prepare_batch(self.plan.preparer, batch.questions[:WARM_UP_ROWS], batch.orders)
+        for answer in scorer.answer(ready, self.job.letters):
+            answer.top.cpu()
+        self.compiling_seconds += time.monotonic() - start

@@ -1,0 +1,77 @@
+"""Lines of text and progress bars on stderr."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
+MANY = 1_000  # items from which on a loop over them shows a bar
+
+
+class Bar:
+    """A progress bar with rows/s and the time left; a line every half minute where stderr is no terminal."""
+
+    def __init__(self, total: int, done: int = 0, unit: str = "row", scale: bool = False, disable: bool = False):
+        """scale: write large numbers with a unit's prefix, as for bytes."""
+        from tqdm import tqdm
+
+        terminal = sys.stderr.isatty()
+        self.open = True
+        self._bar = tqdm(
+            total=total,
+            initial=done,
+            unit=unit,
+            unit_scale=scale,
+            dynamic_ncols=terminal,
+            smoothing=0.1,
+            mininterval=0.2 if terminal else 30,
+            delay=0 if terminal else 30,
+            disable=disable,
+        )
+
+    def update(self, count: int) -> None:
+        self._bar.update(count)
+
+    def show(self, **values: str) -> None:
+        self._bar.set_postfix(values, refresh=False)
+
+    def close(self) -> None:
+        self._bar.close()
+        self.open = False
+
+    def write(self, text: str) -> None:
+        """Print a line above the bar."""
+        self._bar.write(text, file=sys.stderr)
+
+
+class Console:
+    """What a call prints on stderr. quiet: nothing, as the processes of a call do that are not its first."""
+
+    def __init__(self) -> None:
+        self.quiet = False
+        self._bar: Bar | None = None  # the last one
+
+    def say(self, text: str, everyone: bool = False) -> None:
+        """Print a line, above the progress bar where there is one. everyone: also where the console is quiet."""
+        if self.quiet and not everyone:
+            return
+        if self._bar and self._bar.open:
+            self._bar.write(text)
+        else:
+            print(text, file=sys.stderr)
+
+    def progress(self, total: int, done: int = 0, unit: str = "row", scale: bool = False) -> Bar:
+        """A new progress bar."""
+        self._bar = Bar(total, done, unit, scale, disable=self.quiet)
+        return self._bar
+
+    def count(self, items: Iterable[T], total: int, unit: str) -> Iterator[T]:
+        """The items; where there are many, with a progress bar."""
+        if total < MANY:
+            yield from items
+            return
+        bar = self.progress(total, unit=unit)
+        for item in items:
+            bar.update(1)
+            yield item
+        bar.close()
