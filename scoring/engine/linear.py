@@ -146,9 +146,10 @@ class MergedLinear(nn.Module):
         """(N, K) the weight with the selected adapter: the same bits from 4 as from 16 bits."""
         if self.packed is not None:
             nested = [] if self.nested_absmax is None else [self.nested_absmax, self.nested_code, self.nested_offset]
-            return weight_from_4bit(
+            weight: torch.Tensor = weight_from_4bit(
                 self.packed, self.absmax, nested, self.shape, self.blocks, self.kind, self.dtype, self.up, self.down
             )
+            return weight
         assert self.weight is not None  # it is kept in the one form or the other
         return weight_with_adapter(self.weight, self.up, self.down) if self.up.shape[1] else self.weight
 

@@ -138,8 +138,9 @@ class PackedModel:
         try:
             yield
         finally:
-            for layer in (*self.linears, self.patches):
-                layer.merged = False
+            for linear in self.linears:
+                linear.merged = False
+            self.patches.merged = False
 
     def compile(self) -> None:
         """Let layers and blocks compile at their first batch. What an earlier process compiled is found on disk."""
