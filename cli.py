@@ -142,6 +142,7 @@ def _exit_if_incomplete(table: "Table") -> None:
 @click.pass_obj
 def train(  # noqa: PLR0913 its parameters are its options
     session: Session,
+    /,
     data: Path,
     base: str,
     out: Path,
@@ -181,29 +182,20 @@ def train(  # noqa: PLR0913 its parameters are its options
             rows, valid_rows = _split(session, rows, config)
         prompt = PromptTemplate.read(template) if template else None
         check_choices(find_base(base), config)
-        watched = f"{folds} folds" if folds else f"{len(valid_rows):,} validation rows"
-        console.say(f"{len(rows):,} training rows, {watched}; loading {base} …")
+        held_out = f"{folds} folds" if folds else f"{len(valid_rows):,} validation rows"
+        console.say(f"{len(rows):,} training rows, {held_out}; loading {base} …")
 
+        from scoring.run.processes import Processes
+        from train.inputs import TrainContext, TrainingInputs
         from train.start import start
 
+        source = {"file": data.name, "sha256": table.digest, "split": "separate table" if valid else "by picture"}
+        inputs = TrainingInputs(base, rows, valid_rows, out, config, prompt, pixels, source, trackers)
         with stoppable(session):
-            start(
-                base,
-                rows,
-                valid_rows,
-                out,
-                config,
-                folds,
-                overwrite,
-                console.say,
-                console.progress,
-                session.processes,
-                data={"file": data.name, "sha256": table.digest, "split": "separate table" if valid else "by picture"},
-                template=prompt,
-                pixels=pixels,
-                trackers=trackers,
-                stop=session.stop,
-            )
+            say_everywhere = partial(console.say, everyone=True)
+            processes = session.processes or Processes()
+            context = TrainContext(console.say, say_everywhere, console.progress, session.stop, processes)
+            start(inputs, context, folds, overwrite)
         click.echo(f"checkpoint: {out}")
         _exit_if_incomplete(table)
 
@@ -354,9 +346,10 @@ def calibrate(  # noqa: PLR0913 its parameters are its options
     """
     with report_errors(session):
         if ckpt:
-            from scoring.checkpoints.calibrate import calibrate_checkpoint
+            from scoring.checkpoints.calibrate import CalibrateOptions, calibrate_checkpoint
 
-            calibration, path = calibrate_checkpoint(scores, ckpt, out, answers, session.console.say)
+            options = CalibrateOptions(out, answers, session.console.say)
+            calibration, path = calibrate_checkpoint(scores, ckpt, options)
             calibrations = {"": calibration}
         elif out:
             from scoring.scores.external import calibrate_file
@@ -413,7 +406,7 @@ def evaluate(  # noqa: PLR0913 its parameters are its options
     for several members; comparison.json with OTHER.
     """
     with report_errors(session):
-        from scoring.report.tables import comparison_of
+        from scoring.report.tables import comparison_table, to_text
         from scoring.scores.evaluation import compare_folders
         from scoring.scores.external import opened
 
@@ -424,7 +417,7 @@ def evaluate(  # noqa: PLR0913 its parameters are its options
             others, notes = opened(other, out / "other" / other.stem if out else None, form, answers, ())
             for note in notes:
                 session.console.say(note)
-            click.echo(comparison_of(compare_folders(results, others), (str(scores), str(other))))
+            click.echo(to_text(comparison_table(compare_folders(results, others), (str(scores), str(other)))))
             return
         metrics = _evaluate(results, scores, _columns(results, by, data), accuracy)
         if plot:
@@ -444,17 +437,17 @@ def _columns(results: "Scores", names: tuple[str, ...], data: Path | None) -> di
 
 def _evaluate(results: "Scores", path: Path, columns: dict[str, list[str]], accuracy: float) -> dict[str, Any]:
     """Write and print all metrics. Raises RunError where no row has an answer."""
-    from scoring.report.tables import details_of, members_of, table_of
+    from scoring.report.tables import details_table, members_table, metrics_table, to_text
     from scoring.scores.evaluation import judge
     from scoring.scores.folder import RunError
 
     metrics = judge(results, columns, accuracy, suspects=True)
     if metrics is None:
         raise RunError(f"{path}: no scored row has an answer; nothing to evaluate against (--answers names a table)")
-    tables = [table_of(metrics), details_of(metrics)]
+    tables = [metrics_table(metrics), details_table(metrics)]
     if "ensemble" in metrics:
-        tables.append(members_of(metrics))
-    click.echo("\n\n".join(tables))
+        tables.append(members_table(metrics))
+    click.echo("\n\n".join(to_text(table) for table in tables))
     return metrics
 
 
@@ -495,7 +488,7 @@ def ensemble(  # noqa: PLR0913 its parameters are its options
     what each member adds and, where there are labels, what other weights would give.
     """
     with report_errors(session):
-        from scoring.report.tables import members_of
+        from scoring.report.tables import members_table, to_text
         from scoring.scores.external import read_files
         from scoring.scores.pooling import PoolOptions, claim, pool_files
 
@@ -504,7 +497,7 @@ def ensemble(  # noqa: PLR0913 its parameters are its options
         pooled = pool_files(scores, out, PoolOptions(kind, weights, form, fit, given, known, sets))
         for text in pooled.told:
             click.echo(text, err=True)
-        tables = "\n\n" + members_of(pooled.metrics) if pooled.metrics else ""
+        tables = "\n\n" + to_text(members_table(pooled.metrics)) if pooled.metrics else ""
         print_results(Results(out, pooled.scores.logits, pooled.metrics, tables=tables))
 
 
@@ -568,13 +561,13 @@ def export(  # noqa: PLR0913 its parameters are its options
     with report_errors(session):
         if base_name and not adapter_only:
             raise click.UsageError("--base-name belongs to --adapter-only")
-        from scoring.checkpoints.export import export_adapter, export_model
+        from scoring.checkpoints.export import ExportOptions, export_adapter, export_model
 
         if adapter_only:
             exported = export_adapter(ckpt, out, base_name, base)
         else:
             bar = partial(session.console.progress, unit="B", scale=True)
-            exported = export_model(ckpt, out, dtype, base, quantization, bar)
+            exported = export_model(ckpt, out, base, ExportOptions(dtype, quantization), bar)
         for note in exported.notes:
             session.console.say(note)
         click.echo(f"{', '.join(exported.files)}\n{exported.size / 1e9:.2f} GB of weights: {out}")
@@ -630,12 +623,12 @@ def measure_ways(  # noqa: PLR0913 its parameters are its options
 
         from scoring.bench.measure import BenchOptions, bench
         from scoring.report.page import write_report
-        from scoring.report.tables import ways_of
+        from scoring.report.tables import bench_tables, to_text
 
         console = session.console
         options = BenchOptions(out, model.options(pixels), choices.options(), ways, repeats, price, cost_rows)
         measured = bench(rows, ckpt, options, console.progress, console.say)
-        click.echo(ways_of(measured))
+        click.echo(to_text(*bench_tables(measured)))
         click.echo(f"\nall rows: {out / 'bench.json'}\nreport:   {write_report(out)}")
         _exit_if_incomplete(table)
 
@@ -678,9 +671,9 @@ def show(session: Session, ckpt: str, base: str | None) -> None:
         from scoring.checkpoints.checkpoint import read_checkpoint
         from scoring.checkpoints.description import describe
 
-        text, sound = describe(read_checkpoint(ckpt, base))
-        click.echo(text)
-        if not sound:
+        description = describe(read_checkpoint(ckpt, base))
+        click.echo(description.text)
+        if description.faults:
             sys.exit(BAD_INPUT)
 
 

@@ -1,4 +1,4 @@
-"""How good is the demo? The figures of the README's last table, by the commands that it names.
+"""How good is the demo? The figures of the table in `demo/README.md`, by the commands that it names.
 
 python -m benchmarks.demo_figures --out FILE               two cores: three minutes
 """

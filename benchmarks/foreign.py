@@ -165,7 +165,7 @@ def main(size, rows, tokenizer, layers, work, out, guard_alone, first) -> None:
     work.mkdir(parents=True, exist_ok=True)
     rate = 0.0 if first else product_rate(8192 if torch.cuda.is_available() else 1024)
     load = workload.demo() if size == "demo" else workload.full_size(work, tokenizer, rows, 1, layers=layers)
-    questions = read_table(load.tables["single"], images=load.tables["single"].parent).questions[:rows]
+    questions = read_table(load.tables["single"]).questions[:rows]
     if first:
         click.echo(json.dumps(first_batch(load, questions, first == "with")))
         return

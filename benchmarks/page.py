@@ -75,7 +75,7 @@ def main(rows: int, repeats: int, out: Path | None) -> None:
     with TemporaryDirectory() as folder, sync_playwright() as driver:
         scores = scores_folder(Path(folder) / "scores", rows)
         start = time.perf_counter()
-        path = write_report(scores, most=rows)
+        path = write_report(scores, limit=rows)
         found |= {"seconds_to_write": time.perf_counter() - start, "bytes": path.stat().st_size}
         browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
         found["browser"] = f"Chromium {browser.version}"

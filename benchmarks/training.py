@@ -22,7 +22,10 @@ from scoring.bench.padded import collate, padded_states
 from scoring.engine.packed import product_rate, put_back, unwrap
 from scoring.inputs.questions import read_table
 from train.config import TrainConfig
+from train.inputs import TrainContext, TrainingInputs
 from train.model import Memory
+from train.plan import TrainingPlan
+from train.steps import run_steps
 from train.trainer import Trainer
 
 GIB = 2**30
@@ -68,13 +71,13 @@ class Bench:
     def __init__(self, load: workload.Workload, work: Path, rate: float):
         rows = read_table(load.tables["single"]).questions
         self.rate, config = rate, TrainConfig(learning_rate=1e-5, epochs=1, compile="off", save_every=10**9)
-        self.trainer = Trainer(str(load.base), rows, rows[:16], work, config, say=lambda text: None)
-        self.log = self.trainer.begin()
-        self.model, self.device = self.trainer.model, self.trainer.model.model.device
+        inputs = TrainingInputs(str(load.base), rows, rows[:16], work, config)
+        self.training = Trainer(inputs, TrainContext(lambda text: None)).load()
+        self.model, self.device = self.training.model, self.training.model.model.device
         self.compiled = False
         layers = self.model.packed.linears
         self.language = sum(linear.shape[0] * linear.shape[1] for linear in layers)
-        visual = self.model.model.network.model.visual.named_parameters()
+        visual = self.model.network.model.visual.named_parameters()
         self.visual = sum(
             weight.numel() for name, weight in visual if weight.ndim > 1 and "pos" not in name and "merger" not in name
         )
@@ -107,28 +110,26 @@ class Bench:
         return found
 
     def _tree(self, way: Way):
-        trainer = self.trainer
+        training, inputs = self.training, self.training.plan.inputs
         self.model.dropout.share = way.dropout
         self.model.recompute(way.kind == "low")
         if way.compiled and not self.compiled:
             self.model.packed.compile()
             self.compiled = True
-        trainer.memory = Memory(way.kind, 10**9 if self.device.type == "cuda" else trainer.memory.tokens)
-        trainer.config = replace(trainer.config, batch=way.batch)
-        trainer.steps_an_epoch = -(-len(trainer.train) // way.batch) + 10**6  # no state is saved meanwhile
-        whole = len(trainer.train) // way.batch * way.batch
-        trainer.train = trainer.train[:whole]
-        costs = trainer.costs[:whole]
+        whole = len(inputs.train) // way.batch * way.batch
+        config = replace(inputs.config, batch=way.batch)
+        plan = TrainingPlan(replace(inputs, train=inputs.train[:whole], config=config))
+        memory = Memory(way.kind, 10**9 if self.device.type == "cuda" else training.memory.tokens)
+        training = replace(training, plan=plan, memory=memory)
+        costs = plan.train_costs
         self.tokens = costs[0].prefix_tokens / way.batch + sum(cost.tokens for cost in costs) / len(costs)
-        merge = trainer.prepare.policy.merge
-        self.patches = sum(cost.picture_tokens for cost in costs) / len(costs) * merge**2
-        return lambda steps: trainer.run_steps(1, whole // way.batch - steps, self.log)
+        self.patches = sum(cost.picture_tokens for cost in costs) / len(costs) * plan.preparer.policy.merge**2
+        return lambda steps: run_steps(training, 1, whole // way.batch - steps)
 
     def _plain(self, way: Way):
         """The libraries' own layers; prompts and pictures are prepared before the clock starts."""
-        trainer, model = self.trainer, self.model
-        rows = [trainer.prepare(question) for question in trainer.train[: max(16, way.batch)]]
-        network = model.model.network
+        plan, model, network = self.training.plan, self.model, self.model.network
+        rows = [plan.preparer(question) for question in plan.inputs.train[: max(16, way.batch)]]
 
         def run(steps: int) -> None:
             taken = unwrap(network)
@@ -152,8 +153,8 @@ class Bench:
                         loss = F.cross_entropy(logits, torch.tensor([model.label_ids[0]] * way.batch).to(logits.device))
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(model.weights, 1.0)
-                trainer.optimizer.step()
-                trainer.optimizer.zero_grad(set_to_none=True)
+                self.training.state.optimizer.step()
+                self.training.state.optimizer.zero_grad(set_to_none=True)
             model.recompute(False)
             put_back(taken)
 

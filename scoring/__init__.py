@@ -9,13 +9,14 @@ scorer.ask("cat.jpg", "What is this?", ["a dog", "a cat", "a hen", "a cow"])
 
 import os
 from importlib import import_module, metadata
+from typing import Any
 
-# Before the first product: without it MKL's sums depend on where in memory the numbers happen to lie, so that one of
-# eight trainings ended with other bits (benchmarks/LOG.md). It costs nothing that could be measured.
+# Set before the first matrix product: without it the order of MKL's sums depends on the numbers' addresses in memory,
+# and one of eight trainings ended with other bits (benchmarks/LOG.md). The cost is too small to measure.
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 __version__ = "0.1.0"
-_FROM = {
+_MODULE_OF = {
     "Scorer": "scoring.engine.scorer",
     "OptionLogits": "scoring.scores.logits",
     "PromptTemplate": "scoring.inputs.prompt",
@@ -23,22 +24,22 @@ _FROM = {
     "read_questions": "scoring.inputs.questions",
     "InputError": "scoring.errors",
 }
-__all__ = ["__version__", "versions", *_FROM]
+__all__ = ["__version__", "versions", *_MODULE_OF]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     """The public names, imported when they are first used: `import scoring` loads no torch."""
-    if name in _FROM:
-        return getattr(import_module(_FROM[name]), name)
+    if name in _MODULE_OF:
+        return getattr(import_module(_MODULE_OF[name]), name)
     raise AttributeError(f"module 'scoring' has no attribute {name!r}")
 
 
 def versions() -> dict[str, str]:
-    """The versions of everything that the numbers depend on."""
-    found = {"scoring": __version__}
+    """The versions of the packages that results depend on; "" for one that is not installed."""
+    installed = {"scoring": __version__}
     for package in ("torch", "transformers", "peft", "bitsandbytes", "tokenizers", "pillow", "numpy"):
         try:
-            found[package] = metadata.version(package)
+            installed[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
-            found[package] = ""
-    return found
+            installed[package] = ""
+    return installed

@@ -1,8 +1,8 @@
-"""What is wrong with an input, told so that a person can mend it: where, found, expected, what to do."""
+"""What is wrong with an input, in words that help to correct it: where, found, expected, what to do."""
 
 from dataclasses import dataclass
 
-SHOWN = 10  # rows listed of one kind of problem
+MAX_LISTED = 10  # problems of one kind that a message lists
 
 
 class UserError(ValueError):
@@ -11,7 +11,7 @@ class UserError(ValueError):
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong, where, and what to do. `row` counts from 1 without the header; 0 is the table."""
+    """One thing that is wrong, where, and what to do. `row` counts from 1 without the header; 0 is the whole table."""
 
     file: str
     row: int
@@ -24,7 +24,7 @@ class Problem:
 
     @property
     def text(self) -> str:
-        where = f"row {self.row} (line {self.line}{f', id {shown(self.id)}' if self.id else ''}), " if self.row else ""
+        where = f"row {self.row} (line {self.line}{f', id {quoted(self.id)}' if self.id else ''}), " if self.row else ""
         column = f"column {self.column}: " if self.column else ""
         return f"{where}{column}found {self.found}; expected {self.expected}; {self.fix}"
 
@@ -38,21 +38,21 @@ class InputError(UserError):
 
 
 def describe(problems: list[Problem]) -> str:
-    """Problems grouped by file, column and remedy; long groups are cut, with their count."""
-    groups: dict[tuple, list[Problem]] = {}
+    """Problems grouped by file, column and what was expected; a long group is cut, with the number of the others."""
+    groups: dict[tuple[str, str, str], list[Problem]] = {}
     for problem in problems:
         groups.setdefault((problem.file, problem.column, problem.expected), []).append(problem)
     lines = []
     for (file, _, _), group in groups.items():
-        lines += [f"{file}: {problem.text}" for problem in group[:SHOWN]]
-        if len(group) > SHOWN:
+        lines += [f"{file}: {problem.text}" for problem in group[:MAX_LISTED]]
+        if len(group) > MAX_LISTED:
             lines.append(
-                f"{file}: … and {len(group) - SHOWN:,} more rows with such a problem in column {group[0].column}"
+                f"{file}: … and {len(group) - MAX_LISTED:,} more rows with such a problem in column {group[0].column}"
             )
     return "\n".join(lines)
 
 
-def shown(text: str, longest: int = 60) -> str:
+def quoted(text: str, longest: int = 60) -> str:
     """A cell in a message: quoted, control characters escaped, long text cut."""
     cut = text if len(text) <= longest else text[:longest] + "…"
     return "'" + "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in cut) + "'"

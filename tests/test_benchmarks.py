@@ -91,7 +91,7 @@ def test_what_ray_calls_answers_as_score_does(scorer, test_rows, monkeypatch):
 
 
 def test_what_more_processes_are_worth_is_told(monkeypatch, tmp_path):
-    """Both by one process here: README's commands start several."""
+    """Both by one process here: those of docs/scaling.md start several."""
 
     def alone(processes: int, *arguments) -> float:
         done = command_line.run(*arguments)

@@ -41,7 +41,7 @@ def test_train_score_evaluate_show(cli, tmp_path, small_table, demo):
     done = cli("score", table, "--ckpt", tmp_path / "ckpt", "--ckpt", FOLD0, "--out", tmp_path / "scores")
     assert "12 of 12 rows scored" in done.stdout and "accuracy" in done.stdout
     told = [done.stdout.index(text) for text in ("accuracy", "12 of 12 rows scored", "submission:", "probabilities:")]
-    assert told == sorted(told)  # as the README shows it
+    assert told == sorted(told)  # as demo/README.md shows it
     about = json.loads((tmp_path / "scores" / "run.json").read_text())
     assert [entry["member"] for entry in about["checkpoints"]] == ["ckpt", "fold0"] and about["counts"]["scored"] == 12
     assert about["versions"]["torch"] and about["data"]["sha256"]

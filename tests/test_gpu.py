@@ -146,6 +146,7 @@ def test_train_and_score_on_the_card(cli, tmp_path):
 
 @pytest.mark.parametrize("tokens, width, rank, share", [(70, 300, 16, 0.05), (2000, 4096, 8, 0.3), (333, 512, 24, 0.0)])
 def test_narrow_products_drop_the_same_inputs_forward_and_back(tokens, width, rank, share):
+    from train.dropout import Mask
     from train.kernels import narrow_product, narrow_product_backward
 
     generator, seed = torch.Generator("cuda").manual_seed(0), 123_456_789_012_345
@@ -161,10 +162,10 @@ def test_narrow_products_drop_the_same_inputs_forward_and_back(tokens, width, ra
     assert abs(kept.float().mean().item() - (1 - share)) < 5 * (share * (1 - share) / kept.numel()) ** 0.5 + 1e-9
     dropped = (x * kept).double()
     inner = dropped @ down.double().T
-    assert (narrow_product(x, down, seed, share) - inner).abs().max() < 0.01 * inner.abs().max()
+    assert (narrow_product(x, down, Mask(seed, share)) - inner).abs().max() < 0.01 * inner.abs().max()
     added = back.clone()
-    found = narrow_product_backward(x, down, grad, added, seed, share)
-    assert torch.equal(found, narrow_product_backward(x, down, grad, None, seed, share))
+    found = narrow_product_backward(x, down, grad, added, Mask(seed, share))
+    assert torch.equal(found, narrow_product_backward(x, down, grad, None, Mask(seed, share)))
     assert (found - grad.double().T @ dropped).abs().max() < 1e-4 * tokens**0.5
     expected = back.double() + kept * (grad.double() @ down.double())
     assert (added - expected).abs().max() < 0.01 * expected.abs().max()
@@ -174,6 +175,7 @@ def test_narrow_products_drop_the_same_inputs_forward_and_back(tokens, width, ra
 def test_gradients_on_the_card_are_those_of_float32(base, test_rows, tmp_path, memory):
     from scoring.engine.batches import prepare_batch, with_tensors
     from train.config import TrainConfig
+    from train.inputs import TrainContext, TrainingInputs
     from train.trainer import Trainer
 
     found = {}
@@ -181,13 +183,15 @@ def test_gradients_on_the_card_are_those_of_float32(base, test_rows, tmp_path, m
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("scoring.engine.loading.default_dtype", lambda device, dtype=dtype: dtype)
             config = TrainConfig(dropout=0.0, memory=memory, compile="off")
-            trainer = Trainer(str(base), test_rows[:16], test_rows[:16], tmp_path, config, say=lambda text: None)
-            trainer.begin().close()
-        model, generator = trainer.model, torch.Generator().manual_seed(0)
+            inputs = TrainingInputs(str(base), test_rows[:16], test_rows[:16], tmp_path, config)
+            training = Trainer(inputs, TrainContext(lambda text: None)).load()
+            training.close()
+        model, generator = training.model, torch.Generator().manual_seed(0)
         for weight in model.weights:
             weight.data.copy_(torch.randn(weight.shape, generator=generator) * 0.02)
-        model.model.network.train()
-        ready = with_tensors(prepare_batch(trainer.prepare, test_rows[:16], "1"), trainer.prepare, "cuda")
+        model.network.train()
+        preparer = training.plan.preparer
+        ready = with_tensors(prepare_batch(preparer, test_rows[:16], "1"), preparer, "cuda")
         model.loss_backward(ready, (0,), 16)
         assert model.scaler.is_enabled() == (dtype == torch.float16)
         found[dtype] = torch.cat([weight.grad.flatten() for weight in model.weights]) / model.scaler.get_scale()
@@ -200,15 +204,18 @@ def test_gradients_on_the_card_are_those_of_float32(base, test_rows, tmp_path, m
 def test_float16_training_on_the_card_learns(base, demo, tmp_path, monkeypatch):
     from scoring.inputs.questions import read_table
     from train.config import TrainConfig
+    from train.inputs import TrainContext, TrainingInputs
     from train.trainer import Trainer
 
     monkeypatch.setattr("scoring.engine.loading.default_dtype", lambda device: torch.float16)
     rows = read_table(demo / "train.csv").questions
     config = TrainConfig(epochs=1, learning_rate=1e-3)
-    trainer = Trainer(str(base), rows[60:], rows[:60], tmp_path / "ckpt", config, say=print)
-    result = trainer.run()[0]
+    trainer = Trainer(TrainingInputs(str(base), rows[60:], rows[:60], tmp_path / "ckpt", config), TrainContext(print))
+    training = trainer.setup()
+    trainer.train(training)
+    result = training.state.results[0]
     print(f"\nfloat16, one epoch: accuracy {result.accuracy:.3f}, NLL {result.nll:.3f}")
-    assert trainer.model.scaler.is_enabled() and result.nll < 1.0
+    assert training.model.scaler.is_enabled() and result.nll < 1.0
 
 
 def test_a_killed_run_on_the_card_ends_with_the_same_bytes(cli, tmp_path):

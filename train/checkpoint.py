@@ -1,72 +1,62 @@
-"""What a training leaves of an epoch: an adapter as PEFT writes it, our manifest, and the temperature."""
+"""The checkpoint of an epoch: an adapter as PEFT writes it, the manifest, and the calibration."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Literal, cast
 
 import scoring
 from scoring.checkpoints.adapter import adapter_fingerprint
 from scoring.checkpoints.checkpoint import CALIBRATION, MANIFEST, Manifest, base_name
-from scoring.checkpoints.plan import calibration_fingerprint
+from scoring.checkpoints.member_calibration import calibration_fingerprint
 from scoring.checkpoints.weights import BaseWeights, base_fingerprint, nf4_codes, stored_bits
 from scoring.engine.packed import put_back, unwrap
 from scoring.files.writing import write_json
-from scoring.inputs.prepare import Preparer
 from scoring.scores.exposure import write_rows
-from train.config import TrainConfig
-from train.identity import TrainingRows
 from train.lora import save_lora
 from train.model import LearningModel, Memory
+from train.plan import TrainingPlan
 from train.validation import Validation
 
-
-@dataclass(frozen=True)
-class Provenance:
-    """What a checkpoint was made of, for its manifest. base: as it was named; folder: where it lies."""
-
-    base: str
-    folder: Path
-    preparer: Preparer
-    letters: str
-    rows: TrainingRows
-    config: TrainConfig
-    memory: Memory
-    data: dict
+# What the functions that give these as `str` say they give.
+Stored = Literal["nf4", "fp4", ""]
+Quantization = Literal["nf4", "fp4", "none"]
 
 
-def save_checkpoint(folder: Path, model: LearningModel, provenance: Provenance, result: Validation) -> None:
-    """A PEFT folder with its manifest and the temperature that was fitted on the validation rows."""
-    base, revision = base_name(provenance.base, folder), ""
-    if not Path(provenance.base).is_dir():  # only a hub id has a revision; a folder's name may hold an @
+def save_checkpoint(folder: Path, model: LearningModel, plan: TrainingPlan, memory: Memory, result: Validation) -> None:
+    """Write a PEFT folder with its manifest and the calibration that was fitted on the validation rows."""
+    base, revision = base_name(plan.inputs.base, folder), ""
+    if not Path(plan.inputs.base).is_dir():  # only a hub id has a revision; a folder's name may hold an @
         base, _, revision = base.partition("@")
-    taken = unwrap(model.model.network)
+    manifest = replace(_manifest(plan, model, memory, result), base=base, revision=revision or None)
+    layers = unwrap(model.network)
     try:
         save_lora(model.peft, folder, base)
     finally:
-        put_back(taken)
-    rows = provenance.rows
-    write_rows(folder, rows.train_digests, rows.valid_digests)
-    manifest = _manifest(provenance, model, base, revision, result)
+        put_back(layers)
+    write_rows(folder, plan.rows.train_digests, plan.rows.valid_digests)
     write_json(folder / MANIFEST, asdict(manifest))
-    result.calibration.selected = len(rows.valid) if provenance.config.epochs > 1 else 0
-    result.calibration.fingerprint = calibration_fingerprint(manifest, adapter_fingerprint(folder))
-    write_json(folder / CALIBRATION, result.calibration.to_json())
+    calibration = replace(
+        result.calibration,
+        selected=len(plan.rows.valid) if plan.config.epochs > 1 else 0,
+        fingerprint=calibration_fingerprint(manifest, adapter_fingerprint(folder)),
+    )
+    write_json(folder / CALIBRATION, calibration.to_json())
 
 
-def _manifest(made: Provenance, model: LearningModel, base: str, revision: str, result: Validation) -> Manifest:
-    policy, loaded = made.preparer.policy, model.model
+def _manifest(plan: TrainingPlan, model: LearningModel, memory: Memory, result: Validation) -> Manifest:
+    """All but the base's name and revision."""
+    policy, loaded = plan.preparer.policy, model.model
     return Manifest(
-        base=base,
-        revision=revision or None,
-        base_fingerprint=base_fingerprint(made.folder),
-        base_stored=stored_bits(made.folder),
-        base_codes=nf4_codes(BaseWeights.of(made.folder)),
-        template=asdict(made.preparer.template),
-        letters=made.letters,
+        base_fingerprint=base_fingerprint(plan.base_folder),
+        base_stored=cast(Stored, stored_bits(plan.base_folder)),
+        base_codes=nf4_codes(BaseWeights.of(plan.base_folder)),
+        template=asdict(plan.preparer.template),
+        letters=plan.letters,
         pixels={"min_pixels": policy.min_pixels, "max_pixels": policy.max_pixels},
-        quantization=loaded.quantization,
+        quantization=cast(Quantization, loaded.quantization),
         dtype=str(loaded.dtype).removeprefix("torch."),
-        data=made.data | made.rows.to_json(),
-        training=asdict(made.config) | {"memory": made.memory.mode, "batch_tokens": made.memory.tokens},
+        data=plan.inputs.data | plan.rows.to_json(),
+        training=asdict(plan.config) | {"memory": memory.mode, "batch_tokens": memory.tokens},
         versions=scoring.versions(),
         metrics={
             "epoch": result.epoch,

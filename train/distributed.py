@@ -1,98 +1,104 @@
-"""One training in several processes: each learns from its share of every step's rows, and their gradients are added up.
+"""One training in several processes: each learns from its share of every step's rows, and their gradients are summed.
 
-A row weighs the same whoever has it: its loss, of its one answer token, is divided by the rows of the whole step. So a
-step is that of one process, but for the order of sums and which dropout is drawn.
+A row weighs the same in any process: its loss, of its one answer token, is divided by the rows of the whole step. So a
+step equals that of one process, but for the order of sums and the draws of dropout.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
+from torch.distributed.distributed_c10d import PrefixStore
 
 from scoring.engine.batches import TokenCost, tokens_in
 from scoring.run.processes import ProcessError, Processes
 from scoring.run.shards import assign_batches
 
-LIMIT = timedelta(seconds=300)  # of one sum, once all have come to it
+TIMEOUT = timedelta(seconds=300)  # of one collective, once all processes have come to it
 
 
-class Together:
-    """The processes of a training, which all make the same calls in the same order. Alone, each call gives what is its
-    own. Raises ProcessError where another process failed or is gone."""
+class TrainingGroup:
+    """The processes of one training, which make the same calls in the same order. A single process sums nothing.
+
+    Raises ProcessError where another process failed or is gone.
+    """
 
     def __init__(self, processes: Processes, device: torch.device, name: str):
-        self.processes, self.device, self.name, self.sums = processes, device, name, 0
+        self.processes, self.device, self.name = processes, device, name
+        self.collectives = 0  # so far
         if processes.count > 1:
             backend = "nccl" if device.type == "cuda" else "gloo"
-            store = dist.PrefixStore(f"{name}/sums", processes.store)
-            processes.barrier(f"{name}/begin")  # who waits in there would not hear that another failed while loading
+            store = PrefixStore(f"{name}/sums", processes.store)
+            processes.barrier(f"{name}/begin")  # inside the next call a process would not hear that another one failed
             dist.init_process_group(
-                backend, store=store, rank=processes.rank, world_size=processes.count, timeout=LIMIT
+                backend, store=store, rank=processes.rank, world_size=processes.count, timeout=TIMEOUT
             )
 
-    def share(self, costs: Sequence[TokenCost]) -> list[int]:
-        """Which of a step's rows are this process's: as many tokens as the others', those of a picture together."""
-        pictures: dict[object, list[int]] = {}
+    def assign_rows(self, costs: Sequence[TokenCost]) -> list[int]:
+        """This process's rows of a step: about as many tokens as the others', the rows of a picture together."""
+        rows_of_picture: dict[object, list[int]] = {}
         for row, cost in enumerate(costs):
-            pictures.setdefault(cost.picture, []).append(row)
-        groups = list(pictures.values())
-        own = self.own([tokens_in(costs[row] for row in rows) for rows in groups])
-        return sorted(row for group in own for row in groups[group])
+            rows_of_picture.setdefault(cost.picture, []).append(row)
+        groups = list(rows_of_picture.values())
+        assigned = self.assign_batches([tokens_in(costs[row] for row in rows) for rows in groups])
+        return sorted(row for index in assigned for row in groups[index])
 
-    def own(self, tokens: Sequence[int]) -> list[int]:
-        """Which of some batches are this process's."""
+    def assign_batches(self, tokens: Sequence[int]) -> list[int]:
+        """This process's batches, of batches with so many tokens."""
         return assign_batches(tokens, (self.processes.rank + 1, self.processes.count))
 
-    def add_gradients(self, weights: list[torch.Tensor], *values: float) -> list[float]:
-        """Every weight's gradient becomes the sum of all processes'; so do `values`, which are returned."""
+    def sum_gradients(self, weights: Sequence[torch.Tensor], *values: float) -> list[float]:
+        """Set every weight's gradient to the sum over all processes; return the sums of `values`."""
         if self.processes.count == 1:
             self.processes.raise_fault()
             return list(values)
-        grads = [weight.grad if weight.grad is not None else torch.zeros_like(weight) for weight in weights]
-        flat = torch.cat([*(grad.flatten() for grad in grads), torch.tensor(values, device=self.device)])
-        self._sum(flat)
-        *parts, sums = flat.split([*(weight.numel() for weight in weights), len(values)])
-        for weight, part in zip(weights, parts):
-            weight.grad = part.view_as(weight)
-        return sums.tolist()
+        gradients = [weight.grad if weight.grad is not None else torch.zeros_like(weight) for weight in weights]
+        flat = torch.cat([*(gradient.flatten() for gradient in gradients), torch.tensor(values, device=self.device)])
+        self._all_reduce(flat)
+        *summed, totals = torch.split(flat, [*(weight.numel() for weight in weights), len(values)])
+        for weight, gradient in zip(weights, summed):
+            weight.grad = gradient.view_as(weight)
+        return [float(total) for total in totals.tolist()]
 
-    def add(self, values: np.ndarray) -> np.ndarray:
-        """The sum of all processes' arrays, float64."""
+    def sum(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The sum of all processes' arrays."""
         if self.processes.count == 1:
             return values
-        found = torch.from_numpy(values.astype(np.float64)).to(self.device)
-        self._sum(found)
-        return found.cpu().numpy()
+        total = torch.from_numpy(values.astype(np.float64)).to(self.device)
+        self._all_reduce(total)
+        summed: NDArray[np.float64] = total.cpu().numpy()
+        return summed
 
-    def any(self, own: bool) -> bool:
-        """Whether it is so for any process."""
-        return bool(self.add(np.array([float(own)]))[0])
+    def any_process(self, value: bool) -> bool:
+        """Whether `value` is true in any process."""
+        return bool(self.sum(np.array([float(value)]))[0])
 
-    def same(self, tensors: list[torch.Tensor]) -> None:
-        """The first process's values for all."""
+    def broadcast(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Set the tensors of all processes to the first one's values."""
         if self.processes.count > 1:
-            with self._all():
+            with self._collective():
                 for tensor in tensors:
                     dist.broadcast(tensor.detach(), 0)
 
     def close(self) -> None:
-        """After a training that ended well; one that did not leaves no time for it."""
+        """After a training that ended well; one that failed leaves no time for it."""
         if self.processes.count > 1:
-            with self._all():
+            with self._collective():
                 dist.destroy_process_group()
 
-    def _sum(self, tensor: torch.Tensor) -> None:
-        with self._all():
+    def _all_reduce(self, tensor: torch.Tensor) -> None:
+        with self._collective():
             dist.all_reduce(tensor)
 
     @contextmanager
-    def _all(self):
-        """None goes into a collective before all have come to it: who waits here hears of faults, in there not."""
-        self.sums += 1
-        self.processes.barrier(f"{self.name}/{self.sums}")
+    def _collective(self) -> Iterator[None]:
+        """Wait for all processes before a collective: here a process hears of faults, in the collective it does not."""
+        self.collectives += 1
+        self.processes.barrier(f"{self.name}/{self.collectives}")
         try:
             yield
         except RuntimeError as error:  # of NCCL or gloo

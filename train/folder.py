@@ -1,44 +1,52 @@
-"""The folder of a training, before anything heavy is loaded: what is in the way there?"""
+"""The folder of a training: what it holds, and whether a training may write there. Loads no model."""
 
 import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 from scoring.checkpoints.adapter import ADAPTER_CONFIG, ADAPTER_FILE
 from scoring.checkpoints.checkpoint import CALIBRATION, MANIFEST, Manifest
 from scoring.errors import UserError
+from scoring.files.differences import changed, describe
 from scoring.files.reading import read_object
 from scoring.files.writing import write_json
 from scoring.scores.exposure import ROWS
 
-STATE = "training_state.safetensors"  # of a training that is not finished
-FAULT = "training_fault.json"  # beside a state: the row with which the training stopped
+STATE = "training_state.safetensors"  # of an unfinished training
+FAULT = "training_fault.json"  # beside a state: the unusable row that stopped the training
 CHECKPOINT_FILES = (ADAPTER_FILE, ADAPTER_CONFIG, MANIFEST, CALIBRATION, ROWS, "train.jsonl")
 RUN = "run.json"  # of a SCORES folder
-WAY_OUT = "Choose another --out, or start anew with --overwrite"
-# What identifies a training by its rows (see `train.identity`); a fault of a row is mended by changing these.
+REMEDY = "Choose another --out, or start anew with --overwrite"
+# The part of a training's identity (see `train.identity`) that depends on its rows: it changes where a row is repaired.
 ROW_KEYS = ("training rows", "validation rows", "content of training rows", "content of validation rows")
-FREE = ("save_every", "patience", "memory", "compile", "batch_tokens")  # choices that may change on going on
+FREE = (
+    "save_every",
+    "patience",
+    "memory",
+    "compile",
+    "batch_tokens",
+)  # choices that a resumed training may change
 
 
 class FolderError(UserError):
-    """A folder that holds something else."""
+    """A folder that holds something else than the training that is to be written there."""
 
 
 def finished(folder: Path) -> bool:
-    """Whether a training ended here."""
+    """Whether the folder holds a finished training."""
     return (folder / ADAPTER_FILE).exists() and not (folder / STATE).exists()
 
 
 def fold_folders(out: Path) -> list[Path]:
-    """OUT/fold0, OUT/fold1 … that hold a training, finished or not, in the order of their numbers."""
+    """OUT/fold0, OUT/fold1 … with a training, finished or not, in the order of their numbers."""
     folders = [path for path in out.glob("fold*") if re.fullmatch(r"fold\d+", path.name) and _is_training(path)]
     return sorted(folders, key=lambda path: int(path.name[4:]))
 
 
 def check_out(out: Path, folds: int | None) -> None:
-    """Raises FolderError where results of another kind, or of more folds, are in the way."""
+    """Raises FolderError where `out` holds results of another kind, or of more folds."""
     before = fold_folders(out)
     if not folds:
         other = "a checkpoint" if finished(out) else f"folds ({_names(before)})" if before else ""
@@ -51,14 +59,14 @@ def check_out(out: Path, folds: int | None) -> None:
         raise FolderError(f"{out} holds {other}; choose another --out, or add --overwrite")
 
 
-def check_finished(folder: Path, identity: dict) -> None:
-    """Raises FolderError where the training that ended here was another one than `identity`, naming what differs.
+def check_finished(folder: Path, identity: dict[str, Any]) -> None:
+    """Raises FolderError where the finished training in `folder` has another identity, naming what differs.
 
-    Compares what the checkpoint's manifest records; those of older versions record less. The machine may be another.
+    Compares what the checkpoint's manifest records; those of older versions record less. The machine may differ.
     """
     manifest = read_object(Manifest, folder / MANIFEST)
     if manifest is None:
-        raise FolderError(f"{folder} holds an adapter without {MANIFEST}, of another program. {WAY_OUT}")
+        raise FolderError(f"{folder} holds an adapter without {MANIFEST}, of another program. {REMEDY}")
     rows = [manifest.data.get(name) for name in ("train_rows", "valid_rows", "train_digest", "valid_digest")]
     before = {name: value for name, value in manifest.training.items() if name not in FREE} | {
         "base": manifest.base_fingerprint,
@@ -67,30 +75,20 @@ def check_finished(folder: Path, identity: dict) -> None:
         **dict(zip(ROW_KEYS, rows)),
     }
     before = {name: value for name, value in before.items() if value is not None}
-    if changed := differences(before, identity, [name for name in sorted(identity) if name in before]):
-        raise FolderError(f"{folder} holds a finished training with other choices: {describe(changed)}. {WAY_OUT}")
-
-
-def differences(before: dict, now: dict, names: list[str]) -> dict[str, tuple[object, object]]:
-    """name -> (value before, value now) of those that differ."""
-    return {name: (before.get(name), now.get(name)) for name in names if before.get(name) != now.get(name)}
-
-
-def describe(changed: dict[str, tuple[object, object]]) -> str:
-    """Differences in a message."""
-    return "; ".join(f"{name} was {before}, now {now}" for name, (before, now) in changed.items())
+    if changes := changed(before, identity, [name for name in sorted(identity) if name in before]):
+        raise FolderError(f"{folder} holds a finished training with other choices: {describe(changes)}. {REMEDY}")
 
 
 # ------------------------------------------------------------------ rows that stopped a training
 def write_fault(folder: Path, fault: str) -> None:
-    """Record that the training here stopped with a row that cannot be used, so that it may start anew without it."""
+    """Record that an unusable row stopped the training, so that it may start anew without that row."""
     write_json(folder / FAULT, {"fault": fault})
 
 
 def read_fault(folder: Path) -> str | None:
-    """What stopped the training here, where that was a row."""
+    """What stopped the training, where that was a row."""
     try:
-        return json.loads((folder / FAULT).read_text("utf-8"))["fault"]
+        return str(json.loads((folder / FAULT).read_text("utf-8"))["fault"])
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError):

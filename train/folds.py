@@ -1,113 +1,139 @@
-"""K adapters, each validated on the part that it was not trained on: a picture is never on both sides, by content."""
+"""K adapters, each validated on the part that it was not trained on. A picture, by content, is never in both parts."""
 
 import math
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
+from scoring.checkpoints.adapter import adapter_fingerprint
+from scoring.checkpoints.calibrate import calibrate_folds
+from scoring.checkpoints.checkpoint import read_checkpoint
 from scoring.errors import UserError
 from scoring.inputs.questions import Question
-from scoring.run.processes import Processes, Queue
+from scoring.run.processes import Queue
 from train.folder import finished
+from train.inputs import TrainContext, TrainingInputs
 from train.split import UNKNOWN, picture_groups, strata
+from train.trainer import Trainer
+from train.validation import HeldOutRows, read_scores, write_scores
+
+OUT_OF_FOLD = "out-of-fold"  # folder of all folds' validation rows
 
 
 class FoldError(UserError):
-    """Rows that cannot be parted in so many folds."""
+    """Rows that cannot be split into so many folds."""
 
 
-def fold_places(questions: list[Question], folds: int, seed: int) -> list[np.ndarray]:
-    """For each fold the places of its validation rows, in order: stratified by task type, grouped by picture.
+def assign_folds(questions: list[Question], folds: int, seed: int) -> list[NDArray[np.int64]]:
+    """For each fold the indices of its validation rows, ascending: stratified by task type, grouped by picture.
 
-    A picture is known by its content, whatever its name. Raises FoldError where the pictures are too few.
+    Pictures are equal by content, whatever their names. Raises FoldError where the pictures are too few.
     """
     firsts = picture_groups(questions)
     groups = [_name(questions[first], first) for first in firsts]  # the splitter sorts them
     pictures = len(set(firsts))
     if pictures < folds:
         raise FoldError(
-            f"{pictures} picture{'s' * (pictures != 1)} cannot be parted in {folds} folds; expected a smaller --folds, "
-            "or more pictures"
+            f"{pictures} picture{'' if pictures == 1 else 's'} cannot be split into {folds} folds; expected a smaller "
+            "--folds, or more pictures"
         )
     labels = strata(questions)
     if max(Counter(labels).values()) < folds:  # no type has a row for each fold
         labels = [UNKNOWN] * len(questions)
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    with warnings.catch_warnings():  # that a type has fewer rows than there are folds: it is in some of them
+    with warnings.catch_warnings():  # a type with fewer rows than folds is in some of them
         warnings.simplefilter("ignore", UserWarning)
-        found = [np.sort(valid) for _, valid in splitter.split(groups, labels, groups)]
-    if empty := [number for number, places in enumerate(found) if not len(places)]:
+        indices = [np.sort(valid) for _, valid in splitter.split(groups, labels, groups)]
+    if empty := [number for number, rows in enumerate(indices) if not len(rows)]:
         raise FoldError(f"fold {empty[0]} would have no row: few pictures have most rows; try a smaller --folds")
-    return found
+    return indices
 
 
 def _name(question: Question, number: int) -> str:
-    """A picture's name, by that of its first row."""
+    """The name of a picture, given the first row with it."""
     return str(question.picture) if isinstance(question.picture, Path) else f"row {number:09}"
 
 
-def train_folds(
-    questions: list[Question],
-    folds: int,
-    seed: int,
-    out: Path,
-    trainer: Callable[[list[Question], list[Question], Path, bool], object],
-    say: Callable[[str], None],
-    processes: Processes | None = None,
-) -> None:
-    """Train OUT/fold0 …, those that are finished left as they are; then OUT/out-of-fold.
+# ------------------------------------------------------------------ training
+@dataclass(frozen=True)
+class _Fold:
+    """One fold: the indices of its validation rows in the table, and what trains it."""
 
-    trainer: (training rows, validation rows, folder, whether by one process alone) -> what has `check_folder()`,
-    `run()` and `kept()`, the best epoch's validation. processes: each trains folds of its own where there are as many
-    of them, and one that is done takes another; fewer folds are trained one after the other by all processes.
+    number: int
+    valid_rows: NDArray[np.int64]
+    trainer: Trainer
+
+    @property
+    def folder(self) -> Path:
+        return self.trainer.out
+
+
+def train_folds(inputs: TrainingInputs, folds: int, context: TrainContext) -> None:
+    """Train OUT/fold0 … on the training rows, each but its own part; then write OUT/out-of-fold and calibrate it.
+
+    Finished folds are left as they are. Where there are as many folds as processes or more, each process trains folds
+    of its own, and takes another when one is done; fewer folds are trained one after the other by all processes.
 
     Raises FolderError or StateError, before anything is loaded, where a fold's folder holds another training.
     """
-    from scoring.checkpoints.adapter import adapter_fingerprint
-    from scoring.checkpoints.calibrate import calibrate_folds
-    from scoring.checkpoints.checkpoint import read_checkpoint
-    from train.validation import write_scores
-
-    processes = processes or Processes()
-    apart = processes.count <= folds
-    places, parts = fold_places(questions, folds, seed), {}
-    trainers = {}
-    for number, places_of_fold in enumerate(places):
-        held_out = set(places_of_fold.tolist())
-        train = [question for row, question in enumerate(questions) if row not in held_out]
-        valid = [questions[row] for row in places_of_fold]
-        trainers[number] = trainer(train, valid, out / f"fold{number}", apart)
-    for one in trainers.values():
-        one.check_folder()
-    processes.barrier("folds")  # none writes before all have looked
-
-    def kept(number: int, tell: bool = True):
-        """A fold's validation, trained where it is not yet."""
-        one, valid = trainers.pop(number), places[number]  # a model goes with its trainer
-        if not finished(out / f"fold{number}"):
-            rows = len(questions) - len(valid)
-            say(f"fold {number}: {rows:,} training rows, {len(valid):,} validation rows")
-            one.run()
-        elif tell:
-            say(f"fold {number}: finished before")
-        return one.kept()
-
-    queue = Queue(processes, f"{out.name}/folds", list(range(folds)))
-    for number in queue.take() if apart else queue.todo:
-        parts[number] = kept(number)
+    processes = context.processes
+    one_process_each = processes.count <= folds
+    plan = _plan_folds(inputs, folds, context, apart=one_process_each and processes.count > 1)
+    for fold in plan:
+        fold.trainer.check_folder()
+    processes.barrier("folds")  # no process writes before all have checked
+    queue = Queue(processes, f"{inputs.out.name}/folds", list(range(folds)))
+    for number in queue.take() if one_process_each else queue.todo:
+        _train_fold(plan[number], context)
     if not processes.first:
         queue.close({})
         return
-    if apart:
+    if one_process_each:
         queue.collect_reports(lambda _: None, patience=math.inf)  # a fold may take hours
-    parts = {f"fold{number}": parts.get(number) or kept(number, tell=False) for number in range(folds)}
-    adapters = [adapter_fingerprint(out / name) for name in parts]
-    settings = read_checkpoint(str(out / "fold0")).manifest.settings
-    write_scores(out / "out-of-fold", questions, parts, places, adapters, settings)
-    say(f"out-of-fold logits of all {len(questions):,} rows: {out / 'out-of-fold'}")
-    calibration, _ = calibrate_folds(out / "out-of-fold", out)
-    say(f"calibration of the pool of folds: {calibration.choice[0]}")
+    for fold in plan:
+        if not finished(fold.folder):  # of a process that did not finish it
+            _train_fold(fold, context)
+    _write_out_of_fold(inputs, plan, context)
+
+
+def _plan_folds(inputs: TrainingInputs, folds: int, context: TrainContext, apart: bool) -> list[_Fold]:
+    """apart: each is trained by one process alone."""
+    plan = []
+    for number, valid_rows in enumerate(assign_folds(inputs.train, folds, inputs.config.seed)):
+        folder, held_out = inputs.out / f"fold{number}", set(valid_rows.tolist())
+        train = [question for row, question in enumerate(inputs.train) if row not in held_out]
+        valid = [inputs.train[row] for row in valid_rows]
+        trainer = Trainer(
+            replace(inputs, train=train, valid=valid, out=folder), context.alone(folder.name) if apart else context
+        )
+        plan.append(_Fold(number, valid_rows, trainer))
+    return plan
+
+
+def _train_fold(fold: _Fold, context: TrainContext) -> None:
+    """Train a fold, unless it is finished."""
+    if finished(fold.folder):
+        context.say(f"fold {fold.number}: finished before")
+        return
+    inputs = fold.trainer.plan.inputs
+    context.say(f"fold {fold.number}: {len(inputs.train):,} training rows, {len(inputs.valid):,} validation rows")
+    fold.trainer.run()
+
+
+def _write_out_of_fold(inputs: TrainingInputs, plan: list[_Fold], context: TrainContext) -> None:
+    """All rows as a SCORES folder, each scored by the fold that had not seen it, and one calibration for all folds."""
+    folder = inputs.out / OUT_OF_FOLD
+    adapters = [
+        HeldOutRows(fold.folder.name, adapter_fingerprint(fold.folder), fold.valid_rows, read_scores(fold.folder))
+        for fold in plan
+    ]
+    settings = read_checkpoint(str(plan[0].folder)).manifest.settings.to_json()
+    write_scores(folder, inputs.train, adapters, settings)
+    context.say(f"out-of-fold logits of all {len(inputs.train):,} rows: {folder}")
+    calibration, _ = calibrate_folds(folder, inputs.out)
+    context.say(f"calibration of the pool of folds: {calibration.choice[0]}")

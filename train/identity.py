@@ -1,10 +1,11 @@
-"""What identifies a training: its choices, base, prompt, pixel budget and rows. Equal ones give the same adapter."""
+"""The identity of a training: its choices, base, prompt, pixel budget and rows. Equal ones give the same adapter."""
 
 import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from scoring.checkpoints.weights import base_fingerprint
 from scoring.inputs.digests import question_digests
@@ -20,8 +21,8 @@ def rows_digest(rows: Sequence[Question], digests: Sequence[str]) -> str:
 
     digests: (N,) of `scoring.inputs.digests.question_digests`, so that the pictures count by content.
     """
-    seen = [(row.id, digest, row.options, row.answer, row.task_hint) for row, digest in zip(rows, digests)]
-    return hashlib.sha256(repr(seen).encode()).hexdigest()[:16]
+    contents = [(row.id, digest, row.options, row.answer, row.task_hint) for row, digest in zip(rows, digests)]
+    return hashlib.sha256(repr(contents).encode()).hexdigest()[:16]
 
 
 class TrainingRows:
@@ -31,7 +32,7 @@ class TrainingRows:
         self.train, self.valid = train, valid
         self.train_digests, self.valid_digests = question_digests(train), question_digests(valid)
 
-    def to_json(self) -> dict:
+    def to_json(self) -> dict[str, Any]:
         """For the manifest: counts, and digests of all rows."""
         return {
             "train_rows": len(self.train),
@@ -44,8 +45,8 @@ class TrainingRows:
 
 def identity_of(
     config: TrainConfig, base: Path, template: PromptTemplate, pixels: int, rows: TrainingRows
-) -> dict[str, object]:
-    """name -> value, as JSON gives it back."""
+) -> dict[str, Any]:
+    """name -> value, as JSON reads it back."""
     record = rows.to_json()
     identifying = (record[name] for name in ("train_rows", "valid_rows", "train_digest", "valid_digest"))
     values = {name: value for name, value in asdict(config).items() if name not in FREE} | {
@@ -54,4 +55,5 @@ def identity_of(
         "pixels": pixels,
         **dict(zip(ROW_KEYS, identifying)),
     }
-    return json.loads(json.dumps(values))
+    identity: dict[str, Any] = json.loads(json.dumps(values))
+    return identity

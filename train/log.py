@@ -1,14 +1,17 @@
-"""Where the numbers of a training go: `train.jsonl`, and the trackers that are asked for by name."""
+"""The log of a training: `train.jsonl`, and trackers that are named on the command line."""
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from scoring.errors import UserError
 
 TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio"}  # name -> package
 PROJECT = "logit-scoring"
+LogValue = float | int | bool | None
 
 
 class LogError(UserError):
@@ -16,50 +19,58 @@ class LogError(UserError):
 
 
 def check_trackers(names: tuple[str, ...]) -> None:
-    """LogError, before anything is loaded, where a package is missing."""
+    """Raises LogError where a tracker's package is not installed. Imports none of them."""
     if missing := [name for name in names if not find_spec(TRACKERS[name])]:
         packages = " ".join(TRACKERS[name] for name in missing)
         raise LogError(f"--log {missing[0]} needs a package that is not installed: pip install {packages}")
 
 
+@dataclass(frozen=True)
 class Tracker:
-    """One tracker, opened: `write(values, step)` and `close()`."""
+    """An open tracker. write: takes the values of a step by name, and the step's number."""
 
-    def __init__(self, name: str, out: Path, config: dict):
-        self.write: Callable[[dict, int], object]
-        self.close: Callable[[], object]
-        if name == "tensorboard":
-            from torch.utils.tensorboard import SummaryWriter
+    write: Callable[[dict[str, float], int], object]
+    close: Callable[[], object]
 
-            board = SummaryWriter(out / "tensorboard")
-            self.write = lambda values, step: [board.add_scalar(key, value, step) for key, value in values.items()]
-            self.close = board.close
-        elif name == "wandb":
-            import wandb
 
-            run = wandb.init(project=PROJECT, name=out.name, dir=out, config=config)  # WANDB_MODE=offline stays here
-            self.write = lambda values, step: run.log(values, step=step)
-            self.close = run.finish
-        else:
-            import trackio
+def open_tracker(name: str, out: Path, config: dict[str, Any]) -> Tracker:
+    """One of TRACKERS. config: the choices of the training, for the tracker to show."""
+    if name == "tensorboard":
+        from torch.utils.tensorboard import SummaryWriter
 
-            trackio.init(project=PROJECT, name=out.name, config=config)
-            self.write = lambda values, step: trackio.log(values, step=step)
-            self.close = trackio.finish
+        board = SummaryWriter(out / "tensorboard")
+
+        def write(values: dict[str, float], step: int) -> None:
+            for key, value in values.items():
+                board.add_scalar(key, value, step)
+
+        return Tracker(write, board.close)
+    if name == "wandb":
+        import wandb
+
+        run = wandb.init(project=PROJECT, name=out.name, dir=out, config=config)  # WANDB_MODE=offline stays here
+        return Tracker(lambda values, step: run.log(values, step=step), run.finish)
+    import trackio
+
+    trackio.init(project=PROJECT, name=out.name, config=config)
+    return Tracker(lambda values, step: trackio.log(values, step=step), trackio.finish)
 
 
 class NoLog:
-    """Of a process that is not the first of its training."""
+    """The log of a process that is not the first of its training: none."""
 
     size = 0
 
-    def write(self, step: int, **values) -> None: ...
+    def write(self, step: int, **values: LogValue) -> None: ...
 
     def close(self) -> None: ...
 
 
 class Log:
-    """Lines of `train.jsonl`; a training that goes on cuts off what comes after its state."""
+    """The lines of `train.jsonl`, also sent to trackers.
+
+    size: bytes of the lines to keep; a training that resumes cuts off what comes after its saved state.
+    """
 
     def __init__(self, out: Path, trackers: list[Tracker], size: int = 0):
         self.trackers = trackers
@@ -71,7 +82,8 @@ class Log:
         """Bytes so far."""
         return self.file.tell()
 
-    def write(self, step: int, **values) -> None:
+    def write(self, step: int, **values: LogValue) -> None:
+        """One line. Numbers are rounded to six decimals."""
         values = {key: round(value, 6) if isinstance(value, float) else value for key, value in values.items()}
         self.file.write(json.dumps({"step": step} | values) + "\n")
         self.file.flush()

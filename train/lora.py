@@ -1,10 +1,10 @@
-"""The adapter: put on the base with PEFT, and written as a plain PEFT folder."""
+"""The adapter: added to the base with PEFT, and written as a plain PEFT folder."""
 
 import json
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from scoring.checkpoints.adapter import ADAPTER_CONFIG, ADAPTER_FILE
 from scoring.checkpoints.weights import MIXTURE, BaseWeights, check_base, stored_bits
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 
 def check_choices(base: Path, config: TrainConfig) -> None:
-    """ConfigError where a training of that base would make what cannot be scored, or none at all. Loads nothing.
+    """Raises ConfigError where a training of that base would make an adapter that cannot be scored. Loads nothing.
 
-    In a mixture of experts the feed-forward's projections are no linear layers: those names are passed over.
+    In a mixture of experts the projections of the feed-forward are no linear layers: their names are ignored.
     """
     mixture, weights = check_base(base)["model_type"] == MIXTURE, BaseWeights.of(base)
     stored, linear = stored_bits(base), set(weights.linear)
     modules = [name.removesuffix(".weight") for name in weights.shapes if name.endswith(".weight")]
     faults = []
     for target in config.targets:
-        matched = [name for name in modules if f".{name}".endswith(f".{target}")]
-        if odd := [name for name in matched if name not in linear]:
-            faults.append(f"{target} is also {odd[0]}, which is no linear layer and cannot have an adapter here")
-        elif not matched and not (mixture and target in FEED_FORWARD):
+        matches = [name for name in modules if f".{name}".endswith(f".{target}")]
+        if others := [name for name in matches if name not in linear]:
+            faults.append(f"{target} is also {others[0]}, which is no linear layer and cannot have an adapter here")
+        elif not matches and not (mixture and target in FEED_FORWARD):
             faults.append(f"{target} is no layer of {base}")
     if faults:
         raise ConfigError(f"targets: {'; '.join(faults)}; expected names of linear layers, such as q_proj or lm_head")
@@ -40,13 +40,13 @@ def check_choices(base: Path, config: TrainConfig) -> None:
         )
 
 
-def add_lora(network, config: TrainConfig) -> "PeftModel":
+def add_lora(network: Any, config: TrainConfig) -> "PeftModel":
     """Trainable float32 LoRA layers on the named linear layers; the base stays frozen. Raises ConfigError.
 
     PEFT's own preparation for 4-bit training is not used: it casts the rest of the base to float32 and shifts
     the logits by 0.1.
     """
-    from peft import LoraConfig, get_peft_model  # here: it imports bitsandbytes, which `why_no_4bit` must do first
+    from peft import LoraConfig, get_peft_model  # imports bitsandbytes, which `why_no_4bit` must do first
 
     layers = [name for name, _ in network.named_modules()]
     present = [name for name in config.targets if any(f".{layer}".endswith(f".{name}") for layer in layers)]
@@ -67,11 +67,11 @@ def add_lora(network, config: TrainConfig) -> "PeftModel":
 
 
 def save_lora(model: "PeftModel", folder: Path, base: str) -> None:
-    """Adapter and configuration, each written beside and renamed. `base` is the name that the configuration tells."""
+    """Write adapter and configuration, each beside and renamed. base: its name in the configuration."""
     folder.mkdir(parents=True, exist_ok=True)
     beside = folder / ".saving"
     shutil.rmtree(beside, ignore_errors=True)
-    model.save_pretrained(beside, safe_serialization=True, save_embedding_layers=False)
+    model.save_pretrained(str(beside), safe_serialization=True, save_embedding_layers=False)
     config = json.loads((beside / ADAPTER_CONFIG).read_text())
     config["base_model_name_or_path"] = base
     config["target_modules"] = sorted(config["target_modules"])  # a set: its order changes from run to run

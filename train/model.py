@@ -1,8 +1,10 @@
-"""The model that learns: a frozen base with one LoRA, answered and trained on the same prefix tree as scoring."""
+"""The model that learns: a frozen base with one LoRA adapter, on the same prefix tree as scoring."""
 
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,90 +17,105 @@ from scoring.engine.packed import CPU_TOKENS, PackedModel, compiling_pays, feed_
 from scoring.inputs.pictures import PixelPolicy
 from scoring.inputs.prompt import LETTERS
 from train.config import TrainConfig
-from train.linear import ADAPTER, Dropout, TrainableLinear
+from train.dropout import Dropout
+from train.linear import ADAPTER, TrainableLinear
 from train.lora import add_lora
 
-MOST_TOKENS = 24_576
+FEWEST_TOKENS, MOST_TOKENS = 1_024, 24_576  # of one forward on a card
 
 
-@dataclass
+@dataclass(frozen=True)
 class Memory:
-    """Whether activations are kept (`fast`) or computed again on the way back (`low`), and tokens of one forward."""
+    """Whether activations are kept (`fast`) or recomputed in the backward pass (`low`), and tokens of one forward."""
 
     mode: str
     tokens: int
 
     @classmethod
-    def least(cls, found: list[dict]) -> "Memory":
+    def least(cls, memories: "Sequence[Memory]") -> "Memory":
         """What all of several processes have room for."""
-        mode = "low" if any(one["mode"] == "low" for one in found) else "fast"
-        return cls(mode, min(one["tokens"] for one in found))
+        mode = "low" if any(memory.mode == "low" for memory in memories) else "fast"
+        return cls(mode, min(memory.tokens for memory in memories))
+
+    def chosen(self, config: TrainConfig) -> "Memory":
+        """With what the choices of this call say: after an out-of-memory error a resumed training may need less."""
+        mode = self.mode if config.memory == "auto" else config.memory
+        return replace(self, mode=mode, tokens=config.batch_tokens or self.tokens)
 
 
 class LearningModel:
-    """`loss_backward` adds gradients of rows; `packed.answer` scores with the adapter as it is."""
+    """`loss_backward` adds the gradients of rows; `packed.answer` scores with the adapter as it is now.
+
+    weights: the trainable ones, all of the adapter. network: transformers' module, with PEFT's layers in it.
+    """
 
     def __init__(self, folder: Path, config: TrainConfig, policy: PixelPolicy, label_ids: list[int]):
         torch.manual_seed(config.seed)
         self.config, self.label_ids = config, label_ids
         self.model = Model.load(folder, config.quantization)
-        self.peft = add_lora(self.model.network, config)
-        if passed := set(config.targets) - set(self.peft.peft_config[ADAPTER].target_modules):
-            self.model.notes.append(f"no adapter on {', '.join(sorted(passed))}: the experts of this base have none")
+        self.network = cast(Any, self.model.network)
+        self.peft = add_lora(self.network, config)
+        lora: Any = self.peft.peft_config[ADAPTER]
+        if missing := set(config.targets) - set(lora.target_modules):
+            self.model.notes.append(f"no adapter on {', '.join(sorted(missing))}: the experts of this base have none")
         self.packed = PackedModel(self.model, [ADAPTER], policy, "4bit", TrainableLinear)
-        head = self.model.network.get_output_embeddings()
-        self.head = head if ADAPTER in getattr(head, "lora_A", {}) else None
+        head = self.network.get_output_embeddings()
+        self.adapted_head: Any = head if ADAPTER in getattr(head, "lora_A", {}) else None
         self.dropout = Dropout(config.dropout)
         for number, linear in enumerate(self.packed.linears):
-            linear.number, linear.dropout = number, self.dropout
+            if isinstance(linear, TrainableLinear):  # all are, which `PackedModel` does not know
+                linear.number, linear.dropout = number, self.dropout
         self.weights = [weight for weight in self.peft.parameters() if weight.requires_grad]
         self.scaler = torch.amp.GradScaler(self.model.device.type, enabled=self.model.dtype == torch.float16)
-        self.scaler.scale(torch.zeros((), device=self.model.device))  # ready, also if a step's first share has no row
+        self.scaler.scale(torch.zeros((), device=self.model.device))  # initialised, also where a step has no row here
 
     # ------------------------------------------------------------ memory
     def choose_memory(self, step_tokens: int) -> Memory:
-        """What `--memory` and `--batch-tokens` say, or what this machine has room for."""
+        """What `--memory` and `--batch-tokens` say, or what this machine has room for. step_tokens: of one step."""
         config, device = self.config, self.model.device
         if device.type == "cpu":
             return Memory("low" if config.memory == "low" else "fast", config.batch_tokens or CPU_TOKENS)
-        text = self.model.network.config.text_config
+        text = self.network.config.text_config
         (inner, copies), width, size = feed_forward(text.to_dict()), text.hidden_size, self.packed.stream.itemsize
-        layer = size * ((16 + copies) * width + 4 * inner)  # bytes that a token leaves in a layer for the way back
-        kept = {"fast": text.num_hidden_layers * layer, "low": text.num_hidden_layers * width * size + 2 * layer}
+        layer = size * ((16 + copies) * width + 4 * inner)  # bytes of a token that a layer keeps for the backward pass
+        token = {"fast": text.num_hidden_layers * layer, "low": text.num_hidden_layers * width * size + 2 * layer}
         room = 0.8 * free_bytes(device) - 16 * sum(weight.numel() for weight in self.weights)  # gradients, AdamW, EMA
-        fit = {mode: int(room / need) for mode, need in kept.items()}
+        fit = {mode: int(room / needed) for mode, needed in token.items()}
         mode = config.memory if config.memory != "auto" else ("fast" if fit["fast"] >= step_tokens else "low")
-        return Memory(mode, config.batch_tokens or max(1_024, min(MOST_TOKENS, fit[mode])))
+        return Memory(mode, config.batch_tokens or max(FEWEST_TOKENS, min(MOST_TOKENS, fit[mode])))
 
     def use(self, memory: Memory, steps: int, step_tokens: int) -> str:
-        """Set it up, compiled where that pays; what there is to say about it."""
+        """Set up the network for `steps` more steps, compiled where that pays; a line that says so."""
         self.recompute(memory.mode == "low")
-        if self.config.compile == "auto":  # where layers are computed again it was slower (benchmarks/LOG.md)
+        if self.config.compile == "auto":  # where layers are recomputed it was slower (benchmarks/LOG.md)
             compiled = memory.mode == "fast" and compiling_pays(self.model.folder, 3 * steps * step_tokens)[0]
         else:
             compiled = self.config.compile == "on"
         if compiled:
             self.packed.compile()
-        how = {"low": "computed again on the way back", "fast": "kept for the way back"}[memory.mode]
-        return f"activations are {how}, at most {memory.tokens:,} tokens in one forward{', compiled' * compiled}"
+        activations = {"low": "recomputed in", "fast": "kept for"}[memory.mode]
+        return (
+            f"activations are {activations} the backward pass, at most {memory.tokens:,} tokens in one forward"
+            f"{', compiled' if compiled else ''}"
+        )
 
     def recompute(self, on: bool) -> None:
-        """Whether layers compute their activations again on the way back."""
-        network = self.model.network
+        """Whether layers recompute their activations in the backward pass."""
+        network = self.network
         network.gradient_checkpointing_disable()
         if on:
             network.gradient_checkpointing_enable({"use_reentrant": False})
-            network.disable_input_require_grads()  # what the library turns on with it is for another kind
-            network.model.language_model.layers[-1].gradient_checkpointing = False  # it is called with the leaves alone
+            network.disable_input_require_grads()  # the library turns it on for another kind of checkpointing
+            network.model.language_model.layers[-1].gradient_checkpointing = False  # it computes the leaves alone
 
     # ------------------------------------------------------------ learning
-    def loss_backward(self, ready: PreparedBatch, place: tuple[int, ...], step_rows: int) -> torch.Tensor:
-        """Gradients of the rows' share of the step's mean loss, which is returned.
+    def loss_backward(self, ready: PreparedBatch, position: tuple[int, ...], step_rows: int) -> torch.Tensor:
+        """Add the gradients of these rows' share of the mean loss of a step of `step_rows` rows; return that share.
 
-        place: what this forward's dropout is drawn from.
+        position: in the training; this forward's dropout is drawn from it.
         """
-        self.dropout.begin(*place)
-        with self.packing():  # also on the way back, where layers may be computed again
+        self.dropout.begin(*position)
+        with self.packing():  # also in the backward pass, where layers may be recomputed
             loss = answer_loss(
                 self.logits(ready),
                 self.label_ids,
@@ -107,35 +124,38 @@ class LearningModel:
                 self.config.label_mass_weight,
             )
             loss = loss.sum() / step_rows
-            self.scaler.scale(loss).backward()
+            torch.autograd.backward(self.scaler.scale(loss))
         return loss.detach()
 
     @contextmanager
-    def packing(self):
+    def packing(self) -> Iterator[None]:
         """Inside, the network attends by segments, and `logits` can be called."""
         self.packed.patches.merged = True
         try:
-            with packed_attention(self.model.network):
+            with packed_attention(self.network):
                 yield
         finally:
             self.packed.patches.merged = False
 
     def logits(self, ready: PreparedBatch) -> torch.Tensor:
         """(B, V) float32 logits of the answers' first tokens, in the order of the rows; differentiable."""
-        packed, network = self.packed, self.model.network
+        packed, network = self.packed, self.network
+        assert ready.tensors is not None  # a batch without faults has all of its rows
         batch = ready.tensors.unfilled().to(self.model.device)
         with torch.set_grad_enabled(torch.is_grad_enabled() and packed.members[0].adapts_vision):
             features = encode_pictures(network, batch, packed.values, packed.policy)
         states = leaf_states(network, batch, features, packed.stream)
         logits = F.linear(states.to(self.model.head.dtype), self.model.head).float()
-        return logits if self.head is None else logits + self._learned_head(states.float())
+        return logits if self.adapted_head is None else logits + self._head_adapter(states.float())
 
-    def _learned_head(self, states: torch.Tensor) -> torch.Tensor:
+    def _head_adapter(self, states: torch.Tensor) -> torch.Tensor:
         """(B, V) what the adapter on the head adds, as PEFT's layer would: scale · dropout(x) Aᵀ Bᵀ."""
-        if (kept := self.dropout.kept(len(self.packed.linears), states)) is not None:
-            states = states * kept / (1 - self.dropout.share)
-        down, up = self.head.lora_A[ADAPTER].weight, self.head.lora_B[ADAPTER].weight
-        return states @ down.T @ up.T * self.head.scaling[ADAPTER]
+        if (drawn := self.dropout.draw(len(self.packed.linears), states)) is not None:
+            states = states * drawn / (1 - self.dropout.share)
+        head = self.adapted_head
+        down, up, scale = head.lora_A[ADAPTER].weight, head.lora_B[ADAPTER].weight, head.scaling[ADAPTER]
+        logits: torch.Tensor = states @ down.T @ up.T * scale
+        return logits
 
 
 def answer_loss(
@@ -143,17 +163,18 @@ def answer_loss(
 ) -> torch.Tensor:
     """(B,) cross-entropy over a row's letters plus `mass_weight` times -log of their share of all tokens.
 
-    With 1 that is cross-entropy of the answer's token over the vocabulary. answers, options: (B,) index and count.
+    With mass_weight 1 it is the cross-entropy of the answer's token over the vocabulary. answers: (B,) the correct
+    option's index. options: (B,) how many there are.
     """
     answers, options = (tensor.to(logits.device) for tensor in (answers, options))
     labels = torch.stack([logits[:, label] for label in label_ids], 1)
     labels = labels.masked_fill(torch.arange(len(label_ids), device=logits.device) >= options[:, None], -torch.inf)
-    among = labels.logsumexp(1)
-    return among - labels.gather(1, answers[:, None])[:, 0] + mass_weight * (logits.logsumexp(1) - among)
+    total = labels.logsumexp(1)
+    return total - labels.gather(1, answers[:, None])[:, 0] + mass_weight * (logits.logsumexp(1) - total)
 
 
-def average(averages: list[torch.Tensor], weights: list[torch.Tensor], decay: float, step: int) -> None:
-    """One step of the moving average: of few steps at first, so that the beginning is forgotten."""
+def average(averages: Sequence[torch.Tensor], weights: Sequence[torch.Tensor], decay: float, step: int) -> None:
+    """Update the moving averages; over fewer steps at first, so that the initial weights are forgotten."""
     decay = min(decay, (1 + step) / (10 + step))
     with torch.no_grad():
-        torch._foreach_lerp_(averages, weights, 1 - decay)
+        torch._foreach_lerp_([*averages], [*weights], 1 - decay)

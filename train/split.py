@@ -1,4 +1,4 @@
-"""The rows that training does not see: whole pictures, so that no validation row has a picture that was trained on."""
+"""The split into training and validation rows, by whole pictures: no validation row has a picture of training."""
 
 import math
 from collections import Counter
@@ -12,7 +12,7 @@ from scoring.inputs.questions import Question
 
 UNKNOWN = "unknown"
 LISTED = 5  # ids in a message
-SKEW = 0.5  # a validation part whose share of the rows is off by more than this part of it is worth a notice
+SKEW = 0.5  # relative difference between the share of rows held out and the share asked for that is worth a notice
 
 
 class SplitError(UserError):
@@ -25,7 +25,7 @@ def strata(questions: list[Question]) -> list[str]:
 
 
 def picture_groups(questions: list[Question]) -> list[int]:
-    """(N,) for each row the number of the first row with the same picture, by content; its own where it has none."""
+    """(N,) for each row the index of the first row with the same picture, by content; its own without one."""
     first: dict[str, int] = {}
     return [
         first.setdefault(digest, number) if digest else number
@@ -62,8 +62,11 @@ def split(questions: list[Question], share: float, seed: int) -> tuple[list[Ques
             f"validation rows are drawn without regard to task type: {pictures} pictures of {len(counts)} types "
             f"are too few to stratify {round(pictures * share)}"
         )
-    parts = train_test_split(list(members), test_size=share, random_state=seed, shuffle=True, stratify=labels)
-    train, valid = ([question for group in groups for question in members[group]] for groups in parts)
+    train_groups, valid_groups = train_test_split(
+        list(members), test_size=share, random_state=seed, shuffle=True, stratify=labels
+    )
+    train = [question for group in train_groups for question in members[group]]
+    valid = [question for group in valid_groups for question in members[group]]
     if pictures < len(questions) and abs(len(valid) / len(questions) - share) > SKEW * share:
         notices.append(
             f"{len(valid):,} of {len(questions):,} rows are held out for validation, where --valid-share asks for "
@@ -80,7 +83,7 @@ def check_valid(train: list[Question], valid: list[Question], file: Path) -> lis
     """
     trained = set(question_digests(train))
     if repeated := [row.id for row, digest in zip(valid, question_digests(valid)) if digest in trained]:
-        ids = ", ".join(map(repr, repeated[:LISTED])) + ", …" * (len(repeated) > LISTED)
+        ids = ", ".join(map(repr, repeated[:LISTED])) + (", …" if len(repeated) > LISTED else "")
         raise SplitError(
             f"{file}: {len(repeated):,} of {len(valid):,} rows are also in training: {ids}; expected rows that are not "
             "trained on: the best epoch, the temperature and prediction sets rest on them. Remove them from one of the "
@@ -97,15 +100,15 @@ def check_valid(train: list[Question], valid: list[Question], file: Path) -> lis
 
 
 def _most_common_type(rows: list[Question]) -> str:
-    """The first of those that are equally common."""
+    """The most common task type; the first where several are equally common."""
     return Counter(question.task_type or UNKNOWN for question in rows).most_common(1)[0][0]
 
 
 def _without_rare(types: list[str]) -> list[str]:
-    """Types that occur once become "unknown"."""
+    """The types, with "unknown" for those that occur once."""
     counts = Counter(types)
     return [UNKNOWN if counts[name] < 2 else name for name in types]
 
 
 def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'s' * (number != 1)}"
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

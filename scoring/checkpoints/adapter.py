@@ -1,40 +1,53 @@
 """A LoRA adapter, whoever wrote it: what its files say, whether it fits a base, and its PEFT configuration. No torch.
 
 An adapter gives the logits that PEFT would give, or is refused by the name of what is not applied: its type, its
-initialisation, a part of its configuration, a tensor. What a tensor means is told by its name, in every spelling that
-PEFT, LLaMA-Factory, ms-swift, Unsloth and wrappers of distributed training have written.
+initialisation, a setting of its configuration, a tensor. A tensor's name says what it is, in every spelling that PEFT,
+LLaMA-Factory, ms-swift, Unsloth and wrappers of distributed training have written.
 """
 
 import hashlib
 import json
 import math
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
-from scoring.checkpoints.weights import FLOATS, TABLE, BaseWeights, CheckpointError, first_names, read_header, values_of
+from scoring.checkpoints.weights import (
+    EMBEDDINGS,
+    FLOATS,
+    BaseWeights,
+    CheckpointError,
+    Floats,
+    StoredTensor,
+    first_names,
+    read_header,
+)
 from scoring.files.reading import read_json
 
+if TYPE_CHECKING:
+    from peft import LoraConfig
+
+Number = TypeVar("Number", int, float)
 ADAPTER_FILE, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
-STRANGE = "no module of the base has that name"
-LORA_PARTS = ("lora_A.weight", "lora_B.weight", "lora_magnitude_vector")
+UNKNOWN_MODULE = "no module of the base has that name"
+LORA_A, LORA_B, MAGNITUDE = LORA_PARAMETERS = ("lora_A.weight", "lora_B.weight", "lora_magnitude_vector")
 HEAD = "lm_head"
 WRAPPERS = re.compile(r"(^|\.)(module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|base_layer)(?=\.)")
 MERGE = "merge it into a whole model with the tool that made it, and score that folder"
 
-# Of adapter_config.json. What is applied here:
+# Settings of adapter_config.json that are applied here:
 APPLIED = {"r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "target_modules"}
 APPLIED |= {"layers_to_transform", "layers_pattern", "exclude_modules", "peft_type", "init_lora_weights"}
-# what counts in training alone, or describes:
+# settings that matter in training only, or describe:
 DESCRIBES = {"lora_dropout", "task_type", "inference_mode", "auto_mapping", "peft_version", "base_model_name_or_path"}
 DESCRIBES |= {"fan_in_fan_out"}  # PEFT resets it for linear layers
 DESCRIBES |= {"revision", "megatron_core", "megatron_config", "qalora_group_size", "loftq_config", "eva_config"}
 DESCRIBES |= {"corda_config", "lora_ga_config", "runtime_config", "ensure_weight_tying"}
-# and what changes the arithmetic without being applied:
+# and settings that change the arithmetic, and are not applied:
 NOT_APPLIED = {
     "modules_to_save": "modules saved whole",
     "trainable_token_indices": "trained tokens",
@@ -49,11 +62,11 @@ NOT_APPLIED = {
     "monteclora_config": "MonteCLoRA",
     "kasa_config": "KaSA",
 }
-# Initialisations that leave the base as it is (PEFT's True and False too); all others change it, or are not known.
+# Initialisations that leave the base as it is, as PEFT's True and False do. Others change it, or are unknown.
 PLAIN_INITS = ("gaussian", "eva", "orthogonal", "mica")
 CONVERTED = ("pissa", "olora", "corda", "lora_ga")
-# What a tensor that is no LoRA factor belongs to, by a part of its name.
-FOREIGN_PARTS = {
+# What a tensor that is no LoRA factor belongs to, by a piece of its name.
+FOREIGN_NAMES = {
     "lora_embedding": "LoRA on embeddings",
     "lora_B.bias": "a bias of lora_B",
     "lora_E": "AdaLoRA",
@@ -74,7 +87,7 @@ FOREIGN_PARTS = {
 
 @dataclass
 class AdapterConfig:
-    """What is needed of `adapter_config.json`, and what kind of value it must be."""
+    """The settings of `adapter_config.json` that scoring needs, with their types."""
 
     r: int
     lora_alpha: float
@@ -89,7 +102,7 @@ class AdapterConfig:
     use_rslora: bool | None = False
     use_dora: bool | None = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.r < 1 or any(rank < 1 for rank in (self.rank_pattern or {}).values()):
             raise ValueError(f"r is {self.r}, rank_pattern {self.rank_pattern}; expected ranks of at least 1")
         alphas = [self.lora_alpha, *(self.alpha_pattern or {}).values()]
@@ -100,28 +113,28 @@ class AdapterConfig:
         layers = [self.layers_pattern] if isinstance(self.layers_pattern, str) else self.layers_pattern or []
         expressions = [_PATTERN.format(key) for key in (*(self.rank_pattern or ()), *(self.alpha_pattern or ()))]
         expressions += [_LAYERS.format(pattern) for pattern in layers]
-        expressions += [one for one in (self.target_modules, self.exclude_modules) if isinstance(one, str)]
+        expressions += [names for names in (self.target_modules, self.exclude_modules) if isinstance(names, str)]
         for expression in expressions:
             try:
                 re.compile(expression)
             except re.error as error:
-                raise ValueError(f"{expression!r} is no regular expression ({error})") from None
+                raise ValueError(f"{expression!r} is not a regular expression ({error})") from None
 
     def rank(self, *names: str) -> int:
-        """A layer's rank, by its names: of the first pattern that fits one of them, else the common one."""
+        """A layer's rank: that of the first pattern that matches one of its names, else `r`."""
         return _by_pattern(self.rank_pattern, names, self.r)
 
     def alpha(self, *names: str) -> float:
-        """A layer's alpha, likewise."""
+        """A layer's alpha: that of the first pattern that matches one of its names, else `lora_alpha`."""
         return _by_pattern(self.alpha_pattern, names, self.lora_alpha)
 
     def scaling(self, *names: str) -> float:
-        """What the B·A of a layer is multiplied by."""
+        """The factor of a layer's B·A: alpha / rank, or alpha / sqrt(rank) with rsLoRA."""
         rank = self.rank(*names)
         return float(self.alpha(*names) / (rank**0.5 if self.use_rslora else rank))
 
     def targets(self, *names: str) -> bool:
-        """Whether PEFT would put an adapter on a layer, by one of its names."""
+        """Whether PEFT would put an adapter on a layer with one of these names."""
         return any(self._targets(name) for name in names)
 
     def _targets(self, layer: str) -> bool:
@@ -141,7 +154,8 @@ class AdapterConfig:
 _PATTERN, _LAYERS = r"(.*\.)?({})$", r"(?:^|.*?\.){}\.(\d+)\."  # PEFT's
 
 
-def _by_pattern(patterns: dict | None, names: tuple[str, ...], common: Any) -> Any:
+def _by_pattern(patterns: Mapping[str, Number] | None, names: tuple[str, ...], common: Number) -> Number:
+    """The value of the first pattern that matches one of a layer's names, else the common one."""
     for key, value in (patterns or {}).items():
         if any(re.match(_PATTERN.format(key), name) for name in names):
             return value
@@ -154,8 +168,8 @@ def _named(names: list[str] | str | None, layer: str) -> bool:
     return any(layer == name or layer.endswith(f".{name}") for name in names or ())
 
 
-def config_faults(values: dict) -> list[str]:
-    """What an `adapter_config.json` asks for that is not applied here, each in words with what to do."""
+def config_faults(values: dict[str, Any]) -> list[str]:
+    """What an `adapter_config.json` asks for that is not applied here, each with what to do."""
     kind = str(values.get("peft_type") or "").upper()
     if kind != "LORA":
         name = f"an adapter of type {kind}" if kind else "peft_type is missing"
@@ -171,17 +185,17 @@ def config_faults(values: dict) -> list[str]:
                 "that writes"
             )
         faults.append(f"init_lora_weights is {init!r}: the adapter belongs to a base that PEFT had changed; {remedy}")
-    for name, what in NOT_APPLIED.items():
+    for name, method in NOT_APPLIED.items():
         if value := values.get(name):
-            listed = f" ({', '.join(map(str, value))})" if isinstance(value, list) else ""
-            faults.append(f"{name}: {what}{listed}: not supported; {MERGE}")
+            items = f" ({', '.join(map(str, value))})" if isinstance(value, list) else ""
+            faults.append(f"{name}: {method}{items}: not supported; {MERGE}")
     if values.get("bias") not in (None, "none"):
         faults.append(f"bias is {values['bias']!r}: trained biases: not supported; {MERGE}")
     return faults
 
 
-def unknown_settings(values: dict) -> list[str]:
-    """Settings that this version knows nothing of, and that are not empty; PEFT passes them over, too."""
+def unknown_settings(values: dict[str, Any]) -> list[str]:
+    """Settings that are not empty and that this version does not know; PEFT ignores unknown settings, too."""
     known = APPLIED | DESCRIBES | {*NOT_APPLIED, "bias"}
     return sorted(
         name for name, value in values.items() if name not in known and value not in (None, False, "", [], {})
@@ -191,13 +205,13 @@ def unknown_settings(values: dict) -> list[str]:
 # ------------------------------------------------------------------ an adapter's file
 @dataclass
 class AdapterCheck:
-    """`keys` maps each tensor of the file to (module of the base, part); the rest is what is wrong with it."""
+    """How an adapter's file fits a base. keys: each tensor's (module of the base, parameter); faults: what is wrong."""
 
     keys: dict[str, tuple[str, str]] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
 
     def raise_for_faults(self, folder: Path) -> None:
-        """CheckpointError with all that is wrong, unless all is well."""
+        """Raises CheckpointError with all faults, if there are any."""
         if self.faults:
             raise CheckpointError(f"{folder / ADAPTER_FILE}: " + "; and ".join(self.faults))
 
@@ -208,148 +222,220 @@ class AdapterCheck:
 
 
 def check_adapter(folder: Path, base: BaseWeights, config: AdapterConfig | None = None) -> AdapterCheck:
-    """Hold an adapter's file against names and shapes of its base, and against its own configuration.
+    """Compare an adapter's file with names and shapes of its base, and with its own configuration.
 
     Reads the file's header, and its values, which must be finite, some of them in lora_B other than 0.
     """
-    path = folder / ADAPTER_FILE
-    header = read_header(path)
-    check, unknown, wrong, linear = AdapterCheck(), {}, {}, set(base.linear)
-    first_of: dict[tuple[str, str], str] = {}
-    for key, entry in header.items():
-        located = locate_key(key, linear)
-        if not located and _is_the_base_s(key, path, entry, base):
-            continue
-        if not located:
-            unknown.setdefault(_what_it_is(key, base.shapes), []).append(key)
-        elif other := first_of.get(located):
-            wrong.setdefault("the same tensor in two spellings", []).append(f"{other} and {key}")
-        else:
-            first_of[located] = key
-            check.keys[key] = located
-            if problem := _odd(path, entry, located[1]):
-                wrong.setdefault(problem, []).append(f"{key} {entry['shape']}")
-    for what, keys in unknown.items():
-        remedy = MERGE if what != STRANGE else "expected LoRA weights made for this base"
-        check.faults.append(f"{_listed(keys)}: {what}; {remedy}")
-    check.faults += [f"{_listed(keys)}: {problem}" for problem, keys in wrong.items()]
-    if not check.faults:
-        check.faults = _misfits(check, header, base, config)
-    if not check.faults and not any(
-        part == "lora_B.weight" and values_of(path, header[key]).any() for key, (_, part) in check.keys.items()
+    tensors = read_header(folder / ADAPTER_FILE)
+    keys, faults = _locate_tensors(tensors, base)
+    if not faults:
+        faults = _layer_faults(_layers(keys, tensors, base), base, config)
+    if not faults and not any(
+        tensors[key].read_values().any() for key, (_, parameter) in keys.items() if parameter == LORA_B
     ):
-        check.faults.append(
-            "every lora_B is zero: the adapter does nothing; the training did not run, or was not saved"
-        )
-    return check
+        faults = ["every lora_B is zero: the adapter does nothing; the training did not run, or was not saved"]
+    return AdapterCheck(keys, faults)
 
 
-def _misfits(check: AdapterCheck, header: dict, base: BaseWeights, config: AdapterConfig | None) -> list[str]:
-    """Shapes that do not belong to the module, modules that lack a factor, and contradictions to the configuration."""
-    factors: dict[str, dict[str, str]] = {}
-    for key, (module, part) in check.keys.items():
-        factors.setdefault(module, {})[part] = key
-    shapes, halves, ranks, strangers = [], [], [], []
-    for module, keys in factors.items():
-        down, up = (keys.get(part) for part in LORA_PARTS[:2])
-        if not down or not up:
-            halves.append(next(iter(keys.values())))
-            continue
-        outputs, inputs = base.shapes[f"{module}.weight"][:2]
-        (rank, wide), (tall, narrow) = header[down]["shape"], header[up]["shape"]
-        if wide != inputs or tall != outputs or rank != narrow:
-            shapes += [f"{key} {header[key]['shape']}" for key in (down, up)]
-            continue
-        if config is None:
-            continue
-        names = names_of(module, down)
-        if rank != config.rank(*names):
-            ranks.append(f"{down} {header[down]['shape']}")
-        if not config.targets(*names):
-            strangers.append(down)
-        size = keys.get(LORA_PARTS[2])
-        if size and header[size]["shape"] != [outputs]:
-            shapes.append(f"{size} {header[size]['shape']}")
+def _locate_tensors(
+    tensors: dict[str, StoredTensor], base: BaseWeights
+) -> tuple[dict[str, tuple[str, str]], list[str]]:
+    """`AdapterCheck.keys`, and the tensors that have no place in the base or are damaged, in words."""
+    linear = set(base.linear)
+    keys: dict[str, tuple[str, str]] = {}
+    first_key: dict[tuple[str, str], str] = {}  # of several spellings of one tensor
+    unknown: dict[str, list[str]] = {}
+    damaged: dict[str, list[str]] = {}
+    for key, tensor in tensors.items():
+        location = locate_key(key, linear)
+        if location is None:
+            if not _is_base_weight(key, tensor, base):
+                unknown.setdefault(_describe_foreign(key, base.shapes), []).append(key)
+        elif location in first_key:
+            damaged.setdefault("the same tensor in two spellings", []).append(f"{first_key[location]} and {key}")
+        else:
+            first_key[location], keys[key] = key, location
+            if fault := _tensor_fault(tensor, location[1]):
+                damaged.setdefault(fault, []).append(f"{key} {list(tensor.shape)}")
+    faults = []
+    for description, names in unknown.items():
+        remedy = MERGE if description != UNKNOWN_MODULE else "expected LoRA weights made for this base"
+        faults.append(f"{_list_keys(names)}: {description}; {remedy}")
+    return keys, faults + [f"{_list_keys(names)}: {fault}" for fault, names in damaged.items()]
+
+
+def _tensor_fault(tensor: StoredTensor, parameter: str) -> str:
+    """What is wrong with a tensor by itself; "" where nothing is."""
+    if tensor.dtype not in FLOATS:
+        return f"stored as {tensor.dtype}; expected BF16, F16 or F32"
+    if not tensor.shape or 0 in tensor.shape:
+        return "empty, as ZeRO-3 leaves weights that were not gathered; gather them, and save the adapter again"
+    if len(tensor.shape) != (1 if parameter == MAGNITUDE else 2):
+        return "flattened, as FSDP leaves weights that were not gathered; gather them, and save the adapter again"
+    finite = np.isfinite(tensor.read_values()).all()
+    return "" if finite else "NaN or infinite values; the training diverged: take an earlier checkpoint"
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """The adapter of one linear layer: its tensors and their keys in the file, each by its parameter."""
+
+    module: str
+    outputs: int  # of the base's layer
+    inputs: int
+    keys: dict[str, str] = field(default_factory=dict)
+    tensors: dict[str, StoredTensor] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        """Whether both factors are in the file."""
+        return LORA_A in self.keys and LORA_B in self.keys
+
+    @property
+    def factors_fit(self) -> bool:
+        """Whether both factors are in the file, with shapes that fit each other and the base's layer."""
+        if not self.complete:
+            return False
+        (rank, inputs), (outputs, columns) = self.tensors[LORA_A].shape, self.tensors[LORA_B].shape
+        return (outputs, inputs) == (self.outputs, self.inputs) and rank == columns
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names by which the configuration's patterns may mean the layer."""
+        return names_of(self.module, self.keys[LORA_A])
+
+    def describe(self, *parameters: str) -> list[str]:
+        """Keys and shapes of these parameters, for a message."""
+        return [f"{self.keys[parameter]} {list(self.tensors[parameter].shape)}" for parameter in parameters]
+
+
+def _layers(keys: dict[str, tuple[str, str]], tensors: dict[str, StoredTensor], base: BaseWeights) -> list[_Layer]:
+    """The layers with an adapter, in the file's order. keys: see `AdapterCheck`."""
+    layers: dict[str, _Layer] = {}
+    for key, (module, parameter) in keys.items():
+        outputs, inputs = base.shapes[f"{module}.weight"]
+        layer = layers.setdefault(module, _Layer(module, outputs, inputs))
+        layer.keys[parameter], layer.tensors[parameter] = key, tensors[key]
+    return list(layers.values())
+
+
+def _layer_faults(layers: list[_Layer], base: BaseWeights, config: AdapterConfig | None) -> list[str]:
+    """Shapes that do not fit the base, layers that lack a factor, and contradictions to the configuration."""
+    faults = _shape_faults(layers)
+    if config is None:
+        return faults
+    faults += _setting_faults(layers, config)
+    if not faults:
+        faults = _missing_layers(layers, base, config)
+    return faults + _dora_faults(layers, config)
+
+
+def _shape_faults(layers: list[_Layer]) -> list[str]:
+    shapes: list[str] = []
+    for layer in layers:
+        if layer.complete and not layer.factors_fit:
+            shapes += layer.describe(LORA_A, LORA_B)
+        elif layer.complete and MAGNITUDE in layer.keys and layer.tensors[MAGNITUDE].shape != (layer.outputs,):
+            shapes += layer.describe(MAGNITUDE)
     faults = []
     if shapes:
-        faults.append(f"{_listed(shapes)} have another shape than the base's; expected LoRA weights made for this base")
-    if halves:
         faults.append(
-            f"{_listed(halves)} lack their lora_A or lora_B; the file is not complete: save the adapter again"
+            f"{_list_keys(shapes)} have another shape than the base's; expected LoRA weights made for this base"
         )
+    if incomplete := [next(iter(layer.keys.values())) for layer in layers if not layer.complete]:
+        faults.append(
+            f"{_list_keys(incomplete)} lack their lora_A or lora_B; the file is not complete: save the adapter again"
+        )
+    return faults
+
+
+def _setting_faults(layers: list[_Layer], config: AdapterConfig) -> list[str]:
+    """Ranks and layers that are not those of the configuration."""
+    ranks: list[str] = []
+    strangers: list[str] = []
+    for layer in layers:
+        if not layer.factors_fit:
+            continue
+        if layer.tensors[LORA_A].shape[0] != config.rank(*layer.names):
+            ranks += layer.describe(LORA_A)
+        if not config.targets(*layer.names):
+            strangers.append(layer.keys[LORA_A])
+    faults = []
     if ranks:
-        faults.append(f"{_listed(ranks)} have another rank than {ADAPTER_CONFIG} says; expected files of one adapter")
+        faults.append(
+            f"{_list_keys(ranks)} have another rank than {ADAPTER_CONFIG} says; expected files of one adapter"
+        )
     if strangers:
         faults.append(
-            f"{_listed(strangers)} belong to layers that target_modules in {ADAPTER_CONFIG} does not name; "
+            f"{_list_keys(strangers)} belong to layers that target_modules in {ADAPTER_CONFIG} does not name; "
             "expected files of one adapter"
         )
-    if (
-        config
-        and not faults
-        and (absent := [name for name in base.linear if name not in factors and config.targets(name)])
-    ):
+    return faults
+
+
+def _missing_layers(layers: list[_Layer], base: BaseWeights, config: AdapterConfig) -> list[str]:
+    """Layers of the base that the configuration names and the file lacks."""
+    present = {layer.module for layer in layers}
+    missing = [name for name in base.linear if name not in present and config.targets(name)]
+    if not missing:
+        return []
+    return [
+        f"{_list_keys(missing)} have no adapter in the file, but target_modules in {ADAPTER_CONFIG} names them; "
+        "the file is not complete: save the adapter again"
+    ]
+
+
+def _dora_faults(layers: list[_Layer], config: AdapterConfig) -> list[str]:
+    """Magnitudes without use_dora, use_dora without magnitudes, and DoRA on the head."""
+    magnitudes = [layer.keys[MAGNITUDE] for layer in layers if MAGNITUDE in layer.keys]
+    if not config.use_dora:
+        if not magnitudes:
+            return []
+        return [f"{_list_keys(magnitudes)} belong to DoRA, but use_dora is not set in {ADAPTER_CONFIG}"]
+    faults = []
+    if without := [layer.module for layer in layers if MAGNITUDE not in layer.keys]:
         faults.append(
-            f"{_listed(absent)} have no adapter in the file, but target_modules in {ADAPTER_CONFIG} names them; "
-            "the file is not complete: save the adapter again"
+            f"{_list_keys(without)} lack their lora_magnitude_vector, but use_dora is set; save the adapter again"
         )
-    if config and config.use_dora and (bare := [name for name, keys in factors.items() if LORA_PARTS[2] not in keys]):
-        faults.append(f"{_listed(bare)} lack their lora_magnitude_vector, but use_dora is set; save the adapter again")
-    if (
-        config
-        and not config.use_dora
-        and (full := [keys[LORA_PARTS[2]] for keys in factors.values() if LORA_PARTS[2] in keys])
-    ):
-        faults.append(f"{_listed(full)} belong to DoRA, but use_dora is not set in {ADAPTER_CONFIG}")
-    if config and config.use_dora and HEAD in factors:
+    if any(layer.module == HEAD for layer in layers):
         faults.append(f"DoRA on {HEAD} is not supported; {MERGE}")
     return faults
 
 
 def names_of(module: str, key: str) -> tuple[str, ...]:
-    """The names that patterns may mean a layer by: that of its tensor `key`, where that is another, and the base's."""
-    return tuple(dict.fromkeys((_module_and_part(key)[0], module)))
+    """The names by which patterns may mean a layer: that in its tensor `key`, if it differs, and the base's."""
+    return tuple(dict.fromkeys((_split_key(key)[0], module)))
 
 
-def _odd(path: Path, entry: dict, part: str) -> str:
-    """What is wrong with a tensor by itself; "" where nothing is."""
-    if entry["dtype"] not in FLOATS:
-        return f"stored as {entry['dtype']}; expected BF16, F16 or F32"
-    if not entry["shape"] or 0 in entry["shape"]:
-        return "empty, as ZeRO-3 leaves weights that were not gathered; gather them, and save the adapter again"
-    if len(entry["shape"]) != (1 if part == LORA_PARTS[2] else 2):
-        return "flattened, as FSDP leaves weights that were not gathered; gather them, and save the adapter again"
-    finite = np.isfinite(values_of(path, entry)).all()
-    return "" if finite else "NaN or infinite values; the training diverged: take an earlier checkpoint"
-
-
-def _listed(keys: list[str]) -> str:
+def _list_keys(keys: list[str]) -> str:
     return (f"{len(keys)} keys: " if len(keys) > 1 else "") + first_names(keys)
 
 
 def locate_key(key: str, linear: Collection[str]) -> tuple[str, str] | None:
-    """(linear layer of the base, part) that an adapter's key means, whoever wrote it.
+    """(linear layer of the base, parameter) that an adapter's key means, whoever wrote it; None for other tensors.
 
     Known spellings: PEFT's `base_model.model.` with or without an adapter name before `weight`; text-only and
     older names without `language_model`, or with it in another place (transformers before 4.52, LLaMA-Factory,
     ms-swift, Unsloth); the prefixes of DataParallel, torch.compile, FSDP and activation checkpointing.
     """
-    module, part = _module_and_part(key)
-    if part not in LORA_PARTS:
+    module, parameter = _split_key(key)
+    if parameter not in LORA_PARAMETERS:
         return None
-    return next(((name, part) for name in _spellings(module) if name in linear), None)
+    return next(((name, parameter) for name in _spellings(module) if name in linear), None)
 
 
-def _module_and_part(key: str) -> tuple[str, str]:
-    """A tensor's module in its file's own spelling, without the prefixes of PEFT and of wrappers, and its part."""
+def _split_key(key: str) -> tuple[str, str]:
+    """A tensor's module in the file's spelling, without the prefixes of PEFT and wrappers, and its parameter."""
     name = WRAPPERS.sub("", key).lstrip(".").removeprefix("base_model.model.")
     name = re.sub(r"\.(lora_A|lora_B)\.(?!weight$|bias$)[^.]+\.(weight|bias)$", r".\1.\2", name)
     name = re.sub(r"\.lora_magnitude_vector(\..+)?$", ".lora_magnitude_vector", name)
-    part = next((part for part in LORA_PARTS if name.endswith("." + part)), name.rpartition(".")[2])
-    return name[: -len(part) - 1], part
+    last = name.rpartition(".")[2]
+    parameter = next((parameter for parameter in LORA_PARAMETERS if name.endswith(f".{parameter}")), last)
+    return name[: -len(parameter) - 1], parameter
 
 
 def _spellings(module: str) -> tuple[str, ...]:
+    """The names that a module of an adapter's file may have in the base."""
     text = re.sub(
         r"^(model\.)?(language_model\.)?(model\.)?(language_model\.)?layers\.", "model.language_model.layers.", module
     )
@@ -358,20 +444,22 @@ def _spellings(module: str) -> tuple[str, ...]:
     return module, text, visual, head, f"model.{module}"
 
 
-def _is_the_base_s(key: str, path: Path, entry: dict, base: BaseWeights) -> bool:
+def _is_base_weight(key: str, tensor: StoredTensor, base: BaseWeights) -> bool:
     """Whether a tensor is a weight of the base as the base has it: PEFT saves the head's beside a LoRA on it."""
-    module, part = _module_and_part(key)
-    if part != "weight" or entry["dtype"] not in FLOATS:
+    module, parameter = _split_key(key)
+    if parameter != "weight" or tensor.dtype not in FLOATS:
         return False
-    tied = [TABLE] * (module == HEAD)
-    for name in (*(f"{spelling}.weight" for spelling in _spellings(module)), *tied):
-        where, stored = base.tensors.get(name, (None, {}))
-        if where and stored["dtype"] in FLOATS and list(stored["shape"]) == list(entry["shape"]):
-            return bool(np.array_equal(values_of(path, entry), _rounded(values_of(where, stored), entry["dtype"])))
+    names = [f"{spelling}.weight" for spelling in _spellings(module)]
+    if module == HEAD:
+        names.append(EMBEDDINGS)
+    for name in names:
+        stored = base.tensors.get(name)
+        if stored and stored.dtype in FLOATS and stored.shape == tensor.shape:
+            return bool(np.array_equal(tensor.read_values(), _rounded(stored.read_values(), tensor.dtype)))
     return False
 
 
-def _rounded(values: np.ndarray, dtype: str) -> np.ndarray:
+def _rounded(values: Floats, dtype: str) -> Floats:
     """float32 values as a type of safetensors holds them."""
     if dtype == "F16":
         return values.astype(np.float16).astype(np.float32)
@@ -381,33 +469,34 @@ def _rounded(values: np.ndarray, dtype: str) -> np.ndarray:
     return values
 
 
-def _what_it_is(key: str, base_shapes: dict[str, tuple[int, ...]]) -> str:
+def _describe_foreign(key: str, base_shapes: dict[str, tuple[int, ...]]) -> str:
     """What a tensor that is no LoRA factor of a linear layer is, in words that follow its name."""
-    for part, what in FOREIGN_PARTS.items():
-        if part in key:
-            return f"{what}: not supported"
-    module, part = _module_and_part(key)
+    for piece, method in FOREIGN_NAMES.items():
+        if piece in key:
+            return f"{method}: not supported"
+    module, parameter = _split_key(key)
     if any(f"{name}.weight" in base_shapes for name in _spellings(module)):
-        if part in LORA_PARTS:
+        if parameter in LORA_PARAMETERS:
             return "LoRA on something other than a linear layer: not supported"
-        if part in ("weight", "bias"):
-            return f"{'trained biases' if part == 'bias' else 'modules saved whole'}: not supported"
-    return STRANGE
+        if parameter in ("weight", "bias"):
+            return f"{'trained biases' if parameter == 'bias' else 'modules saved whole'}: not supported"
+    return UNKNOWN_MODULE
 
 
-# ------------------------------------------------------------------ for PEFT, and for those who ask which adapter it is
-def lora_config(config: AdapterConfig, check: AdapterCheck):
-    """A PEFT configuration with the modules named in full, so that it means the same in whoever's folder."""
+# ------------------------------------------------------------------ for PEFT, and fingerprints
+def lora_config(config: AdapterConfig, check: AdapterCheck) -> "LoraConfig":
+    """A PEFT configuration that names its modules in full, in the base's spelling."""
     from peft import LoraConfig
 
-    ranks, alphas = {}, {}
-    for key, (module, part) in check.keys.items():
-        if part == "lora_A.weight":
+    ranks: dict[str, int] = {}
+    alphas: dict[str, float] = {}
+    for key, (module, parameter) in check.keys.items():
+        if parameter == LORA_A:
             names = names_of(module, key)
             ranks[module], alphas[module] = config.rank(*names), config.alpha(*names)
     return LoraConfig(
         r=config.r,
-        lora_alpha=config.lora_alpha,
+        lora_alpha=cast(int, config.lora_alpha),  # PEFT divides it, whatever number it is
         lora_dropout=0.0,
         target_modules=sorted(ranks),
         inference_mode=True,
@@ -431,5 +520,5 @@ def adapter_fingerprint(folder: Path) -> str:
 
 
 def file_fingerprint(path: Path) -> str:
-    """What checkpoints and calibrations recorded of an adapter at first: 16 hexadecimal digits of its weights alone."""
+    """The first version of adapters' fingerprints, which old files record: 16 hexadecimal digits of the weights."""
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

@@ -1,20 +1,21 @@
 """A checkpoint folder: an adapter, what it was made for, and whether it can work. No torch, no weights loaded.
 
-A checkpoint is a PEFT adapter folder (`adapter_config.json`, `adapter_model.safetensors`), ours with
-`scoring.json` and `calibration.json` or anyone's without, or a whole model folder (`config.json`). Weights are read
-from safetensors alone; their headers tell names and shapes, so that an adapter that does not fit its base
-is found, and refused with the names of its keys, before anything is loaded.
+A checkpoint is a PEFT adapter folder (`adapter_config.json`, `adapter_model.safetensors`), with `scoring.json` and
+`calibration.json` where `train` wrote it, or a whole model folder (`config.json`). Weights are read from safetensors
+files only. Their headers give names and shapes, so that an adapter that does not fit its base is refused, with the
+names of its keys, before anything is loaded.
 """
 
 import csv
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scoring.checkpoints.adapter import (
     ADAPTER_CONFIG,
@@ -34,9 +35,28 @@ from scoring.scores.exposure import TRAINING, VALIDATION, exposure, read_rows
 from scoring.stats.calibration import Calibration, read_calibration
 
 MANIFEST, CALIBRATION = "scoring.json", "calibration.json"
-# Files that a training leaves beside an adapter, and that no score depends on.
-STATES = re.compile(r"(optimizer|scheduler|lr_scheduler|scaler|rng_state|random_states|training_args|trainer_state).*")
+# Files that a training leaves beside an adapter, and that scores do not depend on.
+TRAINING_STATES = re.compile(
+    r"(optimizer|scheduler|lr_scheduler|scaler|rng_state|random_states|training_args|trainer_state).*"
+)
 WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz", ".npy", ".pkl")
+
+
+Flags = NDArray[np.uint8]  # of `scores/exposure.py`
+
+
+@dataclass(frozen=True)
+class LogitSettings:
+    """What logits depend on besides the adapter. None: unknown, or as the base has it."""
+
+    base: str | None  # its fingerprint
+    template: str  # its fingerprint
+    pixels: int | None  # the most pixels of a picture
+    quantization: str  # of the base: nf4, fp4 or none
+
+    def to_json(self) -> dict[str, Any]:
+        """As files record it."""
+        return asdict(self)
 
 
 @dataclass
@@ -53,14 +73,14 @@ class Manifest:
     pixels: dict[str, int] = field(default_factory=dict)  # min_pixels, max_pixels
     quantization: Literal["nf4", "fp4", "none"] = "nf4"
     dtype: str = ""
-    data: dict = field(default_factory=dict)
-    training: dict = field(default_factory=dict)
-    metrics: dict = field(default_factory=dict)
-    versions: dict = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, Any] = field(default_factory=dict)
 
-    def __post_init__(self):
-        if foreign := set(self.template) - set(PromptTemplate.__dataclass_fields__):
-            raise ValueError(f"template has {', '.join(sorted(foreign))}; expected system, user, option and hint")
+    def __post_init__(self) -> None:
+        if unknown := set(self.template) - set(PromptTemplate.__dataclass_fields__):
+            raise ValueError(f"template has {', '.join(sorted(unknown))}; expected system, user, option and hint")
         if not 2 <= len(self.letters) <= len(LETTERS) or not LETTERS.startswith(self.letters):
             raise ValueError(f"letters is {self.letters!r}; expected the first 2 to 26 of the alphabet, such as abcd")
         if self.pixels and self.pixels.get("max_pixels", 0) < 1:
@@ -71,14 +91,17 @@ class Manifest:
         return PromptTemplate(**self.template)
 
     @property
-    def settings(self) -> dict:
-        """What logits depend on besides the adapter, as a run tells it of its members."""
-        return {
-            "base": self.base_fingerprint,
-            "template": self.prompt.fingerprint,
-            "pixels": self.pixels.get("max_pixels"),
-            "quantization": self.quantization,
-        }
+    def settings(self) -> LogitSettings:
+        """What the checkpoint was made with."""
+        return LogitSettings(
+            self.base_fingerprint, self.prompt.fingerprint, self.pixels.get("max_pixels"), self.quantization
+        )
+
+    def renewed(self, base: Path) -> "Manifest":
+        """With today's fingerprint of the base where the manifest records the first version of this very base's."""
+        if self.base_fingerprint and self.base_fingerprint == sampled_fingerprint(base):
+            return replace(self, base_fingerprint=base_fingerprint(base))
+        return self
 
     def policy(self, base: Path) -> PixelPolicy:
         """The base's patch sizes with this checkpoint's pixel budget."""
@@ -89,8 +112,8 @@ class Manifest:
 class Checkpoint:
     """One member of a run. `adapter` is its configuration, or None for a whole model.
 
-    declared: whether a manifest says what it was made with; else the manifest holds the defaults. beside: files of
-    weights in its folder that nothing reads.
+    declared: whether the folder has a manifest; else `manifest` holds the defaults. unread: files of weights in its
+    folder that nothing reads.
     """
 
     name: str
@@ -100,22 +123,27 @@ class Checkpoint:
     calibration: Calibration | None
     notes: list[str] = field(default_factory=list)
     declared: bool = True
-    beside: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
     _checked: tuple[Path, AdapterCheck] | None = field(default=None, repr=False)
 
     def fingerprint(self) -> str:
         """16 hexadecimal digits of the adapter's (or model's) content."""
         return base_fingerprint(self.folder) if self.adapter is None else adapter_fingerprint(self.folder)
 
-    def renew(self, base: Path) -> None:
-        """Put today's fingerprint where the manifest records a first one, which saw less, of this very base."""
-        if self.manifest.base_fingerprint and self.manifest.base_fingerprint == sampled_fingerprint(base):
-            self.manifest.base_fingerprint = base_fingerprint(base)
+    def require_adapter(self) -> AdapterConfig:
+        """The adapter's configuration. Raises CheckpointError for a whole model."""
+        if self.adapter is None:
+            raise CheckpointError(f"{self.folder}: a whole model; expected an adapter")
+        return self.adapter
+
+    def renewed(self, base: Path) -> "Checkpoint":
+        """With a manifest that records today's fingerprint of this base: see `Manifest.renewed`."""
+        return replace(self, manifest=self.manifest.renewed(base))
 
     def check(self, base: BaseWeights) -> AdapterCheck:
-        """How its adapter fits that base, looked at once; empty for a whole model.
+        """How its adapter fits that base, checked once; empty for a whole model.
 
-        Raises CheckpointError with all that keeps it from working.
+        Raises CheckpointError with everything that keeps it from working.
         """
         if self.adapter is None:
             return AdapterCheck()
@@ -125,18 +153,18 @@ class Checkpoint:
             self._checked = base.folder, check
         return self._checked[1]
 
-    def exposed(self, columns: dict[str, list], table: str, calibration: Calibration | None = None) -> np.ndarray:
+    def exposed(self, columns: dict[str, list[str]], table: str, calibration: Calibration | None = None) -> Flags:
         """(N,) flags of `scores/exposure.py`: how this checkpoint has met the rows of a table before.
 
         columns: of questions.parquet; table: the SHA-256 of the file they come from. A checkpoint without a record of
-        its rows is known by its table alone; where that is the same, the rows of validation.csv were held out.
+        its rows recognises its training table as a whole, by `table`; the rows of validation.csv were held out of it.
         """
         rows, calibrated = read_rows(self.folder), calibration.digests if calibration else ()
-        found = exposure(columns["digest"], rows, calibrated)
+        flags: Flags = exposure(columns["digest"], rows, calibrated)
         if rows is None and table and self.manifest.data.get("sha256") == table:
             held_out = self._validation_ids()
-            found |= np.array([VALIDATION if id in held_out else TRAINING for id in columns["id"]], np.uint8)
-        return found
+            flags |= np.array([VALIDATION if id in held_out else TRAINING for id in columns["id"]], np.uint8)
+        return flags
 
     def _validation_ids(self) -> set[str]:
         path = self.folder / "validation.csv"
@@ -145,17 +173,17 @@ class Checkpoint:
         with open(path, encoding="utf-8", newline="") as file:
             return {row["id"] for row in csv.DictReader(file)}
 
-    def base_folder(self) -> Path:
-        """The base model's folder on this machine, fetched from the hub where it is an id."""
-        return (
-            self.folder if self.adapter is None else find_base(self.manifest.base, self.folder, self.manifest.revision)
-        )
+    def base_folder(self, local_only: bool = False) -> Path:
+        """The base model's folder on this machine; without `local_only` fetched from the hub where it is an id."""
+        if self.adapter is None:
+            return self.folder
+        return find_base(self.manifest.base, self.folder, self.manifest.revision, local_only)
 
 
 def find_base(base: str, beside: Path | None = None, revision: str | None = None, local_only: bool = False) -> Path:
-    """A base as a folder: itself, relative to the checkpoint, or the hub's (with `@revision`).
+    """The folder of a base: that of this name, or of this name relative to the checkpoint `beside`, or the hub's.
 
-    local_only: do not download.
+    A hub id may have an `@revision`. local_only: do not download.
     """
     if not base:
         raise CheckpointError(f"{beside or 'the checkpoint'}: names no base; name the model it was made on with --base")
@@ -165,7 +193,7 @@ def find_base(base: str, beside: Path | None = None, revision: str | None = None
     if is_hub_id(base):
         return _fetch(base, revision, local_only)
     raise CheckpointError(
-        f"base {base!r}: no such folder, and no hub id; expected a folder with config.json or "
+        f"base {base!r}: no such folder, and not a hub id; expected a folder with config.json or "
         "an id like Qwen/Qwen3-VL-8B-Instruct; name it with --base"
     )
 
@@ -179,12 +207,12 @@ def _fetch(name: str, revision: str | None = None, local_only: bool = False) -> 
     """A hub repository's configuration and safetensors: no code, no pickles."""
     from huggingface_hub import snapshot_download
 
-    name, _, at = name.partition("@")
+    name, _, named_revision = name.partition("@")
     try:
         return Path(
             snapshot_download(
                 name,
-                revision=at or revision,
+                revision=named_revision or revision,
                 local_files_only=local_only,
                 allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.txt"],
             )
@@ -192,67 +220,80 @@ def _fetch(name: str, revision: str | None = None, local_only: bool = False) -> 
     except Exception as error:  # the hub's client raises network, authentication and lookup errors of many kinds
         reason = str(error).strip().split("\n")[0]
         raise CheckpointError(
-            f"{name}: neither a folder nor to be had from the hub ({reason}); check the name, the "
-            "network, or give a local folder"
+            f"{name}: neither a folder nor available from the hub ({reason}); check the name and the network, or give "
+            "a local folder"
         ) from None
 
 
+# ------------------------------------------------------------------ reading
 def read_checkpoint(name: str, base: str | None = None) -> Checkpoint:
     """The checkpoint in a folder or hub repository; `base` overrides the one it names. Raises FileError."""
-    folder, on_hub = Path(name) if Path(name).is_dir() else None, []
-    if folder is None:
-        if not is_hub_id(name) or Path(name).exists():
-            raise CheckpointError(f"checkpoint {name!r}: no such folder; expected an adapter folder or a hub id")
-        folder, on_hub = _fetch(name), _files_on_hub(name)
+    folder, hub_files = _locate(name)
     manifest = read_object(Manifest, folder / MANIFEST)
-    values = read_json(folder / ADAPTER_CONFIG)
-    adapter, notes = None, []
-    if values is not None:
-        _refuse_incomplete(folder, on_hub)
-        if faults := config_faults(values):
-            raise CheckpointError(f"{folder / ADAPTER_CONFIG}: " + "; and ".join(faults))
-        adapter = as_object(AdapterConfig, values, folder / ADAPTER_CONFIG)
-        if unknown := unknown_settings(values):
-            notes.append(f"{folder / ADAPTER_CONFIG}: {', '.join(unknown)} not known here, and passed over")
-    elif not (folder / "config.json").exists():
-        raise CheckpointError(_nothing_here(folder))
+    adapter, notes = _read_adapter(folder, hub_files)
+    if adapter is None and not (folder / "config.json").exists():
+        raise CheckpointError(_describe_no_checkpoint(folder))
     declared = manifest is not None
     if manifest is None:
         manifest = Manifest(adapter.base_model_name_or_path or "", adapter.revision) if adapter else Manifest()
         if adapter:
             notes.append(f"{folder}: no {MANIFEST}; scored with the defaults: the Korean template, 448x448 pixels, NF4")
     if base:
-        manifest.base, manifest.revision = base, None
+        manifest = replace(manifest, base=base, revision=None)
+    unread = {*_unread_weights(path.name for path in folder.iterdir()), *_unread_weights(hub_files)}
     return Checkpoint(
-        Path(os.path.abspath(folder)).name,
-        folder,
-        manifest,
-        adapter,
-        read_calibration(folder / CALIBRATION),
-        notes,
-        declared,
-        sorted({*_weights_beside(path.name for path in folder.iterdir()), *_weights_beside(on_hub)}) if adapter else [],
+        name=Path(os.path.abspath(folder)).name,
+        folder=folder,
+        manifest=manifest,
+        adapter=adapter,
+        calibration=read_calibration(folder / CALIBRATION),
+        notes=notes,
+        declared=declared,
+        unread=sorted(unread) if adapter else [],
     )
 
 
-def _refuse_incomplete(folder: Path, on_hub: list[str]) -> None:
-    """CheckpointError where an adapter's weights are not there, or not in one safetensors file."""
+def _locate(name: str) -> tuple[Path, list[str]]:
+    """A checkpoint's folder, fetched where it is a hub id, and all files of its hub repository. CheckpointError."""
+    if Path(name).is_dir():
+        return Path(name), []
+    if not is_hub_id(name) or Path(name).exists():
+        raise CheckpointError(f"checkpoint {name!r}: no such folder; expected an adapter folder or a hub id")
+    return _fetch(name), _files_on_hub(name)
+
+
+def _read_adapter(folder: Path, hub_files: list[str]) -> tuple[AdapterConfig | None, list[str]]:
+    """An adapter's configuration, None for a whole model, and notes on it. Raises FileError where it cannot work."""
+    path = folder / ADAPTER_CONFIG
+    values = read_json(path)
+    if values is None:
+        return None, []
+    _refuse_incomplete(folder, hub_files)
+    if faults := config_faults(values):
+        raise CheckpointError(f"{path}: " + "; and ".join(faults))
+    unknown = unknown_settings(values)
+    notes = [f"{path}: unknown settings were ignored: {', '.join(unknown)}"] if unknown else []
+    return as_object(AdapterConfig, values, path), notes
+
+
+def _refuse_incomplete(folder: Path, hub_files: list[str]) -> None:
+    """CheckpointError where an adapter's weights are missing, or not in one safetensors file."""
     if (folder / ADAPTER_FILE).exists():
         return
     shards = sorted(path.name for path in folder.glob("adapter_model-*.safetensors"))
-    names = {*(path.name for path in folder.iterdir()), *on_hub}
+    names = {*(path.name for path in folder.iterdir()), *hub_files}
     pickles = sorted(name for name in names if name.endswith((".bin", ".pt", ".pth")) and "/" not in name)
     if shards:
-        why = f", but {', '.join(shards)}: an adapter in several files; save it as one"
+        reason = f", but {', '.join(shards)}: an adapter in several files; save it as one"
     elif pickles:
-        why = f", but {', '.join(pickles)}: pickles can run code and are refused; save the adapter as safetensors"
+        reason = f", but {', '.join(pickles)}: pickles can run code and are refused; save the adapter as safetensors"
     else:
-        why = "; the folder is not complete"
-    raise CheckpointError(f"{folder}: no {ADAPTER_FILE}{why}")
+        reason = "; the folder is not complete"
+    raise CheckpointError(f"{folder}: no {ADAPTER_FILE}{reason}")
 
 
-def _nothing_here(folder: Path) -> str:
-    """What to say of a folder that is no checkpoint: the ones that lie in it, where there are any."""
+def _describe_no_checkpoint(folder: Path) -> str:
+    """The message for a folder that is no checkpoint: it names the checkpoints inside, where there are any."""
     inside = sorted(
         {
             path.parent
@@ -261,40 +302,42 @@ def _nothing_here(folder: Path) -> str:
             for path in folder.glob(f"{depth}/{name}")
         }
     )
-    said = f"{folder}: neither {ADAPTER_CONFIG} nor config.json; "
-    if not inside:
-        return said + "expected an adapter or a model folder"
-    return said + f"name one of the checkpoints inside: {first_names([str(path) for path in inside])}"
+    remedy = "expected an adapter or a model folder"
+    if inside:
+        remedy = f"name one of the checkpoints inside: {first_names([str(path) for path in inside])}"
+    return f"{folder}: neither {ADAPTER_CONFIG} nor config.json; {remedy}"
 
 
-def _weights_beside(names: Iterable[str]) -> list[str]:
-    """Files of weights beside an adapter that neither PEFT nor this program reads, but their training may have made."""
-    passed = (ADAPTER_FILE, "adapter_model.bin")
+def _unread_weights(names: Iterable[str]) -> list[str]:
+    """Files of weights beside an adapter that neither PEFT nor this program reads, but its training may have made."""
+    read = (ADAPTER_FILE, "adapter_model.bin")
     return [
         name
         for name in names
-        if name.endswith(WEIGHT_FILES) and "/" not in name and name not in passed and not STATES.match(name)
+        if name.endswith(WEIGHT_FILES) and "/" not in name and name not in read and not TRAINING_STATES.match(name)
     ]
 
 
 def _files_on_hub(name: str) -> list[str]:
-    """The files of a hub repository, of which `_fetch` brings some; none where the hub cannot be asked."""
+    """All files of a hub repository, of which `_fetch` gets some; [] where the hub cannot be reached."""
     from huggingface_hub import HfApi
 
     name, _, revision = name.partition("@")
     try:
         return HfApi().list_repo_files(name, revision=revision or None)
-    except Exception:  # offline, or of the many kinds that its client raises: what was fetched before is used
+    except Exception:  # offline, or one of the client's many errors: what was fetched before is used
         return []
 
 
 def base_name(base: str, out: Path) -> str:
-    """How a checkpoint names its base: a hub id as it is; a folder relative to the checkpoint where both lie in the
-    working directory, so that they can be moved together; else in full."""
+    """How the checkpoint in `out` names its base: a hub id as it is, a folder in full.
+
+    Where both folders lie in the working directory, relative to the checkpoint, so that they can be moved together.
+    """
     if not Path(base).is_dir():
         return base
-    folder, here = Path(base).resolve(), Path.cwd()
-    together = folder.is_relative_to(here) and out.resolve().is_relative_to(here)
+    folder, current = Path(base).resolve(), Path.cwd()
+    together = folder.is_relative_to(current) and out.resolve().is_relative_to(current)
     return os.path.relpath(folder, out.resolve()) if together else str(folder)
 
 

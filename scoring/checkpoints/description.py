@@ -1,10 +1,13 @@
 """`show`: everything about a checkpoint as text, from its small files and the headers of its weights."""
 
+import math
 import textwrap
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from scoring.checkpoints.adapter import ADAPTER_CONFIG, ADAPTER_FILE
-from scoring.checkpoints.checkpoint import Checkpoint, find_base, is_hub_id
-from scoring.checkpoints.plan import base_differences
+from scoring.checkpoints.checkpoint import Checkpoint, is_hub_id
+from scoring.checkpoints.compatibility import base_differences
 from scoring.checkpoints.weights import (
     BaseWeights,
     CheckpointError,
@@ -17,87 +20,106 @@ from scoring.files.reading import FileError, read_json
 from scoring.inputs.pictures import PixelPolicy
 from scoring.stats.calibration import Calibration, read_calibration
 
+Row = tuple[str, str]  # a name and its value
 
-def describe(checkpoint: Checkpoint) -> tuple[str, bool]:
-    """(text, whether the checkpoint can be scored)."""
-    manifest, rows, faults = checkpoint.manifest, [("checkpoint", str(checkpoint.folder))], []
-    adapter = read_json(checkpoint.folder / ADAPTER_CONFIG)
-    if adapter is None:
-        rows.append(("kind", "whole model"))
-    else:
-        header = read_header(checkpoint.folder / ADAPTER_FILE)
-        size = (checkpoint.folder / ADAPTER_FILE).stat().st_size
-        rows.append(("kind", f"{adapter.get('peft_type', '?')} adapter, {len(header)} tensors, {size / 1e6:.1f} MB"))
-        rows.append(
-            (
-                "adapter",
-                f"rank {adapter.get('r')}, alpha {adapter.get('lora_alpha')}, dropout {adapter.get('lora_dropout')}, "
-                f"on {_names(adapter.get('target_modules'))}",
-            )
-        )
-    rows += _base_rows(checkpoint, faults)
-    rows.append(("fingerprint", checkpoint.fingerprint()))
-    rows.append(("template", manifest.prompt.fingerprint))
-    rows += [
-        ("  system", manifest.prompt.system),
-        ("  user", manifest.prompt.user),
-        ("  option", manifest.prompt.option),
-        ("  hint", manifest.prompt.hint),
-    ]
-    rows.append(("letters", manifest.letters))
-    rows.append(
+
+@dataclass(frozen=True)
+class Description:
+    """What a checkpoint is. faults: what keeps it from being scored."""
+
+    rows: list[Row]
+    notes: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        """Two columns, long values wrapped."""
+        lines = []
+        for name, value in self.rows:
+            wrapped = textwrap.wrap(value.replace("\n", "⏎"), 96, break_long_words=False, drop_whitespace=True) or [""]
+            lines += [f"{name:<14}{wrapped[0]}", *(f"{'':<14}{line}" for line in wrapped[1:])]
+        lines += [f"{'note':<14}{note}" for note in self.notes]
+        lines += [f"{'FAULT':<14}{fault}" for fault in self.faults]
+        return "\n".join(lines)
+
+
+def describe(checkpoint: Checkpoint) -> Description:
+    """Everything about a checkpoint, its base included where that is on this machine."""
+    rows = [("checkpoint", str(checkpoint.folder)), *_adapter_rows(checkpoint)]
+    base = _describe_base(checkpoint)
+    rows += [*base.rows, ("fingerprint", checkpoint.fingerprint()), *_setting_rows(checkpoint)]
+    return replace(base, rows=rows, notes=checkpoint.notes)
+
+
+def _adapter_rows(checkpoint: Checkpoint) -> list[Row]:
+    config = read_json(checkpoint.folder / ADAPTER_CONFIG)
+    if config is None:
+        return [("kind", "whole model")]
+    file = checkpoint.folder / ADAPTER_FILE
+    kind = f"{config.get('peft_type', '?')} adapter, {len(read_header(file))} tensors"
+    return [
+        ("kind", f"{kind}, {file.stat().st_size / 1e6:.1f} MB"),
         (
-            "pixels",
-            f"{manifest.pixels['max_pixels']:,}" if manifest.pixels else "448x448 within the base's limits (default)",
-        )
-    )
-    rows.append(("quantization", manifest.quantization + (f", trained in {manifest.dtype}" if manifest.dtype else "")))
-    rows.append(("calibration", _calibration(checkpoint)))
-    for name, values in (
-        ("metrics", manifest.metrics),
-        ("data", manifest.data),
-        ("training", manifest.training),
-        ("versions", manifest.versions),
-    ):
+            "adapter",
+            f"rank {config.get('r')}, alpha {config.get('lora_alpha')}, dropout {config.get('lora_dropout')}, "
+            f"on {_list_modules(config.get('target_modules'))}",
+        ),
+    ]
+
+
+def _setting_rows(checkpoint: Checkpoint) -> list[Row]:
+    """Prompt, pixels, quantization and calibration, and what the training recorded."""
+    manifest = checkpoint.manifest
+    prompt = manifest.prompt
+    pixels = f"{manifest.pixels['max_pixels']:,}" if manifest.pixels else "448x448 within the base's limits (default)"
+    rows = [
+        ("template", prompt.fingerprint),
+        ("  system", prompt.system),
+        ("  user", prompt.user),
+        ("  option", prompt.option),
+        ("  hint", prompt.hint),
+        ("letters", manifest.letters),
+        ("pixels", pixels),
+        ("quantization", manifest.quantization + (f", trained in {manifest.dtype}" if manifest.dtype else "")),
+        ("calibration", _describe_calibrations(checkpoint)),
+    ]
+    records = {
+        "metrics": manifest.metrics,
+        "data": manifest.data,
+        "training": manifest.training,
+        "versions": manifest.versions,
+    }
+    for name, values in records.items():
         if values:
             rows.append((name, ", ".join(f"{key} {_short(value)}" for key, value in values.items())))
-    lines = []
-    for name, value in rows:
-        wrapped = textwrap.wrap(value.replace("\n", "⏎"), 96, break_long_words=False, drop_whitespace=True) or [""]
-        lines += [f"{name:<14}{wrapped[0]}", *(f"{'':<14}{line}" for line in wrapped[1:])]
-    lines += [f"note          {note}" for note in checkpoint.notes] + [f"FAULT         {fault}" for fault in faults]
-    return "\n".join(lines), not faults
+    return rows
 
 
-def _base_rows(checkpoint: Checkpoint, faults: list[str]) -> list[tuple[str, str]]:
+def _describe_base(checkpoint: Checkpoint) -> Description:
     """The base, and how the adapter's keys fit it, where the base is on this machine."""
     manifest = checkpoint.manifest
     name = manifest.base + (f"@{manifest.revision}" if manifest.revision else "")
     try:
-        folder = (
-            checkpoint.folder
-            if checkpoint.adapter is None
-            else find_base(manifest.base, checkpoint.folder, manifest.revision, local_only=True)
-        )
+        folder = checkpoint.base_folder(local_only=True)
     except FileError as error:
         if is_hub_id(manifest.base):  # `score` fetches it
-            return [("base", name), ("checks", f"not made, since the base is not on this machine: {error}")]
-        faults.append(str(error))
-        return [("base", name or "none named")]
-    rows = [("base", name or str(folder))]
+            return Description([("base", name), ("checks", f"not made: the base is not on this machine: {error}")])
+        return Description([("base", name or "none named")], faults=[str(error)])
     try:
         check_base(folder)
         weights, fingerprint = BaseWeights.of(folder), base_fingerprint(folder)
         stored = stored_bits(folder)
         PixelPolicy.of_base(folder)
     except FileError as error:
-        faults.append(str(error))
-        return rows
+        return Description([("base", name or str(folder))], faults=[str(error)])
     rows = [("base", f"{name or folder} ({fingerprint}{f', in 4 bits: {stored}' if stored else ''})")]
-    for problem, kind in base_differences(checkpoint, folder).items():
-        if kind == "base":
-            problem = f"the base is {fingerprint}, but the adapter was trained on {manifest.base_fingerprint}"
-        faults.append(problem)
+    checkpoint = checkpoint.renewed(folder)
+    faults = []
+    for difference in base_differences(checkpoint, folder):
+        if difference.setting == "base":
+            faults.append(f"the base is {fingerprint}, but the adapter was trained on {manifest.base_fingerprint}")
+        else:
+            faults.append(difference.text)
     if checkpoint.adapter is not None:
         try:
             check = checkpoint.check(weights)
@@ -106,29 +128,34 @@ def _base_rows(checkpoint: Checkpoint, faults: list[str]) -> list[tuple[str, str
         else:
             count = f"all {len(check.keys)} keys match the base ({len(check.modules)} modules)"
             rows.append(("checks", f"{count}; the adapter has an effect"))
-    return rows
+    return Description(rows, faults=faults)
 
 
-def _calibration(checkpoint: Checkpoint) -> str:
-    found = [read_calibration(path) for path in sorted(checkpoint.folder.glob("calibration*.json"))]
-    return "; ".join(map(_one_calibration, found)) or "none: probabilities are raw"
+def _describe_calibrations(checkpoint: Checkpoint) -> str:
+    calibrations = (read_calibration(path) for path in sorted(checkpoint.folder.glob("calibration*.json")))
+    texts = [_describe_calibration(calibration) for calibration in calibrations if calibration]
+    return "; ".join(texts) or "none: probabilities are raw"
 
 
-def _one_calibration(found: Calibration) -> str:
-    text = f"orders {found.fingerprint['orders']}: temperature {found.temperature:.3f} on {found.rows} rows"
-    text += ", letter bias" * bool(found.letters) + ", temperatures by task type" * bool(found.groups)
-    if found.nll_before == found.nll_before:  # a number
-        text += f", NLL {found.nll_before:.3f} → {found.nll_after:.3f}"
-    return text + f" ({found.note})" * bool(found.note)
+def _describe_calibration(calibration: Calibration) -> str:
+    orders = calibration.fingerprint["orders"]
+    text = f"orders {orders}: temperature {calibration.temperature:.3f} on {calibration.rows} rows"
+    if calibration.letters:
+        text += ", letter bias"
+    if calibration.groups:
+        text += ", temperatures by task type"
+    if not math.isnan(calibration.nll_before):
+        text += f", NLL {calibration.nll_before:.3f} → {calibration.nll_after:.3f}"
+    return f"{text} ({calibration.note})" if calibration.note else text
 
 
-def _names(targets) -> str:
+def _list_modules(targets: object) -> str:
     if not isinstance(targets, list):
         return str(targets)
     return ", ".join(targets) if len(targets) <= 10 else f"{len(targets)} modules"
 
 
-def _short(value) -> str:
+def _short(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list):

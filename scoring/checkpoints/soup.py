@@ -3,15 +3,17 @@
 Σ wᵢ sᵢ Bᵢ Aᵢ = [w₁ s₁ B₁, w₂ s₂ B₂, …] · [A₁; A₂; …], with PEFT's scaling 1 (alpha = rank).
 """
 
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save
 
-from scoring.checkpoints.adapter import ADAPTER_CONFIG, ADAPTER_FILE, names_of
+from scoring.checkpoints.adapter import ADAPTER_CONFIG, ADAPTER_FILE, LORA_A, LORA_B, names_of
 from scoring.checkpoints.checkpoint import MANIFEST, Checkpoint, base_name
-from scoring.checkpoints.plan import read_sound
+from scoring.checkpoints.compatibility import read_sound
 from scoring.checkpoints.weights import BaseWeights, CheckpointError, base_fingerprint
 from scoring.files.reading import read_json
 from scoring.files.writing import write_json, write_whole
@@ -19,114 +21,174 @@ from scoring.scores.exposure import TRAINING, read_rows, write_rows
 from scoring.stats.pools import parse_weights
 
 
+@dataclass(frozen=True)
+class Ingredient:
+    """One adapter of an average. base: the folder of its base."""
+
+    checkpoint: Checkpoint
+    base: Path
+    weight: float
+
+    def record(self) -> dict[str, Any]:
+        """What the average's manifest says of it."""
+        folder, adapter = str(self.checkpoint.folder), self.checkpoint.fingerprint()
+        return {"folder": folder, "adapter": adapter, "weight": self.weight}
+
+
+@dataclass(frozen=True)
+class Factors:
+    """One layer's adapter in float32. down: A (R, K); up: B (N, R) times the adapter's scaling."""
+
+    down: torch.Tensor
+    up: torch.Tensor
+
+
 def soup(names: list[str], out: Path, weights: list[float] | None = None, base: str | None = None) -> list[str]:
-    """Write the average of the checkpoints' adapters into the folder `out`; what there is to say about it.
+    """Write the average of the checkpoints' adapters into the folder `out`; returns notes for the user.
 
     A folder of folds stands for its folds. weights: one for each, equal where not given; they need not sum to 1. base:
     in place of the one that they name. Raises CheckpointError with the reason where the adapters cannot be averaged:
     other bases, prompts, or layers.
     """
-    checkpoints, folders = read_sound(names, base)
-    weights = list(weights or [1 / len(checkpoints)] * len(checkpoints))
-    if len(checkpoints) < 2 or len(weights) != len(checkpoints):
-        raise CheckpointError(f"{len(checkpoints)} checkpoints, {len(weights)} weights; expected two or more, one each")
+    ingredients = _read_ingredients(names, weights, base)
     if out.exists() and any(out.iterdir()):
         raise CheckpointError(f"{out} holds files already; choose another --out")
-    first = checkpoints[0]
-    for other, folder in zip(checkpoints, folders):
-        _must_match(first, other, [base_fingerprint(folders[0]), base_fingerprint(folder)])
-    factors = [_factors(checkpoint, BaseWeights.of(folder)) for checkpoint, folder in zip(checkpoints, folders)]
-    layers = sorted(set().union(*factors))
-    tensors, ranks = {}, {}
-    for layer in layers:
-        parts = [(weight, found[layer]) for weight, found in zip(weights, factors) if layer in found]
-        down = torch.cat([down for _, (down, _) in parts])
-        tensors[f"base_model.model.{layer}.lora_A.weight"] = down.contiguous()
-        up = torch.cat([up * weight for weight, (_, up) in parts], 1)
-        tensors[f"base_model.model.{layer}.lora_B.weight"] = up.contiguous()
-        ranks[layer] = len(down)
-    rank = max(ranks.values())
-    config = read_json(first.folder / ADAPTER_CONFIG) | {
-        "r": rank,
-        "lora_alpha": rank,
-        "use_rslora": False,
-        "rank_pattern": {layer: each for layer, each in ranks.items() if each != rank},
-        "alpha_pattern": {layer: each for layer, each in ranks.items() if each != rank},
-        "target_modules": layers,
-        "exclude_modules": None,
-        "layers_to_transform": None,
-        "layers_pattern": None,
-        "init_lora_weights": True,
-        "base_model_name_or_path": base_name(str(folders[0]), out),
-    }
+    for other in ingredients:
+        _must_match(ingredients[0], other)
+    layers = _average(ingredients)
+    ranks = {layer: len(factors.down) for layer, factors in layers.items()}
     out.mkdir(parents=True, exist_ok=True)
-    data = save(tensors, {"format": "pt"})
-    write_whole(out / ADAPTER_FILE, lambda file: file.write(data))
-    write_json(out / ADAPTER_CONFIG, config)
-    told = [
-        {"folder": str(found.folder), "adapter": found.fingerprint(), "weight": weight}
-        for found, weight in zip(checkpoints, weights)
-    ]
-    manifest = replace(
-        first.manifest, base=config["base_model_name_or_path"], metrics={}, training={"soup": told}, data={}
-    )
-    write_json(out / MANIFEST, asdict(manifest))
-    _keep_rows([found.folder for found in checkpoints], out)
-    parts = ", ".join(f"{weight:.2f} × {found.name}" for weight, found in zip(weights, checkpoints))
+    _write_adapter(out, layers, _config(ingredients[0], ranks, out))
+    _write_manifest(out, ingredients)
+    _write_rows([ingredient.checkpoint.folder for ingredient in ingredients], out)
+    terms = ", ".join(f"{ingredient.weight:.2f} × {ingredient.checkpoint.name}" for ingredient in ingredients)
     return [
-        f"{len(layers)} layers, rank {rank}: {parts}",
+        f"{len(layers)} layers, rank {max(ranks.values())}: {terms}",
         "no calibration: the members' temperatures are not the soup's. Score labelled rows with it, and `calibrate`",
     ]
 
 
-def _keep_rows(folders: list[Path], out: Path) -> None:
-    """The rows that any of the adapters was made from, where all keep a record of theirs: the average has met them."""
-    records = [read_rows(folder) for folder in folders]
-    if any(record is None for record in records):
-        return
-    flags: dict[str, int] = {}
-    for record in records:
-        for digest, part in record.items():
-            flags[digest] = flags.get(digest, 0) | part
-    training = [digest for digest, part in flags.items() if part & TRAINING]
-    write_rows(out, training, [digest for digest, part in flags.items() if not part & TRAINING])
+def _read_ingredients(names: list[str], weights: list[float] | None, base: str | None) -> list[Ingredient]:
+    """Raises CheckpointError where there are not two or more checkpoints, with a weight for each."""
+    checkpoints, folders = read_sound(names, base)
+    weights = weights or [1 / len(checkpoints)] * len(checkpoints)
+    if len(checkpoints) < 2 or len(weights) != len(checkpoints):
+        raise CheckpointError(f"{len(checkpoints)} checkpoints, {len(weights)} weights; expected two or more, one each")
+    return [Ingredient(*ingredient) for ingredient in zip(checkpoints, folders, weights)]
 
 
-def _must_match(first: Checkpoint, other: Checkpoint, bases: list[str]) -> None:
+def _must_match(first: Ingredient, other: Ingredient) -> None:
     """CheckpointError, naming the field and both values, where two adapters were made for different things."""
-    if first.adapter is None or other.adapter is None:
-        whole = next(found.folder for found in (first, other) if found.adapter is None)
-        raise CheckpointError(f"{whole}: a whole model; expected adapters over one base")
-    fields = {
-        "base": bases,
-        "template": [found.manifest.prompt.fingerprint for found in (first, other)],
-        "letters": [found.manifest.letters for found in (first, other)],
-    }
-    for name, (ours, theirs) in fields.items():
-        if ours != theirs:
+    for checkpoint in (first.checkpoint, other.checkpoint):
+        if checkpoint.adapter is None:
+            raise CheckpointError(f"{checkpoint.folder}: a whole model; expected adapters over one base")
+    expected, actual = _requirements(first), _requirements(other)
+    for name, value in actual.items():
+        if value != expected[name]:
             raise CheckpointError(
-                f"{other.folder}: {name} is {theirs}, but {first.folder} has {ours}; they cannot be averaged"
+                f"{other.checkpoint.folder}: {name} is {value}, but {first.checkpoint.folder} has {expected[name]}; "
+                "they cannot be averaged"
             )
-    if other.adapter.use_dora:
-        raise CheckpointError(f"{other.folder}: DoRA cannot be averaged exactly; expected LoRA")
+    if other.checkpoint.adapter and other.checkpoint.adapter.use_dora:
+        raise CheckpointError(f"{other.checkpoint.folder}: DoRA cannot be averaged exactly; expected LoRA")
 
 
-def _factors(checkpoint: Checkpoint, base: BaseWeights) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """Layer of the base -> A (R, K), B (N, R) times its scaling, in float32."""
-    keys = checkpoint.check(base).keys
-    tensors, factors = load_file(checkpoint.folder / ADAPTER_FILE), {}
-    key_of = {located: key for key, located in keys.items()}
-    for (layer, part), key in key_of.items():
-        if part == "lora_A.weight":
-            down, up = tensors[key].float(), tensors[key_of[layer, "lora_B.weight"]].float()
-            factors[layer] = down, up * checkpoint.adapter.scaling(*names_of(layer, key))
+def _requirements(ingredient: Ingredient) -> dict[str, str]:
+    """What all adapters of an average must have in common."""
+    manifest = ingredient.checkpoint.manifest
+    return {
+        "base": base_fingerprint(ingredient.base),
+        "template": manifest.prompt.fingerprint,
+        "letters": manifest.letters,
+    }
+
+
+def _average(ingredients: Sequence[Ingredient]) -> dict[str, Factors]:
+    """The average's factors by layer of the base, in the order of names."""
+    adapters = [_read_factors(ingredient) for ingredient in ingredients]
+    layers: dict[str, Factors] = {}
+    for layer in sorted(set[str]().union(*adapters)):
+        terms = [
+            (ingredient.weight, adapter[layer])
+            for ingredient, adapter in zip(ingredients, adapters)
+            if layer in adapter
+        ]
+        down = torch.cat([factors.down for _, factors in terms])
+        up = torch.cat([factors.up * weight for weight, factors in terms], 1)
+        layers[layer] = Factors(down.contiguous(), up.contiguous())
+    return layers
+
+
+def _read_factors(ingredient: Ingredient) -> dict[str, Factors]:
+    """One adapter's factors by layer of the base."""
+    checkpoint = ingredient.checkpoint
+    config = checkpoint.require_adapter()
+    tensors = load_file(checkpoint.folder / ADAPTER_FILE)
+    keys = checkpoint.check(BaseWeights.of(ingredient.base)).keys
+    key_of = {location: key for key, location in keys.items()}
+    factors = {}
+    for (layer, parameter), key in key_of.items():
+        if parameter == LORA_A:
+            up = tensors[key_of[layer, LORA_B]].float() * config.scaling(*names_of(layer, key))
+            factors[layer] = Factors(tensors[key].float(), up)
     return factors
+
+
+# ------------------------------------------------------------------ writing
+def _config(first: Ingredient, ranks: dict[str, int], out: Path) -> dict[str, Any]:
+    """The average's `adapter_config.json`: the first adapter's with ranks and layers of the average."""
+    rank = max(ranks.values())
+    other_ranks = {layer: layer_rank for layer, layer_rank in ranks.items() if layer_rank != rank}
+    return (read_json(first.checkpoint.folder / ADAPTER_CONFIG) or {}) | {
+        "r": rank,
+        "lora_alpha": rank,
+        "use_rslora": False,
+        "rank_pattern": other_ranks,
+        "alpha_pattern": other_ranks,
+        "target_modules": list(ranks),
+        "exclude_modules": None,
+        "layers_to_transform": None,
+        "layers_pattern": None,
+        "init_lora_weights": True,
+        "base_model_name_or_path": base_name(str(first.base), out),
+    }
+
+
+def _write_adapter(out: Path, layers: dict[str, Factors], config: dict[str, Any]) -> None:
+    tensors = {}
+    for layer, factors in layers.items():
+        tensors[f"base_model.model.{layer}.{LORA_A}"] = factors.down
+        tensors[f"base_model.model.{layer}.{LORA_B}"] = factors.up
+    data = save(tensors, {"format": "pt"})
+    write_whole(out / ADAPTER_FILE, lambda file: file.write(data))
+    write_json(out / ADAPTER_CONFIG, config)
+
+
+def _write_manifest(out: Path, ingredients: Sequence[Ingredient]) -> None:
+    first = ingredients[0]
+    training = {"soup": [ingredient.record() for ingredient in ingredients]}
+    base = base_name(str(first.base), out)
+    manifest = replace(first.checkpoint.manifest, base=base, metrics={}, training=training, data={})
+    write_json(out / MANIFEST, asdict(manifest))
+
+
+def _write_rows(folders: Sequence[Path], out: Path) -> None:
+    """The rows that any of the adapters was made from, where all have a record of theirs: the average has met them."""
+    flags: dict[str, int] = {}
+    for folder in folders:
+        record = read_rows(folder)
+        if record is None:
+            return
+        for digest, flag in record.items():
+            flags[digest] = flags.get(digest, 0) | flag
+    training = [digest for digest, flag in flags.items() if flag & TRAINING]
+    write_rows(out, training, [digest for digest, flag in flags.items() if not flag & TRAINING])
 
 
 def given_weights(text: str | None, count: int) -> list[float] | None:
     """Numbers separated by commas, one for each of `count`; None where none are given. Raises CheckpointError."""
     if not text:
         return None
-    if found := parse_weights(text, count):
-        return found
+    if weights := parse_weights(text, count):
+        return weights
     raise CheckpointError(f"weights {text!r}: expected {count} numbers separated by commas")

@@ -11,7 +11,7 @@ Next: `scorer`, which answers prepared batches.
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -228,7 +228,7 @@ def with_tensors(batch: PreparedBatch, preparer: Preparer, device: str) -> Prepa
 
 def read_ahead(
     preparer: Preparer, batches: Iterable[tuple[list[Question], str]], device: str
-) -> Iterator[PreparedBatch]:
+) -> Generator[PreparedBatch, None, None]:
     """The batches, each with its orders, in turn: threads prepare some while the ones before are answered.
 
     On a CPU nothing is gained by reading ahead (benchmarks/LOG.md): threads that read take the cores from the others.

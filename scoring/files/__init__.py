@@ -1,1 +1,1 @@
-"""Files on the disk: JSON read with its fields checked, files written whole, folders locked."""
+"""Files on disk: JSON read with its fields checked, files written whole, folders locked."""

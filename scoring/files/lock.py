@@ -1,4 +1,4 @@
-"""A folder to write into: one process at a time, and nothing in it that leads elsewhere."""
+"""A folder to write into: one process at a time, and no links in it."""
 
 import time
 from collections.abc import Iterator
@@ -10,16 +10,16 @@ from scoring.errors import UserError
 LOCK = ".lock"
 
 
-class HoldError(UserError):
+class LockError(UserError):
     """A folder that cannot be written into now, or must not be."""
 
 
 @contextmanager
-def hold(folder: Path) -> Iterator[None]:
-    """Inside, no other process writes into `folder`, which is made where it is missing.
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Inside, no other process writes into `folder`, which is made if it does not exist.
 
-    The system lets go of a process that dies. Raises HoldError where another holds the folder, where it holds links
-    (a folder from a stranger could send a write anywhere), or where it cannot be written.
+    The system releases the lock of a process that dies. Raises LockError if another process has the lock, if the
+    folder holds links (a folder from a stranger could send a write anywhere), or if it cannot be written.
     """
     from filelock import FileLock, Timeout
 
@@ -27,19 +27,20 @@ def hold(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         links = sorted(path.name for path in folder.iterdir() if path.is_symlink())
         if links:
-            raise HoldError(
+            raise LockError(
                 f"{folder} holds links to other places ({', '.join(links[:5])}); expected plain files and folders: "
                 "remove them, or choose another --out"
             )
         lock = FileLock(folder / LOCK, timeout=0, is_singleton=True)
         lock.acquire()
     except Timeout:
-        raise HoldError(
+        raise LockError(
             f"another process is writing into {folder}; wait for it, stop it, or choose another --out"
         ) from None
     except OSError as error:
-        raise HoldError(
-            f"{folder} cannot be written ({error.strerror or error}); expected a folder of yours: choose another --out"
+        raise LockError(
+            f"{folder} cannot be written ({error.strerror or error}); expected a folder that you may write to: choose "
+            "another --out"
         ) from None
     try:
         yield
@@ -47,15 +48,15 @@ def hold(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def check_held(folder: Path, patience: float = 60) -> None:
-    """HoldError where another machine's hold of the folder is not seen here for so many seconds: it is another folder.
+def check_folder_is_shared(folder: Path, patience: float = 60) -> None:
+    """Raise LockError if the lock of a process on another machine does not appear in `folder` in `patience` seconds.
 
-    What is new in a network's folder may be seen late.
+    Then this machine sees another folder under that name. New files on a network drive may appear late.
     """
     until = time.monotonic() + patience
     while not (folder / LOCK).exists():
         if time.monotonic() > until:
-            raise HoldError(
-                f"{folder} is not the folder that the first process writes into; expected one that all share"
+            raise LockError(
+                f"{folder} is not the folder that the first process writes into; expected one that all processes share"
             )
         time.sleep(0.05)

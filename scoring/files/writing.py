@@ -1,4 +1,4 @@
-"""Writing files so that each is there whole or not at all: beside, synced, renamed."""
+"""Atomic writes: each file appears whole or not at all. It is written under another name, synced and renamed."""
 
 import csv
 import io
@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,47 +15,47 @@ import pyarrow.parquet as pq
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object], mark: str = "") -> None:
-    """Let `write` fill a file beside `path`, and rename it when its bytes are on the disk.
+    """Let `write` fill a temporary file beside `path`, and rename it when its bytes are on disk.
 
-    What a killed run left beside goes; so does a link to somewhere else, which is never written through. mark: in the
-    name of the file beside, where another process may write the same file.
+    A temporary file that a killed run left is removed; so is a link to somewhere else, which is never written through.
+    mark: part of the temporary file's name, for files that several processes may write at once.
     """
-    beside = path.with_name(f"{path.name}{mark}.tmp")
-    beside.unlink(missing_ok=True)
-    with open(beside, "xb") as file:
+    temporary = path.with_name(f"{path.name}{mark}.tmp")
+    temporary.unlink(missing_ok=True)
+    with open(temporary, "xb") as file:
         write(file)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(beside, path)
+    os.replace(temporary, path)
 
 
 def write_text(path: Path, text: str) -> None:
-    """UTF-8, line ends as they are."""
+    """UTF-8, line ends unchanged."""
     write_whole(path, lambda file: file.write(text.encode()))
 
 
-def write_json(path: Path, values: dict) -> None:
-    """Indented, letters as they are, strict: what is not a finite number is null."""
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Indented, with characters unescaped; numbers that are not finite become null, as strict JSON has no others."""
     write_text(path, json.dumps(_strict(values), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def _strict(value: object) -> object:
+def _strict(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: _strict(part) for key, part in value.items()}
-    return [_strict(part) for part in value] if isinstance(value, (list, tuple)) else value
+        return {key: _strict(item) for key, item in value.items()}
+    return [_strict(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def write_csv(path: Path, rows: list[list[str]]) -> None:
-    """UTF-8, commas, LF."""
+    """UTF-8, comma-separated, lines that end with LF."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     write_text(path, text.getvalue())
 
 
 def write_columns(path: Path, columns: dict[str, list[str] | pa.Array]) -> None:
-    """A CSV as `write_csv` makes it, from columns of text (arrays: of numbers), with no Python object for each cell."""
+    """A CSV as by `write_csv`, from columns of text or Arrow arrays of numbers, with no Python object for each cell."""
     quoted = [
         column if isinstance(column, pa.Array) else _quoted(pa.array(column, pa.string()))
         for column in columns.values()

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from scoring.inputs.prompt import LETTERS
 from scoring.inputs.questions import read_answer
-from scoring.inputs.rows import normal, open_table, table_fault
+from scoring.inputs.rows import normalized, open_table, table_fault
 
 
 @dataclass
 class AnswerTable:
-    """Letters and task types by id, "" where the table has none, and the file that they are from."""
+    """Letters and task types by id, "" if the table has none, and the file that they are from."""
 
     file: Path
     answer: dict[str, str]
@@ -18,16 +18,16 @@ class AnswerTable:
 
 
 def read_answers(file: Path) -> AnswerTable:
-    """The answers of a table by id. Raises InputError where the table has no id or answer, or a bad answer.
+    """The answers of a table by id. Raises InputError if the table has no column id or answer, or a wrong answer.
 
-    Answers may be letters or, where the table has the options in columns a, b, …, their texts.
+    Answers may be letters or, if the table has the options in columns a, b, …, their texts.
     """
     text = open_table(file, {"id", "answer", "task_type", *LETTERS})
-    names = normal(text.header)
-    places = {name: names.index(name) for name in ("id", "answer", "task_type", *LETTERS) if name in names}
-    if missing := [name for name in ("id", "answer") if name not in places]:
+    names = normalized(text.header)
+    index_of = {name: names.index(name) for name in ("id", "answer", "task_type", *LETTERS) if name in names}
+    if missing := [name for name in ("id", "answer") if name not in index_of]:
         raise table_fault(file, f"columns {', '.join(text.header)}", f"a column {missing[0]}", "add it")
-    letters = [letter for letter in LETTERS if letter in places]
+    letters = [letter for letter in LETTERS if letter in index_of]
     answers, types = {}, {}
     for row in text.rows():
         if len(row.cells) != len(names):
@@ -37,8 +37,8 @@ def read_answers(file: Path) -> AnswerTable:
                 f"{len(names)}, as in the header",
                 "correct that line",
             )
-        identity, cell = row.cells[places["id"]], row.cells[places["answer"]].strip()
-        options = tuple(row.cells[places[letter]] for letter in letters)
+        identity, cell = row.cells[index_of["id"]], row.cells[index_of["answer"]].strip()
+        options = tuple(row.cells[index_of[letter]] for letter in letters)
         options = tuple(option for option in options if option.strip()) or tuple("x" * len(LETTERS))
         letter = read_answer(cell, options, False) if cell else ""
         if letter is None:
@@ -46,5 +46,5 @@ def read_answers(file: Path) -> AnswerTable:
                 file, f"the answer {cell!r} in line {row.line}", "a letter or an option's text", "correct it"
             )
         answers[identity] = letter
-        types[identity] = row.cells[places["task_type"]].strip() if "task_type" in places else ""
+        types[identity] = row.cells[index_of["task_type"]].strip() if "task_type" in index_of else ""
     return AnswerTable(file, answers, types)

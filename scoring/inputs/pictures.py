@@ -1,7 +1,7 @@
 """Files -> upright RGB pictures -> patches, as Qwen's own processor cuts them.
 
-What is done to a picture, always in this order: the format is taken from the content, not the name; the
-first frame of an animation is used; EXIF orientation is applied; transparency is laid on white; 16-bit
+A picture always goes through the same steps: its format is taken from the content, not the name; of an
+animation the first frame is used; the EXIF orientation is applied; transparency is laid on white; 16-bit
 grey is scaled to 8; everything else becomes RGB; colour profiles are ignored, as they were in training.
 A picture that cannot be read whole is an error, never a partly filled one.
 """
@@ -9,43 +9,78 @@ A picture that cannot be read whole is an error, never a partly filled one.
 import math
 import os
 import stat
+import threading
 import unicodedata
 import warnings
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from scoring.errors import UserError, shown
+from scoring.errors import UserError, quoted
 from scoring.files.reading import FileError, as_object, read_json, read_object
 
 MAX_RATIO = 200  # longer side over shorter side: Qwen's processor refuses more
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "ICO")
-DEFAULT_BUDGET = 448 * 448  # pixels: the notebook's choice
+DEFAULT_BUDGET = 448 * 448  # pixels, as in the competition notebook
 
-warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # such pictures are read, or refused with an error
 
 
-@dataclass
-class Limits:
-    """What a picture may be, told by its file and its header before a pixel is decoded."""
+@dataclass(frozen=True)
+class PictureLimits:
+    """How large a picture may be. Both are checked before a pixel is decoded, from the file and its header."""
 
     pixels: int = 200_000_000
     file_bytes: int = 256 * 2**20
 
-
-LIMITS = Limits()  # of this process, as Pillow's own guard is
-
-
-def limit_pictures(pixels: int | None = None, file_bytes: int | None = None) -> None:
-    """Change what is refused; `None` leaves a limit as it is."""
-    LIMITS.pixels, LIMITS.file_bytes = pixels or LIMITS.pixels, file_bytes or LIMITS.file_bytes
-    Image.MAX_IMAGE_PIXELS = LIMITS.pixels // 2 + 1  # Pillow raises on over twice this number, before it decodes
+    @classmethod
+    def of(cls, pixels: int | None = None, file_bytes: int | None = None) -> "PictureLimits":
+        """With the default for each that is None."""
+        return cls(pixels or cls.pixels, file_bytes or cls.file_bytes)
 
 
-limit_pictures()
+DEFAULT_LIMITS = PictureLimits()
+
+
+class _PillowLimit:
+    """Pillow's own limit of pixels, raised or lowered while pictures are opened, and restored afterwards.
+
+    It is needed since Pillow decodes some formats (icons) while it opens them. It is a global of Pillow's: if threads
+    open pictures under different limits, the highest applies to all, and `open_picture` checks each one's own.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._active: Counter[int] = Counter()
+        self._original: int | None = None
+
+    @contextmanager
+    def set_to(self, pixels: int) -> Iterator[None]:
+        """Inside, Pillow raises DecompressionBombError for pictures of more pixels."""
+        with self._lock:
+            if not self._active:
+                self._original = Image.MAX_IMAGE_PIXELS
+            self._active[pixels] += 1
+            self._apply()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._active -= Counter([pixels])
+                self._apply()
+
+    def _apply(self) -> None:
+        # Pillow raises for more than twice its number.
+        Image.MAX_IMAGE_PIXELS = max(self._active) // 2 + 1 if self._active else self._original
+
+
+_PILLOW_LIMIT = _PillowLimit()
 
 
 class PictureError(UserError):
@@ -59,25 +94,25 @@ class PictureError(UserError):
 def locate(root: Path, cell: str, allow_outside: bool = False) -> Path:
     """The file that a table's `path` cell names, inside `root`.
 
-    Tries the name as written, in NFC and NFD spelling, and with `\\` as the separator.
-    Raises PictureError where there is no such file, where it is not a plain file, or where it leads outside.
+    Tries the name as written, in NFC and NFD, and each with `\\` as the separator.
+    Raises PictureError if there is no such file, if it is not a plain file, or if it is outside `root`.
     """
     if "://" in cell:
-        raise PictureError(f"a URL, {shown(cell)}", "a file", "download the picture and name the file")
+        raise PictureError(f"a URL, {quoted(cell)}", "a file", "download the picture and name the file")
     spellings = [cell, unicodedata.normalize("NFC", cell), unicodedata.normalize("NFD", cell)]
     spellings += [spelling.replace("\\", "/") for spelling in spellings]
     try:
         path = next((root / spelling for spelling in spellings if os.path.lexists(root / spelling)), None)
         if path is None:
             raise PictureError(
-                f"no file {shown(cell)} in {root}",
+                f"no file {quoted(cell)} in {root}",
                 "a picture file",
                 "correct the path or give the pictures' folder with --images",
             )
         resolved = path.resolve()
         if not allow_outside and not resolved.is_relative_to(root.resolve()):
             raise PictureError(
-                f"{shown(cell)} leads outside {root}",
+                f"{quoted(cell)} leads outside {root}",
                 "a path inside the pictures' folder",
                 "move the picture, give its folder with --images, or add --allow-outside",
             )
@@ -85,38 +120,38 @@ def locate(root: Path, cell: str, allow_outside: bool = False) -> Path:
     except (OSError, ValueError, RuntimeError) as error:  # a name too long, a NUL, a loop of links, no permission
         if isinstance(error, PictureError):
             raise
-        raise PictureError(f"{shown(cell)}: {error}", "a readable file", "correct the path") from None
+        raise PictureError(f"{quoted(cell)}: {error}", "a readable file", "correct the path") from None
     if not stat.S_ISREG(mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or device"
-        raise PictureError(f"{shown(cell)} is {kind}", "a picture file", "correct the path")
+        raise PictureError(f"{quoted(cell)} is {kind}", "a picture file", "correct the path")
     return resolved
 
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """Those of FORMATS that this build of Pillow reads."""
+    """The FORMATS that this build of Pillow can read."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-def open_picture(path: str | Path) -> Image.Image:
-    """The picture with its header read and checked, its pixels not yet decoded."""
-    larger = "scale it down, or raise --max-picture-{}"
+def open_picture(path: str | Path, limits: PictureLimits = DEFAULT_LIMITS) -> Image.Image:
+    """The picture with its header read and checked, its pixels not yet decoded. Raises PictureError."""
+    fix = "scale it down, or raise --max-picture-{}"
     try:
-        if (size := os.path.getsize(path)) > LIMITS.file_bytes:
-            raise PictureError(f"{size:,} bytes", f"at most {LIMITS.file_bytes:,}", larger.format("bytes"))
-        picture = Image.open(path, formats=_formats())
-        if picture.width * picture.height > LIMITS.pixels:
+        if (size := os.path.getsize(path)) > limits.file_bytes:
+            raise PictureError(f"{size:,} bytes", f"at most {limits.file_bytes:,}", fix.format("bytes"))
+        with _PILLOW_LIMIT.set_to(limits.pixels):
+            picture = Image.open(path, formats=_formats())
+        if picture.width * picture.height > limits.pixels:
             picture.close()
             raise Image.DecompressionBombError
     except PictureError:
         raise
     except Image.DecompressionBombError:
-        found = f"over {LIMITS.pixels:,} pixels"
-        raise PictureError(found, "a smaller picture", larger.format("pixels")) from None
-    except Exception as error:  # decoders raise a dozen kinds; each means the same to the user
+        raise PictureError(f"over {limits.pixels:,} pixels", "a smaller picture", fix.format("pixels")) from None
+    except Exception as error:  # decoders raise a dozen types; each means the same to the user
         raise PictureError(
-            _what_it_is(path, error), f"a picture ({', '.join(FORMATS)})", "replace the file or drop the row"
+            _describe_content(path, error), f"a picture ({', '.join(FORMATS)})", "replace the file or drop the row"
         ) from None
     width, height = picture.size
     if min(width, height) < 1 or max(width, height) > MAX_RATIO * min(width, height):
@@ -130,16 +165,17 @@ def upright_size(picture: Image.Image) -> tuple[int, int]:
     """(width, height) after the EXIF orientation, from the header alone."""
     try:
         turned = picture.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
-    except Exception:  # a broken EXIF block: see to_rgb
+    except Exception:  # a broken EXIF block, see to_rgb
         turned = False
     return picture.size[::-1] if turned else picture.size
 
 
-def read_picture(path: str | Path) -> Image.Image:
+def read_picture(path: str | Path, limits: PictureLimits = DEFAULT_LIMITS) -> Image.Image:
     """The picture decoded, upright, in RGB. Raises PictureError."""
-    with open_picture(path) as picture:
+    with open_picture(path, limits) as picture:
         try:
-            picture.load()
+            with _PILLOW_LIMIT.set_to(limits.pixels):
+                picture.load()
         except Exception as error:  # as above
             raise PictureError(
                 f"broken pixels ({error})", "a whole picture", "replace the file or drop the row"
@@ -165,7 +201,7 @@ def to_rgb(picture: Image.Image) -> Image.Image:
 
 @dataclass
 class _Preprocessor:
-    """What is read of a base's picture settings."""
+    """The fields of a base's picture settings that are used here."""
 
     patch_size: int = 16
     merge_size: int = 2
@@ -176,24 +212,35 @@ class _Preprocessor:
     min_pixels: int | None = None
     max_pixels: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         sides = min(self.patch_size, self.merge_size, self.temporal_patch_size)
         if sides < 1 or len(self.image_mean) != 3 or len(self.image_std) != 3 or 0 in self.image_std:
-            raise ValueError("found other patch sizes or colours than can be; expected Qwen3-VL's")
+            raise ValueError("found impossible patch sizes or colour statistics; expected Qwen3-VL's")
+
+    @property
+    def fewest_pixels(self) -> int:
+        edge = (self.size or {}).get("shortest_edge")
+        return (self.min_pixels or 0) if edge is None else edge
+
+    @property
+    def most_pixels(self) -> int | None:
+        """None if the settings set no limit."""
+        edge = (self.size or {}).get("longest_edge")
+        return (self.max_pixels or None) if edge is None else edge
 
 
 def _read_preprocessor(folder: Path) -> _Preprocessor | None:
-    """From the file that transformers itself reads first, where there are both; None where there is neither."""
+    """From processor_config.json, which transformers reads first, or preprocessor_config.json; None without either."""
     nested = (read_json(folder / "processor_config.json") or {}).get("image_processor")
     if isinstance(nested, dict):
         return as_object(_Preprocessor, nested, folder / "processor_config.json")
     return read_object(_Preprocessor, folder / "preprocessor_config.json")
 
 
-def own_budget(folder: Path) -> int | None:
-    """The most pixels that a folder's own picture settings allow; None where it has none, or they set no limit."""
-    found = _read_preprocessor(folder)
-    return ((found.size or {}).get("longest_edge") or found.max_pixels) if found else None
+def pixel_limit_of(folder: Path) -> int | None:
+    """The most pixels that the picture settings in a folder allow; None if it has none, or they set no limit."""
+    settings = _read_preprocessor(folder)
+    return settings.most_pixels if settings else None
 
 
 @dataclass(frozen=True)
@@ -210,22 +257,27 @@ class PixelPolicy:
 
     @classmethod
     def of_base(cls, folder: str | Path, pixels: int | None = None) -> "PixelPolicy":
-        """The base's own patch sizes; a budget of `pixels`, or of 448x448 within the base's own limits.
+        """The patch sizes of a base; a budget of `pixels`, or of 448x448 within the limits of the base.
 
-        Raises FileError where no file tells them.
+        Raises FileError if the folder has no picture settings.
         """
-        found = _read_preprocessor(Path(folder))
-        if found is None:
+        settings = _read_preprocessor(Path(folder))
+        if settings is None:
             raise FileError(
                 f"{folder}: neither processor_config.json with an image_processor nor preprocessor_config.json; "
-                "without them pictures would be cut and scaled in a way that the model may not know: copy the base's"
+                "without them pictures might be cut and scaled unlike those of its training: copy the base's"
             )
-        size = found.size or {}
-        low = size.get("shortest_edge", found.min_pixels or 0)
-        high = size.get("longest_edge", found.max_pixels or DEFAULT_BUDGET)
-        budget = pixels or max(low, min(high, DEFAULT_BUDGET))
-        sides = found.patch_size, found.merge_size, found.temporal_patch_size
-        return cls(budget, budget, *sides, tuple(found.image_mean), tuple(found.image_std))
+        most = DEFAULT_BUDGET if settings.most_pixels is None else settings.most_pixels
+        budget = pixels or max(settings.fewest_pixels, min(most, DEFAULT_BUDGET))
+        return cls(
+            min_pixels=budget,
+            max_pixels=budget,
+            patch=settings.patch_size,
+            merge=settings.merge_size,
+            frames=settings.temporal_patch_size,
+            mean=tuple(settings.image_mean),
+            std=tuple(settings.image_std),
+        )
 
     def size(self, width: int, height: int) -> tuple[int, int]:
         """The (width, height) that a picture is resized to: multiples of patch x merge within the budget."""
@@ -247,14 +299,16 @@ class PixelPolicy:
         return 1, new_height // self.patch, new_width // self.patch
 
     def resized(self, picture: Image.Image) -> np.ndarray:
-        """(height, width, 3) uint8: the picture as the model will see it."""
-        return np.asarray(picture.resize(self.size(*picture.size), Image.BICUBIC))
+        """(height, width, 3) uint8: the picture in the size that the model sees."""
+        return np.asarray(picture.resize(self.size(*picture.size), Image.Resampling.BICUBIC))
 
     @property
     def values(self) -> np.ndarray:
-        """(3, 256) float32: what each level of each channel becomes, with the processor's own roundings."""
+        """(3, 256) float32: each level of each channel normalised, with the roundings of Qwen's processor."""
         levels = (np.arange(256, dtype=np.float64) * (1 / 255)).astype(np.float32)
-        return (levels - np.float32(self.mean)[:, None]) / np.float32(self.std)[:, None]
+        mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
+        normalised: np.ndarray = (levels - mean[:, None]) / std[:, None]
+        return normalised
 
     def patches(self, picture: Image.Image) -> np.ndarray:
         """(rows * columns, 3 * frames * patch²) float32 of an RGB picture, in the model's 2x2 merge order.
@@ -263,7 +317,7 @@ class PixelPolicy:
         """
         pixels = self.resized(picture)
         height, width = pixels.shape[:2]
-        values = np.stack([levels.take(pixels[..., at]) for at, levels in enumerate(self.values)])
+        values = np.stack([levels.take(pixels[..., channel]) for channel, levels in enumerate(self.values)])
         rows, columns, patch, merge = height // self.patch, width // self.patch, self.patch, self.merge
         blocks = values.reshape(3, rows // merge, merge, patch, columns // merge, merge, patch)
         blocks = blocks.transpose(1, 4, 2, 5, 0, 3, 6)[:, :, :, :, :, None]
@@ -271,8 +325,8 @@ class PixelPolicy:
         return np.ascontiguousarray(blocks).reshape(rows * columns, -1)
 
 
-def _what_it_is(path: str | Path, error: Exception) -> str:
-    """What a file that is no picture looks like, for the message."""
+def _describe_content(path: str | Path, error: Exception) -> str:
+    """What a file seems to hold that Pillow could not open, for the message."""
     try:
         with open(path, "rb") as file:
             head = file.read(512)
@@ -282,4 +336,4 @@ def _what_it_is(path: str | Path, error: Exception) -> str:
         return "an empty file"
     if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml", b"<svg")):
         return "a web page or XML, not a picture"
-    return "not a picture" if isinstance(error, Image.UnidentifiedImageError) else f"a broken picture ({error})"
+    return "not a picture" if isinstance(error, UnidentifiedImageError) else f"a broken picture ({error})"

@@ -15,44 +15,46 @@ from scoring.inputs.tokens import ChatTokenizer, TokenSequence
 
 @dataclass
 class _TextConfig:
+    """The fields of `text_config` that are used here."""
+
     max_position_embeddings: int = 32_768
 
 
 @dataclass
 class _Config:
-    """What is read of a base's config.json here."""
+    """The fields of a base's config.json that are used here."""
 
     text_config: _TextConfig = field(default_factory=_TextConfig)
 
 
 @dataclass
 class Preparer:
-    """One base's tokenizer, one template, one pixel budget. Training and scoring prepare through the same one."""
+    """One base's tokenizer, one template, one pixel budget. Training and scoring prepare inputs by the same one."""
 
     chat: ChatTokenizer
     template: PromptTemplate
     policy: PixelPolicy
-    context: int  # tokens at most
+    context: int  # the most tokens of a prompt
 
     @classmethod
     def of_base(cls, folder: Path, template: PromptTemplate, policy: PixelPolicy) -> "Preparer":
-        """From a base folder. Raises TokenError where its tokenizer or chat template cannot be used."""
+        """From a base folder. Raises TokenError if its tokenizer or chat template cannot be used."""
         text = (read_object(_Config, folder / "config.json") or _Config()).text_config
         return cls(ChatTokenizer(folder), template, policy, text.max_position_embeddings)
 
     def encode(self, question: Question, size: tuple[int, int] | None = None, order: str = "") -> TokenSequence:
-        """The prompt for a picture of that upright size (default: the one that the header told).
+        """The prompt for a picture of that upright size (default: the one in the picture's header).
 
-        order: the option that stands at each letter, such as `cabd`; the data's own where it is empty.
-        Raises PictureError, a row's fault, where the prompt is longer than the model's context.
+        order: the option at each letter, such as `cabd`; "" is the order of the data.
+        Raises PictureError, a row's fault, if the prompt is longer than the model's context.
         """
-        found = self.encode_many([(question, size or question.size, order)])[0]
-        if isinstance(found, PictureError):
-            raise found
-        return found
+        sequence = self.encode_many([(question, size or question.size, order)])[0]
+        if isinstance(sequence, PictureError):
+            raise sequence
+        return sequence
 
     def encode_many(self, prompts: list[tuple[Question, tuple[int, int], str]]) -> list[TokenSequence | PictureError]:
-        """(question, size, order) each: the same for many, with a row's fault in the place of its sequence."""
+        """The same for many (question, size, order); a prompt that is too long has its PictureError instead."""
         rendered = []
         for question, size, order in prompts:
             options = [question.options[LETTERS.index(letter)] for letter in order] or question.options
@@ -70,9 +72,12 @@ class Preparer:
 
     @staticmethod
     def picture(question: Question) -> Image.Image:
-        """The question's picture decoded, upright, in RGB. Raises PictureError."""
-        given = question.picture
-        return to_rgb(given) if isinstance(given, Image.Image) else read_picture(given)
+        """The question's picture decoded, upright, in RGB, within `question.limits`. Raises PictureError."""
+        if isinstance(question.picture, Image.Image):
+            return to_rgb(question.picture)
+        if question.picture is None:
+            raise PictureError("no picture", "a picture file", "give one or drop the row")
+        return read_picture(question.picture, question.limits)
 
     def __call__(self, question: Question) -> tuple[TokenSequence, np.ndarray]:
         """Token sequence and (N, 1536) patches of a question, its picture decoded. Raises PictureError."""

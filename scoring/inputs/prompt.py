@@ -1,7 +1,7 @@
-"""Questions -> chat messages. The default is the competition notebook's Korean prompt, to the character.
+"""Questions -> chat messages. The default is the competition notebook's Korean prompt, character by character.
 
-A template is plain text with named places: `{question}`, `{options}`, `{letters}` and `{hint}`. The text of
-a cell is put in as it is, once: braces in a question stay braces.
+A template is plain text with placeholders: `{question}`, `{options}`, `{letters}` and `{hint}`. The text of
+a cell is inserted unchanged, once: braces in a question stay braces.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ class TemplateError(UserError):
 
 @dataclass(frozen=True)
 class PromptTemplate:
-    """The texts around a question. `hint` is left out, with its place, where a row has no hint."""
+    """The texts around a question. `hint` and its placeholder are left out if a row has no hint."""
 
     system: str = (
         "당신은 시각 정보를 세밀하게 분석하여 질문에 논리적으로 답하는 비주얼 AI 전문가입니다. "
@@ -43,7 +43,7 @@ class PromptTemplate:
     def read(cls, path: str | Path) -> "PromptTemplate":
         """From a TOML file with any of the fields `system`, `user`, `option`, `hint`.
 
-        Raises TemplateError if the file has other fields or `user` lacks `{question}` or `{options}`.
+        Raises TemplateError if the file has other fields, or if one of them lacks a placeholder.
         """
         try:
             values = tomllib.loads(Path(path).read_text("utf-8"))
@@ -55,13 +55,13 @@ class PromptTemplate:
         if wrong := [name for name, value in values.items() if name not in known or not isinstance(value, str)]:
             raise TemplateError(f"{path}: {', '.join(wrong)}: expected texts named {', '.join(sorted(known))}")
         template = cls(**values)
-        for field, places in (
-            ("user", "{question} {options}"),
-            ("option", "{letter} {option}"),
-            ("hint", "{task_hint}"),
+        for field, placeholders in (
+            ("user", ("{question}", "{options}")),
+            ("option", ("{letter}", "{option}")),
+            ("hint", ("{task_hint}",)),
         ):
-            if missing := [place for place in places.split() if place not in getattr(template, field)]:
-                raise TemplateError(f"{path}: {field} has no {' and no '.join(missing)}; put the place in")
+            if missing := [name for name in placeholders if name not in getattr(template, field)]:
+                raise TemplateError(f"{path}: {field} has no {' and no '.join(missing)}; add the placeholder")
         return template
 
     @property
@@ -70,7 +70,7 @@ class PromptTemplate:
         return hashlib.sha256(json.dumps(asdict(self), ensure_ascii=False).encode()).hexdigest()[:16]
 
     def render(self, question: str, options: Sequence[str], hint: str = "") -> tuple[str, str]:
-        """The system and the user text of one question; `options` in the order in which they are shown."""
+        """The system and the user text of one question; `options` in the order of their letters."""
         letters = ", ".join(LETTERS[: len(options)])
         lines = [_fill(self.option, letter=letter, option=text) for letter, text in zip(LETTERS, options)]
         user = _fill(
@@ -84,5 +84,5 @@ class PromptTemplate:
 
 
 def _fill(text: str, **values: str) -> str:
-    """Every `{name}` of `values` replaced in one pass, so that a value is never searched for places."""
+    """Every `{name}` of `values` replaced in one pass, so that a value is never searched for placeholders."""
     return re.sub(r"\{(\w+)\}", lambda match: values.get(match[1], match[0]), text)

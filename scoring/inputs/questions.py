@@ -1,34 +1,48 @@
 """A table of questions -> `Question`s, with every problem of the whole table found in one reading.
 
-Faults are of two kinds. A *table* fault (no such column, ragged rows, repeated ids) makes the reading
-untrustworthy: `read_table` raises. A *row* fault (no picture, an empty question, an answer that is no
+Faults are of two kinds. A *table* fault (no such column, ragged rows, repeated ids) makes the whole reading
+unreliable: `read_table` raises. A *row* fault (no picture, an empty question, an answer that is no
 option) concerns one row: it is listed in `Table.problems`, and `read_questions` raises on any.
 """
 
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from PIL import Image
 
-from scoring.errors import InputError, Problem, shown
-from scoring.inputs.pictures import PictureError, locate, open_picture, read_picture, upright_size
+from scoring.errors import InputError, Problem, quoted
+from scoring.inputs.pictures import (
+    DEFAULT_LIMITS,
+    PictureError,
+    PictureLimits,
+    locate,
+    open_picture,
+    read_picture,
+    upright_size,
+)
 from scoring.inputs.prompt import LETTERS
-from scoring.inputs.rows import Row, TextTable, normal, open_table, table_fault
+from scoring.inputs.rows import Row, TextTable, normalized, open_table, table_fault
 
 LONGEST_CELL = 200_000  # characters; longer than any model's context
+READERS = 4  # threads that look at pictures
 _NAMED = ("id", "path", "question", "answer", "task_type", "task_hint")
+_KNOWN = (*_NAMED, *LETTERS)
+_ANSWER = re.compile(r"[(\[]?\s*([A-Za-z])\s*[)\].:]*")  # b, B, (b), b. and so on
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
     """One row. `options` in the data's order; `answer` a letter or ""; `fault` what makes it unusable or "".
 
-    `read_table` gives `picture` as a file; a library's caller may give the opened picture instead.
+    `read_table` gives `picture` as a file; a caller of the library may give an opened picture instead. `limits`: how
+    large the file may be when it is decoded.
     """
 
     id: str
@@ -41,6 +55,7 @@ class Question:
     task_hint: str = ""
     fault: str = ""
     size: tuple[int, int] = (0, 0)  # of the upright picture, from its header
+    limits: PictureLimits = DEFAULT_LIMITS
 
 
 @dataclass
@@ -53,14 +68,15 @@ class Table:
     problems: list[Problem] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     columns: dict[str, str] = field(default_factory=dict)  # our name -> the file's, where they differ
-    images: str | None = None  # the folder of the pictures, where it was named
+    images: str | None = None  # the folder of the pictures, if one was given
 
-    def about(self) -> dict:
-        """What a result tells of the table it is made of."""
+    def about(self) -> dict[str, Any]:
+        """What a result records of the table it is made from."""
         return {"file": str(self.file), "sha256": self.digest} | ({"columns": self.columns} if self.columns else {})
 
     @property
     def good(self) -> list[Question]:
+        """The questions without a fault."""
         return [question for question in self.questions if not question.fault]
 
     @property
@@ -69,242 +85,353 @@ class Table:
         return LETTERS[: max(len(question.options) for question in self.questions)]
 
 
+@dataclass(frozen=True)
+class TableOptions:
+    """How a table and its pictures are read.
+
+    images: the folder that `path` is relative to; None: the table's own folder.
+    allow_outside: accept pictures outside that folder.
+    columns: our name of a column -> the file's, for columns that have other names there.
+    deep: decode every pixel instead of reading the headers alone.
+    limits: how large pictures may be, now and when they are decoded for the model.
+    """
+
+    images: str | Path | None = None
+    allow_outside: bool = False
+    columns: dict[str, str] = field(default_factory=dict)
+    deep: bool = False
+    limits: PictureLimits = DEFAULT_LIMITS
+
+
+class PictureProgress(Protocol):
+    """Passes items on, and shows how many of `total` are done."""
+
+    def __call__(self, items: Iterable[T], total: int, /) -> Iterable[T]: ...
+
+
 def read_questions(file: str | Path, images: str | Path | None = None, allow_outside: bool = False) -> list[Question]:
-    """All questions of a table. Raises InputError, with everything that is wrong, if any row is faulty."""
-    table = read_table(file, images, allow_outside)
+    """All questions of a table. Raises InputError, with everything that is wrong, if any row is faulty.
+
+    images, allow_outside: as in `TableOptions`.
+    """
+    table = read_table(file, TableOptions(images, allow_outside))
     if table.problems:
         raise InputError(table.problems)
     return table.questions
 
 
-def read_table(
-    file: str | Path,
-    images: str | Path | None = None,
-    allow_outside: bool = False,
-    deep: bool = False,
-    columns: dict[str, str] | None = None,
-    progress: Callable[[Iterable, int], Iterable] | None = None,
-) -> Table:
+def read_table(file: str | Path, options: TableOptions | None = None, progress: PictureProgress | None = None) -> Table:
     """Read a table and look at every picture it names, each once.
 
-    images: the folder that `path` is relative to; default: the table's own.
-    deep: decode every pixel instead of the headers alone.
-    columns: our name -> the file's, for columns that are called otherwise there.
-    progress: wraps the iteration over the pictures, given their number.
     Raises InputError for table faults; row faults are listed in the result.
     """
-    file = Path(file)
-    text = open_table(file, {*_NAMED, *LETTERS, *normal(list((columns or {}).values()))})
-    places = _find_columns(file, text.header, columns or {})
-    paths, numbered = _survey(text, places)
-    pictures = _look_at_pictures(Path(images) if images else file.parent, paths, allow_outside, deep, progress)
-    named = str(Path(images).resolve()) if images else None
-    table = Table(file, text.digest, [], notices=text.notices, columns=columns or {}, images=named)
-    if numbered:
-        table.notices.append(f"{file}: every answer is a number; read as 1 = a, 2 = b and so on")
+    file, options = Path(file), options or TableOptions()
+    text = open_table(file, {*_KNOWN, *normalized(options.columns.values())})
+    columns = _find_columns(file, text.header, options.columns)
+    paths, numbered = _survey(text, columns)
+    layout = _Layout(
+        file=file,
+        columns=columns,
+        options=[columns[letter] for letter in LETTERS if letter in columns],
+        pictures=_look_at_pictures(file, paths, options, progress),
+        numbered=numbered,
+        limits=options.limits,
+    )
+    questions, problems = [], []
     for row in text.rows():
-        question, problems = _read_row(file, places, row, pictures, numbered)
-        table.questions.append(question)
-        table.problems += problems
-    table.notices += _oddities(file, places, table.questions)
-    return table
+        reader = _RowReader(layout, row)
+        questions.append(reader.question())
+        problems += reader.problems
+    notices = list(text.notices)
+    if numbered:
+        notices.append(f"{file}: every answer is a number; read as 1 = a, 2 = b and so on")
+    return Table(
+        file,
+        text.digest,
+        questions,
+        problems,
+        notices + _oddities(file, columns, questions),
+        options.columns,
+        str(Path(options.images).resolve()) if options.images else None,
+    )
 
 
 def read_columns(file: Path, names: Sequence[str], id_column: str = "id") -> dict[str, dict[str, str]]:
-    """column -> id -> cell, of any columns of a table. Raises InputError where one is missing."""
-    text = open_table(file, {*_NAMED, *LETTERS, *normal(list(names))})
+    """column -> id -> cell, of any columns of a table. Raises InputError if one is missing.
+
+    Rows of a table without `id_column` are named by their numbers.
+    """
+    text = open_table(file, {*_KNOWN, *normalized(names)})
     header = [name.strip() for name in text.header]
-    places = dict(zip(normal(header), range(len(header)))) | {name: at for at, name in enumerate(header)}
-    if missing := [name for name in names if name not in places]:
+    index_of = dict(zip(normalized(header), range(len(header)))) | {name: index for index, name in enumerate(header)}
+    if missing := [name for name in names if name not in index_of]:
         raise table_fault(file, f"columns {', '.join(header)}", f"a column {missing[0]}", "name one of them with --by")
-    found: dict[str, dict[str, str]] = {name: {} for name in names}
-    at = places.get(id_column.strip().casefold(), places.get(id_column))
+    cells: dict[str, dict[str, str]] = {name: {} for name in names}
+    id_index = index_of.get(id_column.strip().casefold(), index_of.get(id_column))
     for row in text.rows():
         if len(row.cells) != len(header):
-            found_cells, expected = f"{len(row.cells)} cells in line {row.line}", f"{len(header)}, as in the header"
-            raise table_fault(file, found_cells, expected, "`check` tells all such rows")
-        identity = str(row.number) if at is None else row.cells[at]
+            count, expected = f"{len(row.cells)} cells in line {row.line}", f"{len(header)}, as in the header"
+            raise table_fault(file, count, expected, "`check` lists all such rows")
+        identity = str(row.number) if id_index is None else row.cells[id_index]
         for name in names:
-            found[name][identity] = row.cells[places[name]].strip()
-    return found
+            cells[name][identity] = row.cells[index_of[name]].strip()
+    return cells
 
 
 # ------------------------------------------------------------------ the columns
-def _find_columns(file: Path, header: list[str], called: dict[str, str]) -> dict[str, int]:
-    """Our name of a column -> its place, for the named columns and the options' letters. called: as in `read_table`."""
-    names = normal(header)
-    problems = []
+def _find_columns(file: Path, header: list[str], renamed: dict[str, str]) -> dict[str, int]:
+    """Our name of a column -> its index, for the named columns and the options' letters.
 
-    def fault(column: str, found: str, expected: str, fix: str) -> None:
-        problems.append(Problem(str(file), 0, 0, "", column, found, expected, fix))
-
-    for ours, theirs in called.items():
-        if ours not in (*_NAMED, *LETTERS):
-            fault(ours, "no such column here", f"one of {', '.join(_NAMED)}, a, b, …", f"correct --column {ours}=…")
-        elif normal([theirs])[0] not in names:
-            among = ", ".join(map(shown, header))
-            fault(ours, f"no column {shown(theirs)} among {among}", "its name", f"correct --column {ours}=…")
-    if problems:
+    renamed: `TableOptions.columns`.
+    """
+    if problems := _check_renamed(file, header, renamed):
         raise InputError(problems)
-    ours_of = {normal([theirs])[0]: ours for ours, theirs in called.items()}
-    names = [ours_of.get(name, "" if name in called else name) for name in names]
-    repeated = [name for name, count in Counter(names).items() if count > 1 and name in (*_NAMED, *LETTERS)]
-    for name in repeated:
-        fault(name, f"{names.count(name)} columns of that name", "one", "rename or drop the others")
-    for name in ("path", "question"):
-        if name not in names:
-            fault(
-                name, f"no such column among {', '.join(map(shown, header))}", f"a column {name!r}", "rename the column"
+    our_name = {normalized([name])[0]: ours for ours, name in renamed.items()}
+    names = [our_name.get(name, "" if name in renamed else name) for name in normalized(header)]
+    if problems := _check_names(file, header, names):
+        raise InputError(problems)
+    return {name: names.index(name) for name in _KNOWN if name in names}
+
+
+def _check_renamed(file: Path, header: list[str], renamed: dict[str, str]) -> list[Problem]:
+    """What is wrong with the names that columns were said to have."""
+    names = normalized(header)
+    problems = []
+    for ours, name in renamed.items():
+        fix = f"correct --column {ours}=…"
+        if ours not in _KNOWN:
+            problems.append(
+                _table_problem(file, ours, "an unknown column name", f"one of {', '.join(_NAMED)}, a, b, …", fix)
             )
+        elif normalized([name])[0] not in names:
+            columns = ", ".join(map(quoted, header))
+            problems.append(_table_problem(file, ours, f"no column {quoted(name)} among {columns}", "its name", fix))
+    return problems
+
+
+def _check_names(file: Path, header: list[str], names: list[str]) -> list[Problem]:
+    """What is wrong with the columns of a table. names: ours for each of the header's."""
+    problems = [
+        _table_problem(file, name, f"{count} columns of that name", "one", "rename or drop the others")
+        for name, count in Counter(names).items()
+        if count > 1 and name in _KNOWN
+    ]
+    columns = ", ".join(map(quoted, header))
+    problems += [
+        _table_problem(file, name, f"no such column among {columns}", f"a column {name!r}", "rename the column")
+        for name in ("path", "question")
+        if name not in names
+    ]
     options = [letter for letter in LETTERS if letter in names]
     if len(options) < 2 or options != list(LETTERS[: len(options)]):
-        fault(
-            "a, b, …",
-            f"option columns {', '.join(options) or 'none'}",
-            "two or more columns a, b, c, …, without a gap",
-            "rename the columns with the options",
+        problems.append(
+            _table_problem(
+                file,
+                "a, b, …",
+                f"option columns {', '.join(options) or 'none'}",
+                "two or more columns a, b, c, …, without a gap",
+                "rename the columns with the options",
+            )
         )
-    if problems:
-        raise InputError(problems)
-    return {name: names.index(name) for name in (*_NAMED, *options) if name in names}
+    return problems
 
 
-# ------------------------------------------------------------------ the rows
+def _table_problem(file: Path, column: str, found: str, expected: str, fix: str) -> Problem:
+    return Problem(str(file), 0, 0, "", column, found, expected, fix)
+
+
+# ------------------------------------------------------------------ all rows, before each is read
 def _survey(table: TextTable, columns: dict[str, int]) -> tuple[set[str], bool]:
-    """All `path` cells, and whether answers are numbers. Raises InputError where rows cannot be told apart."""
+    """All `path` cells, and whether answers are numbers. Raises InputError if rows are ragged or ids are repeated."""
     problems: list[Problem] = []
     paths: set[str] = set()
-    first_of: dict[str, int] = {}
+    first_row: dict[str, int] = {}  # with each id
     letters = [letter for letter in LETTERS if letter in columns]
     numbered = "answer" in columns
-    number = answers = 0
-
-    def fault(row: Row, identity: str, column: str, found: str, expected: str, fix: str) -> None:
-        problems.append(Problem(str(table.file), row.number, row.line, identity, column, found, expected, fix))
-
+    rows = answers = 0
     for row in table.rows():
-        number, _, cells = row
+        rows, cells = row.number, row.cells
         if len(cells) != len(table.header):
-            fix = "put quotation marks around cells with separators or line breaks"
-            fault(row, "", "", f"{len(cells)} cells", f"{len(table.header)}, as in the header", fix)
+            problems.append(_ragged(table, row))
             continue
         paths.add(cells[columns["path"]].strip())
-        if "id" in columns and (name := cells[columns["id"]]).strip() and first_of.setdefault(name, number) != number:
-            found = f"{shown(name)} again (first in row {first_of[name]})"
-            fault(row, name, "id", found, "an id for each row alone", "make the ids unique or drop the column")
+        if "id" in columns and (name := cells[columns["id"]]).strip() and first_row.setdefault(name, rows) != rows:
+            problems.append(_repeated(table, row, name, first_row[name]))
         if numbered and (answer := cells[columns["answer"]].strip()):
             answers += 1
-            is_place = re.fullmatch(r"[1-9]\d?", answer) and int(answer) <= len(letters)
-            numbered = bool(is_place) and answer not in {cells[columns[letter]].strip() for letter in letters}
+            is_number = re.fullmatch(r"[1-9]\d?", answer) and int(answer) <= len(letters)
+            numbered = bool(is_number) and answer not in {cells[columns[letter]].strip() for letter in letters}
     if problems:
         raise InputError(problems)
-    if not number:
+    if not rows:
         raise table_fault(table.file, "no rows", "a header and at least one row", "check the file")
     return paths - {""}, numbered and answers > 0
 
 
+def _ragged(table: TextTable, row: Row) -> Problem:
+    found, expected = f"{len(row.cells)} cells", f"{len(table.header)}, as in the header"
+    fix = "put quotation marks around cells with separators or line breaks"
+    return Problem(str(table.file), row.number, row.line, "", "", found, expected, fix)
+
+
+def _repeated(table: TextTable, row: Row, identity: str, first: int) -> Problem:
+    found = f"{quoted(identity)} again (first in row {first})"
+    fix = "make the ids unique or drop the column"
+    return Problem(str(table.file), row.number, row.line, identity, "id", found, "a unique id for each row", fix)
+
+
+class _LocatedPicture(NamedTuple):
+    path: Path
+    size: tuple[int, int]  # upright
+
+
+def _look_at_pictures(
+    file: Path, cells: set[str], options: TableOptions, progress: PictureProgress | None
+) -> dict[str, _LocatedPicture | PictureError]:
+    """Each distinct `path` cell -> its file and upright size, or what is wrong with it."""
+    root = Path(options.images) if options.images else file.parent
+
+    def look(cell: str) -> _LocatedPicture | PictureError:
+        try:
+            path = locate(root, cell, options.allow_outside)
+            if options.deep:
+                return _LocatedPicture(path, read_picture(path, options.limits).size)
+            with open_picture(path, options.limits) as picture:
+                return _LocatedPicture(path, upright_size(picture))
+        except PictureError as error:
+            return error
+
+    names = sorted(cells)
+    with ThreadPoolExecutor(READERS) as threads:
+        results = threads.map(look, names)
+        return dict(zip(names, progress(results, len(names)) if progress else results))
+
+
+# ------------------------------------------------------------------ one row
 def read_answer(cell: str, options: tuple[str, ...], numbered: bool) -> str | None:
-    """The letter that an answer cell means; None where it means no option."""
+    """The letter that an answer cell means; None if it means no option."""
     letters = LETTERS[: len(options)]
     if numbered:
         return letters[int(cell) - 1] if int(cell) <= len(letters) else None
-    match = re.fullmatch(r"[(\[]?\s*([A-Za-z])\s*[)\].:]*", cell)
+    match = _ANSWER.fullmatch(cell)
     if match and match[1].lower() in letters:
         return match[1].lower()
     same = [letter for letter, option in zip(letters, options) if option.strip() == cell]
     return same[0] if len(same) == 1 else None
 
 
-def _look_at_pictures(
-    root: Path, cells: set[str], allow_outside: bool, deep: bool, progress
-) -> dict[str, tuple | PictureError]:
-    """Each distinct `path` cell -> its file and upright size, or what is wrong with it."""
+@dataclass(frozen=True)
+class _Layout:
+    """What is known of a table before its rows are read.
 
-    def look(cell: str) -> tuple[Path, tuple[int, int]] | PictureError:
-        try:
-            path = locate(root, cell, allow_outside)
-            if deep:
-                return path, read_picture(path).size
-            with open_picture(path) as picture:
-                return path, upright_size(picture)
-        except PictureError as error:
-            return error
+    columns: our name of a column -> its index. options: the indices of the options' columns. pictures: by their `path`
+    cells. numbered: whether answers are numbers.
+    """
 
-    names = sorted(cells)
-    with ThreadPoolExecutor(4) as threads:
-        found = threads.map(look, names)
-        return dict(zip(names, progress(found, len(names)) if progress else found))
+    file: Path
+    columns: dict[str, int]
+    options: list[int]
+    pictures: dict[str, _LocatedPicture | PictureError]
+    numbered: bool
+    limits: PictureLimits
 
 
-def _read_row(
-    file: Path, columns: dict[str, int], row: Row, pictures: dict, numbered: bool
-) -> tuple[Question, list[Problem]]:
-    identity = row.cells[columns["id"]] if "id" in columns else str(row.number)
-    problems: list[Problem] = []
+class _RowReader:
+    """Reads one row; `problems` lists what is wrong with it once `question` was called."""
 
-    def stripped(name: str) -> str:
-        return row.cells[columns[name]].strip() if name in columns else ""
+    __slots__ = ("layout", "row", "id", "problems")
 
-    def fault(column: str, found: str, expected: str, fix: str) -> None:
-        problems.append(Problem(str(file), row.number, row.line, identity, column, found, expected, fix))
+    def __init__(self, layout: _Layout, row: Row):
+        self.layout, self.row = layout, row
+        self.id = row.cells[layout.columns["id"]] if "id" in layout.columns else str(row.number)
+        self.problems: list[Problem] = []
 
-    doubtful = any(len(cell) > LONGEST_CELL or "\0" in cell for cell in row.cells)
-    for name, index in columns.items() if doubtful else ():
-        if "\0" in row.cells[index]:
-            fault(name, "a NUL character", "text", "remove it")
-        elif len(row.cells[index]) > LONGEST_CELL:
-            fault(name, f"{len(row.cells[index]):,} characters", f"at most {LONGEST_CELL:,}", "shorten the cell")
-    if not identity.strip():
-        fault("id", "an empty cell", "an id", "fill it in")
-    if not stripped("question"):
-        fault("question", "an empty cell", "a question", "fill it in or drop the row")
-    picture, size, cell = None, (0, 0), stripped("path")
-    if not cell:
-        fault("path", "an empty cell", "a picture file", "fill it in or drop the row")
-    elif isinstance(pictures[cell], PictureError):
-        fault("path", f"{shown(cell)}: {pictures[cell].found}", pictures[cell].expected, pictures[cell].fix)
-    else:
-        picture, size = pictures[cell]
-    cells = [row.cells[columns[letter]] for letter in LETTERS if letter in columns]
-    filled = [bool(text.strip()) for text in cells]
-    count = sum(filled)
-    options = tuple(cells[:count]) if all(filled[:count]) else tuple(cells)
-    if not all(filled[:count]):
-        fault(
-            LETTERS[filled.index(False)],
-            "an empty option before a filled one",
-            "options without a gap",
-            "move them together",
+    def question(self) -> Question:
+        """The row's question, also if it is faulty."""
+        self._check_cells()
+        picture, size = self._picture()
+        options = self._options()
+        answer = self._answer(options)
+        return Question(
+            id=self.id,
+            row=self.row.number,
+            picture=picture,
+            question=self.row.cells[self.layout.columns["question"]],
+            options=options,
+            answer=answer,
+            task_type=sys.intern(self._stripped("task_type")),
+            task_hint=self._stripped("task_hint"),
+            fault=self.problems[0].text if self.problems else "",
+            size=size,
+            limits=self.layout.limits,
         )
-    elif count < 2:
-        fault("b", f"{count} options", "at least 2", "fill the options in or drop the row")
-    answer = ""
-    if cell := stripped("answer"):
-        answer = read_answer(cell, options, numbered)
-        if answer is None:
-            fault(
-                "answer",
-                shown(cell),
-                f"one of {', '.join(LETTERS[: len(options)])} or an option's text",
-                "correct the answer",
+
+    def _stripped(self, name: str) -> str:
+        """The cell of a column without spaces around it; "" if the table has no such column."""
+        columns = self.layout.columns
+        return self.row.cells[columns[name]].strip() if name in columns else ""
+
+    def _add_problem(self, column: str, found: str, expected: str, fix: str) -> None:
+        file, row = str(self.layout.file), self.row
+        self.problems.append(Problem(file, row.number, row.line, self.id, column, found, expected, fix))
+
+    def _check_cells(self) -> None:
+        """Cells that no text can be, an empty id, an empty question."""
+        if max(map(len, self.row.cells)) > LONGEST_CELL or "\0" in "".join(self.row.cells):
+            for name, index in self.layout.columns.items():
+                cell = self.row.cells[index]
+                if "\0" in cell:
+                    self._add_problem(name, "a NUL character", "text", "remove it")
+                elif len(cell) > LONGEST_CELL:
+                    self._add_problem(
+                        name, f"{len(cell):,} characters", f"at most {LONGEST_CELL:,}", "shorten the cell"
+                    )
+        if not self.id.strip():
+            self._add_problem("id", "an empty cell", "an id", "fill it in")
+        if not self._stripped("question"):
+            self._add_problem("question", "an empty cell", "a question", "fill it in or drop the row")
+
+    def _picture(self) -> tuple[Path | None, tuple[int, int]]:
+        """The picture's file and its upright size; None and (0, 0) if it cannot be used."""
+        cell = self._stripped("path")
+        if not cell:
+            self._add_problem("path", "an empty cell", "a picture file", "fill it in or drop the row")
+            return None, (0, 0)
+        picture = self.layout.pictures[cell]
+        if isinstance(picture, PictureError):
+            self._add_problem("path", f"{quoted(cell)}: {picture.found}", picture.expected, picture.fix)
+            return None, (0, 0)
+        return picture
+
+    def _options(self) -> tuple[str, ...]:
+        """The options up to the last that is filled in; all cells if an empty one stands between."""
+        cells = tuple([self.row.cells[index] for index in self.layout.options])
+        filled = [bool(cell.strip()) for cell in cells]
+        count = sum(filled)
+        if not all(filled[:count]):
+            empty = LETTERS[filled.index(False)]
+            self._add_problem(
+                empty, "an empty option before a filled one", "options without a gap", "move them together"
             )
-    question = Question(
-        identity,
-        row.number,
-        picture,
-        row.cells[columns["question"]],
-        options,
-        answer or "",
-        sys.intern(stripped("task_type")),
-        stripped("task_hint"),
-        problems[0].text if problems else "",
-        size,
-    )
-    return question, problems
+            return cells
+        if count < 2:
+            self._add_problem("b", f"{count} options", "at least 2", "fill the options in or drop the row")
+        return cells[:count]
+
+    def _answer(self, options: tuple[str, ...]) -> str:
+        """The right option's letter; "" if there is none, or none that can be understood."""
+        cell = self._stripped("answer")
+        if not cell:
+            return ""
+        letter = read_answer(cell, options, self.layout.numbered)
+        if letter is None:
+            expected = f"one of {', '.join(LETTERS[: len(options)])} or an option's text"
+            self._add_problem("answer", quoted(cell), expected, "correct the answer")
+        return letter or ""
 
 
 def _oddities(file: Path, columns: dict[str, int], questions: list[Question]) -> list[str]:
-    """What is allowed but worth a look."""
+    """Notices of what is allowed but may be a mistake."""
     notices = []
     equal = [
         question.row

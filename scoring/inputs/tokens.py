@@ -1,15 +1,17 @@
-"""Chat messages -> token ids, the picture's place among them, and three-dimensional positions.
+"""Chat messages -> token ids, the slice of them that the picture fills, and three-dimensional positions.
 
-The chat template is the base model's own. Text that comes from cells is encoded by a copy of the tokenizer
-that knows no control tokens: `<|im_end|>` in a question reaches the model as six ordinary tokens or so,
-never as the end of the message.
+The chat template is that of the base model. Text from cells is encoded by a copy of the tokenizer that knows
+no control tokens: `<|im_end|>` in a question reaches the model as about six ordinary tokens, never as the end
+of the message.
 """
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from jinja2 import TemplateError
@@ -20,7 +22,7 @@ from scoring.errors import UserError
 from scoring.files.reading import read_json
 
 IMAGE_TOKEN = "<|image_pad|>"
-SYSTEM, USER = "\ue000s\ue001", "\ue000u\ue001"  # where the texts stand in the rendered template
+SYSTEM, USER = "\ue000s\ue001", "\ue000u\ue001"  # stand-ins for the texts in the rendered template
 
 
 class TokenError(UserError):
@@ -31,7 +33,7 @@ class TokenError(UserError):
 class TokenSequence:
     """One prompt as the model sees it.
 
-    ids: (L,) int64, the picture's places filled with the image token.
+    ids: (L,) int64, with the image token for each of the picture's tokens.
     picture: the slice of `ids` that the picture fills.
     grid: (1, height, width) of the picture in patches.
     """
@@ -41,8 +43,8 @@ class TokenSequence:
     grid: tuple[int, int, int]
 
     def positions(self, start: int = 0, merge: int = 2) -> np.ndarray:
-        """(3, L - start) int64: time, height and width, as `Qwen3VLModel.get_rope_index` counts them."""
-        if start >= self.picture.stop:  # text after the picture: all three count on, ending at the same number
+        """(3, L - start) int64: time, height and width, as in `Qwen3VLModel.get_rope_index`."""
+        if start >= self.picture.stop:  # text after the picture: all three rows count up by one a token
             last = self.picture.start + max(self.grid[1:]) // merge + len(self.ids) - self.picture.stop
             return np.broadcast_to(np.arange(last - len(self.ids) + start, last), (3, len(self.ids) - start))
         return mrope_positions(len(self.ids), self.picture.start, self.grid, merge)[:, start:]
@@ -51,8 +53,8 @@ class TokenSequence:
 def mrope_positions(length: int, start: int, grid: tuple[int, int, int], merge: int = 2) -> np.ndarray:
     """(3, length) positions of a text with one picture at `start`.
 
-    Text counts on in all three rows; the picture's tokens share one time and count rows and columns;
-    the text after it goes on from the largest of them.
+    Text counts up in all three rows; the picture's tokens share one time and count rows and columns;
+    the text after it continues from the largest of them.
     """
     rows, columns = grid[1] // merge, grid[2] // merge
     count = rows * columns
@@ -68,7 +70,7 @@ def mrope_positions(length: int, start: int, grid: tuple[int, int, int], merge: 
 class ChatTokenizer:
     """A base model's tokenizer and chat template, from its folder.
 
-    Raises TokenError where `tokenizer.json` or the chat template is missing.
+    Raises TokenError if `tokenizer.json` or the chat template is missing or cannot be used.
     """
 
     def __init__(self, folder: str | Path):
@@ -102,20 +104,20 @@ class ChatTokenizer:
             raise TokenError(f"{folder}: its chat template cannot be used: {error}; expected Qwen3-VL's own") from None
 
     def encode(self, system: str, user: str, grid: tuple[int, int, int], merge: int = 2) -> TokenSequence:
-        """The prompt up to where the answer's first token stands; the picture comes before the user's text."""
+        """The prompt up to the answer's first token; the picture comes before the user's text."""
         return self.encode_many([(system, user, grid)], merge)[0]
 
     def encode_many(self, prompts: list[tuple[str, str, tuple[int, int, int]]], merge: int = 2) -> list[TokenSequence]:
-        """(system, user, grid) each: the same, texts that come again encoded once, all of them in parallel."""
+        """The same for many (system, user, grid): each distinct text is encoded once, all of them in parallel."""
         prompts_pieces = [self._prompt(system, user) for system, user, _ in prompts]
-        texts = list(dict.fromkeys(part for pieces in prompts_pieces for part in pieces if isinstance(part, _Plain)))
+        texts = list(dict.fromkeys(piece for pieces in prompts_pieces for piece in pieces if isinstance(piece, _Plain)))
         encoded = self._plain.encode_batch_fast(texts, add_special_tokens=False)
-        ids_of = {text: found.ids for text, found in zip(texts, encoded)}
+        ids_of = {text: encoding.ids for text, encoding in zip(texts, encoded)}
         sequences = []
         for pieces, (_, _, grid) in zip(prompts_pieces, prompts):
             ids: list[int] = []
             for piece in pieces:
-                if piece == IMAGE_TOKEN:  # there is one, see `_frame`
+                if piece == IMAGE_TOKEN:  # exactly one, see `_frame`
                     start = len(ids)
                     ids += [self.image_token_id] * (grid[1] // merge * (grid[2] // merge) * grid[0])
                     end = len(ids)
@@ -123,52 +125,56 @@ class ChatTokenizer:
                     ids += ids_of[piece]
                 else:
                     ids.append(self.control[piece])
-            sequences.append(TokenSequence(np.array(ids, np.int64), slice(start, end), tuple(grid)))
+            sequences.append(TokenSequence(np.array(ids, np.int64), slice(start, end), grid))
         return sequences
 
     def label_ids(self, letters: str) -> list[int]:
         """The token id of each letter as an answer: the one id that follows the prompt's ids.
 
-        Raises TokenError, naming the letter and its ids, where the letter is no token of its own there.
+        Raises TokenError, naming the letter and its ids, if the letter is not a single token after the prompt.
         """
         last = self._prompt("s", "u")[-1]
         tail = last if isinstance(last, _Plain) else ""
         before = self._plain.encode(tail, add_special_tokens=False).ids
-        found = {letter: self._plain.encode(tail + letter, add_special_tokens=False).ids for letter in letters}
-        for letter, ids in found.items():
+        ids_of = {letter: self._plain.encode(tail + letter, add_special_tokens=False).ids for letter in letters}
+        for letter, ids in ids_of.items():
             if len(ids) != len(before) + 1 or ids[:-1] != before:
                 raise TokenError(
                     f"letter {letter!r}: after the prompt's last ids {before} it becomes {ids}; "
                     "expected the same ids and one more. This tokenizer cannot answer with that letter."
                 )
-        return [ids[-1] for ids in found.values()]
+        return [ids[-1] for ids in ids_of.values()]
 
-    def decode(self, ids) -> str:
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of token ids, without control tokens."""
         return self.tokenizer.decode(list(ids), skip_special_tokens=True)
 
     def _prompt(self, system: str, user: str) -> list[str]:
         """The rendered conversation as pieces: plain texts (`_Plain`) and control tokens, in turn."""
         texts = {SYSTEM: system, USER: user}
+
+        def fill(match: re.Match[str]) -> str:
+            return texts[match[0]]
+
         return [
-            _Plain(re.sub(f"{SYSTEM}|{USER}", lambda place: texts[place[0]], piece))
-            if isinstance(piece, _Plain)
-            else piece
+            _Plain(re.sub(f"{SYSTEM}|{USER}", fill, piece)) if isinstance(piece, _Plain) else piece
             for piece in self._frame
         ]
 
     @cached_property
     def _frame(self) -> list[str]:
-        """The conversation's pieces with stand-ins for the texts: cells never meet the template."""
+        """The conversation's pieces with stand-ins for the texts: the template never sees a cell."""
         user = [{"type": "image", "image": ""}, {"type": "text", "text": USER}]
         system = [{"type": "text", "text": SYSTEM}]
         messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
         try:
             rendered = self._chat.render(add_generation_prompt=True, tools=None, messages=messages)
-        except TemplateError as error:  # one that reaches for more than it is given, too
+        except TemplateError as error:  # also of one that uses variables that it is not given
             raise TokenError(f"the base's chat template cannot be used: {error}; expected Qwen3-VL's own") from None
         if not (rendered.count(SYSTEM) == rendered.count(USER) == rendered.count(IMAGE_TOKEN) == 1):
             raise TokenError("the base's chat template leaves texts or the picture out; expected Qwen3-VL's own")
-        pieces, position = [], 0
+        pieces: list[str] = []
+        position = 0
         for match in [*self._control_pattern.finditer(rendered), None]:
             if plain := rendered[position : match.start() if match else None]:
                 pieces.append(_Plain(plain))
@@ -182,12 +188,12 @@ class _Plain(str):
     """Text that is encoded without control tokens."""
 
 
-def _raise(message: str):
+def _raise(message: str) -> NoReturn:
     raise TokenError(f"the chat template says: {message}")
 
 
 def read_chat_template(folder: Path) -> str | None:
-    """The chat template of a folder, from the first file that has one; None where none has. Raises TokenError."""
+    """The chat template of a folder, from the first file that has one; None if none has. Raises TokenError."""
     if (path := folder / "chat_template.jinja").exists():
         try:
             return path.read_text("utf-8")
@@ -196,8 +202,8 @@ def read_chat_template(folder: Path) -> str | None:
     for name in ("chat_template.json", "tokenizer_config.json"):
         text = (read_json(folder / name) or {}).get("chat_template")
         if isinstance(text, list):  # several, each with a name
-            named = {part.get("name"): part.get("template") for part in text if isinstance(part, dict)}
-            text = named.get("default")
+            templates = {item.get("name"): item.get("template") for item in text if isinstance(item, dict)}
+            text = templates.get("default")
         if text and not isinstance(text, str):
             raise TokenError(f"{folder / name}: its chat template cannot be used: expected text")
         if text:

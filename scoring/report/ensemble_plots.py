@@ -1,80 +1,88 @@
-"""A picture of an ensemble: calibration before and after, who agrees with whom, the rows that divide its members."""
+"""Plots of an ensemble (`ensemble.png`): calibration before and after, agreement, the rows that divide the members."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from scipy.special import rel_entr
 
+from scoring.files.reading import as_object
 from scoring.files.writing import write_whole
 from scoring.inputs.pictures import PictureError, read_picture
 from scoring.inputs.prompt import LETTERS
 from scoring.report.plots import draw_reliability
+from scoring.report.records import Agreement, Calibrated, read_metrics
 from scoring.scores.folder import Scores
 from scoring.scores.probabilities import member_log_probabilities
 from scoring.stats.calibration import Calibration
 from scoring.stats.metrics import measure_members
 from scoring.stats.pools import pool
 
-ROWS = 8  # that divide the members, shown with their pictures
-SIDE = 224  # pixels of a shown picture
-MOST_NAMED = 12  # members with their numbers in the matrix
+ROWS = 8  # rows that divide the members, with their pictures
+SIDE = 224  # longest side of such a picture, in pixels
+MOST_NUMBERED = 12  # members in a matrix whose cells show numbers
 
 
-def draw_ensemble(scores: Scores, metrics: dict) -> Path:
-    """`ensemble.png` in the folder; its path."""
+def draw_ensemble(scores: Scores, values: dict[str, Any]) -> Path:
+    """Draw `ensemble.png` in the folder; its path. values: metrics.json of several members, or ValueError is raised."""
+    ensemble = read_metrics(values).ensemble
+    if ensemble is None:
+        raise ValueError("metrics of one member; expected those of an ensemble")
     figure = Figure(figsize=(13, 10.5), dpi=110)
     FigureCanvasAgg(figure)
-    top, bottom = figure.subfigures(2, 1, height_ratios=(1, 1.5))
-    axes = top.subplots(1, 3)
-    _before_and_after(axes[:2], scores)
-    draw_agreement(axes[2], scores.logits.members, metrics["ensemble"]["agreement"])
+    top, bottom = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, 1.5))[:, 0]
+    before, after, agreement = top.subplots(1, 3)
+    _draw_calibration(before, after, scores)
+    draw_agreement(agreement, scores.logits.members, ensemble.agreement)
     top.subplots_adjust(0.06, 0.16, 0.98, 0.88, wspace=0.3)
-    _divided(bottom, scores)
+    _draw_divided_rows(bottom, scores)
     path = scores.folder / "ensemble.png"
     write_whole(path, lambda file: figure.savefig(file, format="png"))
     return path
 
 
 def disagreement(log_p: np.ndarray) -> np.ndarray:
-    """(N,) Jensen–Shannon divergence of (M, N, K) members in nats: 0 where all say the same; NaN without a score."""
+    """(N,) Jensen–Shannon divergence of (M, N, K) members in nats: 0 where all are alike; NaN without a score."""
     p = np.exp(log_p)
-    apart = rel_entr(np.nan_to_num(p), np.nan_to_num(p.mean(0))).sum(2).mean(0)
-    return np.where(np.isfinite(p).any((0, 2)), apart, np.nan)
+    divergence = rel_entr(np.nan_to_num(p), np.nan_to_num(p.mean(0))).sum(2).mean(0)
+    return np.where(np.isfinite(p).any((0, 2)), divergence, np.nan)
 
 
-def _before_and_after(axes, scores: Scores) -> None:
-    """Members as they are, pooled; and the pool with every temperature."""
+def _draw_calibration(before: Axes, after: Axes, scores: Scores) -> None:
+    """Reliability of the pool of raw members, and of the pool with every temperature."""
     rows = scores.answered
     types = scores.questions["task_type"]
     raw = member_log_probabilities(scores.logits, [Calibration()] * len(scores.logits.members), types)[:, rows]
-    kind = {name: value for name, value in scores.how.items() if name != "temperature"}
-    p, y = np.exp(np.stack([pool(raw, **kind), scores.log_p[rows]])), scores.answers(rows)
-    for axis, told, part, found in zip(axes, ("Before", "After"), p, measure_members(p, y)):
-        draw_reliability(axis, np.nanmax(part, 1), (np.nanargmax(part, 1) == y).astype(float), found["ece"])
-        axis.set_title(f"{told} temperatures: NLL {found['nll']['value']:.3f}, ECE {found['ece']['value']:.3f}")
+    settings = {name: value for name, value in scores.how.items() if name != "temperature"}
+    p, y = np.exp(np.stack([pool(raw, **settings), scores.log_p[rows]])), scores.answers(rows)
+    for axis, title, pooled, values in zip((before, after), ("Before", "After"), p, measure_members(p, y)):
+        measured = as_object(Calibrated, values, "metrics of a pool")
+        draw_reliability(axis, np.nanmax(pooled, 1), (np.nanargmax(pooled, 1) == y).astype(float), measured.ece)
+        axis.set_title(f"{title} temperatures: NLL {measured.nll.text()}, ECE {measured.ece.text()}")
 
 
-def draw_agreement(axis, members: list[str], agreement: dict) -> None:
+def draw_agreement(axis: Axes, members: list[str], agreement: Agreement) -> None:
     """The share of rows in which each pair of members gives the same answer."""
-    same = np.array(agreement["pairwise"])
+    same = np.array(agreement.pairwise)
     axis.imshow(same, cmap="Blues", vmin=min(0.5, same.min()), vmax=1)
-    places = range(len(members))
-    axis.set_xticks(places, members, rotation=45, ha="right")
-    axis.set_yticks(places, members)
-    if len(members) <= MOST_NAMED:
+    positions = range(len(members))
+    axis.set_xticks(positions, members, rotation=45, ha="right")
+    axis.set_yticks(positions, members)
+    if len(members) <= MOST_NUMBERED:
         for row, column in np.ndindex(same.shape):
-            pale = same[row, column] > 0.85
-            axis.text(column, row, f"{same[row, column]:.0%}", ha="center", va="center", color="wk"[not pale])
-    kappa = agreement["fleiss_kappa"]
+            colour = "w" if same[row, column] > 0.85 else "k"  # dark cells have white numbers
+            axis.text(column, row, f"{same[row, column]:.0%}", ha="center", va="center", color=colour)
+    kappa = agreement.fleiss_kappa
     axis.set_title("Same answer" + (f", Fleiss' kappa {kappa:.2f}" if kappa is not None else ""))
 
 
-def _divided(figure, scores: Scores) -> None:
+def _draw_divided_rows(figure: SubFigure, scores: Scores) -> None:
     """The rows on whose probabilities the members differ most, with picture, answers and the right one."""
-    apart = np.nan_to_num(disagreement(scores.members), nan=-1.0)
-    rows = [row for row in np.argsort(-apart, kind="stable")[:ROWS] if apart[row] >= 0]
+    divergence = np.nan_to_num(disagreement(scores.members), nan=-1.0)
+    rows = [row for row in np.argsort(-divergence, kind="stable")[:ROWS] if divergence[row] >= 0]
     figure.suptitle("Rows that divide the members most")
     axes = figure.subplots(2, ROWS // 2).flatten()
     for axis in axes:
@@ -86,14 +94,17 @@ def _divided(figure, scores: Scores) -> None:
             axis.imshow(picture)
         except PictureError:
             axis.text(0.5, 0.5, "picture not found", ha="center", va="center", transform=axis.transAxes)
-        axis.set_title(_answers(scores, row), fontsize=9)
+        axis.set_title(_answers_text(scores, row), fontsize=9)
     figure.subplots_adjust(0.02, 0.02, 0.98, 0.84, hspace=0.45, wspace=0.1)
 
 
-def _answers(scores: Scores, row: int) -> str:
-    """The row's id and right letter, and how many members answer what, each with its mean probability."""
+def _answers_text(scores: Scores, row: int) -> str:
+    """The row's id and right letter, and for each letter how many members answer it, with what mean probability."""
     answers = np.nanargmax(scores.members[:, row], 1)
-    sure = np.exp(scores.members[:, row].max(1))
-    told = [f"{LETTERS[at]}: {(answers == at).sum()} × {sure[answers == at].mean():.2f}" for at in np.unique(answers)]
+    confidence = np.exp(scores.members[:, row].max(1))
+    counts = []
+    for letter in np.unique(answers):
+        voters = answers == letter
+        counts.append(f"{LETTERS[letter]}: {voters.sum()} × {confidence[voters].mean():.2f}")
     right = scores.questions["answer"][row]
-    return f"{scores.logits.ids[row]}{f' (right: {right})' if right else ''}\n" + ",  ".join(told)
+    return f"{scores.logits.ids[row]}{f' (right: {right})' if right else ''}\n" + ",  ".join(counts)

@@ -1,38 +1,42 @@
-"""Figures of a report: drawn once for a light page and once for a dark one, as SVG, each with its content in words."""
+"""Figures of the report page: SVG for a light page and for a dark one, each with a description in words."""
 
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from scoring.inputs.prompt import LETTERS
 from scoring.report.ensemble_plots import draw_agreement
-from scoring.report.plots import INK, draw_groups, draw_letters, draw_reliability, draw_risk
+from scoring.report.plots import INK, draw_estimate, draw_groups, draw_letters, draw_reliability, draw_risk
+from scoring.report.records import Bench, BenchWay, Estimate, Metrics, read_metrics
+from scoring.report.tables import threshold_note
 from scoring.scores.folder import Scores
 
 SIZE = (5.6, 4.2)  # inches
-PAPER = {"light": "#1f2328", "dark": "#e6edf3"}  # the colour of texts and lines; the ground is the page's own
+PAPER = {"light": "#1f2328", "dark": "#e6edf3"}  # colour of texts and lines; the background is the page's own
+INKED = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
 
 
-@dataclass
+@dataclass(frozen=True)
 class FigureViews:
-    """svg: by `light` and `dark`. told: what there is to see, for those who do not see it."""
+    """svg: the figure for a `light` and for a `dark` page. description: what it shows, for people who do not see it."""
 
     title: str
     svg: dict[str, str]
-    told: str
+    description: str
 
 
-def drawn(title: str, draw: Callable, told: str) -> FigureViews:
-    """`draw(axis)` on an axis for each kind of page; texts stay texts, so that the page's own fonts are used."""
+def draw_views(title: str, draw: Callable[[Axes], None], description: str) -> FigureViews:
+    """Call `draw(axis)` on an axis for each kind of page. Texts stay texts, in the fonts of the page."""
     svg = {}
     for name, ink in PAPER.items():
-        colours = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
-        settings = dict.fromkeys(colours, ink) | {
+        settings: dict[Any, Any] = dict.fromkeys(INKED, ink) | {
             "svg.fonttype": "none",
             "svg.hashsalt": title,  # the same bytes every time
             "font.family": "sans-serif",
@@ -46,75 +50,77 @@ def drawn(title: str, draw: Callable, told: str) -> FigureViews:
             file = io.StringIO()
             figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
         svg[name] = file.getvalue()[file.getvalue().index("<svg") :]
-    return FigureViews(title, svg, told)
+    return FigureViews(title, svg, description)
 
 
-def figures_of_scores(scores: Scores, metrics: dict | None) -> list[FigureViews]:
-    """What `evaluation.png` and `ensemble.png` show, and who is taken for whom."""
-    if metrics is None:
+# ------------------------------------------------------------------ SCORES
+def figures_of_scores(scores: Scores, values: dict[str, Any] | None) -> list[FigureViews]:
+    """The plots of `evaluation.png` and `ensemble.png`, and the confusion of letters. values: metrics.json.
+
+    Without metrics: how sure the answers are.
+    """
+    if values is None:
         return [_confidences(scores)] if scores.logits.scored.any() else []
+    metrics = read_metrics(values)
     rows = scores.answered
     p, y = np.exp(scores.log_p[rows]), scores.answers(rows)
     best = np.nanargmax(p, 1)
-    confidence, right = np.nanmax(p, 1), (best == y).astype(float)
-    overall, chosen = metrics["overall"], metrics["selective"]
-    error = overall["ece"]
-    if "reason" in chosen:
-        promise = f"no threshold is promised, since {chosen['reason']}"
-    elif chosen["threshold"] is None:
-        promise = f"no threshold promises {chosen['wanted']:.0%} on so many rows"
-    else:
-        promise = (
-            f"answers from a probability of {chosen['threshold']:.2f} on are right in {chosen['accuracy']:.1%}: "
-            f"{chosen['coverage']:.0%} of the rows" + (" that no member has met" if chosen.get("left_out") else "")
-        )
-    found = [
-        drawn(
-            "Calibration",
-            lambda axis: draw_reliability(axis, confidence, right, error),
-            f"Reliability diagram: expected calibration error {error['value']:.3f} "
-            f"({error['low']:.3f} to {error['high']:.3f}); perfect calibration would show {error['floor_mean']:.3f}, "
-            f"and up to {error['floor_95']:.3f} by chance.",
-        ),
-        drawn(
+    figures = [
+        _calibration(np.nanmax(p, 1), (best == y).astype(float), metrics),
+        draw_views(
             "Risk and coverage",
             lambda axis: draw_risk(axis, metrics),
-            f"Accuracy of the surest rows against their share: {promise}.",
+            f"Accuracy of the surest rows against their share. {threshold_note(metrics.selective)}",
         ),
-        drawn(
-            "Letters",
-            lambda axis: draw_letters(axis, overall["letters"]),
-            "How often each letter is right and answered: "
-            + "; ".join(
-                f"{letter} right {part['rows'] / overall['rows']:.0%}, answered {part['predicted']:.0%}"
-                for letter, part in zip(LETTERS, overall["letters"])
-            )
-            + ".",
-        ),
+        _letters(metrics),
         _confusion(best, y, p.shape[1]),
     ]
-    if len(metrics["by"].get("task_type", {})) > 1:
-        told = "; ".join(f"{name} {part['accuracy']['value']:.0%}" for name, part in metrics["by"]["task_type"].items())
-        found.append(drawn("Task types", lambda axis: draw_groups(axis, metrics), f"Accuracy by task type: {told}."))
-    if "ensemble" in metrics:
-        agreement = metrics["ensemble"]["agreement"]
-        found.append(
-            drawn(
+    if len(metrics.task_types) > 1:
+        shares = "; ".join(f"{name} {group.accuracy.text('.0%')}" for name, group in metrics.task_types.items())
+        figures.append(
+            draw_views("Task types", lambda axis: draw_groups(axis, metrics), f"Accuracy by task type: {shares}.")
+        )
+    if metrics.ensemble:
+        agreement = metrics.ensemble.agreement
+        figures.append(
+            draw_views(
                 "Members",
                 lambda axis: draw_agreement(axis, scores.logits.members, agreement),
-                f"Who gives the same answer as whom: all members do in {agreement['all_agree']:.0%} of rows.",
+                "How often each pair of members gives the same answer: all members do in "
+                f"{agreement.all_agree:.0%} of rows.",
             )
         )
-    return found
+    return figures
+
+
+def _calibration(confidence: np.ndarray, right: np.ndarray, metrics: Metrics) -> FigureViews:
+    ece = metrics.overall.ece
+    return draw_views(
+        "Calibration",
+        lambda axis: draw_reliability(axis, confidence, right, ece),
+        f"Reliability diagram: expected calibration error {ece.text()} ({ece.interval()}). A perfectly calibrated "
+        f"model would show {ece.floor_mean:.3f} on average, and up to {ece.floor_95:.3f} by chance.",
+    )
+
+
+def _letters(metrics: Metrics) -> FigureViews:
+    letters = metrics.overall.letters
+    shares = "; ".join(
+        f"{name} right {letter.rows / metrics.overall.rows:.0%}, answered {letter.predicted:.0%}"
+        for name, letter in zip(LETTERS, letters)
+    )
+    return draw_views(
+        "Letters", lambda axis: draw_letters(axis, letters), f"How often each letter is right and answered: {shares}."
+    )
 
 
 def _confusion(best: np.ndarray, y: np.ndarray, letters: int) -> FigureViews:
-    """Rows by their right letter and the answered one."""
+    """Rows by their right letter y (N,) and the answered one, best (N,)."""
     counts = np.zeros((letters, letters), int)
     np.add.at(counts, (y, best), 1)
     names = list(LETTERS[:letters])
 
-    def draw(axis) -> None:
+    def draw(axis: Axes) -> None:
         axis.imshow(counts / np.maximum(counts.sum(1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1)
         axis.set_xticks(range(letters), names)
         axis.set_yticks(range(letters), names)
@@ -123,57 +129,58 @@ def _confusion(best: np.ndarray, y: np.ndarray, letters: int) -> FigureViews:
             axis.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", color="w" if dark else "k")
         axis.set(title="Rows by right and answered letter", xlabel="answered", ylabel="right")
 
-    told = "; ".join(
-        f"right {names[row]}: " + ", ".join(f"{names[at]} {counts[row, at]:,}" for at in range(letters))
-        for row in range(letters)
+    by_letter = "; ".join(
+        f"right {name}: " + ", ".join(f"{answered} {count:,}" for answered, count in zip(names, row))
+        for name, row in zip(names, counts)
     )
-    return drawn("Confusion", draw, f"Answered letters by the right one: {told}.")
+    return draw_views("Confusion", draw, f"Answered letters by the right one: {by_letter}.")
 
 
 def _confidences(scores: Scores) -> FigureViews:
-    """Without answers: how sure it is."""
+    """How sure the answers are, where no row has a right answer to compare with."""
     confidence = np.nanmax(np.exp(scores.log_p[scores.logits.scored]), 1)
 
-    def draw(axis) -> None:
+    def draw(axis: Axes) -> None:
         axis.hist(confidence, bins=25, color=INK)
-        axis.set(title="How sure it is", xlabel="probability of the answer", ylabel="rows")
+        axis.set(title="Confidence", xlabel="probability of the answer", ylabel="rows")
 
-    low, middle = np.quantile(confidence, [0.1, 0.5])
-    told = f"Half of the rows have an answer with a probability of {middle:.2f} or more, a tenth less than {low:.2f}."
-    return drawn("Confidence", draw, told)
+    low, median = np.quantile(confidence, [0.1, 0.5])
+    return draw_views(
+        "Confidence",
+        draw,
+        f"Half of the rows have an answer with a probability of {median:.2f} or more, a tenth less than {low:.2f}.",
+    )
 
 
-def figures_of_bench(found: dict) -> list[FigureViews]:
-    """Speed, and where there are answers, accuracy of each way."""
-    ways = list(found["ways"].values())
-    titles, places = [way["title"] for way in ways], range(len(ways))
+# ------------------------------------------------------------------ bench
+def figures_of_bench(bench: Bench) -> list[FigureViews]:
+    """Speed of each way, and accuracy where there are answers."""
+    ways = list(bench.ways.values())
+    speeds = "; ".join(f"{way.title} {way.rows_per_second:.1f}" for way in ways)
+    figures = [draw_views("Throughput", lambda axis: _draw_speed(axis, ways), f"Rows a second: {speeds}.")]
+    accuracies = {way.title: way.accuracy for way in ways if way.accuracy}
+    if len(accuracies) == len(ways):
+        shares = "; ".join(f"{title} {accuracy.text('.1%')}" for title, accuracy in accuracies.items())
+        figures.append(draw_views("Accuracy", lambda axis: _draw_accuracy(axis, accuracies), f"Accuracy: {shares}."))
+    return figures
 
-    def speed(axis) -> None:
-        values = [way["rows_per_second"] for way in ways]
-        axis.barh(places, values, color=INK)
-        for at, way in zip(places, ways):
-            ratio = f", {way['ratio']:.1f}x" if "ratio" in way else ""
-            weights = f", {way['weights']}" if "weights" in way else ""
-            label = f"{values[at]:.1f}{ratio}{weights}"
-            axis.annotate(label, (values[at], at), (4, 0), textcoords="offset points", va="center")
-        axis.set_yticks(places, titles)
-        axis.invert_yaxis()
-        axis.margins(x=0.45)
-        axis.set(title="Rows a second", xlabel="rows/s, median of the repeats")
 
-    def quality(axis) -> None:
-        for at, way in zip(places, ways):
-            right = way["accuracy"]
-            axis.plot([right["low"], right["high"]], [at, at], color=INK, linewidth=2)
-            axis.plot(right["value"], at, "o", color=INK)
-        axis.set_yticks(places, titles)
-        axis.invert_yaxis()
-        axis.set(title="Accuracy, 95 %", xlim=(0, 1.02))
-        axis.grid(axis="x", alpha=0.3)
+def _draw_speed(axis: Axes, ways: list[BenchWay]) -> None:
+    positions = range(len(ways))
+    axis.barh(positions, [way.rows_per_second for way in ways], color=INK)
+    for position, way in zip(positions, ways):
+        label = ", ".join(filter(None, [f"{way.rows_per_second:.1f}", way.ratio_text, way.weights]))
+        axis.annotate(label, (way.rows_per_second, position), (4, 0), textcoords="offset points", va="center")
+    axis.set_yticks(positions, [way.title for way in ways])
+    axis.invert_yaxis()
+    axis.margins(x=0.45)
+    axis.set(title="Rows a second", xlabel="rows/s, median of the repeats")
 
-    told = "; ".join(f"{way['title']} {way['rows_per_second']:.1f}" for way in ways)
-    views = [drawn("Throughput", speed, f"Rows a second: {told}.")]
-    if all(way["accuracy"] for way in ways):
-        told = "; ".join(f"{way['title']} {way['accuracy']['value']:.1%}" for way in ways)
-        views.append(drawn("Accuracy", quality, f"Accuracy: {told}."))
-    return views
+
+def _draw_accuracy(axis: Axes, accuracies: dict[str, Estimate]) -> None:
+    for position, accuracy in enumerate(accuracies.values()):
+        draw_estimate(axis, position, accuracy)
+    axis.set_yticks(range(len(accuracies)), list(accuracies))
+    axis.invert_yaxis()
+    axis.set(title="Accuracy, 95 %", xlim=(0, 1.02))
+    axis.grid(axis="x", alpha=0.3)

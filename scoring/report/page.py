@@ -1,98 +1,105 @@
-"""One self-contained HTML page about a folder: what was run, how good it is, and the rows, with their pictures.
+"""The report page: one self-contained HTML file about a folder of `score`, `ensemble`, `evaluate` or `bench`.
 
-Nothing is loaded from anywhere when it is opened: styles, script, figures and pictures stand in the file, and a policy
-in its head forbids the rest. Texts of cells pass through the template's escaping.
+It shows what was run, how good it is, and the rows with their pictures. The browser loads nothing else: styles, script,
+figures and pictures are in the file, and a policy in its head forbids other sources. The template escapes all texts.
 """
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from scoring.bench.summary import batch_sizes_text, batch_text, like_for_like_text
-from scoring.files.reading import read_json
+from scoring.bench.summary import ENGINE, NOTEBOOK
+from scoring.files.reading import FileError, read_json
 from scoring.files.writing import write_text
+from scoring.messages import ProgressBar
 from scoring.report.figures import FigureViews, figures_of_bench, figures_of_scores
+from scoring.report.records import (
+    BenchRun,
+    BenchWay,
+    Data,
+    Estimate,
+    Metrics,
+    Run,
+    read_bench_run,
+    read_metrics,
+    read_run,
+    read_systems,
+)
 from scoring.report.rows import FILTERS, Row, rows_of_bench, rows_of_scores, thumbnails
+from scoring.report.tables import Table, bench_tables, comparison_table, members_table, metrics_table
 from scoring.scores.evaluation import judge
 from scoring.scores.folder import RunError, open_scores
 from scoring.scores.suspects import read_flagged
-from scoring.stats.comparison import verdict
 
 ROWS, BYTES = 1_000, 5_000_000  # of a page; more rows may take more bytes
 LEAST_FOR_PICTURES = 0.3  # of those bytes; longer texts mean fewer rows
+FEWEST_ROWS = 10  # a page with fewer is not made shorter, however long its texts
 
 
-@dataclass
-class Table:
-    """A table of the page: header, rows of cells, and what it is about."""
-
-    title: str
-    header: list[str]
-    rows: list[list[str]]
-    notes: list[str] = field(default_factory=list)
-
-
-@dataclass
+@dataclass(frozen=True)
 class Headline:
-    """A figure that stands at the top, with what it must be read beside."""
+    """A figure at the top of the page. beside: what it must be read with, such as its interval."""
 
     name: str
     value: str
     beside: str = ""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Page:
-    """What a page shows, in this order."""
+    """What a page shows, in this order. total: rows of the folder, shown or not. run: what was run, by name."""
 
     title: str
-    kind: str
     headlines: list[Headline]
     warnings: list[str]
     figures: list[FigureViews]
     tables: list[Table]
     rows: list[Row]
-    total: int  # rows of the folder, shown or not
-    run: dict[str, str]  # what was run
+    total: int
+    run: dict[str, str]
 
 
-def write_report(folder: Path, out: Path | None = None, most: int = ROWS, progress: Callable | None = None) -> Path:
-    """The page about a SCORES folder (of `score` or `ensemble`, evaluated or not) or a folder of `bench`; its path.
+def write_report(
+    folder: Path, out: Path | None = None, limit: int = ROWS, progress: Callable[[int], ProgressBar] | None = None
+) -> Path:
+    """Write the page about a SCORES folder (evaluated or not) or a folder of `bench`; its path.
 
-    most: rows that are shown. progress: `progress(total)` gives an object with `update(count)` and `close()`. Raises
-    RunError where the folder is neither.
+    out: the page's file; FOLDER/report.html where it is None. limit: rows that are shown at most. progress: opens a
+    progress bar of so many pictures. Raises RunError where the folder is neither, FileError where a file is damaged.
     """
     out = out or folder / "report.html"
-    room = max(BYTES, BYTES * most // ROWS)
+    room = max(BYTES, BYTES * limit // ROWS)
     while True:
-        page = _page(folder, most)
-        bare = len(_render(page, []).encode())
-        if bare <= (1 - LEAST_FOR_PICTURES) * room or len(page.rows) < 10:
+        page = _page(folder, limit)
+        size = len(_render(page, {}).encode())
+        if size <= (1 - LEAST_FOR_PICTURES) * room or len(page.rows) < FEWEST_ROWS:
             break
-        most = len(page.rows) // 2
-    text = _render(page, thumbnails(page.rows, room - bare - 20 * len(page.rows), progress))
+        limit = len(page.rows) // 2
+    text = _render(page, thumbnails(page.rows, room - size - 20 * len(page.rows), progress))
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, text)
     return out
 
 
-def _page(folder: Path, most: int) -> Page:
+def _page(folder: Path, limit: int) -> Page:
     if (folder / "bench.json").exists():
-        return _of_bench(folder, most)
+        return _page_of_bench(folder, limit)
     if not (folder / "run.json").exists():
         raise RunError(
             f"{folder}: no run.json and no bench.json; expected a folder that `score`, `ensemble` or `bench` wrote"
         )
-    return _of_scores(folder, most)
+    return _page_of_scores(folder, limit)
 
 
-def _render(page: Page, pictures: list[str]) -> str:
+def _render(page: Page, pictures: dict[str, str]) -> str:
+    """The page's HTML. pictures: data addresses by file; rows whose file is not among them have no picture."""
     environment = Environment(
-        loader=PackageLoader("scoring.results", "page"),
+        loader=PackageLoader("scoring.report", "assets"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -102,283 +109,170 @@ def _render(page: Page, pictures: list[str]) -> str:
     flags = {name: sum(name in row.flags for row in page.rows) for name in FILTERS}
     return environment.get_template("report.html").render(
         page=page,
-        filters={name: (*FILTERS[name], count) for name, count in flags.items() if count},
+        filters={name: (FILTERS[name], count) for name, count in flags.items() if count},
         types=sorted({row.task_type for row in page.rows if row.task_type}),
-        pictures=Markup(json.dumps(pictures)),  # data addresses alone: letters of base64
-        style=_own("report.css"),
-        script=_own("report.js"),
+        numbers={file: number for number, file in enumerate(pictures)},
+        pictures=Markup(json.dumps(list(pictures.values()))),  # safe: data addresses are letters of base64
+        style=_asset("report.css"),
+        script=_asset("report.js"),
     )
 
 
-def _own(name: str) -> Markup:
-    """A file of ours, as it is."""
+def _asset(name: str) -> Markup:
+    """A file of the folder `assets`, not escaped."""
     return Markup((Path(__file__).parent / "assets" / name).read_text("utf-8"))
 
 
 # ------------------------------------------------------------------ SCORES
-def _of_scores(folder: Path, most: int) -> Page:
+def _page_of_scores(folder: Path, limit: int) -> Page:
     scores = open_scores(folder)
-    about, logits = scores.about, scores.logits
-    metrics = _metrics(folder) or judge(scores)
-    scored, total = int(logits.scored.sum()), len(logits.ids)
-    headlines, tables = [], []
-    if metrics:
-        overall = metrics["overall"]
-        headlines = [
-            Headline("accuracy", f"{overall['accuracy']['value']:.1%}", _interval(overall["accuracy"], "{:.1%}")),
-            Headline("NLL", f"{overall['nll']['value']:.3f}", _interval(overall["nll"])),
-            Headline("Brier score", f"{overall['brier']['value']:.3f}", _interval(overall["brier"])),
-            Headline(
-                "calibration error",
-                f"{overall['ece']['value']:.3f}",
-                f"noise alone: {overall['ece']['floor_mean']:.3f}, up to {overall['ece']['floor_95']:.3f}",
-            ),
-        ]
-        tables.append(_groups(metrics))
-        if "ensemble" in metrics:
-            tables.append(_members(metrics))
-        if comparison := _comparison(folder):
-            tables.append(comparison)
-    headlines.append(Headline("rows scored", f"{scored:,}", f"of {total:,}"))
-    suspects = read_flagged(folder) if (metrics or {}).get("suspects") else set()
-    what = "ensemble" if len(logits.members) > 1 else "scores"
+    run = read_run(scores.about, folder / "run.json")
+    values = read_json(folder / "metrics.json") or judge(scores)
+    metrics = read_metrics(values, folder / "metrics.json") if values else None
+    scored, total = int(scores.logits.scored.sum()), len(scores.logits.ids)
+    suspects = read_flagged(folder) if metrics and metrics.suspects else set()
     return Page(
-        f"{folder.name}: {what}",
-        what,
-        headlines,
-        about.get("warnings", []),
-        figures_of_scores(scores, metrics),
-        tables,
-        rows_of_scores(scores, most, suspects),
-        total,
-        _run_of_scores(about),
+        title=f"{folder.name}: {'ensemble' if len(scores.logits.members) > 1 else 'scores'}",
+        headlines=[
+            *(_headlines_of_scores(metrics) if metrics else []),
+            Headline("rows scored", f"{scored:,}", f"of {total:,}"),
+        ],
+        warnings=run.warnings,
+        figures=figures_of_scores(scores, values),
+        tables=_tables_of_scores(folder, values) if values else [],
+        rows=rows_of_scores(scores, limit, suspects),
+        total=total,
+        run=_run_of_scores(run),
     )
 
 
-def _metrics(folder: Path) -> dict | None:
-    """What `evaluate` or `score` found, with the groups that were asked for."""
-    return read_json(folder / "metrics.json")
-
-
-def _interval(found: dict, form: str = "{:.3f}") -> str:
-    return f"95 %: {form.format(found['low'])} to {form.format(found['high'])}"
-
-
-FIGURES = ("rows", "accuracy", "95 %", "NLL", "Brier", "ECE", "noise, up to")
-
-
-def _groups(metrics: dict) -> Table:
-    rows = [["all", *_figures(metrics["overall"])]]
-    for column, groups in metrics.get("by", {}).items():
-        prefix = "" if column == "task_type" else f"{column}: "
-        rows += [[prefix + name, *_figures(found)] for name, found in groups.items()]
-    return Table("By task type" if len(rows) > 1 else "All rows", ["", *FIGURES], rows)
-
-
-def _figures(found: dict) -> list[str]:
-    right = found["accuracy"]
+def _headlines_of_scores(metrics: Metrics) -> list[Headline]:
+    overall = metrics.overall
     return [
-        f"{found['rows']:,}",
-        f"{right['value']:.3f}",
-        f"{right['low']:.3f} – {right['high']:.3f}",
-        f"{found['nll']['value']:.3f}",
-        f"{found['brier']['value']:.3f}",
-        f"{found['ece']['value']:.3f}",
-        f"{found['ece']['floor_95']:.3f}",
+        Headline("accuracy", overall.accuracy.text(".1%"), _interval(overall.accuracy, ".1%")),
+        Headline("NLL", overall.nll.text(), _interval(overall.nll)),
+        Headline("Brier score", overall.brier.text(), _interval(overall.brier)),
+        Headline(
+            "calibration error",
+            overall.ece.text(),
+            f"noise alone: {overall.ece.floor_mean:.3f}, up to {overall.ece.floor_95:.3f}",
+        ),
     ]
 
 
-def _members(metrics: dict) -> Table:
-    found = metrics["ensemble"]
-    rows = [
-        [
-            part["member"],
-            f"{part['weight']:.2f}",
-            f"{part['accuracy']['value']:.3f}",
-            f"{part['accuracy']['low']:.3f} – {part['accuracy']['high']:.3f}",
-            f"{part['nll']['value']:.3f}",
-            f"{part['ece']['value']:.3f}",
-            f"{part['adds']['accuracy']:+.4f}",
-            f"{-part['adds']['nll']:+.4f} ± {part['adds']['error']:.4f}",
-        ]
-        for part in found["members"]
-    ]
-    notes = [
-        f"All members give the same answer in {found['agreement']['all_agree']:.0%} of rows.",
-        f"The pool ({found['pool']['kind']}) against its best member, {found['best']}: "
-        f"{verdict(found['pool_against_best'], (found['best'], 'the pool'))}.",
-    ]
-    notes += [
-        f"{part['member']} hurts: leave it out, and the pool's NLL is {-part['adds']['nll']:.4f} lower."
-        for part in found["members"]
-        if part["adds"]["hurts"]
-    ]
-    header = ["member", "weight", "accuracy", "95 %", "NLL", "ECE", "adds: accuracy", "adds: NLL"]
-    return Table("Members", header, rows, notes)
+def _interval(estimate: Estimate, form: str = ".3f") -> str:
+    return f"95 %: {estimate.interval(form)}"
 
 
-def _comparison(folder: Path) -> Table | None:
-    """What `evaluate DIR OTHER` left."""
-    found = read_json(folder / "comparison.json")
-    if found is None:
-        return None
-    names = (found["first"], found["second"])
-    right, loss = found["accuracy"], found["nll"]
-    rows = [[name, f"{right[at]:.4f}", f"{loss[at]:.4f}"] for name, at in zip(names, ("first", "second"))]
-    gains = [part["difference"] for part in (right, loss)]
-    rows.append(
-        ["difference", *(f"{gain['value']:+.4f} ({gain['low']:+.4f} to {gain['high']:+.4f})" for gain in gains)]
-    )
-    notes = [f"{found['rows']:,} rows in both; exact McNemar p = {right['mcnemar_p']:.2g}. So {verdict(found, names)}."]
-    return Table("Compared", ["", "accuracy", "NLL"], rows, notes)
+def _tables_of_scores(folder: Path, values: dict[str, Any]) -> list[Table]:
+    """Metrics, members where there are several, and the last comparison. values: metrics.json."""
+    tables = [metrics_table(values)]
+    if "ensemble" in values:
+        tables.append(members_table(values))
+    path = folder / "comparison.json"
+    if comparison := read_json(path):
+        systems = read_systems(comparison, path)
+        tables.append(comparison_table(comparison, (systems.first, systems.second)))
+    return tables
 
 
-def _run_of_scores(about: dict) -> dict[str, str]:
-    identity, counts, seconds = about.get("identity", {}), about.get("counts", {}), about.get("seconds", {})
+def _run_of_scores(run: Run) -> dict[str, str]:
+    identity = run.identity
     members = [
-        f"{entry['member']} ({entry.get('fingerprint') or 'no fingerprint'}, temperature {entry['temperature']:.3f})"
-        for entry in about["checkpoints"]
+        f"{checkpoint.member} ({checkpoint.fingerprint or 'no fingerprint'}, temperature {checkpoint.temperature:.3f})"
+        for checkpoint in run.checkpoints
     ]
-    told = {
-        "command": _command(about),
-        "data": _data(about),
-        "pooled from": ", ".join(about.get("sources", [])),
+    texts = {
+        "command": " ".join(run.command),
+        "data": _data_text(run.data),
+        "pooled from": ", ".join(run.sources),
         "checkpoints": "; ".join(members),
-        "base": f"{about['base']} ({identity.get('base')})" if about.get("base") else "",
-        "weights": " ".join(str(identity[name]) for name in ("quantization", "dtype") if identity.get(name)),
-        "device": identity.get("device", ""),
-        "pixels": f"{identity['pixels']:,}" if identity.get("pixels") else "",
-        "option orders": identity.get("orders", "1"),
-        "rows": ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in counts.items()),
-        "seconds": ", ".join(f"{name.replace('_', ' ')} {value:.1f}" for name, value in seconds.items() if value),
-        "versions": _versions(about),
-        "notes": "; ".join(about.get("notes", [])),
+        "base": f"{run.base} ({identity.base})" if run.base else "",
+        "weights": " ".join(filter(None, [identity.quantization, identity.dtype])),
+        "device": identity.device or "",
+        "pixels": f"{identity.pixels:,}" if identity.pixels else "",
+        "option orders": identity.orders,
+        "rows": ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in run.counts.items()),
+        "seconds": ", ".join(f"{name.replace('_', ' ')} {value:.1f}" for name, value in run.seconds.items() if value),
+        "versions": _versions_text(run.versions),
+        "notes": "; ".join(run.notes),
     }
-    return {name: text for name, text in told.items() if text}
+    return {name: text for name, text in texts.items() if text}
 
 
-def _command(about: dict) -> str:
-    return " ".join(about.get("command", []))
+def _data_text(data: Data) -> str:
+    return f"{data.file} (SHA-256 {data.sha256[:16]}…)" if data.sha256 else ""
 
 
-def _data(about: dict) -> str:
-    data = about.get("data", {})
-    return f"{data.get('file', '')} (SHA-256 {data['sha256'][:16]}…)" if data.get("sha256") else ""
-
-
-def _versions(about: dict) -> str:
-    return ", ".join(f"{name} {version}" for name, version in about.get("versions", {}).items() if version)
+def _versions_text(versions: Mapping[str, str | None]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items() if version)
 
 
 # ------------------------------------------------------------------ bench
-def _of_bench(folder: Path, most: int) -> Page:
+def _page_of_bench(folder: Path, limit: int) -> Page:
+    path = folder / "bench.json"
+    values = read_json(path) or {}
     try:
-        found = read_json(folder / "bench.json") or {}
-        ways = found["ways"]
-        if not all("title" in way and "cost" in way for way in ways.values()):
-            raise KeyError("ways")
-    except (KeyError, AttributeError, TypeError) as error:
-        raise RunError(f"{folder / 'bench.json'}: not what `bench` writes ({error}); run it again") from None
-    fast = ways.get("engine")
-    headlines, warnings = [], []
-    if fast:
-        ratio = f"{fast['ratio']:.1f} times the notebook's way" if "ratio" in fast else ""
-        headlines.append(Headline("engine, rows/s", f"{fast['rows_per_second']:.1f}", ratio))
-        if fast["accuracy"]:
-            right = fast["accuracy"]
-            headlines.append(Headline("engine, accuracy", f"{right['value']:.1%}", _interval(right, "{:.1%}")))
-    if "seed" in ways and ways["seed"]["accuracy"]:
-        right = ways["seed"]["accuracy"]
-        headlines.append(Headline("notebook, accuracy", f"{right['value']:.1%}", _interval(right, "{:.1%}")))
-    if other := ways.get("seed", {}).get("against_engine"):
-        p = other["mcnemar_p"]
-        headlines.append(
-            Headline(
-                "notebook, another letter",
-                f"{len(other['differ']):,}",
-                f"of {found['rows']:,} rows" + (f"; McNemar p = {p:.2g}" if p is not None else ""),
-            )
-        )
-    if check := found["first_token"]:
-        headlines.append(
-            Headline(
-                "generation starts otherwise",
-                f"{len(check['violations']):,}",
-                f"of {check['top_is_a_label']:,} rows whose likeliest token is a letter (0 expected)",
-            )
-        )
-        if check["violations"]:
-            warnings.append(f"generation does not start with the likeliest token: {', '.join(check['violations'])}")
-    warnings += [
-        f"{way['title']}: {way['unsteady']:,} letters that another repeat did not repeat"
-        for way in ways.values()
-        if way["unsteady"]
-    ]
-    run = {
-        "command": _command(found),
-        "data": _data(found),
-        "checkpoint": f"{found['checkpoint']} ({found['fingerprint'] or 'no fingerprint'})",
-        "device": found["device"],
-        "weights": f"{found['quantization']}, {found['dtype']}; the engine's in {found['weights']}"
-        + (", layers compiled" if found["compiled"] else ""),
-        "repeats": f"{found['repeats']}, interleaved; medians",
-        "versions": _versions(found),
-    }
+        bench = read_bench_run(values, path)
+    except FileError as error:
+        raise RunError(f"{error}; expected what `bench` writes: run it again") from None
+    tables = bench_tables(values)
     return Page(
-        f"{folder.name}: benchmark",
-        "benchmark",
-        headlines,
-        warnings,
-        figures_of_bench(found),
-        [_speed(found), _quality(found)],
-        rows_of_bench(found, most),
-        found["rows"],
-        run,
+        title=f"{folder.name}: benchmark",
+        headlines=_headlines_of_bench(bench),
+        warnings=[*_first_token_warnings(bench), *(text for table in tables for text in table.warnings)],
+        figures=figures_of_bench(bench),
+        tables=tables,
+        rows=rows_of_bench(bench, limit),
+        total=bench.rows,
+        run=_run_of_bench(bench),
     )
 
 
-def _speed(found: dict) -> Table:
-    ways, price = list(found["ways"].values()), found["price_per_hour"]
-    columns = {
-        "": [way["title"] for way in ways],
-        "weights": [way.get("weights", "–") for way in ways],
-        "batch": [batch_text(way) for way in ways],
-        "rows/s": [f"{way['rows_per_second']:.1f}" for way in ways],
-        "ratio": [_number(way.get("ratio")) for way in ways],
-        "s a row, p50": [f"{way['seconds_per_row']['p50']:.3f}" for way in ways],
-        "p95": [f"{way['seconds_per_row']['p95']:.3f}" for way in ways],
-        "GPU GiB": [_number(way["peak_device_bytes"], 2**30) for way in ways],
-        "host GiB": [_number(way["peak_host_bytes"], 2**30) for way in ways],
-        "J a row": [_number(way["joules_per_row"]) for way in ways],
-        f"hours for {ways[0]['cost']['rows']:,}": [f"{way['cost']['hours']:.2f}" for way in ways],
-        f"at {price or 0:g} an hour": [_number(way["cost"]["money"]) for way in ways],
-    }
-    told = {name: cells for name, cells in columns.items() if any(cell != "–" for cell in cells)}
-    notes = ["Of a batch, each row's share of its seconds. Memory of the host is the whole process's."]
-    notes += filter(None, [like_for_like_text(found["ways"]), batch_sizes_text(found["ways"])])
-    return Table("Speed and cost", list(told), [list(row) for row in zip(*told.values())], notes)
-
-
-def _quality(found: dict) -> Table:
-    rows = []
-    for way in found["ways"].values():
-        right, other = way["accuracy"], way.get("against_engine")
-        p = other["mcnemar_p"] if other else None
-        rows.append(
-            [
-                way["title"],
-                f"{right['value']:.3f}" if right else "–",
-                f"{right['low']:.3f} – {right['high']:.3f}" if right else "–",
-                f"{way['nll']['value']:.3f}" if way["nll"] else "–",
-                f"{way['unanswered']:,}",
-                f"{way['fallbacks']:,}",
-                f"{len(other['differ']):,}" if other else "",
-                f"{p:.2g}" if p is not None else "",
-            ]
+def _headlines_of_bench(bench: BenchRun) -> list[Headline]:
+    engine, notebook = bench.ways.get(ENGINE), bench.ways.get(NOTEBOOK)
+    headlines = []
+    if engine:
+        ratio = f"{engine.ratio_text} as fast as the notebook" if engine.ratio_text else ""
+        headlines.append(Headline("engine, rows/s", f"{engine.rows_per_second:.1f}", ratio))
+        headlines += _accuracy_headline("engine", engine)
+    if notebook:
+        headlines += _accuracy_headline("notebook", notebook)
+        if other := notebook.against_engine:
+            p = "" if other.mcnemar_p is None else f"; McNemar p = {other.mcnemar_p:.2g}"
+            headlines.append(
+                Headline("notebook, another letter", f"{len(other.differ):,}", f"of {bench.rows:,} rows{p}")
+            )
+    if check := bench.first_token:
+        headlines.append(
+            Headline(
+                "generation starts with another token",
+                f"{len(check.violations):,}",
+                f"of {check.top_is_a_label:,} rows whose likeliest token is a letter (0 expected)",
+            )
         )
-    header = ["", "accuracy", "95 %", "NLL", "no letter", 'fell back to "a"', "not the engine's letter", "McNemar p"]
-    return Table("Answers", header, rows)
+    return headlines
 
 
-def _number(value: float | None, unit: float = 1) -> str:
-    return "–" if value is None else f"{value / unit:.2f}"
+def _accuracy_headline(name: str, way: BenchWay) -> Iterable[Headline]:
+    if way.accuracy:
+        yield Headline(f"{name}, accuracy", way.accuracy.text(".1%"), _interval(way.accuracy, ".1%"))
+
+
+def _first_token_warnings(bench: BenchRun) -> list[str]:
+    if not bench.first_token or not bench.first_token.violations:
+        return []
+    return [f"generation does not start with the likeliest token: {', '.join(bench.first_token.violations)}"]
+
+
+def _run_of_bench(bench: BenchRun) -> dict[str, str]:
+    compiled = ", layers compiled" if bench.compiled else ""
+    return {
+        "command": " ".join(bench.command),
+        "data": _data_text(bench.data),
+        "checkpoint": f"{bench.checkpoint} ({bench.fingerprint or 'no fingerprint'})",
+        "device": bench.device,
+        "weights": f"{bench.quantization}, {bench.dtype}; the engine's in {bench.weights}{compiled}",
+        "repeats": f"{bench.repeats}, interleaved; medians",
+        "versions": _versions_text(bench.versions),
+    }

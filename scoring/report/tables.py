@@ -1,247 +1,308 @@
-"""Metrics, comparisons and benchmarks as tables for the terminal."""
+"""Tables of metrics, comparisons and benchmarks, built once for the terminal and the page.
+
+A builder makes a `Table` of text cells from the content of metrics.json, comparison.json or bench.json. `to_text` lays
+tables out for the terminal; the page's template (`assets/report.html`) shows the same cells as HTML.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from scoring.report.records import (
+    NO_VALUE,
+    Bench,
+    BenchWay,
+    Estimate,
+    Gain,
+    Group,
+    LabelCheck,
+    Member,
+    OrderAgreement,
+    SetCoverage,
+    Threshold,
+    number,
+    read_bench,
+    read_comparison,
+    read_details,
+    read_metrics,
+)
 
 
-def table_of(metrics: dict) -> str:
-    """Metrics as a terminal table: overall, by task type, and by whatever else was asked for."""
-    rows = [("", "rows", "accuracy", "95 %", "NLL", "Brier", "ECE", "noise floor")]
-    groups = [("all", metrics["overall"])]
-    for column, found in metrics.get("by", {}).items():
-        prefix = "" if column == "task_type" else f"{column}: "
-        groups += [(prefix + name, group) for name, group in found.items()]
-    for name, group in groups:
-        accuracy, error = group["accuracy"], group["ece"]
-        rows.append(
-            (
-                name,
-                f"{group['rows']:,}",
-                f"{accuracy['value']:.3f}",
-                f"{accuracy['low']:.3f} – {accuracy['high']:.3f}",
-                f"{group['nll']['value']:.3f}",
-                f"{group['brier']['value']:.3f}",
-                f"{error['value']:.3f}",
-                f"{error['floor_mean']:.3f} (≤ {error['floor_95']:.3f})",
-            )
-        )
-    return _table(rows)
+@dataclass(frozen=True)
+class Table:
+    """header and rows: cells of text, the first of each row its name. notes: sentences below it.
+
+    warnings: what a reader must know; the terminal prints them last, the page shows them at its top. title and legend
+    (what the columns mean): for the page alone.
+    """
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    legend: str = ""
 
 
-def _table(rows: list[tuple[str, ...]]) -> str:
+def to_text(*tables: Table) -> str:
+    """The tables one below the other, then their notes and warnings, a line each."""
+    lines = [line for table in tables for line in table.notes]
+    lines += [f"warning: {line}" for table in tables for line in table.warnings]
+    return "\n\n".join([*map(_grid, tables), *(["\n".join(lines)] if lines else [])])
+
+
+def _grid(table: Table) -> str:
+    """Header, rule and rows in columns: the first to the left, the others to the right."""
+    rows = [table.header, *table.rows]
     widths = [max(map(len, column)) for column in zip(*rows)]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if at == 0 else cell.rjust(width) for at, (cell, width) in enumerate(zip(row, widths))
-        )
-        for row in rows
-    ]
+    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
     return "\n".join([lines[0], "─" * len(lines[0]), *lines[1:]])
 
 
-FIGURES = {
-    "nll": "NLL",
-    "brier": "Brier score",
-    "ece": "ECE, 15 bins of equal mass",
-    "rms_calibration_error": "RMS calibration error, debiased",
-    "smooth_ece": "smooth ECE",
-    "classwise_ece": "class-wise ECE",
-    "auroc": "AUROC of confidence",
-    "aurc": "area under risk–coverage",
-    "recall_std": "spread of recall over letters",
-}
+# ------------------------------------------------------------------ metrics
+def metrics_table(values: dict[str, Any]) -> Table:
+    """Metrics of all rows, by task type, and by the columns that `evaluate --by` named. values: metrics.json."""
+    metrics = read_metrics(values)
+    rows = [_group_row("all", metrics.overall)]
+    for column, groups in metrics.by.items():
+        prefix = "" if column == "task_type" else f"{column}: "
+        rows += [_group_row(prefix + name, group) for name, group in groups.items()]
+    title = f"By {', '.join(column.replace('_', ' ') for column in metrics.by)}" if metrics.by else "All rows"
+    return Table(title, ["", "rows", "accuracy", "95 %", "NLL", "Brier", "ECE", "noise floor"], rows)
 
 
-def details_of(metrics: dict) -> str:
-    """The other figures of all rows, and what they allow to be answered."""
-    overall, rows = metrics["overall"], [("all rows", "", "95 %")]
-    for name, told_as in FIGURES.items():
-        found = overall[name]
-        if found["value"] is None:
-            rows.append((told_as, "–", "all right, or all wrong"))
-        else:
-            rows.append((told_as, f"{found['value']:.4f}", f"{found['low']:.4f} – {found['high']:.4f}"))
-    lines = [_table(rows), ""]
-    chosen = metrics["selective"]
-    lines.append(_threshold_line(chosen))
-    for found in metrics.get("orders", []):
-        share = found["letter_share"]
-        letters = f"; probability by letter {' '.join(f'{part:.2f}' for part in share)}" if share else ""
-        lines.append(
-            f"{found['member']}: {found['all_agree']:.0%} of rows have one answer in all their orders, another order "
-            f"changes {found['changed_by_another']:.0%} of answers{letters}"
-        )
-    if sets := metrics.get("sets"):
-        lines.append(
-            f"Sets asked to hold the right option in {sets['asked']:.0%}: they do in {sets['covered']:.1%}, with "
-            f"{sets['mean_size']:.2f} options on average."
-        )
-    if suspects := metrics.get("suspects"):
-        lines.append(_suspects_line(suspects))
-    return "\n".join(lines)
-
-
-def _threshold_line(chosen: dict) -> str:
-    if "reason" in chosen:
-        return f"No confidence threshold is promised: {chosen['reason']}. Evaluate rows that no member has met."
-    left_out = chosen.get("left_out", 0)
-    rows = f"the {chosen['rows']:,} rows that no member has met" if left_out else "the rows"
-    if chosen["threshold"] is None:
-        many = f"{rows} ({left_out:,} are left out)" if left_out else "so many rows"
-        return f"No confidence threshold can promise {chosen['wanted']:.0%} right on {many}."
-    return (
-        f"Answers with a probability of {chosen['threshold']:.2f} or more are right in {chosen['accuracy']:.1%} "
-        f"(at least {chosen['bound']:.1%}, with 95 % certainty): {chosen['coverage']:.0%} of {rows}."
-    )
-
-
-def _suspects_line(suspects: dict) -> str:
-    if not suspects["file"]:
-        return f"Labels are not checked: {suspects['reason']}."
-    count, first, rows = suspects["flagged"], suspects["first"], suspects["rows"]
-    left_out, trained = "", suspects["left_out"]
-    if trained:
-        left_out = f"; {trained:,} {'rows of the training are' if trained > 1 else 'row of the training is'} left out"
-    if not count:
-        return f"No label looks wrong; the least credible ones are in {suspects['file']}{left_out}."
-    many = f"; so many of {rows:,} rows speak of a weak model rather than of wrong labels" if 10 * count > rows else ""
-    return (
-        f"At most {count:,} {'label looks' if count == 1 else 'labels look'} wrong; look at "
-        f"{'it' if count == 1 else 'them'} in {suspects['file']}, first: {first['id']} (labelled {first['answer']}, "
-        f"the model says {first['pred']} with {first['p_pred']:.2f}){many}{left_out}."
-    )
-
-
-def members_of(metrics: dict) -> str:
-    """Members and pool of an ensemble, what each adds, and whether the pool is worth it."""
-    from scoring.stats.comparison import verdict
-
-    found = metrics["ensemble"]
-    rows = [("member", "weight", "accuracy", "95 %", "NLL", "ECE", "adds to the pool: accuracy", "NLL")]
-    for part in found["members"]:
-        rows.append(
-            (
-                part["member"],
-                f"{part['weight']:.2f}",
-                *_accuracy_nll_ece(part),
-                f"{part['adds']['accuracy']:+.4f}",
-                f"{-part['adds']['nll']:+.4f} ± {part['adds']['error']:.4f}",
-            )
-        )
-    rows.append((f"pool ({found['pool']['kind']})", "", *_accuracy_nll_ece(metrics["overall"]), "", ""))
-    pairs, kappa = found["agreement"], found["agreement"]["fleiss_kappa"]
-    lines = [
-        _table(rows),
-        "",
-        f"All members give the same answer in {pairs['all_agree']:.0%} of rows"
-        + (f"; Fleiss' kappa {kappa:.2f}." if kappa is not None else "."),
-        f"The pool against its best member, {found['best']}: "
-        f"{verdict(found['pool_against_best'], (found['best'], 'the pool'))}.",
+def _group_row(name: str, group: Group) -> list[str]:
+    return [
+        name,
+        f"{group.rows:,}",
+        group.accuracy.text(),
+        group.accuracy.interval(),
+        group.nll.text(),
+        group.brier.text(),
+        group.ece.text(),
+        f"{group.ece.floor_mean:.3f} (≤ {group.ece.floor_95:.3f})",
     ]
-    for part in found["members"]:
-        if part["adds"]["hurts"]:
-            lines.append(
-                f"{part['member']} hurts: without it the pool's NLL is {-part['adds']['nll']:.4f} lower. Leave it out."
-            )
-    return "\n".join(lines)
 
 
-def _accuracy_nll_ece(part: dict) -> tuple[str, ...]:
-    accuracy = part["accuracy"]
+def details_table(values: dict[str, Any]) -> Table:
+    """Further metrics of all rows; the confidence threshold, option orders, sets and suspicious labels in its notes."""
+    details = read_details(values)
+    overall = details.overall
+    rows = [
+        _estimate_row("NLL", overall.nll),
+        _estimate_row("Brier score", overall.brier),
+        _estimate_row("ECE, 15 bins of equal mass", overall.ece),
+        _estimate_row("RMS calibration error, debiased", overall.rms_calibration_error),
+        _estimate_row("smooth ECE", overall.smooth_ece),
+        _estimate_row("class-wise ECE", overall.classwise_ece),
+        _estimate_row("AUROC of confidence", overall.auroc),
+        _estimate_row("area under risk–coverage", overall.aurc),
+        _estimate_row("spread of recall over letters", overall.recall_std),
+    ]
+    notes = [threshold_note(details.selective), *map(_order_note, details.orders)]
+    if details.sets:
+        notes.append(_sets_note(details.sets))
+    if details.suspects:
+        notes.append(_labels_note(details.suspects))
+    return Table("Further metrics", ["all rows", "", "95 %"], rows, notes)
+
+
+def _estimate_row(name: str, estimate: Estimate) -> list[str]:
+    if estimate.value is None:
+        return [name, NO_VALUE, "all right, or all wrong"]
+    return [name, estimate.text(".4f"), estimate.interval(".4f")]
+
+
+def threshold_note(chosen: Threshold) -> str:
+    """What a confidence threshold promises, or why none does."""
+    if chosen.reason:
+        return f"No confidence threshold is promised: {chosen.reason}. Evaluate rows that no member has met."
+    rows = f"the {chosen.rows:,} rows that no member has met" if chosen.left_out else "the rows"
+    if chosen.threshold is None:
+        rows = f"{rows} ({chosen.left_out:,} are left out)" if chosen.left_out else "so many rows"
+        return f"No confidence threshold can promise {chosen.wanted:.0%} right on {rows}."
     return (
-        f"{accuracy['value']:.3f}",
-        f"{accuracy['low']:.3f} – {accuracy['high']:.3f}",
-        f"{part['nll']['value']:.3f}",
-        f"{part['ece']['value']:.3f} (≤ {part['ece']['floor_95']:.3f})",
+        f"Answers with a probability of {chosen.threshold:.2f} or more are right in {chosen.accuracy:.1%} "
+        f"(at least {chosen.bound:.1%}, with 95 % certainty): {chosen.coverage:.0%} of {rows}."
     )
 
 
-def comparison_of(found: dict, names: tuple[str, str]) -> str:
-    """Two systems on the same rows, as a table and a sentence."""
+def _order_note(orders: OrderAgreement) -> str:
+    share = orders.letter_share
+    letters = f"; probability by letter {' '.join(f'{value:.2f}' for value in share)}" if share else ""
+    return (
+        f"{orders.member}: {orders.all_agree:.0%} of rows have one answer in all their orders, another order "
+        f"changes {orders.changed_by_another:.0%} of answers{letters}"
+    )
+
+
+def _sets_note(sets: SetCoverage) -> str:
+    return (
+        f"Sets asked to hold the right option in {sets.asked:.0%}: they do in {sets.covered:.1%}, with "
+        f"{sets.mean_size:.2f} options on average."
+    )
+
+
+def _labels_note(check: LabelCheck) -> str:
+    if not check.file:
+        return f"Labels are not checked: {check.reason}."
+    left_out = ""
+    if check.left_out:
+        rows_are = "rows of the training are" if check.left_out > 1 else "row of the training is"
+        left_out = f"; {check.left_out:,} {rows_are} left out"
+    if not check.flagged or check.first is None:
+        return f"No label looks wrong; the least credible ones are in {check.file}{left_out}."
+    many = ""
+    if 10 * check.flagged > check.rows:
+        many = f"; so many of {check.rows:,} rows suggest a weak model rather than wrong labels"
+    labels_look, them = ("label looks", "it") if check.flagged == 1 else ("labels look", "them")
+    return (
+        f"At most {check.flagged:,} {labels_look} wrong; look at {them} in {check.file}, first: {check.first.id} "
+        f"(labelled {check.first.answer}, the model says {check.first.pred} with {check.first.p_pred:.2f})"
+        f"{many}{left_out}."
+    )
+
+
+# ------------------------------------------------------------------ ensembles
+def members_table(values: dict[str, Any]) -> Table:
+    """Members and pool of an ensemble, what each member adds, and how the pool compares with the best of them.
+
+    values: metrics.json of several members. Raises ValueError where it is of one.
+    """
+    from scoring.stats.comparison import verdict  # with SciPy, which the command line does not wait for
+
+    metrics = read_metrics(values)
+    ensemble = metrics.ensemble
+    if ensemble is None:
+        raise ValueError("metrics of one member; expected those of an ensemble")
+    header = ["member", "weight", "accuracy", "95 %", "NLL", "ECE", "adds to the pool: accuracy", "NLL"]
+    rows = [
+        [member.member, f"{member.weight:.2f}", *_accuracy_nll_ece(member), *_gain_cells(member.adds)]
+        for member in ensemble.members
+    ]
+    rows.append([f"pool ({ensemble.pool.kind})", "", *_accuracy_nll_ece(metrics.overall), "", ""])
+    kappa, names = ensemble.agreement.fleiss_kappa, (ensemble.best, "the pool")
+    notes = [
+        f"All members give the same answer in {ensemble.agreement.all_agree:.0%} of rows"
+        + (f"; Fleiss' kappa {kappa:.2f}." if kappa is not None else "."),
+        f"The pool against its best member, {ensemble.best}: {verdict(ensemble.pool_against_best, names)}.",
+    ]
+    notes += [
+        f"{member.member} hurts: without it the pool's NLL is {member.adds.nll_change:.4f} lower. Leave it out."
+        for member in ensemble.members
+        if member.adds.hurts
+    ]
+    return Table("Members", header, rows, notes)
+
+
+def _accuracy_nll_ece(measured: Group | Member) -> list[str]:
+    ece = f"{measured.ece.text()} (≤ {measured.ece.floor_95:.3f})"
+    return [measured.accuracy.text(), measured.accuracy.interval(), measured.nll.text(), ece]
+
+
+def _gain_cells(gain: Gain) -> list[str]:
+    return [f"{gain.accuracy:+.4f}", f"{gain.nll_change:+.4f} ± {gain.error:.4f}"]
+
+
+# ------------------------------------------------------------------ comparisons
+def comparison_table(values: dict[str, Any], names: tuple[str, str]) -> Table:
+    """Two systems on the same rows, and in words which is better. values: comparison.json. names: of the systems."""
     from scoring.stats.comparison import verdict
 
-    right, loss = found["accuracy"], found["nll"]
-    rows = [("", "accuracy", "NLL")]
-    rows += [(name, f"{right[which]:.4f}", f"{loss[which]:.4f}") for name, which in zip(names, ("first", "second"))]
-    for label, part in (("difference", "value"), ("  95 %, from", "low"), ("  to", "high")):
-        rows.append((label, f"{right['difference'][part]:+.4f}", f"{loss['difference'][part]:+.4f}"))
-    rows.append(("smallest effect seen 4 times in 5", f"{right['smallest']:.4f}", f"{loss['smallest']:.4f}"))
-    apart = f"; {found['only_in_one']:,} rows are in one alone" if found["only_in_one"] else ""
-    return (
-        f"{_table(rows)}\n\n{found['rows']:,} rows in both{apart}. Only the first is right in {right['only_first']:,}, "
-        f"only the second in {right['only_second']:,}: exact McNemar p = {right['mcnemar_p']:.2g}. "
-        f"So {verdict(found, names)}."
+    comparison = read_comparison(values)
+    accuracy, nll = comparison.accuracy, comparison.nll
+    gain, change = accuracy.difference, nll.difference
+    rows = [
+        [names[0], f"{accuracy.first:.4f}", f"{nll.first:.4f}"],
+        [names[1], f"{accuracy.second:.4f}", f"{nll.second:.4f}"],
+        ["difference", number(gain.value, "+.4f"), number(change.value, "+.4f")],
+        ["  95 %, from", number(gain.low, "+.4f"), number(change.low, "+.4f")],
+        ["  to", number(gain.high, "+.4f"), number(change.high, "+.4f")],
+        ["smallest effect seen 4 times in 5", f"{accuracy.smallest:.4f}", f"{nll.smallest:.4f}"],
+    ]
+    rows_are = "row is" if comparison.only_in_one == 1 else "rows are"
+    not_shared = f"; {comparison.only_in_one:,} {rows_are} in only one of them" if comparison.only_in_one else ""
+    note = (
+        f"{comparison.rows:,} rows in both{not_shared}. Only the first is right in {accuracy.only_first:,}, "
+        f"only the second in {accuracy.only_second:,}: exact McNemar p = {accuracy.mcnemar_p:.2g}. "
+        f"So {verdict(values, names)}."
     )
+    return Table("Comparison", ["", "accuracy", "NLL"], rows, [note])
 
 
-def ways_of(found: dict) -> str:
-    """A benchmark: speed and cost, answers, and what they say of generating against reading logits."""
+# ------------------------------------------------------------------ benchmarks
+def bench_tables(values: dict[str, Any]) -> list[Table]:
+    """Speed and cost of each way of a benchmark, and its answers. values: bench.json."""
+    bench = read_bench(values)
+    return [_speed_table(bench, values["ways"]), _answers_table(bench)]
+
+
+def _speed_table(bench: Bench, ways: dict[str, dict[str, Any]]) -> Table:
     from scoring.bench.summary import batch_sizes_text, batch_text, like_for_like_text
 
-    ways = found["ways"]
-    speed = [("", "weights", "batch", "rows/s", "ratio", "s a row, p50", "p95", "GPU GiB", "host GiB", "J a row")]
-    answers = [("", "accuracy", "95 %", "NLL", "no letter", 'else "a"', "not engine's", "McNemar p")]
-    for way in ways.values():
-        spent, right, other = way["seconds_per_row"], way["accuracy"], way.get("against_engine")
-        speed.append(
-            (
-                way["title"],
-                way.get("weights", "–"),
-                batch_text(way),
-                f"{way['rows_per_second']:.1f}",
-                f"{way['ratio']:.2f}x" if "ratio" in way else "",
-                f"{spent['p50']:.3f}",
-                f"{spent['p95']:.3f}",
-                _gib(way["peak_device_bytes"]),
-                _gib(way["peak_host_bytes"]),
-                _or_dash(way["joules_per_row"], ".2f"),
-            )
+    header = ["", "weights", "batch", "rows/s", "ratio", "s a row, p50", "p95", "GPU GiB", "host GiB", "J a row"]
+    rows = [
+        [
+            way.title,
+            way.weights or NO_VALUE,
+            batch_text(ways[name]),
+            f"{way.rows_per_second:.1f}",
+            way.ratio_text,
+            f"{way.seconds_per_row.p50:.3f}",
+            f"{way.seconds_per_row.p95:.3f}",
+            number(way.peak_device_bytes, ".2f", unit=2**30),
+            number(way.peak_host_bytes, ".2f", unit=2**30),
+            number(way.joules_per_row, ".2f"),
+        ]
+        for name, way in bench.ways.items()
+    ]
+    notes = [_cost_note(bench.ways, bench.price_per_hour), like_for_like_text(ways), batch_sizes_text(ways)]
+    return Table(
+        "Speed and cost",
+        *_without_empty_columns(header, rows),
+        notes=[note for note in notes if note],
+        legend="In batches, a row's seconds are its share of the batch's. Host memory is that of the whole process.",
+    )
+
+
+def _answers_table(bench: Bench) -> Table:
+    header = ["", "accuracy", "95 %", "NLL", "no letter", 'else "a"', "not engine's", "McNemar p"]
+    notes, warnings = [], []
+    if check := bench.first_token:
+        notes.append(
+            f"In {check.top_is_a_label:,} of {check.rows:,} rows the likeliest token is a letter; generation "
+            f"starts with another one in {len(check.violations)} of them (0 expected)."
         )
-        answers.append(
-            (
-                way["title"],
-                f"{right['value']:.3f}" if right else "–",
-                f"{right['low']:.3f} – {right['high']:.3f}" if right else "–",
-                _or_dash(way["nll"] and way["nll"]["value"], ".3f"),
-                f"{way['unanswered']:,}",
-                f"{way['fallbacks']:,}",
-                f"{len(other['differ']):,}" if other else "",
-                _or_dash(other["mcnemar_p"], ".2g") if other else "",
-            )
-        )
-    speed = [[cell for cell, told in zip(row, _told_at_all(speed)) if told] for row in speed]
-    lines = [_table(speed), "", _table(answers), "", *_cost_lines(ways, found)]
-    lines += filter(None, [like_for_like_text(ways), batch_sizes_text(ways)])
-    if check := found["first_token"]:
-        lines.append(
-            f"In {check['top_is_a_label']:,} of {check['rows']:,} rows the likeliest token is a letter; generation "
-            f"starts with another one in {len(check['violations'])} of them (0 expected)."
-        )
-    if unsteady := {name: way["unsteady"] for name, way in ways.items() if way["unsteady"]}:
-        told = ", ".join(f"{name} {count}" for name, count in unsteady.items())
-        lines.append(f"warning: letters that another repeat did not repeat: {told}")
-    return "\n".join(lines)
+    if unsteady := [f"{name} {way.unsteady}" for name, way in bench.ways.items() if way.unsteady]:
+        warnings.append(f"letters that changed between repeats: {', '.join(unsteady)}")
+    return Table("Answers", header, [_answers_row(way) for way in bench.ways.values()], notes, warnings)
 
 
-def _told_at_all(rows: list[tuple[str, ...]]) -> list[bool]:
-    return [any(cell not in ("", "–") for cell in column[1:]) for column in zip(*rows)]
+def _answers_row(way: BenchWay) -> list[str]:
+    other = way.against_engine
+    return [
+        way.title,
+        way.accuracy.text() if way.accuracy else NO_VALUE,
+        way.accuracy.interval() if way.accuracy else NO_VALUE,
+        way.nll.text() if way.nll else NO_VALUE,
+        f"{way.unanswered:,}",
+        f"{way.fallbacks:,}",
+        f"{len(other.differ):,}" if other else "",
+        number(other.mcnemar_p, ".2g") if other else "",
+    ]
 
 
-def _cost_lines(ways: dict, found: dict) -> list[str]:
-    price = found["price_per_hour"]
-    rows = next(iter(ways.values()))["cost"]["rows"]
-    parts = [
-        f"{name} {_duration(way['cost']['hours'])}" + (f" ({way['cost']['money']:.2f})" if price else "")
+def _without_empty_columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows without the columns that have no value in any row."""
+    filled = [any(cell not in ("", NO_VALUE) for cell in column) for column in zip(*rows)]
+    first, *others = [[cell for cell, keep in zip(row, filled) if keep] for row in (header, *rows)]
+    return first, others
+
+
+def _cost_note(ways: dict[str, BenchWay], price: float | None) -> str:
+    costs = [
+        f"{name} {way.cost.duration}" + (f" ({number(way.cost.money, '.2f')})" if price else "")
         for name, way in ways.items()
     ]
-    priced = f", at {price:g} an hour" if price else ""
-    return [f"{rows:,} rows take{priced}: {', '.join(parts)}."]
-
-
-def _duration(hours: float) -> str:
-    return f"{hours:,.1f} h" if hours >= 1 else f"{60 * hours:.1f} min"
-
-
-def _gib(value: int | None) -> str:
-    return "–" if value is None else f"{value / 2**30:.2f}"
-
-
-def _or_dash(value: float | None, form: str) -> str:
-    return "–" if value is None else format(value, form)
+    rows = next(iter(ways.values())).cost.rows
+    return f"{rows:,} rows take{f', at {price:g} an hour' if price else ''}: {', '.join(costs)}."

@@ -9,8 +9,8 @@ from dataclasses import astuple
 from typing import Any
 
 from scoring.engine.packed import compiling_pays
-from scoring.files.lock import check_held
-from scoring.inputs.orders import count_referring
+from scoring.files.lock import check_folder_is_shared
+from scoring.inputs.referring import count_referring
 from scoring.run.loader import ModelLoader
 from scoring.run.options import Job
 from scoring.run.processes import Queue
@@ -20,7 +20,7 @@ from scoring.scores.logits import OptionLogits, part_path
 
 
 class Coordinator:
-    """Agrees on a schedule with the other processes of the call. Raises RunError, HoldError and ProcessError."""
+    """Agrees on a schedule with the other processes of the call. Raises RunError, LockError and ProcessError."""
 
     def __init__(self, job: Job, scheduler: Scheduler, loader: ModelLoader):
         self.job, self.scheduler, self.loader = job, scheduler, loader
@@ -38,7 +38,7 @@ class Coordinator:
         self._offer()
         message = self.processes.receive(key)
         check_same(identity, message["state"])
-        check_held(self.job.out)
+        check_folder_is_shared(self.job.out)
         self.scheduler.follow(message)
         return RunState.from_json(message["state"], "the first process"), self._queue(key)
 
@@ -102,8 +102,9 @@ class Coordinator:
         """Tokens of a batch: as asked for, else what fits into the smallest memory of all processes."""
         if self.job.options.batch_tokens is not None:
             return self.job.options.batch_tokens
-        packed = self.loader.load().packed
-        return min([packed.batch_tokens(), *(self._offered("tokens", rank) for rank in self.processes.others)])
+        room: list[int] = [self.loader.load().packed.batch_tokens()]
+        room += [self._offered("tokens", rank) for rank in self.processes.others]
+        return min(room)
 
     def _compiled(self) -> bool:
         """Whether the layers are compiled: as asked for, else where that saves time."""

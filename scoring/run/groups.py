@@ -18,10 +18,11 @@ import numpy as np
 import torch
 
 from scoring.checkpoints.checkpoint import folds_of
-from scoring.checkpoints.plan import MismatchError, Plan, quantization_of, read_members
+from scoring.checkpoints.compatibility import MismatchError, quantization_of, read_members
+from scoring.checkpoints.plan import Plan
 from scoring.checkpoints.weights import base_fingerprint
 from scoring.engine.scorer import Scorer
-from scoring.files.lock import LOCK, hold
+from scoring.files.lock import LOCK, lock_folder
 from scoring.inputs.questions import Table
 from scoring.run.options import ModelOptions, RunContext, RunOptions, RunResult
 from scoring.run.run import run
@@ -111,7 +112,7 @@ def run_groups(
         return run(table, groups[0].plan, out, replace(options, orders=groups[0].orders), context)
     if not context.processes.first:
         return _run_each(table, groups, out, options, context)[-1]
-    with hold(out):
+    with lock_folder(out):
         _claim(out, options.overwrite and context.processes.first_time("overwrite"))
         return _pool(table, groups, _run_each(table, groups, out, options, context), out)
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from scoring.checkpoints.checkpoint import folds_of
 from scoring.checkpoints.plan import Plan
-from scoring.files.lock import hold
+from scoring.files.lock import lock_folder
 from scoring.inputs.questions import Table
 from scoring.run.groups import RUNS, release_memory
 from scoring.run.options import ModelOptions, RunContext, RunOptions, RunResult
@@ -72,7 +72,7 @@ def score_out_of_fold(
     fold = fold_of_rows(folds.folder, plan, table, columns)
     logits = OptionLogits.empty(columns["id"], [MEMBER], len(table.letters), options.orders)
     results = []
-    with hold(out) if context.processes.first else nullcontext():
+    with lock_folder(out) if context.processes.first else nullcontext():
         for number, name in enumerate(names):
             rows = np.flatnonzero(fold == number)
             if not len(rows):

@@ -21,6 +21,7 @@ from uuid import uuid4
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import HashStore, PrefixStore, Store  # dist's, with their types
 
 from scoring.errors import UserError
 from scoring.messages import ProgressBar
@@ -63,8 +64,8 @@ class Processes:
 
     rank: int = 0
     count: int = 1
-    store: dist.Store = field(default_factory=dist.HashStore)
-    lasting_store: dist.Store = field(default_factory=dist.HashStore)
+    store: Store = field(default_factory=HashStore)
+    lasting_store: Store = field(default_factory=HashStore)
     parent: "Processes | None" = None
     stop: threading.Event | None = None
     lost: set[int] = field(default_factory=set)
@@ -238,7 +239,7 @@ def join(stop: threading.Event | None = None) -> Processes:
     return processes
 
 
-def _store_of_this_start(lasting_store: dist.Store, rank: int, count: int) -> dist.Store:
+def _store_of_this_start(lasting_store: Store, rank: int, count: int) -> Store:
     """The part of the store that belongs to this start: where torchrun starts all again, it keeps the store as it was.
 
     Each process registers under a name that it makes up, and the first answers with the part's name. It answers too
@@ -247,10 +248,10 @@ def _store_of_this_start(lasting_store: dist.Store, rank: int, count: int) -> di
     name = uuid4().hex
     if rank:
         lasting_store.set(f"hello/{rank}", name)
-        part = dist.PrefixStore(lasting_store.get(f"welcome/{name}").decode(), lasting_store)  # it waits for that
+        part = PrefixStore(lasting_store.get(f"welcome/{name}").decode(), lasting_store)  # it waits for that
         part.add("joined", 1)
         return part
-    part, until = dist.PrefixStore(name, lasting_store), time.monotonic() + JOIN
+    part, until = PrefixStore(name, lasting_store), time.monotonic() + JOIN
     while (joined := part.add("joined", 0)) < count - 1:
         for other in range(1, count):
             if lasting_store.check([f"hello/{other}"]):

@@ -17,7 +17,7 @@ from typing import Any
 import scoring
 from scoring.checkpoints.plan import Plan
 from scoring.engine.scorer import Scorer
-from scoring.files.lock import hold
+from scoring.files.lock import lock_folder
 from scoring.inputs.questions import Table
 from scoring.run.batch_loop import BatchLoop
 from scoring.run.coordinator import Coordinator
@@ -41,7 +41,7 @@ def run(
     """Score a table into `out`; go on where an earlier run with the same inputs stopped.
 
     model: a plan, or the scorer of a plan, where it is loaded already. Raises RunError where `out` holds the results of
-    other inputs, HoldError where it cannot be written, ProcessError where another process failed, KeyboardInterrupt
+    other inputs, LockError where it cannot be written, ProcessError where another process failed, KeyboardInterrupt
     once it is asked to stop and has filed the batch at hand.
     """
     plan, scorer = (model.plan, model) if isinstance(model, Scorer) else (model, None)
@@ -51,7 +51,7 @@ def run(
         raise RunError("--device-map auto spreads one process over all cards; start it without torchrun")
     gc.freeze()  # the model's and the libraries' objects live on: looking through them cost .6 s of a run of 10 s
     try:
-        with hold(out) if processes.first else nullcontext():
+        with lock_folder(out) if processes.first else nullcontext():
             return _run(job, scorer)
     finally:
         gc.unfreeze()

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scoring.files.lock import hold
+from scoring.files.lock import lock_folder
 from scoring.files.reading import read_json, read_object
 from scoring.files.writing import write_json, write_table, write_whole
 from scoring.scores.finalize import Ending
@@ -94,7 +94,7 @@ def merge(
     shards = [_read(folder) for folder in folders]
     _check(folders, shards)
     claim(out, overwrite)
-    with hold(out):
+    with lock_folder(out):
         (out / "logits").mkdir(exist_ok=True)
         for folder, shard in zip(folders, shards):
             for number in shard.parts:

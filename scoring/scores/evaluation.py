@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from scoring.errors import shown
+from scoring.errors import quoted
 from scoring.files.writing import write_json
 from scoring.inputs.prompt import LETTERS
 from scoring.scores import position
@@ -242,7 +242,7 @@ def warnings_of(
         *_temperatures(logits, calibrations),
     ]
     if unscored := np.flatnonzero(~scored).tolist():
-        named = ", ".join(f"{shown(logits.ids[row])} ({logits.status[row]})" for row in unscored[:10])
+        named = ", ".join(f"{quoted(logits.ids[row])} ({logits.status[row]})" for row in unscored[:10])
         warnings.append(f"{_rows_have(len(unscored))} no score: {named}{' …' if len(unscored) > 10 else ''}")
     return warnings
 

@@ -17,7 +17,6 @@ from scoring.scores.members import Source, is_file, read_sources, settings_of
 from scoring.scores.pooling import PoolOptions, import_file
 from scoring.stats.calibration import Calibration, calibrate
 from scoring.stats.pools import EnsembleError
-from scoring.stats.resampling import clusters_of
 
 SCORES = Path("scores")  # where files are put that are evaluated
 
@@ -90,14 +89,12 @@ def read_labelled(
 
 
 def _calibrate_source(source: Source, rows: np.ndarray, settings: dict) -> Calibration:
-    """A calibration of a member of anyone's file on its labelled rows (R,); of the file no rows are known to be met."""
+    """A calibration of a member of anyone's file, on its labelled rows (R,). The file names no pictures."""
     questions = source.questions
     fitted = calibrate(
         source.logits[rows],
         np.array([LETTERS.index(questions["answer"][row]) for row in rows]),
         [questions["task_type"][row] for row in rows],
-        clusters_of([questions["picture_digest"][row] or f"row {row}" for row in rows]),
-        one_order=settings["orders"] == "1",
         fingerprint=settings,
     )
     note_rows(fitted, rows, source.logits, questions, np.zeros(len(source.ids), np.uint8))

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import csv as arrow_csv
 
-from scoring.errors import shown
+from scoring.errors import quoted
 from scoring.inputs.answers import AnswerTable
 from scoring.inputs.digests import question_digest
 from scoring.inputs.prompt import LETTERS
@@ -106,7 +106,7 @@ def _with_answers(
         for row, name in enumerate(source.ids):
             theirs, ours = answers.answer.get(name, ""), columns["answer"][row]
             if theirs and ours and theirs != ours:
-                other[name] = f"{shown(name)} ({ours}, and {theirs} in the table)"
+                other[name] = f"{quoted(name)} ({ours}, and {theirs} in the table)"
             elif theirs and not ours:
                 columns["answer"][row] = theirs
                 filled.add(name)
@@ -114,10 +114,10 @@ def _with_answers(
         _check_letters(path, source.ids, columns["answer"], columns["answer"], np.isfinite(source.logits))
     matched = [name for name in ids if name in answers.answer]
     if must_match and not matched and ids:
-        there = f"such as {shown(next(iter(answers.answer)))}" if answers.answer else "for it has no row"
+        there = f"such as {quoted(next(iter(answers.answer)))}" if answers.answer else "for it has no row"
         raise EnsembleError(
-            f"{answers.file}: none of its ids, {there}, is an id of {path}, such as {shown(next(iter(ids)))}; expected "
-            "the answers of these rows"
+            f"{answers.file}: none of its ids, {there}, is an id of {path}, such as {quoted(next(iter(ids)))}; "
+            "expected the answers of these rows"
         )
     if other:
         count = f"{len(other):,} row{'s have' if len(other) > 1 else ' has'}"
@@ -176,7 +176,7 @@ def _read_file(path: Path, form: str) -> list[Source]:
             f"{path}: columns {', '.join(header)}; expected `id` and a column for each letter, such as p_a, p_b or a, b"
         )
     if twice := [name for name, count in Counter(names).items() if name and count > 1]:
-        raise EnsembleError(f"{path}: columns more than once: {first_of(map(shown, twice))}; expected each name once")
+        raise EnsembleError(f"{path}: columns more than once: {first_of(map(quoted, twice))}; expected each name once")
     ids = _texts(table, names.index("id"))
     values = _numbers(path, table, ids, places)
     form, note = _form(path, ids, values, form, pattern, [header[place] for place in places])
@@ -237,7 +237,7 @@ def _check_letters(path: Path, ids: list[str], letters: list[str], cells: list[s
     cells: as the table has them. there: (N, K) bool, which options have a number.
     """
     faults = [
-        f"{shown(ids[row])} ({shown(cells[row])})"
+        f"{quoted(ids[row])} ({quoted(cells[row])})"
         for row, letter in enumerate(letters)
         if letter
         and there[row].any()
@@ -276,9 +276,9 @@ def _numbers(path: Path, table: pa.Table, ids: list[str], places: list[int]) -> 
             try:
                 values[row, letter] = np.nan if cell is None else float(cell)
             except ValueError:
-                faults.append(f"{shown(ids[row])} ({table.column_names[place]} is {shown(cell)})")
+                faults.append(f"{quoted(ids[row])} ({table.column_names[place]} is {quoted(cell)})")
     faults += [
-        f"{shown(ids[row])} ({table.column_names[places[letter]]} is infinite)"
+        f"{quoted(ids[row])} ({table.column_names[places[letter]]} is infinite)"
         for row, letter in zip(*np.nonzero(np.isposinf(values)))
     ]
     if faults:
@@ -358,7 +358,7 @@ def _form(
     if form in ("probabilities", "shares"):
         lowest = np.where(there, values, np.inf).min(1)
         if (lowest < 0).any():
-            rows = [f"{shown(ids[row])} ({lowest[row]:.4g})" for row in np.flatnonzero(lowest < 0)]
+            rows = [f"{quoted(ids[row])} ({lowest[row]:.4g})" for row in np.flatnonzero(lowest < 0)]
             raise EnsembleError(f"{path}: {form} must not be negative; they are in {first_of(rows)}. {NAME_IT}")
         sums = np.where(there, values, 0).sum(1)
         wrong = scored & ((np.abs(sums - 1) > OFF) if form == "probabilities" else (sums <= 0))
@@ -367,7 +367,7 @@ def _form(
             sums = np.exp(np.minimum(np.where(there, values, -np.inf), 50)).sum(1)
         wrong = scored & ~(np.abs(sums - 1) <= OFF)
     if wrong.any():
-        rows = [f"{shown(ids[row])} ({sums[row]:.4f})" for row in np.flatnonzero(wrong)]
+        rows = [f"{quoted(ids[row])} ({sums[row]:.4f})" for row in np.flatnonzero(wrong)]
         to = "more than 0" if form == "shares" else "1"
         raise EnsembleError(f"{path}: {form} of a row must sum to {to}; not so in {first_of(rows)}. {NAME_IT}")
     return form, f"{read_as}{form}, {why}"
@@ -391,7 +391,7 @@ def _shown_form(path: Path, ids: list[str], values: np.ndarray) -> tuple[str, st
     row = ids[int(np.flatnonzero(scored)[np.abs(sums - 1).argmax()])]
     if inside or (alike and len(sums) > 1 and (np.where(there, values, 0) >= 0).all()):
         raise EnsembleError(
-            f"{path}: the columns of letters are neither probabilities (row {shown(row)} sums to "
+            f"{path}: the columns of letters are neither probabilities (row {quoted(row)} sums to "
             f"{sums[np.abs(sums - 1).argmax()]:.4f}, not to 1) nor like logits. {NAME_IT}"
         )
     return "logits", "since rows do not sum to 1, and neither do their exponentials"
@@ -492,9 +492,9 @@ def aligned(sources: Sequence[Source]) -> np.ndarray:
             own = {id: row for row, id in enumerate(source.ids)}
             missing, extra = [id for id in first.ids if id not in own], [id for id in source.ids if id not in known]
             if missing:
-                faults.append(f"{source.name}: ids of {first.name} that are missing: {first_of(map(shown, missing))}")
+                faults.append(f"{source.name}: ids of {first.name} that are missing: {first_of(map(quoted, missing))}")
             if extra:
-                faults.append(f"{source.name}: ids that {first.name} does not have: {first_of(map(shown, extra))}")
+                faults.append(f"{source.name}: ids that {first.name} does not have: {first_of(map(quoted, extra))}")
             if missing or extra:
                 continue
             rows = [own[id] for id in first.ids]
@@ -518,13 +518,13 @@ def _other_rows(first: Source, source: Source, rows: list[int], ours: np.ndarray
     counts = scored & (ours.sum(1) != theirs.sum(1))
     if counts.any():
         listed = [
-            f"{shown(first.ids[row])} ({ours[row].sum()} and {theirs[row].sum()})" for row in np.flatnonzero(counts)
+            f"{quoted(first.ids[row])} ({ours[row].sum()} and {theirs[row].sum()})" for row in np.flatnonzero(counts)
         ]
         faults.append(f"{source.name}: another number of options than in {first.name}: {first_of(listed)}")
     other = scored & ~counts & (ours != theirs).any(1)
     if other.any():
         listed = [
-            f"{shown(first.ids[row])} ({letters(ours[row])} and {letters(theirs[row])})"
+            f"{quoted(first.ids[row])} ({letters(ours[row])} and {letters(theirs[row])})"
             for row in np.flatnonzero(other)
         ]
         faults.append(f"{source.name}: other options than in {first.name}: {first_of(listed)}")
@@ -533,7 +533,7 @@ def _other_rows(first: Source, source: Source, rows: list[int], ours: np.ndarray
         if source is first or not mine or not its:
             continue
         listed = [
-            shown(first.ids[row]) for row, at in enumerate(rows) if mine[row] and its[at] and mine[row] != its[at]
+            quoted(first.ids[row]) for row, at in enumerate(rows) if mine[row] and its[at] and mine[row] != its[at]
         ]
         if listed:
             faults.append(f"{source.name}: another {what} under the id of {first.name}: {first_of(listed)}")
@@ -544,7 +544,7 @@ def _repeated(ids: list[str]) -> list[str]:
     if len(set(ids)) == len(ids):
         return []
     seen: set[str] = set()
-    return [shown(id) for id in ids if id in seen or seen.add(id)]
+    return [quoted(id) for id in ids if id in seen or seen.add(id)]
 
 
 def first_of(items) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 import scoring
-from scoring.errors import shown
+from scoring.errors import quoted
 from scoring.files.writing import write_json
 from scoring.inputs.answers import AnswerTable
 from scoring.inputs.prompt import LETTERS
@@ -467,7 +467,7 @@ def _fitted_on(together: _Pool, met: np.ndarray, options: PoolOptions) -> None:
 
 def _met(together: _Pool, options: PoolOptions) -> str:
     rows = np.flatnonzero(together.fitted_on)
-    ids = first_of(shown(together.sources[0].ids[row]) for row in rows)
+    ids = first_of(quoted(together.sources[0].ids[row]) for row in rows)
     return (
         f"{len(rows):,} of {len(together.sources[0].ids):,} rows are also labelled rows of --fit {options.fit}, on "
         f"which the pool is fitted ({ids})"

@@ -5,13 +5,17 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
 if TYPE_CHECKING:
     from scoring.run.options import ModelOptions, RunOptions
     from scoring.stats.sets import SetRequest
+
+    ParamType = click.ParamType[Any]
+else:
+    ParamType = click.ParamType  # generic from click 8.4 on
 
 Command = Callable[..., Any]
 Decorator = Callable[[Command], Command]
@@ -20,7 +24,7 @@ SMALLEST_BUDGET, LARGEST_SIDE = 32 * 32, 10_000
 
 
 # ---------------------------------------------------------------- types of values
-class Pixels(click.ParamType):
+class Pixels(ParamType):
     """Pixel budgets: the side of a square, or (from 10,000 on) a number of pixels; `several` of them as a list."""
 
     name = "pixels"
@@ -51,7 +55,7 @@ class Finite(click.FloatRange):
         return number
 
 
-class Names(click.ParamType):
+class Names(ParamType):
     """Some of a few names, separated by commas, as a list."""
 
     name = "names"
@@ -68,7 +72,7 @@ class Names(click.ParamType):
         return names
 
 
-class Shard(click.ParamType):
+class Shard(ParamType):
     """`2/4`: shard 2 of 4, numbered from 1."""
 
     name = "i/n"
@@ -82,7 +86,7 @@ class Shard(click.ParamType):
         return int(number), int(count)
 
 
-class Column(click.ParamType):
+class Column(ParamType):
     """`question=Q`: our name of a column, and the table's."""
 
     name = "name=column"
@@ -188,7 +192,7 @@ def _as_sets(command: Command) -> Command:
     """The three options of sets come to the command as one argument, `sets`: a request, or None."""
 
     @wraps(command)
-    def called(sets: float | None, sets_method: str, sets_seed: int | None, **values: Any) -> Any:
+    def called(sets: float | None, sets_method: Literal["lac", "aps"], sets_seed: int | None, **values: Any) -> Any:
         from scoring.stats.sets import SetRequest
 
         return command(**values, sets=SetRequest(sets, sets_method, sets_seed) if sets else None)
@@ -389,9 +393,7 @@ bench_options = _together(
         show_default=True,
         help="Interleaved repeats of each way; the medians are reported.",
     ),
-    click.option(
-        "--price", type=Finite(0, min_open=True), help="Price of an hour of this machine, for the cost."
-    ),
+    click.option("--price", type=Finite(0, min_open=True), help="Price of an hour of this machine, for the cost."),
     click.option(
         "--cost-rows",
         type=click.IntRange(1),

@@ -22,21 +22,15 @@ T = TypeVar("T")
 
 def read_all_rows(console: Console, data: Path, options: TableOptions, deep: bool = False) -> "Table":
     """The table with its faulty rows. deep: decode every picture."""
-    from scoring.inputs.pictures import limit_pictures
-    from scoring.inputs.questions import read_table
+    from scoring.inputs import questions
+    from scoring.inputs.pictures import PictureLimits
 
     def progress(pictures: Iterable[T], total: int) -> Iterable[T]:
         return console.count(pictures, total, "picture")
 
-    limit_pictures(options.picture_pixels, options.picture_bytes)
-    return read_table(
-        data,
-        images=options.images,
-        allow_outside=options.allow_outside,
-        columns=options.columns,
-        deep=deep,
-        progress=progress,
-    )
+    limits = PictureLimits.of(options.picture_pixels, options.picture_bytes)
+    table_options = questions.TableOptions(options.images, options.allow_outside, options.columns, deep, limits)
+    return questions.read_table(data, table_options, progress)
 
 
 def read(console: Console, data: Path, options: TableOptions, deep: bool = False) -> "Table":

@@ -120,3 +120,17 @@ def test_korean_options_and_more_letters():
 
 def test_options_alike_stay_unanswered():
     assert extract_stated("yes", ["yes", "no", "yes", "no"]) == ""
+
+
+@pytest.mark.parametrize(
+    "text, options, letter",
+    [
+        ("a black cat", ["cat", "black cat"], "b"),  # the longer text first, wherever it stands
+        ("an ox", ["    ", "ox"], "b"),  # an option of spaces ends nothing
+        ("a cat", ["at", "ox"], ""),  # inside a word
+        ("그것은고양이", ["고양이", "개"], "a"),  # Korean puts particles and words together
+        ("'a'", ["cat", "dog"], "a"),  # a letter in quotes is no article
+    ],
+)
+def test_repeated_options_are_whole_words_and_the_longest_counts(text, options, letter):
+    assert extract_stated(text, options) == letter

@@ -1,6 +1,7 @@
 """A benchmark's figures against independent computations."""
 
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from scoring.bench.summary import (
     summarise,
 )
 from scoring.inputs.questions import Question
-from scoring.report.tables import ways_of
+from scoring.report.tables import bench_tables, to_text
 from scoring.stats.resampling import mcnemar as over_pictures
 from scoring.stats.resampling import share_of
 
@@ -151,10 +152,47 @@ def test_rows_hold_questions_and_answers():
     questions, measured = made(3)
     rows = summarise(questions, measured, LABELS)["per_row"]
     assert [row["id"] for row in rows] == ["r0", "r1", "r2"]
-    assert rows[0]["options"] == ["w", "x", "y", "z"] and rows[0]["picture"] == "0.jpg"
+    asked = {"id": "r0", "picture": "0.jpg", "question": "q0", "options": ["w", "x", "y", "z"], "task_type": "count"}
+    assert {name: value for name, value in rows[0].items() if name != "ways"} == asked | {"answer": questions[0].answer}
     notebook = measured["seed"].answers[0]
     assert rows[0]["ways"]["seed"] == {"letter": notebook.letter, "text": notebook.text, "fallback": False}
     assert sum(rows[0]["ways"]["engine"]["p"]) == pytest.approx(1) and "text" not in rows[0]["ways"]["engine"]
+
+
+def test_probabilities_of_a_row_have_six_digits_and_a_row_without_picture_has_no_name():
+    questions, measured = made(2)
+    questions[1] = replace(questions[1], picture=None)
+    measured["engine"].answers[0].p = [0.12345678, 0.87654322, 0.0, 0.0]
+    summary = summarise(questions, measured, LABELS)
+    assert summary["rows"] == 2 and summary["per_row"][0]["ways"]["engine"]["p"] == [0.123457, 0.876543, 0, 0]
+    assert summary["per_row"][1]["picture"] == ""
+    assert summary["ways"]["engine"]["seconds"] == [3.0, 1.0, 2.0]
+
+
+def test_the_interval_of_nll_counts_the_rows_of_a_picture_together():
+    alone, together = made(60, rows_a_picture=1), made(60, rows_a_picture=20)
+    for _, measured in (alone, together):
+        for row, answer in enumerate(measured["engine"].answers):
+            answer.p = [0.7, 0.1, 0.1, 0.1] if row < 20 else [0.1, 0.1, 0.1, 0.7]
+    for questions, _ in (alone, together):
+        questions[:] = [replace(question, answer="a") for question in questions]
+    widths = []
+    for questions, measured in (alone, together):
+        nll = summarise(questions, measured, LABELS)["ways"]["engine"]["nll"]
+        widths.append(nll["high"] - nll["low"])
+    assert widths[1] > 2 * widths[0]  # three pictures, each with one loss
+
+
+def test_rows_without_pictures_count_each_for_itself():
+    questions, measured = made(60, rows_a_picture=60)
+    without = summarise([replace(question, picture=None) for question in questions], measured, LABELS)["ways"]["engine"]
+    apart = [replace(question, picture=Path(f"{row}.jpg")) for row, question in enumerate(questions)]
+    apart = summarise(apart, measured, LABELS)["ways"]["engine"]
+    assert without["accuracy"] == apart["accuracy"] and without["nll"] == apart["nll"]
+
+
+def test_without_batches_there_is_nothing_to_say_of_their_sizes():
+    assert batch_sizes_text({"engine": {}}) == ""
 
 
 def test_without_answers_there_is_speed_and_agreement_alone():
@@ -267,7 +305,7 @@ def test_the_printed_table_says_which_rows_are_alike():
     questions, _ = made(4)
     measured = timed({name: SECONDS[name] for name in ("seed", "one", "padded", "engine-4bit")}, WEIGHTS, **batches)
     summary = summarise(questions, measured, LABELS)
-    text = ways_of(summary | {"price_per_hour": None})
+    text = to_text(*bench_tables(summary | {"price_per_hour": None}))
     cells = {line[:28].rstrip(): line[28:].split() for line in text.split("\n\n")[0].splitlines()}
     assert cells[""][:2] == ["weights", "batch"]
     assert cells["generate, one row (notebook)"][:4] == ["4bit", "1", "row", "0.5"]

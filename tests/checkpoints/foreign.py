@@ -35,8 +35,8 @@ class Workshop:
     def __init__(self, folder: Path, demo_base: Path):
         self.folder, self.demo_base = folder, demo_base
         self.base, self.untied = self._base("base", tied=True), self._base("untied", tied=False)
-        self.used = self.base  # of the kind at hand
-        self.saved = folder / "saved"  # the kind at hand as PEFT saved it, before anything was changed
+        self.used = self.base  # of the current kind
+        self.saved = folder / "saved"  # the current kind as PEFT saved it, before anything was changed
 
     def _base(self, name: str, tied: bool) -> Path:
         from transformers import AutoConfig, AutoModelForImageTextToText
@@ -122,7 +122,7 @@ class Workshop:
         )
 
     def on(self, base: Path) -> "Workshop":
-        """The same, with another base for the kind at hand."""
+        """The same, with another base for the current kind."""
         self.used = base
         return self
 
@@ -155,14 +155,14 @@ class Workshop:
         return folder
 
 
-def _with(tensors: Tensors, part: str, value: Callable[[torch.Tensor], torch.Tensor]) -> Tensors:
-    """One tensor changed: the first whose name holds `part`."""
-    key = next(key for key in sorted(tensors) if part in key)
+def _with(tensors: Tensors, piece: str, value: Callable[[torch.Tensor], torch.Tensor]) -> Tensors:
+    """One tensor changed: the first whose name contains `piece`."""
+    key = next(key for key in sorted(tensors) if piece in key)
     return tensors | {key: value(tensors[key]).contiguous()}
 
 
-def _without(tensors: Tensors, part: str) -> Tensors:
-    return {key: value for key, value in tensors.items() if part not in key}
+def _without(tensors: Tensors, piece: str) -> Tensors:
+    return {key: value for key, value in tensors.items() if piece not in key}
 
 
 def _type(name: str, **settings) -> Callable[[Workshop], Path]:

@@ -1,4 +1,4 @@
-"""Adapters: ours through plain PEFT, everyone's spelling of keys, and what is refused."""
+"""Adapters: trained ones through plain PEFT, every tool's spelling of keys, and what is refused."""
 
 import json
 import shutil
@@ -11,8 +11,9 @@ from scoring import Scorer
 from scoring.checkpoints import calibrate as calibrating
 from scoring.checkpoints.adapter import check_adapter, file_fingerprint
 from scoring.checkpoints.checkpoint import read_checkpoint
+from scoring.checkpoints.compatibility import MismatchError
 from scoring.checkpoints.description import describe
-from scoring.checkpoints.plan import MismatchError, plan_members
+from scoring.checkpoints.plan import plan_members
 from scoring.checkpoints.weights import BaseWeights, CheckpointError, base_fingerprint, read_header, sampled_fingerprint
 from scoring.engine.loading import Model
 from scoring.engine.reference import reference_logits
@@ -62,10 +63,10 @@ def test_a_saved_adapter_gives_the_same_logits_through_plain_peft(scorer, base, 
         if hasattr(layer, "support_avx512bf16_for_cpu"):
             layer.support_avx512bf16_for_cpu = False
     PeftModel.from_pretrained(plain, demo / "checkpoints" / "fold0").eval()
-    ours = scorer.score(test_rows[:12]).logits[:, 0, 0]
+    logits = scorer.score(test_rows[:12]).logits[:, 0, 0]
     for row, question in enumerate(test_rows[:12]):
-        theirs = reference_logits(plain, *scorer.prepare(question))[scorer.label_ids[:4]]
-        assert (theirs - torch.from_numpy(ours[row])).abs().max() < 1e-4
+        expected = reference_logits(plain, *scorer.prepare(question))[scorer.label_ids[:4]]
+        assert (expected - torch.from_numpy(logits[row])).abs().max() < 1e-4
 
 
 SPELLINGS = {
@@ -83,9 +84,9 @@ def test_adapters_from_elsewhere(scorer, copy, base, test_rows, spelling):
         lambda tensors: {rename(key): value for key, value in tensors.items()},
         target_modules="^(?!.*visual).*(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)$",
     )
-    found = foreign(folder, base)
-    assert any("no scoring.json" in note for note in found.plan.notes)
-    assert abs(found.score(test_rows[:4]).logits - scorer.score(test_rows[:4]).logits).max() < 1e-5
+    other = foreign(folder, base)
+    assert any("no scoring.json" in note for note in other.plan.notes)
+    assert abs(other.score(test_rows[:4]).logits - scorer.score(test_rows[:4]).logits).max() < 1e-5
 
 
 def test_rank_patterns_and_rslora_load_as_peft_means_them(copy, base, test_rows, scorer):
@@ -106,15 +107,15 @@ def test_rank_patterns_and_rslora_load_as_peft_means_them(copy, base, test_rows,
     PeftModel.from_pretrained(model.network, folder).eval()
     for name in ("scoring.json", "calibration.json"):
         (folder / name).unlink()
-    ours = Scorer.load(str(folder), base=str(base), quantization="none", allow_mismatch=True)
-    logits = ours.score(test_rows[:3]).logits[:, 0, 0]
+    loaded = Scorer.load(str(folder), base=str(base), quantization="none", allow_mismatch=True)
+    logits = loaded.score(test_rows[:3]).logits[:, 0, 0]
     for row, question in enumerate(test_rows[:3]):
-        theirs = reference_logits(model.network, *ours.prepare(question))[ours.label_ids[:4]].numpy()
-        assert abs(theirs - logits[row]).max() < 1e-4
+        expected = reference_logits(model.network, *loaded.prepare(question))[loaded.label_ids[:4]].numpy()
+        assert abs(expected - logits[row]).max() < 1e-4
 
 
 @pytest.mark.parametrize(
-    "change, told",
+    "change, message",
     [
         (
             lambda tensors: (
@@ -145,13 +146,13 @@ def test_rank_patterns_and_rslora_load_as_peft_means_them(copy, base, test_rows,
         ),
     ],
 )
-def test_adapters_that_cannot_work_are_refused_with_their_keys(copy, base, change, told):
+def test_adapters_that_cannot_work_are_refused_with_their_keys(copy, base, change, message):
     folder = copy(change)
     with pytest.raises(CheckpointError, match=None) as caught:
         foreign(folder, base)
-    assert told in str(caught.value)
-    text, sound = describe(read_checkpoint(str(folder), str(base)))
-    assert not sound and told in text
+    assert message in str(caught.value)
+    description = describe(read_checkpoint(str(folder), str(base)))
+    assert description.faults and message in description.text
 
 
 @pytest.mark.parametrize("setting, value", [("modules_to_save", ["lm_head"]), ("bias", "all"), ("peft_type", "IA3")])
@@ -195,7 +196,7 @@ def test_a_header_that_contradicts_itself_is_refused_with_the_tensor(tmp_path, e
     header = json.dumps({"odd": entry}).encode()
     path = tmp_path / "adapter_model.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
-    with pytest.raises(CheckpointError, match="its header describes odd in no way that can be"):
+    with pytest.raises(CheckpointError, match="its header describes odd in an impossible way"):
         read_header(path)
 
 
@@ -206,7 +207,7 @@ def test_a_header_that_is_no_object_is_refused(tmp_path, header):
         read_header(tmp_path / "f.safetensors")
 
 
-def test_missing_things_are_told(tmp_path, copy):
+def test_missing_files_are_named(tmp_path, copy):
     with pytest.raises(CheckpointError, match="no such folder"):
         read_checkpoint(str(tmp_path / "none"))
     (tmp_path / "empty").mkdir()
@@ -246,10 +247,10 @@ def test_first_fingerprints_of_checkpoint_and_calibration_are_recognised(copy, b
 
 def test_several_members_on_one_base(scorer, demo, test_rows):
     both = Scorer.load([str(demo / "checkpoints" / name) for name in ("fold1", "fold0")])
-    found = both.score(test_rows[:4])
-    assert found.members == ["fold1", "fold0"]
-    assert abs(found.logits[:, 1, 0] - scorer.score(test_rows[:4]).logits[:, 0, 0]).max() < 1e-5
-    assert abs(found.logits[:, 0, 0] - found.logits[:, 1, 0]).max() > 0.1
+    result = both.score(test_rows[:4])
+    assert result.members == ["fold1", "fold0"]
+    assert abs(result.logits[:, 1, 0] - scorer.score(test_rows[:4]).logits[:, 0, 0]).max() < 1e-5
+    assert abs(result.logits[:, 0, 0] - result.logits[:, 1, 0]).max() > 0.1
 
 
 def test_the_vision_tower_and_the_head_are_not_quantised(scorer):
@@ -264,8 +265,8 @@ def test_the_vision_tower_and_the_head_are_not_quantised(scorer):
 
 def test_without_bitsandbytes_there_are_16_or_32_bits_and_a_note(demo, monkeypatch):
     monkeypatch.setattr("scoring.engine.loading.why_no_4bit", lambda: "no library for this card")
-    found = Scorer.load(str(demo / "checkpoints" / "fold0"))
-    assert found.model.quantization == "none" and "no library for this card" in found.model.notes[0]
+    loaded = Scorer.load(str(demo / "checkpoints" / "fold0"))
+    assert loaded.model.quantization == "none" and "no library for this card" in loaded.model.notes[0]
 
 
 def test_an_adapter_that_fits_has_no_faults(demo, base):

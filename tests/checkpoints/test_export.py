@@ -1,4 +1,4 @@
-"""A checkpoint as one whole model: the same logits by transformers alone, in bounded memory, whole or not at all."""
+"""A checkpoint as one whole model: the same logits in plain transformers, in bounded memory, whole or not at all."""
 
 import json
 import shutil
@@ -12,14 +12,18 @@ from safetensors.torch import load_file, save_file
 
 from scoring.checkpoints import export
 from scoring.checkpoints.checkpoint import read_checkpoint
-from scoring.checkpoints.export import export_adapter, export_model
-from scoring.checkpoints.plan import MismatchError, plan_members
+from scoring.checkpoints.compatibility import MismatchError
+from scoring.checkpoints.export import ExportOptions, export_adapter, export_model
+from scoring.checkpoints.plan import plan_members
 from scoring.checkpoints.soup import soup
 from scoring.checkpoints.weights import CheckpointError
 from scoring.engine.loading import Model
 from scoring.engine.reference import reference_logits
 from scoring.engine.scorer import Scorer
 from tests.checkpoints.foreign import DYNAMIC, FILE, SEVEN, Workshop
+
+UNQUANTIZED = ExportOptions(quantization="none")
+IN_SHARDS = ExportOptions(quantization="none", shard_bytes=200_000)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +80,7 @@ def test_the_exported_model_has_the_checkpoints_logits(shop, test_rows, tmp_path
     if "4 bits" in case and quantization == "none" or case == "average" and quantization == "nf4":
         pytest.skip("made for the other")
     before = label_logits(plan_members([str(folder)], str(shop.used), quantization=quantization), rows)
-    exported = export_model(str(folder), tmp_path / "whole", "fp32", str(shop.used), quantization)
+    exported = export_model(str(folder), tmp_path / "whole", str(shop.used), ExportOptions("fp32", quantization))
     assert np.abs(by_transformers(tmp_path / "whole", rows) - before).max() < 1e-4
     plan = plan_members([str(tmp_path / "whole")])
     assert plan.quantization == "none" and np.abs(label_logits(plan, rows) - before).max() < 1e-4
@@ -90,7 +94,7 @@ def test_sixteen_bits_are_off_by_their_rounding_alone(shop, test_rows, tmp_path,
     shop.used, rows = shop.base, test_rows[:2]
     folder = shop.lora()
     before = label_logits(plan_members([str(folder)], str(shop.base), quantization="none"), rows)
-    export_model(str(folder), tmp_path / "whole", dtype, str(shop.base), "none")
+    export_model(str(folder), tmp_path / "whole", str(shop.base), ExportOptions(dtype, "none"))
     off = np.abs(by_transformers(tmp_path / "whole", rows) - before).max()
     assert 0 < off < bound
     tensors = load_file(tmp_path / "whole" / "model.safetensors")
@@ -101,13 +105,13 @@ def test_sixteen_bits_are_off_by_their_rounding_alone(shop, test_rows, tmp_path,
 def test_an_exported_checkpoint_keeps_its_calibration_prompt_and_rows(demo, test_rows, tmp_path):
     source = str(demo / "checkpoints" / "fold0")
     whole = tmp_path / "whole"
-    export_model(source, whole, "fp32")
+    export_model(source, whole, options=ExportOptions("fp32"))
     plan, before = plan_members([str(whole)]), plan_members([source])
     assert plan.calibrations[0].temperature == before.calibrations[0].temperature
     assert plan.template == before.template and plan.policy == before.policy
     assert (whole / "rows.parquet").read_bytes() == (demo / "checkpoints" / "fold0" / "rows.parquet").read_bytes()
-    ours, theirs = label_logits(plan, test_rows[:4]), label_logits(before, test_rows[:4])
-    assert np.abs(ours - theirs).max() < 1e-4
+    difference = label_logits(plan, test_rows[:4]) - label_logits(before, test_rows[:4])
+    assert np.abs(difference).max() < 1e-4
 
 
 def test_a_mixtures_router_stays_as_it_is(mixture, test_rows, tmp_path):
@@ -117,7 +121,7 @@ def test_a_mixtures_router_stays_as_it_is(mixture, test_rows, tmp_path):
     model = get_peft_model(network, LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False))
     model.save_pretrained(tmp_path / "adapter")
     before = label_logits(plan_members([str(tmp_path / "adapter")], str(mixture)), test_rows[:2])
-    export_model(str(tmp_path / "adapter"), tmp_path / "whole", "fp32", str(mixture))
+    export_model(str(tmp_path / "adapter"), tmp_path / "whole", str(mixture), ExportOptions("fp32"))
     assert np.abs(label_logits(plan_members([str(tmp_path / "whole")]), test_rows[:2]) - before).max() < 1e-4
 
 
@@ -126,7 +130,7 @@ def test_fp4_is_the_same_for_score_and_export(shop, test_rows, tmp_path):
     folder = shop.lora()
     (folder / "scoring.json").write_text(json.dumps({"base": str(shop.base), "quantization": "fp4"}))
     before = label_logits(plan_members([str(folder)]), test_rows[:2])
-    export_model(str(folder), tmp_path / "whole", "fp32")
+    export_model(str(folder), tmp_path / "whole", options=ExportOptions("fp32"))
     assert np.abs(label_logits(plan_members([str(tmp_path / "whole")]), test_rows[:2]) - before).max() < 1e-4
     in_nf4 = label_logits(plan_members([str(folder)], quantization="nf4", allow_mismatch=True), test_rows[:2])
     assert np.abs(in_nf4 - before).max() > 1e-2
@@ -138,12 +142,14 @@ def test_a_head_that_is_stored_beside_tied_embeddings_is_kept(shop, test_rows, t
     head = weights["model.language_model.embed_tokens.weight"] * 1.5
     save_file(weights | {"lm_head.weight": head}, base / "model.safetensors", {"format": "pt"})
     before = label_logits(plan_members([str(base)], quantization="none"), test_rows[:2])
-    export_model(str(base), tmp_path / "whole", "fp32")
+    export_model(str(base), tmp_path / "whole", options=ExportOptions("fp32"))
     assert np.abs(label_logits(plan_members([str(tmp_path / "whole")]), test_rows[:2]) - before).max() < 1e-4
 
 
 def test_a_calibration_of_other_answers_stays_behind(demo, tmp_path):
-    exported = export_model(str(demo / "checkpoints" / "fold0"), tmp_path / "whole", "fp32", quantization="none")
+    exported = export_model(
+        str(demo / "checkpoints" / "fold0"), tmp_path / "whole", options=ExportOptions("fp32", "none")
+    )
     assert any("no calibration goes along" in note for note in exported.notes)
     assert not list((tmp_path / "whole").glob("calibration*"))
 
@@ -173,35 +179,35 @@ def other_weights(base: Path, folder: Path) -> Path:
 
 def test_an_empty_folder_is_filled_and_a_base_that_lacks_a_weight_is_refused(shop, tmp_path):
     shop.used, folder = shop.base, shop.lora()
-    (tmp_path / "there").mkdir()
-    (tmp_path / "link").symlink_to(tmp_path / "there")
-    export_model(str(folder), tmp_path / "link", "bf16", str(shop.base), "none")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "folder")
+    export_model(str(folder), tmp_path / "link", str(shop.base), UNQUANTIZED)
     assert {"config.json", "model.safetensors", "scoring.json"} <= {
-        path.name for path in (tmp_path / "there").iterdir()
+        path.name for path in (tmp_path / "folder").iterdir()
     }
-    assert not (tmp_path / "there" / ".unfinished").exists()
+    assert not (tmp_path / "folder" / ".unfinished").exists()
     base = shop.other_base("lacking")
     weights = load_file(base / "model.safetensors")
     weights.pop("model.language_model.norm.weight")
     save_file(weights, base / "model.safetensors", {"format": "pt"})
     with pytest.raises(CheckpointError, match="are not those of its config.json: model.language_model.norm.weight"):
-        export_model(str(folder), tmp_path / "out", "bf16", str(base), "none")
+        export_model(str(folder), tmp_path / "out", str(base), UNQUANTIZED)
 
 
 def test_shards_are_written_one_at_a_time(shop, tmp_path, monkeypatch):
     shop.used = shop.base
-    folder, held = shop.lora(), []
+    folder, sizes = shop.lora(), []
     save = export.save_file
     monkeypatch.setattr(
         export,
         "save_file",
-        lambda tensors, *rest: held.append(sum(t.nbytes for t in tensors.values())) or save(tensors, *rest),
+        lambda tensors, *rest: sizes.append(sum(t.nbytes for t in tensors.values())) or save(tensors, *rest),
     )
-    exported = export_model(str(folder), tmp_path / "whole", "bf16", str(shop.base), "none", shard=200_000)
-    assert len(held) > 3 and sum(held) == exported.size
-    assert sorted(held)[-2] <= 200_000 and max(held) == 64 * 4096 * 2  # the embeddings are larger than a shard
+    exported = export_model(str(folder), tmp_path / "whole", str(shop.base), IN_SHARDS)
+    assert len(sizes) > 3 and sum(sizes) == exported.size
+    assert sorted(sizes)[-2] <= 200_000 and max(sizes) == 64 * 4096 * 2  # the embeddings are larger than a shard
     index = json.loads((tmp_path / "whole" / "model.safetensors.index.json").read_text())
-    assert len(set(index["weight_map"].values())) == len(held) and index["metadata"]["total_size"] == exported.size
+    assert len(set(index["weight_map"].values())) == len(sizes) and index["metadata"]["total_size"] == exported.size
 
 
 def test_a_killed_export_leaves_nothing_that_looks_whole(shop, tmp_path, monkeypatch):
@@ -214,23 +220,23 @@ def test_a_killed_export_leaves_nothing_that_looks_whole(shop, tmp_path, monkeyp
 
     monkeypatch.setattr(export, "save_file", die)
     with pytest.raises(KeyboardInterrupt):
-        export_model(str(folder), tmp_path / "whole", "bf16", str(shop.base), "none", shard=200_000)
+        export_model(str(folder), tmp_path / "whole", str(shop.base), IN_SHARDS)
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setattr(export, "save_file", save)
     (tmp_path / ".whole.unfinished").mkdir()  # of one that the system killed
     (tmp_path / ".whole.unfinished" / "model.safetensors").write_bytes(b"half")
-    export_model(str(folder), tmp_path / "whole", "bf16", str(shop.base), "none")
+    export_model(str(folder), tmp_path / "whole", str(shop.base), UNQUANTIZED)
     assert [path.name for path in tmp_path.iterdir()] == ["whole"]
     with pytest.raises(CheckpointError, match="holds files already"):
-        export_model(str(folder), tmp_path / "whole", "bf16", str(shop.base), "none")
+        export_model(str(folder), tmp_path / "whole", str(shop.base), UNQUANTIZED)
 
 
-def test_a_disk_without_room_is_told_before(shop, tmp_path, monkeypatch):
+def test_a_disk_without_room_is_reported_before_anything_is_written(shop, tmp_path, monkeypatch):
     shop.used = shop.base
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(export.shutil, "disk_usage", lambda path: usage(10, 9, 1))
     with pytest.raises(CheckpointError, match=r"GB are to be written, but 0\.0 GB are free"):
-        export_model(str(shop.lora()), tmp_path / "whole", "bf16", str(shop.base), "none")
+        export_model(str(shop.lora()), tmp_path / "whole", str(shop.base), UNQUANTIZED)
     assert list(tmp_path.iterdir()) == []
 
 

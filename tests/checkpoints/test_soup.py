@@ -24,28 +24,29 @@ def test_it_equals_pefts_weighted_adapter(demo, base, tmp_path):
     model = PeftModel.from_pretrained(network, FOLDS[0], adapter_name="a")
     model.load_adapter(FOLDS[1], "b")
     model.add_weighted_adapter(["a", "b"], [0.3, 0.7], "cat", combination_type="cat")
-    model.load_adapter(tmp_path / "soup", "ours")
+    model.load_adapter(tmp_path / "soup", "soup")
     checked = 0
     for module in model.modules():
         if hasattr(module, "lora_A") and "cat" in module.lora_A:
-            theirs, ours = (module.get_delta_weight(name) for name in ("cat", "ours"))
-            assert torch.allclose(theirs, ours, atol=1e-6), (theirs - ours).abs().max()
+            expected, delta = (module.get_delta_weight(name) for name in ("cat", "soup"))
+            assert torch.allclose(expected, delta, atol=1e-6), (expected - delta).abs().max()
             checked += 1
     assert checked > 10
 
 
 def test_it_has_met_the_rows_of_all_its_adapters(tmp_path):
     soup(FOLDS, tmp_path / "soup")
-    ours, first, second = (read_rows(Path(folder)) for folder in (tmp_path / "soup", *FOLDS))
-    trained = {digest for rows in (first, second) for digest, part in rows.items() if part & TRAINING}
-    assert {digest for digest, part in ours.items() if part == TRAINING} == trained and set(ours) == {*first, *second}
-    assert {digest for digest, part in ours.items() if part == VALIDATION} == {*first, *second} - trained != set()
+    average, first, second = (read_rows(Path(folder)) for folder in (tmp_path / "soup", *FOLDS))
+    trained = {digest for rows in (first, second) for digest, flag in rows.items() if flag & TRAINING}
+    assert {digest for digest, flag in average.items() if flag == TRAINING} == trained
+    assert set(average) == {*first, *second}
+    assert {digest for digest, flag in average.items() if flag == VALIDATION} == {*first, *second} - trained != set()
 
 
 def test_one_checkpoint_averaged_with_itself_answers_the_same(tmp_path, test_rows):
     soup([FOLDS[0], FOLDS[0]], tmp_path / "soup")
-    ours = Scorer.load(tmp_path / "soup").score(test_rows[:8]).logits
-    assert np.abs(ours - Scorer.load(FOLDS[0]).score(test_rows[:8]).logits).max() < 1e-4
+    logits = Scorer.load(tmp_path / "soup").score(test_rows[:8]).logits
+    assert np.abs(logits - Scorer.load(FOLDS[0]).score(test_rows[:8]).logits).max() < 1e-4
 
 
 def test_what_cannot_be_averaged_is_refused(tmp_path, demo):
@@ -75,7 +76,9 @@ def test_through_the_command_line(cli, tmp_path):
     for fold in (0, 1):
         cli("score", "demo/test.csv", "--ckpt", FOLDS[fold], "--limit", 12, "--out", tmp_path / f"one{fold}")
     cli("ensemble", tmp_path / "one0", tmp_path / "one1", "--out", tmp_path / "runs")
-    cli("ensemble", *(tmp_path / "call" / "members" / f"fold{at}.csv" for at in (0, 1)), "--out", tmp_path / "files")
+    cli(
+        "ensemble", *(tmp_path / "call" / "members" / f"fold{fold}.csv" for fold in (0, 1)), "--out", tmp_path / "files"
+    )
 
     def table(name):
         lines = (tmp_path / name / "probabilities.csv").read_text().splitlines()[1:]
@@ -88,8 +91,8 @@ def test_through_the_command_line(cli, tmp_path):
 def test_a_folder_of_folds_is_averaged_whole(tmp_path, demo):
     for name in ("fold0", "fold1"):
         shutil.copytree(demo / "checkpoints" / name, tmp_path / "folds" / name)
-    told = soup([str(tmp_path / "folds")], tmp_path / "all", base=str(demo / "base"))
+    notes = soup([str(tmp_path / "folds")], tmp_path / "all", base=str(demo / "base"))
     soup(FOLDS, tmp_path / "two")
-    assert "0.50 × fold0, 0.50 × fold1" in told[0]
-    ours, theirs = (tmp_path / name / "adapter_model.safetensors" for name in ("all", "two"))
-    assert ours.read_bytes() == theirs.read_bytes()
+    assert "0.50 × fold0, 0.50 × fold1" in notes[0]
+    first, second = (tmp_path / name / "adapter_model.safetensors" for name in ("all", "two"))
+    assert first.read_bytes() == second.read_bytes()

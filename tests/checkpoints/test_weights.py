@@ -10,7 +10,7 @@ from benchmarks.workload import CONFIG as REAL_8B
 from scoring.checkpoints.adapter import check_adapter
 from scoring.checkpoints.checkpoint import find_base
 from scoring.checkpoints.plan import plan_members
-from scoring.checkpoints.weights import BaseWeights, CheckpointError, base_fingerprint, check_base
+from scoring.checkpoints.weights import BaseWeights, CheckpointError, StoredTensor, base_fingerprint, check_base
 from scoring.engine.loading import Model
 
 
@@ -51,7 +51,7 @@ def test_adapters_for_the_8b_are_checked_by_headers_alone(real_shapes, tmp_path)
     from safetensors.torch import save_file
 
     _, shapes = real_shapes
-    stored = {name: (tmp_path, {"dtype": "BF16", "shape": shape}) for name, shape in shapes.items()}
+    stored = {name: StoredTensor(tmp_path, "BF16", shape, start=0, size=0) for name, shape in shapes.items()}
     for prefix in (
         "base_model.model.model.language_model.layers",
         "base_model.model.model.layers",
@@ -66,7 +66,7 @@ def test_adapters_for_the_8b_are_checked_by_headers_alone(real_shapes, tmp_path)
         )
         check = check_adapter(tmp_path, BaseWeights(tmp_path, {}, stored))
         assert set(check.keys.values()) == {
-            ("model.language_model.layers.3.self_attn.k_proj", part) for part in ("lora_A.weight", "lora_B.weight")
+            ("model.language_model.layers.3.self_attn.k_proj", f"lora_{factor}.weight") for factor in "AB"
         }
         assert not check.faults
 
@@ -83,12 +83,13 @@ def sharded(plain_base, base, tmp_path):
 def test_a_sharded_folder_loads_the_same(sharded, plain_base):
     assert len(list(sharded.glob("*.safetensors"))) > 3
     loaded = Model.load(sharded, "none")
-    for (name, ours), theirs in zip(loaded.network.state_dict().items(), plain_base.network.state_dict().values()):
-        assert torch.equal(ours, theirs), name
+    expected = plain_base.network.state_dict().values()
+    for (name, weight), expected_weight in zip(loaded.network.state_dict().items(), expected):
+        assert torch.equal(weight, expected_weight), name
     assert BaseWeights.of(sharded).shapes["model.language_model.norm.weight"] == (256,)
 
 
-def test_a_missing_shard_is_told(sharded):
+def test_a_missing_shard_is_named(sharded):
     next(sharded.glob("*00002*.safetensors")).unlink()
     with pytest.raises(CheckpointError, match="missing model-00002"):
         BaseWeights.of(sharded)
@@ -162,10 +163,10 @@ def test_a_hub_id_and_its_revision_reach_the_hub(monkeypatch, tmp_path, name, re
     assert not any(pattern.endswith((".bin", ".pt", ".py", "*")) for pattern in asked["allow_patterns"])
 
 
-def test_a_hub_that_does_not_answer_is_told(monkeypatch):
+def test_a_hub_that_does_not_answer_is_reported(monkeypatch):
     def download(repository, **options):
         raise OSError("no route to the hub")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    with pytest.raises(CheckpointError, match="org/model: neither a folder nor to be had from the hub"):
+    with pytest.raises(CheckpointError, match="org/model: neither a folder nor available from the hub"):
         find_base("org/model@main")

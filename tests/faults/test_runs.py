@@ -12,7 +12,7 @@ from benchmarks import command_line
 from benchmarks.faults import FULL, SCORED, content
 from scoring.checkpoints.plan import plan_members
 from scoring.files import writing as files
-from scoring.files.lock import HoldError, hold
+from scoring.files.lock import LockError, lock_folder
 from scoring.inputs.questions import read_table
 from scoring.messages import silent
 from scoring.run.options import RunContext, RunOptions
@@ -91,11 +91,11 @@ def test_a_stopped_training_saves_its_step_and_ends_with_the_same_bytes(cli, tmp
 
 # ------------------------------------------------------------------ two at once
 def test_the_second_run_into_a_folder_stops(cli, tmp_path, small_table):
-    with hold(tmp_path / "scores"):
+    with lock_folder(tmp_path / "scores"):
         done = cli("score", small_table(3), "--ckpt", FOLD0, "--out", tmp_path / "scores", check=2)
         assert "another process is writing into" in trace_free(done.stderr)
     cli("score", small_table(3), "--ckpt", FOLD0, "--out", tmp_path / "scores")
-    with hold(tmp_path / "ckpt"):
+    with lock_folder(tmp_path / "ckpt"):
         command = ["train", small_table(8), "--base", "demo/base", "--out", tmp_path / "ckpt"]
         assert "another process" in trace_free(cli(*command, check=2).stderr)
         assert "another process" in trace_free(cli(*command, "--overwrite", check=2).stderr)
@@ -107,7 +107,7 @@ def test_who_dies_lets_go(tmp_path, small_table):
     command_line.wait_until(process, lambda: (out / ".lock").exists())
     process.kill()
     process.join()
-    with hold(out), hold(out):  # its own process may hold it more than once
+    with lock_folder(out), lock_folder(out):  # its own process may hold it more than once
         pass
 
 
@@ -159,7 +159,7 @@ def test_a_read_only_folder(tmp_path):
     folder.mkdir(mode=0o500)
     if os.access(folder, os.W_OK):
         pytest.skip("this user may write anywhere")
-    with pytest.raises(HoldError, match="cannot be written"), hold(folder / "scores"):
+    with pytest.raises(LockError, match="cannot be written"), lock_folder(folder / "scores"):
         pass
 
 

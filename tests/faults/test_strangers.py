@@ -98,7 +98,7 @@ def test_an_index_of_shards_names_no_other_place(cli, base, small_table, tmp_pat
     (evil / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": {"x": place}}))
     command = ["--ckpt", FOLD0, "--base", evil, "--allow-mismatch", "--out", tmp_path / "scores"]
     done = cli("score", small_table(3), *command, check=2)
-    assert "expected safetensors files beside it alone" in done.stderr and "Traceback" not in done.stderr
+    assert "expected safetensors files beside it only" in done.stderr and "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("cell", ["../secret.png", "link.png", "sub/../../secret.png", "{absolute}"])

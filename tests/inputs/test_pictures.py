@@ -2,12 +2,24 @@
 
 import io
 import os
+import unicodedata
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from scoring.inputs.pictures import PictureError, PixelPolicy, locate, open_picture, read_picture, to_rgb, upright_size
+from scoring.inputs.pictures import (
+    PictureError,
+    PictureLimits,
+    PixelPolicy,
+    locate,
+    open_picture,
+    read_picture,
+    to_rgb,
+    upright_size,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -84,7 +96,7 @@ def test_orientation(tmp_path, orientation):
     corner = {1: (1, 1), 2: (-2, 1), 3: (-2, -2), 4: (1, -2), 5: (1, 1), 6: (-2, 1), 7: (-2, -2), 8: (1, -2)}[
         orientation
     ]
-    assert upright.getpixel(tuple(at % side for at, side in zip(corner, upright.size))) == (255, 0, 0)
+    assert upright.getpixel(tuple(index % side for index, side in zip(corner, upright.size))) == (255, 0, 0)
 
 
 def test_a_broken_exif_block_is_ignored(tmp_path):
@@ -121,7 +133,7 @@ def picture_bytes(format_: str = "PNG", size=(64, 64)) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "content, told",
+    "content, message",
     [
         (b"", "an empty file"),
         (b"<!DOCTYPE html><html></html>", "a web page"),
@@ -130,9 +142,9 @@ def picture_bytes(format_: str = "PNG", size=(64, 64)) -> bytes:
         (b"<?xml version='1.0'?><svg/>", "XML"),
     ],
 )
-def test_what_is_no_picture(tmp_path, content, told):
+def test_what_is_no_picture(tmp_path, content, message):
     (tmp_path / "x.jpg").write_bytes(content)
-    with pytest.raises(PictureError, match=told):
+    with pytest.raises(PictureError, match=message):
         read_picture(tmp_path / "x.jpg")
 
 
@@ -158,18 +170,61 @@ def test_a_pixel_bomb_is_refused_from_its_header(tmp_path):
     small.save(tmp_path / "bomb.png")
     data = bytearray((tmp_path / "bomb.png").read_bytes())
     data[16:24] = (20_000).to_bytes(4, "big") * 2  # 400 million pixels in the header
-    import zlib
-
     data[29:33] = zlib.crc32(bytes(data[12:29])).to_bytes(4, "big")
     (tmp_path / "bomb.png").write_bytes(data)
     with pytest.raises(PictureError, match="over 200,000,000 pixels"):
         open_picture(tmp_path / "bomb.png")
 
 
+def icon_bomb(width: int, height: int) -> bytes:
+    """An icon that says it is 16 x 16, around a PNG whose header says otherwise."""
+    buffer = io.BytesIO()
+    Image.new("RGBA", (16, 16)).save(buffer, "ICO", sizes=[(16, 16)])
+    data = bytearray(buffer.getvalue())
+    header = data.index(b"IHDR")
+    data[header + 4 : header + 12] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
+    data[header + 17 : header + 21] = zlib.crc32(bytes(data[header : header + 17])).to_bytes(4, "big")
+    return bytes(data)
+
+
+def test_an_icon_is_not_decoded_beyond_the_limit(tmp_path):
+    """Pillow decodes icons while it opens them, before their true size can be seen."""
+    (tmp_path / "icon.png").write_bytes(icon_bomb(400, 300))
+    with pytest.raises(PictureError, match="over 100,000 pixels"):
+        open_picture(tmp_path / "icon.png", PictureLimits(pixels=100_000))
+
+
+def test_limits_are_those_of_the_call(tmp_path):
+    noise("RGB", (40, 30)).save(tmp_path / "p.png")
+    pillows = Image.MAX_IMAGE_PIXELS
+    for read in (open_picture, read_picture):
+        with pytest.raises(PictureError, match="over 1,199 pixels"):
+            read(tmp_path / "p.png", PictureLimits(pixels=1199))
+        with pytest.raises(PictureError, match="expected at most 50"):
+            read(tmp_path / "p.png", PictureLimits(file_bytes=50))
+        assert read(tmp_path / "p.png", PictureLimits(pixels=1200)).size == (40, 30)
+        assert read(tmp_path / "p.png").size == (40, 30)  # nothing is left of the limits before
+    assert pillows == Image.MAX_IMAGE_PIXELS
+
+
+def test_threads_keep_their_own_limits(tmp_path):
+    noise("RGB", (40, 30)).save(tmp_path / "p.png")
+    pillows = Image.MAX_IMAGE_PIXELS
+
+    def fits(pixels: int) -> bool:
+        try:
+            return read_picture(tmp_path / "p.png", PictureLimits(pixels)).size == (40, 30)
+        except PictureError:
+            return False
+
+    limits = [1199, 1200, 10, 10**9] * 50
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(fits, limits)) == [pixels >= 1200 for pixels in limits]
+    assert pillows == Image.MAX_IMAGE_PIXELS
+
+
 class TestLocate:
     def test_names_in_both_spellings(self, tmp_path):
-        import unicodedata
-
         for stored in ("NFC", "NFD"):
             (tmp_path / unicodedata.normalize(stored, "사진.png")).write_bytes(b"x")
             for asked in ("NFC", "NFD"):
@@ -198,7 +253,7 @@ class TestLocate:
     def test_what_is_no_file(self, tmp_path):
         os.mkfifo(tmp_path / "pipe")
         (tmp_path / "loop").symlink_to(tmp_path / "loop")
-        for cell, told in (
+        for cell, message in (
             ("none.png", "no file"),
             (".", "a folder"),
             ("pipe", "pipe"),
@@ -207,5 +262,5 @@ class TestLocate:
             ("x" * 5000, "no file|long"),
             ("a\0b", "no file|null"),
         ):
-            with pytest.raises(PictureError, match=told):
+            with pytest.raises(PictureError, match=message):
                 locate(tmp_path, cell)

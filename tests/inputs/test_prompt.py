@@ -1,4 +1,4 @@
-"""The default prompt is the notebook's; templates are texts with places."""
+"""The default prompt is the notebook's; templates are texts with placeholders."""
 
 import pytest
 
@@ -50,18 +50,18 @@ def test_a_template_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text, told",
+    "text, message",
     [
-        ("user = 'no places'", "{question}"),
+        ("user = 'no placeholders'", "{question}"),
         ("user = 1", "user"),
         ("sytem = 'x'", "sytem"),
         ("= broken", "TOML"),
         ("option = '{option}'", "{letter}"),
     ],
 )
-def test_faulty_template_files(tmp_path, text, told):
+def test_faulty_template_files(tmp_path, text, message):
     path = tmp_path / "t.toml"
     path.write_text(text)
     with pytest.raises(TemplateError, match=None) as caught:
         PromptTemplate.read(path)
-    assert told in str(caught.value) and str(path) in str(caught.value)
+    assert message in str(caught.value) and str(path) in str(caught.value)

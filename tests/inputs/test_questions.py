@@ -1,4 +1,4 @@
-"""Tables as people really have them: every spelling that is read, every fault that is told."""
+"""Tables as people really have them: every spelling that is read, every fault that is reported."""
 
 import gzip
 
@@ -6,7 +6,9 @@ import pytest
 from PIL import Image
 
 from scoring.errors import InputError, describe
-from scoring.inputs.questions import read_questions, read_table
+from scoring.inputs.pictures import PictureError, PictureLimits
+from scoring.inputs.prepare import Preparer
+from scoring.inputs.questions import Question, TableOptions, read_questions, read_table
 
 HEADER = "id,path,question,a,b,c,d,answer,task_type,task_hint"
 
@@ -19,7 +21,7 @@ def table(tmp_path):
     def write(content: str | bytes, name: str = "t.csv", **options):
         path = tmp_path / name
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return read_table(path, **options)
+        return read_table(path, TableOptions(**options))
 
     return write
 
@@ -33,10 +35,10 @@ def row(**cells) -> str:
 
 
 def test_a_plain_table(table):
-    found = table(f"{HEADER}\n{row()}\n")
-    question = found.questions[0]
+    result = table(f"{HEADER}\n{row()}\n")
+    question = result.questions[0]
     assert (question.id, question.options, question.answer, question.size) == ("1", ("w", "x", "y", "z"), "a", (40, 30))
-    assert not found.problems and found.letters == "abcd"
+    assert not result.problems and result.letters == "abcd"
 
 
 @pytest.mark.parametrize(
@@ -54,8 +56,8 @@ def test_a_plain_table(table):
     ],
 )
 def test_encodings_and_separators(table, encode):
-    found = table(encode(f"{HEADER}\n{row(question='무엇인가요?', a='고양이')}\n"))
-    assert (found.questions[0].question, found.questions[0].options[0]) == ("무엇인가요?", "고양이")
+    result = table(encode(f"{HEADER}\n{row(question='무엇인가요?', a='고양이')}\n"))
+    assert (result.questions[0].question, result.questions[0].options[0]) == ("무엇인가요?", "고양이")
 
 
 def test_a_guessed_encoding_is_said(table):
@@ -72,17 +74,17 @@ def test_ids_stay_text(table):
 
 
 def test_columns_in_any_order_case_and_spacing(table):
-    found = table("Question , PATH,D,C,B,A,Answer\nq?,p.png,4,3,2,one,D\n")
-    assert found.questions[0].options == ("one", "2", "3", "4") and found.questions[0].answer == "d"
-    assert found.questions[0].id == "1"  # from the row's number
+    result = table("Question , PATH,D,C,B,A,Answer\nq?,p.png,4,3,2,one,D\n")
+    assert result.questions[0].options == ("one", "2", "3", "4") and result.questions[0].answer == "d"
+    assert result.questions[0].id == "1"  # from the row's number
 
 
 def test_quoted_line_breaks_and_line_numbers(table):
     second = row(id="2", answer="x1")
     quoted = '"one\ntwo, ""three"""'
-    found = table(f"{HEADER}\n{row(question=quoted)}\n{second}\n")
-    assert found.questions[0].question == 'one\ntwo, "three"'
-    assert found.problems[0].row == 2 and found.problems[0].line == 4
+    result = table(f"{HEADER}\n{row(question=quoted)}\n{second}\n")
+    assert result.questions[0].question == 'one\ntwo, "three"'
+    assert result.problems[0].row == 2 and result.problems[0].line == 4
 
 
 @pytest.mark.parametrize(
@@ -93,8 +95,8 @@ def test_answers_in_their_usual_spellings(table, cell, letter):
 
 
 def test_numbered_answers_are_read_only_where_all_are(table):
-    found = table(f"{HEADER}\n{row(answer='2')}\n{row(id='2', answer='4')}\n")
-    assert [question.answer for question in found.questions] == ["b", "d"] and "number" in found.notices[0]
+    result = table(f"{HEADER}\n{row(answer='2')}\n{row(id='2', answer='4')}\n")
+    assert [question.answer for question in result.questions] == ["b", "d"] and "number" in result.notices[0]
     mixed = table(f"{HEADER}\n{row(answer='2')}\n{row(id='2', answer='a')}\n")
     assert mixed.problems[0].column == "answer"
     meant = table(f"{HEADER}\n{row(a='4', b='3', c='2', d='1', answer='2')}\n")  # the option's own text
@@ -102,14 +104,14 @@ def test_numbered_answers_are_read_only_where_all_are(table):
 
 
 def test_fewer_options(table):
-    found = table(f"{HEADER}\n{row(c='', d='')}\n{row(id='2', d='')}\n")
-    assert [len(question.options) for question in found.questions] == [2, 3] and not found.problems
+    result = table(f"{HEADER}\n{row(c='', d='')}\n{row(id='2', d='')}\n")
+    assert [len(question.options) for question in result.questions] == [2, 3] and not result.problems
 
 
 def test_twenty_six_options(table):
     letters = [chr(ord("a") + n) for n in range(26)]
-    found = table(f"path,question,{','.join(letters)},answer\np.png,q,{','.join(map(str, range(100, 126)))},z\n")
-    assert found.questions[0].answer == "z" and found.letters[-1] == "z"
+    result = table(f"path,question,{','.join(letters)},answer\np.png,q,{','.join(map(str, range(100, 126)))},z\n")
+    assert result.questions[0].answer == "z" and result.letters[-1] == "z"
 
 
 def test_all_row_faults_at_once(table):
@@ -124,25 +126,25 @@ def test_all_row_faults_at_once(table):
         row(id="8", a="x\0y"),
         row(id="9"),
     ]
-    found = table("\n".join([HEADER, *rows]))
-    assert [problem.row for problem in found.problems] == [1, 2, 3, 4, 5, 6, 7, 8]
-    assert [problem.column for problem in found.problems] == ["path", "question", "b", "b", "answer", "path", "a", "a"]
-    assert [question.id for question in found.good] == ["9"]
-    for problem in found.problems:
+    result = table("\n".join([HEADER, *rows]))
+    assert [problem.row for problem in result.problems] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert [problem.column for problem in result.problems] == ["path", "question", "b", "b", "answer", "path", "a", "a"]
+    assert [question.id for question in result.good] == ["9"]
+    for problem in result.problems:
         assert problem.found and problem.expected and problem.fix
     with pytest.raises(InputError) as caught:
-        read_questions(found.file)
+        read_questions(result.file)
     assert str(caught.value).count("\n") == 7
 
 
 def test_long_lists_are_cut_with_their_count(table):
-    found = table("\n".join([HEADER, *(row(id=str(n), path=f"none{n}.png") for n in range(30))]))
-    text = describe(found.problems)
+    result = table("\n".join([HEADER, *(row(id=str(n), path=f"none{n}.png") for n in range(30))]))
+    text = describe(result.problems)
     assert len(text.splitlines()) == 11 and "20 more" in text
 
 
 @pytest.mark.parametrize(
-    "content, told",
+    "content, message",
     [
         ("id,question,a,b\n1,q,x,y\n", "column 'path'"),
         ("path,question,a\np.png,q,x\n", "without a gap"),
@@ -158,21 +160,21 @@ def test_long_lists_are_cut_with_their_count(table):
         (b"id,path\n\xff\xfe\xfa\x81\n", "byte 0xff in line 2"),
     ],
 )
-def test_table_faults_stop(table, content, told):
+def test_table_faults_stop(table, content, message):
     with pytest.raises(InputError, match=None) as caught:
         table(content)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_a_missing_file_and_a_folder(tmp_path):
-    for path, told in ((tmp_path / "none.csv", "no such file"), (tmp_path, "a folder")):
-        with pytest.raises(InputError, match=told):
+    for path, message in ((tmp_path / "none.csv", "no such file"), (tmp_path, "a folder")):
+        with pytest.raises(InputError, match=message):
             read_table(path)
 
 
 def test_control_characters_are_escaped_in_messages(table):
-    found = table(f"{HEADER}\n{row(answer=chr(27) + '[31mred')}\n")
-    assert "\x1b" not in describe(found.problems) and "\\x1b" in describe(found.problems)
+    result = table(f"{HEADER}\n{row(answer=chr(27) + '[31mred')}\n")
+    assert "\x1b" not in describe(result.problems) and "\\x1b" in describe(result.problems)
 
 
 def test_equal_options_are_allowed_and_said(table):
@@ -185,3 +187,22 @@ def test_pictures_are_looked_at_once_and_deeply(table, tmp_path):
     text = f"{HEADER}\n{row(path='cut.png')}\n{row(id='2', path='cut.png')}\n"
     assert not table(text).problems  # the header is whole
     assert len(table(text, deep=True).problems) == 2
+
+
+def test_a_limit_of_one_reading_is_not_that_of_the_next(table, tmp_path):
+    """Nor of the process: a question keeps the limit under which its picture was accepted."""
+    text = f"{HEADER}\n{row()}\n"
+    for deep in (False, True):
+        assert "over 1,199 pixels" in table(text, limits=PictureLimits(1199), deep=deep).problems[0].text
+        accepted = table(text, deep=deep)
+        assert not accepted.problems and Preparer.picture(accepted.questions[0]).size == (40, 30)
+    strict = table(text, limits=PictureLimits(1200)).questions[0]
+    Image.new("RGB", (41, 30), "red").save(tmp_path / "p.png")
+    with pytest.raises(PictureError, match="over 1,200 pixels"):
+        Preparer.picture(strict)
+    assert Preparer.picture(accepted.questions[0]).size == (41, 30)
+
+
+def test_a_question_without_a_picture_is_refused():
+    with pytest.raises(PictureError, match="no picture"):
+        Preparer.picture(Question("1", 1, None, "q", ("x", "y")))

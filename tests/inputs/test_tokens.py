@@ -122,7 +122,7 @@ def test_a_letter_that_is_no_token_of_its_own_is_named(base, tmp_path):
         ChatTokenizer(tmp_path).label_ids("abcd")
 
 
-def test_missing_files_are_told(tmp_path, base):
+def test_missing_files_are_named(tmp_path, base):
     with pytest.raises(TokenError, match="tokenizer.json"):
         ChatTokenizer(tmp_path)
     (tmp_path / "tokenizer.json").write_bytes((base / "tokenizer.json").read_bytes())

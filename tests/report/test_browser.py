@@ -186,7 +186,7 @@ def test_a_benchmark(look, pages):
     page = look(pages["bench"])
     page.keyboard.press("g")
     assert page.locator(".row:visible .id").all_inner_texts() == ["r1"]
-    assert "none" in page.locator(".row:visible .said").inner_text()
+    assert "none" in page.locator(".row:visible .replies").inner_text()
     assert page.locator("figure img:visible").count() == 2
 
 

@@ -97,6 +97,7 @@ def bench_json(out, hostile=False):
         }
         return common | more
 
+    nll = {"value": 0.5, "low": 0.4, "high": 0.6}
     found = {
         "command": ["cli.py", "bench"],
         "data": {"file": "x.csv", "sha256": "0" * 64},
@@ -113,7 +114,7 @@ def bench_json(out, hostile=False):
         "rows": 3,
         "ways": {
             "seed": way("generate", against_engine={"differ": ["r1"], "mcnemar_p": 0.5}),
-            "engine": way("engine (score)", rows_per_second=9.0, ratio=3.0, nll={"value": 0.5}),
+            "engine": way("engine (score)", rows_per_second=9.0, ratio=3.0, nll=nll),
         },
         "first_token": {"rows": 3, "top_is_a_label": 3, "violations": []},
         "per_row": [
@@ -183,7 +184,8 @@ def test_a_page_of_an_ensemble(tmp_path):
     )
     pool_files(members, tmp_path / "pool", names=["a-m0", "b-m0", "b-m1"])
     text = write_report(tmp_path / "pool").read_text("utf-8")
-    assert "adds: accuracy" in text and "against its best member" in text and "Who gives the same answer" in text
+    assert "adds to the pool: accuracy" in text and "against its best member" in text
+    assert "How often each pair of members gives the same answer" in text
     assert "members disagree (" in text and "option w7" in text and "a-m0</span>" in text
     text = write_report(members[1]).read_text("utf-8")
     assert "orders disagree (" in text
@@ -215,7 +217,7 @@ def test_not_one_row_scored(tmp_path):
 def test_a_page_of_a_benchmark(tmp_path):
     text = write_report(bench_json(tmp_path / "b")).read_text("utf-8")
     assert "generation differs (1)" in text and '<q dir="auto">none</q>' in text
-    assert "3.0 times the notebook" in text and "at 2 an hour" in text and "hours for 100" in text
+    assert "3.00x as fast as the notebook" in text and "100 rows take, at 2 an hour: seed 1.0 h (2.00)" in text
     assert "wrong and sure" not in text  # no such row
 
 
@@ -245,7 +247,7 @@ def write_report_of_long_texts(out, columns):
 
 
 def test_more_rows_than_a_page_shows_are_sampled_and_it_says_so(tmp_path):
-    text = write_report(folder(tmp_path / "s", n=200, unscored=[150]), most=20).read_text("utf-8")
+    text = write_report(folder(tmp_path / "s", n=200, unscored=[150]), limit=20).read_text("utf-8")
     assert text.count("<article") == 20 and "20 of 200 rows are shown" in text
 
 
@@ -303,7 +305,7 @@ def contrast(one: str, other: str) -> float:
 
 def test_colours_can_be_told_apart():
     """WCAG AA, on a light page and on a dark one: 4.5 for texts, 3 for bars."""
-    css = (ROOT / "scoring" / "results" / "page" / "report.css").read_text()
+    css = (ROOT / "scoring" / "report" / "assets" / "report.css").read_text()
     assert contrast("#ffffff", "#000000") == pytest.approx(21)
     for part in (css[: css.index("@media")], css[css.index("@media") : css.index("* {")]):
         colours = dict(re.findall(r"--(\w+): (#\w{6})", part))

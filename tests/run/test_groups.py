@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from scoring import read_questions
-from scoring.checkpoints.plan import MismatchError
+from scoring.checkpoints.compatibility import MismatchError
 from scoring.inputs.questions import Table
 from scoring.messages import silent
 from scoring.run.groups import plan_groups, run_groups

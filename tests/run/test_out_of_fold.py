@@ -8,7 +8,8 @@ import pytest
 
 from scoring import read_questions
 from scoring.checkpoints.calibrate import calibrate_folds
-from scoring.checkpoints.plan import MismatchError, plan_members
+from scoring.checkpoints.compatibility import MismatchError
+from scoring.checkpoints.plan import plan_members
 from scoring.inputs.digests import question_digests
 from scoring.scores.exposure import VALIDATION, write_rows
 from scoring.scores.folder import open_scores

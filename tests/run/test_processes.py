@@ -155,7 +155,7 @@ def test_who_does_not_come_is_waited_for_and_named(tmp_path, small_table):
 
 
 def test_two_hosts_that_start_anew_where_a_process_was_killed(tmp_path, small_table):
-    """Two torchruns, as on two hosts that share a folder: the README's line for Slurm. What was filed is kept."""
+    """Two torchruns, as on two hosts that share a folder: docs/scaling.md's line for Slurm. What was filed is kept."""
     arguments = [small_table(20), "--ckpt", FOLD0, "--batch-tokens", 200]
     alone(*arguments, "--out", tmp_path / "one")
     words = ["cli.py", "score", *map(str, arguments), "--overwrite", "--out", str(tmp_path / "two")]

@@ -10,7 +10,8 @@ import torch
 from pyarrow.dataset import dataset
 from scipy.special import log_softmax
 
-from scoring.checkpoints.plan import MismatchError, plan_members
+from scoring.checkpoints.compatibility import MismatchError
+from scoring.checkpoints.plan import plan_members
 from scoring.inputs.orders import option_orders
 from scoring.inputs.questions import read_table
 from scoring.run.options import RunContext, RunOptions

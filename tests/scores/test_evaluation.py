@@ -19,7 +19,7 @@ from scoring.files.reading import FileError
 from scoring.inputs.digests import question_digest
 from scoring.inputs.questions import Question
 from scoring.report.figures import figures_of_scores
-from scoring.report.tables import details_of
+from scoring.report.tables import details_table, to_text
 from scoring.scores.evaluation import compare_folders, exposure_warnings, judge, warnings_of
 from scoring.scores.exposure import CALIBRATION, TRAINING, VALIDATION, exposure, read_rows, write_rows
 from scoring.scores.folder import RunError, open_scores, write_results
@@ -144,7 +144,7 @@ def test_rows_are_left_out_that_were_trained_on_under_whatever_id(tmp_path, fold
 
 
 def test_of_a_table_that_was_trained_on_an_older_checkpoint_may_use_its_validation_rows(tmp_path, fold):
-    from scoring.checkpoints.calibrate import calibrate_checkpoint
+    from scoring.checkpoints.calibrate import CalibrateOptions, calibrate_checkpoint
 
     (fold / "rows.parquet").unlink()
     digest = read_checkpoint(str(fold)).manifest.data["sha256"]
@@ -152,7 +152,7 @@ def test_of_a_table_that_was_trained_on_an_older_checkpoint_may_use_its_validati
     (fold / "validation.csv").write_text("id,gold\n" + "".join(f"row{at},a\n" for at in range(40)))
     found, path = calibrate_checkpoint(out, str(fold))
     assert found.rows == 40 and path == fold / "calibration.json"
-    found, path = calibrate_checkpoint(out, str(fold), tmp_path / "mine.json")
+    found, path = calibrate_checkpoint(out, str(fold), CalibrateOptions(tmp_path / "mine.json"))
     assert path == tmp_path / "mine.json" and path.exists()
 
 
@@ -278,10 +278,10 @@ def test_a_threshold_is_promised_by_rows_alone_that_no_member_has_met(tmp_path):
     assert found["selective"] == expected | {"rows": 120, "left_out": 80}
     assert found["overall"]["rows"] == 200
     line = f"{expected['coverage']:.0%} of the 120 rows that no member has met."
-    assert line in details_of(found)
+    assert line in to_text(details_table(found))
     none = judge(open_scores(tmp_path / "a"), wanted=0.999)["selective"] | {"rows": 120, "left_out": 80}
     told = "No confidence threshold can promise 100% right on the 120 rows that no member has met (80 are left out)."
-    assert told in details_of(found | {"selective": none})
+    assert told in to_text(details_table(found | {"selective": none}))
 
 
 @pytest.mark.parametrize(
@@ -299,8 +299,10 @@ def test_where_every_row_was_met_no_threshold_is_promised_and_it_says_why(tmp_pa
     chosen = found["selective"]
     assert chosen["threshold"] is None and chosen["bound"] is None and chosen["left_out"] == 200
     assert chosen["reason"] == f"every labelled row was {how}"
-    assert f"No confidence threshold is promised: every labelled row was {how}." in details_of(found)
-    assert any("no threshold is promised" in figure.told for figure in figures_of_scores(folder, found))
+    assert f"No confidence threshold is promised: every labelled row was {how}." in to_text(details_table(found))
+    assert any(
+        "No confidence threshold is promised" in figure.description for figure in figures_of_scores(folder, found)
+    )
 
 
 def test_evaluate_repeats_what_score_says_of_rows_that_were_met(cli, tmp_path):

@@ -27,7 +27,7 @@ def test_the_record_of_a_training_is_a_table_of_digests_and_flags(tmp_path):
     assert table.to_pydict() == {"digest": ["t1", "both", "t1", "v1", "both"], "part": [1, 1, 1, 2, 2]}
     assert read_rows(tmp_path) == {"t1": 1, "both": 3, "v1": 2}
     write_rows(tmp_path, [], [])
-    assert read_rows(tmp_path) == {}
+    assert read_rows(tmp_path) == {} and pq.read_table(tmp_path / "rows.parquet").schema.equals(table.schema)
 
 
 def test_a_checkpoint_without_a_record_and_one_with_a_damaged_record_are_told_apart(tmp_path):
@@ -56,6 +56,8 @@ def test_numbers_of_a_row_are_its_log_probabilities_whatever_was_added_to_its_lo
     assert numbers_of(logits) == pytest.approx(expected, abs=1e-6)
     assert numbers_of(logits.astype(np.float32) + 5) == pytest.approx(expected, abs=1e-6)
     assert numbers_of(np.full(4, np.nan)) == []
+    small = np.array([0.0, -3.0], np.float32)  # in double precision, to the last of the digits that are kept
+    assert numbers_of(small) == np.round(small.astype(float) - np.log(1 + np.exp(-3.0)), 6).tolist()
 
 
 def test_rows_of_a_calibration_are_known_by_content_or_by_id_and_numbers():

@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from scipy.special import log_softmax, softmax
 
-from scoring.checkpoints.calibrate import calibrate_checkpoint
+from scoring.checkpoints.calibrate import CalibrateOptions, calibrate_checkpoint
 from scoring.files.reading import FileError
 from scoring.scores.exposure import CALIBRATION, TRAINING, VALIDATION, write_rows
 from scoring.scores.external import calibrate_file, opened, read_calibrations, read_files
@@ -61,7 +62,10 @@ def test_a_folder_is_calibrated_on_its_rows_outside_of_the_training_with_picture
 
 def test_rows_that_were_all_trained_on_calibrate_nothing(tmp_path):
     folder, _ = folder_with_exposed_rows(tmp_path, [TRAINING] * 200)
-    with pytest.raises(EnsembleError, match="m has no scored row with an answer that it was not trained on; name a"):
+    with pytest.raises(
+        EnsembleError,
+        match=r"m has no scored row with an answer that it was not trained on; name a table with answers by --answers$",
+    ):
         calibrate_file(folder, tmp_path / "c.json")
     assert not (tmp_path / "c.json").exists()
 
@@ -88,6 +92,24 @@ def test_each_member_of_a_file_has_a_calibration_of_its_own(tmp_path):
     assert known is None and [part.temperature for part in read] == 2 * [part.temperature for part in found.values()]
 
 
+@pytest.mark.parametrize("kind", ["groups", "letters"])
+def test_a_file_is_calibrated_by_its_types_of_task_or_letters_on_its_scored_rows(tmp_path, kind):
+    rng = np.random.default_rng(0)
+    z = rng.normal(0, 2, (1200, 4))
+    y = (softmax(z, 1).cumsum(1) > rng.random((1200, 1))).argmax(1)
+    types = np.where(np.arange(1200) < 600, "count", "color")
+    z = z * np.where(types == "count", 1, 4)[:, None] if kind == "groups" else z + [2, 0, 0, 0]
+    columns = {"id": [*range(1201)], "answer": [*("abcd"[index] for index in y), "a"]}
+    columns["task_type"] = [*types.tolist(), "count"]
+    columns |= {f"l_{letter}": [*z[:, index], None] for index, letter in enumerate("abcd")}
+    pq.write_table(pa.table(columns), tmp_path / "file.parquet")
+    calibration = calibrate_file(tmp_path / "file.parquet", tmp_path / "c.json")["file"]
+    expected = calibrate(log_softmax(z, 1), y, types.tolist(), None, one_order=True)
+    assert calibration.rows == 1200 and len(getattr(calibration, kind)) == {"groups": 2, "letters": 4}[kind]
+    assert calibration.groups == pytest.approx(expected.groups)
+    assert calibration.letters == pytest.approx(expected.letters)
+
+
 @pytest.mark.parametrize(
     "text, told",
     [
@@ -104,6 +126,12 @@ def test_files_that_hold_no_calibration_are_refused(tmp_path, text, told):
     with pytest.raises(FileError, match=told) as error:
         read_calibrations(tmp_path / "c.json")
     assert str(error.value).startswith(f"{tmp_path / 'c.json'}: ")
+
+
+def test_a_damaged_calibration_is_named_with_its_file(tmp_path):
+    (tmp_path / "c.json").write_text('{"temperature": "hot", "fingerprint": {}}')
+    with pytest.raises(FileError, match=f"^{tmp_path / 'c.json'}: temperature is 'hot'"):
+        read_calibrations(tmp_path / "c.json")
 
 
 def test_a_folder_is_opened_as_it_is_and_made_anew_only_with_something_from_elsewhere(tmp_path, monkeypatch):
@@ -261,13 +289,13 @@ def test_both_ways_to_calibrate_a_folder_say_and_write_the_same(tmp_path):
 def test_answers_of_a_table_serve_a_calibration_of_a_checkpoint_too(tmp_path):
     fold = Path(shutil.copytree(FOLD0, tmp_path / "fold0"))
     out = scores(tmp_path / "a", checkpoint=fold)
-    expected, _ = calibrate_checkpoint(out, str(fold), tmp_path / "c.json")
+    expected, _ = calibrate_checkpoint(out, str(fold), CalibrateOptions(tmp_path / "c.json"))
     questions = pq.read_table(out / "questions.parquet").to_pydict()
     table = key(tmp_path / "key.csv", zip(questions["id"], questions["answer"]))
     questions["answer"] = [""] * 200
     pq.write_table(pa.table(questions), out / "questions.parquet")
     said = []
-    found, _ = calibrate_checkpoint(out, str(fold), tmp_path / "d.json", table, said.append)
+    found, _ = calibrate_checkpoint(out, str(fold), CalibrateOptions(tmp_path / "d.json", table, said.append))
     assert found.to_json() == expected.to_json()
     assert said == [f"{table}: has 200 of the 200 ids of {out}, fills in 200 answers"]
 

@@ -14,7 +14,7 @@ from scipy.special import softmax
 from scoring.files.reading import FileError
 from scoring.inputs.questions import Question
 from scoring.report.page import write_report
-from scoring.report.tables import details_of
+from scoring.report.tables import details_table, to_text
 from scoring.scores.evaluation import judge
 from scoring.scores.exposure import CALIBRATION, TRAINING, VALIDATION
 from scoring.scores.folder import columns_of, open_scores, write_results
@@ -220,7 +220,7 @@ def test_rows_that_any_member_was_trained_on_are_left_out(tmp_path):
     summary, listed = metrics["suspects"], [row["id"] for row in rows_of(tmp_path / "s")]
     assert summary["rows"] == 198 and summary["left_out"] == 2 and summary["worst"][0] == f"row{worst[2]}"
     assert not {f"row{worst[0]}", f"row{worst[1]}"} & set(listed)
-    assert "2 rows of the training are left out." in details_of(metrics)
+    assert "2 rows of the training are left out." in to_text(details_table(metrics))
 
 
 def test_where_all_rows_were_trained_on_nothing_is_listed_and_it_says_so(tmp_path):
@@ -237,7 +237,7 @@ def test_where_all_rows_were_trained_on_nothing_is_listed_and_it_says_so(tmp_pat
         "reason": "every labelled row was trained on",
     }
     assert not (folder / "suspects.csv").exists()
-    assert "Labels are not checked: every labelled row was trained on." in details_of(metrics)
+    assert "Labels are not checked: every labelled row was trained on." in to_text(details_table(metrics))
     assert "label doubtful" not in write_report(folder).read_text("utf-8")
 
 
@@ -249,14 +249,14 @@ def test_the_terminal_names_the_number_and_the_first(tmp_path):
     line = (
         "At most 1 label looks wrong; look at it in suspects.csv, first: row7 (labelled a, the model says c with 0.97)."
     )
-    assert line in details_of(metrics).splitlines()
+    assert line in to_text(details_table(metrics)).splitlines()
     metrics["suspects"] |= {"flagged": 3, "rows": 40}
-    assert "At most 3 labels look wrong; look at them in suspects.csv, first: row7" in details_of(metrics)
-    assert "weak model" not in details_of(metrics)
+    assert "At most 3 labels look wrong; look at them in suspects.csv, first: row7" in to_text(details_table(metrics))
+    assert "weak model" not in to_text(details_table(metrics))
     metrics["suspects"] |= {"flagged": 5}
-    assert "so many of 40 rows speak of a weak model" in details_of(metrics)
+    assert "so many of 40 rows suggest a weak model" in to_text(details_table(metrics))
     metrics["suspects"] |= {"flagged": 0}
-    assert "No label looks wrong; the least credible ones are in suspects.csv." in details_of(metrics)
+    assert "No label looks wrong; the least credible ones are in suspects.csv." in to_text(details_table(metrics))
 
 
 def test_the_command_writes_them_and_scoring_does_not(cli, tmp_path):
@@ -275,9 +275,10 @@ def test_a_folder_that_is_judged_without_them_loads_no_cleanlab(tmp_path):
     p, y, _ = drawn(50)
     folder = scores(tmp_path / "s", p, y)
     code = (
-        "import sys; from pathlib import Path; from scoring.results import judging, folder, report\n"
-        f"folder = folder.open_scores(Path({str(folder)!r})); judging.judge(folder)\n"
-        "assert 'cleanlab' not in sys.modules; judging.judge(folder, suspects=True)\n"
+        "import sys; from pathlib import Path; from scoring.report import page\n"
+        "from scoring.scores import evaluation, folder\n"
+        f"scores = folder.open_scores(Path({str(folder)!r})); evaluation.judge(scores)\n"
+        "assert 'cleanlab' not in sys.modules; evaluation.judge(scores, suspects=True)\n"
         "assert 'cleanlab' in sys.modules and 'torch' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
@@ -305,7 +306,7 @@ def test_doubtful_labels_come_first_where_the_page_is_cut(tmp_path):
     folder = scores(tmp_path / "s", p, y)
     judge(open_scores(folder), suspects=True)
     assert read_flagged(folder) == {f"row{row}" for row in range(50, 55)}
-    text = write_report(folder, most=20).read_text("utf-8")
+    text = write_report(folder, limit=20).read_text("utf-8")
     assert text.count("<article") == 20 and "label doubtful (5)" in text
 
 

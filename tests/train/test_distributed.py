@@ -16,13 +16,16 @@ from torch.distributed import HashStore
 from benchmarks import command_line
 from scoring import read_questions
 from scoring.engine.batches import TokenCost
-from scoring.files.lock import HoldError, check_held, hold
+from scoring.files.lock import LockError, check_folder_is_shared, lock_folder
 from scoring.run.processes import ProcessError, Processes
 from tests.run.test_processes import ALONE, ended, with_code
 from train.config import TrainConfig
-from train.distributed import Together
+from train.distributed import TrainingGroup
+from train.inputs import TrainContext, TrainError, TrainingInputs
 from train.model import LearningModel, Memory
-from train.trainer import Trainer, TrainError
+from train.plan import TrainingPlan
+from train.state import SavedState
+from train.trainer import Trainer
 
 CHOICES = ["--epochs", 2, "--batch", 4, "--learning-rate", 1e-3, "--dropout", 0]
 QUIET = "import scoring.run.processes as p; p.SILENT = 3"
@@ -46,24 +49,24 @@ def alone(*arguments) -> None:
 
 def together(count: int, err: Path, *arguments) -> list[str]:
     processes = command_line.start_several(count, *arguments, err=err)
-    told = ended(processes, err)
-    assert not any(process.exitcode for process in processes), told
-    return told
+    messages = ended(processes, err)
+    assert not any(process.exitcode for process in processes), messages
+    return messages
 
 
 def same_training(one: Path, other: Path) -> None:
     """Equal weights, losses and validation, but for the order of sums."""
     for name in FILES[:2]:
-        ours, theirs = load_file(one / name), load_file(other / name)
-        assert ours.keys() == theirs.keys()
-        length = sum(weight.square().sum() for weight in ours.values()) ** 0.5
-        distance = sum((ours[key] - theirs[key]).square().sum() for key in ours) ** 0.5
+        first, second = load_file(one / name), load_file(other / name)
+        assert first.keys() == second.keys()
+        length = sum(weight.square().sum() for weight in first.values()) ** 0.5
+        distance = sum((first[key] - second[key]).square().sum() for key in first) ** 0.5
         assert distance < 1e-4 * length
-    ours, theirs = (
+    first, second = (
         [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()] for folder in (one, other)
     )
-    assert len(ours) == len(theirs)
-    for a, b in zip(ours, theirs):
+    assert len(first) == len(second)
+    for a, b in zip(first, second):
         assert a.keys() == b.keys()
         for key in {*a} - {"rows_per_second"}:
             assert a[key] == pytest.approx(b[key], rel=2e-3, abs=2e-5), (key, a, b)
@@ -72,9 +75,9 @@ def same_training(one: Path, other: Path) -> None:
 
 def test_two_processes_train_as_one(tmp_path, command):
     alone(*command, tmp_path / "one")
-    told = together(2, tmp_path / "err", *command, tmp_path / "two")
+    messages = together(2, tmp_path / "err", *command, tmp_path / "two")
     same_training(tmp_path / "one", tmp_path / "two")
-    assert told[1] == "" and told[0].count("epoch 1: validation loss") == 1
+    assert messages[1] == "" and messages[0].count("epoch 1: validation loss") == 1
 
 
 def test_what_two_processes_began_one_goes_on_with_and_three_end(tmp_path, command):
@@ -84,8 +87,8 @@ def test_what_two_processes_began_one_goes_on_with_and_three_end(tmp_path, comma
     processes = command_line.start_several(2, text, program=program, err=err)
     command_line.wait_until(processes[0], lambda: (out / "train.jsonl").exists() and _lines(out) >= 2)
     processes[1].kill()
-    told = ended(processes, err)
-    assert processes[0].exitcode == 1 and "start all again" in told[0], told
+    messages = ended(processes, err)
+    assert processes[0].exitcode == 1 and "start all again" in messages[0], messages
     process = command_line.start(*command, out, "--save-every", 1, env=ALONE, err=str(err))
     command_line.wait_until(process, lambda: _lines(out) >= 4)
     os.kill(process.pid, 15)
@@ -107,9 +110,9 @@ def test_all_stop_at_one_step_where_all_are_asked_to(tmp_path, command, number):
     command_line.wait_until(processes[0], lambda: (out / "train.jsonl").exists() and _lines(out) >= 1)
     for process in processes:
         os.kill(process.pid, number)
-    told = ended(processes, err)
-    assert [process.exitcode for process in processes] == [130, 130], told
-    assert "of 6 steps are saved" in told[0] and "the same command goes on" in told[0]
+    messages = ended(processes, err)
+    assert [process.exitcode for process in processes] == [130, 130], messages
+    assert "of 6 steps are saved" in messages[0] and "the same command goes on" in messages[0]
 
 
 def test_an_error_of_one_ends_all_with_its_message(tmp_path, command):
@@ -122,18 +125,19 @@ def test_an_error_of_one_ends_all_with_its_message(tmp_path, command):
     )
     program, text = with_code(broken, [*command, tmp_path / "two"])
     processes = command_line.start_several(2, text, program=program, err=tmp_path / "err")
-    told = "".join(ended(processes, tmp_path / "err"))
-    assert [process.exitcode for process in processes] == [1, 1] and told.count("RuntimeError: the card is broken") == 1
+    messages = "".join(ended(processes, tmp_path / "err"))
+    assert [process.exitcode for process in processes] == [1, 1]
+    assert messages.count("RuntimeError: the card is broken") == 1
 
 
 def test_a_fold_for_each_process(tmp_path, small_table):
     command = ["train", small_table(12), "--base", "demo/base", *CHOICES, "--epochs", 1, "--folds", 3, "--out"]
     alone(*command, tmp_path / "one")
-    told = together(2, tmp_path / "err", *command, tmp_path / "two")
+    messages = together(2, tmp_path / "err", *command, tmp_path / "two")
     for name in [f"fold{fold}/{name}" for fold in range(3) for name in FILES[:3]]:
         assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "one" / name).read_bytes(), name
-    ours, theirs = (json.loads((tmp_path / name / "out-of-fold/metrics.json").read_text()) for name in ("one", "two"))
-    assert ours == theirs and "fold1: epoch 1" in "".join(told)
+    first, second = (json.loads((tmp_path / name / "out-of-fold/metrics.json").read_text()) for name in ("one", "two"))
+    assert first == second and "fold1: epoch 1" in "".join(messages)
 
 
 def test_fewer_folds_than_processes_are_trained_by_all(tmp_path, small_table):
@@ -147,23 +151,24 @@ def test_fewer_folds_than_processes_are_trained_by_all(tmp_path, small_table):
 # ------------------------------------------------------------------ shares
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 300)), min_size=1, max_size=24), st.integers(1, 5))
 def test_every_row_has_one_process_and_pictures_stay_together(rows, count):
-    costs = [TokenCost(picture, 3, 144, own) for picture, own in rows]
+    costs = [TokenCost(picture, 3, 144, tokens) for picture, tokens in rows]
     shares = []
     for rank in range(count):
-        one = Together.__new__(Together)
-        one.processes = Processes(rank, count)
-        shares.append(one.share(costs))
+        group = TrainingGroup.__new__(TrainingGroup)
+        group.processes = Processes(rank, count)
+        shares.append(group.assign_rows(costs))
     assert sorted(row for share in shares for row in share) == list(range(len(rows)))
     pictures = [{rows[row][0] for row in share} for share in shares]
     assert sum(map(len, pictures)) == len(set.union(*pictures))
 
 
 def test_alone_nothing_is_sent():
-    one = Together(Processes(), torch.device("cpu"), "x")
+    group = TrainingGroup(Processes(), torch.device("cpu"), "x")
     weight = torch.nn.Parameter(torch.ones(2))
-    assert one.add_gradients([weight], 1.5, 0.0) == [1.5, 0.0] and weight.grad is None
-    assert one.any(True) and not one.any(False) and one.share([TokenCost("a", 1, 2, 3)] * 3) == [0, 1, 2]
-    assert np.array_equal(one.add(np.ones(2)), np.ones(2))
+    assert group.sum_gradients([weight], 1.5, 0.0) == [1.5, 0.0] and weight.grad is None
+    assert group.any_process(True) and not group.any_process(False)
+    assert group.assign_rows([TokenCost("a", 1, 2, 3)] * 3) == [0, 1, 2]
+    assert np.array_equal(group.sum(np.ones(2)), np.ones(2))
 
 
 # ------------------------------------------------------------------ what all must agree in
@@ -175,39 +180,45 @@ def two():
 
 
 def test_memory_is_what_all_have_room_for():
-    kept, again = {"mode": "fast", "tokens": 9_000}, {"mode": "low", "tokens": 20_000}
-    assert Memory.least([kept, again]) == Memory("low", 9_000) and Memory.least([kept]) == Memory("fast", 9_000)
+    fast, low = Memory("fast", 9_000), Memory("low", 20_000)
+    assert Memory.least([fast, low]) == Memory("low", 9_000) and Memory.least([fast]) == fast
 
 
 def test_a_folder_that_not_all_share_is_told(two, base, demo, tmp_path, monkeypatch):
     rows = read_questions(demo / "train.csv")[:4]
     trainers = [
-        Trainer(str(base), rows, rows, tmp_path / str(one.rank) / "out", TrainConfig(), processes=one) for one in two
+        Trainer(
+            TrainingInputs(str(base), rows, rows, tmp_path / str(processes.rank) / "out", TrainConfig()),
+            TrainContext(processes=processes),
+        )
+        for processes in two
     ]
-    states = {trainers[0].out: ({}, {"step": 1_050})}
+    saved = SavedState({}, {"step": 1_050})
+    states = {trainers[0].out: saved}
     monkeypatch.setattr("train.trainer.read_state", lambda out, identity: states.get(out))
     with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(trainers[0]._state)
-        with pytest.raises(TrainError, match="holds step 1,050 to the first process, 0 here; expected one that all"):
-            trainers[1]._state()
-        assert first.result() == ({}, {"step": 1_050})
+        first = pool.submit(trainers[0].read_saved_state)
+        message = "holds step 1,050 for the first process, but 0 for process 1 on .*; expected a folder that all"
+        with pytest.raises(TrainError, match=message):
+            trainers[1].read_saved_state()
+        assert first.result() is saved
 
 
 def test_a_hold_that_is_not_seen_is_told(tmp_path):
-    with hold(tmp_path / "held"):
-        check_held(tmp_path / "held", 0)
-    with pytest.raises(HoldError, match="not the folder that the first process writes into"):
-        check_held(tmp_path / "other", 0)
+    with lock_folder(tmp_path / "held"):
+        check_folder_is_shared(tmp_path / "held", 0)
+    with pytest.raises(LockError, match="not the folder that the first process writes into"):
+        check_folder_is_shared(tmp_path / "other", 0)
 
 
 def test_who_trains_a_fold_alone_hears_of_faults_too(two, monkeypatch):
     monkeypatch.setattr("scoring.run.processes.PARTING", 0)
-    one = Together(two[0].alone(), torch.device("cpu"), "x")
-    assert one.add_gradients([], 1.5) == [1.5]
+    group = TrainingGroup(two[0].alone(), torch.device("cpu"), "x")
+    assert group.sum_gradients([], 1.5) == [1.5]
     two[1].fail("the card is broken", 3)
-    with pytest.raises(ProcessError, match="process 1 on .*: the card is broken") as told:
-        one.add_gradients([], 1.5)
-    assert told.value.code == 3 and told.value.original == "the card is broken"
+    with pytest.raises(ProcessError, match="process 1 on .*: the card is broken") as error:
+        group.sum_gradients([], 1.5)
+    assert error.value.code == 3 and error.value.original == "the card is broken"
 
 
 def test_once_is_once_whoever_asks(two):
@@ -216,8 +227,9 @@ def test_once_is_once_whoever_asks(two):
 
 def test_in_float16_a_process_without_rows_unscales_too(base, demo, tmp_path, monkeypatch):
     monkeypatch.setattr("scoring.engine.loading.default_dtype", lambda device: torch.float16)
-    prepare = Trainer(str(base), *[read_questions(demo / "train.csv")[:2]] * 2, tmp_path, TrainConfig()).prepare
-    model = LearningModel(base, TrainConfig(), prepare.policy, prepare.chat.label_ids("abcd"))
+    rows = read_questions(demo / "train.csv")[:2]
+    preparer = TrainingPlan(TrainingInputs(str(base), rows, rows, tmp_path, TrainConfig())).preparer
+    model = LearningModel(base, TrainConfig(), preparer.policy, preparer.chat.label_ids("abcd"))
     optimizer = torch.optim.AdamW(model.weights)
     for weight in model.weights:
         weight.grad = torch.full_like(weight, model.scaler.get_scale())  # as the others' sum

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from scoring.checkpoints.plan import MismatchError
+from scoring.checkpoints.compatibility import MismatchError
 from scoring.engine.batches import prepare_batch, with_tensors
 from scoring.engine.forward import TreeBatch
 from scoring.engine.loading import Model
@@ -19,8 +19,10 @@ from scoring.engine.scorer import Scorer
 from scoring.engine.tree import Tree
 from scoring.inputs.questions import read_table
 from train.config import SEVEN_PROJECTIONS, ConfigError, TrainConfig
-from train.linear import Dropout, LoraProduct
-from train.model import answer_loss
+from train.dropout import Dropout
+from train.inputs import TrainContext, TrainingInputs
+from train.linear import LoraProduct
+from train.model import answer_loss, average
 from train.trainer import Trainer
 
 PLAIN = TrainConfig(dropout=0.0, batch_tokens=700)
@@ -31,40 +33,45 @@ def questions(demo):
     return read_table(demo / "train.csv").questions[:8]
 
 
+def trainer_of(base, questions, folder, config):
+    return Trainer(TrainingInputs(str(base), questions, questions, folder, config), TrainContext(lambda text: None))
+
+
 def learner(base, questions, folder, config=PLAIN):
-    trainer = Trainer(str(base), questions, questions, folder, config, say=lambda text: None)
-    trainer.begin().close()
+    """A training with a random adapter, ready to learn."""
+    training = trainer_of(base, questions, folder, config).load()
+    training.close()
     generator = torch.Generator().manual_seed(0)
-    for weight in trainer.model.weights:
+    for weight in training.model.weights:
         weight.data.normal_(0, 0.02, generator=generator)
-    trainer.model.model.network.train()
-    return trainer
+    training.model.network.train()
+    return training
 
 
-def gradients(trainer, questions, share=True):
-    model = trainer.model
-    ready = with_tensors(prepare_batch(trainer.prepare, questions, "1"), trainer.prepare, "cpu")
+def gradients(training, questions, share=True):
+    model, preparer = training.model, training.plan.preparer
+    ready = with_tensors(prepare_batch(preparer, questions, "1"), preparer, "cpu")
     if not share:
         tree = Tree.build(ready.sequences, ready.picture, share=False)
-        ready = replace(ready, tensors=TreeBatch.of(tree, ready.pictures, trainer.prepare.policy, "cpu"))
+        ready = replace(ready, tensors=TreeBatch.of(tree, ready.pictures, preparer.policy, "cpu"))
     for weight in model.weights:
         weight.grad = None
     loss = model.loss_backward(ready, (1, 2, 3), len(questions))
     return loss.item(), torch.cat([weight.grad.flatten() for weight in model.weights])
 
 
-def distance(found, expected):
-    return ((found - expected).norm() / expected.norm()).item()
+def distance(values, expected):
+    return ((values - expected).norm() / expected.norm()).item()
 
 
-def libraries_gradients(trainer, questions):
+def libraries_gradients(training, questions):
     """Of transformers and PEFT, a row at a time: only the answer's token counts, and every row once."""
-    model = trainer.model
+    model = training.model
     for weight in model.weights:
         weight.grad = None
-    taken, loss = unwrap(model.model.network), 0
+    taken, loss = unwrap(model.network), 0
     for question in questions:
-        logits = reference_logits.__wrapped__(model.model.network, *trainer.prepare(question))
+        logits = reference_logits.__wrapped__(model.network, *training.plan.preparer(question))
         target = torch.tensor(model.label_ids["abcd".index(question.answer)])
         loss += F.cross_entropy(logits, target) / len(questions)
     loss.backward()
@@ -84,11 +91,11 @@ def libraries_gradients(trainer, questions):
     ],
 )
 def test_gradients_are_those_of_the_libraries_a_row_at_a_time(base, questions, tmp_path, quantization, targets):
-    trainer = learner(base, questions, tmp_path, replace(PLAIN, quantization=quantization, targets=targets))
-    loss, ours = gradients(trainer, questions)
-    expected_loss, theirs = libraries_gradients(trainer, questions)
+    training = learner(base, questions, tmp_path, replace(PLAIN, quantization=quantization, targets=targets))
+    loss, actual = gradients(training, questions)
+    expected_loss, expected = libraries_gradients(training, questions)
     assert loss == pytest.approx(expected_loss, rel=1e-5)
-    assert theirs.norm() > 0 and distance(ours, theirs) < 1e-5
+    assert expected.norm() > 0 and distance(actual, expected) < 1e-5
 
 
 @pytest.fixture(scope="module")
@@ -105,22 +112,22 @@ def test_what_is_trained_on_a_base_in_4_bits_is_scored_as_peft_would(base_in_4_b
     from transformers import AutoModelForImageTextToText
 
     config = replace(PLAIN, epochs=1, batch=4, learning_rate=1e-2, targets=("q_proj", "up_proj", "lm_head"))
-    Trainer(str(base_in_4_bits), questions, questions, tmp_path / "ckpt", config, say=lambda text: None).run()
+    trainer_of(base_in_4_bits, questions, tmp_path / "ckpt", config).run()
     scorer = Scorer.load(str(tmp_path / "ckpt"))
-    ours = scorer.score(questions[:4]).logits[:, 0, 0]
+    logits = scorer.score(questions[:4]).logits[:, 0, 0]
     network = AutoModelForImageTextToText.from_pretrained(base_in_4_bits, dtype=torch.float32)
     for layer in network.modules():
         if hasattr(layer, "support_avx512bf16_for_cpu"):
             layer.support_avx512bf16_for_cpu = False
     PeftModel.from_pretrained(network, tmp_path / "ckpt").eval()
     for row, question in enumerate(questions[:4]):
-        theirs = reference_logits(network, *scorer.prepare(question))[scorer.label_ids[:4]]
-        assert np.abs(theirs.numpy() - ours[row]).max() < 1e-4
+        expected = reference_logits(network, *scorer.prepare(question))[scorer.label_ids[:4]]
+        assert np.abs(expected.numpy() - logits[row]).max() < 1e-4
     manifest = json.loads((tmp_path / "ckpt" / "scoring.json").read_text())
     assert (manifest["quantization"], manifest["base_stored"]) == ("nf4", "nf4")
-    on_16_bits = Scorer.load(str(tmp_path / "ckpt"), base=str(base))  # the same model, which is told
+    on_16_bits = Scorer.load(str(tmp_path / "ckpt"), base=str(base))  # the same model, which a note says
     assert any("the same model at another precision" in note for note in on_16_bits.plan.notes)
-    assert np.abs(on_16_bits.score(questions[:4]).logits[:, 0, 0] - ours).max() < 0.05
+    assert np.abs(on_16_bits.score(questions[:4]).logits[:, 0, 0] - logits).max() < 0.05
     with pytest.raises(MismatchError, match="in 4 bits \\(nf4\\) already"):
         Scorer.load(str(tmp_path / "ckpt"), quantization="none")
 
@@ -139,36 +146,36 @@ def test_choices_that_could_not_be_scored_are_refused_before_loading(
 ):
     monkeypatch.setattr(Model, "load", None)
     with pytest.raises(ConfigError, match=message):
-        Trainer(str(base_in_4_bits), questions, questions, tmp_path / "ckpt", replace(PLAIN, **choices))
+        trainer_of(base_in_4_bits, questions, tmp_path / "ckpt", replace(PLAIN, **choices))
 
 
 def test_a_mixture_of_experts_learns_by_its_attention(mixture, questions, tmp_path):
-    trainer = learner(mixture, questions[:3], tmp_path / "ckpt")
-    told = "no adapter on down_proj, gate_proj, up_proj: the experts of this base have none"
-    assert told in trainer.model.model.notes
-    loss, ours = gradients(trainer, questions[:3])
-    expected_loss, theirs = libraries_gradients(trainer, questions[:3])
-    assert loss == pytest.approx(expected_loss, rel=1e-5) and distance(ours, theirs) < 1e-5
-    trainer.run()
+    training = learner(mixture, questions[:3], tmp_path / "ckpt")
+    note = "no adapter on down_proj, gate_proj, up_proj: the experts of this base have none"
+    assert note in training.model.model.notes
+    loss, actual = gradients(training, questions[:3])
+    expected_loss, expected = libraries_gradients(training, questions[:3])
+    assert loss == pytest.approx(expected_loss, rel=1e-5) and distance(actual, expected) < 1e-5
+    trainer_of(mixture, questions[:3], tmp_path / "ckpt", PLAIN).run()
     config = json.loads((tmp_path / "ckpt" / "adapter_config.json").read_text())
     assert config["target_modules"] == ["k_proj", "o_proj", "q_proj", "v_proj"]
     assert np.isfinite(Scorer.load(str(tmp_path / "ckpt")).score(questions[:3]).logits).all()
 
 
 def test_the_trees_gradients_are_the_flat_batchs(base, questions, tmp_path):
-    trainer = learner(base, questions, tmp_path)
+    training = learner(base, questions, tmp_path)
     shared = [replace(question, picture=questions[0].picture, size=questions[0].size) for question in questions]
-    loss, tree = gradients(trainer, shared)
-    flat_loss, flat = gradients(trainer, shared, share=False)
+    loss, tree = gradients(training, shared)
+    flat_loss, flat = gradients(training, shared, share=False)
     assert loss == pytest.approx(flat_loss, rel=1e-5) and distance(tree, flat) < 1e-5
 
 
 def test_recomputing_gives_the_same_gradients_with_dropout(base, questions, tmp_path):
-    kept = gradients(learner(base, questions, tmp_path / "a", replace(PLAIN, dropout=0.2, memory="fast")), questions)
-    again = gradients(learner(base, questions, tmp_path / "b", replace(PLAIN, dropout=0.2, memory="low")), questions)
+    fast = gradients(learner(base, questions, tmp_path / "a", replace(PLAIN, dropout=0.2, memory="fast")), questions)
+    low = gradients(learner(base, questions, tmp_path / "b", replace(PLAIN, dropout=0.2, memory="low")), questions)
     none = gradients(learner(base, questions, tmp_path / "c"), questions)
-    assert kept[0] == again[0] and distance(again[1], kept[1]) < 1e-6
-    assert distance(none[1], kept[1]) > 0.01
+    assert fast[0] == low[0] and distance(low[1], fast[1]) < 1e-6
+    assert distance(none[1], fast[1]) > 0.01
 
 
 class Layer:
@@ -189,17 +196,17 @@ def test_the_product_has_its_own_derivative(share):
     torch.manual_seed(0)
     x, down, up = (torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in ((6, 5), (2, 5), (4, 2)))
     layer = Layer(torch.randn(4, 5, dtype=torch.float64), share)
-    assert torch.autograd.gradcheck(lambda *parts: LoraProduct.apply(*parts, layer, 1.7), (x, down, up))
+    assert torch.autograd.gradcheck(lambda *tensors: LoraProduct.apply(*tensors, layer, 1.7), (x, down, up))
 
 
 def test_dropout_drops_its_share_repeats_and_differs_by_layer_and_place():
     dropout, x = Dropout(0.05), torch.zeros(400, 500)
     dropout.begin(0, 1, 2)
-    kept = dropout.kept(1, x)
-    assert abs(kept.float().mean().item() - 0.95) < 0.002 and torch.equal(kept, dropout.kept(1, x))
-    assert not torch.equal(kept, dropout.kept(2, x))
+    drawn = dropout.draw(1, x)
+    assert abs(drawn.float().mean().item() - 0.95) < 0.002 and torch.equal(drawn, dropout.draw(1, x))
+    assert not torch.equal(drawn, dropout.draw(2, x))
     dropout.begin(0, 1, 3)
-    assert not torch.equal(kept, dropout.kept(1, x))
+    assert not torch.equal(drawn, dropout.draw(1, x))
 
 
 def test_the_loss_is_cross_entropy_over_all_tokens_or_over_the_letters():
@@ -211,8 +218,8 @@ def test_the_loss_is_cross_entropy_over_all_tokens_or_over_the_letters():
     assert torch.allclose(whole, F.cross_entropy(logits, targets, reduction="none"))
     letters = answer_loss(logits, labels, answers, options, 0.0)
     for row in range(5):
-        shown = logits[row, labels[: options[row]]]
-        assert torch.allclose(letters[row], F.cross_entropy(shown[None], answers[row : row + 1]))
+        options_of_row = logits[row, labels[: options[row]]]
+        assert torch.allclose(letters[row], F.cross_entropy(options_of_row[None], answers[row : row + 1]))
 
 
 # ------------------------------------------------------------------ the choices
@@ -244,21 +251,19 @@ def test_the_defaults_are_the_notebooks():
         ("rank = ", "expected a TOML file"),
     ],
 )
-def test_wrong_choices_are_told(tmp_path, text, message):
+def test_wrong_choices_are_named(tmp_path, text, message):
     (tmp_path / "mine.toml").write_text(text)
     with pytest.raises(ConfigError, match=message):
         TrainConfig.read(tmp_path / "mine.toml")
 
 
 @pytest.mark.parametrize("targets", [("nowhere",), ("q_proj", "nowhere")])
-def test_a_target_that_no_layer_has_is_told(base, questions, tmp_path, targets):
+def test_a_target_that_no_layer_has_is_named(base, questions, tmp_path, targets):
     with pytest.raises(ConfigError, match="targets: nowhere is no layer of .*; expected names of linear"):
         learner(base, questions, tmp_path, replace(PLAIN, targets=targets))
 
 
 def test_averages_forget_the_beginning():
-    from train.model import average
-
     weights, means = [torch.ones(3)], [torch.zeros(3)]
     for step in range(50):  # with the decay alone the mean would be 0.05
         average(means, weights, 0.999, step)

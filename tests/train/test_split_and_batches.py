@@ -13,7 +13,7 @@ from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 from scoring.inputs.digests import picture_digests
 from scoring.inputs.questions import Question, read_table
 from train.batches import AugmentingPreparer, epoch_order, shuffled
-from train.folds import FoldError, fold_places
+from train.folds import FoldError, assign_folds
 from train.split import SplitError, check_valid, picture_groups, split, strata
 
 
@@ -42,13 +42,13 @@ def test_the_split_is_the_notebooks():
     questions = rows(types)
     labels = ["x"] * 50 + ["y"] * 45 + ["unknown"] * 5
     train, valid, notices = split(questions, 0.1, 42)
-    theirs = train_test_split(questions, test_size=0.1, random_state=42, shuffle=True, stratify=labels)
-    assert (train, valid) == tuple(theirs) and not notices
+    expected = train_test_split(questions, test_size=0.1, random_state=42, shuffle=True, stratify=labels)
+    assert (train, valid) == tuple(expected) and not notices
     assert Counter(question.task_type for question in valid)["x"] == 5
 
 
 @pytest.mark.parametrize("types", [["x"] * 9 + ["rare"], ["x", "y", "z", "w"] * 3])
-def test_too_few_rows_to_stratify_are_told(types):
+def test_too_few_rows_to_stratify_are_reported(types):
     train, valid, notices = split(rows(types), 0.1, 42)
     assert len(train) + len(valid) == len(types) and valid and "stratify" in notices[0]
 
@@ -59,8 +59,8 @@ def test_rows_with_a_picture_each_are_split_as_rows(demo, share, seed):
     questions = read_table(demo / "train.csv").questions
     assert len(set(picture_digests(questions))) == len(questions) == 600
     labels = strata(questions)
-    theirs = train_test_split(questions, test_size=share, random_state=seed, shuffle=True, stratify=labels)
-    assert split(questions, share, seed) == (*theirs, [])
+    expected = train_test_split(questions, test_size=share, random_state=seed, shuffle=True, stratify=labels)
+    assert split(questions, share, seed) == (*expected, [])
 
 
 def test_no_validation_row_shares_a_picture_with_training_whatever_its_name(tmp_path):
@@ -115,7 +115,7 @@ def test_too_few_pictures_to_split_are_refused_with_what_to_do(tmp_path, content
         split(rows_about(tmp_path, contents), share, 42)
 
 
-def test_a_picture_with_most_rows_is_told(tmp_path):
+def test_a_picture_with_most_rows_is_reported(tmp_path):
     questions = rows_about(tmp_path, [0] * 60 + list(range(1, 10)))
     sizes = {len(split(questions, 0.2, seed)[1]): split(questions, 0.2, seed)[2] for seed in range(20)}
     assert set(sizes) == {2, 61} and "61 of 69 rows are held out" in sizes[61][0] and "2 of 69 rows" in sizes[2][0]
@@ -136,7 +136,7 @@ def test_validation_rows_that_are_trained_on_are_refused_and_named(tmp_path):
     assert "other6" not in text and "temperature" in text and "leave out --valid" in text
 
 
-def test_pictures_of_both_tables_are_told_where_the_questions_differ(tmp_path):
+def test_pictures_of_both_tables_are_reported_where_the_questions_differ(tmp_path):
     train = rows_about(tmp_path / "train", range(30))
     valid = [replace(row, question="another") for row in train[:3]]
     valid += rows_about(tmp_path / "valid", range(100, 106))
@@ -157,46 +157,47 @@ def test_every_row_once_an_epoch_also_the_last_few():
 
 def test_shuffled_options_are_another_order_in_each_epoch_and_the_same_in_each_run():
     question = Question("1", 7, None, "q", ("w", "x", "y", "z"), answer="b")
-    found = [shuffled(question, 0, epoch) for epoch in range(30)]
-    assert found == [shuffled(question, 0, epoch) for epoch in range(30)]
-    assert len({row.options for row in found}) > 10 and {row.answer for row in found} == set("abcd")
-    assert all(row.options["abcd".index(row.answer)] == "x" for row in found)
-    kept = Question("1", 7, None, "q", ("w", "x", "both a and b"), answer="c")
-    assert all(shuffled(kept, 0, epoch) == kept for epoch in range(9))
+    shuffles = [shuffled(question, 0, epoch) for epoch in range(30)]
+    assert shuffles == [shuffled(question, 0, epoch) for epoch in range(30)]
+    assert len({row.options for row in shuffles}) > 10 and {row.answer for row in shuffles} == set("abcd")
+    assert all(row.options["abcd".index(row.answer)] == "x" for row in shuffles)
+    referring = Question("1", 7, None, "q", ("w", "x", "both a and b"), answer="c")
+    assert all(shuffled(referring, 0, epoch) == referring for epoch in range(9))
 
 
 def test_folds_of_rows_with_a_picture_each_are_those_of_their_names(tmp_path):
     types = ["x"] * 30 + ["y"] * 25 + ["rare"]
     questions = rows_about(tmp_path, range(56), types)
     names, labels = [str(row.picture) for row in questions], types[:55] + ["unknown"]
-    theirs = StratifiedGroupKFold(4, shuffle=True, random_state=42).split(names, labels, names)
-    assert [part.tolist() for part in fold_places(questions, 4, 42)] == [sorted(part) for _, part in theirs]
+    expected = StratifiedGroupKFold(4, shuffle=True, random_state=42).split(names, labels, names)
+    assert [rows.tolist() for rows in assign_folds(questions, 4, 42)] == [sorted(valid) for _, valid in expected]
 
 
 @pytest.mark.parametrize("types", ["xxyyzz", "xyzuvw", "xxxxyz"])
-def test_types_with_fewer_rows_than_folds_are_parted_too(tmp_path, types):
-    parts = fold_places(rows_about(tmp_path, range(6), types), 3, 42)
-    assert sorted(np.concatenate(parts).tolist()) == list(range(6)) and all(len(part) for part in parts)
+def test_types_with_fewer_rows_than_folds_are_split_too(tmp_path, types):
+    folds = assign_folds(rows_about(tmp_path, range(6), types), 3, 42)
+    assert sorted(np.concatenate(folds).tolist()) == list(range(6)) and all(len(rows) for rows in folds)
 
 
 def test_one_row_has_no_folds(tmp_path):
-    with pytest.raises(FoldError, match="1 picture cannot be parted in 2 folds"):
-        fold_places(rows_about(tmp_path, [1]), 2, 42)
+    with pytest.raises(FoldError, match="1 picture cannot be split into 2 folds"):
+        assign_folds(rows_about(tmp_path, [1]), 2, 42)
 
 
-def test_folds_hold_every_row_out_once_and_part_no_picture(tmp_path):
+def test_folds_hold_every_row_out_once_and_keep_pictures_whole(tmp_path):
     """Two rows a picture, each under a name of its own."""
     types = ["x"] * 30 + ["y"] * 25 + ["rare"]
     questions = rows_about(tmp_path, [number // 2 for number in range(56)], types)
-    folds = fold_places(questions, 4, 42)
+    folds = assign_folds(questions, 4, 42)
     assert sorted(np.concatenate(folds).tolist()) == list(range(56))
-    for places in folds:
-        held, rest = ({row // 2 for row in part} for part in (places.tolist(), set(range(56)) - set(places.tolist())))
+    for valid_rows in folds:
+        held = {row // 2 for row in valid_rows.tolist()}
+        rest = {row // 2 for row in set(range(56)) - set(valid_rows.tolist())}
         assert not held & rest
-        assert 5 <= sum(questions[at].task_type == "x" for at in places) <= 10
-    assert all(np.array_equal(a, b) for a, b in zip(folds, fold_places(questions, 4, 42)))
-    with pytest.raises(FoldError, match="28 pictures cannot be parted in 30 folds"):
-        fold_places(questions, 30, 42)
+        assert 5 <= sum(questions[row].task_type == "x" for row in valid_rows) <= 10
+    assert all(np.array_equal(a, b) for a, b in zip(folds, assign_folds(questions, 4, 42)))
+    with pytest.raises(FoldError, match="28 pictures cannot be split into 30 folds"):
+        assign_folds(questions, 30, 42)
 
 
 def test_augmented_pictures_keep_their_size_and_repeat(base, test_rows, scorer):

@@ -18,18 +18,22 @@ from benchmarks import command_line
 from scoring import Scorer
 from scoring.checkpoints.checkpoint import folds_of, read_checkpoint
 from scoring.checkpoints.plan import plan_members
+from scoring.files.lock import hold
 from scoring.inputs.pictures import PictureError
 from scoring.inputs.questions import read_table
 from scoring.scores.evaluation import judge
 from scoring.scores.folder import open_scores
 from train.config import TrainConfig
 from train.folder import FolderError, check_out, discard, finished
-from train.folds import fold_places, train_folds
+from train.folds import assign_folds, train_folds
+from train.inputs import TrainContext, TrainError, TrainingInputs
 from train.log import LogError, check_trackers
 from train.model import LearningModel, Memory
 from train.start import start
-from train.state import StateError, write_state
-from train.trainer import Trainer, TrainError
+from train.state import SavedState, StateError, write_state
+from train.trainer import Trainer
+from train.training import Training
+from train.validation import Validator
 
 QUICK = TrainConfig(epochs=1, batch=8, learning_rate=2e-3, warmup=0.1, batch_tokens=700)
 
@@ -39,9 +43,18 @@ def questions(demo):
     return read_table(demo / "train.csv").questions
 
 
+def trainer_of(base, rows, valid, out, config, say=lambda text: None, **options):
+    return Trainer(TrainingInputs(str(base), rows, valid, out, config, **options), TrainContext(say))
+
+
 def trained(base, questions, out, config=QUICK, rows=20, **options):
-    trainer = Trainer(str(base), questions[:rows], questions[100:124], out, config, say=lambda text: None, **options)
-    return trainer, trainer.run()
+    """(the training, the results of its epochs), as `run` trains, which returns the results alone."""
+    trainer = trainer_of(base, questions[:rows], questions[100:124], out, config, **options)
+    with hold(out):
+        training = trainer.setup()
+        trainer.train(training)
+        trainer.finish(training)
+    return training, training.state.results
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +64,7 @@ def first(base, questions, tmp_path_factory):
 
 
 def test_the_files_of_a_checkpoint(first, base):
-    out, trainer, results = first
+    out, _, results = first
     assert sorted(path.name for path in out.iterdir()) == [
         ".lock",
         "adapter_config.json",
@@ -82,13 +95,13 @@ def test_the_last_step_takes_the_rows_that_are_left_and_the_schedule_ends_with_i
     """20 rows in steps of 8: three steps, the last of 4 rows; the rate falls in a line to 0 after them."""
     steps = [json.loads(line) for line in (first[0] / "train.jsonl").read_text().splitlines()][:3]
     assert np.allclose([entry["learning_rate"] for entry in steps], [2e-3, 2e-3 * 2 / 3, 2e-3 / 3], atol=1e-6)
-    assert first[1].rows_done == 20
+    assert first[1].state.rows_done == 20
 
 
 def test_gradients_are_clipped(base, questions, tmp_path):
     """AdamW hides how long a gradient is, unless it is as short as its epsilon."""
-    trainer, _ = trained(base, questions, tmp_path, replace(QUICK, clip=1e-13), rows=8)
-    moved = max(weight.abs().max().item() for weight in trainer.model.weights if not weight.abs().max() > 1e-2)
+    training, _ = trained(base, questions, tmp_path, replace(QUICK, clip=1e-13), rows=8)
+    moved = max(weight.abs().max().item() for weight in training.model.weights if not weight.abs().max() > 1e-2)
     assert moved < 2e-3 * 1e-3
 
 
@@ -98,7 +111,7 @@ def test_seeds_repeat_the_training_bit_for_bit(first, base, questions, tmp_path)
     assert (tmp_path / "again" / "adapter_model.safetensors").read_bytes() == (
         out / "adapter_model.safetensors"
     ).read_bytes()
-    assert np.array_equal(again[0].logits, results[0].logits)
+    assert np.array_equal(again[0].scores.logits, results[0].scores.logits)
     assert (tmp_path / "again" / "adapter_config.json").read_bytes() == (out / "adapter_config.json").read_bytes()
     trained(base, questions, tmp_path / "other", replace(QUICK, seed=1))
     assert (tmp_path / "other" / "adapter_model.safetensors").read_bytes() != (
@@ -108,8 +121,8 @@ def test_seeds_repeat_the_training_bit_for_bit(first, base, questions, tmp_path)
 
 def test_scoring_the_checkpoint_gives_its_validation_logits(first, questions):
     out, _, results = first
-    found = Scorer.load(str(out)).score(questions[100:124])
-    assert np.abs(found.logits[:, 0, 0] - results[0].logits).max() < 1e-4
+    scored = Scorer.load(str(out)).score(questions[100:124])
+    assert np.abs(scored.logits[:, 0, 0] - results[0].scores.logits).max() < 1e-4
 
 
 def test_a_loss_that_is_no_number_stops_with_the_rows(base, questions, tmp_path, monkeypatch):
@@ -120,7 +133,7 @@ def test_a_loss_that_is_no_number_stops_with_the_rows(base, questions, tmp_path,
 
 def test_the_best_epoch_is_kept(base, questions, tmp_path, monkeypatch):
     """Epoch 2 is made worse: the folder keeps epoch 1, the tables tell both."""
-    validate = train.trainer.validate
+    validate = Validator.validate
 
     def worse(*arguments):
         result = validate(*arguments)
@@ -128,7 +141,7 @@ def test_the_best_epoch_is_kept(base, questions, tmp_path, monkeypatch):
             result.calibration.nll_after += 10
         return result
 
-    monkeypatch.setattr(train.trainer, "validate", worse)
+    monkeypatch.setattr(Validator, "validate", worse)
     out = tmp_path / "two"
     trained(base, questions, out, replace(QUICK, epochs=2), rows=8)
     adapters = [(folder / "adapter_model.safetensors").read_bytes() for folder in (out, out / "last")]
@@ -138,16 +151,16 @@ def test_the_best_epoch_is_kept(base, questions, tmp_path, monkeypatch):
     table = (out / "validation.csv").read_text().splitlines()
     assert len(table) == 1 + 2 * 24 and {line.rsplit(",", 1)[1] for line in table[1:]} == {"1", "2"}
     again = tmp_path / "early"
-    found = trained(base, questions, again, replace(QUICK, epochs=4, patience=1), rows=8)[1]
-    assert [result.epoch for result in found] == [1, 2] and not (again / "training_state.safetensors").exists()
+    results = trained(base, questions, again, replace(QUICK, epochs=4, patience=1), rows=8)[1]
+    assert [result.epoch for result in results] == [1, 2] and not (again / "training_state.safetensors").exists()
 
 
 def test_validation_rows_are_a_scores_folder(first, questions):
     out, _, results = first
-    found = open_scores(out / "validation")
-    logits = found.logits
-    assert np.array_equal(logits.logits[:, 0, 0], results[0].logits) and logits.scored.all()
-    assert judge(found)["overall"]["nll"]["value"] == pytest.approx(results[0].nll, abs=1e-6)
+    scores = open_scores(out / "validation")
+    logits = scores.logits
+    assert np.array_equal(logits.logits[:, 0, 0], results[0].scores.logits) and logits.scored.all()
+    assert judge(scores)["overall"]["nll"]["value"] == pytest.approx(results[0].nll, abs=1e-6)
 
 
 # ------------------------------------------------------------------ going on
@@ -164,26 +177,26 @@ def whole(base, questions, tmp_path_factory):
     return out, config
 
 
-@pytest.mark.parametrize("at", [2, 5])  # within the first epoch; at a later one's first step
-def test_a_killed_training_ends_with_the_same_bytes(base, questions, whole, tmp_path, monkeypatch, at):
+@pytest.mark.parametrize("step", [2, 5])  # within the first epoch; at a later one's first step
+def test_a_killed_training_ends_with_the_same_bytes(base, questions, whole, tmp_path, monkeypatch, step):
     (whole, config), killed = whole, tmp_path / "ckpt"
-    write = train.trainer.Trainer._save_state
+    save = Training.save_state
 
-    def kill(self, log):
-        write(self, log)
-        if self.step == at:
-            log.write(self.step, loss=9.0)  # a line after the state, which must go
+    def kill(self):
+        save(self)
+        if self.state.step == step:
+            self.log.write(step, loss=9.0)  # a line after the saved state, which is cut off
             raise Killed
 
-    monkeypatch.setattr(train.trainer.Trainer, "_save_state", kill)
+    monkeypatch.setattr(Training, "save_state", kill)
     with pytest.raises(Killed):
         trained(base, questions, killed, config)
-    monkeypatch.setattr(train.trainer.Trainer, "_save_state", write)
+    monkeypatch.setattr(Training, "save_state", save)
     with pytest.raises(StateError, match="rank was 16, now 8"):
         trained(base, questions, killed, replace(config, rank=8))
-    said: list[str] = []
-    Trainer(str(base), questions[:20], questions[100:124], killed, config, say=said.append).run()
-    assert any(f"going on: {at} steps are done" in line for line in said)
+    lines: list[str] = []
+    trainer_of(base, questions[:20], questions[100:124], killed, config, lines.append).run()
+    assert any(f"going on: {step} steps are done" in line for line in lines)
     for name in ("adapter_model.safetensors", "last/adapter_model.safetensors", "validation.csv"):
         assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
     logs = [[json.loads(line) for line in (out / "train.jsonl").read_text().splitlines()] for out in (whole, killed)]
@@ -206,8 +219,8 @@ def test_a_training_killed_by_the_system_goes_on_to_the_same_bytes(cli, small_ta
     assert 2 <= steps < 8
     logs = [(out / "train.jsonl").read_text().splitlines() for out in (tmp_path / "whole", killed)]
     assert logs[1][:2] == before[:2]  # steps that were done are not done again: their speed is in these lines
-    ours, theirs = ([json.loads(line) | {"rows_per_second": 0} for line in lines] for lines in logs)
-    assert ours == theirs and len(ours) == 8 + 2
+    whole, resumed = ([json.loads(line) | {"rows_per_second": 0} for line in lines] for lines in logs)
+    assert whole == resumed and len(whole) == 8 + 2
     for name in ("adapter_model.safetensors", "validation.csv", "calibration.json", "last/adapter_model.safetensors"):
         assert (killed / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
     assert not list(killed.glob("*.tmp"))
@@ -217,7 +230,7 @@ def test_a_training_killed_before_its_first_epoch_is_filed_is_not_finished(base,
     def kill(*arguments):
         raise Killed
 
-    monkeypatch.setattr(train.trainer, "write_epochs", kill)  # the adapter is written, the state after it is not
+    monkeypatch.setattr(train.epoch_end, "write_epochs", kill)  # the adapter is written, the state after it is not
     with pytest.raises(Killed):
         trained(base, questions, tmp_path, rows=8)
     assert (tmp_path / "adapter_model.safetensors").exists() and not finished(tmp_path)
@@ -226,7 +239,7 @@ def test_a_training_killed_before_its_first_epoch_is_filed_is_not_finished(base,
     assert finished(tmp_path)
 
 
-def test_a_damaged_state_is_told(base, questions, tmp_path):
+def test_a_damaged_state_is_reported(base, questions, tmp_path):
     (tmp_path / "training_state.safetensors").write_bytes(b"nothing")
     with pytest.raises(StateError, match="damaged: start anew with --overwrite"):
         trained(base, questions, tmp_path)
@@ -237,17 +250,17 @@ def stopped(base, questions, tmp_path, monkeypatch):
     """Begin a training in the folder given, and kill it after two steps."""
 
     def stop(out, config):
-        write = train.trainer.Trainer._save_state
+        save = Training.save_state
 
-        def kill(self, log):
-            write(self, log)
-            if self.step == 2:
+        def kill(self):
+            save(self)
+            if self.state.step == 2:
                 raise Killed
 
-        monkeypatch.setattr(train.trainer.Trainer, "_save_state", kill)
+        monkeypatch.setattr(Training, "save_state", kill)
         with pytest.raises(Killed):
             trained(base, questions, out, config)
-        monkeypatch.setattr(train.trainer.Trainer, "_save_state", write)
+        monkeypatch.setattr(Training, "save_state", save)
 
     return stop
 
@@ -262,8 +275,8 @@ def test_a_training_goes_on_with_the_memory_that_is_chosen_now(base, questions, 
     trained(base, questions, tmp_path / "whole", config)
     out = tmp_path / "ckpt"
     stopped(out, config)
-    trainer, _ = trained(base, questions, out, replace(config, memory="low", batch_tokens=400))
-    assert trainer.memory == Memory("low", 400) and trainer.model.model.network.is_gradient_checkpointing
+    training, _ = trained(base, questions, out, replace(config, memory="low", batch_tokens=400))
+    assert training.memory == Memory("low", 400) and training.model.network.is_gradient_checkpointing
     recorded = read_checkpoint(str(out)).manifest.training
     assert (recorded["memory"], recorded["batch_tokens"]) == ("low", 400)
     assert len(losses(out)) == 8 and np.allclose(losses(out), losses(tmp_path / "whole"), rtol=0, atol=1e-5)
@@ -271,8 +284,8 @@ def test_a_training_goes_on_with_the_memory_that_is_chosen_now(base, questions, 
 
 def test_a_training_goes_on_with_the_memory_of_its_state_where_none_is_chosen(base, questions, stopped, tmp_path):
     stopped(tmp_path, replace(QUICK, save_every=1, memory="low", batch_tokens=400))
-    trainer, _ = trained(base, questions, tmp_path, replace(QUICK, save_every=1, memory="auto", batch_tokens=0))
-    assert trainer.memory == Memory("low", 400)
+    training, _ = trained(base, questions, tmp_path, replace(QUICK, save_every=1, memory="auto", batch_tokens=0))
+    assert training.memory == Memory("low", 400)
 
 
 def test_a_constant_rate_is_warmed_up_to(base, questions, tmp_path):
@@ -295,20 +308,20 @@ def test_a_picture_that_breaks_in_training_does_not_block_the_next_start(base, q
             picture.write_bytes(picture.read_bytes()[:600])
 
     with pytest.raises(PictureError, match=f"row '{questions[3].id}'"):
-        Trainer(str(base), rows, questions[100:124], out, config, say=say).run()
+        trainer_of(base, rows, questions[100:124], out, config, say).run()
     assert (out / "adapter_model.safetensors").exists() and not finished(out)
     check_out(out, None)
     with pytest.raises(StateError, match="rank was 16, now 8"):  # another choice is not what mends a picture
-        Trainer(str(base), rows, questions[100:124], out, replace(config, rank=8), say=say).run()
-    said: list[str] = []
+        trainer_of(base, rows, questions[100:124], out, replace(config, rank=8), say).run()
+    lines: list[str] = []
     good = [row for row in rows if row.picture != picture]
-    Trainer(str(base), good, questions[100:124], out, config, say=said.append).run()
+    trainer_of(base, good, questions[100:124], out, config, lines.append).run()
     assert any(
         f"starting anew without the row that stopped the training before: row '{questions[3].id}'" in line
-        for line in said
+        for line in lines
     )
     assert finished(out) and not (out / "training_fault.json").exists()
-    Trainer(str(base), good, questions[100:124], tmp_path / "fresh", config, say=said.append).run()
+    trainer_of(base, good, questions[100:124], tmp_path / "fresh", config, lines.append).run()
     adapters = [(folder / "adapter_model.safetensors").read_bytes() for folder in (out, tmp_path / "fresh")]
     assert adapters[0] == adapters[1]
 
@@ -318,14 +331,14 @@ def test_a_picture_that_is_mended_lets_the_training_go_on(base, questions, tmp_p
     shutil.copy(questions[3].picture, picture)
     rows = [replace(row, picture=picture) if row is questions[3] else row for row in questions[:8]]
     out, config = tmp_path / "ckpt", replace(QUICK, epochs=2, batch=2, save_every=1)
-    broken = Trainer(str(base), rows, questions[100:124], out, config, say=lambda text: None)
+    broken = trainer_of(base, rows, questions[100:124], out, config)
     picture.unlink()
     with pytest.raises(PictureError):
         broken.run()
     shutil.copy(questions[3].picture, picture)
-    said: list[str] = []
-    Trainer(str(base), rows, questions[100:124], out, config, say=said.append).run()
-    assert any(line.startswith("going on: ") for line in said) and finished(out)
+    lines: list[str] = []
+    trainer_of(base, rows, questions[100:124], out, config, lines.append).run()
+    assert any(line.startswith("going on: ") for line in lines) and finished(out)
 
 
 def broken_table(small_table):
@@ -379,13 +392,9 @@ FOLDS = replace(QUICK, batch=4)
 
 
 def train_in_folds(base, rows, out, config, folds, overwrite=False):
-    said: list[str] = []
-
-    def say(text, everyone=False):
-        said.append(text)
-
-    start(str(base), rows, [], out, config, folds, overwrite, say, None, None)
-    return said
+    lines: list[str] = []
+    start(TrainingInputs(str(base), rows, [], out, config), TrainContext(lines.append), folds, overwrite)
+    return lines
 
 
 @pytest.fixture(scope="module")
@@ -413,8 +422,8 @@ def unloaded(monkeypatch):
 
 def test_finished_folds_are_not_trained_again(base, questions, folded, tmp_path, unloaded):
     out = shutil.copytree(folded, tmp_path / "folds")
-    said = train_in_folds(base, questions[:12], out, FOLDS, 3)
-    assert [line for line in said if "finished before" in line] == [f"fold {n}: finished before" for n in range(3)]
+    lines = train_in_folds(base, questions[:12], out, FOLDS, 3)
+    assert [line for line in lines if "finished before" in line] == [f"fold {n}: finished before" for n in range(3)]
     assert contents(out).keys() == contents(folded).keys()
     longer = replace(FOLDS, memory="low", batch_tokens=300, save_every=7)  # what does not change an adapter
     train_in_folds(base, questions[:12], out, longer, 3)
@@ -464,8 +473,8 @@ def test_an_unfinished_fold_of_other_choices_is_refused_before_others_are_traine
 ):
     out = shutil.copytree(folded, tmp_path / "folds")
     shutil.rmtree(out / "fold0")
-    trainer = Trainer(str(base), questions[:1], questions[1:2], out / "fold2", replace(FOLDS, epochs=3))
-    write_state(out / "fold2", {}, {"identity": trainer.identity})
+    trainer = trainer_of(base, questions[:1], questions[1:2], out / "fold2", replace(FOLDS, epochs=3))
+    write_state(out / "fold2", SavedState({}, {"identity": trainer.plan.identity}))
     with pytest.raises(
         StateError, match="fold2 holds an unfinished training with other choices: .*epochs was 3, now 1"
     ):
@@ -493,7 +502,7 @@ def test_an_adapter_from_elsewhere_is_no_finished_fold(base, questions, folded, 
 
 def test_folds_of_a_training_with_more_of_them_are_refused_and_named(folded):
     check_out(folded, 3)
-    check_out(folded, 4)  # told by the rows of the folds that are there
+    check_out(folded, 4)  # the rows of the folds show it later
     with pytest.raises(FolderError, match="holds fold2 of a training in more folds than 2; .*--overwrite"):
         check_out(folded, 2)
     with pytest.raises(FolderError, match=r"holds folds \(fold0, fold1, fold2\); .*--overwrite"):
@@ -528,22 +537,19 @@ def test_folds_are_refused_where_a_training_without_them_is_not_finished(base, q
 
 
 def test_folds_leave_out_of_fold_logits_and_are_scored_together(base, questions, tmp_path):
-    out, said = tmp_path / "folds", []
-
-    def trainer(rows, valid, folder, apart):
-        return Trainer(str(base), rows, valid, folder, QUICK, say=said.append)
-
-    train_folds(questions[:42], 2, 0, out, trainer, said.append)
+    out, lines = tmp_path / "folds", []
+    inputs = TrainingInputs(str(base), questions[:42], [], out, replace(QUICK, seed=0))
+    train_folds(inputs, 2, TrainContext(lines.append))
     logits = open_scores(out / "out-of-fold").logits
     assert logits.scored.all() and logits.ids == [row.id for row in questions[:42]]
     assert [Path(name).name for name in folds_of(str(out))] == ["fold0", "fold1"]
-    held = fold_places(questions[:42], 2, 0)[1]
-    found = Scorer.load(str(out / "fold1")).score([questions[at] for at in held])
-    assert np.abs(found.logits - logits.logits[held]).max() < 1e-4
+    valid_rows = assign_folds(questions[:42], 2, 0)[1]
+    scored = Scorer.load(str(out / "fold1")).score([questions[row] for row in valid_rows])
+    assert np.abs(scored.logits - logits.logits[valid_rows]).max() < 1e-4
     assert plan_members([str(out)]).members == ["fold0", "fold1"]
     before = (out / "out-of-fold" / "probabilities.csv").read_bytes()
-    train_folds(questions[:42], 2, 0, out, trainer, said.append)  # nothing is trained again
-    assert "fold 1: finished before" in said
+    train_folds(inputs, 2, TrainContext(lines.append))  # nothing is trained again
+    assert "fold 1: finished before" in lines
     assert (out / "out-of-fold" / "probabilities.csv").read_bytes() == before
 
 
@@ -575,7 +581,7 @@ def test_trackers_get_the_numbers_of_the_log(base, questions, tmp_path, monkeypa
     assert (1, {"loss": lines[0]["loss"]}) in written["tensorboard"] and written["tensorboard"][-1] == "closed"
 
 
-def test_a_tracker_that_is_not_installed_is_told_at_once(monkeypatch):
+def test_a_tracker_that_is_not_installed_is_reported_at_once(monkeypatch):
     monkeypatch.setattr("train.log.find_spec", lambda name: None)
     with pytest.raises(LogError, match="--log trackio needs a package that is not installed: pip install trackio"):
         check_trackers(("trackio",))

@@ -6,7 +6,7 @@ const sort = document.getElementById("sort");
 const type = document.getElementById("type");
 const buttons = [...document.querySelectorAll("button[data-flag]")];
 const texts = rows.map((row) => row.textContent.toLowerCase());
-const state = { flag: "", current: -1, shown: rows };
+const state = { flag: "", current: -1, visible: rows };
 
 const number = (row, name, missing) => (name in row.dataset ? Number(row.dataset[name]) : missing);
 const ORDERS = {
@@ -14,7 +14,7 @@ const ORDERS = {
   unsure: (row) => number(row, "sure", -1),
   sure: (row) => -number(row, "sure", -1),
   missed: (row) => number(row, "right", 2),
-  apart: (row) => -number(row, "apart", 0),
+  disagreement: (row) => -number(row, "disagreement", 0),
 };
 
 for (const image of document.querySelectorAll("img[data-picture]")) {
@@ -26,17 +26,17 @@ function filter() {
   const wanted = search.value.trim().toLowerCase();
   const kind = type ? type.value : "";
   let count = 0;
-  rows.forEach((row, at) => {
-    const there =
+  rows.forEach((row, index) => {
+    const matches =
       (!state.flag || row.dataset.flags.split(" ").includes(state.flag)) &&
       (!kind || row.dataset.type === kind) &&
-      (!wanted || texts[at].includes(wanted));
-    row.hidden = !there;
-    count += there;
+      (!wanted || texts[index].includes(wanted));
+    row.hidden = !matches;
+    count += matches;
   });
   document.getElementById("count").textContent =
     count === rows.length ? `${count.toLocaleString("en")} rows` : `${count.toLocaleString("en")} of ${rows.length.toLocaleString("en")} rows`;
-  state.shown = [...document.querySelectorAll(".row:not([hidden])")];
+  state.visible = [...document.querySelectorAll(".row:not([hidden])")];
   state.current = -1;
 }
 
@@ -55,9 +55,9 @@ function choose(flag) {
 }
 
 function move(step) {
-  if (!state.shown.length) return;
-  state.current = Math.max(0, Math.min(state.shown.length - 1, state.current + step));
-  const row = state.shown[state.current];
+  if (!state.visible.length) return;
+  state.current = Math.max(0, Math.min(state.visible.length - 1, state.current + step));
+  const row = state.visible[state.current];
   row.focus({ preventScroll: true });
   row.scrollIntoView({ block: "nearest" });
 }
@@ -69,7 +69,7 @@ for (const button of buttons) button.addEventListener("click", () => choose(butt
 document.getElementById("list").addEventListener("click", (event) => {
   const row = event.target.closest(".row");
   if (event.target.matches("img")) row.classList.toggle("large");
-  state.current = state.shown.indexOf(row);
+  state.current = state.visible.indexOf(row);
 });
 
 document.addEventListener("keydown", (event) => {

@@ -1,0 +1,48 @@
+"""What the report reads of the files: numbers as text, and errors that name file and field."""
+
+import json
+
+import pytest
+
+from scoring.files.reading import FileError
+from scoring.report.page import write_report
+from scoring.report.records import Cost, Estimate, number, read_metrics
+from scoring.scores.evaluation import judge
+from scoring.scores.folder import RunError, open_scores
+from tests.report.test_page import bench_json, folder
+
+
+def test_numbers_as_cells():
+    assert [number(0.12345), number(None), number(3 * 2**30, ".2f", unit=2**30)] == ["0.123", "–", "3.00"]
+    estimate, undefined = Estimate(0.5, 0.25, 0.75), Estimate(None, None, None)
+    assert [estimate.text(), estimate.text(".1%"), estimate.interval()] == ["0.500", "50.0%", "0.250 – 0.750"]
+    assert [undefined.text(), undefined.interval()] == ["–", "–"]
+
+
+@pytest.mark.parametrize("hours, text", [(0.5, "30.0 min"), (1.0, "1.0 h"), (1234.56, "1,234.6 h")])
+def test_durations(hours, text):
+    assert Cost(1, hours, None).duration == text
+
+
+def test_keys_that_the_report_does_not_know_are_ignored(tmp_path):
+    metrics = judge(open_scores(folder(tmp_path / "s", members=2)))
+    assert read_metrics(metrics | {"more": 1}) == read_metrics(metrics)
+    assert read_metrics(metrics).ensemble and sorted(read_metrics(metrics).task_types) == ["count", "object"]
+
+
+def test_damaged_metrics_are_named_by_file_and_field(tmp_path):
+    made = folder(tmp_path / "s")
+    metrics = judge(open_scores(made))
+    del metrics["overall"]["nll"]["low"]
+    (made / "metrics.json").write_text(json.dumps(metrics))
+    with pytest.raises(FileError, match=r"metrics\.json: found no overall\.nll\.low; expected one"):
+        write_report(made)
+
+
+def test_a_damaged_benchmark_is_named_by_file_and_field(tmp_path):
+    made = bench_json(tmp_path / "b")
+    values = json.loads((made / "bench.json").read_text())
+    values["ways"]["seed"]["rows_per_second"] = "fast"
+    (made / "bench.json").write_text(json.dumps(values))
+    with pytest.raises(RunError, match=r"ways\.seed\.rows_per_second is 'fast'; expected a valid number.*run it again"):
+        write_report(made)

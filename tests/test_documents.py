@@ -1,0 +1,228 @@
+"""The documents keep their word: links lead somewhere, files and options exist, commands and examples run.
+
+A command in a `bash` block runs; where it names the real 8B and one's own tables, on the demo's. A `sh` block needs
+cards, hosts or hours: its programs and options are looked up.
+"""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import cli
+from benchmarks import command_line
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+LINK = re.compile(r"(?<!`)\[[^\]]*\]\(([^)\s]+)\)")
+# Those that speak of the product as it is now, in the order in which the README names them: later commands use what
+# earlier ones leave.
+GUIDES = list(
+    dict.fromkeys(
+        [README]
+        + [ROOT / link for link in LINK.findall(README.read_text("utf-8")) if re.fullmatch(r"(docs/)?[^/#]+\.md", link)]
+        + sorted(ROOT.glob("docs/*.md"))
+        + [ROOT / "demo" / "README.md"]
+    )
+)
+GUIDES.remove(ROOT / "CHANGELOG.md")
+DOCUMENTS = [*GUIDES, ROOT / "CHANGELOG.md", *ROOT.glob("benchmarks/*.md"), *ROOT.glob("tests/**/*.md")]
+PROGRAMS = sorted(ROOT.glob("benchmarks/*.py"))
+ELSEWHERE = {"--help", "--debug", "--max-restarts"}  # options of click's and torchrun's
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # each of several
+QUICK = {"score": ["--limit", "8"], "bench": ["--limit", "4"], "train": ["--epochs", "1"]}  # the same, on fewer rows
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def blocks(path: Path) -> list[tuple[str, str]]:
+    """(language, text) of a document's blocks of code."""
+    return re.findall(r"^```(\w*)\n(.*?)^```", path.read_text("utf-8"), re.S | re.M)
+
+
+def prose(path: Path) -> str:
+    """A document without its blocks of code."""
+    return re.sub(r"^```\w*\n.*?^```", "", path.read_text("utf-8"), flags=re.S | re.M)
+
+
+def commands(path: Path, language: str) -> list[str]:
+    """The lines of a document's blocks in a language; those that go on with a backslash are one."""
+    text = "".join(block for kind, block in blocks(path) if kind == language).replace("\\\n", " ")
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+
+def anchors(path: Path) -> set[str]:
+    """What GitHub makes of a document's headings."""
+    seen: Counter = Counter()
+    found = set()
+    for title in re.findall(r"^#{1,6} +(.+?) *$", prose(path), re.M):
+        slug = re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+        found.add(f"{slug}-{seen[slug]}" if seen[slug] else slug)
+        seen[slug] += 1
+    return found
+
+
+# ------------------------------------------------------------------ form
+def test_the_readme_is_read_in_two_minutes():
+    assert len(README.read_text("utf-8").splitlines()) <= 130
+
+
+@pytest.mark.parametrize("path", GUIDES, ids=named)
+def test_no_line_of_prose_is_wider_than_140_characters(path):
+    wide = [line for line in prose(path).splitlines() if len(line) > 140 and not line.startswith(("|", "<!--"))]
+    assert not wide, wide[0]
+
+
+# ------------------------------------------------------------------ links and names
+@pytest.mark.parametrize("path", DOCUMENTS, ids=named)
+def test_links_lead_to_files_and_headings_that_exist(path):
+    for link in LINK.findall(prose(path)):
+        if re.match(r"https?://", link):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (path.parent / name).resolve() if name else path
+        assert target.is_relative_to(ROOT) and target.exists(), f"{link}: no such file"
+        assert not anchor or anchor in anchors(target), f"{link}: no such heading in {target.name}"
+
+
+def test_anchors_are_githubs(tmp_path):
+    (tmp_path / "a.md").write_text("# One · `two`, three!\n## A_b\n## A_b\n```\n# no heading\n```\n", "utf-8")
+    assert anchors(tmp_path / "a.md") == {"one--two-three", "a_b", "a_b-1"}
+
+
+def test_the_readme_links_to_every_document():
+    linked = {(ROOT / link.split("#")[0]).resolve() for link in LINK.findall(README.read_text("utf-8"))}
+    assert {*ROOT.glob("docs/*.md"), ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"} <= linked
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/architecture.md"])
+def test_the_map_names_every_room(name):
+    text = (ROOT / name).read_text("utf-8")
+    rooms = {path.parent.name for path in ROOT.glob("scoring/*/__init__.py")}
+    assert not [room for room in rooms | {"errors", "train", "cli.py"} if not re.search(rf"\b{room}\b", text)]
+
+
+@pytest.mark.parametrize("path", GUIDES, ids=named)
+def test_files_that_are_named_exist(path):
+    places = r"[\w/.-]+/[\w.-]+\.py|(?:scoring|train|tests|benchmarks|docs|demo)/[\w/.-]+\.\w+"
+    for name in re.findall(rf"`({places})`", prose(path)):
+        assert any((folder / name).exists() for folder in (ROOT, ROOT / "scoring", path.parent)), f"{name} is not there"
+
+
+def test_the_map_names_modules_that_exist():
+    rows = re.findall(
+        r"^\| `((?:scoring/)?\w+)` \| (.*) \|$", (ROOT / "docs" / "architecture.md").read_text("utf-8"), re.M
+    )
+    named = [(room, module) for room, text in rows for module in re.findall(r"`(\w+)`", text)]
+    assert len(named) > 40
+    assert not [(room, module) for room, module in named if not (ROOT / room / f"{module}.py").exists()]
+
+
+def test_the_log_has_an_index_of_its_entries():
+    log = ROOT / "benchmarks" / "LOG.md"
+    index, *entries = re.split(r"^## (?=\d{4}-)", log.read_text("utf-8"), flags=re.M)
+    assert len(entries) > 20
+    linked = {link.removeprefix("#") for link in LINK.findall(index)}
+    assert {anchor for anchor in anchors(log) if re.match(r"\d{4}-", anchor)} == linked
+
+
+# ------------------------------------------------------------------ commands
+def options_of(command: str) -> set[str]:
+    return {name for option in cli.main.commands[command].params for name in (*option.opts, *option.secondary_opts)}
+
+
+def options_in(program: Path) -> set[str]:
+    """Options that a program of ours declares, and its modules beside it that declare some for several."""
+    texts = [path.read_text("utf-8") for path in (program, ROOT / "benchmarks" / "workload.py")]
+    return set(re.findall(r"--[a-z][\w-]*", "".join(texts)))
+
+
+def calls() -> Iterator[tuple[str, str]]:
+    """(document, line): everything that documents call, in blocks and in the text."""
+    for path in GUIDES:
+        lines = commands(path, "bash") + commands(path, "sh")
+        for line in lines + re.findall(r"`(python (?:cli\.py|-m) [^`]+)`", prose(path)):
+            for call in re.findall(r"(?:python )?(cli\.py \w.*|-m (?:benchmarks|demo)\.\w.*)", line.split("  #")[0]):
+                yield named(path), call
+
+
+@pytest.mark.parametrize("document, call", sorted(set(calls())))
+def test_what_is_called_exists_with_its_options(document, call):
+    words = call.split()
+    known = {"--help"}
+    if words[0] == "cli.py":
+        known |= options_of(words[1])
+    else:
+        program = ROOT / f"{words[1].replace('.', '/')}.py"
+        assert program.exists(), call
+        known |= options_in(program)
+    assert {word.split("=")[0] for word in words if word.startswith("--")} <= known, call
+
+
+@pytest.mark.parametrize("path", GUIDES, ids=named)
+def test_options_that_are_named_exist(path):
+    known = ELSEWHERE.union(*map(options_of, cli.main.commands), *map(options_in, PROGRAMS))
+    for code in re.findall(r"`([^`\n]+)`", prose(path)):
+        for option in re.findall(r"(?<![\w-])--[a-z][\w-]*", code):
+            assert option in known, code
+
+
+COMMANDS = [(path, line) for path in GUIDES for line in commands(path, "bash")]
+EXAMPLES = [(path, block) for path in GUIDES for kind, block in blocks(path) if kind == "python"]
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """A folder as a user's: the repository's files, and tables of one's own."""
+    folder = tmp_path_factory.mktemp("user")
+    for name in ("cli.py", "demo", "Makefile", "setup.cfg", "constraints.txt"):
+        (folder / name).symlink_to(ROOT / name)
+    for name, table, first in (("train", "train", 1), ("test", "test", 1), ("valid", "test", 41)):
+        lines = (ROOT / "demo" / f"{table}.csv").read_text("utf-8").splitlines()
+        (folder / f"{name}.csv").write_text("\n".join([lines[0], *lines[first : first + 40]]) + "\n", "utf-8")
+    shutil.copytree(ROOT / "demo" / "images", folder / "images")
+    return folder
+
+
+def test_the_documents_have_commands_and_an_example():
+    assert len(COMMANDS) > 30 and EXAMPLES
+    assert len({line for _, line in COMMANDS}) == len(COMMANDS), "a command stands in two places"
+
+
+@pytest.mark.parametrize("command", [pytest.param(line, id=f"{named(path)}: {line}") for path, line in COMMANDS])
+def test_command(command, workplace):
+    words = shlex.split(command.split("  #")[0].replace("Qwen/Qwen3-VL-8B-Instruct", "demo/base"))
+    if words[0] == "make":
+        subprocess.run(["make", "-n", *words[1:]], cwd=workplace, check=True, capture_output=True)
+        return
+    if words[0] in ("git", "cd", "pip"):
+        return  # how one gets here
+    if words[0] == "torchrun":
+        further = QUICK[words[4]] + ["--batch", "8"] * (words[4] == "train")
+        words = [sys.executable, "-m", "torch.distributed.run", "--standalone", *words[1:], *further]
+        done = subprocess.run(words, cwd=workplace, env=os.environ | ONE_THREAD, capture_output=True, text=True)
+    else:
+        assert words[:2] == ["python", "cli.py"], command
+        done = command_line.run(*words[2:], *QUICK.get(words[2], []), cwd=workplace)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("block", [block for _, block in EXAMPLES])
+def test_example(block, workplace):
+    quick = block.replace('read_questions("demo/test.csv")', 'read_questions("demo/test.csv")[:8]')
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{quick}"],
+        cwd=workplace,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,62 @@
+"""What a training is made of, and what it talks to while it works."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from scoring.errors import UserError
+from scoring.inputs.prompt import PromptTemplate
+from scoring.inputs.questions import Question
+from scoring.messages import Progress, Say
+from scoring.run.processes import Processes
+from train.config import TrainConfig
+
+
+class TrainError(UserError):
+    """A training that cannot start or continue; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class TrainingInputs:
+    """One training: base, rows, choices, and the checkpoint folder `out` that it writes.
+
+    valid: the validation rows; none where folds hold out parts of `train`. template: default where None. pixels: the
+    budget; None is the default within the base's limits. data: what the manifest records of the table. trackers: names
+    of `train.log.TRACKERS`.
+    """
+
+    base: str
+    train: list[Question]
+    valid: list[Question]
+    out: Path
+    config: TrainConfig
+    template: PromptTemplate | None = None
+    pixels: int | None = None
+    data: dict[str, Any] = field(default_factory=dict)
+    trackers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TrainContext:
+    """What a training talks to.
+
+    say: prints a line, once for all processes. say_everyone: prints a line of this very process (default: `say`).
+    progress: opens a bar of all rows of all epochs. stop: once it is set, the training finishes and saves the current
+    step and raises KeyboardInterrupt. processes: those that make the same call and share its steps; the first writes.
+    """
+
+    say: Say = print
+    say_everyone: Say | None = None
+    progress: Progress | None = None
+    stop: Event = field(default_factory=Event)
+    processes: Processes = field(default_factory=Processes)
+
+    def alone(self, name: str) -> "TrainContext":
+        """For a training that this process does by itself beside the others'; `name` precedes its lines."""
+        say = self.say_everyone or self.say
+
+        def say_with_name(text: str, /) -> None:
+            say(f"{name}: {text}")
+
+        return replace(self, say=say_with_name, processes=self.processes.alone())

@@ -1,0 +1,68 @@
+"""What follows from a training's inputs before anything heavy is loaded."""
+
+from functools import cached_property
+
+import numpy as np
+
+from scoring.checkpoints.checkpoint import find_base
+from scoring.engine.batches import TokenCost, costs_of
+from scoring.engine.scorer import machine
+from scoring.inputs.pictures import PictureError, PixelPolicy
+from scoring.inputs.prepare import Preparer
+from scoring.inputs.prompt import LETTERS, PromptTemplate
+from scoring.inputs.questions import Question
+from train.identity import TrainingRows, identity_of
+from train.inputs import TrainError, TrainingInputs
+from train.lora import check_choices
+
+
+class TrainingPlan:
+    """A training's base folder, prompts, rows, number of steps and identity.
+
+    identity: name -> value of everything that its adapter depends on; equal ones give the same adapter.
+    Raises ConfigError where the base has no layers as the choices name them.
+    """
+
+    def __init__(self, inputs: TrainingInputs):
+        self.inputs, self.config, self.out = inputs, inputs.config, inputs.out
+        self.base_folder = find_base(inputs.base)
+        check_choices(self.base_folder, self.config)
+        policy = PixelPolicy.of_base(self.base_folder, inputs.pixels)
+        self.preparer = Preparer.of_base(self.base_folder, inputs.template or PromptTemplate(), policy)
+        self.letters = LETTERS[: max(len(question.options) for question in [*inputs.train, *inputs.valid])]
+        self.rows = TrainingRows(inputs.train, inputs.valid)
+        self.steps_per_epoch = -(-len(inputs.train) // self.config.batch)
+        self.total_steps = self.config.epochs * self.steps_per_epoch
+        self.identity = machine() | identity_of(
+            self.config, self.base_folder, self.preparer.template, policy.max_pixels, self.rows
+        )
+
+    @cached_property
+    def train_costs(self) -> list[TokenCost]:
+        """Of the training rows, in the data's order. Raises TrainError where a prompt is too long."""
+        return self._costs(self.inputs.train)
+
+    @cached_property
+    def valid_costs(self) -> list[TokenCost]:
+        """Of the validation rows. Raises TrainError where a prompt is too long."""
+        return self._costs(self.inputs.valid)
+
+    def check_lengths(self) -> None:
+        """Raises TrainError where a prompt is too long. Later uses of the costs do not compute them again."""
+        _ = self.train_costs, self.valid_costs
+
+    def step_tokens(self, processes: int) -> int:
+        """Tokens that each of so many processes has in a step, on average."""
+        return int(np.mean([cost.tokens for cost in self.train_costs]) * self.config.batch) // processes
+
+    def _costs(self, rows: list[Question]) -> list[TokenCost]:
+        costs: list[TokenCost] = []
+        faults = []
+        for row, cost in zip(rows, costs_of(self.preparer, rows, "1")):
+            if isinstance(cost, PictureError):
+                faults.append(f"row {row.id!r}: {cost.found}")
+            else:
+                costs.append(cost)
+        if faults:
+            raise TrainError(f"{'; '.join(faults[:10])}; expected prompts within the model's context")
+        return costs
