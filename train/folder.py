@@ -21,7 +21,7 @@ RUN = "run.json"  # of a SCORES folder
 REMEDY = "Choose another --out, or start anew with --overwrite"
 # The part of a training's identity (see `train.identity`) that depends on its rows: it changes where a row is repaired.
 ROW_KEYS = ("training rows", "validation rows", "content of training rows", "content of validation rows")
-FREE = (
+CHANGEABLE = (
     "save_every",
     "patience",
     "memory",
@@ -47,16 +47,22 @@ def fold_folders(out: Path) -> list[Path]:
 
 def check_out(out: Path, folds: int | None) -> None:
     """Raises FolderError where `out` holds results of another kind, or of more folds."""
-    before = fold_folders(out)
+    if conflict := _conflict(out, folds):
+        raise FolderError(f"{out} holds {conflict}; choose another --out, or add --overwrite")
+
+
+def _conflict(out: Path, folds: int | None) -> str:
+    """What in `out` stands in the way of a training in so many folds, or without folds; "" where nothing does."""
+    present = fold_folders(out)
     if not folds:
-        other = "a checkpoint" if finished(out) else f"folds ({_names(before)})" if before else ""
-    else:
-        other = "a checkpoint" if (out / ADAPTER_CONFIG).exists() else ""
-        other = other or ("an unfinished training without folds" if (out / STATE).exists() else "")
-        if surplus := [path for path in before if int(path.name[4:]) >= folds]:
-            other = f"{_names(surplus)} of a training in more folds than {folds}"
-    if other:
-        raise FolderError(f"{out} holds {other}; choose another --out, or add --overwrite")
+        if finished(out):
+            return "a checkpoint"
+        return f"folds ({_names(present)})" if present else ""
+    if surplus := [path for path in present if int(path.name[4:]) >= folds]:
+        return f"{_names(surplus)} of a training in more folds than {folds}"
+    if (out / ADAPTER_CONFIG).exists():
+        return "a checkpoint"
+    return "an unfinished training without folds" if (out / STATE).exists() else ""
 
 
 def check_finished(folder: Path, identity: dict[str, Any]) -> None:
@@ -68,7 +74,7 @@ def check_finished(folder: Path, identity: dict[str, Any]) -> None:
     if manifest is None:
         raise FolderError(f"{folder} holds an adapter without {MANIFEST}, of another program. {REMEDY}")
     rows = [manifest.data.get(name) for name in ("train_rows", "valid_rows", "train_digest", "valid_digest")]
-    before = {name: value for name, value in manifest.training.items() if name not in FREE} | {
+    before = {name: value for name, value in manifest.training.items() if name not in CHANGEABLE} | {
         "base": manifest.base_fingerprint,
         "template": manifest.prompt.fingerprint,
         "pixels": manifest.pixels.get("max_pixels"),

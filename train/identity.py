@@ -12,7 +12,7 @@ from scoring.inputs.digests import question_digests
 from scoring.inputs.prompt import PromptTemplate
 from scoring.inputs.questions import Question
 from train.config import TrainConfig
-from train.folder import FREE, ROW_KEYS
+from train.folder import CHANGEABLE, ROW_KEYS
 from train.split import picture_groups
 
 
@@ -49,7 +49,7 @@ def identity_of(
     """name -> value, as JSON reads it back."""
     record = rows.to_json()
     identifying = (record[name] for name in ("train_rows", "valid_rows", "train_digest", "valid_digest"))
-    values = {name: value for name, value in asdict(config).items() if name not in FREE} | {
+    values = {name: value for name, value in asdict(config).items() if name not in CHANGEABLE} | {
         "base": base_fingerprint(base),
         "template": template.fingerprint,
         "pixels": pixels,
