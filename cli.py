@@ -621,15 +621,13 @@ def measure_ways(  # noqa: PLR0913 its parameters are its options
         out = out or Path("bench")
         session.console.say(f"{len(rows.questions):,} rows; loading …")
 
-        from scoring.bench.measure import bench
+        from scoring.bench.measure import BenchOptions, bench
         from scoring.report.page import write_report
         from scoring.report.tables import bench_tables, to_text
 
         console = session.console
-        settings = vars(model.options(pixels))
-        measured = bench(
-            rows, ckpt, out, settings, choices.options(), console.progress, ways, repeats, price, cost_rows, console.say
-        )
+        options = BenchOptions(out, model.options(pixels), choices.options(), ways, repeats, price, cost_rows)
+        measured = bench(rows, ckpt, options, console.progress, console.say)
         click.echo(to_text(*bench_tables(measured)))
         click.echo(f"\nall rows: {out / 'bench.json'}\nreport:   {write_report(out)}")
         _exit_if_incomplete(table)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from scoring.engine.batches import make_ready
+from scoring.engine.batches import prepare_batch
 from scoring.engine.forward import TreeBatch
 from scoring.engine.reference import reference_logits
 from scoring.engine.scorer import Scorer
@@ -21,13 +21,13 @@ def exactness(scorer: Scorer, table: Path, rows: int = 128, alone: int = 8) -> d
     """
     questions = read_questions(table)[:rows]
     letters = scorer.label_ids[:4]
-    ready = make_ready(scorer.prepare, questions, "1")
+    ready = prepare_batch(scorer.prepare, questions, "1")
     together = answers(scorer, Tree.build(ready.sequences, ready.picture), ready)
     flat = answers(scorer, Tree.build(ready.sequences, ready.picture, share=False), ready)
     singles = torch.cat(
-        [scorer.answer(make_ready(scorer.prepare, [row], "1"), 4)[0].labels for row in questions[:alone]]
+        [scorer.answer(prepare_batch(scorer.prepare, [row], "1"), 4)[0].labels for row in questions[:alone]]
     )
-    cyclic = make_ready(scorer.prepare, questions[:8], "cyclic")
+    cyclic = prepare_batch(scorer.prepare, questions[:8], "cyclic")
     orders = answers(scorer, Tree.build(cyclic.sequences, cyclic.picture), cyclic)
     orders_flat = answers(scorer, Tree.build(cyclic.sequences, cyclic.picture, share=False), cyclic)
     prepared = [scorer.prepare(row) for row in questions]

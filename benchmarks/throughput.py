@@ -27,7 +27,7 @@ from benchmarks.exactness import exactness
 from scoring.bench.generate import generate_batch, generate_text
 from scoring.bench.padded import collate, padded_states
 from scoring.checkpoints.plan import Plan, plan_members
-from scoring.engine.batches import make_ready
+from scoring.engine.batches import prepare_batch
 from scoring.engine.forward import project
 from scoring.engine.packed import product_rate
 from scoring.engine.scorer import Scorer
@@ -160,7 +160,7 @@ class Bench:
         from torch.profiler import ProfilerActivity, profile
 
         questions = read_table(self.load.tables["single"]).questions[:rows]
-        ready = make_ready(self.scorer.prepare, questions, "1")
+        ready = prepare_batch(self.scorer.prepare, questions, "1")
         activities = [ProfilerActivity.CUDA] if torch.cuda.is_available() else [ProfilerActivity.CPU]
         for _ in range(2):
             self.scorer.answer(ready, 4)[0].top.cpu()

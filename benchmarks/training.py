@@ -122,8 +122,8 @@ class Bench:
         memory = Memory(way.kind, 10**9 if self.device.type == "cuda" else training.memory.tokens)
         training = replace(training, plan=plan, memory=memory)
         costs = plan.train_costs
-        self.tokens = costs[0].shared / way.batch + sum(cost.seen + cost.own for cost in costs) / len(costs)
-        self.patches = sum(cost.seen for cost in costs) / len(costs) * plan.preparer.policy.merge**2
+        self.tokens = costs[0].prefix_tokens / way.batch + sum(cost.tokens for cost in costs) / len(costs)
+        self.patches = sum(cost.picture_tokens for cost in costs) / len(costs) * plan.preparer.policy.merge**2
         return lambda steps: run_steps(training, 1, whole // way.batch - steps)
 
     def _plain(self, way: Way):

@@ -76,11 +76,11 @@ def test_a_row_has_the_same_bits_in_any_company(on_card, test_rows):
 
 def test_a_tree_has_the_same_bits_as_whole_rows(on_card, test_rows):
     from benchmarks.exactness import answers
-    from scoring.engine.batches import make_ready
+    from scoring.engine.batches import prepare_batch
     from scoring.engine.tree import Tree
 
     _, scorer = on_card
-    ready = make_ready(scorer.prepare, test_rows[:16], "cyclic")
+    ready = prepare_batch(scorer.prepare, test_rows[:16], "cyclic")
     tree, flat = (answers(scorer, Tree.build(ready.sequences, ready.picture, share), ready) for share in (True, False))
     assert torch.equal(tree, flat)
 
@@ -119,10 +119,10 @@ def test_weights_in_4_and_16_bits_give_the_same_bits(test_rows):
 
 def test_the_host_does_not_wait_within_a_batch(on_card, test_rows):
     """Any question to the card raises while the batch is begun."""
-    from scoring.engine.batches import make_ready, with_tensors
+    from scoring.engine.batches import prepare_batch, with_tensors
 
     _, scorer = on_card
-    ready = with_tensors(make_ready(scorer.prepare, test_rows[:64], "1"), scorer.prepare, "cuda")
+    ready = with_tensors(prepare_batch(scorer.prepare, test_rows[:64], "1"), scorer.prepare, "cuda")
     scorer.answer(ready, 4)
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
@@ -173,7 +173,7 @@ def test_narrow_products_drop_the_same_inputs_forward_and_back(tokens, width, ra
 
 @pytest.mark.parametrize("memory", ["fast", "low"])
 def test_gradients_on_the_card_are_those_of_float32(base, test_rows, tmp_path, memory):
-    from scoring.engine.batches import make_ready, with_tensors
+    from scoring.engine.batches import prepare_batch, with_tensors
     from train.config import TrainConfig
     from train.inputs import TrainContext, TrainingInputs
     from train.trainer import Trainer
@@ -191,7 +191,7 @@ def test_gradients_on_the_card_are_those_of_float32(base, test_rows, tmp_path, m
             weight.data.copy_(torch.randn(weight.shape, generator=generator) * 0.02)
         model.network.train()
         preparer = training.plan.preparer
-        ready = with_tensors(make_ready(preparer, test_rows[:16], "1"), preparer, "cuda")
+        ready = with_tensors(prepare_batch(preparer, test_rows[:16], "1"), preparer, "cuda")
         model.loss_backward(ready, (0,), 16)
         assert model.scaler.is_enabled() == (dtype == torch.float16)
         found[dtype] = torch.cat([weight.grad.flatten() for weight in model.weights]) / model.scaler.get_scale()
@@ -251,16 +251,18 @@ TWO = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two cards"
 def test_a_base_on_two_cards_answers_with_the_bits_of_one(monkeypatch, test_rows, mixture, experts):
     from scoring import Scorer
     from scoring.checkpoints.plan import plan_members
-    from scoring.engine.device_map import cards
+    from scoring.engine.device_map import devices_of
 
     plan = plan_members([str(mixture) if experts else FOLD0], quantization="nf4")
     one = Scorer(plan, weights="4bit")
     placed = dict.fromkeys(["model.visual", "lm_head"], 0)
     placed |= {f"model.language_model.{name}": 0 for name in ("embed_tokens", "rotary_emb", "layers.0", "layers.1")}
     placed |= {f"model.language_model.{name}": 1 for name in ("layers.2", "layers.3", "layers.4", "norm")}
-    monkeypatch.setattr("scoring.engine.loading.place", lambda *given: placed)  # else so small a base lies on one
-    two = Scorer(plan, weights="4bit", spread=True)
-    assert len(cards(two.model.network)) == 2
+    monkeypatch.setattr(
+        "scoring.engine.loading.make_device_map", lambda *given: placed
+    )  # else so small a base lies on one
+    two = Scorer(plan, weights="4bit", device="auto")
+    assert len(devices_of(two.model.network)) == 2
     assert any("lies on 2 cards, which work one after the other" in note for note in two.model.notes)
     assert np.array_equal(one.score(test_rows[:64]).logits, two.score(test_rows[:64]).logits)
 

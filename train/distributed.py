@@ -14,7 +14,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch.distributed.distributed_c10d import PrefixStore
 
-from scoring.engine.batches import Cost, tokens_in
+from scoring.engine.batches import TokenCost, tokens_in
 from scoring.run.processes import ProcessError, Processes
 from scoring.run.shards import assign_batches
 
@@ -38,7 +38,7 @@ class TrainingGroup:
                 backend, store=store, rank=processes.rank, world_size=processes.count, timeout=TIMEOUT
             )
 
-    def assign_rows(self, costs: Sequence[Cost]) -> list[int]:
+    def assign_rows(self, costs: Sequence[TokenCost]) -> list[int]:
         """This process's rows of a step: about as many tokens as the others', the rows of a picture together."""
         rows_of_picture: dict[object, list[int]] = {}
         for row, cost in enumerate(costs):

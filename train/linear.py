@@ -31,7 +31,7 @@ class TrainableLinear(MergedLinear):
             self.scales = torch.ops.bitsandbytes.dequantize_blockwise(
                 self.absmax, self.nested_absmax, self.nested_code, self.blocks[1], torch.float32
             ).add_(self.nested_offset)
-        self.cast: tuple[int, torch.Tensor, torch.Tensor] = (-1, *self.none)  # adapter in 16 bits, and its seed
+        self.cast: tuple[int, torch.Tensor, torch.Tensor] = (-1, *self.no_adapter)  # adapter in 16 bits, and its seed
 
     def select(self, adapter: str | None) -> None:
         if adapter == ADAPTER and self.learns:
@@ -51,7 +51,7 @@ class TrainableLinear(MergedLinear):
             assert weight is not None  # it is held in the one form or the other
             return weight
         return plain_weight_from_4bit(
-            self.packed, self.scales, [], self.shape, self.blocks, self.kind, self.dtype, *self.none
+            self.packed, self.scales, [], self.shape, self.blocks, self.kind, self.dtype, *self.no_adapter
         )
 
     def in_type(self, down: torch.Tensor, up: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:

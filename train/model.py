@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 
 from scoring.engine.attention import packed_attention
-from scoring.engine.batches import Ready
-from scoring.engine.forward import leaf_states, see
+from scoring.engine.batches import PreparedBatch
+from scoring.engine.forward import encode_pictures, leaf_states
 from scoring.engine.loading import Model
-from scoring.engine.packed import PackedModel, compiling_pays, feed_forward, free_bytes
+from scoring.engine.packed import CPU_TOKENS, PackedModel, compiling_pays, feed_forward, free_bytes
 from scoring.inputs.pictures import PixelPolicy
 from scoring.inputs.prompt import LETTERS
 from train.config import TrainConfig
@@ -21,7 +21,6 @@ from train.dropout import Dropout
 from train.linear import ADAPTER, TrainableLinear
 from train.lora import add_lora
 
-CPU_TOKENS = 2_560  # of one forward; more are no faster on a CPU
 FEWEST_TOKENS, MOST_TOKENS = 1_024, 24_576  # of one forward on a card
 
 
@@ -110,7 +109,7 @@ class LearningModel:
             network.model.language_model.layers[-1].gradient_checkpointing = False  # it computes the leaves alone
 
     # ------------------------------------------------------------ learning
-    def loss_backward(self, ready: Ready, position: tuple[int, ...], step_rows: int) -> torch.Tensor:
+    def loss_backward(self, ready: PreparedBatch, position: tuple[int, ...], step_rows: int) -> torch.Tensor:
         """Add the gradients of these rows' share of the mean loss of a step of `step_rows` rows; return that share.
 
         position: in the training; this forward's dropout is drawn from it.
@@ -138,13 +137,13 @@ class LearningModel:
         finally:
             self.packed.patches.merged = False
 
-    def logits(self, ready: Ready) -> torch.Tensor:
+    def logits(self, ready: PreparedBatch) -> torch.Tensor:
         """(B, V) float32 logits of the answers' first tokens, in the order of the rows; differentiable."""
         packed, network = self.packed, self.network
         assert ready.tensors is not None  # a batch without faults has all of its rows
         batch = ready.tensors.unfilled().to(self.model.device)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and packed.members[0].sees):
-            features = see(network, batch, packed.values, packed.policy)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and packed.members[0].adapts_vision):
+            features = encode_pictures(network, batch, packed.values, packed.policy)
         states = leaf_states(network, batch, features, packed.stream)
         logits = F.linear(states.to(self.model.head.dtype), self.model.head).float()
         return logits if self.adapted_head is None else logits + self._head_adapter(states.float())

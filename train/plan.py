@@ -5,7 +5,7 @@ from functools import cached_property
 import numpy as np
 
 from scoring.checkpoints.checkpoint import find_base
-from scoring.engine.batches import Cost, costs_of
+from scoring.engine.batches import TokenCost, costs_of
 from scoring.engine.scorer import machine
 from scoring.inputs.pictures import PictureError, PixelPolicy
 from scoring.inputs.prepare import Preparer
@@ -38,12 +38,12 @@ class TrainingPlan:
         )
 
     @cached_property
-    def train_costs(self) -> list[Cost]:
+    def train_costs(self) -> list[TokenCost]:
         """Of the training rows, in the data's order. Raises TrainError where a prompt is too long."""
         return self._costs(self.inputs.train)
 
     @cached_property
-    def valid_costs(self) -> list[Cost]:
+    def valid_costs(self) -> list[TokenCost]:
         """Of the validation rows. Raises TrainError where a prompt is too long."""
         return self._costs(self.inputs.valid)
 
@@ -53,10 +53,10 @@ class TrainingPlan:
 
     def step_tokens(self, processes: int) -> int:
         """Tokens that each of so many processes has in a step, on average."""
-        return int(np.mean([cost.seen + cost.own for cost in self.train_costs]) * self.config.batch) // processes
+        return int(np.mean([cost.tokens for cost in self.train_costs]) * self.config.batch) // processes
 
-    def _costs(self, rows: list[Question]) -> list[Cost]:
-        costs: list[Cost] = []
+    def _costs(self, rows: list[Question]) -> list[TokenCost]:
+        costs: list[TokenCost] = []
         faults = []
         for row, cost in zip(rows, costs_of(self.preparer, rows, "1")):
             if isinstance(cost, PictureError):

@@ -1,14 +1,13 @@
 """The steps of an epoch: forward and backward over each step's rows, one update of the weights, one line of the log."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from itertools import count, islice
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scoring.engine.batches import Ready, plan_batches, read_ahead
+from scoring.engine.batches import PreparedBatch, plan_batches, read_ahead
 from scoring.inputs.questions import Question
 from train.batches import AugmentingPreparer, epoch_order, shuffled
 from train.inputs import TrainError
@@ -31,7 +30,7 @@ def run_steps(training: Training, epoch: int, done: int) -> None:
     preparer = AugmentingPreparer(**vars(plan.preparer), strength=config.augment, seed=config.seed, epoch=epoch)
     questions = (([_question(training, row, epoch) for row in rows], "1") for share in forwards for rows in share)
     ahead = read_ahead(preparer, questions, training.model.model.device.type)
-    with closing(cast(Generator[Ready, None, None], ahead)):  # its threads end with the epoch
+    with closing(ahead):  # its threads end with the epoch
         for rows, share in zip(steps, forwards):
             _run_step(training, epoch, rows, islice(ahead, len(share)))
 
@@ -49,7 +48,7 @@ def _question(training: Training, row: int, epoch: int) -> Question:
     return shuffled(question, config.seed, epoch) if config.shuffle_options else question
 
 
-def _run_step(training: Training, epoch: int, rows: Rows, batches: Iterator[Ready]) -> None:
+def _run_step(training: Training, epoch: int, rows: Rows, batches: Iterator[PreparedBatch]) -> None:
     """One step on `rows`, of which this process computes `batches`."""
     state, config = training.state, training.plan.config
     loss, stop_requested = _compute_gradients(training, len(rows), batches)
@@ -69,7 +68,7 @@ def _run_step(training: Training, epoch: int, rows: Rows, batches: Iterator[Read
         training.stop_if(stop_requested)
 
 
-def _compute_gradients(training: Training, step_rows: int, batches: Iterator[Ready]) -> tuple[float, bool]:
+def _compute_gradients(training: Training, step_rows: int, batches: Iterator[PreparedBatch]) -> tuple[float, bool]:
     """Sum the gradients of a step over all processes: (mean loss, whether a process was asked to stop)."""
     model, processes = training.model, training.context.processes
     losses = []

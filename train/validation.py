@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from scoring.bench.extraction import extract_choice
 from scoring.bench.generate import generate_batch
-from scoring.engine.batches import Cost, plan_batches, read_ahead, tokens_in
+from scoring.engine.batches import TokenCost, plan_batches, read_ahead, tokens_in
 from scoring.files.writing import write_csv
 from scoring.inputs.digests import picture_digests
 from scoring.inputs.prepare import Preparer
@@ -100,7 +100,7 @@ class Validator:
     model: LearningModel
     preparer: Preparer
     rows: list[Question]
-    costs: list[Cost]
+    costs: list[TokenCost]
     token_budget: int
     group: TrainingGroup
 

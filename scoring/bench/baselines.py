@@ -1,35 +1,50 @@
 """The libraries' own ways to answer, which benchmarks measure the engine against: generation, and plain forwards.
 
-All multiply as transformers and PEFT do, the adapter beside its layer; a batch is padded, and has the rows that are
-fastest here.
+All multiply as transformers and PEFT do, the adapter beside its layer. Batches are padded, and have as many rows as are
+fastest on this machine.
 """
 
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from scoring.bench.extraction import extract_choice, extract_stated
 from scoring.bench.generate import Generated, generate_batch, generate_text
 from scoring.bench.padded import collate, padded_states
-from scoring.bench.summary import NOTEBOOK, SINGLE, Answer
+from scoring.bench.summary import NOTEBOOK, SINGLE, Answer, BatchSize, TimedAnswers
 from scoring.engine.batches import AHEAD, READERS
 from scoring.engine.forward import project
 from scoring.engine.loading import out_of_memory
 from scoring.engine.reference import reference_logits
 from scoring.engine.scorer import Scorer
+from scoring.inputs.pictures import PictureError
 from scoring.inputs.prompt import LETTERS
 from scoring.inputs.questions import Question, Table
+from scoring.inputs.tokens import TokenSequence
 from scoring.stats.calibration import log_probabilities
 
 FEWEST_ROWS, MOST_ROWS = 4, {"cpu": 32, "cuda": 256}  # of the libraries' batches; a CPU gains nothing beyond
-SOON = 1.0  # seconds of a batch that are measured twice
-AS_FAST = 0.95  # a larger batch is taken where it is at least about as fast
+SHORT_SECONDS = 1.0  # batches that take less are measured twice
+AS_FAST = 0.95  # a larger batch is chosen where it is at least about as fast
 FEW_TOKENS, MORE_TOKENS = 2, 16
+
+Prepared = tuple[TokenSequence, NDArray[Any]]  # a prompt, and its picture's patches (N, 1536)
+Advance = Callable[[int], object]  # told how many rows are done
+AnswerBatch = Callable[[list[Prepared]], list[Any]]
+
+
+class BatchedWay(NamedTuple):
+    """A way in batches. answer_batch: prompts -> a result for each; read: a row's result -> its answer."""
+
+    answer_batch: AnswerBatch
+    read: Callable[[Any, Question], Answer]
 
 
 class Baselines:
@@ -41,79 +56,81 @@ class Baselines:
         self.device = scorer.model.device
         self.label_ids = scorer.label_ids[: len(table.letters)]
         self.batch_rows: dict[str, int] = {}
-        # of those in batches: what answers a batch, and what reads a letter from a row of that
-        self.single = {NOTEBOOK: self._notebook, SINGLE: self._forward}
+        self.single = {NOTEBOOK: self._answer_as_notebook, SINGLE: self._answer_by_forward}
         self.batched = {
-            "one": (partial(self._generate, 1), self._extracted),
-            "batched": (partial(self._generate, FEW_TOKENS), self._extracted),
-            "strong": (partial(self._generate, MORE_TOKENS), self._stated),
-            "padded": (self._padded, self._calibrated),
+            "one": BatchedWay(partial(self._generate, 1), self._read_choice),
+            "batched": BatchedWay(partial(self._generate, FEW_TOKENS), self._read_choice),
+            "strong": BatchedWay(partial(self._generate, MORE_TOKENS), self._read_stated),
+            "padded": BatchedWay(self._padded, self._calibrated),
         }
 
-    def answer(self, name: str, questions: list[Question], done: Callable) -> tuple[list[Answer], list[float]]:
-        """A way's answers, and the seconds of each row."""
+    def answer(self, name: str, questions: list[Question], advance: Advance) -> TimedAnswers:
+        """The answers of the way of that name."""
         if name in self.single:
-            return self.single[name](questions, done)
-        return self._batches(name, questions, done)
+            return self._answer_one_by_one(self.single[name], questions, advance)
+        return self._answer_in_batches(name, questions, advance)
 
     # ------------------------------------------------------------ one row at a time
-    def _notebook(self, questions: list[Question], done: Callable) -> tuple[list[Answer], list[float]]:
-        answers, each = [], []
+    @staticmethod
+    def _answer_one_by_one(
+        answer: Callable[[Question], Answer], questions: list[Question], advance: Advance
+    ) -> TimedAnswers:
+        timed = TimedAnswers([], [])
         for question in questions:
             start = time.perf_counter()
-            generated = generate_text(self.network, self.chat, *self.scorer.prepare(question), FEW_TOKENS)
-            answers.append(self._extracted(generated, question))
-            each.append(time.perf_counter() - start)
-            done(1)
-        return answers, each
+            timed.answers.append(answer(question))
+            timed.row_seconds.append(time.perf_counter() - start)
+            advance(1)
+        return timed
 
-    def _forward(self, questions: list[Question], done: Callable) -> tuple[list[Answer], list[float]]:
-        answers, each = [], []
-        for question in questions:
-            start = time.perf_counter()
-            logits = reference_logits(self.network, *self.scorer.prepare(question))
-            labels = logits[self.label_ids].cpu().numpy()
-            answers.append(self._calibrated((labels, int(logits.argmax())), question))
-            each.append(time.perf_counter() - start)
-            done(1)
-        return answers, each
+    def _answer_as_notebook(self, question: Question) -> Answer:
+        generated = generate_text(self.network, self.chat, *self.scorer.prepare(question), FEW_TOKENS)
+        return self._read_choice(generated, question)
+
+    def _answer_by_forward(self, question: Question) -> Answer:
+        logits = reference_logits(self.network, *self.scorer.prepare(question))
+        labels = logits[self.label_ids].cpu().numpy()
+        return self._calibrated((labels, int(logits.argmax())), question)
 
     # ------------------------------------------------------------ batches
-    def _batches(self, name: str, questions: list[Question], done: Callable) -> tuple[list[Answer], list[float]]:
+    def _answer_in_batches(self, name: str, questions: list[Question], advance: Advance) -> TimedAnswers:
         """Rows of like length together, the longest first; pictures are read ahead, as the engine does."""
         order, size = self._by_length(questions), self.batch_rows.get(name, FEWEST_ROWS)
         answer_batch, read = self.batched[name]
-        parts = [order[start : start + size] for start in range(0, len(order), size)]
-        answers, each = [Answer("")] * len(questions), [0.0] * len(questions)
+        batches = [order[start : start + size] for start in range(0, len(order), size)]
+        timed = TimedAnswers([Answer("")] * len(questions), [0.0] * len(questions))
         start = time.perf_counter()
-        for part, prepared in zip(parts, self._prepared(questions, parts)):
-            for row, result in zip(part, self._in_halves(answer_batch, prepared)):
-                answers[row] = read(result, questions[row])
-            start, begun = time.perf_counter(), start
-            for row in part:
-                each[row] = (start - begun) / len(part)
-            done(len(part))
-        return answers, each
+        for rows, prepared in zip(batches, self._prepare_ahead(questions, batches)):
+            for row, result in zip(rows, self._in_halves(answer_batch, prepared)):
+                timed.answers[row] = read(result, questions[row])
+            end = time.perf_counter()
+            for row in rows:
+                timed.row_seconds[row] = (end - start) / len(rows)
+            start = end
+            advance(len(rows))
+        return timed
 
     def _by_length(self, questions: list[Question]) -> list[int]:
-        sequences = self.scorer.prepare.encode_many([(question, question.size, "") for question in questions])
-        return sorted(range(len(questions)), key=lambda row: -len(sequences[row].ids))
+        """Row numbers, the longest prompt first. Rows with a fault come last."""
+        encoded = self.scorer.prepare.encode_many([(question, question.size, "") for question in questions])
+        lengths = [0 if isinstance(sequence, PictureError) else len(sequence.ids) for sequence in encoded]
+        return sorted(range(len(questions)), key=lambda row: -lengths[row])
 
-    def _prepared(self, questions: list[Question], parts: list[list[int]]) -> Iterator[list]:
+    def _prepare_ahead(self, questions: list[Question], batches: list[list[int]]) -> Iterator[list[Prepared]]:
         with ThreadPoolExecutor(READERS) as pool:
-            waiting: deque = deque()
-            for part in parts:
-                waiting.append([pool.submit(self.scorer.prepare, questions[row]) for row in part])
+            waiting: deque[list[Future[Prepared]]] = deque()
+            for rows in batches:
+                waiting.append([pool.submit(self.scorer.prepare, questions[row]) for row in rows])
                 if len(waiting) > AHEAD[self.device.type]:
                     yield [future.result() for future in waiting.popleft()]
             while waiting:
                 yield [future.result() for future in waiting.popleft()]
 
-    def _generate(self, new_tokens: int, prepared: list) -> list[Generated]:
+    def _generate(self, new_tokens: int, prepared: list[Prepared]) -> list[Generated]:
         return generate_batch(self.network, self.chat, prepared, new_tokens)
 
     @torch.no_grad()
-    def _padded(self, prepared: list) -> list[tuple[np.ndarray, int]]:
+    def _padded(self, prepared: list[Prepared]) -> list[tuple[NDArray[Any], int]]:
         """Of each row the logits of the letters (K,) and the likeliest token, by transformers' and PEFT's forward."""
         sequences, patches = zip(*prepared)
         batch = collate(list(sequences), list(patches)).to(self.device)
@@ -122,7 +139,7 @@ class Baselines:
         answers = project(padded_states(self.network, batch), model.head, self.label_ids, adapter)
         return list(zip(answers.labels.cpu().numpy(), answers.top.tolist()))
 
-    def _in_halves(self, answer_batch: Callable[[list], list], prepared: list) -> list:
+    def _in_halves(self, answer_batch: AnswerBatch, prepared: list[Prepared]) -> list[Any]:
         """A batch's results; in halves where memory does not suffice."""
         try:
             return answer_batch(prepared)
@@ -133,59 +150,57 @@ class Baselines:
         half = len(prepared) // 2
         return self._in_halves(answer_batch, prepared[:half]) + self._in_halves(answer_batch, prepared[half:])
 
-    def choose_batches(self, ways: list[str]) -> dict[str, dict]:
-        """How many rows the batches of the libraries' ways get, each way's measured by itself (`strong` has those of
-        `batched`), and what was tried."""
+    def choose_batches(self, ways: list[str]) -> dict[str, BatchSize]:
+        """Measure how many rows the batches of the libraries' ways get, each way by itself.
+
+        `strong` has the batches of `batched`.
+        """
         batched = [name for name in ways if name in self.batched]
         if not batched:
             return {}
         most = min(len(self.questions), MOST_ROWS[self.device.type])
         rows = [self.scorer.prepare(self.questions[row]) for row in self._by_length(self.questions)[:most]]
         measured_by = {name: "batched" if name == "strong" else name for name in batched}
-        sizes = {name: self._largest_batch(self.batched[name][0], rows) for name in dict.fromkeys(measured_by.values())}
-        chosen = {}
-        for name in batched:
-            self.batch_rows[name], rates = sizes[measured_by[name]]
-            chosen[name] = {"batch_rows": self.batch_rows[name], "rows_per_second_by_batch": rates}
+        sizes = {
+            name: self._largest_batch(self.batched[name].answer_batch, rows)
+            for name in dict.fromkeys(measured_by.values())
+        }
+        chosen = {name: sizes[measured_by[name]] for name in batched}
+        self.batch_rows.update({name: size.rows for name, size in chosen.items()})
         return chosen
 
-    def _largest_batch(self, answer_batch: Callable[[list], list], rows: list) -> tuple[int, dict[str, float]]:
-        """The largest batch of these rows, the longest first, that fits, unless a smaller one is clearly faster; what
-        was tried."""
-        tried: dict[int, float] = {}
-        most = len(rows)
-        size = min(FEWEST_ROWS, most)
-        while True:
+    def _largest_batch(self, answer_batch: AnswerBatch, rows: list[Prepared]) -> BatchSize:
+        """The largest batch of these rows, the longest first, that fits, unless a smaller one is clearly faster."""
+        rates: dict[int, float] = {}
+        size = min(FEWEST_ROWS, len(rows))
+        while size not in rates:
             try:
                 seconds = _seconds(answer_batch, rows[:size])
-                if seconds < SOON:  # so short a time may hold a start of something
+                if seconds < SHORT_SECONDS:  # so short a time may hold a start of something
                     seconds = min(seconds, _seconds(answer_batch, rows[:size]))
             except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error) or not tried:
+                if not out_of_memory(error) or not rates:
                     raise
                 break
-            tried[size] = size / seconds
-            if size == most:
-                break
-            size = min(2 * size, most)
+            rates[size] = size / seconds
+            size = min(2 * size, len(rows))
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        fast = max(tried.values())
-        return max(size for size, rate in tried.items() if rate >= AS_FAST * fast), {
-            str(size): rate for size, rate in tried.items()
-        }
+        fastest = max(rates.values())
+        return BatchSize(max(size for size, rate in rates.items() if rate >= AS_FAST * fastest), rates)
 
+    # ------------------------------------------------------------ answers
     @staticmethod
-    def _extracted(generated: Generated, question: Question) -> Answer:
+    def _read_choice(generated: Generated, question: Question) -> Answer:
         letter, fallback = extract_choice(generated.text)
         return Answer(letter, generated.first_token, generated.new_text, fallback)
 
     @staticmethod
-    def _stated(generated: Generated, question: Question) -> Answer:
+    def _read_stated(generated: Generated, question: Question) -> Answer:
         text = generated.new_text
         return Answer(extract_stated(text, question.options), generated.first_token, text)
 
-    def _calibrated(self, result: tuple[np.ndarray, int], question: Question) -> Answer:
+    def _calibrated(self, result: tuple[NDArray[Any], int], question: Question) -> Answer:
         """From logits of the letters (K,) and the likeliest token of the whole vocabulary."""
         labels, top = result
         options = len(question.options)
@@ -196,7 +211,7 @@ class Baselines:
         return Answer(LETTERS[int(log_p.argmax())], top, p=np.exp(log_p).tolist())
 
 
-def _seconds(answer_batch: Callable[[list], list], rows: list) -> float:
+def _seconds(answer_batch: AnswerBatch, rows: list[Prepared]) -> float:
     start = time.perf_counter()
     answer_batch(rows)
     return time.perf_counter() - start

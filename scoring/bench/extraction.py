@@ -1,4 +1,4 @@
-"""Digging a letter out of a generated text: the notebook's way, and a stronger one that admits when there is none."""
+"""Reading a letter from a generated text: the notebook's way, and a stronger one that may find none."""
 
 import re
 from collections.abc import Sequence
@@ -10,15 +10,14 @@ FALLBACK = "a"
 
 
 def extract_choice(text: str) -> tuple[str, bool]:
-    """The letter that the notebook's extractor finds in a *whole* decoded text (prompt included, as there), and
-    whether it fell back to "a" for want of one.
+    """(letter, whether it is the fallback "a") of a *whole* decoded text, prompt included, as the notebook reads it.
 
-    The last line that is not empty decides: the letter itself, or the first word of it that is a letter.
+    The last line that is not empty decides: its first word that is a letter.
     """
     lines = [line.strip() for line in text.strip().lower().splitlines() if line.strip()]
     words = lines[-1].split() if lines else []
-    found = next((word for word in words if word in NOTEBOOK_LETTERS), None)
-    return (found, False) if found else (FALLBACK, True)
+    letter = next((word for word in words if word in NOTEBOOK_LETTERS), None)
+    return (letter, False) if letter else (FALLBACK, True)
 
 
 def extract_stated(text: str, options: Sequence[str]) -> str:
@@ -37,25 +36,26 @@ def extract_stated(text: str, options: Sequence[str]) -> str:
     stated = rf"(?:answer|option|choice|정답|답)\s*(?:is|은|는)?\s*[:=]?\s*[(\[*\"']*([{letters}])(?![a-z0-9])"
     first = rf"^(?:{bracketed}|([{letters}])\s*[).:](?!\w))"
     for pattern in (stated, first, bracketed):
-        found = {letter for match in re.finditer(pattern, text) for letter in match.groups() if letter}
-        if found:
-            return found.pop() if len(found) == 1 else ""
-    if repeated := _repeated(text, options):
+        matches = {letter for match in re.finditer(pattern, text) for letter in match.groups() if letter}
+        if matches:
+            return matches.pop() if len(matches) == 1 else ""
+    if repeated := _repeated_options(text, options):
         return letters[repeated.pop()] if len(repeated) == 1 else ""
     words = set(re.findall(rf"(?<![\w'])([{letters.replace('a', '')}])(?![\w'])", text))
     return words.pop() if len(words) == 1 else ""
 
 
-def _repeated(text: str, options: Sequence[str]) -> set[int]:
-    """Which options' texts stand in the text; one that only stands inside of another option's does not count."""
-    found, rest = set(), text
-    for at in sorted(range(len(options)), key=lambda at: -len(options[at])):
-        option = options[at].strip().lower()
+def _repeated_options(text: str, options: Sequence[str]) -> set[int]:
+    """The options whose text occurs in the text; one that only occurs inside of another option's does not count."""
+    repeated: set[int] = set()
+    rest = text
+    for index in sorted(range(len(options)), key=lambda index: -len(options[index])):
+        option = options[index].strip().lower()
         if not option:
             continue
-        ends = (r"\b" if option[0].isalnum() and option[0].isascii() else "") + re.escape(option)
-        ends += r"\b" if option[-1].isalnum() and option[-1].isascii() else ""
-        if re.search(ends, rest):
-            found |= {other for other in range(len(options)) if options[other].strip().lower() == option}
-            rest = re.sub(ends, "\0", rest)
-    return found
+        pattern = (r"\b" if option[0].isalnum() and option[0].isascii() else "") + re.escape(option)
+        pattern += r"\b" if option[-1].isalnum() and option[-1].isascii() else ""
+        if re.search(pattern, rest):
+            repeated |= {other for other in range(len(options)) if options[other].strip().lower() == option}
+            rest = re.sub(pattern, "\0", rest)
+    return repeated

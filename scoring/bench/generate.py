@@ -1,17 +1,22 @@
-"""The baseline that this project replaces: greedy generation; `bench/extraction.py` digs a letter out of its text."""
+"""The baseline that this project replaces: greedy generation. `bench/extraction.py` reads a letter from its text."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from scoring.engine import Network
 from scoring.engine.reference import model_inputs
 from scoring.inputs.tokens import ChatTokenizer, TokenSequence
 
 
 class Generated(NamedTuple):
-    """The prompt and its greedy continuation as one text, as the notebook decodes it; what is new of it, and its first
-    token's id."""
+    """A greedy continuation.
+
+    text: the prompt and its continuation, as the notebook decodes them. first_token: the id of the continuation's first
+    token. new_text: the continuation alone.
+    """
 
     text: str
     first_token: int
@@ -20,7 +25,7 @@ class Generated(NamedTuple):
 
 @torch.no_grad()
 def generate_text(
-    network: torch.nn.Module, chat: ChatTokenizer, sequence: TokenSequence, patches: np.ndarray, new_tokens: int = 2
+    network: Network, chat: ChatTokenizer, sequence: TokenSequence, patches: NDArray[Any], new_tokens: int = 2
 ) -> Generated:
     """The greedy continuation of one prompt."""
     inputs = model_inputs(sequence, patches, network.device, network.config.image_token_id)
@@ -36,12 +41,12 @@ def generate_text(
 
 @torch.no_grad()
 def generate_batch(
-    network: torch.nn.Module,
+    network: Network,
     chat: ChatTokenizer,
-    prepared: list[tuple[TokenSequence, np.ndarray]],
+    prepared: list[tuple[TokenSequence, NDArray[Any]]],
     new_tokens: int = 2,
 ) -> list[Generated]:
-    """The same for several prompts at once, padded on the left as generation needs it."""
+    """The greedy continuations of several prompts at once, padded on the left as generation needs it."""
     length = max(len(sequence.ids) for sequence, _ in prepared)
     ids = torch.full((len(prepared), length), chat.control["<|im_end|>"])
     mask = torch.zeros_like(ids)
@@ -51,11 +56,11 @@ def generate_batch(
     inputs = {
         "input_ids": ids,
         "attention_mask": mask,
-        "mm_token_type_ids": (ids == network.config.image_token_id).int(),
+        "mm_token_type_ids": torch.eq(ids, network.config.image_token_id).int(),
         "pixel_values": torch.from_numpy(np.concatenate([patches for _, patches in prepared])),
         "image_grid_thw": torch.tensor([sequence.grid for sequence, _ in prepared]),
     }
-    found = network.generate(
+    generated = network.generate(
         **{name: tensor.to(network.device) for name, tensor in inputs.items()},
         max_new_tokens=new_tokens,
         do_sample=False,
@@ -64,7 +69,7 @@ def generate_batch(
     ).tolist()
     return [
         _decoded(chat, row[length - len(sequence.ids) :], len(sequence.ids))
-        for row, (sequence, _) in zip(found, prepared)
+        for row, (sequence, _) in zip(generated, prepared)
     ]
 
 

@@ -1,27 +1,28 @@
 """Generating a text against reading logits: ten ways to answer, on the same rows, in one run.
 
-Every way takes each row from its file to its letter with the same loaded model. Ways take turns, forth in one repeat
-and back in the next, so that a machine's drift hits all alike; warm-up and compilation are not timed.
+Every way takes each row from its file to its letter with the same loaded model. Ways take turns, forward in one repeat
+and backward in the next, so that the machine's drift affects all alike. Warm-up and compilation are not timed.
 
-The engine is measured with its weights in 4 bits too, as the libraries multiply: its speed is compared with theirs
+The engine is also measured with its weights in 4 bits, as the libraries multiply: its speed is compared with theirs
 where weights, batches and orders are alike.
 """
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
 
 import scoring
-from scoring.bench.baselines import Baselines
+from scoring.bench.baselines import Advance, Baselines
 from scoring.bench.meter import Meter
 from scoring.bench.summary import (
     ENGINE,
@@ -29,61 +30,80 @@ from scoring.bench.summary import (
     ENGINE_16BIT,
     WAYS,
     Answer,
-    Measured,
+    Measurement,
     Repeat,
+    TimedAnswers,
+    WaySetup,
     summarise,
 )
-from scoring.checkpoints.plan import Plan, plan_members
+from scoring.checkpoints.plan import Plan
 from scoring.engine.batches import READERS
 from scoring.engine.linear import MergedLinear
 from scoring.engine.loading import device_name
-from scoring.engine.packed import PackedModel, put_back, unwrap
+from scoring.engine.packed import PackedModel, Replacement, put_back, unwrap
 from scoring.engine.scorer import Scorer
 from scoring.files.writing import write_json
 from scoring.inputs.pictures import PictureError
 from scoring.inputs.questions import Question, Table
-from scoring.messages import silent
-from scoring.run.options import RunContext, RunOptions
+from scoring.messages import Progress, Say, silent
+from scoring.run.options import ModelOptions, RunContext, RunOptions
 from scoring.run.run import run
 from scoring.scores.folder import RunError
 from scoring.scores.probabilities import pooled_log_probabilities, predictions
 
-WARM_UP = 8
+WARM_UP_ROWS = 8
 ORDERS = {ENGINE_4BIT: "1", ENGINE_16BIT: "1", ENGINE: "1", "cyclic": "cyclic"}  # of the engine's ways
 WEIGHTS = {ENGINE_4BIT: "4bit", ENGINE_16BIT: "16bit"}  # of those that do not take the weights that were chosen
 
 
-def bench(
-    table: Table,
-    ckpt: str,
-    out: Path,
-    model: dict,
-    options: RunOptions,
-    progress: Callable,
-    ways: list[str] | None = None,
-    repeats: int = 3,
-    price: float | None = None,
-    size: int = 100_000,
-    say: Callable[[str], None] = print,
-) -> dict:
-    """Measure the ways (all that apply where none are named) and write `bench.json` into `out`; its content.
+@dataclass(frozen=True)
+class BenchOptions:
+    """What to measure, and how.
 
-    model: `base`, `template`, `pixels`, `quantization` and `allow_mismatch` where they are not the checkpoint's. price:
-    of an hour of this machine. size: rows of the data set whose cost is told. Raises CheckpointError, MismatchError,
-    PictureError, or RunError where none of the ways applies.
+    out: the folder of `bench.json`. model: settings that replace the checkpoint's own. run: of the engine's ways.
+    ways: None: all that apply. price: of an hour of this machine. cost_rows: rows of a data set whose cost the report
+    gives.
     """
-    ways = [name for name in WAYS if not ways or name in ways]
-    by_orders = {orders: plan_members([ckpt], orders=orders, **model) for orders in set(ORDERS.values())}
+
+    out: Path
+    model: ModelOptions = field(default_factory=ModelOptions)
+    run: RunOptions = field(default_factory=RunOptions)
+    ways: list[str] | None = None
+    repeats: int = 3
+    price: float | None = None
+    cost_rows: int = 100_000
+
+
+def bench(table: Table, ckpt: str, options: BenchOptions, progress: Progress, say: Say = print) -> dict[str, Any]:
+    """Measure the ways and write `bench.json`; its content.
+
+    Raises CheckpointError, MismatchError, PictureError, or RunError where none of the ways applies.
+    """
+    by_orders = {orders: options.model.plan([ckpt], orders) for orders in set(ORDERS.values())}
     plans = {name: by_orders[orders] for name, orders in ORDERS.items()}
-    out.mkdir(parents=True, exist_ok=True)
-    scorer = Scorer(plans[ENGINE], weights=options.weights)
+    options.out.mkdir(parents=True, exist_ok=True)
+    scorer = Scorer(plans[ENGINE], weights=options.run.weights)
     for note in plans[ENGINE].notes + scorer.model.notes:
         say(note)
-    told = {
+    circumstances = _circumstances(table, scorer, options.price)
+    job = Bench(scorer, table, plans, options.run, options.out)
+    ways = [name for name in WAYS if not options.ways or name in options.ways]
+    report: dict[str, Any] = {}
+    for number, measurements in enumerate(job.measure(ways, options.repeats, progress, say), 1):
+        summary = summarise(table.questions, measurements, scorer.label_ids, options.price, options.cost_rows)
+        report = circumstances | {"compiled": job.compiled, "repeats": number} | summary
+        write_json(options.out / "bench.json", report)  # after each repeat: one that is stopped leaves the others
+    return report
+
+
+def _circumstances(table: Table, scorer: Scorer, price: float | None) -> dict[str, Any]:
+    """What was measured, and on which machine."""
+    plan = scorer.plan
+    return {
         "command": sys.argv,
         "data": table.about(),
-        "checkpoint": plans[ENGINE].members[0],
-        "fingerprint": plans[ENGINE].about()["checkpoints"][0].get("fingerprint"),
+        "checkpoint": plan.members[0],
+        "fingerprint": plan.about()["checkpoints"][0].get("fingerprint"),
         "device": device_name(scorer.model.device),
         "dtype": str(scorer.model.dtype).removeprefix("torch."),
         "quantization": scorer.model.quantization,
@@ -91,93 +111,80 @@ def bench(
         "versions": scoring.versions(),
         "price_per_hour": price,
     }
-    job = Bench(scorer, table, plans, options, out)
-    passes = job.measure(ways, repeats, progress, say)
-    for number, measured in enumerate(passes, 1):  # written after each: a call that is stopped leaves the others
-        found = summarise(table.questions, measured, scorer.label_ids, price, size)
-        report = told | {"compiled": job.compiled, "repeats": number} | found
-        write_json(out / "bench.json", report)
-    return report
 
 
-@dataclass
 class Bench:
-    """A loaded model and the rows that every way answers. plans: of the engine's ways, by their name."""
+    """A loaded model and the rows that every way answers.
 
-    scorer: Scorer
-    table: Table
-    plans: dict[str, Plan]
-    options: RunOptions
-    work: Path
+    plans: of the engine's ways, by their name. work: a folder for what the engine writes while it is measured.
+    """
 
-    def __post_init__(self) -> None:
-        self.questions = self.table.questions
-        self.network, self.device = self.scorer.model.network, self.scorer.model.device
-        self.baselines = Baselines(self.scorer, self.table)
-        self.packings = {self.scorer.packed.weights: self.scorer.packed}
-        self.spare_layers: dict[str, list] = {}  # of packings that are not in the network, for `put_back`
+    def __init__(self, scorer: Scorer, table: Table, plans: dict[str, Plan], options: RunOptions, work: Path):
+        self.scorer, self.table, self.plans, self.options, self.work = scorer, table, plans, options, work
+        self.questions = table.questions
+        self.network, self.device = scorer.model.network, scorer.model.device
+        self.baselines = Baselines(scorer, table)
+        self.packings = {scorer.packed.weights: scorer.packed}
+        self.spare_layers: dict[str, list[Replacement]] = {}  # of packings that are not in the network
 
     @property
     def compiled(self) -> bool:
         return any(packed.compiled for packed in self.packings.values())
 
-    def measure(
-        self, ways: list[str], repeats: int, progress: Callable, say: Callable
-    ) -> Iterator[dict[str, Measured]]:
-        """Every way `repeats` times over all rows; what is known after each repeat.
+    def measure(self, ways: list[str], repeats: int, progress: Progress, say: Say) -> Iterator[dict[str, Measurement]]:
+        """Every way `repeats` times over all rows; all measurements after each repeat.
 
         Raises PictureError, naming all rows with a picture that fails, and RunError where none of the ways applies.
         """
         ways = self._applicable(ways, say)
-        self._look_at_pictures()
-        few = self.questions[:WARM_UP]
+        self._check_pictures()
         say("warming up …")
         for name in ways:
             self._share_compilation(name)
-            self._answer(name, few, lambda count: None)
-        about = {name: {"weights": self._weights_of(name)} for name in ways}
+            self._answer(name, self.questions[:WARM_UP_ROWS], _ignore)
         with self._as_the_libraries():
-            for name, chosen in self.baselines.choose_batches(ways).items():
-                about[name] |= chosen
-        measured = {name: Measured([], about=about[name]) for name in ways}
+            batches = self.baselines.choose_batches(ways)
+        measurements = {
+            name: Measurement([], setup=WaySetup(self._weights_of(name), batches.get(name))) for name in ways
+        }
         bar = progress(repeats * len(ways) * len(self.questions))
         for number in range(repeats):
             for name in ways if number % 2 == 0 else reversed(ways):
-                self._repeat(name, measured[name], bar.update)
-            yield measured
+                self._repeat(name, measurements[name], bar.update)
+            yield measurements
         bar.close()
 
-    def _repeat(self, name: str, measured: Measured, done: Callable[[int], None]) -> None:
+    def _repeat(self, name: str, measured: Measurement, advance: Advance) -> None:
+        """Add a repeat of a way to its measurement."""
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         if self._share_compilation(name):
-            self._answer(name, self.questions[:WARM_UP], lambda count: None)
+            self._answer(name, self.questions[:WARM_UP_ROWS], _ignore)
         with Meter(self.device) as meter:
-            answers, each, seconds = self._answer(name, self.questions, done)
+            timed = self._answer(name, self.questions, advance)
         if meter.device_bytes is not None:
             meter.device_bytes -= self._unneeded_bytes(name)
-        repeat = Repeat(seconds or meter.seconds, each, meter.device_bytes, meter.host_bytes, meter.joules)
-        measured.repeats.append(repeat)
+        seconds = meter.seconds if timed.seconds is None else timed.seconds
+        measured.repeats.append(Repeat(seconds, timed.row_seconds, meter.device_bytes, meter.host_bytes, meter.joules))
         before = [answer.letter for answer in measured.answers]
-        measured.unsteady += sum(old != new.letter for old, new in zip(before, answers))
-        measured.answers = measured.answers or answers
+        measured.unsteady += sum(letter != answer.letter for letter, answer in zip(before, timed.answers))
+        measured.answers = measured.answers or timed.answers
 
-    def _answer(self, name: str, questions: list[Question], done: Callable) -> tuple[list[Answer], list[float], float]:
-        """Answers, seconds of each row, and all seconds where the meter's are not to be taken (0 else)."""
+    def _answer(self, name: str, questions: list[Question], advance: Advance) -> TimedAnswers:
         if name in ORDERS:
-            return self._engine(name, questions, done)
+            return self._answer_by_engine(name, questions, advance)
         with self._as_the_libraries():
-            return *self.baselines.answer(name, questions, done), 0.0
+            return self.baselines.answer(name, questions, advance)
 
     @contextmanager
-    def _as_the_libraries(self):
+    def _as_the_libraries(self) -> Iterator[None]:
         """Inside, the network multiplies as transformers and PEFT do: not compiled, the adapter beside its layer."""
         self.scorer.model.use(self.scorer.adapters[0])
         with torch.compiler.set_stance("force_eager") if self.compiled else nullcontext():
             yield
 
-    def _look_at_pictures(self) -> None:
-        """Decode each picture once: broken ones are told before anything is timed, and all ways find the files warm."""
+    def _check_pictures(self) -> None:
+        """Decode each picture once, before anything is timed: broken ones are reported, and files are cached."""
 
         def fault(question: Question) -> str:
             try:
@@ -187,7 +194,7 @@ class Bench:
                 return f"row {question.id!r}: {error.found}"
 
         with ThreadPoolExecutor(READERS) as pool:
-            faults = [told for told in pool.map(fault, self.questions) if told]
+            faults = [text for text in pool.map(fault, self.questions) if text]
         if faults:
             raise PictureError("; ".join(faults), "pictures that can be read", "leave those rows out")
 
@@ -195,19 +202,23 @@ class Bench:
     @property
     def _quantised(self) -> bool:
         """Whether the base has weights in 4 bits."""
-        bases = (_base_layer(linear) for linear in self.scorer.packed.linears)
-        return any(getattr(layer.weight, "quant_state", None) is not None for layer in bases)
+        layers = (_base_layer(linear) for linear in self.scorer.packed.linears)
+        return any(getattr(layer.weight, "quant_state", None) is not None for layer in layers)
 
     def _packing_of(self, name: str) -> str | None:
         """Which of `packings` a way needs; None: it is one of the libraries'."""
-        return WEIGHTS.get(name, self.scorer.packed.weights) if name in ORDERS else None
+        return self._engine_weights(name) if name in ORDERS else None
+
+    def _engine_weights(self, name: str) -> str:
+        """The weights of one of the engine's ways: its own, or those that were chosen for the scorer."""
+        return WEIGHTS.get(name, self.scorer.packed.weights)
 
     def _weights_of(self, name: str) -> str:
-        """In how many bits the weights are that a way multiplies with: the libraries' layers are the base's."""
+        """In how many bits a way's weights are. The libraries multiply with the base's."""
         return (self._packing_of(name) or "4bit") if self._quantised else "16bit"
 
-    def _applicable(self, ways: list[str], say: Callable) -> list[str]:
-        """Those of the ways that this base and machine allow; what is left out is said."""
+    def _applicable(self, ways: list[str], say: Say) -> list[str]:
+        """The ways that this base and machine allow. Says which ways are left out, and why."""
         for name in WEIGHTS:
             if name in ways and (reason := self._pack(name)):
                 say(f"{name} is left out: {reason}")
@@ -217,13 +228,13 @@ class Bench:
         return ways
 
     def _pack(self, name: str) -> str:
-        """Make the layers with a way's weights, beside those of the scorer; why they cannot be, "" where they can."""
+        """Make layers with a way's weights, beside the scorer's; why they cannot be made, "" where they can."""
         weights, model = WEIGHTS[name], self.scorer.model
         if weights == "4bit" and not self._quantised:
             return "the base is not quantised, so that there are no weights in 4 bits"
         if weights in self.packings:
             return ""
-        wanted = "4bit" if weights == "4bit" else "auto"  # that looks whether there is room
+        wanted = "4bit" if weights == "4bit" else "auto"  # which takes 16 bits where there is room
         in_use = unwrap(self.network.model)
         try:
             packed = PackedModel(model, self.scorer.adapters, self.scorer.plan.policy, wanted)
@@ -236,8 +247,8 @@ class Bench:
         return ""
 
     @contextmanager
-    def _packed(self, weights: str):
-        """A scorer that multiplies with such weights: inside, their layers stand in the network."""
+    def _packed(self, weights: str) -> Iterator[Scorer]:
+        """A scorer that multiplies with such weights. Inside, the network has their layers."""
         scorer = copy(self.scorer)
         scorer.packed = self.packings[weights]
         if weights not in self.spare_layers:
@@ -252,8 +263,12 @@ class Bench:
             put_back(in_use)
 
     def _share_compilation(self, name: str) -> bool:
-        """Whether a way's layers are compiled by now but not yet run: one block is compiled for all its weights."""
-        packed = self.packings.get(self._packing_of(name))
+        """Take over another packing's compilation; whether this packing's layers have yet to run with it.
+
+        A layer is compiled once for all its weights.
+        """
+        weights = self._packing_of(name)
+        packed = self.packings.get(weights) if weights else None
         if packed is None or packed.compiled or not self.compiled:
             return False
         packed.compiled = True
@@ -265,62 +280,70 @@ class Bench:
         needed, total = self._packing_of(name), 0
         for weights, packed in self.packings.items():
             for linear in packed.linears if weights != needed else []:
-                tensors = [linear.weight, *(part for pair in linear.adapters.values() for part in pair)]
-                added = [each for each in tensors if each is not None]
-                total += sum(each.nbytes for each in added if each.untyped_storage().data_ptr() not in base)
+                tensors = [linear.weight, *(tensor for pair in linear.adapters.values() for tensor in pair)]
+                added = [tensor for tensor in tensors if tensor is not None]
+                total += sum(tensor.nbytes for tensor in added if tensor.untyped_storage().data_ptr() not in base)
         return total
 
     # ------------------------------------------------------------ the engine
-    def _engine(self, name: str, questions: list[Question], done: Callable) -> tuple[list[Answer], list[float], float]:
-        """A whole `score`, files included; without answers, so that no metrics are computed beside it."""
+    def _answer_by_engine(self, name: str, questions: list[Question], advance: Advance) -> TimedAnswers:
+        """A whole `score`, files included; without the right answers, so that it computes no metrics."""
         plan = self.plans[name]
-        unanswered = [replace(question, answer="") for question in questions]
-        table = replace(self.table, questions=unanswered)
-        clock = _Clock(done)
-        with TemporaryDirectory(dir=self.work) as folder, self._packed(self._packing_of(name)) as scorer:
-            finished = run(
+        table = replace(self.table, questions=[replace(question, answer="") for question in questions])
+        clock = _Clock(advance)
+        with TemporaryDirectory(dir=self.work) as folder, self._packed(self._engine_weights(name)) as scorer:
+            result = run(
                 table,
                 scorer.with_plan(plan),
                 Path(folder) / "scores",
                 replace(self.options, orders=ORDERS[name]),
                 RunContext(clock.start, silent),
             )
-        logits, types = finished.logits, [question.task_type for question in questions]
-        log_p = pooled_log_probabilities(logits, plan.calibrations, types)
+        logits = result.logits
+        assert logits is not None  # a single process has them
+        log_p = pooled_log_probabilities(logits, plan.calibrations, [question.task_type for question in questions])
+        letters, top_tokens = predictions(logits, log_p), logits.top_token[:, 0, 0]
         answers = [
             Answer(letter, int(top), p=np.exp(row[: len(question.options)]).tolist() if letter else None)
-            for question, letter, top, row in zip(
-                questions, predictions(logits, log_p), logits.top_token[:, 0, 0], log_p
-            )
+            for question, letter, top, row in zip(questions, letters, top_tokens, log_p)
         ]
-        planning = finished.seconds["planning"]
-        each = [planning / len(questions) + seconds for seconds in clock.row_seconds]
-        return answers, each, planning + finished.seconds["scoring"]
+        planning = result.seconds["planning"]
+        row_seconds = [planning / len(questions) + seconds for seconds in clock.row_seconds]
+        return TimedAnswers(answers, row_seconds, planning + result.seconds["scoring"])
 
 
 def _base_layer(linear: MergedLinear) -> torch.nn.Module:
-    """The library's own layer, inside of PEFT's where that is around it."""
-    return linear.inner.get_base_layer() if hasattr(linear.inner, "get_base_layer") else linear.inner
+    """The library's own layer, inside of PEFT's where PEFT has one around it."""
+    layer: torch.nn.Module = linear.inner
+    if hasattr(linear.inner, "get_base_layer"):
+        layer = linear.inner.get_base_layer()
+    return layer
+
+
+def _ignore(rows: int) -> None:
+    """Advances no progress bar."""
 
 
 class _Clock:
-    """A run's progress: each batch's seconds, shared among its rows."""
+    """A progress bar for a run that measures it: each batch's seconds, shared among its rows."""
 
-    def __init__(self, done: Callable[[int], None]):
-        self.done, self.row_seconds = done, []
+    def __init__(self, advance: Advance):
+        self.advance = advance
+        self.row_seconds: list[float] = []
+        self._last = 0.0
 
     def start(self, total: int, done: int = 0, /) -> "_Clock":
         self._last = time.perf_counter()
         return self
 
-    def update(self, count: int) -> None:
+    def update(self, count: int, /) -> None:
         now = time.perf_counter()
         self.row_seconds += [(now - self._last) / count] * count
         self._last = now
-        self.done(count)
+        self.advance(count)
 
-    def show(self, **values) -> None:
+    def show(self, **values: str) -> None:
         """Nothing: the bar is the benchmark's."""
 
     def close(self) -> None:
-        """Nothing: the bar goes on."""
+        """Nothing: the benchmark's bar goes on."""

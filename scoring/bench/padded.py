@@ -1,14 +1,17 @@
 """The libraries' own way of batching: prompts padded on the right, one forward of the whole model.
 
-What benchmarks compare the prefix tree with. Padding needs no mask: attention is causal, so nothing
-looks at what comes after it, and positions are given, so nothing depends on module state.
+Benchmarks compare the prefix tree with it. Padding needs no mask: attention is causal, so that no token attends to what
+comes after it, and positions are given, so that nothing depends on the module's state.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from scoring.engine import Network
 from scoring.inputs.tokens import TokenSequence
 
 
@@ -23,20 +26,20 @@ class PaddedBatch:
     last: torch.Tensor
 
     def inputs(self, image_token_id: int) -> dict[str, torch.Tensor]:
-        """What the model is called with."""
+        """The model's arguments."""
         return {
             "input_ids": self.ids,
             "position_ids": self.positions,
             "pixel_values": self.patches,
             "image_grid_thw": self.grids,
-            "mm_token_type_ids": (self.ids == image_token_id).int(),
+            "mm_token_type_ids": torch.eq(self.ids, image_token_id).int(),
         }
 
     def to(self, device: torch.device) -> "PaddedBatch":
         return PaddedBatch(*(tensor.to(device, non_blocking=True) for tensor in vars(self).values()))
 
 
-def collate(sequences: list[TokenSequence], patches: list[np.ndarray]) -> PaddedBatch:
+def collate(sequences: list[TokenSequence], patches: list[NDArray[Any]]) -> PaddedBatch:
     """Pad on the right to the longest prompt. Padding is token 0: nothing attends to it."""
     length = max(len(sequence.ids) for sequence in sequences)
     ids = np.zeros((len(sequences), length), np.int64)
@@ -53,7 +56,9 @@ def collate(sequences: list[TokenSequence], patches: list[np.ndarray]) -> Padded
     )
 
 
-def padded_states(network: torch.nn.Module, batch: PaddedBatch) -> torch.Tensor:
+def padded_states(network: Network, batch: PaddedBatch) -> torch.Tensor:
     """(B, D) last hidden states where the answer's first token would stand; differentiable."""
-    hidden = network.model(**batch.inputs(network.config.image_token_id), use_cache=False).last_hidden_state
+    hidden: torch.Tensor = network.model(
+        **batch.inputs(network.config.image_token_id), use_cache=False
+    ).last_hidden_state
     return hidden[torch.arange(len(batch.last), device=hidden.device), batch.last]

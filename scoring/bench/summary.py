@@ -1,23 +1,33 @@
-"""What a benchmark found, from its raw measurements: speed, cost, answers, and every row on which ways differ."""
+"""A benchmark's report from its raw measurements: speed, cost, answers, and every row on which ways differ.
+
+In: questions and a `Measurement` of each way. Out: the content of `bench.json`, and the sentences that go with it.
+"""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scoring.inputs.prompt import LETTERS
 from scoring.inputs.questions import Question
 from scoring.stats.metrics import measure_members
 from scoring.stats.resampling import clusters_of, mcnemar, share_of
 
+# Names of ways, as --ways and bench.json give them; `seed` is the notebook that this project began with.
 ENGINE, NOTEBOOK, SINGLE = "engine", "seed", "forward"
 ENGINE_4BIT, ENGINE_16BIT = "engine-4bit", "engine-16bit"
 
 
 @dataclass(frozen=True)
 class Way:
-    """A way to answer. batched: several rows at once. tokens: generated for a row at most; 0 where logits are read."""
+    """A way to answer.
+
+    batched: whether it answers several rows at once. tokens: how many it generates for a row at most; 0: it reads
+    logits.
+    """
 
     title: str
     batched: bool
@@ -25,7 +35,7 @@ class Way:
 
     @property
     def probabilities(self) -> bool:
-        """Whether it gives probabilities: those that read logits do."""
+        """Whether it gives probabilities: the ways that read logits do."""
         return self.tokens == 0
 
 
@@ -41,7 +51,7 @@ WAYS = {
     ENGINE: Way("engine (score)", True),
     "cyclic": Way("engine, cyclic orders", True),
 }
-# The libraries' ways in batches, which the engine is compared with where their weights are the same.
+# The libraries' ways in batches. The engine is compared with them where their weights are the same.
 LIKE_FOR_LIKE = {
     "padded": "the padded forward",
     "one": "generating one token",
@@ -51,9 +61,11 @@ LIKE_FOR_LIKE = {
 
 @dataclass
 class Answer:
-    """What a way says of a row. letter: "" where it gives none. p: the options' probabilities, where it has them.
+    """A way's answer to one row.
 
-    token: the id with which its generation starts, or to which its forward gives the highest logit.
+    letter: "" where it gives none. token: the id that its generation starts with, or that its forward gives the highest
+    logit. text: what it generated. fallback: whether the letter stands for a text without one. p: the options'
+    probabilities, where it has them.
     """
 
     letter: str
@@ -64,8 +76,20 @@ class Answer:
 
 
 @dataclass
+class TimedAnswers:
+    """A way's answers to N rows.
+
+    row_seconds: (N,) each row's, or its share of its batch's. seconds: of all rows; None: by the caller's clock.
+    """
+
+    answers: list[Answer]
+    row_seconds: list[float]
+    seconds: float | None = None
+
+
+@dataclass
 class Repeat:
-    """One timed pass of a way over all rows. row_seconds: (N,) each row's, or its share of its batch's."""
+    """One timed pass of a way over N rows. row_seconds: (N,) as in `TimedAnswers`."""
 
     seconds: float
     row_seconds: list[float]
@@ -74,56 +98,75 @@ class Repeat:
     joules: float | None = None
 
 
-@dataclass
-class Measured:
-    """A way's answers in its first repeat, all its repeats, and rows whose letter was another in a later one.
+@dataclass(frozen=True)
+class BatchSize:
+    """How many rows a way answers at once, and rows per second by each size that was tried."""
 
-    about: more to be filed with the way, such as the `weights` in which its linear layers multiply, `4bit` or `16bit`.
-    """
+    rows: int
+    rates: dict[int, float]
+
+
+@dataclass(frozen=True)
+class WaySetup:
+    """What a way is measured with: its linear layers' weights, `4bit` or `16bit`, and the rows of its batches."""
+
+    weights: str | None = None
+    batch: BatchSize | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        result: dict[str, Any] = {"weights": self.weights} if self.weights else {}
+        if self.batch:
+            rates = {str(size): rate for size, rate in self.batch.rates.items()}
+            result |= {"batch_rows": self.batch.rows, "rows_per_second_by_batch": rates}
+        return result
+
+
+@dataclass
+class Measurement:
+    """A way's answers in its first repeat, all its repeats, and in how many rows a later one gave another letter."""
 
     answers: list[Answer]
     repeats: list[Repeat] = field(default_factory=list)
     unsteady: int = 0
-    about: dict = field(default_factory=dict)
+    setup: WaySetup = field(default_factory=WaySetup)
 
 
 def summarise(
     questions: Sequence[Question],
-    measured: dict[str, Measured],
+    measurements: dict[str, Measurement],
     label_ids: list[int],
     price: float | None = None,
-    size: int = 100_000,
-) -> dict:
-    """`ways`: speed, cost and answers of each; `first_token`: the check that must find nothing; `per_row`.
+    cost_rows: int = 100_000,
+) -> dict[str, Any]:
+    """The report's `ways`: speed, cost and answers of each; `first_token`: a check; and `per_row`.
 
-    label_ids: of the letters. price: of an hour of this machine. size: rows of the data set whose cost is told.
+    label_ids: token ids of the letters. price: of an hour of this machine. cost_rows: rows of a data set whose cost the
+    report gives.
     """
-    known = [row for row, question in enumerate(questions) if question.answer]
+    answered = [row for row, question in enumerate(questions) if question.answer]
     right = {
-        name: np.array([found.answers[row].letter == questions[row].answer for row in known], bool)
-        for name, found in measured.items()
+        name: np.array([measured.answers[row].letter == questions[row].answer for row in answered], bool)
+        for name, measured in measurements.items()
     }
-    pictures = clusters_of([str(questions[row].picture or row) for row in known]) if known else None
     ways = {}
-    for name, found in measured.items():
+    for name, measured in measurements.items():
+        speed = _speed(measured, len(questions))
         ways[name] = {
             "title": WAYS[name].title,
             "batched": WAYS[name].batched,
             "tokens": WAYS[name].tokens,
             "probabilities": WAYS[name].probabilities,
-            **found.about,
-            **_speed(found, len(questions)),
-            **_answers(found, questions, known, right[name]),
+            **measured.setup.to_json(),
+            **speed,
+            **_quality(measured, questions, answered, right[name]),
+            "cost": _cost(speed["rows_per_second"], price, cost_rows),
         }
-        ways[name]["cost"] = _cost(ways[name]["rows_per_second"], price, size)
-        if ENGINE in measured and name != ENGINE:
-            ours = measured[ENGINE].answers
-            other = [row for row, (a, b) in enumerate(zip(found.answers, ours)) if a.letter != b.letter]
+        if ENGINE in measurements and name != ENGINE:
             ways[name]["against_engine"] = {
-                "differ": [questions[row].id for row in other],
+                "differ": _differing(questions, measured, measurements[ENGINE]),
                 "only_this_right": int((right[name] & ~right[ENGINE]).sum()),
                 "only_engine_right": int((right[ENGINE] & ~right[name]).sum()),
-                "mcnemar_p": mcnemar(right[name], right[ENGINE], pictures) if known else None,
+                "mcnemar_p": mcnemar(right[name], right[ENGINE], _clusters(questions, answered)) if answered else None,
             }
     if NOTEBOOK in ways:
         for way in ways.values():
@@ -132,14 +175,27 @@ def summarise(
     return {
         "rows": len(questions),
         "ways": ways,
-        "first_token": _first_tokens(questions, measured, label_ids),
-        "per_row": [_row(question, row, measured) for row, question in enumerate(questions)],
+        "first_token": _first_tokens(questions, measurements, label_ids),
+        "per_row": [_row(question, row, measurements) for row, question in enumerate(questions)],
     }
 
 
-def _compare_like_for_like(ways: dict[str, dict]) -> None:
-    """Add `like_for_like` to the libraries' ways in batches: the engine's speed as a multiple of theirs, with the same
-    weights and one order of the options. Without such an engine among the ways there is none."""
+def _differing(questions: Sequence[Question], one: Measurement, other: Measurement) -> list[str]:
+    """Ids of the rows to which two ways give different letters."""
+    triples = zip(questions, one.answers, other.answers)
+    return [question.id for question, first, second in triples if first.letter != second.letter]
+
+
+def _clusters(questions: Sequence[Question], rows: list[int]) -> NDArray[Any] | None:
+    """Which of these rows show the same picture; None where each shows its own."""
+    return clusters_of([str(questions[row].picture or row) for row in rows])
+
+
+def _compare_like_for_like(ways: dict[str, dict[str, Any]]) -> None:
+    """Add `like_for_like` to the libraries' ways in batches: the engine's speed as a multiple of theirs.
+
+    With the same weights and one order of the options; without such an engine among the ways there is none.
+    """
     engines = {ways[name].get("weights"): name for name in (ENGINE, ENGINE_16BIT, ENGINE_4BIT) if name in ways}
     for way in (ways[name] for name in LIKE_FOR_LIKE if name in ways):
         weights = way.get("weights")
@@ -152,7 +208,7 @@ def _compare_like_for_like(ways: dict[str, dict]) -> None:
             }
 
 
-def like_for_like_text(ways: dict[str, dict]) -> str:
+def like_for_like_text(ways: dict[str, dict[str, Any]]) -> str:
     """The comparisons of `like_for_like` in a sentence; "" where there are none."""
     pairs = {name: ways[name]["like_for_like"] for name in LIKE_FOR_LIKE if "like_for_like" in ways.get(name, {})}
     if not pairs:
@@ -162,14 +218,16 @@ def like_for_like_text(ways: dict[str, dict]) -> str:
     return f"Like for like ({bits}-bit weights, batches, one order): the engine is {ratios}."
 
 
-def batch_text(way: dict) -> str:
-    """How many rows a way answers at once, for a cell of a table: the engine cuts its batches by tokens."""
+def batch_text(way: dict[str, Any]) -> str:
+    """How many rows a way answers at once, for a cell of a table. The engine cuts its batches by tokens."""
     if "batch_rows" in way:
         return f"{way['batch_rows']} rows"
-    return {True: "by tokens", False: "1 row", None: "–"}[way.get("batched")]
+    if "batched" not in way:  # of an older version
+        return "–"
+    return "by tokens" if way["batched"] else "1 row"
 
 
-def batch_sizes_text(ways: dict[str, dict]) -> str:
+def batch_sizes_text(ways: dict[str, dict[str, Any]]) -> str:
     """How the rows of a batch were chosen; "" where no way has such batches."""
     sizes = {int(size) for way in ways.values() for size in way.get("rows_per_second_by_batch", {})}
     if not sizes:
@@ -178,58 +236,66 @@ def batch_sizes_text(ways: dict[str, dict]) -> str:
     return f"Rows of a batch: the largest of {tried} that fits and is about as fast as the fastest."
 
 
-def _speed(found: Measured, rows: int) -> dict:
-    seconds = [repeat.seconds for repeat in found.repeats]
-    each = np.concatenate([repeat.row_seconds for repeat in found.repeats])
-    middle, slow = np.quantile(each, [0.5, 0.95])
-    joules = [repeat.joules for repeat in found.repeats if repeat.joules is not None]
+def _speed(measured: Measurement, rows: int) -> dict[str, Any]:
+    """Medians over the repeats; quantiles over the rows of all repeats."""
+    seconds = [repeat.seconds for repeat in measured.repeats]
+    row_seconds = np.concatenate([repeat.row_seconds for repeat in measured.repeats])
+    middle, slow = np.quantile(row_seconds, [0.5, 0.95])
+    joules = [repeat.joules for repeat in measured.repeats if repeat.joules is not None]
     return {
         "seconds": seconds,
         "rows_per_second": rows / statistics.median(seconds),
         "seconds_per_row": {"p50": float(middle), "p95": float(slow)},
-        "peak_device_bytes": _most(repeat.device_bytes for repeat in found.repeats),
-        "peak_host_bytes": _most(repeat.host_bytes for repeat in found.repeats),
+        "peak_device_bytes": _largest(repeat.device_bytes for repeat in measured.repeats),
+        "peak_host_bytes": _largest(repeat.host_bytes for repeat in measured.repeats),
         "joules_per_row": statistics.median(joules) / rows if joules else None,
     }
 
 
-def _most(values) -> int | None:
+def _largest(values: Iterable[int | None]) -> int | None:
     return max((value for value in values if value is not None), default=None)
 
 
-def _answers(found: Measured, questions: Sequence[Question], known: list[int], right: np.ndarray) -> dict:
+def _quality(
+    measured: Measurement, questions: Sequence[Question], answered: list[int], right: NDArray[np.bool_]
+) -> dict[str, Any]:
     """Accuracy with Wilson's interval over pictures; NLL with the bootstrap's where the way has probabilities."""
-    result = {
+    result: dict[str, Any] = {
         "accuracy": None,
         "nll": None,
-        "unanswered": sum(not answer.letter for answer in found.answers),
-        "fallbacks": sum(answer.fallback for answer in found.answers),
-        "unsteady": found.unsteady,
+        "unanswered": sum(not answer.letter for answer in measured.answers),
+        "fallbacks": sum(answer.fallback for answer in measured.answers),
+        "unsteady": measured.unsteady,
     }
-    if known:
-        result["accuracy"] = share_of(right, clusters_of([str(questions[row].picture or row) for row in known]))
-    scored = [row for row in known if found.answers[row].p is not None]
+    if answered:
+        result["accuracy"] = share_of(right, _clusters(questions, answered))
+    scored = {row: p for row in answered if (p := measured.answers[row].p) is not None}
     if scored:
-        p = np.zeros((1, len(scored), max(len(found.answers[row].p) for row in scored)))
-        for at, row in enumerate(scored):
-            p[0, at, : len(found.answers[row].p)] = found.answers[row].p
-        y = np.array([LETTERS.index(questions[row].answer) for row in scored])
-        pictures = clusters_of([str(questions[row].picture or row) for row in scored])
-        result["nll"] = measure_members(p, y, pictures)[0]["nll"]
+        rows = list(scored)
+        probabilities = np.zeros((1, len(rows), max(map(len, scored.values()))))
+        for index, row in enumerate(rows):
+            probabilities[0, index, : len(scored[row])] = scored[row]
+        y = np.array([LETTERS.index(questions[row].answer) for row in rows])
+        result["nll"] = measure_members(probabilities, y, _clusters(questions, rows))[0]["nll"]
     return result
 
 
-def _cost(rows_per_second: float, price: float | None, size: int) -> dict:
-    hours = size / rows_per_second / 3600
-    return {"rows": size, "hours": hours, "money": None if price is None else hours * price}
+def _cost(rows_per_second: float, price: float | None, rows: int) -> dict[str, Any]:
+    hours = rows / rows_per_second / 3600
+    return {"rows": rows, "hours": hours, "money": None if price is None else hours * price}
 
 
-def _first_tokens(questions: Sequence[Question], measured: dict[str, Measured], label_ids: list[int]) -> dict | None:
-    """Rows whose top token is a label, and those of them whose generation starts otherwise: both of one row alone, by
-    the library's own forward, so that not one may."""
-    if NOTEBOOK not in measured or SINGLE not in measured:
+def _first_tokens(
+    questions: Sequence[Question], measurements: dict[str, Measurement], label_ids: list[int]
+) -> dict[str, Any] | None:
+    """Rows whose likeliest token is a letter's, and those of them whose generation starts with another token.
+
+    Both come from the library's own forward of one row alone, so that none is expected. None where one was not
+    measured.
+    """
+    if NOTEBOOK not in measurements or SINGLE not in measurements:
         return None
-    pairs = list(zip(questions, measured[SINGLE].answers, measured[NOTEBOOK].answers))
+    pairs = list(zip(questions, measurements[SINGLE].answers, measurements[NOTEBOOK].answers))
     checked = [
         (question, top, first) for question, top, first in pairs if top.token in label_ids[: len(question.options)]
     ]
@@ -240,16 +306,16 @@ def _first_tokens(questions: Sequence[Question], measured: dict[str, Measured], 
     }
 
 
-def _row(question: Question, row: int, measured: dict[str, Measured]) -> dict:
-    """Everything that was asked and said, for whoever wants to look at a row."""
-    said = {}
-    for name, found in measured.items():
-        answer = found.answers[row]
-        said[name] = {"letter": answer.letter}
+def _row(question: Question, row: int, measurements: dict[str, Measurement]) -> dict[str, Any]:
+    """Everything about one row: the question, and each way's answer."""
+    answers: dict[str, dict[str, Any]] = {}
+    for name, measured in measurements.items():
+        answer = measured.answers[row]
+        answers[name] = {"letter": answer.letter}
         if answer.text is not None:
-            said[name] |= {"text": answer.text, "fallback": answer.fallback}
+            answers[name] |= {"text": answer.text, "fallback": answer.fallback}
         if answer.p is not None:
-            said[name]["p"] = [round(value, 6) for value in answer.p]
+            answers[name]["p"] = [round(value, 6) for value in answer.p]
     return {
         "id": question.id,
         "picture": str(question.picture or ""),
@@ -257,5 +323,5 @@ def _row(question: Question, row: int, measured: dict[str, Measured]) -> dict:
         "options": list(question.options),
         "answer": question.answer,
         "task_type": question.task_type,
-        "ways": said,
+        "ways": answers,
     }

@@ -1,26 +1,48 @@
-"""Whether weights can be held in bitsandbytes' 4 bits here, and which are not. No torch of our own."""
+"""Whether bitsandbytes can hold weights in 4 bits on this machine, and which weights stay in 16 or 32 bits."""
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 
-_BROKEN: list[str] = []
+# Modules of the base that are not quantized. Names match from the start; the list replaces the library's own.
 NOT_QUANTIZED = ["lm_head", "model.visual"]
 
 
+@cache
 def why_no_4bit() -> str:
-    """Why bitsandbytes cannot be used here; "" where it can."""
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # on a CPU it would tell that it misses that code
-    kernels = sys.modules.get("kernels")
-    sys.modules["kernels"] = None  # with that package it would fetch compiled code from the hub, and run it
+    """Import bitsandbytes; the reason why it cannot be used here, "" where it can.
+
+    Call it before any library that imports bitsandbytes by itself, such as PEFT or transformers.
+    """
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # on a CPU it warns that it misses compiled code
     try:
-        import bitsandbytes  # noqa: F401
-    except Exception as error:  # a missing package, or a library that does not fit the card or system
-        sys.modules["bitsandbytes"] = None  # so that PEFT, which only looks whether it is installed, does without too
-        _BROKEN.append(str(error).strip().split("\n")[0])
-        return _BROKEN[0]
-    finally:
-        if kernels is None:
-            del sys.modules["kernels"]
-        else:
-            sys.modules["kernels"] = kernels
+        with package_hidden("kernels"):  # with that package it would fetch compiled code from the hub, and run it
+            import bitsandbytes  # noqa: F401
+    except Exception as error:  # the package is missing, or its library does not fit the card or the system
+        hide_package("bitsandbytes")  # PEFT only looks whether it is installed: it must do without it too
+        return str(error).strip().split("\n")[0]
     return ""
+
+
+@contextmanager
+def package_hidden(name: str) -> Iterator[None]:
+    """Inside, no module can import the package `name`, whether it is installed or not."""
+    module = sys.modules.get(name)
+    hide_package(name)
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+        if module is not None:
+            sys.modules[name] = module
+
+
+def hide_package(name: str) -> None:
+    """Make the package `name` count as not installed in this process.
+
+    Python's import system defines it so: where `sys.modules` holds None, `import` raises ModuleNotFoundError, and
+    `importlib.util.find_spec` finds nothing.
+    """
+    sys.modules[name] = None  # type: ignore[assignment]

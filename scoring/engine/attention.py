@@ -1,23 +1,47 @@
-"""Attention over segments of unequal length, without padding, for both towers.
+"""Attention over segments of unequal length, without padding, for the language model and the vision tower.
 
-It comes in through transformers' attention interface: no forward of the library is replaced. On cards with flash
-attention it is one kernel; on the CPU and on older cards the same arithmetic, one segment after the other.
+In: queries (T, H, D), keys and values (S, G, D) of flat tokens, and the `Segments` that they form. Out: (T, H, D).
+`packed_attention` switches a network to it through transformers' attention interface; no forward of the library is
+replaced. A card with flash attention runs one kernel. A CPU or an older card computes the same, segment by segment.
+
+Next: `linear`, the other half of a layer; `forward`, which calls both.
 """
 
 from collections import deque
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache, lru_cache
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from transformers import AttentionInterface, AttentionMaskInterface
 
+from scoring.engine import Network
+
 # The library hands all pictures at once to an attention whose name contains "flash", and one by one to any other.
 TEXT, VISION = "prefix_tree", "packed_flash"
+LAYERS_AHEAD = 32  # how far the host may run ahead of a card
+
+
+class Segments(NamedTuple):
+    """Which keys each query attends to: the arguments of `attend` after query, key and value.
+
+    query_bounds, key_bounds: (segments + 1,) int32, where the segments begin and end.
+    longest_query, longest_key: tokens of the largest segments.
+    scale: factor of the scores. causal: aligned at the end, so that a segment's last query attends to all its keys.
+    """
+
+    query_bounds: torch.Tensor
+    key_bounds: torch.Tensor
+    longest_query: int
+    longest_key: int
+    scale: float
+    causal: bool
 
 
 @torch.library.custom_op("scoring::attend", mutates_args=())
-def attend(
+def attend(  # noqa: PLR0913 - a custom operator takes tensors and numbers alone
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -28,106 +52,121 @@ def attend(
     scale: float,
     causal: bool,
 ) -> torch.Tensor:
-    """(T, H, D) queries over (S, G, D) keys and values, segment by segment, causal ones aligned at the end.
+    """(T, H, D) queries over (S, G, D) keys and values, segment by segment; see `Segments`.
 
-    query_bounds, key_bounds: (segments + 1,) int32. H is a multiple of G (grouped queries).
+    H is a multiple of G (grouped queries). Not differentiable: see `attend_and_learn`.
     """
     if query.is_cuda:
-        _keep_pace(query.device)
+        _wait_for_card(query.device)
     if has_flash(query):
-        return torch.ops.aten._flash_attention_forward(
+        output: torch.Tensor = torch.ops.aten._flash_attention_forward(
             query, key, value, query_bounds, key_bounds, longest_query, longest_key, 0.0, causal, False, scale=scale
         )[0]
+        return output
     if not causal and len(set((query_bounds[1:] - query_bounds[:-1]).tolist())) == 1:  # pictures of one size
         rows = len(query_bounds) - 1
-        parts = (tensor.unflatten(0, (rows, -1)).transpose(1, 2) for tensor in (query, key, value))
-        return F.scaled_dot_product_attention(*parts, scale=scale).transpose(1, 2).flatten(0, 1)
-    return _by_segments(query, key, value, query_bounds, key_bounds, scale, causal)
+        q, k, v = (tensor.view(rows, -1, *tensor.shape[1:]).transpose(1, 2) for tensor in (query, key, value))
+        return F.scaled_dot_product_attention(q, k, v, scale=scale).transpose(1, 2).flatten(0, 1)
+    segments = Segments(query_bounds, key_bounds, longest_query, longest_key, scale, causal)
+    return _attend_by_segment(query, key, value, segments)
 
 
-def _by_segments(query, key, value, query_bounds, key_bounds, scale, causal) -> torch.Tensor:
-    """The same, one segment after the other; differentiable."""
-    results = []
-    starts, key_starts = query_bounds.tolist(), key_bounds.tolist()
+@attend.register_fake
+def _attend_fake(query: torch.Tensor, *_: object) -> torch.Tensor:
+    return torch.empty_like(query, memory_format=torch.contiguous_format)
+
+
+def _attend_by_segment(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, segments: Segments) -> torch.Tensor:
+    """`attend` without a kernel of its own: one segment after the other; differentiable."""
+    outputs = []
+    starts, key_starts = segments.query_bounds.tolist(), segments.key_bounds.tolist()
     for start, end, key_start, key_end in zip(starts, starts[1:], key_starts, key_starts[1:]):
         q, k, v = (
             tensor.transpose(0, 1)[None]
             for tensor in (query[start:end], key[key_start:key_end], value[key_start:key_end])
         )
         mask = None
-        if causal and end - start < key_end - key_start:
-            mask = _aligned_at_the_end(end - start, key_end - key_start, query.dtype, query.device)
-        whole = causal and mask is None
-        found = F.scaled_dot_product_attention(
-            q, k, v, mask, is_causal=whole, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
+        if segments.causal and end - start < key_end - key_start:
+            mask = _mask_aligned_at_end(end - start, key_end - key_start, query.dtype, query.device)
+        output = F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            mask,
+            is_causal=segments.causal and mask is None,
+            scale=segments.scale,
+            enable_gqa=q.shape[1] != k.shape[1],
         )
-        results.append(found[0].transpose(0, 1))
-    return torch.cat(results)
+        outputs.append(output[0].transpose(0, 1))
+    return torch.cat(outputs)
 
 
 class FlashAttention(torch.autograd.Function):
-    """The one-kernel way with its gradient."""
+    """`attend` in one kernel, with its gradient."""
 
     @staticmethod
-    def forward(ctx, query, key, value, query_bounds, key_bounds, longest_query, longest_key, scale, causal):
-        bounds = (query_bounds, key_bounds, longest_query, longest_key)
-        found = torch.ops.aten._flash_attention_forward(query, key, value, *bounds, 0.0, causal, False, scale=scale)
-        ctx.save_for_backward(query, key, value, *found[:4])
-        ctx.bounds, ctx.scale, ctx.causal = bounds, scale, causal
-        return found[0]
+    def forward(
+        ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, segments: Segments
+    ) -> torch.Tensor:
+        *bounds, scale, causal = segments
+        output: torch.Tensor
+        output, *state = torch.ops.aten._flash_attention_forward(
+            query, key, value, *bounds, 0.0, causal, False, scale=scale
+        )
+        ctx.save_for_backward(query, key, value, output, *state[:3])
+        ctx.segments = segments
+        return output
 
     @staticmethod
-    def backward(ctx, grad):
-        query, key, value, found, total, *dropout = ctx.saved_tensors
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        query, key, value, output, log_sums, *dropout = ctx.saved_tensors
+        *bounds, scale, causal = ctx.segments
         grads = torch.ops.aten._flash_attention_backward(
             grad.contiguous(),
-            *(query, key, value, found, total, *ctx.bounds, 0.0, ctx.causal, *dropout),
-            scale=ctx.scale,
+            *(query, key, value, output, log_sums, *bounds, 0.0, causal, *dropout),
+            scale=scale,
         )
-        return *grads, *[None] * 6
+        return *grads, None
 
 
-@torch.compiler.disable
-def attend_and_learn(
-    query, key, value, query_bounds, key_bounds, longest_query, longest_key, scale, causal
-) -> torch.Tensor:
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def attend_and_learn(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, segments: Segments) -> torch.Tensor:
     """`attend`, for training."""
     if has_flash(query):
-        bounds = (query_bounds, key_bounds, longest_query, longest_key)
-        return FlashAttention.apply(query, key, value, *bounds, scale, causal)
-    return _by_segments(query, key, value, query_bounds, key_bounds, scale, causal)
+        output: torch.Tensor = FlashAttention.apply(query, key, value, segments)  # type: ignore[no-untyped-call]
+        return output
+    return _attend_by_segment(query, key, value, segments)
 
 
 @lru_cache(maxsize=1024)
-def _aligned_at_the_end(queries: int, keys: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+def _mask_aligned_at_end(queries: int, keys: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """(queries, keys) additive causal mask; the library's own is aligned at the beginning."""
     hidden = torch.ones(queries, keys, dtype=torch.bool, device=device).triu(keys - queries + 1)
     return torch.zeros(queries, keys, dtype=dtype, device=device).masked_fill(hidden, float("-inf"))
 
 
-_AHEAD: deque = deque()
+@cache
+def _layers_launched(device: torch.device) -> deque[torch.cuda.Event]:
+    """The layers that the host gave to a card and has not waited for, oldest first."""
+    return deque()
 
 
-def _keep_pace(device: torch.device, calls: int = 32) -> None:
-    """Let the host run ahead of the card by so many layers at most, and wait without Python's lock.
+def _wait_for_card(device: torch.device) -> None:
+    """Let the host run at most `LAYERS_AHEAD` layers ahead of the card. It waits without Python's lock.
 
     Otherwise the card's queue (1,024 launches) fills up, and a launch blocks inside the driver while it may hold that
     lock, which the threads that read the next pictures need.
     """
-    event = torch.cuda.Event(blocking=True)
+    event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
     event.record(torch.cuda.current_stream(device))
-    _AHEAD.append(event)
-    if len(_AHEAD) > calls:
-        _AHEAD.popleft().synchronize()
-
-
-@attend.register_fake
-def _(query, key, value, query_bounds, key_bounds, longest_query, longest_key, scale, causal):
-    return torch.empty_like(query, memory_format=torch.contiguous_format)
+    launched = _layers_launched(device)
+    launched.append(event)
+    if len(launched) > LAYERS_AHEAD:
+        launched.popleft().synchronize()
 
 
 def has_flash(tensor: torch.Tensor) -> bool:
-    """Whether the one-kernel way exists for this tensor: 16 bits on a card of compute capability 8 or later."""
+    """Whether flash attention takes this tensor: 16 bits on a card of compute capability 8 or later."""
     return (
         tensor.is_cuda
         and tensor.dtype in (torch.bfloat16, torch.float16)
@@ -135,30 +174,53 @@ def has_flash(tensor: torch.Tensor) -> bool:
     )
 
 
+# ------------------------------------------------------------ what transformers calls
+def _attend_text(  # noqa: PLR0913 - transformers dictates the arguments
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    key_index: torch.Tensor,
+    keys_and_values: tuple[torch.Tensor, torch.Tensor] | None = None,
+    dropout: float = 0.0,
+    **bounds: Any,
+) -> tuple[torch.Tensor, None]:
+    """The language model's layers. `key_index` picks the keys and values of a segment's path by their positions.
+
+    keys_and_values: those of all tokens, where the queries are those of some (`forward._keep_leaves`).
+    """
+    query, key, value = _flat(query, *(keys_and_values or (key, value)))
+    segments = _segments(bounds, scaling, causal=True)
+    if _learning(query, key, value):
+        key, value = key.index_select(0, key_index), value.index_select(0, key_index)  # its gradient is faster
+        return attend_and_learn(query, key, value, segments)[None], None
+    key, value = key[key_index], value[key_index]
+    return attend(query, key, value, *segments)[None], None
+
+
+def _attend_vision(  # noqa: PLR0913 - transformers dictates the arguments
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **bounds: Any,
+) -> tuple[torch.Tensor, None]:
+    """The vision tower's blocks: a picture's patches attend to each other."""
+    query, key, value = _flat(query, key, value)
+    segments = _segments(bounds, scaling, causal=False)
+    if _learning(query, key, value):
+        return attend_and_learn(query, key, value, segments)[None], None
+    return attend(query, key, value, *segments)[None], None
+
+
 def _flat(*tensors: torch.Tensor) -> list[torch.Tensor]:
     """(1, H, T, D) -> (T, H, D)"""
     return [tensor[0].transpose(0, 1) for tensor in tensors]
-
-
-def _text(
-    module, query, key, value, attention_mask, scaling, key_index=None, keys_and_values=None, dropout=0.0, **bounds
-):
-    """The language model's layers: keys and values of the ancestors are picked by index.
-
-    keys_and_values: those of all tokens, where the queries are those of some (`forward._leaves_alone`).
-    """
-    query, key, value = _flat(query, *(keys_and_values or (key, value)))
-    if _learning(query, key, value):
-        key, value = key.index_select(0, key_index), value.index_select(0, key_index)  # the faster gradient
-        return attend_and_learn(query, key, value, *_bounds(bounds), scaling, True)[None], None
-    key, value = key[key_index], value[key_index]
-    return attend(query, key, value, *_bounds(bounds), scaling, True)[None], None
-
-
-def _vision(module, query, key, value, attention_mask, scaling, dropout=0.0, **bounds):
-    """The vision tower's blocks: each picture looks at itself."""
-    way = attend_and_learn if _learning(query, key, value) else attend
-    return way(*_flat(query, key, value), *_bounds(bounds), scaling, False)[None], None
 
 
 def _learning(*tensors: torch.Tensor) -> bool:
@@ -166,20 +228,26 @@ def _learning(*tensors: torch.Tensor) -> bool:
     return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
 
-def _bounds(given: dict) -> tuple:
-    longest = (int(given[name]) for name in ("max_length_q", "max_length_k"))
-    return given["cu_seq_lens_q"].int(), given["cu_seq_lens_k"].int(), *longest
+def _segments(bounds: dict[str, Any], scale: float, causal: bool) -> Segments:
+    """From the names that transformers gives to the bounds of packed sequences."""
+    longest_query, longest_key = (int(bounds[name]) for name in ("max_length_q", "max_length_k"))
+    query_bounds, key_bounds = bounds["cu_seq_lens_q"].int(), bounds["cu_seq_lens_k"].int()
+    return Segments(query_bounds, key_bounds, longest_query, longest_key, scale, causal)
 
 
-AttentionInterface.register(TEXT, _text)
-AttentionInterface.register(VISION, _vision)
-for name in (TEXT, VISION):
-    AttentionMaskInterface.register(name, lambda *_, **__: None)
+def _no_mask(*_: object, **__: object) -> None:
+    """The bounds of the segments say what a mask would."""
+
+
+AttentionInterface.register(TEXT, _attend_text)
+AttentionInterface.register(VISION, _attend_vision)
+AttentionMaskInterface.register(TEXT, _no_mask)
+AttentionMaskInterface.register(VISION, _no_mask)
 
 
 @contextmanager
-def packed_attention(network: torch.nn.Module):
-    """Both towers attend by segments inside; as the library does by itself outside."""
+def packed_attention(network: Network) -> Iterator[None]:
+    """Inside, both towers attend by segments; outside, as the library does."""
     before = {"": network.config._attn_implementation} | {
         name: getattr(network.config, name)._attn_implementation for name in ("text_config", "vision_config")
     }

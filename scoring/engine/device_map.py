@@ -1,20 +1,30 @@
-"""A base that is too large for one card, laid over several: whole layers, which the cards work through in turn."""
+"""A base that is too large for one card, over several: whole layers, which the cards work through in turn.
+
+In: a base's folder and the cards' free memory. Out: which module goes to which card (`make_device_map`), and a loaded
+network whose layers get their inputs on their own card (`move_inputs_to_layers`). Next: `loading`, which calls both.
+"""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from scoring.checkpoints.weights import CheckpointError
+from scoring.engine import Network
 
-FOR_THE_WORK = 0.8  # share of a card's free memory that weights may take
+FOR_WEIGHTS = 0.8  # share of a card's free memory that weights may take
 GIB = 2**30
 
 
-def place(folder: Path, dtype: torch.dtype, kept: list[str], four_bit: bool, free: dict[int, int]) -> dict[str, int]:
-    """Part of the base -> card, for accelerate and transformers: the vision tower, the embeddings and each layer whole.
+def make_device_map(
+    folder: Path, dtype: torch.dtype, not_quantized: list[str], four_bit: bool, free: dict[int, int]
+) -> dict[str, int]:
+    """Module of the base -> card, for accelerate and transformers. The vision tower, the embeddings and each layer stay
+    whole.
 
-    kept: parts that are not quantised. free: bytes of each card. Raises CheckpointError where it does not fit.
+    not_quantized: names of modules that stay in `dtype`. four_bit: whether the others are in 4 bits. free: bytes of
+    each card. Raises CheckpointError where the base does not fit.
     """
     from accelerate import infer_auto_device_map, init_empty_weights
     from accelerate.utils import CustomDtype, get_balanced_memory
@@ -22,47 +32,52 @@ def place(folder: Path, dtype: torch.dtype, kept: list[str], four_bit: bool, fre
 
     with init_empty_weights():
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        network = AutoModelForImageTextToText.from_config(config, dtype=dtype, trust_remote_code=False)
+        auto_model: Any = AutoModelForImageTextToText
+        network: Network = auto_model.from_config(config, dtype=dtype, trust_remote_code=False)
     network.tie_weights()
     whole = [*network._no_split_modules, type(network.model.visual).__name__]
     linear = {f"{name}.weight" for name, module in network.named_modules() if isinstance(module, nn.Linear)}
-    small = {name for name in linear if four_bit and not name.startswith(tuple(kept))}  # all else keeps its type
+    small = {name for name in linear if four_bit and not name.startswith(tuple(not_quantized))}
     plain = {name: dtype for name, _ in network.named_parameters() if name not in small}
-    room = {card: int(FOR_THE_WORK * size) for card, size in free.items()}
-    options = {
+    room = {card: int(FOR_WEIGHTS * size) for card, size in free.items()}
+    options: dict[str, Any] = {
         "no_split_module_classes": whole,
         "dtype": CustomDtype.INT4 if small else dtype,
         "special_dtypes": plain if small else {},
     }
-    found = infer_auto_device_map(network, get_balanced_memory(network, room, **options), **options)
-    if "disk" in found.values() or "cpu" in found.values():
-        found = infer_auto_device_map(network, room, **options)  # balanced, the last layers may find no room
-    if outside := [part for part, device in found.items() if device in ("cpu", "disk")]:
-        told = ", ".join(f"{size / GIB:.1f}" for size in free.values())
+    device_map: dict[str, Any] = infer_auto_device_map(
+        network, get_balanced_memory(network, room, **options), **options
+    )
+    if "disk" in device_map.values() or "cpu" in device_map.values():
+        device_map = infer_auto_device_map(network, room, **options)  # balanced, the last layers may find no room
+    if outside := [module for module, device in device_map.items() if device in ("cpu", "disk")]:
+        sizes = ", ".join(f"{size / GIB:.1f}" for size in free.values())
         raise CheckpointError(
-            f"{folder}: {len(outside)} parts, such as {outside[0] or 'the whole'}, do not fit into the {told} GiB free "
-            "on the cards; expected room for all of it: more or larger cards, or --quantization nf4"
+            f"{folder}: {len(outside)} modules, such as {outside[0] or 'the whole'}, do not fit into the {sizes} GiB "
+            "free on the cards; expected room for all of it: use more or larger cards, or --quantization nf4"
         )
-    first = found.get("model.visual", next(iter(found.values())))
-    return found | {"model.language_model.embed_tokens": first, "model.language_model.rotary_emb": first}
+    first = device_map.get("model.visual", next(iter(device_map.values())))
+    return device_map | {"model.language_model.embed_tokens": first, "model.language_model.rotary_emb": first}
 
 
-def follow(network: nn.Module) -> None:
-    """Let each layer get what it is given on its own card: accelerate's hooks, which look into every module of a
-    layer, are taken off for one on each layer."""
+def move_inputs_to_layers(network: Network) -> None:
+    """Let each layer move its inputs to its own card, by one hook a layer.
+
+    accelerate's hooks, which this removes, look into every module of a layer.
+    """
     from accelerate.hooks import remove_hook_from_module
     from accelerate.utils import send_to_device
 
-    def bring(module: nn.Module, args: tuple, kwargs: dict):
+    def move(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         device = next(module.parameters()).device
         return send_to_device(args, device), send_to_device(kwargs, device, skip_keys=["deepstack", "picture_tokens"])
 
     remove_hook_from_module(network, recurse=True)
     language = network.model.language_model
     for layer in (*language.layers, language.norm):
-        layer.register_forward_pre_hook(bring, with_kwargs=True)
+        layer.register_forward_pre_hook(move, with_kwargs=True)
 
 
-def cards(network: nn.Module) -> list[torch.device]:
-    """Where its weights are, in the order of the layers."""
+def devices_of(network: Network) -> list[torch.device]:
+    """Where a network's weights are, in the order of the layers."""
     return list(dict.fromkeys(weight.device for weight in network.parameters()))

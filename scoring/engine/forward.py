@@ -1,18 +1,31 @@
-"""One packed forward: pictures once, the prefix tree once for each adapter, label logits at its leaves.
+"""One packed forward: pictures once, the prefix tree once for each adapter, the letters' logits at its leaves.
+
+In: a `Tree` and its pictures, (height, width, 3) uint8. Out: for B sequences `AnswerLogits`, labels (B, K). On the way:
+
+    TreeBatch.of      tree, pictures      -> tensors on the host; then `.to(device)`
+    encode_pictures   pixels              -> PictureFeatures, (N, D) for the N picture tokens
+    leaf_states       ids, features       -> (B, D) last hidden states of the sequences' last tokens
+    project           states, head (V, D) -> AnswerLogits: labels (B, K), log_total (B,), top (B,)
 
 No padding, no cache between batches. Pixels arrive as bytes and become patches on the device.
+
+Next: `packed`, which calls these for each adapter of a run; `attention` for how a segment attends to its path.
 """
 
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import nn
 from transformers.models.qwen3_vl.modeling_qwen3_vl import apply_rotary_pos_emb
 from transformers.vision_utils import get_vision_interpolation_indices_and_weights, get_vision_position_ids
 
-from scoring.engine.tree import Tree
+from scoring.engine import Network
+from scoring.engine.tree import Integers, Tree
 from scoring.inputs.pictures import PixelPolicy
 
 VOCABULARY_CHUNK = 16_384  # rows of the head that are held in float32 at a time
@@ -20,16 +33,21 @@ VOCABULARY_CHUNK = 16_384  # rows of the head that are held in float32 at a time
 LEAF_BLOCK = {"cpu": 16, "cuda": 512}
 HEAD_BLOCK = {"cpu": 16, "cuda": 128}
 
+Grid = tuple[int, int, int]  # (frames, rows, columns) of a picture's patches
+
 
 @dataclass
 class TreeBatch:
-    """A tree and its pictures as tensors. P pictures in all; in `ids` their tokens stand as `occurrences` tells.
+    """A tree and its P pictures as tensors.
 
-    leaves, leaf_keys, leaf_bounds: as in the tree, the last leaf again until there is a whole number of blocks.
-    picture_tokens: (N,) where in `ids` the tokens of pictures stand.
-    pixels: for each size of picture, (n, height, width, 3) uint8; sizes: its grid and n; the P pictures in this order.
+    ids, positions, keys, query_bounds, key_bounds, picture_tokens: as in `Tree`; positions are (3, 1, T).
+    leaves, leaf_keys, leaf_bounds: as in `Tree`, and the last leaf again up to a whole number of blocks.
     picture_bounds: (P + 1,) int32, where each picture's patches begin and end.
+    pixels: for each size of picture, (n, height, width, 3) uint8.
+    longest: (queries, keys) of the largest segments.
+    sizes: for each size of picture, its grid and n; the P pictures are in this order.
     occurrences: for each run of picture tokens in `ids`, which of the P pictures it is.
+    count: of leaves, without those that fill up a block.
     """
 
     ids: torch.Tensor
@@ -44,21 +62,26 @@ class TreeBatch:
     picture_bounds: torch.Tensor
     pixels: list[torch.Tensor]
     longest: tuple[int, int]
-    sizes: tuple[tuple[tuple[int, int, int], int], ...]
+    sizes: tuple[tuple[Grid, int], ...]
     occurrences: tuple[int, ...]
-    count: int  # of leaves, without those that fill up a block
+    count: int
 
     @classmethod
-    def of(cls, tree: Tree, pictures: list[np.ndarray], policy: PixelPolicy, device: str) -> "TreeBatch":
-        """`pictures` (height, width, 3) uint8 as `tree.pictures` numbers them; the kind of `device` it is meant for.
+    def of(cls, tree: Tree, pictures: list[NDArray[np.uint8]], policy: PixelPolicy, device: str) -> "TreeBatch":
+        """`pictures` (height, width, 3) uint8 as `tree.pictures` numbers them. device: `cpu` or `cuda`, its later home.
 
         Everything that depends on numbers of the batch is worked out here: later, to ask would be to wait for the card.
         """
         pin = device == "cuda"  # for copies that do not wait
-        groups: dict[tuple, list[int]] = {}
+
+        def tensor(array: NDArray[Any]) -> torch.Tensor:
+            return torch.from_numpy(array).pin_memory() if pin else torch.from_numpy(array)
+
+        groups: dict[tuple[int, ...], list[int]] = {}
         for number, picture in enumerate(pictures):
             groups.setdefault(picture.shape, []).append(number)
-        place = {number: at for at, number in enumerate(number for numbers in groups.values() for number in numbers)}
+        grouped = [number for numbers in groups.values() for number in numbers]
+        index = {number: row for row, number in enumerate(grouped)}
         sizes = tuple(
             ((1, height // policy.patch, width // policy.patch), len(numbers))
             for (height, width, _), numbers in groups.items()
@@ -68,15 +91,24 @@ class TreeBatch:
         for shape, numbers in groups.items():
             pixels.append(torch.empty(len(numbers), *shape, dtype=torch.uint8, pin_memory=pin))
             np.stack([pictures[number] for number in numbers], out=pixels[-1].numpy())
-        arrays = (
-            *(tree.ids, tree.positions[:, None], tree.keys, tree.query_bounds, tree.key_bounds),
-            *_filled_leaves(tree, LEAF_BLOCK[device]),
-            tree.picture_tokens,
-            np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32),
+        leaves, leaf_keys, leaf_bounds = _fill_leaves(tree, LEAF_BLOCK[device])
+        return cls(
+            ids=tensor(tree.ids),
+            positions=tensor(tree.positions[:, None]),
+            keys=tensor(tree.keys),
+            query_bounds=tensor(tree.query_bounds),
+            key_bounds=tensor(tree.key_bounds),
+            leaves=tensor(leaves),
+            leaf_keys=tensor(leaf_keys),
+            leaf_bounds=tensor(leaf_bounds),
+            picture_tokens=tensor(tree.picture_tokens),
+            picture_bounds=tensor(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)),
+            pixels=pixels,
+            longest=tree.longest,
+            sizes=sizes,
+            occurrences=tuple(index[number] for number in tree.pictures),
+            count=len(tree.leaves),
         )
-        tensors = [torch.from_numpy(array).pin_memory() if pin else torch.from_numpy(array) for array in arrays]
-        occurrences = tuple(place[number] for number in tree.pictures)
-        return cls(*tensors, pixels, tree.longest, sizes, occurrences, len(tree.leaves))
 
     def unfilled(self) -> "TreeBatch":
         """Without the leaves that fill up a block, which training has no use for. Only before `to`."""
@@ -84,16 +116,17 @@ class TreeBatch:
         return replace(self, leaves=self.leaves[: self.count], leaf_keys=keys, leaf_bounds=bounds)
 
     def to(self, device: torch.device) -> "TreeBatch":
-        def moved(value):
-            if isinstance(value, torch.Tensor):
-                return value.to(device, non_blocking=True)
-            return [moved(part) for part in value] if isinstance(value, list) else value
+        """The batch on a device; the copies may still be under way."""
+        moved: dict[str, Any] = {
+            name: value.to(device, non_blocking=True)
+            for name, value in vars(self).items()
+            if isinstance(value, torch.Tensor)
+        }
+        return replace(self, **moved, pixels=[pixels.to(device, non_blocking=True) for pixels in self.pixels])
 
-        return TreeBatch(*map(moved, vars(self).values()))
 
-
-def _filled_leaves(tree: Tree, block: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Leaves, their keys and bounds, and more of the last leaf, seeing what it sees, up to a whole number of blocks."""
+def _fill_leaves(tree: Tree, block: int) -> tuple[Integers, Integers, Integers]:
+    """Leaves, their keys and bounds, and more of the last leaf, with its keys, up to a whole number of blocks."""
     spare = -len(tree.leaves) % block
     last = tree.leaf_keys[tree.leaf_bounds[-2] :]
     more = tree.leaf_bounds[-1] + len(last) * np.arange(1, spare + 1)
@@ -104,11 +137,12 @@ def _filled_leaves(tree: Tree, block: int) -> tuple[np.ndarray, np.ndarray, np.n
     )
 
 
+# ------------------------------------------------------------ pictures
 @dataclass
 class PictureFeatures:
-    """What the vision tower says about the pictures of a batch, laid out as their tokens stand in the tree.
+    """What the vision tower makes of a batch's pictures, in the order of the picture tokens in the tree.
 
-    embeddings: (N, D) in the place of the picture tokens; deepstack: (N, D) each, added in the first layers.
+    embeddings: (N, D), the hidden states of the picture tokens; deepstack: (N, D) each, added in the first layers.
     """
 
     embeddings: torch.Tensor
@@ -130,55 +164,62 @@ def patches_of(pixels: torch.Tensor, values: torch.Tensor, policy: PixelPolicy) 
     return blocks.reshape(count * rows * columns, -1)
 
 
-_PLACES: WeakKeyDictionary = WeakKeyDictionary()  # vision tower -> grid -> tensors
+# vision tower -> grid -> tensors; the tensors go when the tower goes
+_PATCH_POSITIONS: WeakKeyDictionary[nn.Module, dict[Grid, dict[str, torch.Tensor]]] = WeakKeyDictionary()
 
 
-def places_of(visual: torch.nn.Module, grid: tuple[int, int, int]) -> dict[str, torch.Tensor]:
-    """Where the patches of one picture of that size stand: what the vision tower would work out for each picture anew,
-    waiting for the device each time."""
-    known = _PLACES.setdefault(visual, {})
+def patch_positions(visual: Network, grid: Grid) -> dict[str, torch.Tensor]:
+    """The positions of a picture's patches, as arguments of the vision tower, worked out once for each grid.
+
+    The tower would work them out for each picture anew, waiting for the device each time.
+    """
+    known = _PATCH_POSITIONS.setdefault(visual, {})
     if grid not in known:
-        one = torch.tensor([grid])
+        grids = torch.tensor([grid])
         indices, weights = get_vision_interpolation_indices_and_weights(
-            one,
+            grids,
             num_grid_per_side=visual.num_grid_per_side,
             mode=visual.interpolation_mode,
             align_corners=visual.interpolation_align_corners,
             spatial_merge_size=visual.config.spatial_merge_size,
         )
-        positions = get_vision_position_ids(one, visual.spatial_merge_size)
-        places = {"interp_indices": indices, "interp_weights": weights, "position_ids": positions}
-        known[grid] = {name: tensor.to(visual.device) for name, tensor in places.items()}
+        positions = get_vision_position_ids(grids, visual.spatial_merge_size)
+        tensors = {"interp_indices": indices, "interp_weights": weights, "position_ids": positions}
+        known[grid] = {name: tensor.to(visual.device) for name, tensor in tensors.items()}
     return known[grid]
 
 
-def see(network: torch.nn.Module, batch: TreeBatch, values: torch.Tensor, policy: PixelPolicy) -> PictureFeatures:
-    """The vision tower over all pictures of the batch at once."""
+def encode_pictures(network: Network, batch: TreeBatch, values: torch.Tensor, policy: PixelPolicy) -> PictureFeatures:
+    """The vision tower over all pictures of the batch at once. values: see `patches_of`."""
     visual = network.model.visual
     patches = torch.cat([patches_of(pixels, values, policy) for pixels in batch.pixels])
-    parts = [(places_of(visual, grid), count) for grid, count in batch.sizes]
-    places = {name: torch.cat([part[name].repeat(count, 1) for part, count in parts]) for name in parts[0][0]}
+    by_size = [(patch_positions(visual, grid), count) for grid, count in batch.sizes]
+    positions = {
+        name: torch.cat([tensors[name].repeat(count, 1) for tensors, count in by_size]) for name in by_size[0][0]
+    }
     lengths = [grid[1] * grid[2] for grid, count in batch.sizes for _ in range(count)]
-    grids = torch.tensor([grid for grid, count in batch.sizes for _ in range(count)])  # every use of it is given
-    found = visual(patches, grid_thw=grids, cu_seqlens=batch.picture_bounds, max_seqlen=max(lengths), **places)
-    embeddings, deepstack = found.pooler_output, list(found.deepstack_features)
+    # The tower reads no number of the grids: everything that follows from them is given.
+    grids = torch.tensor([grid for grid, count in batch.sizes for _ in range(count)])
+    output = visual(patches, grid_thw=grids, cu_seqlens=batch.picture_bounds, max_seqlen=max(lengths), **positions)
+    embeddings, deepstack = output.pooler_output, list(output.deepstack_features)
     if batch.occurrences != tuple(range(len(lengths))):
         tokens = [length // policy.merge**2 for length in lengths]
-        split = [torch.split(tensor, tokens) for tensor in (embeddings, *deepstack)]
-        embeddings, *deepstack = (torch.cat([part[number] for number in batch.occurrences]) for part in split)
+        by_picture = [torch.split(tensor, tokens) for tensor in (embeddings, *deepstack)]
+        embeddings, *deepstack = (
+            torch.cat([features[number] for number in batch.occurrences]) for features in by_picture
+        )
     return PictureFeatures(embeddings, deepstack)
 
 
-def leaf_states(
-    network: torch.nn.Module, batch: TreeBatch, features: PictureFeatures, stream: torch.dtype
-) -> torch.Tensor:
+# ------------------------------------------------------------ language model
+def leaf_states(network: Network, batch: TreeBatch, features: PictureFeatures, stream: torch.dtype) -> torch.Tensor:
     """(B, D) last hidden state of each sequence's last token. stream: the type of the residual stream."""
     language = network.model.language_model
     embeddings = language.embed_tokens(batch.ids).to(stream)
     embeddings.index_copy_(0, batch.picture_tokens, features.embeddings.to(stream))
-    hook = language.layers[-1].register_forward_pre_hook(partial(_leaves_alone, batch), with_kwargs=True)
+    hook = language.layers[-1].register_forward_pre_hook(partial(_keep_leaves, batch), with_kwargs=True)
     try:
-        hidden = language(
+        hidden: torch.Tensor = language(
             inputs_embeds=embeddings[None],
             position_ids=batch.positions,
             use_cache=False,
@@ -195,31 +236,44 @@ def leaf_states(
     return hidden[0, : batch.count]
 
 
-class Deepstacked(torch.nn.Module):
-    """Stands for one of the first layers: adds a deepstack feature by the places of picture tokens.
+class Deepstacked(nn.Module):
+    """Stands for one of the first layers: adds a deepstack feature by the indices of picture tokens.
 
     The library adds it by a mask, and asks the card six times a batch how many tokens that is.
     """
 
-    def __init__(self, inner: torch.nn.Module, number: int):
+    inner: Any
+    number: int
+
+    def __init__(self, inner: nn.Module, number: int):
         super().__init__()
         self.inner, self.number = inner, number
 
-    def forward(self, hidden: torch.Tensor, deepstack=None, picture_tokens=None, **kwargs) -> torch.Tensor:
+    def forward(
+        self,
+        hidden: torch.Tensor,
+        deepstack: list[torch.Tensor] | None = None,
+        picture_tokens: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> torch.Tensor:
         hidden = self.inner(hidden, **kwargs)
-        if deepstack is None or self.number >= len(deepstack):
+        if deepstack is None or picture_tokens is None or self.number >= len(deepstack):
             return hidden
-        places, more = (tensor.to(hidden.device) for tensor in (picture_tokens, deepstack[self.number][None]))
-        return hidden.index_add(1, places, more)
+        indices, features = (tensor.to(hidden.device) for tensor in (picture_tokens, deepstack[self.number][None]))
+        return hidden.index_add(1, indices, features)
 
 
-def _leaves_alone(batch: TreeBatch, layer: torch.nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+def _keep_leaves(
+    batch: TreeBatch, layer: Network, args: tuple[torch.Tensor, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[torch.Tensor, ...], dict[str, Any]]:
     """What the last layer is called with: keys and values of all tokens, everything else of the leaves alone.
 
-    No later layer looks at the other tokens, so that their queries, output and feed-forward need not be computed.
+    No later layer attends to the other tokens, so that their queries, output and feed-forward need not be computed.
     """
     hidden = args[0] if args else kwargs.pop("hidden_states")
-    leaves, keys_of, bounds = (part.to(hidden.device) for part in (batch.leaves, batch.leaf_keys, batch.leaf_bounds))
+    leaves, leaf_keys, bounds = (
+        tensor.to(hidden.device) for tensor in (batch.leaves, batch.leaf_keys, batch.leaf_bounds)
+    )
     cos, sin = kwargs["position_embeddings"]
     attention = layer.self_attn
     shape = (*hidden.shape[:-1], -1, attention.head_dim)
@@ -229,7 +283,7 @@ def _leaves_alone(batch: TreeBatch, layer: torch.nn.Module, args: tuple, kwargs:
     _, keys = apply_rotary_pos_emb(keys, keys, cos, sin)
     kwargs |= {
         "position_embeddings": (cos[:, leaves], sin[:, leaves]),
-        "key_index": keys_of,
+        "key_index": leaf_keys,
         "cu_seq_lens_q": torch.arange(len(leaves) + 1, device=hidden.device, dtype=torch.int32),
         "cu_seq_lens_k": bounds,
         "max_length_q": 2,  # of one query flash attention would make a decoding step, split by the number of rows
@@ -238,12 +292,7 @@ def _leaves_alone(batch: TreeBatch, layer: torch.nn.Module, args: tuple, kwargs:
     return (hidden[:, leaves],), kwargs
 
 
-def filled(rows: torch.Tensor, block: int) -> torch.Tensor:
-    """The rows, and the last one again until their number is a multiple of `block`."""
-    spare = -len(rows) % block
-    return torch.cat([rows, rows[-1:].expand(spare, *rows.shape[1:])])
-
-
+# ------------------------------------------------------------ head
 @dataclass
 class AnswerLogits:
     """labels (B, K): float32 logits of the letters; log_total (B,): log-sum-exp of all; top (B,): argmax of all."""
@@ -266,23 +315,31 @@ def project(
     Blocks of rows have one size, the last one filled up, so that a row's sums do not depend on how many there are.
     """
     count, block = len(states), HEAD_BLOCK[states.device.type]
-    blocks = filled(states.float(), block).split(block)
-    up, down = adapter or (None, None)
+    blocks = torch.split(_filled(states.float(), block), block)
 
-    def rows_of(chunk: torch.Tensor, start: int) -> torch.Tensor:
-        return chunk.float() if up is None else torch.addmm(chunk.float(), up[start : start + len(chunk)], down)
+    def head_rows(chunk: torch.Tensor, start: int) -> torch.Tensor:
+        if adapter is None:
+            return chunk.float()
+        up, down = adapter
+        return torch.addmm(chunk.float(), up[start : start + len(chunk)], down)
 
     # one by one: by a list of labels, the host would wait
-    label_rows = torch.cat([rows_of(head[label : label + 1], label) for label in label_ids]).T
+    label_rows = torch.cat([head_rows(head[label : label + 1], label) for label in label_ids]).T
     labels = torch.cat([rows @ label_rows for rows in blocks])
-    totals, values, places = [], [], []
+    totals, maxima, tokens = [], [], []
     for start in range(0, len(head), VOCABULARY_CHUNK):
-        chunk = rows_of(head[start : start + VOCABULARY_CHUNK], start).T
-        found = [(logits.logsumexp(-1), *logits.max(-1)) for logits in (rows @ chunk for rows in blocks)]
-        total, value, at = map(torch.cat, zip(*found))
+        chunk = head_rows(head[start : start + VOCABULARY_CHUNK], start).T
+        by_block = [(logits.logsumexp(-1), *logits.max(-1)) for logits in (rows @ chunk for rows in blocks)]
+        total, maximum, row = map(torch.cat, zip(*by_block))
         totals.append(total)
-        values.append(value)
-        places.append(at + start)
-    best = torch.stack(values).argmax(0)
-    top = torch.stack(places).gather(0, best[None])[0]
+        maxima.append(maximum)
+        tokens.append(row + start)
+    best_chunk = torch.stack(maxima).argmax(0)
+    top = torch.stack(tokens).gather(0, best_chunk[None])[0]
     return AnswerLogits(labels[:count], torch.stack(totals).logsumexp(0)[:count], top[:count])
+
+
+def _filled(rows: torch.Tensor, block: int) -> torch.Tensor:
+    """The rows, and the last one again until their number is a multiple of `block`."""
+    spare = -len(rows) % block
+    return torch.cat([rows, rows[-1:].expand(spare, *rows.shape[1:])])

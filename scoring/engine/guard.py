@@ -1,16 +1,20 @@
-"""A guard at load: one row also goes through the libraries' own forward, before thousands go through the fast one.
+"""A guard at load: one row also goes through the libraries' own forward, before thousands go through the packed one.
 
-The fast way packs prompts, adds adapters to weights, and projects the letters by itself. The libraries' way is
-transformers' network with PEFT's layers, one prompt, nothing packed or added. Where the two disagree by more than
-their arithmetic explains, no score of this run could be trusted.
+In: a loaded scorer and questions. Out: a `Comparison`, or DisagreementError.
+
+The packed forward packs prompts, adds adapters to weights, and projects the letters by itself. The libraries' own is
+transformers' network with PEFT's layers: one prompt, nothing packed or added (`reference`). Where the two differ by
+more than rounding explains, no score of this run could be trusted.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from scoring.engine.batches import make_ready
+from scoring.engine.batches import prepare_batch
 from scoring.engine.loading import out_of_memory
 from scoring.engine.reference import last_logits
 from scoring.engine.scorer import Scorer
@@ -19,12 +23,12 @@ from scoring.inputs.prompt import LETTERS
 from scoring.inputs.questions import Question
 from scoring.inputs.tokens import TokenSequence
 
-# Label logits may differ by so much, their mean taken off: roundings, with room (measured: benchmarks/LOG.md).
+# How far label logits may differ, less their mean: rounding, with room (measured: benchmarks/LOG.md).
 TOLERANCES = {torch.float32: 0.01, torch.bfloat16: 1.0, torch.float16: 0.5}
 
 
 class DisagreementError(RuntimeError):
-    """The fast forward and the libraries' own give different answers."""
+    """The packed forward and the libraries' own give different answers."""
 
 
 @dataclass
@@ -35,13 +39,13 @@ class Comparison:
     largest: float
     tolerance: float
 
-    def to_json(self) -> dict:
+    def to_json(self) -> dict[str, Any]:
         largest = round(self.largest, 6) if np.isfinite(self.largest) else None
         return {"row": self.row, "largest_difference": largest, "tolerance": self.tolerance}
 
 
 def compare_first(scorer: Scorer, questions: list[Question]) -> Comparison | None:
-    """Hold the first of the questions whose picture can be read against the libraries' own forward, member by member.
+    """Compare the first question whose picture can be read with the libraries' own forward, member by member.
 
     None where no picture can be read, or memory does not suffice. Raises DisagreementError with both answers.
     """
@@ -58,33 +62,33 @@ def compare_first(scorer: Scorer, questions: list[Question]) -> Comparison | Non
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
-    return None  # whether a row fits is found out where it is scored
+    return None  # scoring finds out whether the row fits
 
 
-def _compare(scorer: Scorer, question: Question, sequence: TokenSequence, patches: np.ndarray) -> Comparison:
+def _compare(scorer: Scorer, question: Question, sequence: TokenSequence, patches: NDArray[Any]) -> Comparison:
     letters = len(question.options)
-    answers = scorer.answer(make_ready(scorer.prepare, [question], "1"), letters)
+    answers = scorer.answer(prepare_batch(scorer.prepare, [question], "1"), letters)
     tolerance, largest = TOLERANCES[scorer.model.dtype], 0.0
     for member, adapter, answer in zip(scorer.plan.members, scorer.adapters, answers):
         scorer.model.use(adapter)
-        ours = answer.labels[0].float().cpu().numpy()
-        theirs = last_logits(scorer.model, sequence, patches)[scorer.label_ids[:letters]].cpu().numpy()
-        difference = float(np.abs((ours - ours.mean()) - (theirs - theirs.mean())).max())
-        if not np.isfinite(theirs).all() and not np.isfinite(ours).all():
-            largest = float("nan")  # neither way has an answer: the row's status says so
+        packed = answer.labels[0].float().cpu().numpy()
+        reference = last_logits(scorer.model, sequence, patches)[scorer.label_ids[:letters]].cpu().numpy()
+        difference = float(np.abs((packed - packed.mean()) - (reference - reference.mean())).max())
+        if not np.isfinite(reference).all() and not np.isfinite(packed).all():
+            largest = float("nan")  # neither has an answer: the row's status says so
             continue
-        if not np.isfinite(theirs).all() and scorer.model.dtype == torch.float16:
-            largest = float("nan")  # the libraries' own overflows in float16, where the fast way does not
+        if not np.isfinite(reference).all() and scorer.model.dtype == torch.float16:
+            largest = float("nan")  # the libraries' own overflows in float16, where the packed forward does not
         elif not difference <= tolerance:
             raise DisagreementError(
-                f"{member}: row {question.id!r} has {_listed(ours)} by the packed forward, but {_listed(theirs)} by "
-                f"the libraries' own: {difference:.4g} apart, where roundings explain {tolerance}. Nothing was scored. "
-                "--no-verify goes on all the same"
+                f"{member}: row {question.id!r} has {_listed(packed)} by the packed forward, but {_listed(reference)} "
+                f"by the libraries' own. They differ by {difference:.4g}; rounding explains at most {tolerance}. "
+                "Nothing was scored. --no-verify scores without this check"
             )
         else:
             largest = max(largest, difference)
     return Comparison(question.id, largest, tolerance)
 
 
-def _listed(logits: np.ndarray) -> str:
+def _listed(logits: NDArray[Any]) -> str:
     return ", ".join(f"{letter} {value:.4f}" for letter, value in zip(LETTERS, logits))

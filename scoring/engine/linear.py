@@ -1,16 +1,22 @@
-"""A linear layer that multiplies once: its weight, from 4 bits where need be, with the adapter added to it.
+"""A linear layer that multiplies once: its weight, expanded from 4 bits where it is in 4 bits, plus the adapter.
 
-The usual way multiplies twice, by the weight and by the low-rank adapter. Adding first costs a sum over the weight,
-which a batch of thousands of tokens does not notice, and makes a row's bits independent of the batch: the narrow
-product of an adapter is split by the number of rows, the wide one is not.
+In: x (…, K). Out: (…, N), by W + up @ down with W (N, K), up (N, R), down (R, K).
+
+PEFT multiplies twice, by the weight and by the low-rank adapter. Adding first costs a sum over the weight, which does
+not matter for a batch of thousands of tokens, and makes a row's bits independent of the batch: kernels split the narrow
+product of an adapter by the number of rows, but not the wide one.
+
+Next: `packed`, which puts these in the place of a network's layers.
 """
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 
-def plain_weight_from_4bit(
+def plain_weight_from_4bit(  # noqa: PLR0913 - a custom operator takes tensors and numbers alone
     packed: torch.Tensor,
     absmax: torch.Tensor,
     nested: list[torch.Tensor],
@@ -29,7 +35,7 @@ def plain_weight_from_4bit(
     if nested:
         scales, code, offset = nested
         absmax = torch.ops.bitsandbytes.dequantize_blockwise(absmax, scales, code, blocks[1], torch.float32) + offset
-    weight = torch.ops.bitsandbytes.dequantize_4bit(packed, absmax, blocks[0], kind, shape, dtype)
+    weight: torch.Tensor = torch.ops.bitsandbytes.dequantize_4bit(packed, absmax, blocks[0], kind, shape, dtype)
     return weight.addmm_(up, down) if up.shape[1] else weight
 
 
@@ -38,7 +44,17 @@ weight_from_4bit = torch.library.custom_op("scoring::weight_from_4bit", plain_we
 
 
 @weight_from_4bit.register_fake
-def _(packed, absmax, nested, shape, blocks, kind, dtype, up, down):
+def _weight_from_4bit_fake(  # noqa: PLR0913 - the operator's arguments
+    packed: torch.Tensor,
+    absmax: torch.Tensor,
+    nested: list[torch.Tensor],
+    shape: list[int],
+    blocks: list[int],
+    kind: str,
+    dtype: torch.dtype,
+    up: torch.Tensor,
+    down: torch.Tensor,
+) -> torch.Tensor:
     return packed.new_empty(shape, dtype=dtype)
 
 
@@ -49,7 +65,7 @@ def weight_with_adapter(weight: torch.Tensor, up: torch.Tensor, down: torch.Tens
 
 
 @weight_with_adapter.register_fake
-def _(weight, up, down):
+def _weight_with_adapter_fake(weight: torch.Tensor, up: torch.Tensor, down: torch.Tensor) -> torch.Tensor:
     return torch.empty_like(weight)
 
 
@@ -60,69 +76,96 @@ class MergedLinear(nn.Module):
     plain LoRA use the libraries' own arithmetic.
     """
 
+    inner: Any
+    merged: bool
+    bias: torch.Tensor | None
+    weight: torch.Tensor | None  # (N, K) in 16 or 32 bits; None while it is kept in 4 bits
+    packed: torch.Tensor | None  # the 4-bit form, see `weight_from_4bit`, and what belongs to it
+    absmax: torch.Tensor
+    nested_absmax: torch.Tensor | None
+    nested_code: Any
+    nested_offset: Any
+    blocks: list[int]
+    kind: str
+    up: torch.Tensor
+    down: torch.Tensor
+
     def __init__(self, inner: nn.Module, dtype: torch.dtype):
         super().__init__()
         self.inner, self.dtype, self.merged = inner, dtype, False
-        layer = inner.get_base_layer() if hasattr(inner, "get_base_layer") else inner
-        self.shape = [layer.out_features, layer.in_features]
+        layer: Any = inner.get_base_layer() if hasattr(inner, "get_base_layer") else inner  # type: ignore[operator]
+        self.shape: list[int] = [layer.out_features, layer.in_features]
         self.bias = layer.bias
-        self.adapters: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+        self.adapters: dict[str | None, tuple[torch.Tensor, torch.Tensor]] = {}
         weight = layer.weight.data
         state = getattr(layer.weight, "quant_state", None)
-        self._hold("weight", weight if state is None else None)
-        self._hold("packed", None if state is None else weight)
+        self._add_buffer("weight", weight if state is None else None)
+        self._add_buffer("packed", None if state is None else weight)
         if state is not None:
-            self.kind = state.quant_type
-            self._hold("absmax", state.absmax)
-            self.blocks = [state.blocksize, state.state2.blocksize if state.nested else 0]
-            for name in ("absmax", "code"):
-                self._hold(f"nested_{name}", getattr(state.state2, name) if state.nested else None)
-            self._hold("nested_offset", state.offset if state.nested else None)
-        self._hold("down", torch.empty(0, self.shape[1], dtype=dtype, device=weight.device))
-        self._hold("up", torch.empty(self.shape[0], 0, dtype=dtype, device=weight.device))
-        self.none = (self.up, self.down)
+            self._add_4bit_state(state)
+        down = torch.empty(0, self.shape[1], dtype=dtype, device=weight.device)
+        up = torch.empty(self.shape[0], 0, dtype=dtype, device=weight.device)
+        self._add_buffer("down", down)
+        self._add_buffer("up", up)
+        self.no_adapter = (up, down)
         for name in getattr(inner, "lora_A", {}):
-            up, down = (getattr(inner, part)[name].weight.data for part in ("lora_B", "lora_A"))
-            self.adapters[name] = ((up.float() * inner.scaling[name]).to(dtype), down.to(dtype))
+            lora_up, lora_down = (getattr(inner, part)[name].weight.data for part in ("lora_B", "lora_A"))
+            scale = self.inner.scaling[name]
+            self.adapters[name] = ((lora_up.float() * scale).to(dtype), lora_down.to(dtype))
 
-    def _hold(self, name: str, tensor: torch.Tensor | None) -> None:
+    def _add_4bit_state(self, state: Any) -> None:
+        """Take over a bitsandbytes `QuantState`."""
+        self.kind = state.quant_type
+        self._add_buffer("absmax", state.absmax)
+        self.blocks = [state.blocksize, state.state2.blocksize if state.nested else 0]
+        for name in ("absmax", "code"):
+            self._add_buffer(f"nested_{name}", getattr(state.state2, name) if state.nested else None)
+        self._add_buffer("nested_offset", state.offset if state.nested else None)
+
+    def _add_buffer(self, name: str, tensor: torch.Tensor | None) -> None:
         self.register_buffer(name, tensor, persistent=False)
 
     def select(self, adapter: str | None) -> None:
-        """Which adapter the weight is made with; None, or one that does not touch this layer: none."""
-        self.up, self.down = self.adapters.get(adapter, self.none)
+        """Choose the adapter that the weight is made with; None, or one that does not touch this layer: none."""
+        self.up, self.down = self.adapters.get(adapter, self.no_adapter)
 
     @property
     def expanded_bytes(self) -> int:
-        """What `expand` would take: nothing where the weight is there already and no adapter is folded into it."""
+        """What `expand` would take: nothing where the weight is expanded already and no adapter is added to it."""
         return self.shape[0] * self.shape[1] * self.dtype.itemsize if self.packed is not None or self.adapters else 0
 
     def expand(self, only: str | None = None) -> None:
-        """Keep the weight in 16 or 32 bits. `only`: the run's one adapter, which is added for good."""
+        """Keep the weight in 16 or 32 bits. only: the run's one adapter, which is added for good."""
         self.select(only)
         self.weight, self.packed = self.make_weight(), None
         if only:
-            self.adapters = {only: self.none}
+            self.adapters = {only: self.no_adapter}
         self.select(None)
 
     def make_weight(self) -> torch.Tensor:
         """(N, K) the weight with the selected adapter: the same bits from 4 as from 16 bits."""
         if self.packed is not None:
             nested = [] if self.nested_absmax is None else [self.nested_absmax, self.nested_code, self.nested_offset]
-            return weight_from_4bit(
+            weight: torch.Tensor = weight_from_4bit(
                 self.packed, self.absmax, nested, self.shape, self.blocks, self.kind, self.dtype, self.up, self.down
             )
+            return weight
+        assert self.weight is not None  # it is kept in the one form or the other
         return weight_with_adapter(self.weight, self.up, self.down) if self.up.shape[1] else self.weight
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.merged:
-            return self.inner(x)
+            output: torch.Tensor = self.inner(x)
+            return output
         weight = self.make_weight()
         return F.linear(x, weight, self.bias) if x.dtype == weight.dtype else half_product(x, weight, self.bias)
 
 
 class PatchProduct(nn.Module):
-    """Stands for a convolution whose windows do not overlap: one matrix product, which convolutions are slow to see."""
+    """Stands for a convolution whose windows do not overlap: as one matrix product it is faster."""
+
+    inner: Any
+    merged: bool
 
     def __init__(self, inner: nn.Module):
         super().__init__()
@@ -130,16 +173,18 @@ class PatchProduct(nn.Module):
 
     @property
     def weight(self) -> torch.Tensor:
-        return self.inner.weight
+        weight: torch.Tensor = self.inner.weight
+        return weight
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.merged:
-            return self.inner(x)
+            output: torch.Tensor = self.inner(x)
+            return output
         return F.linear(x.flatten(1), self.inner.weight.flatten(1), self.inner.bias)
 
 
 def half_product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """A float32 stream through a float16 product, for cards without bfloat16.
+    """(…, N) a float32 x (…, K) times a float16 weight (N, K), for cards without bfloat16.
 
     Rows are scaled by a power of two to at most 1, so that neither they nor their sums overflow.
     """
@@ -148,6 +193,6 @@ def half_product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | Non
     return y if bias is None else y + bias.to(x.dtype)
 
 
-def plain_lora(inner: nn.Module, adapter: str) -> bool:
-    """Whether that adapter of a PEFT layer is a sum of weight and low-rank product, and nothing else."""
+def plain_lora(inner: nn.Module, adapter: str | None) -> bool:
+    """Whether an adapter of a PEFT layer is a sum of weight and low-rank product, and nothing else."""
     return adapter not in getattr(inner, "lora_A", {}) or not getattr(inner, "lora_variant", {}).get(adapter)

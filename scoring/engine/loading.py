@@ -1,9 +1,15 @@
-"""The model of a run: one base, in 4 or 16 bits, and the adapters that are switched on it."""
+"""The model of a run: one base, in 4 or 16 bits, and the adapters that it switches between.
+
+In: a base's folder, and checkpoints whose adapters belong to it. Out: a `Model`, whose `network` is transformers' own.
+Next: `packed`, which makes a model answer trees of prompts.
+"""
 
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -11,9 +17,8 @@ from scoring.checkpoints.adapter import ADAPTER_FILE, lora_config
 from scoring.checkpoints.checkpoint import Checkpoint
 from scoring.checkpoints.quantization import NOT_QUANTIZED, why_no_4bit
 from scoring.checkpoints.weights import MIXTURE, BaseWeights, CheckpointError, check_base, stored_bits
-from scoring.engine.device_map import GIB, cards, follow, place
-
-# What stays in 16 or 32 bits. An explicit list replaces the library's own; names match from the start.
+from scoring.engine import Network
+from scoring.engine.device_map import GIB, devices_of, make_device_map, move_inputs_to_layers
 
 
 def default_device() -> torch.device:
@@ -32,9 +37,6 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
 
 
-_BROKEN: list[str] = []  # why the import failed the first time
-
-
 def settle_functions() -> None:
     """Call each of MKL's functions once, in one thread.
 
@@ -47,13 +49,13 @@ def settle_functions() -> None:
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Of the card, or of the host (which PyTorch tells by a bare RuntimeError)."""
+    """Whether the card or the host ran out of memory (for the host PyTorch raises a bare RuntimeError)."""
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
 
 @contextmanager
-def _building(path: Path, what: str):
-    """CheckpointError for what a library raises, of whatever kind, where a stranger's file tells it nonsense.
+def _as_checkpoint_error(path: Path, problem: str) -> Iterator[None]:
+    """Raise CheckpointError for whatever a library raises where a file from elsewhere holds nonsense.
 
     What this machine lacks, memory, a file or a package, is raised as it is.
     """
@@ -65,20 +67,120 @@ def _building(path: Path, what: str):
         if out_of_memory(error) or "CUDA" in str(error):
             raise
         reason = f"{type(error).__name__}: {str(error).strip()}".split("\n")[0]
-        raise CheckpointError(f"{path}: {what} ({reason}); expected files that were made together") from error
+        raise CheckpointError(f"{path}: {problem} ({reason}); expected files that were made together") from error
+
+
+# ------------------------------------------------------------ the base
+@dataclass(frozen=True)
+class _WeightForm:
+    """In which types a base's weights are held.
+
+    dtype: of what is not quantized. quantization: `nf4`, `fp4` or `none`. stored: whether the base's files hold weights
+    in 4 bits already. mixture: whether it is a mixture of experts. note: what to say about the choice, or "".
+    """
+
+    dtype: torch.dtype
+    quantization: str
+    stored: bool
+    mixture: bool
+    note: str = ""
+
+    @classmethod
+    def choose(cls, folder: Path, quantization: str, dtype: torch.dtype) -> "_WeightForm":
+        """What the base's files and this machine allow. Raises CheckpointError where they allow nothing."""
+        mixture = check_base(folder)["model_type"] == MIXTURE
+        stored, no_4bit, note = stored_bits(folder), why_no_4bit(), ""
+        if mixture and dtype == torch.float16:
+            raise CheckpointError(
+                f"{folder}: a mixture of experts, which is not computed in float16; expected cards that compute in "
+                "bfloat16 (NVIDIA: compute capability 8 or later)"
+            )
+        if stored and no_4bit:
+            raise CheckpointError(f"{folder}: its weights are in 4 bits, which cannot be read here ({no_4bit})")
+        quantization = stored or quantization
+        if quantization != "none" and no_4bit:
+            note = f"no 4-bit weights here ({no_4bit}): the base is kept in {_name(dtype)}"
+            quantization = "none"
+        return cls(dtype, quantization, bool(stored), mixture, note)
+
+    @property
+    def four_bit(self) -> bool:
+        return self.quantization != "none"
+
+    def options(self) -> dict[str, Any]:
+        """Arguments of `from_pretrained`. Files in 4 bits say so themselves."""
+        if not self.four_bit or self.stored:
+            return {}
+        from transformers import BitsAndBytesConfig
+
+        config = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+            load_in_4bit=True,
+            bnb_4bit_quant_type=self.quantization,
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=self.dtype,
+            llm_int8_skip_modules=NOT_QUANTIZED,
+        )
+        return {"quantization_config": config}
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _read_network(folder: Path, form: _WeightForm, device: torch.device | None) -> Network:
+    """The base from safetensors, on one device, or (None) over all cards. Raises CheckpointError, see `Model.load`."""
+    from transformers import AutoModelForImageTextToText
+    from transformers.utils.logging import disable_progress_bar
+
+    if not sys.stderr.isatty():
+        disable_progress_bar()  # type: ignore[no-untyped-call]
+    auto_model: Any = AutoModelForImageTextToText
+    with _as_checkpoint_error(folder / "config.json", "no Qwen3-VL can be built of it and the weights beside it"):
+        network, issues = auto_model.from_pretrained(
+            folder,
+            dtype=form.dtype,
+            device_map={"": device} if device else _map_over_all_cards(folder, form),
+            use_safetensors=True,
+            trust_remote_code=False,
+            attn_implementation="sdpa",
+            output_loading_info=True,
+            **form.options(),
+        )
+    for kind, keys in issues.items():
+        if keys:
+            raise CheckpointError(
+                f"{folder}: {kind.replace('_', ' ')}: {', '.join(map(str, sorted(keys)[:5]))} (of {len(keys)}); "
+                "expected weights that fit the configuration exactly"
+            )
+    _compute_in(network, form)
+    return network.requires_grad_(False).eval()
+
+
+def _map_over_all_cards(folder: Path, form: _WeightForm) -> dict[str, int]:
+    free = {card: torch.cuda.mem_get_info(card)[0] for card in range(torch.cuda.device_count())}
+    return make_device_map(folder, form.dtype, NOT_QUANTIZED, form.four_bit, free)
+
+
+def _compute_in(network: Network, form: _WeightForm) -> None:
+    """Let quantized layers compute in the model's type, whatever type they were stored for."""
+    for layer in network.modules():
+        if hasattr(layer, "support_avx512bf16_for_cpu"):  # else bitsandbytes repacks weights that are read here
+            layer.support_avx512bf16_for_cpu = False  # and answers a float32 model in bfloat16: logits .05 off
+        if form.stored and hasattr(layer, "compute_dtype"):  # that of whoever stored it
+            layer.compute_dtype, layer.compute_type_is_set = form.dtype, True
 
 
 @dataclass
 class Model:
-    """`network` is the Qwen3-VL module; adapters are injected into it, and `use` switches between them."""
+    """A base and its adapters. `network` is the Qwen3-VL module; adapters are injected into it, and `use` switches."""
 
-    network: torch.nn.Module
+    network: Network
     folder: Path
     device: torch.device
     dtype: torch.dtype
-    quantization: str  # "nf4" or "none"
+    quantization: str  # "nf4", "fp4" or "none"
     notes: list[str] = field(default_factory=list)
-    _peft: torch.nn.Module | None = None
+    _peft: Any = None  # PEFT's model around `network`, once there is an adapter
 
     @classmethod
     def load(
@@ -87,94 +189,42 @@ class Model:
         quantization: str = "nf4",
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
-        spread: bool = False,
     ) -> "Model":
         """The base from safetensors. Falls back to 16 bits, with a note, where there is no bitsandbytes.
 
-        spread: over all cards, where there are several. Raises CheckpointError where weights are missing, left over,
-        or of another shape, and where the cards have no room for them.
+        device: the default one where none is given; "auto": over all cards, where there are several. Raises
+        CheckpointError where weights are missing, left over, or of another shape, and where the cards have no room.
         """
-        reason = why_no_4bit()  # before a library imports bitsandbytes by itself
-        from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
-        from transformers.utils.logging import disable_progress_bar
-
-        if not sys.stderr.isatty():
-            disable_progress_bar()
-        mixture = check_base(folder)["model_type"] == MIXTURE
+        why_no_4bit()  # before a library imports bitsandbytes by itself
         settle_functions()
-        device = torch.device(device) if device else default_device()
-        dtype, notes, options = dtype or default_dtype(device), [], {}
-        plain = str(dtype).removeprefix("torch.")
-        if mixture and dtype == torch.float16:
-            raise CheckpointError(
-                f"{folder}: a mixture of experts, which is not computed in float16; expected cards that compute in "
-                "bfloat16 (NVIDIA: compute capability 8 or later)"
-            )
-        stored = stored_bits(folder)
-        if stored and reason:
-            raise CheckpointError(f"{folder}: its weights are in 4 bits, which cannot be read here ({reason})")
-        quantization = stored or quantization
-        if quantization != "none" and reason:
-            notes.append(f"no 4-bit weights here ({reason}): the base is kept in {plain}")
-            quantization = "none"
-        if quantization != "none" and not stored:
-            options["quantization_config"] = BitsAndBytesConfig(
-                load_in_4bit=True,
-                bnb_4bit_quant_type=quantization,
-                bnb_4bit_use_double_quant=True,
-                bnb_4bit_compute_dtype=dtype,
-                llm_int8_skip_modules=NOT_QUANTIZED,
-            )
-        placed: dict = {"": device}
-        spread = spread and torch.cuda.device_count() > 1
-        with _building(folder / "config.json", "no Qwen3-VL can be built of it and the weights beside it"):
-            if spread:
-                free = {card: torch.cuda.mem_get_info(card)[0] for card in range(torch.cuda.device_count())}
-                placed = place(folder, dtype, NOT_QUANTIZED, quantization != "none", free)
-            network, found = AutoModelForImageTextToText.from_pretrained(
-                folder,
-                dtype=dtype,
-                device_map=placed,
-                use_safetensors=True,
-                trust_remote_code=False,
-                attn_implementation="sdpa",
-                output_loading_info=True,
-                **options,
-            )
-        wrong = {kind: keys for kind, keys in found.items() if keys}
-        if wrong:
-            kind, keys = next(iter(wrong.items()))
-            raise CheckpointError(
-                f"{folder}: {kind.replace('_', ' ')}: {', '.join(map(str, sorted(keys)[:5]))} (of {len(keys)}); "
-                "expected weights that fit the configuration exactly"
-            )
-        for layer in network.modules():
-            if hasattr(layer, "support_avx512bf16_for_cpu"):  # else bitsandbytes repacks weights that are read here
-                layer.support_avx512bf16_for_cpu = False  # and answers a float32 model in bfloat16: logits .05 off
-            if stored and hasattr(layer, "compute_dtype"):  # that of whoever stored it
-                layer.compute_dtype, layer.compute_type_is_set = dtype, True
-        network.requires_grad_(False)
-        if mixture and quantization != "none":
+        over_cards = device == "auto" and torch.cuda.device_count() > 1
+        target = default_device() if device is None or device == "auto" else torch.device(device)
+        form = _WeightForm.choose(folder, quantization, dtype or default_dtype(target))
+        network = _read_network(folder, form, None if over_cards else target)
+        notes = [form.note] if form.note else []
+        if form.mixture and form.four_bit:
             size = sum(weight.nbytes for name, weight in network.named_parameters() if ".experts." in name)
-            notes.append(f"the experts stay in {plain}, {size / GIB:.1f} GiB: only linear layers are quantized")
-        if spread:
-            follow(network)
-            used = cards(network)
-            device = used[0]
-            if len(used) > 1:
+            notes.append(
+                f"the experts stay in {_name(form.dtype)}, {size / GIB:.1f} GiB: only linear layers are quantized"
+            )
+        if over_cards:
+            move_inputs_to_layers(network)
+            target, *others = devices_of(network)
+            if others:
                 notes.append(
-                    f"the base lies on {len(used)} cards, which work one after the other: no faster than one of them. "
-                    "If it fits on each, torchrun with a process for each card is that many times as fast"
+                    f"the base lies on {1 + len(others)} cards, which work one after the other: no faster than one of "
+                    "them. If it fits on each, torchrun with a process for each card is that many times as fast"
                 )
-        return cls(network.eval(), folder, device, dtype, quantization, notes)
+        return cls(network, folder, target, form.dtype, form.quantization, notes)
 
     @property
     def head(self) -> torch.Tensor:
         """(V, D) the rows that turn a hidden state into logits, without an adapter."""
-        return self.network.get_output_embeddings().weight
+        weight: torch.Tensor = self.network.get_output_embeddings().weight
+        return weight
 
     def head_adapter(self, name: str | None) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """(V, R) and (R, D) whose product is added to the head's rows, in float32; None where that adapter has none."""
+        """(V, R) and (R, D) float32, whose product is added to the head's rows; None where that adapter has none."""
         layer = self.network.get_output_embeddings()
         if name not in getattr(layer, "lora_A", {}):
             return None
@@ -187,16 +237,17 @@ class Model:
         from safetensors.torch import load_file
 
         check = checkpoint.check(BaseWeights.of(self.folder))
+        assert checkpoint.adapter is not None  # of a base alone there is nothing to add
         config = lora_config(checkpoint.adapter, check)
         if self._peft is None:
             self._peft = PeftModel(self.network, config, adapter_name=name)
         else:
             self._peft.add_adapter(name, config)
-        with _building(checkpoint.folder / ADAPTER_FILE, "it cannot be read"):
+        with _as_checkpoint_error(checkpoint.folder / ADAPTER_FILE, "it cannot be read"):
             weights = load_file(checkpoint.folder / ADAPTER_FILE)
         state = {f"base_model.model.{module}.{part}": weights[key] for key, (module, part) in check.keys.items()}
-        with _building(checkpoint.folder / ADAPTER_FILE, "its weights do not fit the base"):
-            result = set_peft_model_state_dict(self._peft, state, adapter_name=name)
+        with _as_checkpoint_error(checkpoint.folder / ADAPTER_FILE, "its weights do not fit the base"):
+            result: Any = set_peft_model_state_dict(self._peft, state, adapter_name=name)
         lost = [key for key in result.missing_keys if f".{name}." in key] + list(result.unexpected_keys)
         if lost:
             raise CheckpointError(
@@ -206,11 +257,11 @@ class Model:
 
     @property
     def adapters(self) -> list[str]:
-        """The names of those that are loaded."""
+        """The names of the loaded adapters."""
         return list(self._peft.peft_config) if self._peft else []
 
     def use(self, name: str | None) -> None:
-        """Switch to one adapter; None is the base alone."""
+        """Switch to one adapter; None: the base alone."""
         if self._peft is None:
             return
         if name is None:

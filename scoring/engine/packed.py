@@ -1,11 +1,20 @@
-"""The fast way: a loaded model made ready to answer trees of prompts with all adapters of a run."""
+"""The fast way: a loaded model that answers trees of prompts with all adapters of a run.
+
+In: a `TreeBatch` of B sequences and the K ids of the letters. Out: `AnswerLogits`, labels (B, K), for each member.
+`PackedModel` puts the layers of `linear` in the place of the network's, so that each adapter is added to the weights,
+and lets the network attend as `attention` does. It also decides how many tokens fit, and whether compiling pays.
+
+Next: `reference`, which it must agree with; `scorer`, which turns its answers into an `OptionLogits`.
+"""
 
 import json
 import os
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
@@ -13,29 +22,34 @@ from torch import nn
 
 from scoring.checkpoints.weights import cache_folder
 from scoring.engine.attention import packed_attention
-from scoring.engine.device_map import GIB, cards
-from scoring.engine.forward import AnswerLogits, Deepstacked, TreeBatch, leaf_states, project, see
+from scoring.engine.device_map import GIB, devices_of
+from scoring.engine.forward import AnswerLogits, Deepstacked, TreeBatch, encode_pictures, leaf_states, project
 from scoring.engine.linear import MergedLinear, PatchProduct, plain_lora
 from scoring.engine.loading import Model, default_device, default_dtype
 from scoring.inputs.pictures import PixelPolicy
 
 ROOM = 8 * GIB  # what expanded weights must leave free on a card
 FEWEST_TOKENS, MOST_TOKENS = 2_048, 49_152  # of an automatic batch on a card; beyond, nothing is gained
-CPU_TOKENS = 2_560
-GAIN, COMPILE_SECONDS = 0.3, 26
+CPU_TOKENS = 2_560  # of an automatic batch or one forward of training on a CPU; beyond, nothing is gained
+GAIN, COMPILE_SECONDS = 0.3, 26  # of compiled layers: the share of time that they save, and what compiling takes
+
+Replacement = tuple[nn.Module, str, nn.Module]  # parent, name, and what stands for the layer of that name
 
 
 @dataclass
 class Member:
-    """An adapter of the run (None: the base alone): can it be merged, and does it change the vision tower?"""
+    """An adapter of the run (None: the base alone).
+
+    merged: whether it can be added to weights. adapts_vision: whether it changes the vision tower.
+    """
 
     adapter: str | None
     merged: bool
-    sees: bool
+    adapts_vision: bool
 
 
 class PackedModel:
-    """Answers a `TreeBatch` with every member. One base serves them all; pictures are seen once for all of them.
+    """Answers a `TreeBatch` with every member. One base serves them all; pictures are encoded once for all of them.
 
     The network itself stays the library's: outside of `answer` it attends and multiplies as transformers and PEFT do.
     """
@@ -48,7 +62,7 @@ class PackedModel:
         weights: str = "auto",
         linear: type[MergedLinear] = MergedLinear,
     ):
-        """weights: `auto`, `4bit` or `16bit`. linear: what stands for the linear layers (training has its own)."""
+        """weights: `auto`, `4bit` or `16bit`. linear: the class of linear layers (training has its own)."""
         self.model, self.policy, self.network = model, policy, model.network
         self.compiled = False
         self.stream = torch.float32 if model.dtype == torch.float16 else model.dtype
@@ -60,8 +74,8 @@ class PackedModel:
         language, visual = self.network.model.language_model, self.network.model.visual
         unwrap(self.network.model)  # packed before, in another way
         self.linears = wrap(language.layers, model.dtype, linear)
-        seeing = wrap(visual, visual.dtype, linear, adapters_only=True)
-        self.linears += seeing
+        in_vision = wrap(visual, visual.dtype, linear, adapters_only=True)
+        self.linears += in_vision
         self.patches = visual.patch_embed.proj = PatchProduct(visual.patch_embed.proj)
         for number in range(len(visual.deepstack_visual_indexes)):
             language.layers[number] = Deepstacked(language.layers[number], number)
@@ -69,25 +83,25 @@ class PackedModel:
             Member(
                 adapter,
                 all(plain_lora(linear.inner, adapter) for linear in self.linears),
-                any(adapter in getattr(linear.inner, "lora_A", {}) for linear in seeing),
+                any(adapter in getattr(linear.inner, "lora_A", {}) for linear in in_vision),
             )
             for adapter in adapters
         ]
         self.values = torch.from_numpy(policy.values).to(model.device, visual.dtype)
-        self.weights = self._keep(weights)
+        self.weights = self._store_weights(weights)
 
-    def _keep(self, weights: str) -> str:
-        """In how many bits the weights are kept; the logits have the same bits either way."""
+    def _store_weights(self, weights: str) -> str:
+        """Keep the weights in 4 bits or expand them; which was done. The logits have the same bits either way."""
         need, free = sum(linear.expanded_bytes for linear in self.linears), free_bytes(self.model.device)
-        if len(cards(self.network)) > 1 and weights == "auto":  # what made several cards necessary
+        if len(devices_of(self.network)) > 1 and weights == "auto":  # several cards were necessary: room is short
             return "4bit"
         room = ROOM if self.model.device.type == "cuda" else need
         if weights == "auto":
             weights = "16bit" if need + room <= free else "4bit"
             if need >= GIB:
-                how = "expanded to 16 bits at load" if weights == "16bit" else "kept in 4 bits"
+                storage = "expanded to 16 bits at load" if weights == "16bit" else "kept in 4 bits"
                 self.model.notes.append(
-                    f"weights {how}: expanded they take {need / GIB:.1f} of {free / GIB:.1f} GiB free"
+                    f"weights {storage}: expanded they take {need / GIB:.1f} of {free / GIB:.1f} GiB free"
                 )
         if weights == "16bit":
             mergeable = [member.adapter for member in self.members if member.merged]
@@ -98,13 +112,13 @@ class PackedModel:
 
     @torch.no_grad()
     def answer(self, batch: TreeBatch, label_ids: list[int]) -> list[AnswerLogits]:
-        """The label logits of every sequence of the tree, for each member in turn."""
+        """The letters' logits of every sequence of the tree, for each member in turn."""
         answers, features = [], None
         with packed_attention(self.network):
             for number, member in enumerate(self.members):
                 with self.switched(member):
-                    if features is None or member.sees or self.members[number - 1].sees:
-                        features = see(self.network, batch, self.values, self.policy)
+                    if features is None or member.adapts_vision or self.members[number - 1].adapts_vision:
+                        features = encode_pictures(self.network, batch, self.values, self.policy)
                     states = leaf_states(self.network, batch, features, self.stream)
                 head = self.model.head
                 answers.append(
@@ -113,8 +127,8 @@ class PackedModel:
         return answers
 
     @contextmanager
-    def switched(self, member: Member):
-        """Inside, the network multiplies with that member's weights, each made once a product."""
+    def switched(self, member: Member) -> Iterator[None]:
+        """Inside, the network multiplies with that member's weights. Each product makes its weight anew."""
         if not member.merged:
             self.model.use(member.adapter)
         for linear in self.linears:
@@ -124,11 +138,12 @@ class PackedModel:
         try:
             yield
         finally:
-            for layer in (*self.linears, self.patches):
-                layer.merged = False
+            for linear in self.linears:
+                linear.merged = False
+            self.patches.merged = False
 
     def compile(self) -> None:
-        """Let layers and blocks be compiled at their first batch; what was compiled before is found on disk."""
+        """Let layers and blocks compile at their first batch. What an earlier process compiled is found on disk."""
         from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
         if os.environ.get("TORCHINDUCTOR_CACHE_DIR", default_cache_dir()) == default_cache_dir():  # torch sets that one
@@ -143,14 +158,14 @@ class PackedModel:
         self.compiled = True
 
     def batch_tokens(self) -> int:
-        """How many tokens of a tree fit into the memory that is free now, by what a token takes."""
+        """How many tokens of a tree fit into the memory that is free now, by the bytes that a token takes."""
         if self.model.device.type != "cuda":
             return CPU_TOKENS
         text = self.network.config.text_config
         heads = (text.num_attention_heads + 2 * text.num_key_value_heads) * text.head_dim
         inner, copies = feed_forward(text.to_dict())
         token = self.stream.itemsize * ((6 + copies) * text.hidden_size + 3 * inner + 3 * heads)
-        fit = int(0.8 * min(map(free_bytes, cards(self.network))) / token)
+        fit = int(0.8 * min(map(free_bytes, devices_of(self.network))) / token)
         return max(FEWEST_TOKENS, min(MOST_TOKENS, fit // 1024 * 1024))
 
 
@@ -169,7 +184,7 @@ def same_bits() -> dict[str, bool]:
 
 
 def compiling_pays(base: Path, tokens: int) -> tuple[bool, str]:
-    """Whether compiled layers earn back their compilation on that many tokens of a tree, and what to say about it.
+    """Whether compiled layers make up for their compilation on so many tokens of a tree, and what to say about it.
 
     Compiling took 26 s on an H100 (benchmarks/LOG.md). The gain is that of the prototypes there, 57.8 to 82.7 rows/s.
     """
@@ -187,12 +202,14 @@ def compiling_pays(base: Path, tokens: int) -> tuple[bool, str]:
     )
 
 
-def feed_forward(text: dict) -> tuple[int, int]:
-    """How wide one token's feed-forward is, by the language model's configuration, and how many more copies of its
-    hidden state it makes: in a mixture, one to and one from each expert that the token goes through."""
+def feed_forward(text: dict[str, Any]) -> tuple[int, int]:
+    """(width of one token's feed-forward, further copies of its hidden state), by the language model's configuration.
+
+    A mixture copies the hidden state to and from each expert that the token goes through.
+    """
     if experts := text.get("num_experts_per_tok"):
-        return experts * text["moe_intermediate_size"], 2 * experts
-    return text["intermediate_size"], 0
+        return int(experts * text["moe_intermediate_size"]), int(2 * experts)
+    return int(text["intermediate_size"]), 0
 
 
 def product_rate(size: int = 4096) -> float:
@@ -215,44 +232,47 @@ def _wait(device: torch.device) -> None:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that can still be taken: on the card, what PyTorch holds unused included."""
+    """Memory that can still be allocated: on a card including what PyTorch holds unused."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return psutil.virtual_memory().available
+    return int(psutil.virtual_memory().available)
 
 
-def unwrap(root: nn.Module) -> list[tuple[nn.Module, str, nn.Module]]:
-    """Take off everything that stands for a layer under `root`, so that the libraries' own can be saved, given more
-    adapters or packed in another way. What was taken, as (parent, name, layer), is for `put_back`."""
-    taken = []
+def unwrap(root: nn.Module) -> list[Replacement]:
+    """Take every `MergedLinear`, `PatchProduct` and `Deepstacked` under `root` off its layer, for `put_back`.
+
+    Then the libraries' own layers can be saved, given more adapters or packed in another way.
+    """
+    removed: list[Replacement] = []
     for name, child in list(root.named_children()):
         if isinstance(child, MergedLinear | PatchProduct | Deepstacked):
-            taken.append((root, name, child))
+            removed.append((root, name, child))
             setattr(root, name, child.inner)
-        taken += unwrap(getattr(root, name))
-    return taken
+        removed += unwrap(getattr(root, name))
+    return removed
 
 
-def put_back(taken: list[tuple[nn.Module, str, nn.Module]]) -> None:
-    for parent, name, child in taken:
+def put_back(removed: list[Replacement]) -> None:
+    """Undo `unwrap`."""
+    for parent, name, child in removed:
         setattr(parent, name, child)
 
 
 def wrap(
     root: nn.Module, dtype: torch.dtype, linear: type[MergedLinear] = MergedLinear, adapters_only: bool = False
 ) -> list[MergedLinear]:
-    """Put a `MergedLinear` (or `linear`) in the place of each linear layer under `root`, PEFT's included.
+    """Put a `MergedLinear` (or `linear`) in the place of each linear layer under `root`, PEFT's included; all of them.
 
-    Those are returned.
+    adapters_only: only where an adapter is on the layer.
     """
-    found = []
+    wrapped = []
     for name, child in list(root.named_children()):
         adapted = hasattr(child, "lora_A")
         if adapted or isinstance(child, nn.Linear):
             if adapted or not adapters_only:
-                found.append(linear(child, dtype))
-                setattr(root, name, found[-1])
+                wrapped.append(linear(child, dtype))
+                setattr(root, name, wrapped[-1])
         else:
-            found += wrap(child, dtype, linear, adapters_only)
-    return found
+            wrapped += wrap(child, dtype, linear, adapters_only)
+    return wrapped

@@ -1,9 +1,14 @@
-"""`Scorer`: one base, its adapters, one prompt — questions in, label logits out."""
+"""`Scorer`: one base, its adapters, one prompt. Questions in, label logits out.
+
+In: N questions, in P option orders each. Out: an `OptionLogits` with logits (N, members, P, K) by the data's options.
+The rest of `engine` serves it: `batches` prepares, `packed` answers, `collect` sorts the answers by option.
+"""
 
 import itertools
 from collections.abc import Iterable, Sequence
 from copy import copy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +16,7 @@ from PIL import Image
 
 from scoring.checkpoints.plan import Plan, plan_members
 from scoring.checkpoints.quantization import why_no_4bit
-from scoring.engine.batches import Ready, make_ready, with_tensors
+from scoring.engine.batches import PreparedBatch, build_tensors, prepare_batch
 from scoring.engine.forward import AnswerLogits
 from scoring.engine.loading import Model, default_device, default_dtype
 from scoring.engine.packed import PackedModel
@@ -38,22 +43,25 @@ class Scorer:
         dtype: torch.dtype | None = None,
         weights: str = "auto",
         model: Model | None = None,
-        spread: bool = False,
     ):
-        """weights: `auto`, `4bit` or `16bit`. model: the plan's base, where it is loaded already. spread: over all
-        cards."""
+        """device: "auto": over all cards, where there are several. weights: `auto`, `4bit` or `16bit`.
+
+        model: the plan's base, where it is loaded already.
+        """
         self.plan = plan
         self.prepare = plan.preparer
         self.label_ids = self.prepare.chat.label_ids(LETTERS)
-        self.adapters = [f"member{at}" if part.adapter else None for at, part in enumerate(plan.checkpoints)]
-        self.model = model or Model.load(plan.base, plan.quantization, device, dtype, spread)
+        self.adapters = [
+            f"member{number}" if checkpoint.adapter else None for number, checkpoint in enumerate(plan.checkpoints)
+        ]
+        self.model = model or Model.load(plan.base, plan.quantization, device, dtype)
         for checkpoint, name in zip(plan.checkpoints, self.adapters):
             if name and name not in self.model.adapters:
                 self.model.add_adapter(checkpoint, name)
         self.packed = PackedModel(self.model, self.adapters, plan.policy, weights)
 
     @classmethod
-    def load(
+    def load(  # noqa: PLR0913 - a public call whose parameters are its options
         cls,
         ckpt: str | Sequence[str],
         base: str | None = None,
@@ -71,68 +79,72 @@ class Scorer:
 
     def fits(self, plan: Plan) -> bool:
         """Whether a plan needs this very model: the same base, in as many bits, with the same adapters."""
-        ours, theirs = (
-            (made.identity["base"], made.quantization, list(made.identity["adapters"].values()))
-            for made in (self.plan, plan)
+        loaded, needed = (
+            (each.identity["base"], each.quantization, list(each.identity["adapters"].values()))
+            for each in (self.plan, plan)
         )
-        return ours == theirs
+        return loaded == needed
 
     def with_plan(self, plan: Plan) -> "Scorer":
         """The loaded model with the prompt, pixels and names of a plan that it `fits`."""
-        found = copy(self)
-        found.plan, found.prepare = plan, plan.preparer
-        found.label_ids = plan.preparer.chat.label_ids(LETTERS)
-        return found
+        scorer = copy(self)
+        scorer.plan, scorer.prepare = plan, plan.preparer
+        scorer.label_ids = plan.preparer.chat.label_ids(LETTERS)
+        return scorer
 
-    def answer(self, ready: Ready, letters: int) -> list[AnswerLogits]:
-        """The forward passes of a batch, begun: results are on the device, perhaps not computed yet."""
-        if not ready.sequences:
+    def answer(self, batch: PreparedBatch, letters: int) -> list[AnswerLogits]:
+        """Begin the forward passes of a batch, one for each member. The results are on the device, perhaps not computed
+        yet."""
+        if not batch.sequences:
             return []
-        tensors = ready.tensors or with_tensors(ready, self.prepare, self.model.device.type).tensors
+        tensors = batch.tensors or build_tensors(batch, self.prepare, self.model.device.type)
         return self.packed.answer(tensors.to(self.model.device), self.label_ids[:letters])
 
-    def collect(self, ready: Ready, answers: list[AnswerLogits], letters: int, orders: str = "1") -> OptionLogits:
-        """Logits by the data's options; a row whose picture could not be read gets its reason as `status`."""
-        result = OptionLogits.empty([question.id for question in ready.questions], self.plan.members, letters, orders)
-        for row, fault in ready.faults.items():
+    def collect(
+        self, batch: PreparedBatch, answers: list[AnswerLogits], letters: int, orders: str = "1"
+    ) -> OptionLogits:
+        """Logits by the data's options. The `status` of a row whose picture could not be read is the reason."""
+        result = OptionLogits.empty([question.id for question in batch.questions], self.plan.members, letters, orders)
+        for row, fault in batch.faults.items():
             result.status[row] = fault
         if not answers:
             return result
-        rows = np.array(ready.rows)
-        places = np.array([option_orders(len(order), orders).index(order) for order in ready.orders])
-        shown = np.full((len(rows), letters), -1)  # the data's option at each letter
-        for at, order in enumerate(ready.orders):
-            shown[at, : len(order)] = [LETTERS.index(letter) for letter in order]
-        present = shown >= 0
+        rows = np.array(batch.rows)
+        order_index = np.array([option_orders(len(order), orders).index(order) for order in batch.orders])
+        option_at = np.full((len(rows), letters), -1)  # the data's option at each letter of each sequence
+        for number, order in enumerate(batch.orders):
+            option_at[number, : len(order)] = [LETTERS.index(letter) for letter in order]
+        present = option_at >= 0
         sequence, letter = np.nonzero(present)
-        for member, found in enumerate(answers):
-            labels = found.labels.float().cpu().numpy()
-            with np.errstate(invalid="ignore"):  # NaN logits are told below, as the row's status
+        option, order_of = option_at[sequence, letter], order_index[sequence]
+        for member, answer in enumerate(answers):
+            labels = answer.labels.float().cpu().numpy()
+            with np.errstate(invalid="ignore"):  # below, NaN logits become the row's status
                 total = np.logaddexp.reduce(np.where(present, labels, -np.inf), axis=1)
-            result.logits[rows[sequence], member, places[sequence], shown[sequence, letter]] = labels[sequence, letter]
-            result.label_mass[rows, member, places] = np.exp(total - found.log_total.cpu().numpy())
-            result.top_token[rows, member, places] = found.top.cpu().numpy()
+            result.logits[rows[sequence], member, order_of, option] = labels[sequence, letter]
+            result.label_mass[rows, member, order_index] = np.exp(total - answer.log_total.cpu().numpy())
+            result.top_token[rows, member, order_index] = answer.top.cpu().numpy()
         expected = np.zeros(result.logits.shape, bool)
-        expected[rows[sequence], :, places[sequence], shown[sequence, letter]] = True
+        expected[rows[sequence], :, order_of, option] = True
         for row in np.unique(rows).tolist():
-            good = bool(np.isfinite(result.logits[row][expected[row]]).all())
-            result.status[row] = "ok" if good else "the model gave no finite logits"
-            if not good:
+            finite = bool(np.isfinite(result.logits[row][expected[row]]).all())
+            result.status[row] = "ok" if finite else "the model gave no finite logits"
+            if not finite:
                 result.logits[row], result.label_mass[row], result.top_token[row] = np.nan, np.nan, -1
         return result
 
     def score_batch(self, questions: list[Question], letters: int, orders: str = "1") -> OptionLogits:
-        """One batch, whatever its size."""
-        ready = make_ready(self.prepare, questions, orders)
-        return self.collect(ready, self.answer(ready, letters), letters, orders)
+        """All questions in one batch, whatever its size."""
+        batch = prepare_batch(self.prepare, questions, orders)
+        return self.collect(batch, self.answer(batch, letters), letters, orders)
 
     def score(self, questions: Iterable[Question], orders: str = "1", batch_rows: int = 64) -> OptionLogits:
         """All questions in their order; orders: `1`, `cyclic`, `all` or a number of option orders each."""
         questions = list(questions)
         letters = max((len(question.options) for question in questions), default=2)
         parts = [
-            self.score_batch(questions[at : at + batch_rows], letters, orders)
-            for at in range(0, len(questions), batch_rows)
+            self.score_batch(questions[start : start + batch_rows], letters, orders)
+            for start in range(0, len(questions), batch_rows)
         ]
         result = OptionLogits.empty([question.id for question in questions], self.plan.members, letters, orders)
         if parts:
@@ -156,8 +168,8 @@ class Scorer:
         return {letter: float(value) for letter, value in zip(LETTERS, p)}
 
 
-def machine() -> dict:
-    """What of this machine the bits of the logits depend on: part of a run's identity."""
+def machine() -> dict[str, Any]:
+    """What the bits of the logits depend on in this machine: part of a run's identity."""
     device = default_device()
     return {
         "device": device.type,

@@ -1,82 +1,92 @@
 """Token sequences -> a prefix tree, as flat arrays. Numpy alone.
 
-Sequences that begin alike share their beginning, so that the system prompt, a picture under several questions and the
-option orders of one question are computed once. Laid out in the order of their tokens, each sequence adds one
-*segment*: the tokens that none before it has. A segment's queries are those tokens; its keys are the whole path
-from the root down to its end, picked by index. Causal attention of the one over the other, aligned at the end, is what
-the sequence would see by itself.
+In: B sequences and which picture each shows. Out: a `Tree` of T tokens, where T is less than the sum of their lengths:
+sequences that begin alike share their beginning. So the system prompt, a picture under several questions, and the
+option orders of one question are computed once.
+
+Sorted by their tokens, each sequence adds one *segment*: the tokens that no sequence before it has. A segment's queries
+are those tokens. Its keys are the whole path from the root to its end, picked by index. Causal attention of the queries
+over the keys, aligned at the end, lets each token attend to what it would attend to in its sequence alone:
+
+    sequence 1   system picture which colour …   segment 1   system picture which colour …   keys: its own
+    sequence 2   system picture which shape …    segment 2   shape …                         keys: system picture which,
+                                                                                             and its own
+
+Next: `forward` turns a tree into tensors and computes it; `tests/engine/test_tree.py` holds its properties.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scoring.inputs.tokens import TokenSequence
 
-PICTURE_KEY = 1 << 31  # picture tokens all have one id: what tells them apart is the picture
+PICTURE_KEY = 1 << 31  # added to a picture's number: all picture tokens have one id, and the picture tells them apart
+
+Integers = NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True)
 class Tree:
-    """T tokens in S segments for B sequences.
+    """T tokens in S segments for B sequences. A token's position in the T is its index.
 
-    ids: (T,) int64, and positions: (3, T) int64 of the tokens.
-    keys: flat places of every segment's keys, one segment after the other; its last ones are its own tokens.
+    ids: (T,) int64 token ids; positions: (3, T) int64, for the rotary embedding.
+    keys: indices of every segment's keys, one segment after the other; its last ones are its own tokens.
     query_bounds, key_bounds: (S + 1,) int32, where each segment's tokens and keys begin and end.
-    leaves: (B,) int64, the place of each sequence's last token, in the order in which the sequences were given.
-    leaf_keys, leaf_bounds: places of what each sequence's last token sees, its whole sequence, and their ends (B + 1,).
+    leaves: (B,) int64, the index of each sequence's last token, in the order in which the sequences were given.
+    leaf_keys, leaf_bounds: indices of all tokens of each sequence, which its last token attends to; bounds (B + 1,).
     pictures: for each run of picture tokens in `ids`, in turn, the number of its picture.
-    picture_tokens: (N,) int64 places of all picture tokens.
+    picture_tokens: (N,) int64 indices of all picture tokens.
     """
 
-    ids: np.ndarray
-    positions: np.ndarray
-    keys: np.ndarray
-    query_bounds: np.ndarray
-    key_bounds: np.ndarray
-    leaves: np.ndarray
-    leaf_keys: np.ndarray
-    leaf_bounds: np.ndarray
+    ids: Integers
+    positions: Integers
+    keys: Integers
+    query_bounds: Integers
+    key_bounds: Integers
+    leaves: Integers
+    leaf_keys: Integers
+    leaf_bounds: Integers
     pictures: list[int]
-    picture_tokens: np.ndarray
+    picture_tokens: Integers
 
     @classmethod
     def build(cls, sequences: list[TokenSequence], pictures: list[int], share: bool = True) -> "Tree":
         """`pictures` numbers the picture of each sequence: the same number, the same pixels.
 
-        share: False lays every sequence out whole, as a plain packed batch: what the tree is tested against.
+        share: False lays every sequence out whole, as a plain packed batch: tests compare the tree with it.
         """
         table, lengths = _table(sequences, pictures)
-        order = _sorted(table, lengths)
+        order = _sorted_rows(table)
         table, lengths = table[order], lengths[order]
-        starts = _shared(table, lengths) if share else np.zeros_like(lengths)
-        added = lengths - starts
-        ends = np.cumsum(added)
-        paths = np.empty(table.shape, np.int64)  # flat place of each token of each sequence
+        starts = _shared_lengths(table, lengths) if share else np.zeros_like(lengths)
+        ends = np.cumsum(lengths - starts)
+        paths = np.empty(table.shape, np.int64)  # for each token of each sorted sequence, its index in the tree
         for row, (start, length, end) in enumerate(zip(starts, lengths, ends)):
             if start:
                 paths[row, :start] = paths[row - 1, :start]
             paths[row, start:length] = np.arange(end - length + start, end)
-        back = np.argsort(order)  # sorted place of each sequence
-        whole = [paths[row, : lengths[row]] for row in back]
+        sorted_row = np.argsort(order)  # of each sequence
+        leaf_paths = [paths[row, : lengths[row]] for row in sorted_row]
         segments = [
-            (paths[row, :length], sequences[at], start, pictures[at])
-            for row, (at, start, length) in enumerate(zip(order, starts, lengths))
+            (paths[row, :length], sequences[number], start, pictures[number])
+            for row, (number, start, length) in enumerate(zip(order, starts, lengths))
             if length > start
         ]
+        with_picture = [segment for segment in segments if segment[2] <= segment[1].picture.start]
         return cls(
-            np.concatenate([sequence.ids[start:] for _, sequence, start, _ in segments]),
-            np.concatenate([sequence.positions(start) for _, sequence, start, _ in segments], axis=1),
-            np.concatenate([path for path, *_ in segments]),
-            _bounds([len(path) - start for path, _, start, _ in segments]),
-            _bounds([len(path) for path, *_ in segments]),
-            np.array([path[-1] for path in whole]),
-            np.concatenate(whole),
-            _bounds([len(path) for path in whole]),
-            [picture for _, sequence, start, picture in segments if start <= sequence.picture.start],
-            np.concatenate(
-                [path[sequence.picture] for path, sequence, start, _ in segments if start <= sequence.picture.start]
-            ),
+            ids=np.concatenate([sequence.ids[start:] for _, sequence, start, _ in segments]),
+            positions=np.concatenate([sequence.positions(start) for _, sequence, start, _ in segments], axis=1),
+            keys=np.concatenate([path for path, *_ in segments]),
+            query_bounds=_bounds([len(path) - start for path, _, start, _ in segments]),
+            key_bounds=_bounds([len(path) for path, *_ in segments]),
+            leaves=np.array([path[-1] for path in leaf_paths]),
+            leaf_keys=np.concatenate(leaf_paths),
+            leaf_bounds=_bounds([len(path) for path in leaf_paths]),
+            pictures=[picture for *_, picture in with_picture],
+            picture_tokens=np.concatenate([path[sequence.picture] for path, sequence, *_ in with_picture]),
         )
 
     @property
@@ -86,13 +96,13 @@ class Tree:
 
 
 def tree_tokens(sequences: list[TokenSequence]) -> int:
-    """How many tokens the tree of sequences about one picture computes."""
+    """The number of tokens in the tree of sequences that show the same picture."""
     table, lengths = _table(sequences, [0] * len(sequences))
-    order = _sorted(table, lengths)
-    return int((lengths[order] - _shared(table[order], lengths[order])).sum())
+    order = _sorted_rows(table)
+    return int((lengths[order] - _shared_lengths(table[order], lengths[order])).sum())
 
 
-def _table(sequences: list[TokenSequence], pictures: list[int]) -> tuple[np.ndarray, np.ndarray]:
+def _table(sequences: list[TokenSequence], pictures: list[int]) -> tuple[Integers, Integers]:
     """(B, L) what tells tokens apart, 0 after the end, and (B,) lengths. Big-endian: bytes sort as numbers do."""
     lengths = np.array([len(sequence.ids) for sequence in sequences])
     table = np.zeros((len(sequences), lengths.max()), ">u4")
@@ -102,17 +112,18 @@ def _table(sequences: list[TokenSequence], pictures: list[int]) -> tuple[np.ndar
     return table, lengths
 
 
-def _sorted(table: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Rows in the order of their tokens: those that share a beginning stand together."""
+def _sorted_rows(table: Integers) -> Integers:
+    """Rows in the order of their tokens: those that share a beginning are neighbours."""
     return np.array(sorted(range(len(table)), key=[row.tobytes() for row in table].__getitem__))
 
 
-def _shared(table: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+def _shared_lengths(table: Integers, lengths: Integers) -> Integers:
     """(B,) how many tokens each sorted row shares with the row before it: no earlier one shares more."""
     differs = table[1:] != table[:-1]
     first = np.where(differs.any(1), differs.argmax(1), lengths[1:])
     return np.concatenate([[0], np.minimum(first, lengths[1:])])
 
 
-def _bounds(lengths: list[int]) -> np.ndarray:
+def _bounds(lengths: list[int]) -> Integers:
+    """(len(lengths) + 1,) int32: where stretches of these lengths begin and end."""
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from scoring.engine.batches import Ready, read_ahead
+from scoring.engine.batches import PreparedBatch, read_ahead
 from scoring.engine.forward import AnswerLogits
 from scoring.engine.loading import out_of_memory
 from scoring.engine.scorer import Scorer
@@ -21,7 +21,8 @@ from scoring.run.run_folder import RunState, remove_unfinished, write_state
 from scoring.run.scheduler import Scheduler
 from scoring.scores.logits import OptionLogits, part_path, write_part
 
-Pieces = list[tuple[Ready, list[AnswerLogits]]]  # a batch's pieces, and the answers that the device computes for each
+# A batch's pieces, and the answers that the device computes for each.
+Pieces = list[tuple[PreparedBatch, list[AnswerLogits]]]
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class _Begun:
     """A batch that is on the device."""
 
     number: int
-    ready: Ready
+    ready: PreparedBatch
     pieces: Pieces
 
 
@@ -135,7 +136,7 @@ class BatchLoop:
             ahead.close()
             self.busy_seconds += time.monotonic() - start
 
-    def _answer(self, scorer: Scorer, ready: Ready) -> Pieces:
+    def _answer(self, scorer: Scorer, ready: PreparedBatch) -> Pieces:
         """The forward of a batch. The next batches, and the next starts, are cut in as many pieces at once."""
         state = self.state
         pieces, split = answer_in_pieces(scorer, ready, self.job.letters, state.split)
@@ -163,7 +164,7 @@ class BatchLoop:
         bar.update(len(ready.questions))
 
 
-def answer_in_pieces(scorer: Scorer, ready: Ready, letters: int, split: int) -> tuple[Pieces, int]:
+def answer_in_pieces(scorer: Scorer, ready: PreparedBatch, letters: int, split: int) -> tuple[Pieces, int]:
     """The forward of a batch in `split` pieces, and in more where those do not fit; how many pieces that took.
 
     split: a power of two. A row that does not fit alone gets that as its fault.
@@ -183,7 +184,7 @@ def answer_in_pieces(scorer: Scorer, ready: Ready, letters: int, split: int) -> 
         torch.cuda.empty_cache()  # outside of `except`: the trace would keep the tensors
         halves = piece.halves()
         if len(halves) == 1:
-            piece.faults |= dict.fromkeys(piece.rows, "out of memory, alone in its batch")
+            piece.faults.update(dict.fromkeys(piece.rows, "out of memory, alone in its batch"))
             begun.append((piece, []))
             continue
         while split < len(begun) + len(waiting) + 2:

@@ -3,7 +3,7 @@
 import time
 from typing import Any
 
-from scoring.engine.batches import make_ready
+from scoring.engine.batches import prepare_batch
 from scoring.engine.guard import compare_first
 from scoring.engine.scorer import Scorer, machine
 from scoring.run.options import Job
@@ -34,7 +34,8 @@ class ModelLoader:
         if self.scorer is None:
             start = time.monotonic()
             options = self.job.options
-            self.scorer = Scorer(self.plan, weights=options.weights, spread=options.device_map == "auto")
+            device = "auto" if options.device_map == "auto" else None
+            self.scorer = Scorer(self.plan, device, weights=options.weights)
             self.loading_seconds += time.monotonic() - start
             for note in self.scorer.model.notes:
                 self.say(note)
@@ -63,7 +64,7 @@ class ModelLoader:
         start = time.monotonic()
         self.say("compiling the layers for this card (the next run finds most of it on disk) …")
         scorer.packed.compile()
-        ready = make_ready(self.plan.preparer, batch.questions[:WARM_UP_ROWS], batch.orders)
+        ready = prepare_batch(self.plan.preparer, batch.questions[:WARM_UP_ROWS], batch.orders)
         for answer in scorer.answer(ready, self.job.letters):
             answer.top.cpu()
         self.compiling_seconds += time.monotonic() - start

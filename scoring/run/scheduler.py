@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scoring.checkpoints.plan import Plan
-from scoring.engine.batches import Cost, costs_of, picture_key, plan_batches, tokens_in
+from scoring.engine.batches import TokenCost, costs_of, picture_key, plan_batches, tokens_in
 from scoring.inputs.orders import orders_of
 from scoring.inputs.pictures import PictureError
 from scoring.inputs.questions import Question, Table
@@ -45,7 +45,7 @@ class Scheduler:
         self.todo: list[int] = []
         self.rows_todo = self.rows_done = 0  # of this shard, when the run starts
         self._passes = first_passes([question for question in table.questions if not question.fault], options.orders)
-        self._costs: list[tuple[str, list[Cost]]] = []  # of `scorable`, by pass
+        self._costs: list[tuple[str, list[TokenCost]]] = []  # of `scorable`, by pass
 
     def identity(self, machine: dict[str, Any]) -> dict[str, Any]:
         """Everything that the logits depend on, except for the batches."""
@@ -68,7 +68,7 @@ class Scheduler:
             }
         return identity
 
-    def costs(self, rank: int = 0, count: int = 1) -> list[list[Cost | str]]:
+    def costs(self, rank: int = 0, count: int = 1) -> list[list[TokenCost | str]]:
         """For each pass, what every `count`-th row from `rank` on adds to a batch, or why it cannot be scored."""
         return [
             [
@@ -88,7 +88,7 @@ class Scheduler:
                     self.unscorable[question.id] = cost
                 else:
                     self.scorable.append(question)
-                    costs.append(cost if isinstance(cost, Cost) else Cost(picture_key(question), *cost))
+                    costs.append(cost if isinstance(cost, TokenCost) else TokenCost(picture_key(question), *cost))
             self._costs.append((orders, costs))
         self.tokens = tokens_in(cost for _, costs in self._costs for cost in costs)
 
@@ -116,13 +116,13 @@ class Scheduler:
             for question in self.scorable
             if scored[question.id] and leads[question.id] < self.options.margin and orders_of(question, REST)
         ]
-        costs = [cost for cost in costs_of(self.plan.preparer, unsure, REST) if isinstance(cost, Cost)]
+        costs = [cost for cost in costs_of(self.plan.preparer, unsure, REST) if isinstance(cost, TokenCost)]
         begun = len(self.batches)
         self._cut(unsure, costs, REST, budget)
         self.todo = [number for number in range(begun, len(self.batches)) if not has_part(number)]
         return describe_adaptive(self.scorable, unsure, self.options.margin)
 
-    def _cut(self, questions: Sequence[Question], costs: list[Cost], orders: str, budget: int) -> None:
+    def _cut(self, questions: Sequence[Question], costs: list[TokenCost], orders: str, budget: int) -> None:
         for rows in plan_batches(costs, budget):
             number = len(self.batches)
             tokens = tokens_in(costs[row] for row in rows)

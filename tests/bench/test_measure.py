@@ -1,4 +1,4 @@
-"""The benchmark's ways on the demo: each answers as what it stands for; batches that do not fit; what is measured."""
+"""The benchmark's ways on the demo: each answers as it should; batches that do not fit; what is measured."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from scoring.bench.extraction import extract_choice
 from scoring.bench.generate import Generated, generate_text
 from scoring.bench.measure import ORDERS, Bench
 from scoring.bench.meter import Meter
-from scoring.bench.summary import WAYS
+from scoring.bench.summary import WAYS, BatchSize, TimedAnswers
 from scoring.checkpoints.plan import plan_members
 from scoring.engine.reference import reference_logits
 from scoring.engine.scorer import Scorer
@@ -47,8 +47,8 @@ def measured(bench):
 
 
 def last(passes):
-    *_, found = passes
-    return found
+    *_, measured = passes
+    return measured
 
 
 def test_every_way_says_what_it_stands_for(bench, measured):
@@ -58,11 +58,11 @@ def test_every_way_says_what_it_stands_for(bench, measured):
         prepared = scorer.prepare(question)
         generated = generate_text(scorer.model.network, scorer.prepare.chat, *prepared)
         logits = reference_logits(scorer.model.network, *prepared)
-        seed, forward = measured["seed"].answers[row], measured["forward"].answers[row]
-        assert (seed.letter, seed.fallback) == extract_choice(generated.text)
-        assert (seed.text, seed.token) == (generated.new_text, generated.first_token)
-        assert measured["batched"].answers[row] == seed
-        assert measured["one"].answers[row].token == measured["strong"].answers[row].token == seed.token
+        notebook, forward = measured["seed"].answers[row], measured["forward"].answers[row]
+        assert (notebook.letter, notebook.fallback) == extract_choice(generated.text)
+        assert (notebook.text, notebook.token) == (generated.new_text, generated.first_token)
+        assert measured["batched"].answers[row] == notebook
+        assert measured["one"].answers[row].token == measured["strong"].answers[row].token == notebook.token
         assert forward.token == int(logits.argmax())
         temperature = scorer.plan.calibrations[0].temperature
         expected = torch.softmax(logits[scorer.label_ids[:4]] / temperature, 0).tolist()
@@ -81,7 +81,7 @@ def test_the_padded_forward_gives_the_logits_of_the_reference(bench):
     prepared = [scorer.prepare(question) for question in bench.questions]
     assert len({len(sequence.ids) for sequence, _ in prepared}) > 1  # so that there is padding
     scorer.model.use(scorer.adapters[0])
-    for (labels, top), row in zip(bench.baselines.batched["padded"][0](prepared), prepared, strict=True):
+    for (labels, top), row in zip(bench.baselines.batched["padded"].answer_batch(prepared), prepared, strict=True):
         expected = reference_logits(scorer.model.network, *row)
         assert labels.tolist() == pytest.approx(expected[scorer.label_ids[:4]].tolist(), abs=1e-4)
         assert top == int(expected.argmax())
@@ -90,7 +90,7 @@ def test_the_padded_forward_gives_the_logits_of_the_reference(bench):
 def test_one_token_is_the_first_of_two(bench):
     prepared = [bench.scorer.prepare(question) for question in bench.questions]
     bench.scorer.model.use(bench.scorer.adapters[0])
-    one, two = (bench.baselines.batched[name][0](prepared) for name in ("one", "batched"))
+    one, two = (bench.baselines.batched[name].answer_batch(prepared) for name in ("one", "batched"))
     assert [row.first_token for row in one] == [row.first_token for row in two]
     letters = "".join(row.new_text for row in one)
     assert len(letters) == 6 and set(letters) <= set("abcd")
@@ -114,16 +114,12 @@ def test_weights_of_4_and_16_bits_give_the_same_bits_and_leave_the_network_as_it
     assert np.array_equal(scorer.score(bench.questions).logits, before)
 
 
-def test_every_way_tells_the_weights_that_it_multiplies_with(bench, measured):
+def test_every_way_has_the_weights_that_it_multiplies_with(bench, measured):
     engine = bench.scorer.packed.weights
     expected = dict.fromkeys(WAYS, "4bit") | {"engine-16bit": "16bit", "engine": engine, "cyclic": engine}
-    assert {name: measurement.about["weights"] for name, measurement in measured.items()} == expected
-    assert {name for name, measurement in measured.items() if "batch_rows" in measurement.about} == {
-        "one",
-        "batched",
-        "strong",
-        "padded",
-    }
+    assert {name: measurement.setup.weights for name, measurement in measured.items()} == expected
+    in_batches = {name for name, measurement in measured.items() if measurement.setup.batch}
+    assert in_batches == {"one", "batched", "strong", "padded"}
 
 
 def test_memory_is_that_of_a_ways_weights_alone(bench, measured):
@@ -137,34 +133,34 @@ def test_memory_is_that_of_a_ways_weights_alone(bench, measured):
 
 
 def test_ways_that_do_not_apply_are_left_out_and_said(bench, demo):
-    said = []
+    messages = []
     plan = plan_members([str(demo / "checkpoints" / "fold0")], quantization="none", allow_mismatch=True)
     plain = Bench(Scorer(plan), bench.table, dict.fromkeys(ORDERS, plan), RunOptions(), bench.work)
-    measured = last(plain.measure(["padded", "engine-4bit", "engine-16bit"], 1, Silent, said.append))
-    assert {name: measurement.about["weights"] for name, measurement in measured.items()} == {
+    measured = last(plain.measure(["padded", "engine-4bit", "engine-16bit"], 1, Silent, messages.append))
+    assert {name: measurement.setup.weights for name, measurement in measured.items()} == {
         "padded": "16bit",
         "engine-16bit": "16bit",
     }
-    assert said[0] == "engine-4bit is left out: the base is not quantised, so that there are no weights in 4 bits"
+    assert messages[0] == "engine-4bit is left out: the base is not quantised, so that there are no weights in 4 bits"
     with pytest.raises(RunError, match="none of the ways"):
-        next(plain.measure(["engine-4bit"], 1, Silent, said.append))
+        next(plain.measure(["engine-4bit"], 1, Silent, messages.append))
 
 
 def test_weights_that_do_not_fit_in_16_bits_are_left_out(bench, monkeypatch):
     plan = bench.plans["engine"]
     small = Bench(Scorer(plan, weights="4bit"), bench.table, bench.plans, RunOptions(), bench.work)
     monkeypatch.setattr("scoring.engine.packed.free_bytes", lambda device: 1000)
-    said = []
-    assert small._applicable(["engine", "engine-16bit"], said.append) == ["engine"]
-    assert said == ["engine-16bit is left out: there is no room for the weights in 16 bits"]
+    messages = []
+    assert small._applicable(["engine", "engine-16bit"], messages.append) == ["engine"]
+    assert messages == ["engine-16bit is left out: there is no room for the weights in 16 bits"]
     monkeypatch.undo()
-    assert small._applicable(["engine", "engine-16bit"], said.append) == ["engine", "engine-16bit"]
+    assert small._applicable(["engine", "engine-16bit"], messages.append) == ["engine", "engine-16bit"]
 
 
 def test_every_row_of_every_repeat_is_timed(measured):
-    for name, found in measured.items():
-        assert len(found.repeats) == 2 and not found.unsteady, name
-        for repeat in found.repeats:
+    for name, measurement in measured.items():
+        assert len(measurement.repeats) == 2 and not measurement.unsteady, name
+        for repeat in measurement.repeats:
             assert len(repeat.row_seconds) == 6 and min(repeat.row_seconds) > 0
             assert sum(repeat.row_seconds) == pytest.approx(repeat.seconds, rel=0.3), name
             assert repeat.host_bytes > 1e8 and repeat.device_bytes is None and repeat.joules is None
@@ -172,7 +168,7 @@ def test_every_row_of_every_repeat_is_timed(measured):
 
 def test_ways_take_turns_forth_and_back(bench, monkeypatch):
     order = []
-    monkeypatch.setattr(bench, "_repeat", lambda name, found, done: order.append(name) or done(6))
+    monkeypatch.setattr(bench, "_repeat", lambda name, measurement, advance: order.append(name) or advance(6))
     assert len(list(bench.measure(["forward", "engine"], 3, Silent, lambda text: None))) == 3
     assert order == ["forward", "engine", "engine", "forward", "forward", "engine"]
 
@@ -187,11 +183,11 @@ def test_a_batch_that_does_not_fit_is_not_taken(bench, monkeypatch):
             return [Generated("a", 1, "a")] * len(prepared)
 
         monkeypatch.setattr(baselines, "generate_batch", generate)
-        return bench.baselines._largest_batch(bench.baselines.batched["batched"][0], list(range(6)))
+        return bench.baselines._largest_batch(bench.baselines.batched["batched"].answer_batch, list(range(6)))
 
-    assert fits(5)[0] == 4
-    batch, tried = fits(100)
-    assert batch == 6 or tried["4"] > tried["6"]  # a smaller one only where it was faster
+    assert fits(5).rows == 4
+    size = fits(100)
+    assert size.rows == 6 or size.rates[4] > size.rates[6]  # a smaller one only where it was faster
     with pytest.raises(torch.OutOfMemoryError):
         fits(1)
 
@@ -206,7 +202,7 @@ def test_a_batch_that_does_not_fit_in_the_end_is_halved(bench, monkeypatch):
         return [Generated(str(row), 1, str(row)) for row in prepared]
 
     monkeypatch.setattr(baselines, "generate_batch", generate)
-    answer_batch = bench.baselines.batched["batched"][0]
+    answer_batch = bench.baselines.batched["batched"].answer_batch
     halves = bench.baselines._in_halves(answer_batch, list(range(6)))
     assert [generated.text for generated in halves] == list("012345")
     assert seen == [6, 3, 1, 2, 3, 1, 2]
@@ -214,21 +210,21 @@ def test_a_batch_that_does_not_fit_in_the_end_is_halved(bench, monkeypatch):
 
 def test_each_ways_batch_is_measured_by_itself(bench, monkeypatch):
     """And the batches of 16 tokens are those of two."""
-    measured_by = {answer_batch: name for name, (answer_batch, _) in bench.baselines.batched.items()}
+    measured_by = {way.answer_batch: name for name, way in bench.baselines.batched.items()}
     sizes = {"one": 5, "batched": 3, "padded": 4}
     monkeypatch.setattr(
-        bench.baselines, "_largest_batch", lambda answer_batch, rows: (sizes[measured_by[answer_batch]], {})
+        bench.baselines, "_largest_batch", lambda answer_batch, rows: BatchSize(sizes[measured_by[answer_batch]], {})
     )
     monkeypatch.setattr(bench.baselines, "batch_rows", {})
     chosen = bench.baselines.choose_batches([name for name in WAYS if name != "batched"])
-    assert {name: about["batch_rows"] for name, about in chosen.items()} == {"one": 5, "strong": 3, "padded": 4}
+    assert {name: size.rows for name, size in chosen.items()} == {"one": 5, "strong": 3, "padded": 4}
     assert bench.baselines.batch_rows == {"one": 5, "strong": 3, "padded": 4}
 
 
 def test_letters_that_change_between_repeats_are_counted(bench, monkeypatch):
     measured = last(bench.measure(["forward"], 1, Silent, lambda text: None))["forward"]
     changed = [replace(answer, letter="a" if answer.letter != "a" else "b") for answer in measured.answers[:2]]
-    monkeypatch.setattr(bench, "_answer", lambda name, rows, done: (changed + measured.answers[2:], [1.0] * 6, 1.0))
+    monkeypatch.setattr(bench, "_answer", lambda *given: TimedAnswers(changed + measured.answers[2:], [1.0] * 6))
     bench._repeat("forward", measured, lambda count: None)
     assert measured.unsteady == 2
 

@@ -12,8 +12,10 @@ from statsmodels.stats.proportion import proportion_confint
 from scoring.bench.summary import (
     WAYS,
     Answer,
-    Measured,
+    BatchSize,
+    Measurement,
     Repeat,
+    WaySetup,
     batch_sizes_text,
     batch_text,
     like_for_like_text,
@@ -34,39 +36,39 @@ def made(n=60, answers=True, rows_a_picture=2):
     right = RNG.integers(0, 4, n)
     questions = [
         Question(
-            f"r{at}",
-            at + 1,
-            Path(f"{at // rows_a_picture}.jpg"),
-            f"q{at}",
+            f"r{row}",
+            row + 1,
+            Path(f"{row // rows_a_picture}.jpg"),
+            f"q{row}",
             ("w", "x", "y", "z"),
-            "abcd"[right[at]] if answers else "",
+            "abcd"[right[row]] if answers else "",
             "count",
         )
-        for at in range(n)
+        for row in range(n)
     ]
     measured = {}
     for name, share in zip(WAYS, (0.5, 0.5, 0.5, 0.6, 0.7, 0.7, 0.8, 0.8, 0.8, 0.9), strict=True):
-        found = []
+        answers_of_way = []
         for y in right:
-            said = int(y) if RNG.random() < share else int((y + 1) % 4)
+            option = int(y) if RNG.random() < share else int((y + 1) % 4)
             p = None
             if name in READS_LOGITS:
                 p = np.full(4, 0.1)
-                p[said] = 0.7
-            text = None if p is not None else "abcd"[said]
-            found.append(Answer("abcd"[said], LABELS[said], text, p=None if p is None else p.tolist()))
+                p[option] = 0.7
+            text = None if p is not None else "abcd"[option]
+            answers_of_way.append(Answer("abcd"[option], LABELS[option], text, p=None if p is None else p.tolist()))
         repeats = [
-            Repeat(seconds, RNG.random(n).tolist(), 1000 + at, 2000 - at, 30.0 * at)
-            for at, seconds in enumerate((3.0, 1.0, 2.0))
+            Repeat(seconds, RNG.random(n).tolist(), 1000 + number, 2000 - number, 30.0 * number)
+            for number, seconds in enumerate((3.0, 1.0, 2.0))
         ]
-        measured[name] = Measured(found, repeats)
+        measured[name] = Measurement(answers_of_way, repeats)
     return questions, measured
 
 
 def test_medians_quantiles_memory_energy_and_cost():
     questions, measured = made()
-    found = summarise(questions, measured, LABELS, price=3.0, size=7200)
-    for name, way in found["ways"].items():
+    report = summarise(questions, measured, LABELS, price=3.0, cost_rows=7200)
+    for name, way in report["ways"].items():
         repeats = measured[name].repeats
         assert way["rows_per_second"] == pytest.approx(60 / statistics.median(repeat.seconds for repeat in repeats))
         every = sorted(value for repeat in repeats for value in repeat.row_seconds)
@@ -83,8 +85,8 @@ def test_rows_of_one_picture_count_together():
     ways = summarise(questions, measured, LABELS)["ways"]
     clusters = np.arange(60) // 2
     right = {
-        name: np.array([answer.letter == question.answer for answer, question in zip(found.answers, questions)])
-        for name, found in measured.items()
+        name: np.array([answer.letter == question.answer for answer, question in zip(measurement.answers, questions)])
+        for name, measurement in measured.items()
     }
     for name, way in ways.items():
         assert way["accuracy"] == pytest.approx(share_of(right[name], clusters)) and "design_effect" in way["accuracy"]
@@ -97,8 +99,8 @@ def test_intervals_and_mcnemar():
     questions, measured = made(rows_a_picture=1)
     ways = summarise(questions, measured, LABELS)["ways"]
     right = {
-        name: np.array([answer.letter == question.answer for answer, question in zip(found.answers, questions)])
-        for name, found in measured.items()
+        name: np.array([answer.letter == question.answer for answer, question in zip(measurement.answers, questions)])
+        for name, measurement in measured.items()
     }
     for name, way in ways.items():
         low, high = proportion_confint(right[name].sum(), 60, method="wilson")
@@ -111,10 +113,8 @@ def test_intervals_and_mcnemar():
         assert way["against_engine"]["mcnemar_p"] == pytest.approx(mcnemar(table, exact=True).pvalue)
         assert way["against_engine"]["only_this_right"] == table[0][1]
         assert way["against_engine"]["only_engine_right"] == table[1][0]
-        ours = measured["engine"].answers
-        assert way["against_engine"]["differ"] == [
-            f"r{at}" for at, answer in enumerate(measured[name].answers) if answer.letter != ours[at].letter
-        ]
+        pairs = enumerate(zip(measured[name].answers, measured["engine"].answers))
+        assert way["against_engine"]["differ"] == [f"r{row}" for row, (a, b) in pairs if a.letter != b.letter]
 
 
 def test_nll_is_that_of_the_right_options_where_a_way_has_probabilities():
@@ -129,12 +129,12 @@ def test_nll_is_that_of_the_right_options_where_a_way_has_probabilities():
 
 def test_first_tokens_that_generation_does_not_start_with_are_found():
     questions, measured = made(8)
-    for at in range(8):
-        measured["forward"].answers[at].token = measured["seed"].answers[at].token = 11
+    for row in range(8):
+        measured["forward"].answers[row].token = measured["seed"].answers[row].token = 11
     measured["seed"].answers[2].token = 12  # a violation
     measured["forward"].answers[5].token = 999  # no label on top: nothing is promised
-    found = summarise(questions, measured, LABELS)["first_token"]
-    assert found == {"rows": 8, "top_is_a_label": 7, "violations": ["r2"]}
+    check = summarise(questions, measured, LABELS)["first_token"]
+    assert check == {"rows": 8, "top_is_a_label": 7, "violations": ["r2"]}
     del measured["seed"]
     assert summarise(questions, measured, LABELS)["first_token"] is None
 
@@ -148,14 +148,14 @@ def test_letters_that_are_missing_or_fallen_back_to_are_counted_and_wrong():
     assert (ways["seed"]["fallbacks"], ways["seed"]["unanswered"]) == (10, 0)
 
 
-def test_rows_tell_what_was_asked_and_said():
+def test_rows_hold_questions_and_answers():
     questions, measured = made(3)
     rows = summarise(questions, measured, LABELS)["per_row"]
     assert [row["id"] for row in rows] == ["r0", "r1", "r2"]
     asked = {"id": "r0", "picture": "0.jpg", "question": "q0", "options": ["w", "x", "y", "z"], "task_type": "count"}
     assert {name: value for name, value in rows[0].items() if name != "ways"} == asked | {"answer": questions[0].answer}
-    said = measured["seed"].answers[0]
-    assert rows[0]["ways"]["seed"] == {"letter": said.letter, "text": said.text, "fallback": False}
+    notebook = measured["seed"].answers[0]
+    assert rows[0]["ways"]["seed"] == {"letter": notebook.letter, "text": notebook.text, "fallback": False}
     assert sum(rows[0]["ways"]["engine"]["p"]) == pytest.approx(1) and "text" not in rows[0]["ways"]["engine"]
 
 
@@ -202,14 +202,14 @@ def test_without_answers_there_is_speed_and_agreement_alone():
     assert ways["seed"]["against_engine"]["mcnemar_p"] is None
 
 
-def timed(seconds, weights, **more):
+def timed(seconds, weights, **batches):
     """Measurements of ways that took so many seconds for four rows, in the middle repeat of three."""
     answers = [Answer("a")] * 4
     return {
-        name: Measured(
+        name: Measurement(
             answers,
             [Repeat(middle * factor, [middle * factor / 4] * 4) for factor in (3, 1, 0.5)],
-            about={"weights": weights[name]} | more.get(name, {}),
+            setup=WaySetup(weights[name], batches.get(name)),
         )
         for name, middle in seconds.items()
     }
@@ -230,9 +230,9 @@ SECONDS = {
 WEIGHTS = dict.fromkeys(SECONDS, "4bit") | {"engine-16bit": "16bit", "engine": "16bit", "cyclic": "16bit"}
 
 
-def compared(seconds, weights, **more):
+def compared(seconds, weights):
     questions, _ = made(4)
-    ways = summarise(questions, timed(seconds, weights, **more), LABELS)["ways"]
+    ways = summarise(questions, timed(seconds, weights), LABELS)["ways"]
     return ways, {name: way["like_for_like"] for name, way in ways.items() if "like_for_like" in way}
 
 
@@ -280,10 +280,10 @@ def test_an_engine_that_chose_4_bits_by_itself_is_compared_too():
     assert pairs == {"padded": {"engine": "engine", "weights": "4bit", "engine_ratio": pytest.approx(2.5 / 0.8)}}
 
 
-def test_every_way_tells_what_it_shares_with_others():
+def test_every_way_has_what_it_shares_with_others():
     ways, _ = compared(SECONDS, WEIGHTS)
-    about = {name: (way["weights"], way["batched"], way["tokens"], way["probabilities"]) for name, way in ways.items()}
-    assert about == {
+    shared = {name: (way["weights"], way["batched"], way["tokens"], way["probabilities"]) for name, way in ways.items()}
+    assert shared == {
         "seed": ("4bit", False, 2, False),
         "one": ("4bit", True, 1, False),
         "batched": ("4bit", True, 2, False),
@@ -299,8 +299,8 @@ def test_every_way_tells_what_it_shares_with_others():
 
 def test_the_printed_table_says_which_rows_are_alike():
     batches = {
-        name: {"batch_rows": rows, "rows_per_second_by_batch": dict.fromkeys(tried, 1.0)}
-        for name, rows, tried in (("one", 8, ("4", "8")), ("padded", 16, ("4", "8", "16")))
+        "one": BatchSize(8, dict.fromkeys((4, 8), 1.0)),
+        "padded": BatchSize(16, dict.fromkeys((4, 8, 16), 1.0)),
     }
     questions, _ = made(4)
     measured = timed({name: SECONDS[name] for name in ("seed", "one", "padded", "engine-4bit")}, WEIGHTS, **batches)

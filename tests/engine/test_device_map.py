@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from benchmarks.faults import SCORED, content
+from scoring.checkpoints.quantization import NOT_QUANTIZED
 from scoring.checkpoints.weights import CheckpointError
-from scoring.engine.device_map import cards, follow, place
-from scoring.engine.loading import NOT_QUANTIZED, Model
+from scoring.engine.device_map import devices_of, make_device_map, move_inputs_to_layers
+from scoring.engine.loading import Model
 from scoring.inputs.questions import read_table
 from scoring.run.options import RunContext, RunOptions
 from scoring.run.run import run
@@ -18,37 +19,37 @@ MIB = 2**20
 @pytest.fixture(scope="module")
 def sizes(base) -> dict[str, int]:
     """Bytes of the demo's weights in float32, by the parts that stand whole."""
-    found: dict[str, int] = {}
+    bytes_of: dict[str, int] = {}
     for name, weight in Model.load(base, "none").network.named_parameters():
         parts = name.split(".")
         key = ".".join(parts[: 4 if "layers" in parts else 3 if "language_model" in parts else 2])
-        found[key] = found.get(key, 0) + weight.numel() * 4
-    return found
+        bytes_of[key] = bytes_of.get(key, 0) + weight.numel() * 4
+    return bytes_of
 
 
 @pytest.mark.parametrize("four_bit", [False, True])
 def test_layers_and_the_vision_tower_stand_whole(base, sizes, four_bit):
     free = dict.fromkeys(range(3), sum(sizes.values()) * 2 // 3)
-    found = place(base, torch.float32, NOT_QUANTIZED, four_bit, free)
-    layers = {part: card for part, card in found.items() if ".layers." in part}
-    assert len(set(found.values())) > 1 and all(part.count(".") == 3 for part in layers)
+    device_map = make_device_map(base, torch.float32, NOT_QUANTIZED, four_bit, free)
+    layers = {module: card for module, card in device_map.items() if ".layers." in module}
+    assert len(set(device_map.values())) > 1 and all(module.count(".") == 3 for module in layers)
     order = [layers[f"model.language_model.layers.{number}"] for number in range(len(layers))]
     assert order == sorted(order)
-    assert not any(part.startswith("model.visual.") for part in found)
-    first = found["model.visual"]
-    assert first == found["model.language_model.embed_tokens"] == found["model.language_model.rotary_emb"]
+    assert not any(module.startswith("model.visual.") for module in device_map)
+    first = device_map["model.visual"]
+    assert first == device_map["model.language_model.embed_tokens"] == device_map["model.language_model.rotary_emb"]
 
 
 def test_what_does_not_fit_is_told_before_it_is_loaded(base):
     with pytest.raises(CheckpointError, match=r"do not fit into the 0.0, 0.0 GiB free on the cards; expected room"):
-        place(base, torch.float32, NOT_QUANTIZED, False, {0: MIB // 10, 1: MIB // 10})
+        make_device_map(base, torch.float32, NOT_QUANTIZED, False, {0: MIB // 10, 1: MIB // 10})
 
 
 def test_a_followed_network_answers_as_before(base, scorer, test_rows):
     model = Model.load(base, "nf4")
-    assert cards(model.network) == [torch.device("cpu")]
+    assert devices_of(model.network) == [torch.device("cpu")]
     before = scorer.score(test_rows[:6]).logits
-    follow(scorer.model.network)
+    move_inputs_to_layers(scorer.model.network)
     try:
         assert (scorer.score(test_rows[:6]).logits == before).all()
     finally:

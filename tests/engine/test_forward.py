@@ -11,7 +11,7 @@ from scoring.bench.generate import generate_text
 from scoring.bench.padded import collate, padded_states
 from scoring.checkpoints.plan import plan_members
 from scoring.engine.attention import attend
-from scoring.engine.batches import Cost, costs_of, make_ready, plan_batches, with_tensors
+from scoring.engine.batches import TokenCost, costs_of, plan_batches, prepare_batch, with_tensors
 from scoring.engine.forward import TreeBatch, patches_of, project
 from scoring.engine.packed import PackedModel
 from scoring.engine.reference import model_inputs, reference_logits
@@ -54,22 +54,22 @@ def in_batches(scorer, questions, size, orders="1"):
 
 @pytest.mark.parametrize("size", [64, 7])
 def test_batches_equal_the_reference_on_every_row(scorer, rows, reference, labels, size):
-    found = in_batches(scorer, rows, size)
-    assert np.abs(found.logits[:, 0, 0] - labels).max() < 1e-4
-    assert found.top_token[:, 0, 0].tolist() == reference.argmax(1).tolist()
+    result = in_batches(scorer, rows, size)
+    assert np.abs(result.logits[:, 0, 0] - labels).max() < 1e-4
+    assert result.top_token[:, 0, 0].tolist() == reference.argmax(1).tolist()
     mass = reference.softmax(1)[:, scorer.label_ids[:4]].sum(1).numpy()
-    assert np.abs(found.label_mass[:, 0, 0] - mass).max() < 1e-5
+    assert np.abs(result.label_mass[:, 0, 0] - mass).max() < 1e-5
 
 
 def test_a_row_alone_equals_the_reference(scorer, rows, labels):
-    found = in_batches(scorer, rows[:60], 1)
-    assert np.abs(found.logits[:, 0, 0] - labels[:60]).max() < 1e-4
+    result = in_batches(scorer, rows[:60], 1)
+    assert np.abs(result.logits[:, 0, 0] - labels[:60]).max() < 1e-4
 
 
 def test_shuffled_rows_equal_the_reference(scorer, rows, labels):
     order = np.random.default_rng(0).permutation(len(rows))
-    found = in_batches(scorer, [rows[row] for row in order], 64)
-    assert np.abs(found.logits[:, 0, 0] - labels[order]).max() < 1e-4
+    result = in_batches(scorer, [rows[row] for row in order], 64)
+    assert np.abs(result.logits[:, 0, 0] - labels[order]).max() < 1e-4
 
 
 def asked_about(question: Question, picture, number: int) -> Question:
@@ -79,30 +79,32 @@ def asked_about(question: Question, picture, number: int) -> Question:
 def test_questions_that_share_a_picture_equal_the_reference(scorer, rows):
     """Rows of 12 questions about 4 pictures, in one tree: each picture's tokens are computed once."""
     pictures = [read_picture(question.picture) for question in rows[:4]]
-    rows = [asked_about(rows[at], pictures[at % 4], at) for at in range(12)]
-    ready = make_ready(scorer.prepare, rows, "1")
+    rows = [asked_about(rows[index], pictures[index % 4], index) for index in range(12)]
+    ready = prepare_batch(scorer.prepare, rows, "1")
     assert len(ready.pictures) == 4 and len(Tree.build(ready.sequences, ready.picture).pictures) == 4
-    found = scorer.collect(ready, scorer.answer(ready, 4), 4)
+    result = scorer.collect(ready, scorer.answer(ready, 4), 4)
     scorer.model.use(scorer.adapters[0])
-    for at, row in enumerate(rows):
+    for index, row in enumerate(rows):
         expected = reference_logits(scorer.model.network, *scorer.prepare(row))[scorer.label_ids[:4]]
-        assert np.abs(found.logits[at, 0, 0] - expected.numpy()).max() < 1e-4
+        assert np.abs(result.logits[index, 0, 0] - expected.numpy()).max() < 1e-4
 
 
 def test_all_orders_equal_the_reference(scorer, rows):
     """24 orders of a question in one tree; logits come back by the data's option, whatever letter it stood at."""
     rows = [rows[0], rows[7], replace(rows[9], options=rows[9].options[:3])]
-    found = in_batches(scorer, rows, 3, "all")
+    result = in_batches(scorer, rows, 3, "all")
     scorer.model.use(scorer.adapters[0])
-    for at, row in enumerate(rows):
+    for index, row in enumerate(rows):
         orders = option_orders(len(row.options), "all")
         assert len(orders) == (24 if len(row.options) == 4 else 6)
-        for place, order in enumerate(orders):
-            shown = replace(row, options=tuple(row.options["abcd".index(letter)] for letter in order))
-            expected = reference_logits(scorer.model.network, *scorer.prepare(shown))[scorer.label_ids[: len(order)]]
-            by_option = found.logits[at, 0, place, ["abcd".index(letter) for letter in order]]
+        for order_index, order in enumerate(orders):
+            reordered = replace(row, options=tuple(row.options["abcd".index(letter)] for letter in order))
+            expected = reference_logits(scorer.model.network, *scorer.prepare(reordered))[
+                scorer.label_ids[: len(order)]
+            ]
+            by_option = result.logits[index, 0, order_index, ["abcd".index(letter) for letter in order]]
             assert np.abs(by_option - expected.numpy()).max() < 1e-4
-        assert np.isnan(found.logits[at, 0, len(orders) :]).all()
+        assert np.isnan(result.logits[index, 0, len(orders) :]).all()
 
 
 def test_several_checkpoints_over_one_sight_equal_each_by_itself(rows):
@@ -114,8 +116,8 @@ def test_several_checkpoints_over_one_sight_equal_each_by_itself(rows):
 
 @pytest.mark.parametrize("names", [BOTH[:1], BOTH])
 def test_4_bit_and_expanded_weights_give_the_same_bits(names, rows):
-    kept, expanded = (Scorer(plan_members(names), weights=weights).score(rows[:20]) for weights in ("4bit", "16bit"))
-    assert np.array_equal(kept.logits, expanded.logits) and np.array_equal(kept.label_mass, expanded.label_mass)
+    packed, expanded = (Scorer(plan_members(names), weights=weights).score(rows[:20]) for weights in ("4bit", "16bit"))
+    assert np.array_equal(packed.logits, expanded.logits) and np.array_equal(packed.label_mass, expanded.label_mass)
 
 
 @pytest.fixture(scope="module")
@@ -129,13 +131,13 @@ def test_in_bfloat16_a_row_has_the_same_bits_in_any_company(in_bfloat16, rows):
     for size in (1, 7):
         assert np.array_equal(scorer.score(rows, batch_rows=size).logits, whole.logits)
     order = np.random.default_rng(1).permutation(24)
-    assert np.array_equal(scorer.score([rows[at] for at in order], batch_rows=24).logits, whole.logits[order])
+    assert np.array_equal(scorer.score([rows[index] for index in order], batch_rows=24).logits, whole.logits[order])
 
 
 def test_in_bfloat16_a_tree_has_the_same_bits_as_whole_rows(in_bfloat16, test_rows):
     """On a card all rows do; on the CPU, whose attention is cut by the length of the queries, not all."""
     scorer = in_bfloat16
-    ready = make_ready(scorer.prepare, test_rows[:6], "cyclic")
+    ready = prepare_batch(scorer.prepare, test_rows[:6], "cyclic")
     tree = scorer.answer(ready, 4)[0].labels
     flat = Tree.build(ready.sequences, ready.picture, share=False)
     batch = TreeBatch.of(flat, ready.pictures, scorer.prepare.policy, "cpu")
@@ -147,9 +149,9 @@ def test_float16_keeps_a_float32_stream(rows, scorer):
     """As on cards without bfloat16: products in float16, everything else in float32."""
     half = Scorer(plan_members(BOTH[:1]), dtype=torch.float16)
     assert half.packed.stream == torch.float32
-    found, whole = half.score(rows[:16]), scorer.score(rows[:16])
-    assert np.abs(found.logits - whole.logits).max() < 0.05
-    assert (found.logits.argmax(-1) == whole.logits.argmax(-1)).all()
+    result, whole = half.score(rows[:16]), scorer.score(rows[:16])
+    assert np.abs(result.logits - whole.logits).max() < 0.05
+    assert (result.logits.argmax(-1) == whole.logits.argmax(-1)).all()
 
 
 def test_generation_starts_with_the_references_argmax_on_every_row(scorer, prepared, reference):
@@ -175,52 +177,52 @@ def test_padded_batches_equal_the_reference(scorer, prepared, labels):
     scorer.model.use(scorer.adapters[0])
     with torch.no_grad():
         states = padded_states(scorer.model.network, collate(*map(list, zip(*prepared[:16]))))
-        found = project(states, scorer.model.head, scorer.label_ids[:4])
-    assert np.abs(found.labels.numpy() - labels[:16]).max() < 1e-4
+        result = project(states, scorer.model.head, scorer.label_ids[:4])
+    assert np.abs(result.labels.numpy() - labels[:16]).max() < 1e-4
 
 
 def test_patches_are_cut_on_the_device_as_on_the_host(scorer, rows):
     policy = scorer.prepare.policy
     picture = read_picture(rows[0].picture)
     pixels = torch.from_numpy(np.stack([policy.resized(picture), 255 - policy.resized(picture)]))
-    found = patches_of(pixels, torch.from_numpy(policy.values), policy)
-    assert np.array_equal(found[: len(found) // 2].numpy(), policy.patches(picture))
+    result = patches_of(pixels, torch.from_numpy(policy.values), policy)
+    assert np.array_equal(result[: len(result) // 2].numpy(), policy.patches(picture))
 
 
 def test_pictures_of_several_sizes_in_one_batch(scorer, rows):
     pictures = [read_picture(question.picture) for question in rows[:3]]
     pictures[1] = pictures[1].resize((400, 90))
     pictures[2] = pictures[2].crop((0, 0, 60, 200))
-    rows = [asked_about(rows[at], pictures[at % 3], at) for at in range(6)]
-    found = scorer.score(rows)
+    rows = [asked_about(rows[index], pictures[index % 3], index) for index in range(6)]
+    result = scorer.score(rows)
     scorer.model.use(scorer.adapters[0])
-    for at, row in enumerate(rows):
+    for index, row in enumerate(rows):
         expected = reference_logits(scorer.model.network, *scorer.prepare(row))[scorer.label_ids[:4]]
-        assert np.abs(found.logits[at, 0, 0] - expected.numpy()).max() < 1e-4
+        assert np.abs(result.logits[index, 0, 0] - expected.numpy()).max() < 1e-4
 
 
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("lengths", [[(3, 5), (4, 4), (1, 6)], [(4, 4), (4, 4)]])
 def test_attention_by_segments(causal, lengths):
     torch.manual_seed(0)
-    queries, keys = (sum(pair[at] for pair in lengths) for at in (0, 1))
+    queries, keys = (sum(pair[index] for pair in lengths) for index in (0, 1))
     q, k, v = torch.randn(queries, 4, 8), torch.randn(keys, 2, 8), torch.randn(keys, 2, 8)
     if not causal:
         k, v = torch.randn(keys, 4, 8), torch.randn(keys, 4, 8)
     bounds = [
-        torch.tensor(np.concatenate([[0], np.cumsum([pair[at] for pair in lengths])]), dtype=torch.int32)
-        for at in (0, 1)
+        torch.tensor(np.concatenate([[0], np.cumsum([pair[index] for pair in lengths])]), dtype=torch.int32)
+        for index in (0, 1)
     ]
-    found = attend(q, k, v, *bounds, 6, 6, 0.3, causal)
+    result = attend(q, k, v, *bounds, 6, 6, 0.3, causal)
     start = key_start = 0
     for count, total in lengths:
         for head in range(4):
-            part = k[key_start : key_start + total, head // (4 // k.shape[1])]
-            scores = q[start : start + count, head] @ part.T * 0.3
+            head_keys = k[key_start : key_start + total, head // (4 // k.shape[1])]
+            scores = q[start : start + count, head] @ head_keys.T * 0.3
             if causal:
                 scores += torch.full_like(scores, float("-inf")).triu(total - count + 1)
             values = v[key_start : key_start + total, head // (4 // k.shape[1])]
-            assert torch.allclose(found[start : start + count, head], scores.softmax(1) @ values, atol=1e-5)
+            assert torch.allclose(result[start : start + count, head], scores.softmax(1) @ values, atol=1e-5)
         start, key_start = start + count, key_start + total
 
 
@@ -229,24 +231,24 @@ def test_the_head_in_pieces_equals_the_head_at_once(monkeypatch):
     states, head = torch.randn(21, 16), torch.randn(1000, 16)
     whole = states @ head.T
     monkeypatch.setattr("scoring.engine.forward.VOCABULARY_CHUNK", 64)
-    found = project(states.bfloat16(), head.bfloat16(), [3, 999, 0])
+    result = project(states.bfloat16(), head.bfloat16(), [3, 999, 0])
     exact = states.bfloat16().float() @ head.bfloat16().float().T
-    assert torch.allclose(found.labels, exact[:, [3, 999, 0]], atol=1e-5)
-    assert torch.allclose(found.log_total, exact.logsumexp(1), atol=1e-5) and (found.top == exact.argmax(1)).all()
-    assert found.labels.dtype == torch.float32 and (found.labels - whole[:, [3, 999, 0]]).abs().max() < 0.2
-    alone = torch.cat([project(states[at : at + 1], head, [3]).log_total for at in range(21)])
+    assert torch.allclose(result.labels, exact[:, [3, 999, 0]], atol=1e-5)
+    assert torch.allclose(result.log_total, exact.logsumexp(1), atol=1e-5) and (result.top == exact.argmax(1)).all()
+    assert result.labels.dtype == torch.float32 and (result.labels - whole[:, [3, 999, 0]]).abs().max() < 0.2
+    alone = torch.cat([project(states[index : index + 1], head, [3]).log_total for index in range(21)])
     assert torch.equal(alone, project(states, head, [3]).log_total)
 
 
 def test_batches_are_planned_within_the_budget():
     rng = np.random.default_rng(0)
-    costs = [Cost(int(rng.integers(60)), 30, 50, int(rng.integers(20, 300))) for _ in range(300)]
-    costs.append(Cost("long", 30, 50, 5_000))
+    costs = [TokenCost(int(rng.integers(60)), 30, 50, int(rng.integers(20, 300))) for _ in range(300)]
+    costs.append(TokenCost("long", 30, 50, 5_000))
     batches = plan_batches(costs, 2_000)
     assert sorted(row for batch in batches for row in batch) == list(range(301)) and batches[0] == [300]
     for batch in batches:
         pictures = {costs[row].picture for row in batch}
-        total = 30 + 50 * len(pictures) + sum(costs[row].own for row in batch)
+        total = 30 + 50 * len(pictures) + sum(costs[row].text_tokens for row in batch)
         assert len(batch) == 1 or total <= 2_000
     apart = sum(
         len({number for number, batch in enumerate(batches) for row in batch if costs[row].picture == p})
@@ -259,10 +261,10 @@ def test_batches_are_planned_within_the_budget():
 def test_the_cost_of_a_row_is_what_its_tree_computes(scorer, rows):
     for orders in ("1", "cyclic"):
         costs = list(costs_of(scorer.prepare, rows[:5], orders))
-        ready = make_ready(scorer.prepare, rows[:5], orders)
+        ready = prepare_batch(scorer.prepare, rows[:5], orders)
         tree = Tree.build(ready.sequences, ready.picture)
-        told = costs[0].shared + sum(cost.seen + cost.own for cost in costs)
-        assert len(tree.ids) <= told <= len(tree.ids) + 5 * 12  # rows may begin alike after their pictures
+        planned = costs[0].prefix_tokens + sum(cost.tokens for cost in costs)
+        assert len(tree.ids) <= planned <= len(tree.ids) + 5 * 12  # rows may begin alike after their pictures
 
 
 def test_the_host_never_asks_the_device_within_a_batch(rows):
@@ -270,18 +272,18 @@ def test_the_host_never_asks_the_device_within_a_batch(rows):
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     scorer = Scorer(plan_members(BOTH), weights="4bit")
-    ready = with_tensors(make_ready(scorer.prepare, rows[:5], "1"), scorer.prepare, "cpu")
+    ready = with_tensors(prepare_batch(scorer.prepare, rows[:5], "1"), scorer.prepare, "cpu")
     scorer.answer(ready, 4)  # what is worked out once a size of picture
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         batch = TreeBatch(*map(partial(as_fake, mode), vars(ready.tensors).values()))
         answers = scorer.packed.answer(batch, scorer.label_ids[:4])
-    assert [tuple(found.labels.shape) for found in answers] == [(5, 4), (5, 4)]
+    assert [tuple(result.labels.shape) for result in answers] == [(5, 4), (5, 4)]
 
 
 def as_fake(mode, value):
     if isinstance(value, torch.Tensor):
         return mode.from_tensor(value)
-    return [as_fake(mode, part) for part in value] if isinstance(value, list) else value
+    return [as_fake(mode, each) for each in value] if isinstance(value, list) else value
 
 
 def test_asking_one_question(scorer, rows):
@@ -296,7 +298,7 @@ def test_asking_one_question(scorer, rows):
     assert len(scorer.ask(question.picture, question.question, question.options[:2])) == 2
 
 
-def rows_with_fewer_options_and_broken_pictures(scorer, rows, tmp_path):
+def test_rows_with_fewer_options_and_broken_pictures(scorer, rows, tmp_path):
     broken = tmp_path / "x.jpg"
     broken.write_bytes(rows[0].picture.read_bytes()[:500])
     rows = [
@@ -305,22 +307,22 @@ def rows_with_fewer_options_and_broken_pictures(scorer, rows, tmp_path):
         replace(rows[2], picture=broken),
     ]
     for orders in ("1", "cyclic"):
-        found = scorer.score(rows, orders)
-        assert found.status[:2] == ["ok", "ok"] and found.status[2].startswith("picture: ")
-        assert np.isnan(found.logits[1, 0, :, 3]).all() and np.isnan(found.logits[2]).all()
-        assert np.isfinite(found.logits[1, 0, :3, :3]).all() and np.isnan(found.logits[1, 0, 3:]).all()
-        assert found.label_mass[0, 0, 0] > 0.9
+        result = scorer.score(rows, orders)
+        assert result.status[:2] == ["ok", "ok"] and result.status[2].startswith("picture: ")
+        assert np.isnan(result.logits[1, 0, :, 3]).all() and np.isnan(result.logits[2]).all()
+        assert np.isfinite(result.logits[1, 0, :3, :3]).all() and np.isnan(result.logits[1, 0, 3:]).all()
+        assert result.label_mass[0, 0, 0] > 0.9
 
 
 def test_non_finite_logits_are_marked(scorer, rows, monkeypatch):
     def poisoned(*arguments):
-        found = project(*arguments)
-        found.labels[1] = float("nan")
-        return found
+        result = project(*arguments)
+        result.labels[1] = float("nan")
+        return result
 
     monkeypatch.setattr("scoring.engine.packed.project", poisoned)
-    found = scorer.score(rows[:3])
-    assert found.status == ["ok", "the model gave no finite logits", "ok"] and np.isnan(found.logits[1]).all()
+    result = scorer.score(rows[:3])
+    assert result.status == ["ok", "the model gave no finite logits", "ok"] and np.isnan(result.logits[1]).all()
 
 
 def test_the_network_is_the_librarys_own_outside_of_an_answer(scorer, rows):

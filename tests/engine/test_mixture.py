@@ -6,9 +6,10 @@ import torch
 
 from benchmarks.workload import CONFIG as REAL_8B
 from scoring.checkpoints.plan import plan_members
+from scoring.checkpoints.quantization import NOT_QUANTIZED
 from scoring.checkpoints.weights import CheckpointError
-from scoring.engine.device_map import GIB, place
-from scoring.engine.loading import NOT_QUANTIZED, Model
+from scoring.engine.device_map import GIB, make_device_map
+from scoring.engine.loading import Model
 from scoring.engine.packed import feed_forward
 from scoring.engine.reference import reference_logits
 from scoring.engine.scorer import Scorer
@@ -29,10 +30,10 @@ REAL_32B = {"hidden_size": 5120, "intermediate_size": 25600, "num_attention_head
 def test_it_is_scored_as_the_library_does(mixture, test_rows):
     scorer = Scorer(plan_members([str(mixture)], quantization="nf4"))
     assert any("the experts stay in float32" in note for note in scorer.model.notes)
-    found = scorer.score(test_rows[:16], "cyclic").logits[:, 0, 0]
-    for question, ours in zip(test_rows[:16], found):
+    result = scorer.score(test_rows[:16], "cyclic").logits[:, 0, 0]
+    for question, logits in zip(test_rows[:16], result):
         expected = reference_logits(scorer.model.network, *scorer.prepare(question))[scorer.label_ids[:4]]
-        assert np.abs(ours - expected.numpy()).max() < 1e-4
+        assert np.abs(logits - expected.numpy()).max() < 1e-4
 
 
 def test_float16_is_refused_before_it_is_loaded(mixture):
@@ -48,10 +49,13 @@ def test_tokens_are_counted_by_the_experts_they_go_through():
 def test_experts_are_laid_out_in_16_bits(configured, tmp_path):
     """235B-A22B fits on eight cards of 80 GB, in 4 bits too, for its experts are not quantized; 32B on two of 16 GB."""
     folder = configured(tmp_path / "235B", REAL_8B, REAL_235B)
-    found = place(folder, torch.bfloat16, NOT_QUANTIZED, True, dict.fromkeys(range(8), 79 * GIB))
-    layers = [found[f"model.language_model.layers.{number}"] for number in range(94)]
+    result = make_device_map(folder, torch.bfloat16, NOT_QUANTIZED, True, dict.fromkeys(range(8), 79 * GIB))
+    layers = [result[f"model.language_model.layers.{number}"] for number in range(94)]
     assert layers == sorted(layers) and set(layers) == set(range(8))
     with pytest.raises(CheckpointError, match="do not fit"):
-        place(folder, torch.bfloat16, NOT_QUANTIZED, True, dict.fromkeys(range(6), 79 * GIB))
+        make_device_map(folder, torch.bfloat16, NOT_QUANTIZED, True, dict.fromkeys(range(6), 79 * GIB))
     folder = configured(tmp_path / "32B", REAL_8B, REAL_32B)
-    assert set(place(folder, torch.bfloat16, NOT_QUANTIZED, True, {0: 15 * GIB, 1: 15 * GIB}).values()) == {0, 1}
+    assert set(make_device_map(folder, torch.bfloat16, NOT_QUANTIZED, True, {0: 15 * GIB, 1: 15 * GIB}).values()) == {
+        0,
+        1,
+    }

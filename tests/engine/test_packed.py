@@ -49,20 +49,21 @@ def through_peft(base, folder, scorer, rows) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    "targets, settings, merged, sees",
+    "adapter, merged_and_in_vision",
     [
-        (LANGUAGE, {}, True, False),
-        (LANGUAGE, {"use_rslora": True}, True, False),
-        (LANGUAGE, {"use_dora": True}, False, False),
-        (VISION, {}, True, True),
-        (f"{LANGUAGE}|{VISION}", {"use_dora": True}, False, True),
+        ({"targets": LANGUAGE}, (True, False)),
+        ({"targets": LANGUAGE, "use_rslora": True}, (True, False)),
+        ({"targets": LANGUAGE, "use_dora": True}, (False, False)),
+        ({"targets": VISION}, (True, True)),
+        ({"targets": f"{LANGUAGE}|{VISION}", "use_dora": True}, (False, True)),
     ],
     ids=["LoRA", "rsLoRA", "DoRA", "LoRA of the vision tower", "DoRA of both"],
 )
-def test_every_kind_of_adapter_equals_peft(made, base, test_rows, targets, settings, merged, sees):
-    folder = made("adapter", targets, **settings)
+def test_every_kind_of_adapter_equals_peft(made, base, test_rows, adapter, merged_and_in_vision):
+    folder = made("adapter", **adapter)
     scorer = Scorer(plan_members([folder], str(base), quantization="none", allow_mismatch=True))
-    assert (scorer.packed.members[0].merged, scorer.packed.members[0].sees) == (merged, sees)
+    member = scorer.packed.members[0]
+    assert (member.merged, member.adapts_vision) == merged_and_in_vision
     expected = through_peft(base, folder, scorer, test_rows[:4])
     assert np.abs(scorer.score(test_rows[:4]).logits[:, 0, 0] - expected).max() < 1e-4
 
@@ -71,11 +72,11 @@ def test_kinds_do_not_disturb_each_other(made, base, test_rows):
     """A merged one, one that changes the vision tower, and one that goes through PEFT, over one base."""
     folders = [made("plain", LANGUAGE), made("seeing", VISION), made("dora", LANGUAGE, use_dora=True)]
     for order in ((0, 1, 2), (2, 1, 0)):
-        scorer = Scorer(plan_members([folders[at] for at in order], str(base), None, None, "none", True))
-        found = scorer.score(test_rows[:3]).logits
-        for place, at in enumerate(order):
-            expected = through_peft(base, folders[at], scorer, test_rows[:3])
-            assert np.abs(found[:, place, 0] - expected).max() < 1e-4
+        scorer = Scorer(plan_members([folders[number] for number in order], str(base), None, None, "none", True))
+        logits = scorer.score(test_rows[:3]).logits
+        for member, number in enumerate(order):
+            expected = through_peft(base, folders[number], scorer, test_rows[:3])
+            assert np.abs(logits[:, member, 0] - expected).max() < 1e-4
 
 
 def test_the_base_by_itself(base, test_rows):
@@ -86,12 +87,12 @@ def test_the_base_by_itself(base, test_rows):
 
 def test_a_model_can_be_packed_again_in_another_way(test_rows):
     plan = plan_members([FOLD0])
-    kept = Scorer(plan, weights="4bit")
-    first = kept.score(test_rows[:3]).logits
-    expanded = Scorer(plan, weights="16bit", model=kept.model)
-    assert expanded.model is kept.model and np.array_equal(expanded.score(test_rows[:3]).logits, first)
-    unwrap(kept.model.network.model)
-    assert not any(isinstance(module, MergedLinear) for module in kept.model.network.modules())
+    packed = Scorer(plan, weights="4bit")
+    first = packed.score(test_rows[:3]).logits
+    expanded = Scorer(plan, weights="16bit", model=packed.model)
+    assert expanded.model is packed.model and np.array_equal(expanded.score(test_rows[:3]).logits, first)
+    unwrap(packed.model.network.model)
+    assert not any(isinstance(module, MergedLinear) for module in packed.model.network.modules())
 
 
 @pytest.mark.parametrize("free, weights", [(100 * 2**30, "16bit"), (1000, "4bit")])
@@ -133,7 +134,7 @@ def test_batched_generation_begins_as_single_generation(scorer, test_rows):
 
 def test_nothing_travels_twice(scorer, test_rows):
     """Pixels go to the device as bytes: a fourth of their patches in 32 bits, and half again for the second frame."""
-    from scoring.engine.batches import make_ready, with_tensors
+    from scoring.engine.batches import prepare_batch, with_tensors
 
-    ready = with_tensors(make_ready(scorer.prepare, test_rows[:4], "1"), scorer.prepare, "cpu")
-    assert isinstance(ready.tensors, TreeBatch) and all(part.dtype == torch.uint8 for part in ready.tensors.pixels)
+    ready = with_tensors(prepare_batch(scorer.prepare, test_rows[:4], "1"), scorer.prepare, "cpu")
+    assert isinstance(ready.tensors, TreeBatch) and all(pixels.dtype == torch.uint8 for pixels in ready.tensors.pixels)

@@ -68,12 +68,12 @@ def test_the_order_of_the_input_does_not_matter(drawn, random):
     order = list(range(len(sequences)))
     random.shuffle(order)
     one = Tree.build(sequences, pictures)
-    two = Tree.build([sequences[at] for at in order], [pictures[at] for at in order])
+    two = Tree.build([sequences[index] for index in order], [pictures[index] for index in order])
     for name in ("ids", "positions", "keys", "query_bounds", "key_bounds"):
         assert np.array_equal(getattr(one, name), getattr(two, name))
     assert one.leaves[order].tolist() == two.leaves.tolist() and one.pictures == two.pictures
     paths_of = [np.split(tree.leaf_keys, tree.leaf_bounds[1:-1]) for tree in (one, two)]
-    assert all(np.array_equal(paths_of[0][at], path) for at, path in zip(order, paths_of[1]))
+    assert all(np.array_equal(paths_of[0][index], path) for index, path in zip(order, paths_of[1]))
 
 
 @settings(max_examples=200, deadline=None)
@@ -82,9 +82,9 @@ def test_every_query_sees_its_ancestors_and_itself(drawn):
     """Aligned at the end: the last keys of a segment are its own queries, in their order."""
     sequences, pictures = made(drawn)
     tree = Tree.build(sequences, pictures)
-    for at, path in enumerate(paths(tree)):
-        own = np.arange(tree.query_bounds[at], tree.query_bounds[at + 1])
-        assert path[-len(own) :].tolist() == own.tolist()
+    for index, path in enumerate(paths(tree)):
+        own_tokens = np.arange(tree.query_bounds[index], tree.query_bounds[index + 1])
+        assert path[-len(own_tokens) :].tolist() == own_tokens.tolist()
         assert (np.diff(path) > 0).all()
     assert tree.longest == (np.diff(tree.query_bounds).max(), np.diff(tree.key_bounds).max())
 

@@ -170,12 +170,12 @@ def test_a_drive_that_vanishes_is_told(cli, tmp_path, small_table):
     code = (
         "import sys, os, cli\n"
         "import scoring.engine.batches as batches\n"
-        "make = batches.make_ready\n"
+        "make = batches.prepare_batch\n"
         "def gone(*given, **more):\n"
         f"    for name in {[str(path) for path in pictures[:2]]!r}:\n"
         "        if os.path.exists(name): os.rename(name, name + '.gone')\n"
         "    return make(*given, **more)\n"
-        "batches.make_ready = gone\n"
+        "batches.prepare_batch = gone\n"
         f"sys.argv = ['cli.py', 'score', {str(table)!r}, '--ckpt', {FOLD0!r}, '--out', {str(tmp_path / 'out')!r}]\n"
         "cli.main()\n"
     )

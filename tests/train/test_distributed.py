@@ -15,7 +15,7 @@ from torch.distributed import HashStore
 
 from benchmarks import command_line
 from scoring import read_questions
-from scoring.engine.batches import Cost
+from scoring.engine.batches import TokenCost
 from scoring.files.lock import LockError, check_folder_is_shared, lock_folder
 from scoring.run.processes import ProcessError, Processes
 from tests.run.test_processes import ALONE, ended, with_code
@@ -151,7 +151,7 @@ def test_fewer_folds_than_processes_are_trained_by_all(tmp_path, small_table):
 # ------------------------------------------------------------------ shares
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 300)), min_size=1, max_size=24), st.integers(1, 5))
 def test_every_row_has_one_process_and_pictures_stay_together(rows, count):
-    costs = [Cost(picture, 3, 144, tokens) for picture, tokens in rows]
+    costs = [TokenCost(picture, 3, 144, tokens) for picture, tokens in rows]
     shares = []
     for rank in range(count):
         group = TrainingGroup.__new__(TrainingGroup)
@@ -167,7 +167,7 @@ def test_alone_nothing_is_sent():
     weight = torch.nn.Parameter(torch.ones(2))
     assert group.sum_gradients([weight], 1.5, 0.0) == [1.5, 0.0] and weight.grad is None
     assert group.any_process(True) and not group.any_process(False)
-    assert group.assign_rows([Cost("a", 1, 2, 3)] * 3) == [0, 1, 2]
+    assert group.assign_rows([TokenCost("a", 1, 2, 3)] * 3) == [0, 1, 2]
     assert np.array_equal(group.sum(np.ones(2)), np.ones(2))
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from scoring.checkpoints.compatibility import MismatchError
-from scoring.engine.batches import make_ready, with_tensors
+from scoring.engine.batches import prepare_batch, with_tensors
 from scoring.engine.forward import TreeBatch
 from scoring.engine.loading import Model
 from scoring.engine.packed import put_back, unwrap
@@ -50,10 +50,10 @@ def learner(base, questions, folder, config=PLAIN):
 
 def gradients(training, questions, share=True):
     model, preparer = training.model, training.plan.preparer
-    ready = with_tensors(make_ready(preparer, questions, "1"), preparer, "cpu")
+    ready = with_tensors(prepare_batch(preparer, questions, "1"), preparer, "cpu")
     if not share:
         tree = Tree.build(ready.sequences, ready.picture, share=False)
-        ready.tensors = TreeBatch.of(tree, ready.pictures, preparer.policy, "cpu")
+        ready = replace(ready, tensors=TreeBatch.of(tree, ready.pictures, preparer.policy, "cpu"))
     for weight in model.weights:
         weight.grad = None
     loss = model.loss_backward(ready, (1, 2, 3), len(questions))
