@@ -30,6 +30,7 @@ browser:
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 
 # Mutation testing, by hand: what it does and how to run a part of it is in benchmarks/mutation.py.
 mutation: $(VENV)/.installed
