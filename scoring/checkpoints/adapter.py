@@ -276,7 +276,7 @@ def _tensor_fault(tensor: StoredTensor, parameter: str) -> str:
     return "" if finite else "NaN or infinite values; the training diverged: take an earlier checkpoint"
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Layer:
     """The adapter of one linear layer: its tensors and their keys in the file, each by its parameter."""
 
