@@ -52,7 +52,7 @@ def _save_checkpoints(training: Training, result: Validation) -> None:
     save_checkpoint(plan.out, training.model, plan, training.memory, result)
     indices = np.arange(len(plan.inputs.valid))
     adapter = HeldOutRows(plan.out.name, adapter_fingerprint(plan.out), indices, result.scores)
-    settings = read_checkpoint(str(plan.out)).manifest.settings
+    settings = read_checkpoint(str(plan.out)).manifest.settings.to_json()
     write_scores(plan.out / FOLDER, plan.inputs.valid, [adapter], settings)
     write_text(plan.out / "train.toml", plan.config.to_toml())
 

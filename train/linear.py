@@ -47,9 +47,9 @@ class TrainableLinear(MergedLinear):
     def base_weight(self) -> torch.Tensor:
         """(N, K) without the adapter, in 16 or 32 bits."""
         if self.packed is None:
-            weight: torch.Tensor | None = self.weight
-            assert weight is not None  # it is held in the one form or the other
-            return weight
+            assert self.weight is not None  # it is held in the one form or the other
+            return self.weight
+        assert self.scales is not None  # they come with the 4-bit form
         return plain_weight_from_4bit(
             self.packed, self.scales, [], self.shape, self.blocks, self.kind, self.dtype, *self.no_adapter
         )
@@ -64,7 +64,8 @@ class TrainableLinear(MergedLinear):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if torch.is_grad_enabled() and self.training:
-            return _learning_product(self, x)
+            output: torch.Tensor = _learning_product(self, x)
+            return output
         return super().forward(x)
 
 
