@@ -18,7 +18,7 @@ from scoring.inputs.questions import Question
 from scoring.scores.folder import columns_of
 from scoring.scores.held_out import MEMBER, write_held_out
 from scoring.scores.logits import OptionLogits
-from scoring.stats.calibration import Calibration, calibrate, log_probabilities, nll
+from scoring.stats.calibration import Calibration, LabelledRows, calibrate, log_probabilities, nll
 from scoring.stats.resampling import clusters_of
 from train.distributed import Together
 from train.model import LearningModel, Memory
@@ -110,7 +110,7 @@ def validate(
         float((total - logits[np.arange(len(rows)), y]).mean()),
         float((np.nanargmax(logits, 1) == y).mean()),
         nll(logits, y),
-        calibrate(logits, y, clusters=picture_clusters(rows), more=False),
+        calibrate(LabelledRows(logits, y, clusters=picture_clusters(rows)), more=False),
         generated,
         logits,
         mass.astype(np.float32),

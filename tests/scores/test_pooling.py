@@ -16,7 +16,7 @@ from scoring.scores.exposure import CALIBRATION, TRAINING, VALIDATION
 from scoring.scores.folder import RunError, open_scores
 from scoring.scores.logits import write_part
 from scoring.scores.pooling import PoolOptions, claim, describe_choices, import_file, pool_files
-from scoring.stats.calibration import Calibration, calibrate
+from scoring.stats.calibration import Calibration, LabelledRows, calibrate
 from scoring.stats.pool_weights import choices, fit_weights, greedy_weights, held_out_pool, likeliest_weights, pulled
 from scoring.stats.pools import EnsembleError, leave_one_out, nll_weights, pool
 from scoring.stats.resampling import clusters_of
@@ -662,7 +662,9 @@ def test_rows_of_one_picture_stay_together_in_the_fit_of_a_temperature(tmp_path)
     pool_files([a, b], tmp_path / "out", labelled_folder(a, b, tmp_path / "labelled"))
     opened = open_scores(tmp_path / "labelled")
     clusters = clusters_of([f"{row // 4:016x}" for row in range(200)])
-    own = calibrate(as_pool(opened.members), opened.answers(np.arange(200)), None, clusters, False, more=False)
+    own = calibrate(
+        LabelledRows(as_pool(opened.members), opened.answers(np.arange(200)), None, clusters), False, more=False
+    )
     assert notes_of(tmp_path / "out") == [
         f"temperature of the pool {own.temperature:.3f}, on 200 rows: {own.choice[0]}"
     ]
