@@ -16,7 +16,7 @@ from scoring.scores.suspects import write_suspects
 from scoring.stats import comparison as comparing
 from scoring.stats.calibration import FEWEST, Calibration, LabelledRows, calibrate
 from scoring.stats.metrics import evaluate, measure_members
-from scoring.stats.pools import agreement, leave_one_out
+from scoring.stats.pools import PoolSettings, agreement, leave_one_out
 from scoring.stats.resampling import clusters_of
 from scoring.stats.selective import no_threshold, risk_coverage, threshold_for
 
@@ -87,7 +87,7 @@ def judge_members(scores: Scores, rows: np.ndarray, y: np.ndarray) -> dict:
     clusters = clusters_of(scores.pictures(rows))
     found = measure_members(p, y, clusters)
     best = int(np.argmin([part["nll"]["value"] for part in found]))
-    added = leave_one_out(log_p, y, how["kind"], how["weights"], how["temperature"], clusters)
+    added = leave_one_out(log_p, y, PoolSettings(how["kind"], list(how["weights"]), how["temperature"]), clusters)
     return {
         "pool": how,
         "members": [

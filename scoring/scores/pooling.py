@@ -20,11 +20,11 @@ from scoring.scores.members import Source, aligned, first_of, is_file, match_cal
 from scoring.stats.calibration import Calibration, LabelledRows, calibrate, log_probabilities
 from scoring.stats.pool_weights import (
     choices,
+    convex_fit,
     fit_weights,
     greedy_weights,
     held_out_pool,
     likeliest_weights,
-    pulled,
 )
 from scoring.stats.pools import (
     EnsembleError,
@@ -321,7 +321,7 @@ def _fit_pool(together: _Pool, log_p: np.ndarray, y: np.ndarray, clusters: np.nd
             together.notes.append(f"weight 0, so that the pool does without: {', '.join(nothing)}")
         together.weights, together.temperature = fitted.weights, fitted.temperature
         if not fitted.why.startswith("equal"):
-            fit = greedy_weights if fitted.pull is None else pulled(fitted.pull)
+            fit = greedy_weights if fitted.penalty is None else convex_fit(fitted.penalty)
     pooled = pool(log_p, together.kind, together.weights)
     own = calibrate(LabelledRows(pooled, y, None, clusters), one_order=False, more=False)
     if fitted is None:

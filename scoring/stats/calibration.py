@@ -430,7 +430,7 @@ def _try_temperature(common: Calibration, determined: bool, rows: LabelledRows) 
     name = f"temperature {common.temperature:.3f}"
     if not determined or common.temperature == 1:
         return common.apply(rows.logits), f"{name}: {common.note}" if common.note else name
-    held_out = _held_out(lambda part: fit_temperature(part.logits, part.answers, part.clusters), rows)
+    held_out = _held_out(lambda others: fit_temperature(others.logits, others.answers, others.clusters), rows)
     saved = rows.losses(log_probabilities(rows.logits)) - rows.losses(held_out)
     reason = f"{name}: rows held out of the fit {_gain_text(saved, rows)}"
     if common.temperature > 1 and saved.mean() < 0:
@@ -466,12 +466,12 @@ class _Trial:
 
 
 def _candidates(rows: LabelledRows, one_order: bool) -> list[_Candidate]:
-    def fit_letters_of(part: LabelledRows) -> Calibration:
-        return fit_letters(part.logits, part.answers)
+    def fit_letter_bias(labelled: LabelledRows) -> Calibration:
+        return fit_letters(labelled.logits, labelled.answers)
 
     too_few = "" if _separable_groups(rows) else f"too few task types with {FEWEST_OF_GROUP} rows"
     return [
-        _Candidate("letter bias", _why_no_letters(rows, one_order), fit_letters_of, fit_letters_of, _letter_features),
+        _Candidate("letter bias", _why_no_letters(rows, one_order), fit_letter_bias, fit_letter_bias, _letter_features),
         _Candidate("temperature by task type", too_few, fit_groups, partial(fit_groups, shrunk=False), _group_features),
     ]
 
