@@ -24,7 +24,7 @@ from scoring.files.writing import write_json
 from scoring.inputs.questions import Question
 from scoring.scores.folder import write_results
 from scoring.scores.logits import OptionLogits, write_part
-from scoring.stats.calibration import Calibration, calibrate, fit_temperature, nll
+from scoring.stats.calibration import Calibration, LabelledRows, calibrate, fit_temperature, nll
 from scoring.stats.comparison import compare
 from scoring.stats.metrics import ece, measure
 from scoring.stats.selective import option_sets, set_quantile, threshold_for
@@ -95,7 +95,7 @@ def sets(repeats: int, level: float = 0.9) -> dict:
     for _ in tqdm(range(repeats), "sets"):
         z = rng.normal(0, 2, (600, 4))
         y = drawn(z, rng)
-        found = calibrate(2.5 * z[:200], y[:200], more=False)
+        found = calibrate(LabelledRows(2.5 * z[:200], y[:200]), more=False)
         p = np.exp(found.apply(2.5 * z[200:]))
         held = option_sets(p, set_quantile(np.array(found.nonconformity), level))
         covered.append(held[np.arange(400), y[200:]].mean())
@@ -112,7 +112,7 @@ def choices(repeats: int) -> dict:
     sure, right = p.max(1), p.argmax(1) == y
     for _ in tqdm(range(repeats), "choices"):
         z = rng.normal(0, 2, (400, 4))
-        found = calibrate(1.5 * z, drawn(z, rng), types)
+        found = calibrate(LabelledRows(1.5 * z, drawn(z, rng), types))
         letters, groups = letters + bool(found.letters), groups + bool(found.groups)
         rows = rng.integers(0, len(sure), 400)
         chosen = threshold_for(sure[rows], right[rows].astype(float), 0.9)["threshold"]

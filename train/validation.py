@@ -20,7 +20,7 @@ from scoring.inputs.questions import Question
 from scoring.scores.folder import columns_of, open_scores
 from scoring.scores.held_out import MEMBER, write_held_out
 from scoring.scores.logits import OptionLogits
-from scoring.stats.calibration import Calibration, calibrate, log_probabilities, nll
+from scoring.stats.calibration import Calibration, LabelledRows, calibrate, log_probabilities, nll
 from scoring.stats.resampling import clusters_of
 from train.distributed import TrainingGroup
 from train.model import LearningModel
@@ -118,7 +118,7 @@ class Validator:
             loss=float((log_totals - logits[np.arange(len(rows)), y]).mean()),
             accuracy=float((np.nanargmax(logits, 1) == y).mean()),
             nll=nll(logits, y),
-            calibration=calibrate(logits, y, clusters=picture_clusters(rows), more=False),
+            calibration=calibrate(LabelledRows(logits, y, clusters=picture_clusters(rows)), more=False),
             scores=LabelLogits(logits, masses.astype(np.float32), tokens.astype(np.int64)),
             generated=generated,
         )

@@ -59,7 +59,7 @@ def _draw_calibration(before: Axes, after: Axes, scores: Scores) -> None:
     settings = {name: value for name, value in scores.how.items() if name != "temperature"}
     p, y = np.exp(np.stack([pool(raw, **settings), scores.log_p[rows]])), scores.answers(rows)
     for axis, title, pooled, values in zip((before, after), ("Before", "After"), p, measure_members(p, y)):
-        measured = as_object(Calibrated, values, "metrics of a pool")
+        measured = as_object(Calibrated, {**values}, "metrics of a pool")
         draw_reliability(axis, np.nanmax(pooled, 1), (np.nanargmax(pooled, 1) == y).astype(float), measured.ece)
         axis.set_title(f"{title} temperatures: NLL {measured.nll.text()}, ECE {measured.ece.text()}")
 

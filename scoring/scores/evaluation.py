@@ -14,9 +14,9 @@ from scoring.scores.logits import OptionLogits
 from scoring.scores.probabilities import member_logits
 from scoring.scores.suspects import write_suspects
 from scoring.stats import comparison as comparing
-from scoring.stats.calibration import FEWEST, Calibration, calibrate
+from scoring.stats.calibration import FEWEST, Calibration, LabelledRows, calibrate
 from scoring.stats.metrics import evaluate, measure_members
-from scoring.stats.pools import agreement, leave_one_out
+from scoring.stats.pools import PoolSettings, agreement, leave_one_out
 from scoring.stats.resampling import clusters_of
 from scoring.stats.selective import no_threshold, risk_coverage, threshold_for
 
@@ -87,7 +87,7 @@ def judge_members(scores: Scores, rows: np.ndarray, y: np.ndarray) -> dict:
     clusters = clusters_of(scores.pictures(rows))
     found = measure_members(p, y, clusters)
     best = int(np.argmin([part["nll"]["value"] for part in found]))
-    added = leave_one_out(log_p, y, how["kind"], how["weights"], how["temperature"], clusters)
+    added = leave_one_out(log_p, y, PoolSettings(how["kind"], list(how["weights"]), how["temperature"]), clusters)
     return {
         "pool": how,
         "members": [
@@ -148,12 +148,15 @@ def calibrate_folder(
     values = position.in_one_order(logits, member) if pride else member_logits(logits, member)
     y, clusters = scores.answers(rows), clusters_of(scores.pictures(rows))
     types = [scores.questions["task_type"][row] for row in rows]
-    fitted = calibrate(values[rows], y, types, clusters, one_order=orders == "1", fingerprint=fingerprint)
+    fitted = calibrate(LabelledRows(values[rows], y, types, clusters), one_order=orders == "1", fingerprint=fingerprint)
     note_rows(fitted, rows, values, scores.questions, exposed, len(scores.answered) - len(rows))
     if pride:
         shown = position.in_all_orders(logits)[rows]
         several = calibrate(
-            member_logits(logits, member)[rows][shown], y[shown], None, clusters_of(scores.pictures(rows[shown])), False
+            LabelledRows(
+                member_logits(logits, member)[rows][shown], y[shown], None, clusters_of(scores.pictures(rows[shown]))
+            ),
+            one_order=False,
         )
         fitted.all_orders = several.temperature if several.rows else None
         fitted.choice.append(f"rows shown in all orders: {several.choice[0]}")
@@ -196,10 +199,9 @@ def calibrate_out_of_fold(scores: Scores, fingerprint: dict) -> Calibration:
     """One temperature of all folds of a training, from its out-of-fold rows, with what sets of the folds' pool need."""
     rows = scores.answered
     fitted = calibrate(
-        member_logits(scores.logits, 0)[rows],
-        scores.answers(rows),
-        None,
-        clusters_of(scores.pictures(rows)),
+        LabelledRows(
+            member_logits(scores.logits, 0)[rows], scores.answers(rows), None, clusters_of(scores.pictures(rows))
+        ),
         one_order=False,
         fingerprint=fingerprint,
         more=False,

@@ -15,7 +15,7 @@ from scoring.scores.exposure import TRAINING
 from scoring.scores.folder import Scores, open_scores
 from scoring.scores.members import Source, is_file, read_sources, settings_of
 from scoring.scores.pooling import PoolOptions, import_file
-from scoring.stats.calibration import Calibration, calibrate
+from scoring.stats.calibration import Calibration, LabelledRows, calibrate
 from scoring.stats.pools import EnsembleError
 
 SCORES = Path("scores")  # where files are put that are evaluated
@@ -92,9 +92,11 @@ def _calibrate_source(source: Source, rows: np.ndarray, settings: dict) -> Calib
     """A calibration of a member of anyone's file, on its labelled rows (R,). The file names no pictures."""
     questions = source.questions
     fitted = calibrate(
-        source.logits[rows],
-        np.array([LETTERS.index(questions["answer"][row]) for row in rows]),
-        [questions["task_type"][row] for row in rows],
+        LabelledRows(
+            source.logits[rows],
+            np.array([LETTERS.index(questions["answer"][row]) for row in rows]),
+            [questions["task_type"][row] for row in rows],
+        ),
         fingerprint=settings,
     )
     note_rows(fitted, rows, source.logits, questions, np.zeros(len(source.ids), np.uint8))

@@ -17,14 +17,14 @@ from scoring.scores.folder import RunError, Scores, open_scores, write_results
 from scoring.scores.logits import OptionLogits, write_part
 from scoring.scores.member_names import distinct_names, refuse_doubles, weights_of_sources
 from scoring.scores.members import Source, aligned, first_of, is_file, match_calibrations, read_sources
-from scoring.stats.calibration import Calibration, calibrate, log_probabilities
+from scoring.stats.calibration import Calibration, LabelledRows, calibrate, log_probabilities
 from scoring.stats.pool_weights import (
     choices,
+    convex_fit,
     fit_weights,
     greedy_weights,
     held_out_pool,
     likeliest_weights,
-    pulled,
 )
 from scoring.stats.pools import (
     EnsembleError,
@@ -321,9 +321,9 @@ def _fit_pool(together: _Pool, log_p: np.ndarray, y: np.ndarray, clusters: np.nd
             together.notes.append(f"weight 0, so that the pool does without: {', '.join(nothing)}")
         together.weights, together.temperature = fitted.weights, fitted.temperature
         if not fitted.why.startswith("equal"):
-            fit = greedy_weights if fitted.pull is None else pulled(fitted.pull)
+            fit = greedy_weights if fitted.penalty is None else convex_fit(fitted.penalty)
     pooled = pool(log_p, together.kind, together.weights)
-    own = calibrate(pooled, y, None, clusters, one_order=False, more=False)
+    own = calibrate(LabelledRows(pooled, y, None, clusters), one_order=False, more=False)
     if fitted is None:
         together.temperature = own.temperature
         together.notes.append(f"temperature of the pool {own.temperature:.3f}, on {len(y):,} rows: {own.choice[0]}")

@@ -1,44 +1,48 @@
 """Weights of a log pool, fitted on labelled rows that no member was trained on, and what each choice would give.
 
-Many unlike members with equal weights lose to the best of them; fitted weights do not, from about a hundred rows on.
-Whether they are worth it, rows held out of the fit say: five parts, rows of one picture together.
+Many different members with equal weights lose to the best of them; fitted weights do not, from about a hundred rows on.
+Cross-validation decides whether they are worth it: five folds, rows of one picture together.
+
+log_p: (M, N, K) log-probabilities of M members, NaN where a row has fewer options. answers: (N,) indices of the right
+options. clusters: (N,) numbers of pictures, or None.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypedDict
 
 import numpy as np
 
 from scoring.stats.calibration import BOUNDS, fit_temperature, log_probabilities, row_losses
-from scoring.stats.pools import NOTHING as NO_GAIN
-from scoring.stats.pools import gained, lowest_loss
-from scoring.stats.resampling import mean_error
+from scoring.stats.pools import NO_GAIN, gained, lowest_loss
+from scoring.stats.resampling import cluster_count, mean_error
 
-FOLDS = 5
-PULLS = (10.0, 1.0, 0.1, 0.01, 0.001)  # toward equal weights; the strongest is taken that is as good as the best
+FOLDS = 5  # of cross-validation
+PENALTIES = (10.0, 1.0, 0.1, 0.01, 0.001)  # on convex weights; the strongest that is as good as the best is taken
 STEPS = 15  # of greedy selection
-MOST_ROWS = 4_000  # that choices are compared on: a sample of more would say no more about which is better
-NOTHING = 1e-3  # a weight below this share is none
+MOST_ROWS = 4_000  # to compare choices on: more would say no more about which is better
+SMALLEST = 1e-3  # share of all weights below which a weight is 0
 
 
-@dataclass
+@dataclass(frozen=True)
 class PoolWeights:
-    """weights: (M,), summing to 1. temperature: of the pool. why: what there is to say about the choice."""
+    """Weights of a log pool.
+
+    weights: (M,), summing to 1. temperature: of the pool. why: the reason for the choice, in words. penalty: of convex
+    weights, None for others.
+    """
 
     weights: np.ndarray
     temperature: float
     why: str = ""
-    pull: float | None = None  # of convex weights
+    penalty: float | None = None
 
 
-Fit = Callable[[np.ndarray, np.ndarray, np.ndarray | None], PoolWeights]  # (log_p, answers, clusters)
+Fit = Callable[[np.ndarray, np.ndarray, np.ndarray | None], PoolWeights]  # of log_p, answers, clusters
 
 
 def equal_weights(log_p: np.ndarray, answers: np.ndarray, clusters: np.ndarray | None = None) -> PoolWeights:
-    """Equal weights, and the temperature of their pool.
-
-    log_p: (M, N, K) of M members; answers: (N,); clusters: numbers of pictures, or None. So in all fits below.
-    """
+    """Equal weights, and the temperature of their pool."""
     members = len(log_p)
     weights = np.full(members, 1 / members)
     pooled = apply_weights(PoolWeights(weights, 1.0), log_p)
@@ -46,22 +50,23 @@ def equal_weights(log_p: np.ndarray, answers: np.ndarray, clusters: np.ndarray |
 
 
 def best_single(log_p: np.ndarray, answers: np.ndarray, clusters: np.ndarray | None = None) -> PoolWeights:
-    """The member with the lowest NLL alone, and its temperature."""
-    temperatures = [fit_temperature(part, answers, clusters).temperature for part in log_p]
+    """The member that has the lowest NLL at its own temperature, with that temperature."""
+    temperatures = [fit_temperature(member, answers, clusters).temperature for member in log_p]
     losses = [
-        row_losses(log_probabilities(part, temperature), answers).mean()
-        for part, temperature in zip(log_p, temperatures)
+        row_losses(log_probabilities(member, temperature), answers).mean()
+        for member, temperature in zip(log_p, temperatures)
     ]
     best = int(np.argmin(losses))
     return PoolWeights(np.eye(len(log_p))[best], temperatures[best])
 
 
 def convex_weights(
-    log_p: np.ndarray, answers: np.ndarray, pull: float, clusters: np.ndarray | None = None
+    log_p: np.ndarray, answers: np.ndarray, penalty: float, clusters: np.ndarray | None = None
 ) -> PoolWeights:
-    """Weights from 0 on with the lowest NLL of the log pool + pull · Σ (weight − equal)².
+    """Weights of at least 0 that minimise the log pool's mean NLL + penalty · Σ (weight − equal weight)².
 
-    The weights are fitted without a sum, so that they hold the pool's temperature too: a convex problem.
+    Their sum is free and gives the pool's temperature, its inverse: so the problem is convex. Equal weights where that
+    temperature would be out of bounds: such members say nothing about these rows.
     """
     from scipy.optimize import minimize
 
@@ -75,29 +80,29 @@ def convex_weights(
     def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
         pooled = (weights @ flat).reshape(missing.shape)
         log_q = log_probabilities(np.where(missing, np.nan, pooled))
-        rest = np.nan_to_num(np.exp(log_q))
-        rest[rows, answers] -= 1
-        off = weights - start
-        slope = flat @ rest.ravel() / len(rows) + 2 * pull * off
-        return float(-log_q[rows, answers].mean() + pull * off @ off), slope
+        residual = np.nan_to_num(np.exp(log_q))
+        residual[rows, answers] -= 1
+        offset = weights - start
+        slope = flat @ residual.ravel() / len(rows) + 2 * penalty * offset
+        return float(-log_q[rows, answers].mean() + penalty * offset @ offset), slope
 
     best = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0, None)] * members, options={"maxiter": 300})
     total = best.x.sum()
-    if not 1 / BOUNDS[1] <= total <= 1 / BOUNDS[0]:  # members that say nothing about these rows
+    if not 1 / BOUNDS[1] <= total <= 1 / BOUNDS[0]:
         return equal
-    weights = np.where(best.x < NOTHING * total, 0, best.x)
+    weights = np.where(best.x < SMALLEST * total, 0, best.x)
     return PoolWeights(weights / weights.sum(), float(1 / weights.sum()))
 
 
 def likeliest_weights(log_p: np.ndarray, answers: np.ndarray, clusters: np.ndarray | None = None) -> PoolWeights:
-    """Weights with the lowest NLL of the pool as it is, and then its temperature."""
+    """The weights with the lowest NLL of the pool at temperature 1, and then its temperature."""
     weights = lowest_loss(log_p, answers)
     pooled = apply_weights(PoolWeights(weights, 1.0), log_p)
     return PoolWeights(weights, fit_temperature(pooled, answers, clusters).temperature)
 
 
 def greedy_weights(log_p: np.ndarray, answers: np.ndarray, clusters: np.ndarray | None = None) -> PoolWeights:
-    """Members drawn one after the other, with replacement, each so that the pool's NLL is lowest; the best of 15 steps.
+    """Greedy selection: add the member, with replacement, that makes the pool's NLL lowest; the best of 15 steps.
 
     Caruana et al., Ensemble selection from libraries of models, 2004.
     """
@@ -121,42 +126,51 @@ def greedy_weights(log_p: np.ndarray, answers: np.ndarray, clusters: np.ndarray 
 def fit_weights(
     log_p: np.ndarray, answers: np.ndarray, kind: str = "fit", clusters: np.ndarray | None = None
 ) -> PoolWeights:
-    """Weights by `fit` (convex, its pull chosen by cross-validation) or `greedy`, where rows held out prefer them.
+    """Fitted weights where rows held out of the fit gain more than a standard error by them, else equal ones.
 
-    Else equal ones. log_p: (M, N, K), each member at its own temperature. clusters: numbers of pictures, or None.
+    log_p: each member at its own temperature. kind: `greedy`, or `fit` for convex weights with a penalty that
+    cross-validation chooses.
     """
-    rows, pictures = len(answers), _pictures(answers, clusters)
+    rows, pictures = len(answers), cluster_count(len(answers), clusters)
     if rows < 2 * FOLDS or pictures < 2:
         few = f"{rows:,} labelled rows are" if pictures > 1 or rows < 2 * FOLDS else "labelled rows of one picture are"
         return PoolWeights(
             equal_weights(log_p, answers, clusters).weights, 1.0, f"equal weights: {few} too few to fit any"
         )
     equal = held_out_losses(equal_weights, log_p, answers, clusters)
-    fit, pull = greedy_weights, None
+    fit: Fit = greedy_weights
+    penalty = None
     if kind == "fit":
-        tried = {pull: held_out_losses(pulled(pull), log_p, answers, clusters) for pull in PULLS}
-        losses = min(tried.values(), key=lambda part: part.mean())
-        # the strongest pull whose loss is within a tenth of a standard error of the lowest
-        near = {
-            pull: part
-            for pull, part in tried.items()
-            if (part - losses).mean() <= 0.1 * mean_error(part - equal, clusters)
-        }
-        pull = max(near)
-        losses, fit = near[pull], pulled(pull)
+        penalty, losses = _choose_penalty(log_p, answers, equal, clusters)
+        fit = convex_fit(penalty)
     else:
-        losses = held_out_losses(greedy_weights, log_p, answers, clusters)
+        losses = held_out_losses(fit, log_p, answers, clusters)
     gain, error = float((equal - losses).mean()), mean_error(equal - losses, clusters)
-    told = f"on rows held out of the fit they {gained(gain, error)} NLL"
+    comparison = f"on rows held out of the fit they {gained(gain, error)} NLL"
     if gain <= error:
-        found = equal_weights(log_p, answers, clusters)
-        found.why = f"equal weights: fitted ones ({kind}) do not earn it, {told}"
-        if pull == max(PULLS) or max(abs(gain), error) < NO_GAIN:
-            found.why = f"equal weights: rows held out of the fit prefer them to any others ({kind})"
-        return found
-    found = fit(log_p, answers, clusters)
-    found.why, found.pull = f"fitted weights ({kind}): {told}", pull
-    return found
+        why = f"equal weights: fitted ones ({kind}) do not earn it, {comparison}"
+        if penalty == max(PENALTIES) or max(abs(gain), error) < NO_GAIN:
+            why = f"equal weights: rows held out of the fit prefer them to any others ({kind})"
+        return replace(equal_weights(log_p, answers, clusters), why=why)
+    return replace(fit(log_p, answers, clusters), why=f"fitted weights ({kind}): {comparison}", penalty=penalty)
+
+
+def _choose_penalty(
+    log_p: np.ndarray, answers: np.ndarray, equal: np.ndarray, clusters: np.ndarray | None
+) -> tuple[float, np.ndarray]:
+    """The penalty of convex weights, and (N,) losses of held-out rows with it.
+
+    It is the strongest whose loss is within a tenth of a standard error of the lowest. equal: (N,) losses of held-out
+    rows with equal weights, which the standard error is measured against.
+    """
+    losses = {penalty: held_out_losses(convex_fit(penalty), log_p, answers, clusters) for penalty in PENALTIES}
+    lowest = min(losses.values(), key=lambda values: values.mean())
+    near_lowest = [
+        penalty
+        for penalty, values in losses.items()
+        if (values - lowest).mean() <= 0.1 * mean_error(values - equal, clusters)
+    ]
+    return max(near_lowest), losses[max(near_lowest)]
 
 
 def held_out_losses(
@@ -165,9 +179,8 @@ def held_out_losses(
     answers: np.ndarray,
     clusters: np.ndarray | None = None,
 ) -> np.ndarray:
-    """(N,) losses of each row by a pool that was fitted without it and its picture, in five parts."""
-    log_q = held_out_pool(fit, log_p, answers, clusters)
-    return row_losses(log_q, answers)
+    """(N,) losses in nats of each row by a pool that was fitted without it and its picture, in five folds."""
+    return row_losses(held_out_pool(fit, log_p, answers, clusters), answers)
 
 
 def held_out_pool(
@@ -176,44 +189,58 @@ def held_out_pool(
     answers: np.ndarray,
     clusters: np.ndarray | None = None,
 ) -> np.ndarray:
-    """(N, K) log-probabilities of each row by a pool that was fitted without it and its picture, in five parts."""
+    """(N, K) log-probabilities of each row by a pool that was fitted without it and its picture, in five folds."""
     numbers = np.arange(len(answers)) if clusters is None else clusters
-    part = np.random.default_rng(0).permutation(numbers.max() + 1)[numbers] % FOLDS
+    folds = np.random.default_rng(0).permutation(numbers.max() + 1)[numbers] % FOLDS
     log_q = np.empty(log_p.shape[1:])
-    for held in (part == number for number in np.unique(part)):
-        theirs = None if clusters is None else clusters[~held]
-        log_q[held] = apply_weights(fit(log_p[:, ~held], answers[~held], theirs), log_p[:, held])
+    for fold in np.unique(folds):
+        fitted_on, held_out = folds != fold, folds == fold
+        pictures = None if clusters is None else clusters[fitted_on]
+        fitted = fit(log_p[:, fitted_on], answers[fitted_on], pictures)
+        log_q[held_out] = apply_weights(fitted, log_p[:, held_out])
     return log_q
 
 
 def apply_weights(fitted: PoolWeights, log_p: np.ndarray) -> np.ndarray:
-    """(N, K) log-probabilities of the log pool."""
+    """(N, K) log-probabilities of the log pool with these weights, at its temperature."""
     missing = np.isnan(log_p).any(0)
     pooled = np.tensordot(fitted.weights, np.where(missing, 0.0, log_p), 1)
     return log_probabilities(np.where(missing, np.nan, pooled), fitted.temperature)
 
 
+class WeightChoice(TypedDict):
+    """What a way of weighting gives on rows held out of its fit.
+
+    gain, error: mean NLL in nats that it saves against equal weights, and its standard error over pictures.
+    """
+
+    weights: str
+    accuracy: float
+    nll: float
+    gain: float
+    error: float
+
+
 def choices(
     log_p: np.ndarray, answers: np.ndarray, clusters: np.ndarray | None = None, greedy: bool = True
-) -> list[dict]:
-    """What each way of weighting gives on rows held out of its fit, the best first: accuracy, NLL, its standard error.
+) -> list[WeightChoice]:
+    """What each way of weighting gives on rows held out of its fit, from the lowest NLL to the highest.
 
-    On a sample of 4,000 rows where there are more; nothing where all rows show one picture, since none could be held
-    out. gain: NLL saved against equal weights, with its standard error over pictures. greedy: False leaves out greedy
-    selection, which takes ten times as long as the others together.
+    On a random sample of 4,000 rows where there are more. Nothing where all rows show one picture, since none can be
+    held out. greedy: False leaves out greedy selection, which takes ten times as long as the others together.
     """
-    if _pictures(answers, clusters) < 2:
+    if cluster_count(len(answers), clusters) < 2:
         return []
     if len(answers) > MOST_ROWS:
         rows = np.sort(np.random.default_rng(0).permutation(len(answers))[:MOST_ROWS])
         log_p, answers = log_p[:, rows], answers[rows]
         clusters = None if clusters is None else np.unique(clusters[rows], return_inverse=True)[1]
-    ways = {"equal": equal_weights, "fit": pulled(PULLS[-2]), "greedy": greedy_weights, "best single": best_single}
-    if not greedy:
-        del ways["greedy"]
-    held_out = {name: held_out_pool(fit, log_p, answers, clusters) for name, fit in ways.items()}
+    fits: dict[str, Fit] = {"equal": equal_weights, "fit": convex_fit(PENALTIES[-2])}
+    fits |= {"greedy": greedy_weights} if greedy else {}
+    fits["best single"] = best_single
+    held_out = {name: held_out_pool(fit, log_p, answers, clusters) for name, fit in fits.items()}
     equal = row_losses(held_out["equal"], answers)
-    result = []
+    result: list[WeightChoice] = []
     for name, log_q in held_out.items():
         losses = row_losses(log_q, answers)
         result.append(
@@ -225,14 +252,13 @@ def choices(
                 "error": mean_error(equal - losses, clusters),
             }
         )
-    return sorted(result, key=lambda part: part["nll"])
+    return sorted(result, key=lambda choice: choice["nll"])
 
 
-def _pictures(answers: np.ndarray, clusters: np.ndarray | None) -> int:
-    """How many pictures the rows show; without `clusters` each shows another one."""
-    return len(answers) if clusters is None else len(np.unique(clusters))
+def convex_fit(penalty: float) -> Fit:
+    """`convex_weights` with this penalty."""
 
+    def fit(log_p: np.ndarray, answers: np.ndarray, clusters: np.ndarray | None = None) -> PoolWeights:
+        return convex_weights(log_p, answers, penalty, clusters)
 
-def pulled(pull: float) -> Fit:
-    """`convex_weights` with that pull."""
-    return lambda log_p, answers, clusters=None: convex_weights(log_p, answers, pull, clusters)
+    return fit

@@ -1,7 +1,11 @@
 """Pools of members: how their probabilities become one, and what each of them is worth in it.
 
-p, log_p: (M, N, K) of M members on the same N rows, in one order; NaN where a row has fewer options.
+log_p: (M, N, K) log-probabilities of M members for the same rows in the same order; NaN where a row has fewer options.
+answers: (N,) indices of the right options. clusters: (N,) numbers of pictures, or None.
 """
+
+from dataclasses import dataclass, replace
+from typing import TypedDict
 
 import numpy as np
 
@@ -9,12 +13,16 @@ from scoring.errors import UserError
 from scoring.stats.calibration import BOUNDS, log_probabilities, row_losses
 from scoring.stats.resampling import mean_error
 
-FEWEST_FOR_WEIGHTS = 1_000  # labelled rows
+FEWEST_FOR_WEIGHTS = 1_000  # labelled rows, for weights by `nll_weights`
+FOLDS = 5  # of cross-validation
+NO_GAIN = 5e-5  # of NLL in nats: what four decimals show as 0
+TIE = 1e-3  # share of the log pool in a vote: it breaks ties, and nothing else
+
+# Whether two members are one:
 ROUNDING = 5e-5  # of probabilities with four digits
 NEAR = 1e-3  # between log-probabilities that are the same number, written in another way
-FEWEST_ALIKE, SAMPLE = 5, 300  # rows in which members must be alike to be one; rows that are looked at first
-NOTHING = 5e-5  # of NLL: what four decimals show as 0
-TIE = 1e-3  # share of the log pool in a vote: it breaks ties, and nothing else
+FEWEST_ALIKE, SAMPLE = 5, 300  # rows that must say so; rows that are compared first
+LEAST, LEAST_OF_LOG = 0.01, 1e-6  # probabilities below which an option says nothing, or nothing in logarithms
 
 
 class EnsembleError(UserError):
@@ -22,7 +30,7 @@ class EnsembleError(UserError):
 
 
 def parse_weights(text: str, count: int) -> list[float] | None:
-    """Finite numbers separated by commas; None where it is not `count` of them."""
+    """The finite numbers of a text that separates them by commas; None if it holds anything but `count` of them."""
     try:
         numbers = [float(part) for part in text.split(",")]
     except ValueError:
@@ -35,8 +43,9 @@ def pool(
 ) -> np.ndarray:
     """(N, K) log-probabilities of the pool.
 
-    log: mean of log-probabilities, normalised again. linear: mean of probabilities. vote: share of the members that
-    answer so; ties go to the log pool. weights: (M,), equal where not given.
+    kind: `log`, the mean of log-probabilities, normalised again; `linear`, the mean of probabilities; `vote`, the share
+    of the members that give this answer, with ties broken by the log pool. weights: (M,), scaled to sum to 1; None for
+    equal ones. temperature: of the pool.
     """
     members = len(log_p)
     weights = np.full(members, 1 / members) if weights is None else np.asarray(weights, float) / np.sum(weights)
@@ -46,51 +55,52 @@ def pool(
     filled = np.where(missing, -np.inf, log_p)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = np.tensordot(weights, np.where(missing, 0, log_p), 1)
-        found = np.where(missing, np.nan, mean)
+        pooled = np.where(missing, np.nan, mean)
         if kind == "linear":
-            found = np.log(np.tensordot(weights, np.exp(filled), 1))
+            pooled = np.log(np.tensordot(weights, np.exp(filled), 1))
         elif kind == "vote":
             votes = np.zeros(filled.shape[1:])
             best = filled.argmax(2)
             for weight, answers in zip(weights, best):
                 votes[np.arange(len(answers)), answers] += weight
-            found = np.log((1 - TIE) * votes + TIE * np.exp(log_probabilities(found)))
-    return log_probabilities(np.where(missing, np.nan, found), temperature)
+            pooled = np.log((1 - TIE) * votes + TIE * np.exp(log_probabilities(pooled)))
+    return log_probabilities(np.where(missing, np.nan, pooled), temperature)
 
 
 def gained(gain: float, error: float, gain_word: str = "gain", lose_word: str = "lose") -> str:
-    """A gain in NLL and its standard error, in words that hold its sign."""
+    """A gain in NLL and its standard error, such as "lose 0.0012 ± 0.0003": the word says the sign."""
     return f"{gain_word if gain > 0 else lose_word} {abs(gain):.4f} ± {error:.4f}"
 
 
 def nll_weights(log_p: np.ndarray, answers: np.ndarray, clusters: np.ndarray | None = None) -> tuple[np.ndarray, str]:
-    """Weights of the log pool with the lowest NLL, where the rows are enough to tell; else equal ones. And why.
+    """(M,) weights of the log pool that sum to 1, and why they were chosen.
 
-    Taken with at least 1,000 labelled rows and a gain on rows held out of the fit of more than its standard error.
+    Those with the lowest NLL, if there are at least 1,000 labelled rows, and rows held out of the fit gain more than a
+    standard error by them; else equal ones.
     """
     members, rows = len(log_p), len(answers)
     equal = np.full(members, 1 / members)
     if rows < FEWEST_FOR_WEIGHTS:
         return equal, f"equal weights: {rows:,} labelled rows are under {FEWEST_FOR_WEIGHTS:,}"
     numbers = np.arange(rows) if clusters is None else clusters
-    part = np.random.default_rng(0).permutation(numbers.max() + 1)[numbers] % 5
+    folds = np.random.default_rng(0).permutation(numbers.max() + 1)[numbers] % FOLDS
     gains = np.empty(rows)
-    for held in (part == number for number in range(5)):
-        weights = lowest_loss(log_p[:, ~held], answers[~held])
-        gains[held] = row_losses(pool(log_p[:, held]), answers[held]) - row_losses(
-            pool(log_p[:, held], weights=weights), answers[held]
-        )
-    gain, error = gains.mean(), mean_error(gains, clusters)
-    told = f"on rows held out of the fit {gained(gain, error)} NLL"
-    if max(abs(gain), error) < NOTHING:
+    for fold in range(FOLDS):
+        held_out = folds == fold
+        weights = lowest_loss(log_p[:, ~held_out], answers[~held_out])
+        by_equal, by_fitted = pool(log_p[:, held_out]), pool(log_p[:, held_out], weights=weights)
+        gains[held_out] = row_losses(by_equal, answers[held_out]) - row_losses(by_fitted, answers[held_out])
+    gain, error = float(gains.mean()), mean_error(gains, clusters)
+    comparison = f"on rows held out of the fit {gained(gain, error)} NLL"
+    if max(abs(gain), error) < NO_GAIN:
         return equal, "equal weights: on rows held out of the fit, fitted ones are no better"
     if gain <= error:
-        return equal, f"equal weights: fitted ones {told}"
-    return lowest_loss(log_p, answers), f"fitted weights {told}"
+        return equal, f"equal weights: fitted ones {comparison}"
+    return lowest_loss(log_p, answers), f"fitted weights {comparison}"
 
 
 def lowest_loss(log_p: np.ndarray, answers: np.ndarray) -> np.ndarray:
-    """(M,) weights of the log pool with the lowest NLL on these rows, at temperature 1."""
+    """(M,) weights that sum to 1 and give the log pool the lowest NLL on these rows, at temperature 1."""
     from scipy.optimize import minimize
 
     rows = np.arange(len(answers))
@@ -100,47 +110,53 @@ def lowest_loss(log_p: np.ndarray, answers: np.ndarray) -> np.ndarray:
     def loss(free: np.ndarray) -> tuple[float, np.ndarray]:
         weights = np.exp(free - free.max())
         weights /= weights.sum()
-        found = log_probabilities(np.where(missing, np.nan, np.tensordot(weights, filled, 1)))
-        rest = np.nan_to_num(np.exp(found))
-        rest[rows, answers] -= 1
-        slope = (filled * rest).sum((1, 2))  # of the loss by each weight
-        return -found[rows, answers].sum(), weights * (slope - weights @ slope)
+        log_q = log_probabilities(np.where(missing, np.nan, np.tensordot(weights, filled, 1)))
+        residual = np.nan_to_num(np.exp(log_q))
+        residual[rows, answers] -= 1
+        slope = (filled * residual).sum((1, 2))  # of the loss by each weight
+        return -log_q[rows, answers].sum(), weights * (slope - weights @ slope)
 
     best = minimize(loss, np.zeros(len(log_p)), jac=True, method="L-BFGS-B", options={"gtol": 1e-6})
-    weights = np.exp(best.x - best.x.max())
-    return weights / weights.sum()
+    weights: np.ndarray = np.exp(best.x - best.x.max())
+    weights /= weights.sum()
+    return weights
 
 
 # ------------------------------------------------------------------ members that are one
 def likeness(first: np.ndarray, second: np.ndarray) -> str | None:
-    """What two members' (N, K) log-probabilities differ in ("" for nothing), if they are one member; else None.
+    """How two members' (N, K) log-probabilities differ, if they are one member; None if they are two.
 
-    It may be how the numbers are written, rounding to four digits, or one temperature. Compared on the rows that both
-    have a score for.
+    "" for equal numbers; else words to be added to "the same": the numbers may be written in another way, rounded to
+    four digits, or scaled by one temperature. Only rows with a score of both are compared.
     """
     if np.array_equal(first, second, equal_nan=True) and np.isfinite(first).any():
         return ""
     both = np.isfinite(first).any(1) & np.isfinite(second).any(1)
-    p, q = (np.where(np.isfinite(part[both]), part[both], -np.inf) for part in (first, second))
+    p, q = (np.where(np.isfinite(log_p[both]), log_p[both], -np.inf) for log_p in (first, second))
     if not both.any() or (np.isfinite(p) != np.isfinite(q)).any():
         return None
-    few = slice(None, None, max(1, len(p) // SAMPLE))
-    return _apart(p, q, FEWEST_ALIKE) if _apart(p[few], q[few], 0) is not None else None
+    sample = slice(None, None, max(1, len(p) // SAMPLE))
+    if _difference(p[sample], q[sample], 0) is None:
+        return None
+    return _difference(p, q, FEWEST_ALIKE)
 
 
-def _apart(p: np.ndarray, q: np.ndarray, fewest: int) -> str | None:
+def _difference(p: np.ndarray, q: np.ndarray, fewest: int) -> str | None:
     """See `likeness`. p, q: −∞ where there is no option. fewest: rows in which a second option must say something."""
     second = np.sort(np.maximum(p, q), axis=1)[:, -2] if p.shape[1] > 1 else np.full(len(p), -np.inf)
-    if (second > np.log(1e-6)).sum() >= fewest and same_logarithms(p, q).all():
+    if (second > np.log(LEAST_OF_LOG)).sum() >= fewest and same_logarithms(p, q).all():
         return ", written in another way"
-    if (second > np.log(0.01)).sum() < fewest:
+    if (second > np.log(LEAST)).sum() < fewest:
         return None
-    if _same_rounded(p, q):
-        return ", but for rounding"
-    seen = np.minimum(p, q) > np.log(0.01)
-    count = np.maximum(seen.sum(1, keepdims=True), 1)
-    z, w = (np.where(seen, part, 0) for part in (p, q))
-    z, w = (np.where(seen, part - part.sum(1, keepdims=True) / count, 0) for part in (z, w))
+    return ", but for rounding" if _same_rounded(p, q) else _temperature_apart(p, q)
+
+
+def _temperature_apart(p: np.ndarray, q: np.ndarray) -> str | None:
+    """See `likeness`: the temperature that turns the one into the other, in words; None if none does."""
+    compared = np.minimum(p, q) > np.log(LEAST)
+    count = np.maximum(compared.sum(1, keepdims=True), 1)
+    z, w = (np.where(compared, log_p, 0) for log_p in (p, q))
+    z, w = (np.where(compared, log_p - log_p.sum(1, keepdims=True) / count, 0) for log_p in (z, w))
     product, lower = (z * w).sum(), min((z * z).sum(), (w * w).sum())
     if product <= 0:
         return None
@@ -152,22 +168,37 @@ def _apart(p: np.ndarray, q: np.ndarray, fewest: int) -> str | None:
 
 
 def same_logarithms(p: np.ndarray, q: np.ndarray) -> np.ndarray:
-    """Which log-probabilities of two arrays are the same number, written in another way; under a millionth all are."""
-    with np.errstate(invalid="ignore"):
-        return (np.maximum(p, q) < np.log(1e-6)) | (np.abs(p - q) <= NEAR)
+    """Which log-probabilities of two arrays of one shape are the same number, but for how it is written.
 
-
-def _same_rounded(p: np.ndarray, q: np.ndarray, times: float = 1.0) -> bool:
-    """Whether probabilities are the same to four digits, also where the others of the row were rounded and normalised.
-
-    times: how much the rounding is enlarged.
+    Those of probabilities below a millionth all are.
     """
-    return bool((np.abs(np.exp(p) - np.exp(q)) <= times * ROUNDING * p.shape[1] + 1e-6).all())
+    with np.errstate(invalid="ignore"):
+        same: np.ndarray = (np.maximum(p, q) < np.log(LEAST_OF_LOG)) | (np.abs(p - q) <= NEAR)
+    return same
+
+
+def _same_rounded(p: np.ndarray, q: np.ndarray, factor: float = 1.0) -> bool:
+    """Whether (N, K) probabilities are the same to four digits, also if the row was normalised after rounding.
+
+    factor: by which the rounding was enlarged.
+    """
+    return bool((np.abs(np.exp(p) - np.exp(q)) <= factor * ROUNDING * p.shape[1] + 1e-6).all())
 
 
 # ------------------------------------------------------------------ what members are worth
-def agreement(log_p: np.ndarray) -> dict:
-    """Pairwise share of rows with the same answer (M, M), and Fleiss' kappa over all members (1971)."""
+class Agreement(TypedDict):
+    """How often members give the same answer.
+
+    pairwise: (M, M) shares of rows. fleiss_kappa: None where all answers are one letter. all_agree: share of rows.
+    """
+
+    pairwise: list[list[float]]
+    fleiss_kappa: float | None
+    all_agree: float
+
+
+def agreement(log_p: np.ndarray) -> Agreement:
+    """How often members agree (Fleiss, Measuring nominal scale agreement among many raters, 1971)."""
     answers = np.where(np.isnan(log_p), -np.inf, log_p).argmax(2)
     members, rows = answers.shape
     same = (answers[:, None] == answers[None]).mean(2)
@@ -182,29 +213,52 @@ def agreement(log_p: np.ndarray) -> dict:
     }
 
 
-def leave_one_out(
-    log_p: np.ndarray,
-    answers: np.ndarray,
-    kind: str,
-    weights: np.ndarray,
-    temperature: float,
-    clusters: np.ndarray | None = None,
-) -> list[dict]:
-    """For each member what the pool gains by it: NLL and accuracy of the others' pool minus the whole pool's.
+@dataclass(frozen=True)
+class PoolSettings:
+    """How members become one, see `pool`. weights: one for each member; None for equal ones."""
 
-    error: standard error of the NLL's, over clusters (numbers of pictures, or None). A member hurts where the others
-    alone have the lower NLL by twice that.
+    kind: str = "log"
+    weights: list[float] | None = None
+    temperature: float = 1.0
+
+    def pool(self, log_p: np.ndarray) -> np.ndarray:
+        """(N, K) log-probabilities of the pool of (M, N, K) members."""
+        weights = None if self.weights is None else np.array(self.weights)
+        return pool(log_p, self.kind, weights, self.temperature)
+
+    def without(self, member: int) -> "PoolSettings":
+        """Those of the pool of the other members; their weights are equal if all are 0."""
+        weights = None if self.weights is None else self.weights[:member] + self.weights[member + 1 :]
+        return replace(self, weights=weights if weights and sum(weights) else None)
+
+
+class Gain(TypedDict):
+    """What a pool gains by a member.
+
+    nll: mean NLL in nats of the pool of the others, minus that of the whole pool. error: its standard error over
+    pictures. accuracy: that of the whole pool minus that of the others. hurts: whether the others' NLL is lower by more
+    than twice the error.
     """
-    whole = pool(log_p, kind, weights, temperature)
-    loss, right = row_losses(whole, answers), np.nanargmax(whole, 1) == answers
-    found = []
+
+    nll: float
+    error: float
+    accuracy: float
+    hurts: bool
+
+
+def leave_one_out(
+    log_p: np.ndarray, answers: np.ndarray, settings: PoolSettings, clusters: np.ndarray | None = None
+) -> list[Gain]:
+    """For each member, what the pool gains by it."""
+    whole = settings.pool(log_p)
+    losses, right = row_losses(whole, answers), np.nanargmax(whole, 1) == answers
+    result: list[Gain] = []
     for member in range(len(log_p)):
-        others = [at for at in range(len(log_p)) if at != member]
-        left = np.asarray(weights, float)[others]
-        rest = pool(log_p[others], kind, left if left.sum() else None, temperature)
-        saved = row_losses(rest, answers) - loss
+        others = [other for other in range(len(log_p)) if other != member]
+        rest = settings.without(member).pool(log_p[others])
+        saved = row_losses(rest, answers) - losses
         error = mean_error(saved, clusters)
-        found.append(
+        result.append(
             {
                 "nll": float(saved.mean()),
                 "error": error,
@@ -212,4 +266,4 @@ def leave_one_out(
                 "hurts": bool(saved.mean() < -2 * error < 0),
             }
         )
-    return found
+    return result

@@ -17,7 +17,7 @@ from scoring.scores.external import calibrate_file, opened, read_calibrations, r
 from scoring.scores.folder import open_scores
 from scoring.scores.members import read_sources
 from scoring.scores.pooling import PoolOptions, pool_files
-from scoring.stats.calibration import calibrate
+from scoring.stats.calibration import LabelledRows, calibrate
 from scoring.stats.pools import EnsembleError
 from tests.scores.test_evaluation import FOLD0, scores
 
@@ -46,7 +46,7 @@ def test_a_folder_is_calibrated_on_its_rows_outside_of_the_training_with_picture
     y = np.array(["abcd".index(questions["answer"][row]) for row in rows])
     types = [questions["task_type"][row] for row in rows]
     pictures = np.unique(rows // 4, return_inverse=True)[1]
-    expected = calibrate(z, y, types, pictures, one_order=orders == "1")
+    expected = calibrate(LabelledRows(z, y, types, pictures), one_order=orders == "1")
     assert found.rows == 130 and found.pictures == 33
     assert found.temperature == pytest.approx(expected.temperature, abs=1e-4) and found.temperature > 1.5
     assert found.gain == pytest.approx(expected.gain, abs=1e-4)
@@ -104,7 +104,7 @@ def test_a_file_is_calibrated_by_its_types_of_task_or_letters_on_its_scored_rows
     columns |= {f"l_{letter}": [*z[:, index], None] for index, letter in enumerate("abcd")}
     pq.write_table(pa.table(columns), tmp_path / "file.parquet")
     calibration = calibrate_file(tmp_path / "file.parquet", tmp_path / "c.json")["file"]
-    expected = calibrate(log_softmax(z, 1), y, types.tolist(), None, one_order=True)
+    expected = calibrate(LabelledRows(log_softmax(z, 1), y, types.tolist()), one_order=True)
     assert calibration.rows == 1200 and len(getattr(calibration, kind)) == {"groups": 2, "letters": 4}[kind]
     assert calibration.groups == pytest.approx(expected.groups)
     assert calibration.letters == pytest.approx(expected.letters)

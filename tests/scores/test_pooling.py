@@ -16,9 +16,16 @@ from scoring.scores.exposure import CALIBRATION, TRAINING, VALIDATION
 from scoring.scores.folder import RunError, open_scores
 from scoring.scores.logits import write_part
 from scoring.scores.pooling import PoolOptions, claim, describe_choices, import_file, pool_files
-from scoring.stats.calibration import Calibration, calibrate
-from scoring.stats.pool_weights import choices, fit_weights, greedy_weights, held_out_pool, likeliest_weights, pulled
-from scoring.stats.pools import EnsembleError, leave_one_out, nll_weights, pool
+from scoring.stats.calibration import Calibration, LabelledRows, calibrate
+from scoring.stats.pool_weights import (
+    choices,
+    convex_fit,
+    fit_weights,
+    greedy_weights,
+    held_out_pool,
+    likeliest_weights,
+)
+from scoring.stats.pools import EnsembleError, PoolSettings, leave_one_out, nll_weights, pool
 from scoring.stats.resampling import clusters_of
 from scoring.stats.selective import set_quantile
 from scoring.stats.sets import SetRequest, SetsError
@@ -576,7 +583,7 @@ def test_fitted_weights_and_their_temperature_are_those_of_the_labelled_rows(tmp
         notes.append(f"weight 0, so that the pool does without: {', '.join(none)}")
     assert found.about["notes"][1:] == notes and expected.why.startswith("fitted weights")
     assert none == ["w"]
-    fit = greedy_weights if weights == "greedy" else pulled(expected.pull)
+    fit = greedy_weights if weights == "greedy" else convex_fit(expected.penalty)
     wrong = np.sort(1 - np.exp(held_out_pool(fit, log_p, y, np.arange(300)))[np.arange(300), y])
     assert found.about["sets"]["quantile"] == pytest.approx(wrong[int(np.ceil(301 * 0.8)) - 1], abs=1e-4)
 
@@ -647,7 +654,11 @@ def test_rows_of_one_picture_stay_together_in_the_fit_of_weights_and_of_sets(tmp
         (values, why), fit = nll_weights(opened.members, y, clusters), likeliest_weights
     else:
         fitted = fit_weights(opened.members, y, weights, clusters)
-        values, why, fit = fitted.weights, fitted.why, greedy_weights if weights == "greedy" else pulled(fitted.pull)
+        values, why, fit = (
+            fitted.weights,
+            fitted.why,
+            greedy_weights if weights == "greedy" else convex_fit(fitted.penalty),
+        )
     assert why.startswith("fitted weights")
     assert found.about["notes"][0] == f"{why}: a {values[0]:.2f}, b {values[1]:.2f}"
     unseen = np.exp(held_out_pool(fit, opened.members, y, clusters))
@@ -662,7 +673,9 @@ def test_rows_of_one_picture_stay_together_in_the_fit_of_a_temperature(tmp_path)
     pool_files([a, b], tmp_path / "out", labelled_folder(a, b, tmp_path / "labelled"))
     opened = open_scores(tmp_path / "labelled")
     clusters = clusters_of([f"{row // 4:016x}" for row in range(200)])
-    own = calibrate(as_pool(opened.members), opened.answers(np.arange(200)), None, clusters, False, more=False)
+    own = calibrate(
+        LabelledRows(as_pool(opened.members), opened.answers(np.arange(200)), None, clusters), False, more=False
+    )
     assert notes_of(tmp_path / "out") == [
         f"temperature of the pool {own.temperature:.3f}, on 200 rows: {own.choice[0]}"
     ]
@@ -1113,7 +1126,7 @@ def test_what_a_member_adds_is_measured_with_the_weights_of_the_pool(tmp_path):
     for part in found["members"]:
         assert part["adds"]["nll"] == pytest.approx((without[part["member"]] - whole).mean(), abs=1e-5)
     assert [part["weight"] for part in found["members"]] == [0.5, 0.25, 0.25]
-    alone = leave_one_out(log_p, y, "linear", np.array([0.5, 0.25, 0.25]), 1.0, np.arange(60))
+    alone = leave_one_out(log_p, y, PoolSettings("linear", [0.5, 0.25, 0.25]), np.arange(60))
     for part, other in zip(found["members"], alone):
         assert part["adds"] == pytest.approx(other, abs=1e-5)
 

@@ -13,6 +13,7 @@ from scoring.files.reading import FileError
 from scoring.stats.calibration import (
     BOUNDS,
     Calibration,
+    LabelledRows,
     calibrate,
     efficient_scores,
     fit_groups,
@@ -162,7 +163,7 @@ def test_the_temperature_is_the_root_of_its_equation():
 @given(st.integers(0, 10_000), st.floats(0.2, 6), st.integers(20, 80), st.integers(2, 6))
 def test_a_fit_never_raises_the_loss_nor_changes_an_answer(seed, temperature, rows, letters):
     logits, y = simulated(rows, temperature, seed, letters)
-    found = calibrate(logits, y, more=False)
+    found = calibrate(LabelledRows(logits, y), more=False)
     assert found.nll_after <= found.nll_before + 1e-9
     log_p = found.apply(logits)
     assert (log_p[np.arange(rows), logits.argmax(1)] >= log_p.max(1) - 1e-12).all()
@@ -183,29 +184,34 @@ def test_few_rows_that_happen_to_be_right_make_nothing_surer():
 def test_letters_are_taken_where_they_are_earned_and_only_there():
     rng = np.random.default_rng(1)
     logits = rng.normal(0, 2, (600, 4))
-    biased = calibrate(logits, drawn(logits / 1.5 + [0, 0, 0, 1.0], rng), ["t"] * 600)
+    biased = calibrate(LabelledRows(logits, drawn(logits / 1.5 + [0, 0, 0, 1.0], rng), ["t"] * 600))
     assert (
         biased.letters and biased.letters[3] == pytest.approx(1, abs=0.4) and "letter bias: earned" in biased.choice[1]
     )
-    taken = sum(bool(calibrate(logits, drawn(logits / 1.5, rng), ["t"] * 600).letters) for _ in range(40))
+    taken = sum(bool(calibrate(LabelledRows(logits, drawn(logits / 1.5, rng), ["t"] * 600)).letters) for _ in range(40))
     assert taken <= 6  # a 5 % test
-    assert not calibrate(logits, drawn(logits / 1.5 + [0, 0, 0, 1.0], rng), ["t"] * 600, one_order=False).letters
-    assert "no answer of these rows is d" in calibrate(logits, drawn(logits[:, :3], rng), ["t"] * 600).choice[1]
+    assert not calibrate(
+        LabelledRows(logits, drawn(logits / 1.5 + [0, 0, 0, 1.0], rng), ["t"] * 600), one_order=False
+    ).letters
+    assert (
+        "no answer of these rows is d"
+        in calibrate(LabelledRows(logits, drawn(logits[:, :3], rng), ["t"] * 600)).choice[1]
+    )
 
 
 def test_task_types_get_their_own_temperature_where_they_differ():
     rng = np.random.default_rng(2)
     logits, types = rng.normal(0, 3, (900, 4)), np.repeat(["x", "y", "z"], 300)
     y = drawn(logits / np.repeat([0.7, 1.5, 4.0], 300)[:, None], rng)
-    found = calibrate(logits, y, types.tolist())
+    found = calibrate(LabelledRows(logits, y, types.tolist()))
     assert found.groups["x"] < 1 < found.groups["y"] < found.groups["z"] and "by task type: earned" in found.choice[2]
     assert nll(logits, y, np.array([found.groups[name] for name in types])[:, None]) == pytest.approx(found.nll_after)
     p = found.apply(logits, types.tolist())
     assert np.allclose(p[0], log_probabilities(logits[:1], found.groups["x"])[0])
     assert np.allclose(found.apply(logits[:1], ["new"])[0], log_probabilities(logits[:1], found.temperature)[0])
-    same = fit_groups(logits, drawn(logits / 1.5, rng), types)
+    same = fit_groups(LabelledRows(logits, drawn(logits / 1.5, rng), types.tolist()))
     assert max(same.groups.values()) / min(same.groups.values()) < 1.25  # shrunk together
-    few = calibrate(logits[:150], y[:150], (["x"] * 75 + ["y"] * 75))
+    few = calibrate(LabelledRows(logits[:150], y[:150], ["x"] * 75 + ["y"] * 75))
     assert not few.groups and "too few task types with 100 rows" in few.choice[2]
 
 
@@ -226,7 +232,7 @@ def test_degenerate_rows_are_told(case):
         logits[:] = 1
     else:
         logits[np.arange(200), (y + 1) % 4] = np.nan
-    found = calibrate(logits, y, ["t"] * len(y))
+    found = calibrate(LabelledRows(logits, y, ["t"] * len(y)))
     assert BOUNDS[0] <= found.temperature <= BOUNDS[1] and found.choice
     assert not len(y) or found.nll_after <= found.nll_before + 1e-9
     assert len(found.nonconformity) == len(y)
@@ -236,11 +242,11 @@ def test_degenerate_rows_are_told(case):
 
 def test_the_gain_is_that_of_rows_held_out():
     logits, y = simulated(500, 2.5, seed=9)
-    found = calibrate(logits, y)
+    found = calibrate(LabelledRows(logits, y))
     assert 0 < found.gain < found.nll_before and found.gain_error > 0
     assert found.gain == pytest.approx(found.nll_before - found.nll_after, abs=0.02)
     clean, y = simulated(500, 1.0, seed=9)
-    assert abs(calibrate(clean, y).gain) < 0.01
+    assert abs(calibrate(LabelledRows(clean, y)).gain) < 0.01
 
 
 def losses_of(z, y, temperature=1.0):
@@ -279,7 +285,7 @@ def test_rows_of_one_picture_are_held_out_together(count, shown):
     """Gain, its error, and each row's values for sets, by a loop over parts that never split a picture."""
     logits, y = simulated(count, 2.0)
     pictures = np.random.default_rng(1).integers(0, shown, count)
-    found = calibrate(logits, y, clusters=pictures)
+    found = calibrate(LabelledRows(logits, y, clusters=pictures))
     p = held_out_by_a_loop(logits, y, pictures)
     rows = np.arange(count)
     saved = losses_of(logits, y) + np.log(p[rows, y])
@@ -306,7 +312,7 @@ def test_a_flatter_temperature_is_kept_and_what_rows_held_out_say_of_it_is_told(
     for seed in range(40):
         logits, y = simulated(60, 1.15, seed)
         best, before = likeliest_temperature(logits, y), losses_of(logits, y)
-        found = calibrate(logits, y)
+        found = calibrate(LabelledRows(logits, y))
         if best <= 1:
             outcomes["sharper"] += 1
             assert found.temperature == 1 and (found.gain, found.gain_error) == (0, 0)
@@ -340,13 +346,13 @@ def test_where_the_temperature_is_one_nothing_is_gained():
         for logits, y in (simulated(60, 0.9, seed) for seed in range(50))
         if "not significantly" in fit_temperature(logits, y).note
     )
-    found = calibrate(*sharper)
+    found = calibrate(LabelledRows(*sharper))
     assert found.temperature == 1 and found.gain == 0 and found.gain_error == 0 and "not significantly" in found.note
     assert found.nll_after == found.nll_before == pytest.approx(losses_of(*sharper).mean())
     logits, _ = simulated(60, 1.0)
     for rows in (slice(60), slice(19)):
         y = logits[rows].argmax(1)
-        found = calibrate(logits[rows], y)
+        found = calibrate(LabelledRows(logits[rows], y))
         assert found.temperature == 1 and np.isnan(found.gain) and found.nll_after == found.nll_before
         assert found.nonconformity == pytest.approx(1 - np.exp(-losses_of(logits[rows], y)), abs=2e-6)
 
@@ -380,13 +386,13 @@ def test_temperatures_of_task_types_are_shrunk_as_in_a_meta_analysis(temperature
     off = np.log(own / common)
     with np.errstate(invalid="ignore"):
         between = max(0.0, combine_effects(off, errors**2, method_re="dl").tau2)
-    found = fit_groups(logits, y, types)
+    found = fit_groups(LabelledRows(logits, y, types.tolist()))
     assert list(found.groups) == ["x", "y", "z"] and found.temperature == pytest.approx(common, abs=1e-5)
     shrunk = common * np.exp(off * between / (between + errors**2))
     assert list(found.groups.values()) == pytest.approx(shrunk, abs=1e-3)
     assert (np.abs(np.log(shrunk / common)) < 0.95 * np.abs(off)).all()
     assert (between > 0) == (temperatures[0] != temperatures[1])
-    alone = fit_groups(logits, y, types, shrunk=False)
+    alone = fit_groups(LabelledRows(logits, y, types.tolist()), shrunk=False)
     assert list(alone.groups.values()) == pytest.approx(own, abs=1e-5)
 
 
@@ -396,7 +402,7 @@ def test_rows_without_a_task_type_are_no_group():
     types = np.repeat(["", "x", "y"], 250)
     logits = rng.normal(0, 3, (750, 4))
     y = drawn(logits / np.repeat([4.0, 0.8, 1.5], 250)[:, None], rng)
-    found = calibrate(logits, y, types.tolist())
+    found = calibrate(LabelledRows(logits, y, types.tolist()))
     assert set(found.groups) == {"x", "y"} and groups_of(types) == ["x", "y"] and groups_of(types[:250]) == []
     t = np.array([found.groups.get(name, found.temperature) for name in types])[:, None]
     assert found.nll_after == pytest.approx(losses_of(logits, y, t).mean(), abs=1e-9)
@@ -416,7 +422,7 @@ def test_the_standard_error_is_by_the_expected_curvature():
     assert found.standard_error == pytest.approx(
         error_of_log_temperature(logits.astype(float), found.temperature), rel=1e-4
     )
-    assert calibrate(logits, y).standard_error == pytest.approx(found.standard_error)
+    assert calibrate(LabelledRows(logits, y)).standard_error == pytest.approx(found.standard_error)
 
 
 def test_scores_of_further_parameters_are_their_slopes_less_what_fitted_ones_explain():

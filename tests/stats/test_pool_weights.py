@@ -7,7 +7,7 @@ from scipy.special import log_softmax, softmax
 
 from scoring.stats.pool_weights import (
     FOLDS,
-    PULLS,
+    PENALTIES,
     PoolWeights,
     apply_weights,
     best_single,
@@ -83,18 +83,18 @@ def test_the_best_single_member_is_the_best_at_its_own_temperature():
     assert found.temperature == pytest.approx(likeliest_temperature(log_p[1], y), abs=1e-3)
 
 
-@pytest.mark.parametrize("pull", [0.0, 0.03, 1.0])
-def test_convex_weights_are_the_minimum_of_the_loss_and_the_pull_together(pull):
+@pytest.mark.parametrize("penalty", [0.0, 0.03, 1.0])
+def test_convex_weights_are_the_minimum_of_the_loss_and_the_penalty_together(penalty):
     """By another solver, with slopes by differences; some rows have three options."""
     log_p, y = unlike(90)
     log_p[:, np.flatnonzero(y < 3)[:20], 3] = np.nan
     start = np.full(3, 1 / 3) / likeliest_temperature(log_p.mean(0), y)
 
     def loss(weights):
-        return row_loss(np.tensordot(weights, log_p, 1), y).mean() + pull * ((weights - start) ** 2).sum()
+        return row_loss(np.tensordot(weights, log_p, 1), y).mean() + penalty * ((weights - start) ** 2).sum()
 
     best = minimize(loss, start, method="SLSQP", bounds=[(0, None)] * 3, options={"ftol": 1e-12})
-    found = convex_weights(log_p, y, pull)
+    found = convex_weights(log_p, y, penalty)
     assert found.weights == pytest.approx(best.x / best.x.sum(), abs=2e-3)
     assert found.temperature == pytest.approx(1 / best.x.sum(), rel=2e-3)
     assert found.weights.sum() == pytest.approx(1, abs=1e-12) and found.temperature > 1.05
@@ -135,20 +135,22 @@ def test_pools_whose_temperature_is_out_of_bounds_have_equal_weights(total, take
 
 @pytest.mark.parametrize("share, taken", [(0.0006, False), (0.0013, True)])
 def test_a_weight_under_a_thousandth_is_none(share, taken):
-    """The pull that leaves the weakest member such a share is searched by another solver."""
+    """The penalty that leaves the weakest member such a share is searched by another solver."""
     log_p, y = unlike(90, (0.5, 0.5, 3.0), sharp=1.6)
     log_p[2] = log_softmax(-log_p[0] + log_p[2], axis=1)
     start = np.full(3, 1 / 3) / likeliest_temperature(log_p.mean(0), y)
 
-    def weakest(pull):
+    def weakest(penalty):
         def loss(weights):
-            return row_loss(np.tensordot(weights, log_p, 1), y).mean() + pull * ((weights - start) ** 2).sum()
+            return row_loss(np.tensordot(weights, log_p, 1), y).mean() + penalty * ((weights - start) ** 2).sum()
 
         best = minimize(loss, start, method="SLSQP", bounds=[(0, None)] * 3, options={"ftol": 1e-14}).x
         return best[2] / best.sum()
 
-    pull = np.exp(brentq(lambda log_pull: weakest(np.exp(log_pull)) - share, np.log(1e-5), np.log(100), xtol=1e-5))
-    found = convex_weights(log_p, y, pull)
+    penalty = np.exp(
+        brentq(lambda log_penalty: weakest(np.exp(log_penalty)) - share, np.log(1e-5), np.log(100), xtol=1e-5)
+    )
+    found = convex_weights(log_p, y, penalty)
     assert (found.weights[2] > 0.001) if taken else found.weights[2] == 0
 
 
@@ -215,40 +217,40 @@ def held_out_by_a_loop(fit, log_p, y, numbers):
     return losses
 
 
-def pull_by_the_rule(log_p, y, numbers):
-    """The strongest pull whose loss is within a tenth of a standard error of the lowest, and its held-out losses."""
+def penalty_by_the_rule(log_p, y, numbers):
+    """The strongest penalty whose loss is within a tenth of a standard error of the lowest, and its held-out losses."""
     equal = held_out_by_a_loop(equal_weights, log_p, y, numbers)
     tried = {
-        pull: held_out_by_a_loop(
-            lambda part, answers, pull=pull: convex_weights(part, answers, pull), log_p, y, numbers
+        penalty: held_out_by_a_loop(
+            lambda part, answers, penalty=penalty: convex_weights(part, answers, penalty), log_p, y, numbers
         )
-        for pull in (10, 1, 0.1, 0.01, 0.001)
+        for penalty in (10, 1, 0.1, 0.01, 0.001)
     }
     lowest = min(losses.mean() for losses in tried.values())
-    for pull in sorted(tried, reverse=True):
-        if tried[pull].mean() - lowest <= 0.1 * error_of_mean(tried[pull] - equal, numbers):
-            return pull, tried[pull], equal
-    raise AssertionError("the pull with the lowest loss is always near")
+    for penalty in sorted(tried, reverse=True):
+        if tried[penalty].mean() - lowest <= 0.1 * error_of_mean(tried[penalty] - equal, numbers):
+            return penalty, tried[penalty], equal
+    raise AssertionError("the penalty with the lowest loss is always near")
 
 
 @pytest.mark.parametrize("noise, seed, taken", [((0.7, 0.9, 1.2), 0, 0.1), ((0.5, 2.0, 4.0), 1, 0.01)])
-def test_fitted_weights_are_those_of_the_pull_that_the_rule_takes(noise, seed, taken):
+def test_fitted_weights_are_those_of_the_penalty_that_the_rule_takes(noise, seed, taken):
     log_p, y = unlike(200, noise, seed)
     numbers = np.arange(200) // 2
-    pull, losses, equal = pull_by_the_rule(log_p, y, numbers)
-    assert pull == taken
+    penalty, losses, equal = penalty_by_the_rule(log_p, y, numbers)
+    assert penalty == taken
     saved = equal - losses
-    found, expected = fit_weights(log_p, y, "fit", numbers), convex_weights(log_p, y, pull)
+    found, expected = fit_weights(log_p, y, "fit", numbers), convex_weights(log_p, y, penalty)
     figures = f"gain {saved.mean():.4f} ± {error_of_mean(saved, numbers):.4f} NLL"
     assert found.why == f"fitted weights (fit): on rows held out of the fit they {figures}"
     assert found.weights.tolist() == expected.weights.tolist() and found.temperature == expected.temperature
 
 
-def test_how_near_a_pull_is_to_the_best_is_measured_over_pictures():
-    """Four copies of each row: as rows of their own they would take a weaker pull."""
+def test_how_near_a_penalty_is_to_the_best_is_measured_over_pictures():
+    """Four copies of each row: as rows of their own they would take a weaker penalty."""
     log_p, y = unlike(50, (0.6, 0.8, 1.1), 16)
     log_p, y, numbers = np.repeat(log_p, 4, axis=1), np.repeat(y, 4), np.arange(200) // 4
-    assert pull_by_the_rule(log_p, y, numbers)[0] == 0.1
+    assert penalty_by_the_rule(log_p, y, numbers)[0] == 0.1
     found, expected = fit_weights(log_p, y, clusters=numbers), convex_weights(log_p, y, 0.1)
     assert found.why.startswith("fitted weights (fit): ") and found.weights.tolist() == expected.weights.tolist()
 
@@ -261,15 +263,15 @@ def test_fits_that_are_equal_in_every_part_gain_nothing_and_are_not_taken():
     )
 
 
-def test_rows_that_take_the_strongest_pull_are_said_to_prefer_equal_weights():
-    """Members that are alike: the strongest pull is as good as any, and its figures would say nothing."""
+def test_rows_that_take_the_strongest_penalty_are_said_to_prefer_equal_weights():
+    """Members that are alike: the strongest penalty is as good as any, and its figures would say nothing."""
     for seed in (1, 2, 3):
         log_p, y = unlike(150, (0.8, 0.8, 0.8), seed)
-        pull, losses, equal = pull_by_the_rule(log_p, y, np.arange(150))
-        if pull == max(PULLS) and (equal - losses).mean() <= error_of_mean(equal - losses, np.arange(150)):
+        penalty, losses, equal = penalty_by_the_rule(log_p, y, np.arange(150))
+        if penalty == max(PENALTIES) and (equal - losses).mean() <= error_of_mean(equal - losses, np.arange(150)):
             break
     found = fit_weights(log_p, y, "fit", np.arange(150))
-    assert pull == 10 and found.weights.tolist() == [1 / 3] * 3
+    assert penalty == 10 and found.weights.tolist() == [1 / 3] * 3
     assert found.why == "equal weights: rows held out of the fit prefer them to any others (fit)"
 
 
@@ -304,7 +306,7 @@ def test_weights_that_gain_no_more_than_their_error_are_not_taken(kind):
     log_p, y = unlike(200, (0.8, 0.9, 1.0)) if kind == "fit" else unlike(50, (0.8, 0.8, 0.8), seed=4)
     numbers = np.arange(len(y)) // 2
     if kind == "fit":
-        _, losses, before = pull_by_the_rule(log_p, y, numbers)
+        _, losses, before = penalty_by_the_rule(log_p, y, numbers)
     else:
         losses, before = (held_out_by_a_loop(fit, log_p, y, numbers) for fit in (greedy_weights, equal_weights))
     saved = before - losses
@@ -331,11 +333,11 @@ def test_choices_are_compared_by_their_losses_on_rows_held_out():
     found = {part["weights"]: part for part in choices(log_p, y, numbers)}
     ways = {
         "equal": equal_weights,
-        "fit": lambda part, answers: convex_weights(part, answers, PULLS[-2]),
+        "fit": lambda part, answers: convex_weights(part, answers, PENALTIES[-2]),
         "greedy": greedy_weights,
         "best single": best_single,
     }
-    assert set(found) == set(ways) and PULLS[-2] == 0.01
+    assert set(found) == set(ways) and PENALTIES[-2] == 0.01
     equal = held_out_by_a_loop(equal_weights, log_p, y, numbers)
     for name, fit in ways.items():
         losses, right = held_out_by_a_loop(fit, log_p, y, numbers), 0

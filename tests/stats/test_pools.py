@@ -17,7 +17,7 @@ from scoring.scores.logits import write_part
 from scoring.scores.members import read_sources
 from scoring.scores.pooling import PoolOptions, claim, pool_files
 from scoring.stats.metrics import measure, measure_members
-from scoring.stats.pools import EnsembleError, agreement, leave_one_out, nll_weights, parse_weights, pool
+from scoring.stats.pools import EnsembleError, PoolSettings, agreement, leave_one_out, nll_weights, parse_weights, pool
 from tests.scores.test_evaluation import scores
 
 
@@ -140,7 +140,7 @@ def test_agreement_equals_statsmodels():
 def test_a_member_that_hurts_is_found():
     log_p, y = members(3, 1000, sharp=1.0)
     log_p[2] = np.roll(log_p[2], 7, axis=0)
-    found = leave_one_out(log_p, y, "log", np.full(3, 1 / 3), 1.0)
+    found = leave_one_out(log_p, y, PoolSettings("log", [1 / 3] * 3))
     assert found[2]["hurts"] and not found[0]["hurts"] and not found[1]["hurts"]
 
 
@@ -259,7 +259,7 @@ def test_agreement_counts_pairs_with_fewer_options_too():
 def test_what_a_member_adds_is_the_pool_without_it_less_the_whole(kind):
     log_p, y, pictures = unlike()
     weights, rows = np.array([0.5, 0.3, 0.2]), np.arange(60)
-    found = leave_one_out(log_p, y, kind, weights, 1.4, pictures)
+    found = leave_one_out(log_p, y, PoolSettings(kind, weights.tolist(), 1.4), pictures)
     whole = pooled_row_by_row(log_p, kind, weights, 1.4)
     for member in range(3):
         others = [at for at in range(3) if at != member]
@@ -275,7 +275,7 @@ def test_what_a_member_adds_is_the_pool_without_it_less_the_whole(kind):
 
 def test_without_the_only_member_that_has_a_weight_the_others_are_equal():
     log_p, y, _ = unlike()
-    found = leave_one_out(log_p, y, "log", np.array([1.0, 0, 0]), 1.0)
+    found = leave_one_out(log_p, y, PoolSettings("log", [1.0, 0.0, 0.0]))
     rest, rows = pooled_row_by_row(log_p[1:], "log", [0.5, 0.5]), np.arange(60)
     alone = np.exp(log_p[0])[rows, y] / np.nansum(np.exp(log_p[0]), 1)
     assert found[0]["nll"] == pytest.approx((np.log(alone) - np.log(rest[rows, y])).mean())

@@ -15,7 +15,7 @@ from statsmodels.genmod.cov_struct import Exchangeable
 from statsmodels.genmod.families import Binomial
 from statsmodels.genmod.generalized_estimating_equations import GEE
 
-from scoring.stats.calibration import _best_temperature, calibrate, efficient_scores
+from scoring.stats.calibration import LabelledRows, _best_temperature, calibrate, efficient_scores
 from scoring.stats.comparison import compare
 from scoring.stats.metrics import measure, noise_floor
 from scoring.stats.resampling import (
@@ -268,7 +268,7 @@ def test_what_is_there_is_still_seen_over_pictures():
     clusters = np.repeat(np.arange(400), ROWS)
     types = np.repeat(["x", "y"], 800)
     logits = np.where(types == "x", 1.0, 4.0)[:, None] * log_p
-    found = calibrate(logits, y, types.tolist(), clusters)
+    found = calibrate(LabelledRows(logits, y, types.tolist(), clusters))
     assert found.groups["y"] / found.groups["x"] == pytest.approx(4, rel=0.35)
     assert "over 400 pictures" in found.choice[2]
 

@@ -177,7 +177,7 @@ def test_six_decimals_of_labelled_rows_take_no_option_from_rows_that_are_surer_t
 
 @pytest.mark.parametrize("level", [0.0, 1.0, -0.05, 1.5, float("nan")])
 def test_a_level_that_is_no_share_is_refused(level):
-    message = f"--sets {level}: expected how often a set must hold the right option, such as 0.9"
+    message = f"--sets {level}: expected how often sets must hold the right option, between 0 and 1, such as 0.9"
     with pytest.raises(SetsError, match=f"^{re.escape(message)}$"):
         SetRequest(level)
 
@@ -192,7 +192,7 @@ def test_a_seed_is_for_sets_that_depend_on_chance():
 
 KEPT = Calibration(nonconformity=[0.1], cumulative=[0.9], folds=[0], digests=["x"])
 POOLED = (
-    "--sets: 2 checkpoints are pooled, and their calibrations are each one's own; sets need labelled rows scored by "
+    "--sets: 2 checkpoints are pooled, and each has a calibration of its own; sets need labelled rows scored by "
     "this very pool: the out-of-fold rows of a training with --folds (`score --out-of-fold`, then `calibrate`), or "
     "`ensemble … --fit LABELLED --sets`"
 )
@@ -206,13 +206,14 @@ NONE_KEPT = (
     "calibrations, method, orders, message",
     [
         ([KEPT], "lac", "pride", "--sets with --orders pride: some rows are shown in all orders and the others in one, "
-         "so that they are not alike; use --orders adaptive or cyclic"),
+         "so that they are not exchangeable; use --orders adaptive or cyclic"),
         ([Calibration(nonconformity=[0.1], digests=["x"])] * 2, "lac", "1", POOLED),
         ([KEPT, Calibration(nonconformity=[0.1], folds=[0], digests=["y"])], "lac", "1", POOLED),
         ([Calibration()], "lac", "1", NONE_KEPT),
         ([Calibration()], "aps", "cyclic", NONE_KEPT),
         ([Calibration(nonconformity=[0.1])], "aps", "1",
-         "--sets-method aps: the calibration was made before; make it anew with `calibrate`"),
+         "--sets-method aps: the calibration was made by an earlier version, without what aps needs; make it anew "
+         "with `calibrate`"),
     ],
 )  # fmt: skip
 def test_sets_that_could_not_keep_their_promise_are_refused(calibrations, method, orders, message):
