@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import command_line
+from tests.shared.tables import copy_rows
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -118,13 +119,16 @@ def small_table(tmp_path, demo):
     """A table of the first rows of the demo's test.csv, with its pictures, in a folder of its own."""
 
     def make(rows: int = 6, name: str = "small.csv") -> Path:
-        lines = (demo / "test.csv").read_text("utf-8").splitlines()[: rows + 1]
-        (tmp_path / "images").mkdir(exist_ok=True)
-        for line in lines[1:]:
-            picture = line.split(",")[1]
-            shutil.copy(demo / picture, tmp_path / picture)
-        path = tmp_path / name
-        path.write_text("\n".join(lines) + "\n", "utf-8")
-        return path
+        return copy_rows(demo, tmp_path, rows, name)
 
     return make
+
+
+@pytest.fixture
+def sharded(plain_base, base, tmp_path) -> Path:
+    """The demo's base in float32, in shards."""
+    folder = tmp_path / "sharded"
+    plain_base.network.save_pretrained(folder, max_shard_size="5MB")
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "preprocessor_config.json"):
+        shutil.copy(base / name, folder)
+    return folder

@@ -90,9 +90,9 @@ def test_a_bitsandbytes_that_cannot_be_imported_is_done_without(cli, tmp_path, s
     hidden.mkdir(parents=True)
     (hidden / "__init__.py").write_text("raise ImportError('not for this machine')")
     environment = os.environ | {"PYTHONPATH": str(hidden.parent)}
-    done = cli("score", small_table(4), "--ckpt", FOLD0, "--out", tmp_path / "scores", env=environment)
+    done = cli("score", small_table(2), "--ckpt", FOLD0, "--out", tmp_path / "scores", env=environment)
     assert "no 4-bit weights here (not for this machine): the base is kept in float32" in done.stderr
-    assert "4 of 4 rows scored" in done.stdout
+    assert "2 of 2 rows scored" in done.stdout
 
 
 def test_bad_rows_and_unreadable_pictures(cli, tmp_path, small_table):
@@ -179,18 +179,18 @@ def test_a_template_of_ones_own(cli, small_table, tmp_path):
 
 
 def test_bench(cli, tmp_path, small_table):
-    arguments = ["bench", small_table(6), "--ckpt", FOLD0, "--out", tmp_path / "b", "--repeats", 1, "--price", 2]
+    arguments = ["bench", small_table(3), "--ckpt", FOLD0, "--out", tmp_path / "b", "--repeats", 1, "--price", 2]
     done = cli(*arguments)
     report = json.loads((tmp_path / "b" / "bench.json").read_text())
     ways = report["ways"]
-    assert report["rows"] == 6 and list(ways) == [
+    assert report["rows"] == 3 and list(ways) == [
         *("seed", "one", "batched", "strong", "forward", "padded"),
         *("engine-4bit", "engine-16bit", "engine", "cyclic"),
     ]
     padded = ways["padded"]["like_for_like"]
     assert padded["engine_ratio"] == ways["engine-4bit"]["rows_per_second"] / ways["padded"]["rows_per_second"]
     assert f"the engine is {padded['engine_ratio']:.2f}x as fast as the padded forward" in done.stdout
-    assert report["first_token"] == {"rows": 6, "top_is_a_label": 6, "violations": []}
+    assert report["first_token"] == {"rows": 3, "top_is_a_label": 3, "violations": []}
     assert all(way["rows_per_second"] > 0 and 0 <= way["accuracy"]["value"] <= 1 for way in ways.values())
     assert ways["engine"]["cost"]["money"] == pytest.approx(2e5 / ways["engine"]["rows_per_second"] / 3600)
     for title in (way["title"] for way in ways.values()):
@@ -210,22 +210,6 @@ def test_bench_of_some_ways_and_what_it_refuses(cli, tmp_path, small_table):
     picture.write_bytes(picture.read_bytes()[:-2000])  # its header is whole
     done = cli(*arguments, "--ways", "engine", check=2)
     assert "test_0001" in done.stderr and "Traceback" not in done.stderr
-
-
-def test_a_faulty_checkpoint_is_shown_as_such(cli, tmp_path, demo):
-    import shutil
-
-    shutil.copytree(demo / "checkpoints" / "fold0", tmp_path / "c")
-    data = (tmp_path / "c" / "adapter_model.safetensors").read_bytes()
-    (tmp_path / "c" / "adapter_model.safetensors").write_bytes(data[:-10])
-    assert "cut off" in cli("show", tmp_path / "c", "--base", "demo/base", check=2).stderr
-
-
-def test_help_names_every_command(cli):
-    text = cli("--help").stdout
-    for command in ("check", "train", "score", "calibrate", "evaluate", "bench", "show"):
-        assert f"\n  {command} " in text
-        assert "--help" in cli(command, "--help").stdout
 
 
 def test_a_call_that_is_wrong_does_not_cost_the_checkpoint_that_it_would_replace(cli, small_table, tmp_path):

@@ -27,6 +27,28 @@ ROOMS = [
 ]
 FLOORS = [*(f"scoring.{room}" for room in ROOMS), "train", "cli"]
 WITHOUT_TORCH = FLOORS[: FLOORS.index("scoring.checkpoints")]
+# Modules whose logic other tests cover; those of every other module are in tests/<room>/test_<module>.py.
+COVERED_BY = {
+    "scoring.messages": "faults/test_runs.py",
+    "scoring.scores.logits": "scores/test_folder.py",
+    "scoring.scores.member_names": "scores/test_pooling.py",
+    "scoring.scores.finalize": "run/test_run.py",
+    "scoring.engine.reference": "engine/test_forward.py",
+    "scoring.run.coordinator": "run/test_processes.py",
+    "scoring.run.loader": "run/test_run.py",
+    "scoring.run.options": "run/test_groups.py",
+    "scoring.checkpoints.calibrate": "scores/test_evaluation.py",
+    "scoring.report.ensemble_plots": "stats/test_pools.py",
+    "scoring.report.figures": "report/test_page.py",
+    "scoring.report.plots": "scores/test_evaluation.py",
+    "scoring.terminal.errors": "test_exit_codes.py",
+    "scoring.terminal.reading": "faults/test_inputs.py",
+    "scoring.terminal.session": "run/test_processes.py",
+    "train.inputs": "train/test_trainer.py",
+    "train.kernels": "test_gpu.py",
+    "train.lora": "checkpoints/test_weights.py",
+    "train.training": "train/test_state.py",
+}
 HEAVY = {"torch", "transformers", "peft", "bitsandbytes", "accelerate"}
 
 
@@ -103,6 +125,30 @@ def tracked() -> list[Path]:
     if listed.returncode:
         pytest.skip("not a git checkout")
     return [ROOT / name for name in listed.stdout.splitlines() if not name.endswith((".jpg", ".safetensors", ".png"))]
+
+
+def mirror(module: str) -> Path:
+    """The test file of a module: tests/stats/test_pools.py of scoring.stats.pools."""
+    *rooms, name = module.removeprefix("scoring.").split(".")
+    return ROOT.joinpath("tests", *rooms, f"test_{name}.py")
+
+
+def test_every_module_has_a_test_file_of_its_name():
+    tested = {name for name, path in modules().items() if path.name != "__init__.py" and name != "cli"}
+    missing = sorted(name for name in tested - COVERED_BY.keys() if not mirror(name).exists())
+    assert not missing, f"no test file of the name of {missing}"
+    needless = sorted(name for name in COVERED_BY if name not in tested or mirror(name).exists())
+    assert not needless, f"no exception is needed for {needless}"
+    assert not [name for name in COVERED_BY.values() if not (ROOT / "tests" / name).exists()]
+
+
+def test_what_tests_share_has_its_own_room():
+    """No test file imports from another: what several need is in tests/shared."""
+    for path in ROOT.glob("tests/**/*.py"):
+        shared = {
+            name for name in imports(path) if name.split(".")[0] == "tests" and not name.startswith("tests.shared.")
+        }
+        assert not shared, f"{path} imports {shared}"
 
 
 def test_texts_name_no_path_of_a_machine():

@@ -6,28 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from scoring.bench import baselines
 from scoring.bench.extraction import extract_choice
-from scoring.bench.generate import Generated, generate_text
+from scoring.bench.generate import generate_text
 from scoring.bench.measure import ORDERS, Bench
-from scoring.bench.meter import Meter
-from scoring.bench.summary import WAYS, BatchSize, TimedAnswers
+from scoring.bench.summary import WAYS, TimedAnswers
 from scoring.checkpoints.plan import plan_members
 from scoring.engine.reference import reference_logits
 from scoring.engine.scorer import Scorer
-from scoring.inputs.questions import read_table
 from scoring.run.options import RunOptions
 from scoring.scores.folder import RunError
-
-
-@pytest.fixture(scope="module")
-def bench(scorer, demo, tmp_path_factory):
-    table = read_table(demo / "test.csv")
-    plans = {
-        name: plan_members([str(demo / "checkpoints" / "fold0")], orders=orders) for name, orders in ORDERS.items()
-    }
-    table = replace(table, questions=table.questions[:6])
-    return Bench(scorer, table, plans, RunOptions(), tmp_path_factory.mktemp("work"))
 
 
 class Silent:
@@ -74,27 +61,6 @@ def test_every_way_says_what_it_stands_for(bench, measured):
     cyclic = scorer.with_plan(bench.plans["cyclic"]).score(questions, "cyclic")
     assert cyclic.logits.shape[2] == 4
     assert [answer.p for answer in measured["cyclic"].answers] != [answer.p for answer in measured["engine"].answers]
-
-
-def test_the_padded_forward_gives_the_logits_of_the_reference(bench):
-    scorer = bench.scorer
-    prepared = [scorer.prepare(question) for question in bench.questions]
-    assert len({len(sequence.ids) for sequence, _ in prepared}) > 1  # so that there is padding
-    scorer.model.use(scorer.adapters[0])
-    for (labels, top), row in zip(bench.baselines.batched["padded"].answer_batch(prepared), prepared, strict=True):
-        expected = reference_logits(scorer.model.network, *row)
-        assert labels.tolist() == pytest.approx(expected[scorer.label_ids[:4]].tolist(), abs=1e-4)
-        assert top == int(expected.argmax())
-
-
-def test_one_token_is_the_first_of_two(bench):
-    prepared = [bench.scorer.prepare(question) for question in bench.questions]
-    bench.scorer.model.use(bench.scorer.adapters[0])
-    one, two = (bench.baselines.batched[name].answer_batch(prepared) for name in ("one", "batched"))
-    assert [row.first_token for row in one] == [row.first_token for row in two]
-    letters = "".join(row.new_text for row in one)
-    assert len(letters) == 6 and set(letters) <= set("abcd")
-    assert all(len(after.new_text) >= len(before.new_text) for before, after in zip(one, two, strict=True))
 
 
 def test_weights_of_4_and_16_bits_give_the_same_bits_and_leave_the_network_as_it_was(bench, measured):
@@ -161,79 +127,21 @@ def test_every_row_of_every_repeat_is_timed(measured):
     for name, measurement in measured.items():
         assert len(measurement.repeats) == 2 and not measurement.unsteady, name
         for repeat in measurement.repeats:
-            assert len(repeat.row_seconds) == 6 and min(repeat.row_seconds) > 0
+            assert len(repeat.row_seconds) == 4 and min(repeat.row_seconds) > 0
             assert sum(repeat.row_seconds) == pytest.approx(repeat.seconds, rel=0.3), name
             assert repeat.host_bytes > 1e8 and repeat.device_bytes is None and repeat.joules is None
 
 
 def test_ways_take_turns_forth_and_back(bench, monkeypatch):
     order = []
-    monkeypatch.setattr(bench, "_repeat", lambda name, measurement, advance: order.append(name) or advance(6))
+    monkeypatch.setattr(bench, "_repeat", lambda name, measurement, advance: order.append(name) or advance(4))
     assert len(list(bench.measure(["forward", "engine"], 3, Silent, lambda text: None))) == 3
     assert order == ["forward", "engine", "engine", "forward", "forward", "engine"]
-
-
-def test_a_batch_that_does_not_fit_is_not_taken(bench, monkeypatch):
-    """The largest that fits is; with enough memory, all rows."""
-
-    def fits(most):
-        def generate(network, chat, prepared, new_tokens):
-            if len(prepared) > most:
-                raise torch.OutOfMemoryError("no room")
-            return [Generated("a", 1, "a")] * len(prepared)
-
-        monkeypatch.setattr(baselines, "generate_batch", generate)
-        return bench.baselines._largest_batch(bench.baselines.batched["batched"].answer_batch, list(range(6)))
-
-    assert fits(5).rows == 4
-    size = fits(100)
-    assert size.rows == 6 or size.rates[4] > size.rates[6]  # a smaller one only where it was faster
-    with pytest.raises(torch.OutOfMemoryError):
-        fits(1)
-
-
-def test_a_batch_that_does_not_fit_in_the_end_is_halved(bench, monkeypatch):
-    seen = []
-
-    def generate(network, chat, prepared, new_tokens):
-        seen.append(len(prepared))
-        if len(prepared) > 2:
-            raise torch.OutOfMemoryError("no room")
-        return [Generated(str(row), 1, str(row)) for row in prepared]
-
-    monkeypatch.setattr(baselines, "generate_batch", generate)
-    answer_batch = bench.baselines.batched["batched"].answer_batch
-    halves = bench.baselines._in_halves(answer_batch, list(range(6)))
-    assert [generated.text for generated in halves] == list("012345")
-    assert seen == [6, 3, 1, 2, 3, 1, 2]
-
-
-def test_each_ways_batch_is_measured_by_itself(bench, monkeypatch):
-    """And the batches of 16 tokens are those of two."""
-    measured_by = {way.answer_batch: name for name, way in bench.baselines.batched.items()}
-    sizes = {"one": 5, "batched": 3, "padded": 4}
-    monkeypatch.setattr(
-        bench.baselines, "_largest_batch", lambda answer_batch, rows: BatchSize(sizes[measured_by[answer_batch]], {})
-    )
-    monkeypatch.setattr(bench.baselines, "batch_rows", {})
-    chosen = bench.baselines.choose_batches([name for name in WAYS if name != "batched"])
-    assert {name: size.rows for name, size in chosen.items()} == {"one": 5, "strong": 3, "padded": 4}
-    assert bench.baselines.batch_rows == {"one": 5, "strong": 3, "padded": 4}
 
 
 def test_letters_that_change_between_repeats_are_counted(bench, monkeypatch):
     measured = last(bench.measure(["forward"], 1, Silent, lambda text: None))["forward"]
     changed = [replace(answer, letter="a" if answer.letter != "a" else "b") for answer in measured.answers[:2]]
-    monkeypatch.setattr(bench, "_answer", lambda *given: TimedAnswers(changed + measured.answers[2:], [1.0] * 6))
+    monkeypatch.setattr(bench, "_answer", lambda *given: TimedAnswers(changed + measured.answers[2:], [1.0] * 4))
     bench._repeat("forward", measured, lambda count: None)
     assert measured.unsteady == 2
-
-
-def test_the_meter_sees_memory_that_is_given_back():
-    with Meter(torch.device("cpu")) as meter:
-        block = np.ones(40_000_000)  # 320 MB
-        del block
-    before = meter.host_bytes
-    with Meter(torch.device("cpu")) as meter:
-        pass
-    assert before - meter.host_bytes > 2e8 and meter.seconds >= 0

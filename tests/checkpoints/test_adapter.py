@@ -1,40 +1,20 @@
 """Adapters: trained ones through plain PEFT, every tool's spelling of keys, and what is refused."""
 
 import json
-import shutil
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from scoring import Scorer
 from scoring.checkpoints import calibrate as calibrating
 from scoring.checkpoints.adapter import check_adapter, file_fingerprint
 from scoring.checkpoints.checkpoint import read_checkpoint
-from scoring.checkpoints.compatibility import MismatchError
 from scoring.checkpoints.description import describe
 from scoring.checkpoints.plan import plan_members
-from scoring.checkpoints.weights import BaseWeights, CheckpointError, base_fingerprint, read_header, sampled_fingerprint
+from scoring.checkpoints.weights import BaseWeights, CheckpointError, base_fingerprint, sampled_fingerprint
 from scoring.engine.loading import Model
 from scoring.engine.reference import reference_logits
 from scoring.files.reading import FileError
-
-
-@pytest.fixture
-def copy(tmp_path, demo):
-    """A copy of the first checkpoint; `change(tensors)` may return others, `config` and `drop` alter its files."""
-
-    def make(change=lambda tensors: tensors, drop=(), name="copy", **config):
-        folder = tmp_path / name
-        shutil.copytree(demo / "checkpoints" / "fold0", folder)
-        save_file(change(load_file(folder / "adapter_model.safetensors")), folder / "adapter_model.safetensors")
-        settings = json.loads((folder / "adapter_config.json").read_text()) | config
-        (folder / "adapter_config.json").write_text(json.dumps(settings))
-        for file in drop:
-            (folder / file).unlink()
-        return folder
-
-    return make
 
 
 def foreign(folder, base):
@@ -161,77 +141,6 @@ def test_unsupported_adapters_are_named(copy, base, setting, value):
         foreign(copy(**{setting: value}), base)
 
 
-def test_pickles_and_cut_off_files_are_refused(copy, base):
-    folder = copy()
-    file = folder / "adapter_model.safetensors"
-    data = file.read_bytes()
-    file.write_bytes(data[:-100])
-    with pytest.raises(CheckpointError, match="cut off"):
-        read_header(file)
-    file.rename(folder / "adapter_model.bin")
-    with pytest.raises(CheckpointError, match="pickles can run code"):
-        read_checkpoint(str(folder))
-    file.write_bytes(b"not safetensors at all")
-    with pytest.raises(CheckpointError, match="not a safetensors file"):
-        read_header(file)
-
-
-@pytest.mark.parametrize(
-    "entry",
-    [
-        "text",
-        [1],
-        {"shape": [2], "data_offsets": [0, 8]},
-        {"dtype": "F32", "data_offsets": [0, 8]},
-        {"dtype": "F32", "shape": 2, "data_offsets": [0, 8]},
-        {"dtype": "F32", "shape": ["2"], "data_offsets": [0, 8]},
-        {"dtype": "F32", "shape": [2], "data_offsets": []},
-        {"dtype": "F32", "shape": [2], "data_offsets": [0, 3]},
-        {"dtype": "F32", "shape": [2], "data_offsets": [-4, 4]},
-        {"dtype": "F32", "shape": [2], "data_offsets": [0.0, 8.0]},
-        {"dtype": ["F32"], "shape": [2], "data_offsets": [0, 8]},
-    ],
-)
-def test_a_header_that_contradicts_itself_is_refused_with_the_tensor(tmp_path, entry):
-    header = json.dumps({"odd": entry}).encode()
-    path = tmp_path / "adapter_model.safetensors"
-    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
-    with pytest.raises(CheckpointError, match="its header describes odd in an impossible way"):
-        read_header(path)
-
-
-@pytest.mark.parametrize("header", [b"1234", b"null", b'"ab"', b"[]", b"[" * 100_000])
-def test_a_header_that_is_no_object_is_refused(tmp_path, header):
-    (tmp_path / "f.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
-    with pytest.raises(CheckpointError, match="not a safetensors file"):
-        read_header(tmp_path / "f.safetensors")
-
-
-def test_missing_files_are_named(tmp_path, copy):
-    with pytest.raises(CheckpointError, match="no such folder"):
-        read_checkpoint(str(tmp_path / "none"))
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(CheckpointError, match="neither"):
-        read_checkpoint(str(tmp_path / "empty"))
-    (tmp_path / "empty" / "adapter_config.json").write_text("{broken")
-    with pytest.raises(FileError, match="damaged"):
-        read_checkpoint(str(tmp_path / "empty"))
-
-
-def test_settings_that_differ_are_refused_with_both_values(copy, base):
-    folder = copy()
-    with pytest.raises(MismatchError, match=r"pixels is 36864, but this run has 65536"):
-        Scorer.load(str(folder), base=str(base), pixels=65_536)
-    with pytest.raises(MismatchError, match="quantization is nf4, but this run has none"):
-        Scorer.load(str(folder), base=str(base), quantization="none")
-    calibration = json.loads((folder / "calibration.json").read_text())
-    calibration["fingerprint"]["adapter"] = "0123"
-    (folder / "calibration.json").write_text(json.dumps(calibration))
-    with pytest.raises(MismatchError, match="calibration's adapter is 0123"):
-        Scorer.load(str(folder), base=str(base))
-    assert any("0123" in note for note in Scorer.load(str(folder), base=str(base), allow_mismatch=True).plan.notes)
-
-
 def test_first_fingerprints_of_checkpoint_and_calibration_are_recognised(copy, base):
     """Those that were recorded before every byte of the base, and the scaling of the adapter, counted."""
     folder = copy()
@@ -243,30 +152,6 @@ def test_first_fingerprints_of_checkpoint_and_calibration_are_recognised(copy, b
     plan = plan_members([str(folder)], str(base))
     assert plan.calibrations[0].rows == 60 and not any("base is" in note for note in plan.notes)
     assert calibrating._with_renewed_base(str(folder)).manifest.base_fingerprint == base_fingerprint(base)
-
-
-def test_several_members_on_one_base(scorer, demo, test_rows):
-    both = Scorer.load([str(demo / "checkpoints" / name) for name in ("fold1", "fold0")])
-    result = both.score(test_rows[:4])
-    assert result.members == ["fold1", "fold0"]
-    assert abs(result.logits[:, 1, 0] - scorer.score(test_rows[:4]).logits[:, 0, 0]).max() < 1e-5
-    assert abs(result.logits[:, 0, 0] - result.logits[:, 1, 0]).max() > 0.1
-
-
-def test_the_vision_tower_and_the_head_are_not_quantised(scorer):
-    import bitsandbytes
-
-    kinds = {name: type(module) for name, module in scorer.model.network.named_modules()}
-    quantised = {name for name, kind in kinds.items() if issubclass(kind, bitsandbytes.nn.Linear4bit)}
-    assert len(quantised) == 35 and all("language_model.layers" in name for name in quantised)
-    settings = scorer.model.network.config.quantization_config
-    assert settings.bnb_4bit_quant_type == "nf4" and settings.bnb_4bit_use_double_quant
-
-
-def test_without_bitsandbytes_there_are_16_or_32_bits_and_a_note(demo, monkeypatch):
-    monkeypatch.setattr("scoring.engine.loading.why_no_4bit", lambda: "no library for this card")
-    loaded = Scorer.load(str(demo / "checkpoints" / "fold0"))
-    assert loaded.model.quantization == "none" and "no library for this card" in loaded.model.notes[0]
 
 
 def test_an_adapter_that_fits_has_no_faults(demo, base):

@@ -20,7 +20,7 @@ from scoring.checkpoints.weights import CheckpointError
 from scoring.engine.loading import Model
 from scoring.engine.reference import reference_logits
 from scoring.engine.scorer import Scorer
-from tests.checkpoints.foreign import DYNAMIC, FILE, SEVEN, Workshop
+from tests.shared.foreign_checkpoints import DYNAMIC, FILE, SEVEN, Workshop
 
 UNQUANTIZED = ExportOptions(quantization="none")
 IN_SHARDS = ExportOptions(quantization="none", shard_bytes=200_000)

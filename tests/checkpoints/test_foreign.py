@@ -15,12 +15,11 @@ from scoring.checkpoints.compatibility import MismatchError
 from scoring.checkpoints.description import describe
 from scoring.checkpoints.plan import plan_members
 from scoring.checkpoints.soup import soup
-from scoring.engine.guard import DisagreementError, compare_first
-from scoring.engine.loading import Model
+from scoring.engine.guard import compare_first
 from scoring.engine.reference import reference_logits
 from scoring.engine.scorer import Scorer
 from scoring.files.reading import FileError
-from tests.checkpoints.foreign import KEYS, KINDS, SEVEN, Workshop, table
+from tests.shared.foreign_checkpoints import KEYS, KINDS, SEVEN, Workshop, table
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "foreign-checkpoints.md"
 
@@ -135,16 +134,6 @@ def test_adapters_whose_keys_are_spelt_in_two_ways_are_averaged_module_by_module
         lambda t: {key: factors[key] * (0.5 + 0.25 * 4 if "lora_B" in key else 1) for key in t}
     )  # B·A of the second is four times the first's
     assert np.abs(sum_of - scored(planned(as_one, shop.base, quantization=None), test_rows[:2])).max() < 1e-4
-
-
-def test_a_head_that_is_not_added_is_caught_by_the_guard(shop, test_rows, monkeypatch):
-    shop.used = shop.untied
-    plan = planned(shop.lora(target_modules=["lm_head"]), shop.untied)
-    scorer = Scorer(plan, "cpu", torch.float32)
-    assert compare_first(scorer, test_rows[:1]).largest < 1e-4
-    monkeypatch.setattr(Model, "head_adapter", lambda self, name: None)
-    with pytest.raises(DisagreementError, match="by the packed forward, but a .* by the libraries' own"):
-        compare_first(scorer, test_rows[:1])
 
 
 def test_notes_name_template_and_pixels_of_an_adapter_without_a_manifest(shop):

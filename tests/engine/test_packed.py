@@ -4,10 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from scoring.bench.generate import generate_batch, generate_text
 from scoring.checkpoints.plan import plan_members
-from scoring.engine.forward import TreeBatch
-from scoring.engine.linear import MergedLinear, half_product
+from scoring.engine.linear import MergedLinear
 from scoring.engine.loading import Model
 from scoring.engine.packed import PackedModel, compiling_pays, unwrap
 from scoring.engine.reference import reference_logits
@@ -115,26 +113,3 @@ def test_a_long_run_is_compiled_for_and_a_short_one_told(base, monkeypatch):
     assert compiling_pays(base, 10**12) == (True, "")
     pays, why = compiling_pays(base, 10**3)
     assert not pays and "too short to earn it back" in why
-
-
-@pytest.mark.parametrize("scale", [1e-8, 1.0, 3e4, 1e9])
-def test_float16_products_do_not_overflow(scale):
-    torch.manual_seed(0)
-    x, weight, bias = torch.randn(5, 64) * scale, torch.randn(8, 64).half(), torch.randn(8).half()
-    exact = x @ weight.float().T + bias.float()
-    assert torch.allclose(half_product(x, weight, bias), exact, rtol=5e-3, atol=0.02 * scale)
-
-
-def test_batched_generation_begins_as_single_generation(scorer, test_rows):
-    scorer.model.use(scorer.adapters[0])
-    prepared = [scorer.prepare(row) for row in test_rows[:9]]
-    network, chat = scorer.model.network, scorer.prepare.chat
-    assert generate_batch(network, chat, prepared) == [generate_text(network, chat, *row) for row in prepared]
-
-
-def test_nothing_travels_twice(scorer, test_rows):
-    """Pixels go to the device as bytes: a fourth of their patches in 32 bits, and half again for the second frame."""
-    from scoring.engine.batches import prepare_batch, with_tensors
-
-    ready = with_tensors(prepare_batch(scorer.prepare, test_rows[:4], "1"), scorer.prepare, "cpu")
-    assert isinstance(ready.tensors, TreeBatch) and all(pixels.dtype == torch.uint8 for pixels in ready.tensors.pixels)

@@ -8,7 +8,7 @@ from PIL import Image
 from scoring.errors import InputError, describe
 from scoring.inputs.pictures import PictureError, PictureLimits
 from scoring.inputs.prepare import Preparer
-from scoring.inputs.questions import Question, TableOptions, read_questions, read_table
+from scoring.inputs.questions import TableOptions, read_questions, read_table
 
 HEADER = "id,path,question,a,b,c,d,answer,task_type,task_hint"
 
@@ -201,8 +201,3 @@ def test_a_limit_of_one_reading_is_not_that_of_the_next(table, tmp_path):
     with pytest.raises(PictureError, match="over 1,200 pixels"):
         Preparer.picture(strict)
     assert Preparer.picture(accepted.questions[0]).size == (41, 30)
-
-
-def test_a_question_without_a_picture_is_refused():
-    with pytest.raises(PictureError, match="no picture"):
-        Preparer.picture(Question("1", 1, None, "q", ("x", "y")))

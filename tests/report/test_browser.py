@@ -7,7 +7,7 @@ import pytest
 
 from scoring.scores.evaluation import judge
 from scoring.scores.folder import open_scores
-from tests.report.test_page import HOSTILE, bench_json, folder
+from tests.shared.report_folders import HOSTILE, bench_json, folder
 
 BROWSER = next((path for name in ("chromium", "google-chrome") if (path := shutil.which(name))), None)
 FLAGS = (

@@ -9,7 +9,7 @@ from scoring.report.page import write_report
 from scoring.report.records import Cost, Estimate, number, read_metrics
 from scoring.scores.evaluation import judge
 from scoring.scores.folder import RunError, open_scores
-from tests.report.test_page import bench_json, folder
+from tests.shared.report_folders import bench_json, folder
 
 
 def test_numbers_as_cells():

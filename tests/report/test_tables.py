@@ -19,7 +19,7 @@ from scoring.report.tables import (
 )
 from scoring.scores.evaluation import compare_folders, judge
 from scoring.scores.folder import open_scores
-from tests.report.test_page import bench_json, folder
+from tests.shared.report_folders import bench_json, folder
 
 
 class PageTables(HTMLParser):

@@ -17,44 +17,20 @@ from scipy.special import softmax
 from scoring.checkpoints.checkpoint import read_checkpoint
 from scoring.files.reading import FileError
 from scoring.inputs.digests import question_digest
-from scoring.inputs.questions import Question
 from scoring.report.figures import figures_of_scores
 from scoring.report.tables import details_table, to_text
 from scoring.scores.evaluation import compare_folders, exposure_warnings, judge, warnings_of
 from scoring.scores.exposure import CALIBRATION, TRAINING, VALIDATION, exposure, read_rows, write_rows
-from scoring.scores.folder import RunError, open_scores, write_results
-from scoring.scores.logits import OptionLogits, write_part
+from scoring.scores.folder import RunError, open_scores
+from scoring.scores.logits import OptionLogits
 from scoring.stats.calibration import Calibration
 from scoring.stats.comparison import compare
 from scoring.stats.metrics import measure
 from scoring.stats.selective import risk_coverage, threshold_for
+from tests.shared.demo import FOLD0
+from tests.shared.scores_folders import scores
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLD0 = ROOT / "demo" / "checkpoints" / "fold0"
-
-
-def scores(out, n=200, temperature=2.0, seed=0, checkpoint=None, **about):
-    """A SCORES folder of a model whose right temperature is known."""
-    rng = np.random.default_rng(seed)
-    z = rng.normal(0, 2, (n, 4)).astype(np.float32)
-    y = (softmax(z, axis=1).cumsum(1) > rng.random((n, 1))).argmax(1)
-    ids, shape = [f"row{at}" for at in range(n)], (n, 1, 1)
-    logits = OptionLogits(ids, ["m"], temperature * z[:, None, None], np.ones(shape), np.ones(shape, int), ["ok"] * n)
-    types = ["count" if at % 3 else "object" for at in range(n)]
-    questions = [
-        Question(id, at + 1, Path(f"{at // 2}.jpg"), f"q{at}", ("w", "x", "y", "z"), "abcd"[y[at]], types[at])
-        for at, id in enumerate(ids)
-    ]
-    (out / "logits").mkdir(parents=True)
-    write_part(out / "logits", 0, logits)
-    write_results(out, questions, logits, [Calibration()])
-    fingerprint = read_checkpoint(str(checkpoint)).fingerprint() if checkpoint else "x"
-    told = {
-        "checkpoints": [{"member": "m", "fingerprint": fingerprint, "temperature": 1.0}],
-        "identity": {"letters": "abcd", "orders": "1"},
-    }
-    (out / "run.json").write_text(json.dumps(told | about))
-    return out
 
 
 @pytest.fixture

@@ -19,7 +19,8 @@ from scoring.scores.members import read_sources
 from scoring.scores.pooling import PoolOptions, pool_files
 from scoring.stats.calibration import LabelledRows, calibrate
 from scoring.stats.pools import EnsembleError
-from tests.scores.test_evaluation import FOLD0, scores
+from tests.shared.demo import FOLD0
+from tests.shared.scores_folders import scores
 
 
 def folder_with_exposed_rows(tmp_path, flags, **settings):

@@ -29,9 +29,9 @@ from scoring.stats.pools import EnsembleError, PoolSettings, leave_one_out, nll_
 from scoring.stats.resampling import clusters_of
 from scoring.stats.selective import set_quantile
 from scoring.stats.sets import SetRequest, SetsError
-from tests.scores.test_evaluation import scores
-from tests.scores.test_pooling_of_files import drawn, expose, long_file, settings, table, two_folders
-from tests.stats.test_pools import likeliest_temperature, write_csv
+from tests.shared.number_files import long_file, table, write_csv
+from tests.shared.predictions import drawn, likeliest_temperature
+from tests.shared.scores_folders import expose, scores, settings, two_folders
 
 
 def run_json(folder):

@@ -17,13 +17,9 @@ from scoring.stats.calibration import Calibration
 from scoring.stats.pool_weights import PoolWeights, apply_weights, choices, convex_weights, fit_weights, greedy_weights
 from scoring.stats.pools import EnsembleError, pool
 from scoring.stats.sets import SetRequest, SetsError
-from tests.scores.test_evaluation import scores
-from tests.stats.test_pools import another, likeliest_temperature, members, write_csv
-
-
-def table(path, text):
-    path.write_text(text)
-    return path
+from tests.shared.number_files import long_file, table, write_csv
+from tests.shared.predictions import drawn, likeliest_temperature, members
+from tests.shared.scores_folders import expose, scores, settings, two_folders
 
 
 # ------------------------------------------------------------------ what a file's numbers are
@@ -153,23 +149,6 @@ def test_what_a_folder_of_several_members_weighs_is_told(tmp_path):
 
 
 # ------------------------------------------------------------------ what pools remember
-def settings(folder, member=0, **values):
-    about = json.loads((folder / "run.json").read_text())
-    about["checkpoints"][member] |= values
-    (folder / "run.json").write_text(json.dumps(about))
-
-
-def expose(folder, flags):
-    questions = pq.read_table(folder / "questions.parquet").to_pydict()
-    questions["exposed"] = [[flag] for flag in flags]
-    pq.write_table(pa.table(questions), folder / "questions.parquet")
-
-
-def two_folders(tmp_path, **both):
-    a, b = scores(tmp_path / "a"), another(tmp_path / "b")
-    for folder, fingerprint in ((a, "fa"), (b, "fb")):
-        settings(folder, fingerprint=fingerprint, **both)
-    return a, b
 
 
 def test_a_pool_says_in_which_settings_its_members_saw_which_rows(tmp_path):
@@ -354,22 +333,6 @@ def test_a_calibration_for_one_choice_of_orders_serves_no_other(tmp_path):
 
 
 # ------------------------------------------------------------------ other kinds of pools, and the rows of their fit
-def drawn(n, seed, first=0):
-    """(3, n, 4) log-probabilities of unlike members that are too sure, (n,) answers, and ids."""
-    rng = np.random.default_rng(seed)
-    z = rng.normal(0, 1.2, (n, 4))
-    y = (softmax(z, axis=1).cumsum(1) > rng.random((n, 1))).argmax(1)
-    sizes = ((0.5, 3.0), (1.0, 2.0), (2.0, 1.5))
-    log_p = [log_softmax(sharp * (z + rng.normal(0, noise, z.shape)), axis=1) for noise, sharp in sizes]
-    return np.stack(log_p), y, [f"r{at}" for at in range(first, first + n)]
-
-
-def long_file(path, log_p, y, ids):
-    columns = {"id": ids * len(log_p), "member": np.repeat([*"uvwxyz"][: len(log_p)], len(ids))}
-    columns |= {"answer": ["abcd"[at] for at in y] * len(log_p)}
-    columns |= {f"p_{letter}": np.exp(log_p[:, :, at]).ravel() for at, letter in enumerate("abcd")}
-    pq.write_table(pa.table(columns), path)
-    return path
 
 
 @pytest.mark.parametrize("kind", ["linear", "vote"])

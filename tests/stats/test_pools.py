@@ -1,11 +1,10 @@
 """Pools: equal members change nothing, order does not matter, files are matched by id, faults are told."""
 
-import csv
 import json
 
 import numpy as np
 import pytest
-from scipy.optimize import minimize, minimize_scalar
+from scipy.optimize import minimize
 from scipy.special import log_softmax
 from statsmodels.stats.inter_rater import fleiss_kappa
 
@@ -13,20 +12,13 @@ from scoring.files.writing import write_columns
 from scoring.files.writing import write_csv as write_csv_rows
 from scoring.report.ensemble_plots import disagreement, draw_ensemble
 from scoring.scores.folder import RunError, open_scores
-from scoring.scores.logits import write_part
 from scoring.scores.members import read_sources
 from scoring.scores.pooling import PoolOptions, claim, pool_files
 from scoring.stats.metrics import measure, measure_members
 from scoring.stats.pools import EnsembleError, PoolSettings, agreement, leave_one_out, nll_weights, parse_weights, pool
-from tests.scores.test_evaluation import scores
-
-
-def members(m=3, n=500, seed=0, noise=1.0, sharp=3.0):
-    """Over-confident members that err apart: (M, N, K) logits and (N,) answers."""
-    rng = np.random.default_rng(seed)
-    z = rng.normal(0, 1.5, (n, 4))
-    y = (np.exp(log_softmax(z, axis=1)).cumsum(1) > rng.random((n, 1))).argmax(1)
-    return np.stack([log_softmax(sharp * (z + rng.normal(0, noise, z.shape)), axis=1) for _ in range(m)]), y
+from tests.shared.number_files import write_csv
+from tests.shared.predictions import likeliest_temperature, losses_of, members
+from tests.shared.scores_folders import another, scores
 
 
 @pytest.mark.parametrize("kind", ["log", "linear"])
@@ -49,16 +41,6 @@ def test_the_pools_are_their_definitions():
     assert (counts[np.arange(40), votes.argmax(1)] == counts.max(1)).all() and np.allclose(votes, counts / 3, atol=2e-3)
     log_p[:, 0, 3] = np.nan
     assert np.isnan(pool(log_p)[0, 3]) and np.exp(pool(log_p, "linear")[0, :3]).sum() == pytest.approx(1)
-
-
-def likeliest_temperature(z, y):
-    """By a bounded search over log T."""
-    found = minimize_scalar(lambda log_t: losses_of(z, y, np.exp(log_t)).mean(), bounds=(-3, 3), method="bounded")
-    return float(np.exp(found.x))
-
-
-def losses_of(z, y, temperature=1.0):
-    return -log_softmax(z / temperature, axis=1)[np.arange(len(y)), y]
 
 
 def five_ways(log_p, y):
@@ -283,20 +265,6 @@ def test_without_the_only_member_that_has_a_weight_the_others_are_equal():
 
 
 # ------------------------------------------------------------------ from files
-def another(out):
-    """A SCORES folder of another member for the rows of `scores`: its logits are a little off, each by itself."""
-    folder = open_scores(scores(out, temperature=1.0))
-    folder.logits.logits += np.random.default_rng(9).normal(0, 0.3, folder.logits.logits.shape).astype(np.float32)
-    write_part(out / "logits", 0, folder.logits)
-    return out
-
-
-def write_csv(path, ids, values, pattern="p_{}"):
-    with open(path, "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["id", *(pattern.format(letter) for letter in "abcd"[: values.shape[1]])])
-        writer.writerows([id, *(f"{value:.12g}" for value in row)] for id, row in zip(ids, values))
-    return path
 
 
 @pytest.mark.parametrize("pattern, make", [("p_{}", np.exp), ("{}", np.array), ("l_{}", lambda log_p: log_p * 3 + 7)])

@@ -8,29 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.model_selection import StratifiedGroupKFold, train_test_split
+from sklearn.model_selection import train_test_split
 
 from scoring.inputs.digests import picture_digests
 from scoring.inputs.questions import Question, read_table
-from train.batches import AugmentingPreparer, epoch_order, shuffled
-from train.folds import FoldError, assign_folds
+from tests.shared.questions import rows, rows_about
 from train.split import SplitError, check_valid, picture_groups, split, strata
-
-
-def rows(types):
-    return [Question(str(n), n + 1, Path(f"{n}.png"), "q", ("x", "y"), "a", name) for n, name in enumerate(types)]
-
-
-def rows_about(folder, contents, types=None):
-    """A row for each content, whose picture is a file of its own name."""
-    folder.mkdir(exist_ok=True)
-    questions = []
-    for number, content in enumerate(contents):
-        path = folder / f"{number:04}.png"
-        path.write_text(f"picture {content}")
-        kind = types[number] if types else "x"
-        questions.append(Question(f"id{number}", number + 1, path, f"q{number}", ("x", "y"), "a", kind))
-    return questions
 
 
 def test_rare_and_missing_types_fold_into_unknown():
@@ -143,72 +126,3 @@ def test_pictures_of_both_tables_are_reported_where_the_questions_differ(tmp_pat
     valid.append(replace(train[0], question="a third"))
     [notice] = check_valid(train, valid, Path("valid.csv"))
     assert "valid.csv: 4 of 10 rows have a picture that is also in training" in notice and "(3 pictures)" in notice
-
-
-def test_every_row_once_an_epoch_also_the_last_few():
-    for count, batch in ((540, 16), (7, 8), (17, 4)):
-        steps = epoch_order(count, batch, 42, 1)
-        assert sorted(np.concatenate(steps).tolist()) == list(range(count)) and len(steps) == -(-count // batch)
-    first, again, second = epoch_order(50, 8, 1, 1), epoch_order(50, 8, 1, 1), epoch_order(50, 8, 1, 2)
-    assert all(np.array_equal(a, b) for a, b in zip(first, again)) and not all(
-        np.array_equal(a, b) for a, b in zip(first, second)
-    )
-
-
-def test_shuffled_options_are_another_order_in_each_epoch_and_the_same_in_each_run():
-    question = Question("1", 7, None, "q", ("w", "x", "y", "z"), answer="b")
-    shuffles = [shuffled(question, 0, epoch) for epoch in range(30)]
-    assert shuffles == [shuffled(question, 0, epoch) for epoch in range(30)]
-    assert len({row.options for row in shuffles}) > 10 and {row.answer for row in shuffles} == set("abcd")
-    assert all(row.options["abcd".index(row.answer)] == "x" for row in shuffles)
-    referring = Question("1", 7, None, "q", ("w", "x", "both a and b"), answer="c")
-    assert all(shuffled(referring, 0, epoch) == referring for epoch in range(9))
-
-
-def test_folds_of_rows_with_a_picture_each_are_those_of_their_names(tmp_path):
-    types = ["x"] * 30 + ["y"] * 25 + ["rare"]
-    questions = rows_about(tmp_path, range(56), types)
-    names, labels = [str(row.picture) for row in questions], types[:55] + ["unknown"]
-    expected = StratifiedGroupKFold(4, shuffle=True, random_state=42).split(names, labels, names)
-    assert [rows.tolist() for rows in assign_folds(questions, 4, 42)] == [sorted(valid) for _, valid in expected]
-
-
-@pytest.mark.parametrize("types", ["xxyyzz", "xyzuvw", "xxxxyz"])
-def test_types_with_fewer_rows_than_folds_are_split_too(tmp_path, types):
-    folds = assign_folds(rows_about(tmp_path, range(6), types), 3, 42)
-    assert sorted(np.concatenate(folds).tolist()) == list(range(6)) and all(len(rows) for rows in folds)
-
-
-def test_one_row_has_no_folds(tmp_path):
-    with pytest.raises(FoldError, match="1 picture cannot be split into 2 folds"):
-        assign_folds(rows_about(tmp_path, [1]), 2, 42)
-
-
-def test_folds_hold_every_row_out_once_and_keep_pictures_whole(tmp_path):
-    """Two rows a picture, each under a name of its own."""
-    types = ["x"] * 30 + ["y"] * 25 + ["rare"]
-    questions = rows_about(tmp_path, [number // 2 for number in range(56)], types)
-    folds = assign_folds(questions, 4, 42)
-    assert sorted(np.concatenate(folds).tolist()) == list(range(56))
-    for valid_rows in folds:
-        held = {row // 2 for row in valid_rows.tolist()}
-        rest = {row // 2 for row in set(range(56)) - set(valid_rows.tolist())}
-        assert not held & rest
-        assert 5 <= sum(questions[row].task_type == "x" for row in valid_rows) <= 10
-    assert all(np.array_equal(a, b) for a, b in zip(folds, assign_folds(questions, 4, 42)))
-    with pytest.raises(FoldError, match="28 pictures cannot be split into 30 folds"):
-        assign_folds(questions, 30, 42)
-
-
-def test_augmented_pictures_keep_their_size_and_repeat(base, test_rows, scorer):
-    plain = scorer.prepare
-    pictures = []
-    for epoch in (1, 1, 2):
-        prepare = AugmentingPreparer(**vars(plain), strength=1.0, seed=0, epoch=epoch)
-        pictures.append(np.asarray(prepare.picture(test_rows[0])))
-    original = np.asarray(plain.picture(test_rows[0]))
-    assert all(picture.shape == original.shape for picture in pictures)
-    assert np.array_equal(pictures[0], pictures[1]) and not np.array_equal(pictures[0], pictures[2])
-    assert not np.array_equal(pictures[0], original)
-    none = AugmentingPreparer(**vars(plain)).picture(test_rows[0])
-    assert np.array_equal(np.asarray(none), original)

@@ -1,7 +1,6 @@
 """Gradients: the tree's are those of the libraries, a row at a time, however memory is spent and dropout is drawn."""
 
 import json
-import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -12,20 +11,14 @@ import torch.nn.functional as F
 from scoring.checkpoints.compatibility import MismatchError
 from scoring.engine.batches import prepare_batch, with_tensors
 from scoring.engine.forward import TreeBatch
-from scoring.engine.loading import Model
 from scoring.engine.packed import put_back, unwrap
 from scoring.engine.reference import reference_logits
 from scoring.engine.scorer import Scorer
 from scoring.engine.tree import Tree
 from scoring.inputs.questions import read_table
-from train.config import SEVEN_PROJECTIONS, ConfigError, TrainConfig
-from train.dropout import Dropout
-from train.inputs import TrainContext, TrainingInputs
-from train.linear import LoraProduct
+from tests.shared.trainings import PLAIN, trainer_of
+from train.config import SEVEN_PROJECTIONS, ConfigError
 from train.model import answer_loss, average
-from train.trainer import Trainer
-
-PLAIN = TrainConfig(dropout=0.0, batch_tokens=700)
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +26,9 @@ def questions(demo):
     return read_table(demo / "train.csv").questions[:8]
 
 
-def trainer_of(base, questions, folder, config):
-    return Trainer(TrainingInputs(str(base), questions, questions, folder, config), TrainContext(lambda text: None))
-
-
 def learner(base, questions, folder, config=PLAIN):
     """A training with a random adapter, ready to learn."""
-    training = trainer_of(base, questions, folder, config).load()
+    training = trainer_of(base, questions, questions, folder, config).load()
     training.close()
     generator = torch.Generator().manual_seed(0)
     for weight in training.model.weights:
@@ -98,21 +87,12 @@ def test_gradients_are_those_of_the_libraries_a_row_at_a_time(base, questions, t
     assert expected.norm() > 0 and distance(actual, expected) < 1e-5
 
 
-@pytest.fixture(scope="module")
-def base_in_4_bits(base, tmp_path_factory):
-    """The demo's base as `…-bnb-4bit` folders hold it."""
-    folder = tmp_path_factory.mktemp("four") / "base"
-    shutil.copytree(base, folder, ignore=shutil.ignore_patterns("*.safetensors"))
-    Model.load(base).network.save_pretrained(folder)
-    return folder
-
-
 def test_what_is_trained_on_a_base_in_4_bits_is_scored_as_peft_would(base_in_4_bits, base, questions, tmp_path):
     from peft import PeftModel
     from transformers import AutoModelForImageTextToText
 
     config = replace(PLAIN, epochs=1, batch=4, learning_rate=1e-2, targets=("q_proj", "up_proj", "lm_head"))
-    trainer_of(base_in_4_bits, questions, tmp_path / "ckpt", config).run()
+    trainer_of(base_in_4_bits, questions, questions, tmp_path / "ckpt", config).run()
     scorer = Scorer.load(str(tmp_path / "ckpt"))
     logits = scorer.score(questions[:4]).logits[:, 0, 0]
     network = AutoModelForImageTextToText.from_pretrained(base_in_4_bits, dtype=torch.float32)
@@ -132,23 +112,6 @@ def test_what_is_trained_on_a_base_in_4_bits_is_scored_as_peft_would(base_in_4_b
         Scorer.load(str(tmp_path / "ckpt"), quantization="none")
 
 
-@pytest.mark.parametrize(
-    "choices, message",
-    [
-        ({"targets": ("embed_tokens",)}, "embed_tokens is also model.language_model.embed_tokens, which is no linear"),
-        ({"targets": ("q_proj", "proj")}, "proj is also model.visual.patch_embed.proj, which is no linear layer"),
-        ({"targets": ("q_proj", "qproj")}, "qproj is no layer of"),
-        ({"quantization": "none"}, "are in 4 bits \\(nf4\\) already"),
-    ],
-)
-def test_choices_that_could_not_be_scored_are_refused_before_loading(
-    base_in_4_bits, questions, tmp_path, monkeypatch, choices, message
-):
-    monkeypatch.setattr(Model, "load", None)
-    with pytest.raises(ConfigError, match=message):
-        trainer_of(base_in_4_bits, questions, tmp_path / "ckpt", replace(PLAIN, **choices))
-
-
 def test_a_mixture_of_experts_learns_by_its_attention(mixture, questions, tmp_path):
     training = learner(mixture, questions[:3], tmp_path / "ckpt")
     note = "no adapter on down_proj, gate_proj, up_proj: the experts of this base have none"
@@ -156,7 +119,7 @@ def test_a_mixture_of_experts_learns_by_its_attention(mixture, questions, tmp_pa
     loss, actual = gradients(training, questions[:3])
     expected_loss, expected = libraries_gradients(training, questions[:3])
     assert loss == pytest.approx(expected_loss, rel=1e-5) and distance(actual, expected) < 1e-5
-    trainer_of(mixture, questions[:3], tmp_path / "ckpt", PLAIN).run()
+    trainer_of(mixture, questions[:3], questions[:3], tmp_path / "ckpt", PLAIN).run()
     config = json.loads((tmp_path / "ckpt" / "adapter_config.json").read_text())
     assert config["target_modules"] == ["k_proj", "o_proj", "q_proj", "v_proj"]
     assert np.isfinite(Scorer.load(str(tmp_path / "ckpt")).score(questions[:3]).logits).all()
@@ -178,37 +141,6 @@ def test_recomputing_gives_the_same_gradients_with_dropout(base, questions, tmp_
     assert distance(none[1], fast[1]) > 0.01
 
 
-class Layer:
-    """What `LoraProduct` asks of a layer."""
-
-    def __init__(self, weight, share):
-        self.weight, self.bias, self.number, self.dropout = weight, None, 3, Dropout(share, 7)
-
-    def base_weight(self):
-        return self.weight
-
-    def in_type(self, down, up, dtype):
-        return down, up
-
-
-@pytest.mark.parametrize("share", [0.0, 0.4])
-def test_the_product_has_its_own_derivative(share):
-    torch.manual_seed(0)
-    x, down, up = (torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in ((6, 5), (2, 5), (4, 2)))
-    layer = Layer(torch.randn(4, 5, dtype=torch.float64), share)
-    assert torch.autograd.gradcheck(lambda *tensors: LoraProduct.apply(*tensors, layer, 1.7), (x, down, up))
-
-
-def test_dropout_drops_its_share_repeats_and_differs_by_layer_and_place():
-    dropout, x = Dropout(0.05), torch.zeros(400, 500)
-    dropout.begin(0, 1, 2)
-    drawn = dropout.draw(1, x)
-    assert abs(drawn.float().mean().item() - 0.95) < 0.002 and torch.equal(drawn, dropout.draw(1, x))
-    assert not torch.equal(drawn, dropout.draw(2, x))
-    dropout.begin(0, 1, 3)
-    assert not torch.equal(drawn, dropout.draw(1, x))
-
-
 def test_the_loss_is_cross_entropy_over_all_tokens_or_over_the_letters():
     torch.manual_seed(0)
     logits, answers = torch.randn(5, 30, dtype=torch.float64), torch.tensor([0, 1, 2, 1, 0])
@@ -223,38 +155,6 @@ def test_the_loss_is_cross_entropy_over_all_tokens_or_over_the_letters():
 
 
 # ------------------------------------------------------------------ the choices
-def test_choices_come_from_the_file_and_options_win(tmp_path):
-    path = tmp_path / "mine.toml"
-    path.write_text('rank = 8\ntargets = ["q_proj"]\nlearning_rate = 2e-4\n')
-    config = TrainConfig.read(path, rank=4, epochs=None)
-    assert (config.rank, config.targets, config.learning_rate, config.epochs) == (4, ("q_proj",), 2e-4, 3)
-    path.write_text(config.to_toml())
-    assert TrainConfig.read(path) == config
-
-
-def test_the_defaults_are_the_notebooks():
-    config = TrainConfig()
-    assert (config.rank, config.alpha, config.dropout, config.learning_rate) == (16, 32, 0.05, 1e-4)
-    assert (config.batch, config.epochs, config.warmup, config.seed, config.valid_share) == (16, 3, 0.03, 42, 0.1)
-    assert len(config.targets) == 7 and config.schedule == "linear" and not config.augment and not config.ema
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("rnak = 8", "no such choice: rnak; there are epochs"),
-        ("rank = 0", "rank: found 0; expected int from 1"),
-        ("rank = true", "rank: found True"),
-        ('schedule = "square"', "schedule: found 'square'; expected one of linear, cosine, constant"),
-        ("dropout = 1.0", "dropout: found 1.0; expected float from 0 to 0.95"),
-        ("learning_rate = 0", "learning_rate: found 0"),
-        ("rank = ", "expected a TOML file"),
-    ],
-)
-def test_wrong_choices_are_named(tmp_path, text, message):
-    (tmp_path / "mine.toml").write_text(text)
-    with pytest.raises(ConfigError, match=message):
-        TrainConfig.read(tmp_path / "mine.toml")
 
 
 @pytest.mark.parametrize("targets", [("nowhere",), ("q_proj", "nowhere")])

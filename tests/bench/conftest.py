@@ -1,0 +1,20 @@
+"""The benchmark on four rows of the demo."""
+
+from dataclasses import replace
+
+import pytest
+
+from scoring.bench.measure import ORDERS, Bench
+from scoring.checkpoints.plan import plan_members
+from scoring.inputs.questions import read_table
+from scoring.run.options import RunOptions
+
+
+@pytest.fixture(scope="module")
+def bench(scorer, demo, tmp_path_factory):
+    table = read_table(demo / "test.csv")
+    plans = {
+        name: plan_members([str(demo / "checkpoints" / "fold0")], orders=orders) for name, orders in ORDERS.items()
+    }
+    table = replace(table, questions=table.questions[:4])
+    return Bench(scorer, table, plans, RunOptions(), tmp_path_factory.mktemp("work"))

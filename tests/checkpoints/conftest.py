@@ -1,0 +1,24 @@
+"""A checkpoint whose files a test may change."""
+
+import json
+import shutil
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+
+@pytest.fixture
+def copy(tmp_path, demo):
+    """A copy of the first checkpoint; `change(tensors)` may return others, `config` and `drop` alter its files."""
+
+    def make(change=lambda tensors: tensors, drop=(), name="copy", **config):
+        folder = tmp_path / name
+        shutil.copytree(demo / "checkpoints" / "fold0", folder)
+        save_file(change(load_file(folder / "adapter_model.safetensors")), folder / "adapter_model.safetensors")
+        settings = json.loads((folder / "adapter_config.json").read_text()) | config
+        (folder / "adapter_config.json").write_text(json.dumps(settings))
+        for file in drop:
+            (folder / file).unlink()
+        return folder
+
+    return make

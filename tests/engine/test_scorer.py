@@ -1,0 +1,56 @@
+"""The scorer: questions in, label logits out, whatever is wrong with a row."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from scoring.engine.forward import project
+from scoring.engine.scorer import Scorer
+from tests.shared.demo import BOTH
+
+
+def test_several_checkpoints_over_one_sight_equal_each_by_itself(rows):
+    together = Scorer.load(BOTH).score(rows[:40])
+    for number, name in enumerate(BOTH):
+        alone = Scorer.load(name).score(rows[:40])
+        assert np.abs(together.logits[:, number] - alone.logits[:, 0]).max() < 1e-5
+
+
+def test_asking_one_question(scorer, rows):
+    from PIL import Image
+
+    question = rows[1]
+    by_path = scorer.ask(question.picture, question.question, question.options, question.task_hint)
+    with Image.open(question.picture) as picture:
+        assert scorer.ask(picture, question.question, question.options, question.task_hint) == by_path
+    assert list(by_path) == list("abcd") and sum(by_path.values()) == pytest.approx(1)
+    assert max(by_path, key=by_path.get) == question.answer
+    assert len(scorer.ask(question.picture, question.question, question.options[:2])) == 2
+
+
+def test_rows_with_fewer_options_and_broken_pictures(scorer, rows, tmp_path):
+    broken = tmp_path / "x.jpg"
+    broken.write_bytes(rows[0].picture.read_bytes()[:500])
+    rows = [
+        rows[0],
+        replace(rows[1], options=rows[1].options[:3]),
+        replace(rows[2], picture=broken),
+    ]
+    for orders in ("1", "cyclic"):
+        result = scorer.score(rows, orders)
+        assert result.status[:2] == ["ok", "ok"] and result.status[2].startswith("picture: ")
+        assert np.isnan(result.logits[1, 0, :, 3]).all() and np.isnan(result.logits[2]).all()
+        assert np.isfinite(result.logits[1, 0, :3, :3]).all() and np.isnan(result.logits[1, 0, 3:]).all()
+        assert result.label_mass[0, 0, 0] > 0.9
+
+
+def test_non_finite_logits_are_marked(scorer, rows, monkeypatch):
+    def poisoned(*arguments):
+        result = project(*arguments)
+        result.labels[1] = float("nan")
+        return result
+
+    monkeypatch.setattr("scoring.engine.packed.project", poisoned)
+    result = scorer.score(rows[:3])
+    assert result.status == ["ok", "the model gave no finite logits", "ok"] and np.isnan(result.logits[1]).all()

@@ -1,0 +1,33 @@
+"""Digests: the same for what is the same under another name, and different for everything else."""
+
+from dataclasses import replace
+
+from PIL import Image
+
+from scoring.inputs.digests import picture_digest, picture_digests, question_digest, question_digests
+from tests.shared.questions import rows_about
+
+
+def test_a_picture_is_recognised_by_its_bytes_whatever_its_name(tmp_path):
+    questions = rows_about(tmp_path, [1, 2, 1])
+    first, second, third = picture_digests(questions)
+    assert first == third != second and len(first) == 16 and int(first, 16)
+    (tmp_path / "0001.png").write_text("picture 1 changed")
+    assert picture_digest(tmp_path / "0001.png") not in (first, second)
+    assert picture_digest(None) == picture_digest(tmp_path / "none.png") == ""
+
+
+def test_an_opened_picture_is_recognised_by_its_pixels():
+    red = Image.new("RGB", (4, 2), "red")
+    assert picture_digest(red) == picture_digest(red.copy())
+    others = [Image.new("RGB", (2, 4), "red"), Image.new("RGB", (4, 2), "blue"), Image.new("RGBA", (4, 2), "red")]
+    assert len({picture_digest(picture) for picture in (red, *others)}) == 4
+
+
+def test_a_question_is_what_it_asks_in_any_order_of_its_options(tmp_path):
+    first, other = rows_about(tmp_path, [1, 2])
+    same = replace(first, id="z", answer="b", options=first.options[::-1])
+    changed = [other, replace(first, question="?"), replace(first, options=("x", "z"))]
+    digests = question_digests([first, same, *changed])
+    assert digests[0] == digests[1] and len(set(digests)) == 4
+    assert digests[0] == question_digest(picture_digest(first.picture), first.question, first.options)

@@ -1,0 +1,76 @@
+"""A process of several is killed: the others finish, or the next start does, with the files of one."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks import command_line
+from benchmarks.faults import SCORED, content
+from tests.shared.demo import FOLD0
+from tests.shared.processes import ALONE, alone, ended, together, with_code
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def killed_halfway(tmp_path, arguments, which: int, code: str = "") -> tuple[list, Path]:
+    """Two processes of which one is killed once some batches are filed."""
+    err, out = tmp_path / "err", tmp_path / "two"
+    program, text = with_code(code, [*arguments, "--out", out])
+    processes = command_line.start_several(2, text, program=program, err=err)
+    command_line.wait_until(processes[which], lambda: len(list(out.glob("**/logits/*.parquet"))) > 2)
+    processes[which].kill()
+    processes[which].join()
+    assert not (out / "run.json").exists()
+    return processes, out
+
+
+def test_the_rest_finishes_what_a_killed_process_leaves(tmp_path, small_table):
+    """The run that it was killed in, and the next of the same call."""
+    arguments = ["score", small_table(36), "--ckpt", FOLD0, "--orders", "1,2", "--batch-tokens", 200]
+    processes, out = killed_halfway(tmp_path, arguments, 1, "import scoring.run.processes as p; p.SILENT = 3")
+    told = ended(processes[:1], tmp_path / "err")[0]
+    assert processes[0].exitcode == 0 and told.count("process 1 does not respond any more") == 1
+    assert not list(out.glob("**/*.tmp"))
+    alone(*arguments, "--out", tmp_path / "one")
+    for run in (".", "runs/1", "runs/2"):
+        assert content(out / run, SCORED) == content(tmp_path / "one" / run, SCORED)
+
+
+def test_without_the_first_process_the_others_end_and_the_next_start_completes(tmp_path, small_table):
+    arguments = ["score", small_table(36), "--ckpt", FOLD0, "--batch-tokens", 200]
+    processes, out = killed_halfway(tmp_path, arguments, 0)
+    told = ended(processes[1:], tmp_path / "err", first=1)[0]
+    assert processes[1].exitcode == 1 and "is gone" in told and "Traceback" not in told
+    told = together(2, tmp_path / "again", *arguments, "--out", out)
+    assert "going on:" in told[0] and told[1] == ""
+    alone(*arguments, "--out", tmp_path / "one")
+    assert content(out, SCORED) == content(tmp_path / "one", SCORED)
+
+
+def test_two_hosts_that_start_anew_where_a_process_was_killed(tmp_path, small_table):
+    """Two torchruns, as on two hosts that share a folder: docs/scaling.md's line for Slurm. What was filed is kept."""
+    arguments = ["score", small_table(20), "--ckpt", FOLD0, "--batch-tokens", 200]
+    alone(*arguments, "--out", tmp_path / "one")
+    words = ["cli.py", *map(str, arguments), "--overwrite", "--out", str(tmp_path / "two")]
+    program = tmp_path / "killed_once.py"
+    program.write_text(
+        "import os, signal, sys, time\nfrom pathlib import Path\nfrom scoring.engine.scorer import Scorer\n"
+        "import scoring.run.processes as p; p.PARTING = 0.5\n"  # nobody is left to read a message
+        f"mark, parts, whole = Path({str(tmp_path / 'killed')!r}), Path({str(tmp_path / 'two')!r}), Scorer.answer\n"
+        "def answer(*given):\n"
+        "    if os.environ['RANK'] == '1' and not mark.exists() and len(list(parts.glob('logits/*.parquet'))) > 1:\n"
+        "        mark.touch()\n        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    time.sleep(0 if mark.exists() else 0.3)\n    return whole(*given)\n"
+        f"Scorer.answer = answer\nimport cli\nsys.argv = {words!r}\ncli.main()\n"
+    )
+    meeting = ["--rdzv_backend", "c10d", "--rdzv_endpoint", f"127.0.0.1:{command_line.free_port()}"]
+    group = ["-m", "torch.distributed.run", "--nnodes", "2", "--nproc_per_node", "1", "--max-restarts", "3", *meeting]
+    environment = os.environ | ALONE | {"PYTHONPATH": str(ROOT)}
+    started = [sys.executable, *group, str(program)]
+    hosts = [subprocess.Popen(started, cwd=ROOT, env=environment, stdout=-1, stderr=-2, text=True) for _ in range(2)]
+    told = [host.communicate(timeout=250)[0] for host in hosts]
+    assert [host.returncode for host in hosts] == [0, 0], told
+    assert (tmp_path / "killed").exists() and "".join(told).count("going on:") == 1
+    assert "".join(told).count("20 of 20 rows scored") == 1
+    assert content(tmp_path / "two", SCORED) == content(tmp_path / "one", SCORED)

@@ -1,0 +1,48 @@
+"""Values of options: what is understood, and what is refused with an example."""
+
+import click
+import pytest
+
+from scoring.terminal.options import Column, Finite, Names, Pixels, Shard, TableOptions, only_value
+
+
+@pytest.mark.parametrize(
+    "kind, text, value",
+    [
+        (Names(("one", "two")), "two, one", ["two", "one"]),
+        (Shard(), "2/4", (2, 4)),
+        (Column(), "Question = Frage 1", ("question", "Frage 1")),
+        (Finite(0), "0.5", 0.5),
+        (Pixels(several=True), "192,160", [192 * 192, 160 * 160]),
+    ],
+)
+def test_what_is_understood(kind, text, value):
+    assert kind.convert(text, None, None) == value
+
+
+@pytest.mark.parametrize(
+    "kind, text, problem",
+    [
+        (Names(("one", "two")), "one,three", "'three': expected some of one, two"),
+        (Shard(), "5/4", "expected which shard of how many, from 1, such as 2/4"),
+        (Shard(), "0/4", "such as 2/4"),
+        (Column(), "question=", "such as question=Q"),
+        (Finite(0), "nan", "nan"),
+        (Pixels(several=False), "192x192", "expected the side of a square"),
+    ],
+)
+def test_what_is_refused(kind, text, problem):
+    with pytest.raises(click.BadParameter) as error:
+        kind.convert(text, None, None)
+    assert problem in error.value.message
+
+
+def test_an_option_that_may_be_given_once():
+    assert only_value(None, "--orders") is None and only_value(["cyclic"], "--orders") == "cyclic"
+    with pytest.raises(click.UsageError, match="--out-of-fold takes one --orders; call it for each"):
+        only_value(["1", "cyclic"], "--orders")
+
+
+def test_pairs_of_columns_become_a_dictionary():
+    options = TableOptions(None, False, False, [("id", "no"), ("path", "file")], None, None)
+    assert options.columns == {"id": "no", "path": "file"}

@@ -1,0 +1,69 @@
+"""Trainings that several files look at: each is made once for a process."""
+
+import shutil
+
+import pytest
+
+import train.trainer
+from scoring.engine.loading import Model
+from scoring.inputs.questions import read_table
+from tests.shared.trainings import FOLDS, Killed, train_in_folds, trained
+from train.training import Training
+
+
+@pytest.fixture(scope="session")
+def questions(demo):
+    return read_table(demo / "train.csv").questions
+
+
+@pytest.fixture(scope="session")
+def first(base, questions, tmp_path_factory):
+    out = tmp_path_factory.mktemp("first") / "ckpt"
+    return out, *trained(base, questions, out)
+
+
+@pytest.fixture
+def stopped(base, questions, tmp_path, monkeypatch):
+    """Begin a training in the folder given, and kill it after two steps."""
+
+    def stop(out, config):
+        save = Training.save_state
+
+        def kill(self):
+            save(self)
+            if self.state.step == 2:
+                raise Killed
+
+        monkeypatch.setattr(Training, "save_state", kill)
+        with pytest.raises(Killed):
+            trained(base, questions, out, config)
+        monkeypatch.setattr(Training, "save_state", save)
+
+    return stop
+
+
+@pytest.fixture(scope="session")
+def folded(base, questions, tmp_path_factory):
+    """Three folds of twelve rows, finished."""
+    out = tmp_path_factory.mktemp("folded") / "folds"
+    train_in_folds(base, questions[:12], out, FOLDS, 3)
+    return out
+
+
+@pytest.fixture
+def unloaded(monkeypatch):
+    """Whoever loads a model fails."""
+
+    def load(*arguments):
+        raise AssertionError("a model is loaded")
+
+    monkeypatch.setattr(train.trainer, "LearningModel", load)
+
+
+@pytest.fixture(scope="module")
+def base_in_4_bits(base, tmp_path_factory):
+    """The demo's base as `…-bnb-4bit` folders hold it."""
+    folder = tmp_path_factory.mktemp("four") / "base"
+    shutil.copytree(base, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    Model.load(base).network.save_pretrained(folder)
+    return folder
