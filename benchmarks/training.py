@@ -68,10 +68,10 @@ def ways_of(on_card: bool) -> list[Way]:
 class Bench:
     """One loaded model; every way trains it on."""
 
-    def __init__(self, load: workload.Workload, work: Path, rate: float):
-        rows = read_table(load.tables["single"]).questions
+    def __init__(self, load: workload.Workload, work: Path, rate: float, rows: int):
+        questions = read_table(load.tables["single"]).questions[:rows]
         self.rate, config = rate, TrainConfig(learning_rate=1e-5, epochs=1, compile="off", save_every=10**9)
-        inputs = TrainingInputs(str(load.base), rows, rows[:16], work, config)
+        inputs = TrainingInputs(str(load.base), questions, questions[:16], work, config)
         self.training = Trainer(inputs, TrainContext(lambda text: None)).load()
         self.model, self.device = self.training.model, self.training.model.model.device
         self.compiled = False
@@ -183,7 +183,7 @@ def main(size, rows, steps, ways, tokenizer, layers, work, out) -> None:
     load = workload.demo() if size == "demo" else workload.full_size(work, tokenizer, rows, layers=layers)
     report = workload.circumstances(rate, size, layers) | {"ways": []}
     with TemporaryDirectory(dir=work) as folder:
-        bench = Bench(load, Path(folder), rate)
+        bench = Bench(load, Path(folder), rate, rows)
         for way in ways_of(on_card):
             if ways and not any(part in way.name for part in ways.split(";")):
                 continue

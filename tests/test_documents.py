@@ -37,7 +37,11 @@ DOCUMENTS = [*GUIDES, ROOT / "CHANGELOG.md", *ROOT.glob("benchmarks/*.md"), *ROO
 PROGRAMS = sorted(ROOT.glob("benchmarks/*.py"))
 ELSEWHERE = {"--help", "--debug", "--max-restarts"}  # options of click's and torchrun's
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # each of several
-QUICK = {"score": ["--limit", "8"], "bench": ["--limit", "4"], "train": ["--epochs", "1"]}  # the same, on fewer rows
+QUICK = {  # the same, on fewer rows
+    "score": ["--limit", "8"],
+    "bench": ["--limit", "3", "--repeats", "1"],
+    "train": ["--epochs", "1"],
+}
 
 
 def named(path: Path) -> str:
