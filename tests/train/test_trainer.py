@@ -20,7 +20,7 @@ from scoring.checkpoints.checkpoint import folds_of, read_checkpoint
 from scoring.checkpoints.plan import plan_members
 from scoring.inputs.pictures import PictureError
 from scoring.inputs.questions import read_table
-from scoring.scores.evaluation import judge
+from scoring.scores.evaluation import evaluate_scores
 from scoring.scores.folder import open_scores
 from train.config import TrainConfig
 from train.folder import FolderError, check_out, discard, finished
@@ -147,7 +147,7 @@ def test_validation_rows_are_a_scores_folder(first, questions):
     found = open_scores(out / "validation")
     logits = found.logits
     assert np.array_equal(logits.logits[:, 0, 0], results[0].logits) and logits.scored.all()
-    assert judge(found)["overall"]["nll"]["value"] == pytest.approx(results[0].nll, abs=1e-6)
+    assert evaluate_scores(found)["overall"]["nll"]["value"] == pytest.approx(results[0].nll, abs=1e-6)
 
 
 # ------------------------------------------------------------------ going on
