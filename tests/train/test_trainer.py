@@ -18,10 +18,10 @@ from benchmarks import command_line
 from scoring import Scorer
 from scoring.checkpoints.checkpoint import folds_of, read_checkpoint
 from scoring.checkpoints.plan import plan_members
-from scoring.files.lock import hold
+from scoring.files.lock import lock_folder
 from scoring.inputs.pictures import PictureError
 from scoring.inputs.questions import read_table
-from scoring.scores.evaluation import judge
+from scoring.scores.evaluation import evaluate_scores
 from scoring.scores.folder import open_scores
 from train.config import TrainConfig
 from train.folder import FolderError, check_out, discard, finished
@@ -50,7 +50,7 @@ def trainer_of(base, rows, valid, out, config, say=lambda text: None, **options)
 def trained(base, questions, out, config=QUICK, rows=20, **options):
     """(the training, the results of its epochs), as `run` trains, which returns the results alone."""
     trainer = trainer_of(base, questions[:rows], questions[100:124], out, config, **options)
-    with hold(out):
+    with lock_folder(out):
         training = trainer.setup()
         trainer.train(training)
         trainer.finish(training)
@@ -160,7 +160,7 @@ def test_validation_rows_are_a_scores_folder(first, questions):
     scores = open_scores(out / "validation")
     logits = scores.logits
     assert np.array_equal(logits.logits[:, 0, 0], results[0].scores.logits) and logits.scored.all()
-    assert judge(scores)["overall"]["nll"]["value"] == pytest.approx(results[0].nll, abs=1e-6)
+    assert evaluate_scores(scores)["overall"]["nll"]["value"] == pytest.approx(results[0].nll, abs=1e-6)
 
 
 # ------------------------------------------------------------------ going on
