@@ -408,13 +408,14 @@ def evaluate(  # noqa: PLR0913 its parameters are its options
     with report_errors(session):
         from scoring.report.tables import comparison_table, to_text
         from scoring.scores.evaluation import compare_folders
-        from scoring.scores.external import opened
+        from scoring.scores.external import open_or_import
 
-        results, notes = opened(scores, out, form, answers, calibrations)
+        results, notes = open_or_import(scores, out, form, answers, calibrations)
         for note in notes:
             session.console.say(note)
         if other:
-            others, notes = opened(other, out / "other" / other.stem if out else None, form, answers, ())
+            other_out = out / "other" / other.stem if out else None
+            others, notes = open_or_import(other, other_out, form, answers, ())
             for note in notes:
                 session.console.say(note)
             click.echo(to_text(comparison_table(compare_folders(results, others), (str(scores), str(other)))))
@@ -430,18 +431,18 @@ def _columns(results: "Scores", names: tuple[str, ...], data: Path | None) -> di
         return {}
     from scoring.inputs.questions import read_columns
 
-    about = results.about.get("data", {})
-    values = read_columns(data or Path(about["file"]), names, about.get("columns", {}).get("id", "id"))
+    table = results.run_json.get("data", {})
+    values = read_columns(data or Path(table["file"]), names, table.get("columns", {}).get("id", "id"))
     return {name: [values[name].get(id, "") for id in results.logits.ids] for name in names}
 
 
 def _evaluate(results: "Scores", path: Path, columns: dict[str, list[str]], accuracy: float) -> dict[str, Any]:
     """Write and print all metrics. Raises RunError where no row has an answer."""
     from scoring.report.tables import details_table, members_table, metrics_table, to_text
-    from scoring.scores.evaluation import judge
+    from scoring.scores.evaluation import evaluate_scores
     from scoring.scores.folder import RunError
 
-    metrics = judge(results, columns, accuracy, suspects=True)
+    metrics = evaluate_scores(results, columns, accuracy, suspects=True)
     if metrics is None:
         raise RunError(f"{path}: no scored row has an answer; nothing to evaluate against (--answers names a table)")
     tables = [metrics_table(metrics), details_table(metrics)]
@@ -490,13 +491,13 @@ def ensemble(  # noqa: PLR0913 its parameters are its options
     with report_errors(session):
         from scoring.report.tables import members_table, to_text
         from scoring.scores.external import read_files
-        from scoring.scores.pooling import PoolOptions, claim, pool_files
+        from scoring.scores.pooling import PoolOptions, check_replaceable, pool_files
 
-        claim(out, overwrite)
+        check_replaceable(out, overwrite)
         known, given = read_files(answers, calibrations)
         pooled = pool_files(scores, out, PoolOptions(kind, weights, form, fit, given, known, sets))
-        for text in pooled.told:
-            click.echo(text, err=True)
+        for note in pooled.notes:
+            click.echo(note, err=True)
         tables = "\n\n" + to_text(members_table(pooled.metrics)) if pooled.metrics else ""
         print_results(Results(out, pooled.scores.logits, pooled.metrics, tables=tables))
 
@@ -646,14 +647,14 @@ def report(session: Session, folder: Path, out: Path | None, rows: int) -> None:
     """
     with report_errors(session):
         from scoring.report.page import write_report
-        from scoring.scores.members import is_file
+        from scoring.scores.number_files import is_number_file
 
         with ExitStack() as stack:
-            if is_file(folder):
-                from scoring.scores.external import opened
+            if is_number_file(folder):
+                from scoring.scores.external import open_or_import
 
                 results = Path(stack.enter_context(TemporaryDirectory())) / folder.stem if out else None
-                scores, notes = opened(folder, results, "auto", None, ())
+                scores, notes = open_or_import(folder, results, "auto", None, ())
                 folder = scores.folder
                 for note in notes if results is None else notes[:-1]:  # the last names the folder
                     session.console.say(note)

@@ -26,7 +26,7 @@ from scoring.inputs.questions import Table, read_table
 from scoring.messages import silent
 from scoring.run.options import RunContext, RunOptions
 from scoring.run.run import run
-from scoring.scores.evaluation import compare_folders, judge
+from scoring.scores.evaluation import compare_folders, evaluate_scores
 from scoring.scores.folder import open_scores
 
 DEMO = workload.DEMO
@@ -82,7 +82,7 @@ def main(ckpt: Path, repeats: int, out: Path | None) -> None:
         for orders in ORDERS:
             path, _, told = found[orders][0]
             scores = open_scores(path)
-            overall, paired = judge(scores)["overall"], compare_folders(one, scores)
+            overall, paired = evaluate_scores(scores)["overall"], compare_folders(one, scores)
             prompts = int((scores.logits.top_token[:, 0] >= 0).sum())
             report["ways"].append(
                 {

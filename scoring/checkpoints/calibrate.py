@@ -45,11 +45,11 @@ def calibrate_checkpoint(folder: Path, ckpt: str, options: CalibrateOptions | No
     scores, checkpoint = _read_scores(folder, options), _with_renewed_base(ckpt)
     adapter = checkpoint.fingerprint()
     member = _member_number(scores, adapter, ckpt)
-    entry = scores.about["identity"] | scores.about["checkpoints"][member]
+    entry = scores.run_json["identity"] | scores.run_json["checkpoints"][member]
     orders = entry.get("orders", "1")
     fingerprint = calibration_fingerprint(checkpoint.manifest, adapter, orders)
     _check_settings(scores, entry, fingerprint, ckpt)
-    exposed = checkpoint.exposed(scores.questions, scores.about.get("data", {}).get("sha256", ""))
+    exposed = checkpoint.exposed(scores.questions, scores.run_json.get("data", {}).get("sha256", ""))
     calibration = calibrate_folder(scores, member, exposed | scores.exposed[:, member], fingerprint, orders)
     path = options.out or calibration_path(checkpoint.folder, orders)
     write_json(path, calibration.to_json())
@@ -58,7 +58,7 @@ def calibrate_checkpoint(folder: Path, ckpt: str, options: CalibrateOptions | No
 
 def _member_number(scores: Scores, adapter: str, ckpt: str) -> int:
     """The member of a SCORES folder that is this checkpoint. Raises MismatchError where it is none, or several."""
-    entries = scores.about["checkpoints"]
+    entries = scores.run_json["checkpoints"]
     adapters = [entry.get("fingerprint") for entry in entries]
     if adapter not in adapters:
         scored_by = ", ".join(f"{entry['member']} ({entry.get('fingerprint')})" for entry in entries)
@@ -110,7 +110,7 @@ def calibrate_folds(folder: Path, folds: Path, options: CalibrateOptions | None 
     """
     options = options or CalibrateOptions()
     scores = _read_scores(folder, options)
-    entry = scores.about["checkpoints"][0]
+    entry = scores.run_json["checkpoints"][0]
     checkpoints = [_with_renewed_base(name) for name in folds_of(str(folds))]
     adapters = [checkpoint.fingerprint() for checkpoint in checkpoints]
     _check_folds(scores, entry, folds, adapters)

@@ -26,6 +26,7 @@ from scoring.checkpoints.weights import base_fingerprint
 from scoring.inputs.pictures import PixelPolicy
 from scoring.inputs.prepare import Preparer
 from scoring.inputs.prompt import PromptTemplate
+from scoring.scores.members import distinct_names
 from scoring.stats.calibration import Calibration
 
 
@@ -222,8 +223,5 @@ def _accepted(
 def _distinct_names(checkpoints: Sequence[Checkpoint]) -> list[str]:
     """Folder names; with their parents' where two are equal, and numbered where even those are."""
     names = [checkpoint.name for checkpoint in checkpoints]
-    if len(set(names)) < len(names):
-        names = [f"{checkpoint.folder.resolve().parent.name}-{checkpoint.name}" for checkpoint in checkpoints]
-    if len(set(names)) < len(names):
-        names = [f"{number}-{name}" for number, name in enumerate(names, 1)]
-    return names
+    with_parents = [f"{checkpoint.folder.resolve().parent.name}-{checkpoint.name}" for checkpoint in checkpoints]
+    return distinct_names([names, with_parents], with_parents)

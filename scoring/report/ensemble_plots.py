@@ -1,5 +1,6 @@
 """Plots of an ensemble (`ensemble.png`): calibration before and after, agreement, the rows that divide the members."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from scoring.scores.folder import Scores
 from scoring.scores.probabilities import member_log_probabilities
 from scoring.stats.calibration import Calibration
 from scoring.stats.metrics import measure_members
-from scoring.stats.pools import pool
+from scoring.stats.pools import PoolSettings
 
 ROWS = 8  # rows that divide the members, with their pictures
 SIDE = 224  # longest side of such a picture, in pixels
@@ -56,8 +57,8 @@ def _draw_calibration(before: Axes, after: Axes, scores: Scores) -> None:
     rows = scores.answered
     types = scores.questions["task_type"]
     raw = member_log_probabilities(scores.logits, [Calibration()] * len(scores.logits.members), types)[:, rows]
-    settings = {name: value for name, value in scores.how.items() if name != "temperature"}
-    p, y = np.exp(np.stack([pool(raw, **settings), scores.log_p[rows]])), scores.answers(rows)
+    settings = replace(scores.pool or PoolSettings(), temperature=1.0)
+    p, y = np.exp(np.stack([settings.pool(raw), scores.log_p[rows]])), scores.answers(rows)
     for axis, title, pooled, values in zip((before, after), ("Before", "After"), p, measure_members(p, y)):
         measured = as_object(Calibrated, {**values}, "metrics of a pool")
         draw_reliability(axis, np.nanmax(pooled, 1), (np.nanargmax(pooled, 1) == y).astype(float), measured.ece)

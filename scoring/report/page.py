@@ -32,7 +32,7 @@ from scoring.report.records import (
 )
 from scoring.report.rows import FILTERS, Row, rows_of_bench, rows_of_scores, thumbnails
 from scoring.report.tables import Table, bench_tables, comparison_table, members_table, metrics_table
-from scoring.scores.evaluation import judge
+from scoring.scores.evaluation import evaluate_scores
 from scoring.scores.folder import RunError, open_scores
 from scoring.scores.suspects import read_flagged
 
@@ -126,8 +126,8 @@ def _asset(name: str) -> Markup:
 # ------------------------------------------------------------------ SCORES
 def _page_of_scores(folder: Path, limit: int) -> Page:
     scores = open_scores(folder)
-    run = read_run(scores.about, folder / "run.json")
-    values = read_json(folder / "metrics.json") or judge(scores)
+    run = read_run(scores.run_json, folder / "run.json")
+    values = read_json(folder / "metrics.json") or evaluate_scores(scores)
     metrics = read_metrics(values, folder / "metrics.json") if values else None
     scored, total = int(scores.logits.scored.sum()), len(scores.logits.ids)
     suspects = read_flagged(folder) if metrics and metrics.suspects else set()

@@ -27,7 +27,7 @@ from scoring.inputs.questions import Table
 from scoring.run.options import ModelOptions, RunContext, RunOptions, RunResult
 from scoring.run.run import run
 from scoring.scores.folder import RunError, columns_of
-from scoring.scores.pooling import pool_files
+from scoring.scores.pooling import PoolOptions, pool_files
 from scoring.stats.sets import SetRequest, SetsError
 from scoring.stats.sets import check_sets as check_calibrations
 
@@ -168,7 +168,7 @@ def _pool(table: Table, groups: list[Group], results: list[RunResult], out: Path
     """The runs' files as one SCORES folder, whose run.json describes all of them."""
     seconds = {key: sum(result.seconds[key] for result in results) for key in results[0].seconds}
     peak_bytes = max(result.peak_bytes for result in results)
-    about: dict[str, Any] = {
+    run_json: dict[str, Any] = {
         "command": sys.argv,
         "data": table.about(),
         "notes": [note for group in groups for note in group.plan.notes],
@@ -178,11 +178,11 @@ def _pool(table: Table, groups: list[Group], results: list[RunResult], out: Path
     warnings = [warning for result in results for warning in result.warnings]
     labels = [label for group in groups for label in group.labels]
     paths = [out / RUNS / str(number) for number in range(1, len(groups) + 1)]
-    pooled = pool_files(paths, out, names=labels, about=about, warnings=warnings)
+    pooled = pool_files(paths, out, PoolOptions(names=labels), run_json, warnings)
     return RunResult(
         pooled.scores.logits,
         pooled.metrics,
-        pooled.scores.about["warnings"],
+        pooled.scores.run_json["warnings"],
         sum(result.scored_now for result in results),
         seconds,
         peak_bytes,

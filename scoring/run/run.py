@@ -26,9 +26,9 @@ from scoring.run.options import Job, RunContext, RunOptions, RunResult
 from scoring.run.scheduler import Scheduler
 from scoring.run.shards import leave_shard
 from scoring.scores.evaluation import exposure_warnings
-from scoring.scores.finalize import Ending
+from scoring.scores.finalize import ScoredRun, WrittenRun, write_run
 from scoring.scores.folder import RunError, columns_of
-from scoring.scores.logits import OptionLogits, read_parts
+from scoring.scores.logits import Layout, OptionLogits, read_parts
 
 
 def run(
@@ -81,15 +81,22 @@ def _run(job: Job, scorer: Scorer | None) -> RunResult:
         "waiting_for_pictures": loop.waiting_seconds,
     }
     about = _describe(loop, seconds, orders_note)
-    ending, metrics = _ending(job, loader.label_ids, about, logits), None
+    scored = _scored_run(job, loader.label_ids, about, logits)
     if job.options.shard:
-        leave_shard(ending, job.options.shard, scheduler.assigned, scheduler.unscorable)
-        warnings = list(ending.warnings)
+        leave_shard(scored, job.options.shard, scheduler.assigned, scheduler.unscorable)
+        written = WrittenRun(None, list(scored.warnings), about["seconds"])
     else:
-        metrics, warnings = ending.finish()
-    seconds["scoring"] = ending.about["seconds"]["scoring"]
+        written = write_run(scored)
+    seconds["scoring"] = written.seconds["scoring"]
     return RunResult(
-        logits, metrics, warnings, scheduler.rows_todo, seconds, loop.peak_bytes, orders_note, loader.scorer
+        logits,
+        written.metrics,
+        written.warnings,
+        scheduler.rows_todo,
+        seconds,
+        loop.peak_bytes,
+        orders_note,
+        loader.scorer,
     )
 
 
@@ -110,7 +117,7 @@ def _read_logits(job: Job, scheduler: Scheduler, parts: int | None = None) -> Op
     """Everything that is scored, or what the first `parts` hold of it."""
     questions, orders = job.table.questions, job.options.orders
     ids = [question.id for question in questions]
-    logits = read_parts(job.parts, ids, job.plan.members, job.letters, orders, parts)
+    logits = read_parts(job.parts, Layout(ids, job.plan.members, job.letters, orders), parts)
     for row, question in enumerate(questions):
         logits.status[row] = scheduler.unscorable.get(question.id, logits.status[row])
     return logits
@@ -143,9 +150,9 @@ def _describe(loop: BatchLoop, seconds: dict[str, float], orders_note: str) -> d
     }
 
 
-def _ending(job: Job, label_ids: list[int], about: dict[str, Any], logits: OptionLogits) -> Ending:
+def _scored_run(job: Job, label_ids: list[int], about: dict[str, Any], logits: OptionLogits) -> ScoredRun:
     columns = columns_of(job.table.questions)
     exposed = job.plan.exposed(columns, job.table.digest)
     columns["exposed"] = exposed.tolist()
     warnings = exposure_warnings(job.plan.members, exposed)
-    return Ending(job.out, about, columns, logits, job.plan.calibrations, label_ids, job.options.sets, warnings)
+    return ScoredRun(job.out, about, columns, logits, job.plan.calibrations, label_ids, job.options.sets, warnings)

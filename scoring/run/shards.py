@@ -18,10 +18,10 @@ import pyarrow.parquet as pq
 from scoring.files.lock import lock_folder
 from scoring.files.reading import read_json, read_object
 from scoring.files.writing import write_json, write_table, write_whole
-from scoring.scores.finalize import Ending
+from scoring.scores.finalize import ScoredRun, write_run
 from scoring.scores.folder import RunError, typed_columns
-from scoring.scores.logits import OptionLogits, part_path, read_parts
-from scoring.scores.pooling import claim
+from scoring.scores.logits import Layout, OptionLogits, part_path, read_parts
+from scoring.scores.pooling import check_replaceable
 from scoring.stats.calibration import Calibration
 from scoring.stats.sets import SetRequest
 
@@ -68,20 +68,20 @@ class _Shard:
         return {**self.about["identity"], "shard": self.count, "sets": sets}
 
 
-def leave_shard(ending: Ending, shard: tuple[int, int], parts: list[int], statuses: dict[str, str]) -> None:
+def leave_shard(scored: ScoredRun, shard: tuple[int, int], parts: list[int], statuses: dict[str, str]) -> None:
     """Write what `merge` needs of a shard whose parts are complete."""
-    write_table(ending.out / "questions.parquet", pa.table(typed_columns(ending.columns)))
+    write_table(scored.out / "questions.parquet", pa.table(typed_columns(scored.columns)))
     values = {
         "shard": list(shard),
         "parts": parts,
-        "about": ending.about,
-        "calibrations": [calibration.to_json() for calibration in ending.calibrations],
-        "label_ids": ending.label_ids,
+        "about": scored.run_json,
+        "calibrations": [calibration.to_json() for calibration in scored.calibrations],
+        "label_ids": scored.label_ids,
         "statuses": statuses,
-        "sets": asdict(ending.sets) if ending.sets else None,
-        "warnings": list(ending.warnings),
+        "sets": asdict(scored.sets) if scored.sets else None,
+        "warnings": list(scored.warnings),
     }
-    write_json(ending.out / SHARD, values)
+    write_json(scored.out / SHARD, values)
 
 
 def merge(
@@ -93,7 +93,7 @@ def merge(
     """
     shards = [_read(folder) for folder in folders]
     _check(folders, shards)
-    claim(out, overwrite)
+    check_replaceable(out, overwrite)
     with lock_folder(out):
         (out / "logits").mkdir(exist_ok=True)
         for folder, shard in zip(folders, shards):
@@ -101,17 +101,19 @@ def merge(
                 _copy(part_path(folder / "logits", number), part_path(out / "logits", number))
         plan = read_json(folders[0] / "plan.json") or {}
         write_json(out / "plan.json", {key: value for key, value in plan.items() if key != "shard"})
-        ending = _ending(folders, shards, out)
-        return ending.logits, *ending.finish()
+        scored = _whole_run(folders, shards, out)
+        written = write_run(scored)
+        return scored.logits, written.metrics, written.warnings
 
 
-def _ending(folders: Sequence[Path], shards: list[_Shard], out: Path) -> Ending:
+def _whole_run(folders: Sequence[Path], shards: list[_Shard], out: Path) -> ScoredRun:
     """The whole run, as its shards describe it."""
     first, abouts = shards[0], [shard.about for shard in shards]
     columns = pq.read_table(folders[0] / "questions.parquet").to_pydict()
     identity = {key: value for key, value in first.about["identity"].items() if key != "shard"}
     members = [entry["member"] for entry in first.about["checkpoints"]]
-    logits = read_parts(out / "logits", columns["id"], members, len(identity["letters"]), identity["orders"])
+    layout = Layout(columns["id"], members, len(identity["letters"]), identity["orders"])
+    logits = read_parts(out / "logits", layout)
     logits.status = [first.statuses.get(id, status) for id, status in zip(logits.ids, logits.status)]
     about = first.about | {
         "command": sys.argv,
@@ -125,7 +127,7 @@ def _ending(folders: Sequence[Path], shards: list[_Shard], out: Path) -> Ending:
         "sources": [str(folder) for folder in folders],
     }
     calibrations = [Calibration.from_json(values, folders[0] / SHARD) for values in first.calibrations]
-    return Ending(out, about, columns, logits, calibrations, first.label_ids, first.sets, first.warnings)
+    return ScoredRun(out, about, columns, logits, calibrations, first.label_ids, first.sets, first.warnings)
 
 
 def _read(folder: Path) -> _Shard:

@@ -1,1 +1,1 @@
-"""What the answers are worth: option logits on disk, probabilities, members, pools, evaluation. Never torch."""
+"""Option logits on disk and what is made of them: probabilities, members, pools, evaluation. Never imports torch."""

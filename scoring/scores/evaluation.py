@@ -1,6 +1,8 @@
-"""What a SCORES folder is worth: metrics, comparison, calibration and warnings, from its files alone."""
+"""Evaluate a SCORES folder: metrics, comparison, calibration and warnings, from its files alone."""
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -9,50 +11,56 @@ from scoring.files.writing import write_json
 from scoring.inputs.prompt import LETTERS
 from scoring.scores import position
 from scoring.scores.exposure import CALIBRATION, TRAINING, VALIDATION, known_by_content, numbers_of
-from scoring.scores.folder import RunError, Scores
+from scoring.scores.folder import Columns, RunError, Scores
 from scoring.scores.logits import OptionLogits
+from scoring.scores.position import OrderAgreement
 from scoring.scores.probabilities import member_logits
 from scoring.scores.suspects import write_suspects
-from scoring.stats import comparison as comparing
 from scoring.stats.calibration import FEWEST, Calibration, LabelledRows, calibrate
+from scoring.stats.comparison import compare
 from scoring.stats.metrics import evaluate, measure_members
 from scoring.stats.pools import PoolSettings, agreement, leave_one_out
 from scoring.stats.resampling import clusters_of
 from scoring.stats.selective import no_threshold, risk_coverage, threshold_for
 
-LOW_MASS, MANY_OTHERS, MANY_TIES, FEW_AGREE = 0.9, 0.01, 0.005, 0.7
-LETTER_GAP = 0.1  # between a letter's share of answers and what it should be
-FAR = 3.0  # a temperature past this, or under its inverse
+# Where a warning starts.
+LOW_MASS = 0.9  # 5th percentile of the label mass
+MANY_OTHERS = 0.01  # share of rows whose likeliest token is no letter
+MANY_TIES = 0.005  # share of forwards whose two likeliest letters have the same logit
+LETTER_GAP, FEWEST_FOR_GAP = 0.1, 40  # between a letter's share of answers and the expected one; rows
+FEW_AGREE = 0.7  # share of rows with the same answer in every order
+FAR = 3.0  # a temperature above this, or below its inverse
+MOST_NAMED = 10  # rows that a warning names
 
 
-def judge(
-    scores: Scores, by: dict[str, list[str]] | None = None, wanted: float = 0.95, suspects: bool = False
-) -> dict | None:
-    """All metrics of the rows that have an answer, also into metrics.json; None where there is none.
+def evaluate_scores(
+    scores: Scores, columns: dict[str, list[str]] | None = None, target: float = 0.95, suspects: bool = False
+) -> dict[str, Any] | None:
+    """All metrics of the rows that have an answer, which are written to metrics.json too; None without such rows.
 
-    by: further columns to group by, a value for each row of the folder. wanted: accuracy that a threshold must promise.
-    suspects: write suspects.csv too, see `scores/suspects.py`.
+    columns: further columns to group by, with a value for each row of the folder. target: accuracy that the confidence
+    threshold must promise. suspects: write suspects.csv too, see `scores/suspects.py`.
     """
     rows = scores.answered
     if not len(rows):
         return None
     p, y = np.exp(scores.log_p[rows]), scores.answers(rows)
-    columns = {"task_type": scores.column("task_type", rows)}
-    columns |= {name: [values[row] or "unknown" for row in rows] for name, values in (by or {}).items()}
-    metrics = evaluate(p, y, columns, scores.pictures(rows))
+    groups = {"task_type": scores.column("task_type", rows)}
+    groups |= {name: [values[row] or "unknown" for row in rows] for name, values in (columns or {}).items()}
+    metrics = evaluate(p, y, groups, scores.pictures(rows))
     confidence, right = np.nanmax(p, 1), (np.nanargmax(p, 1) == y).astype(float)
     metrics["risk_coverage"] = risk_coverage(confidence, right)
-    metrics["selective"] = _threshold(scores, rows, confidence, right, wanted)
+    metrics["selective"] = _threshold(scores, rows, confidence, right, target)
     metrics["orders"] = order_report(scores.logits)
     if len(scores.logits.members) > 1:
-        metrics["ensemble"] = judge_members(scores, rows, y)
-    if sets := scores.about.get("sets"):
-        held = scores.held()[rows]
+        metrics["ensemble"] = evaluate_members(scores, rows, y)
+    if sets := scores.run_json.get("sets"):
+        in_set = scores.option_sets()[rows]
         metrics["sets"] = {
             "asked": sets["level"],
             "method": sets.get("method", "lac"),
-            "covered": float(held[np.arange(len(y)), y].mean()),
-            "mean_size": float(held.sum(1).mean()),
+            "covered": float(in_set[np.arange(len(y)), y].mean()),
+            "mean_size": float(in_set.sum(1).mean()),
         }
     if suspects:
         metrics["suspects"] = write_suspects(scores, rows)
@@ -61,142 +69,173 @@ def judge(
     return metrics
 
 
-def _threshold(scores: Scores, rows: np.ndarray, confidence: np.ndarray, right: np.ndarray, wanted: float) -> dict:
-    """`threshold_for` of the rows that no member has met, which alone are like rows to come; `left_out`, how many are.
+def _threshold(
+    scores: Scores, rows: np.ndarray, confidence: np.ndarray, right: np.ndarray, target: float
+) -> dict[str, Any]:
+    """The confidence threshold, from the rows that no member has met before: they alone are like rows to come.
 
-    rows: (R,) labelled ones, with their confidence and whether they are right.
+    rows: (R,) labelled rows, with their confidence and whether they are right. Where rows are left out, `rows` and
+    `left_out` count both kinds.
     """
-    met = scores.exposed[rows]
-    unseen = (met == 0).all(1)
+    exposed = scores.exposed[rows]
+    unseen = (exposed == 0).all(1)
     if unseen.all():
-        return threshold_for(confidence, right, wanted, clusters=clusters_of(scores.pictures(rows)))
-    left_out = {"rows": int(unseen.sum()), "left_out": int((~unseen).sum())}
+        return threshold_for(confidence, right, target, clusters=clusters_of(scores.pictures(rows)))
+    counts = {"rows": int(unseen.sum()), "left_out": int((~unseen).sum())}
     if not unseen.any():
         names = {TRAINING: "trained", VALIDATION: "validated", CALIBRATION: "calibrated"}
-        ways = [name for flag, name in names.items() if (met & flag).any()]
-        how = " or ".join([", ".join(ways[:-1]), ways[-1]]) if len(ways) > 1 else ways[0]
-        return no_threshold(wanted, f"every labelled row was {how} on") | left_out
+        uses = [name for flag, name in names.items() if (exposed & flag).any()]
+        listed = " or ".join([", ".join(uses[:-1]), uses[-1]]) if len(uses) > 1 else uses[0]
+        return no_threshold(target, f"every labelled row was {listed} on") | counts
     clusters = clusters_of(scores.pictures(rows[unseen]))
-    return threshold_for(confidence[unseen], right[unseen], wanted, clusters=clusters) | left_out
+    return threshold_for(confidence[unseen], right[unseen], target, clusters=clusters) | counts
 
 
-def judge_members(scores: Scores, rows: np.ndarray, y: np.ndarray) -> dict:
-    """Each member and the pool, what each member adds, how they agree, and the pool against the best member."""
+def evaluate_members(scores: Scores, rows: np.ndarray, y: np.ndarray) -> dict[str, Any]:
+    """Metrics of each member and what it adds to the pool, how members agree, and the pool against the best member.
+
+    rows: (R,) labelled rows. y: (R,) indices of their right options.
+    """
     log_p = scores.members[:, rows]
-    p, how = np.exp(log_p), {"kind": "log", "weights": [1 / len(log_p)] * len(log_p), "temperature": 1.0} | scores.how
-    clusters = clusters_of(scores.pictures(rows))
-    found = measure_members(p, y, clusters)
-    best = int(np.argmin([part["nll"]["value"] for part in found]))
-    added = leave_one_out(log_p, y, PoolSettings(how["kind"], list(how["weights"]), how["temperature"]), clusters)
+    p, clusters = np.exp(log_p), clusters_of(scores.pictures(rows))
+    settings = scores.pool or PoolSettings()
+    weights = settings.weights or [1 / len(log_p)] * len(log_p)
+    metrics = measure_members(p, y, clusters)
+    best = int(np.argmin(np.array([values["nll"]["value"] for values in metrics], float)))
+    gains = leave_one_out(log_p, y, replace(settings, weights=weights), clusters)
     return {
-        "pool": how,
+        "pool": asdict(replace(settings, weights=weights)),
         "members": [
-            {"member": name, "weight": weight, **part, "adds": gain}
-            for name, weight, part, gain in zip(scores.logits.members, how["weights"], found, added)
+            {"member": name, "weight": weight, **values, "adds": gain}
+            for name, weight, values, gain in zip(scores.logits.members, weights, metrics, gains)
         ],
         "agreement": agreement(log_p),
         "best": scores.logits.members[best],
-        "pool_against_best": comparing.compare(p[best], np.exp(scores.log_p[rows]), y, clusters),
+        "pool_against_best": compare(p[best], np.exp(scores.log_p[rows]), y, clusters),
     }
 
 
-def compare_folders(first: Scores, second: Scores) -> dict:
-    """Both on the rows that both have scored and that have an answer, by id; also into FIRST/comparison.json."""
-    place = {id: row for row, id in enumerate(second.logits.ids)}
-    have = set(second.answered.tolist())
-    pairs = [(row, place[id]) for row in first.answered if (id := first.logits.ids[row]) in place and place[id] in have]
-    if not pairs:
+# ------------------------------------------------------------------ two folders
+def compare_folders(first: Scores, second: Scores) -> dict[str, Any]:
+    """Compare two folders on the rows that are scored and answered in both, by id; written to FIRST/comparison.json.
+
+    Raises RunError where they have no such row, or different questions or answers under one id.
+    """
+    first_rows, second_rows = _common_rows(first, second)
+    y = first.answers(first_rows)
+    if (differ := first_rows[y != second.answers(second_rows)]).size:
+        example = first.logits.ids[differ[0]]
+        raise RunError(f"{_rows_have(differ.size)} different answers in the two folders, such as id {example!r}")
+    _check_same_questions(first, first_rows, second, second_rows)
+    letters = min(first.log_p.shape[1], second.log_p.shape[1])
+    p = np.exp(first.log_p[first_rows][:, :letters])
+    q = np.exp(second.log_p[second_rows][:, :letters])
+    comparison = compare(p, q, y, clusters_of(first.pictures(first_rows)))
+    comparison["only_in_one"] = len(first.answered) + len(second.answered) - 2 * len(first_rows)
+    folders = {"first": str(first.folder), "second": str(second.folder)}
+    write_json(first.folder / "comparison.json", folders | comparison)
+    return comparison
+
+
+def _common_rows(first: Scores, second: Scores) -> tuple[np.ndarray, np.ndarray]:
+    """(R,) rows of each folder that are scored and answered in both. Raises RunError where there is none."""
+    row_of = {second.logits.ids[row]: row for row in second.answered.tolist()}
+    first_rows = [row for row in first.answered.tolist() if first.logits.ids[row] in row_of]
+    if not first_rows:
         raise RunError(f"{first.folder} and {second.folder} have no scored and answered row in common (by id)")
-    ours, theirs = map(np.array, zip(*pairs))
-    y = first.answers(ours)
-    if (other := np.flatnonzero(y != second.answers(theirs))).size:
-        row = ours[other[0]]
-        raise RunError(
-            f"{_rows_have(other.size)} different answers in the two folders, such as id {first.logits.ids[row]!r}"
-        )
-    for name, what in (("picture_digest", "picture"), ("question", "question"), ("choices", "options")):
-        mine, its = first.questions[name], second.questions[name]
-        if differ := [row for row, at in pairs if mine[row] and its[at] and mine[row] != its[at]]:
+    return np.array(first_rows), np.array([row_of[first.logits.ids[row]] for row in first_rows])
+
+
+def _check_same_questions(first: Scores, first_rows: np.ndarray, second: Scores, second_rows: np.ndarray) -> None:
+    """Raises RunError where rows of one id have another picture, question or options, as far as both are known."""
+    for name, noun in (("picture_digest", "picture"), ("question", "question"), ("choices", "options")):
+        differ = []
+        for row, other in zip(first_rows.tolist(), second_rows.tolist()):
+            value, other_value = first.questions[name][row], second.questions[name][other]
+            if value and other_value and value != other_value:
+                differ.append(row)
+        if differ:
             raise RunError(
-                f"{_rows_have(len(differ))} another {what} under the same id in the two folders, such as id "
+                f"{_rows_have(len(differ))} another {noun} under the same id in the two folders, such as id "
                 f"{first.logits.ids[differ[0]]!r}; expected the same questions"
             )
-    letters = min(first.log_p.shape[1], second.log_p.shape[1])
-    p, q = (np.exp(scores.log_p[rows][:, :letters]) for scores, rows in ((first, ours), (second, theirs)))
-    found = comparing.compare(p, q, y, clusters_of(first.pictures(ours)))
-    found["only_in_one"] = len(first.answered) + len(second.answered) - 2 * len(pairs)
-    write_json(first.folder / "comparison.json", {"first": str(first.folder), "second": str(second.folder)} | found)
-    return found
 
 
+# ------------------------------------------------------------------ calibration
 def calibrate_folder(
-    scores: Scores, member: int, exposed: np.ndarray, fingerprint: dict, orders: str | None = None
+    scores: Scores, member: int, exposed: np.ndarray, fingerprint: dict[str, Any], orders: str | None = None
 ) -> Calibration:
     """A calibration of one member on the folder's labelled rows that it was not trained on.
 
-    exposed: (N,) how the member has met the rows before (`scores/exposure.py`). orders: in which the member was shown
-    the options, where that is not the folder's. Raises RunError where no row may be used.
+    exposed: (N,) flags that say how the member has met the rows before (`scores/exposure.py`). orders: those in which
+    the member scored the rows, where they are not the folder's. Raises RunError where no row may be used.
     """
     rows = scores.answered[exposed[scores.answered] & TRAINING == 0]
     if not len(rows):
         raise RunError(
-            f"{scores.folder}: no scored row with an answer that the checkpoint was not trained on; a calibration on "
-            "rows of its training would be far too sure of itself. Score other labelled rows"
+            f"{scores.folder}: found no scored row with an answer that the checkpoint was not trained on; a "
+            "calibration on training rows would be far too confident. Score other labelled rows"
         )
     orders, logits = orders or scores.logits.orders, scores.logits
     pride = logits.orders == "pride"
     values = position.in_one_order(logits, member) if pride else member_logits(logits, member)
     y, clusters = scores.answers(rows), clusters_of(scores.pictures(rows))
     types = [scores.questions["task_type"][row] for row in rows]
-    fitted = calibrate(LabelledRows(values[rows], y, types, clusters), one_order=orders == "1", fingerprint=fingerprint)
-    note_rows(fitted, rows, values, scores.questions, exposed, len(scores.answered) - len(rows))
+    labelled = LabelledRows(values[rows], y, types, clusters)
+    fitted = calibrate(labelled, one_order=orders == "1", fingerprint=fingerprint)
+    fitted_rows = FittedRows(rows, values, scores.questions, exposed, len(scores.answered) - len(rows))
+    fitted = fitted_rows.recorded_in(fitted)
     if pride:
-        shown = position.in_all_orders(logits)[rows]
-        several = calibrate(
-            LabelledRows(
-                member_logits(logits, member)[rows][shown], y[shown], None, clusters_of(scores.pictures(rows[shown]))
-            ),
-            one_order=False,
-        )
-        fitted.all_orders = several.temperature if several.rows else None
-        fitted.choice.append(f"rows shown in all orders: {several.choice[0]}")
+        several = position.in_all_orders(logits)[rows]
+        pictures = clusters_of(scores.pictures(rows[several]))
+        labelled = LabelledRows(member_logits(logits, member)[rows][several], y[several], None, pictures)
+        of_several = calibrate(labelled, one_order=False)
+        fitted.all_orders = of_several.temperature if of_several.rows else None
+        fitted.choice.append(f"rows shown in all orders: {of_several.choice[0]}")
     return fitted
 
 
-def note_rows(
-    fitted: Calibration,
-    rows: np.ndarray,
-    logits: np.ndarray,
-    questions: dict[str, list],
-    exposed: np.ndarray,
-    left: int = 0,
-) -> None:
-    """Into a calibration: which rows it was fitted on, how many of them are validation rows, how many were left out.
+@dataclass(frozen=True, eq=False)
+class FittedRows:
+    """The rows that a calibration was fitted on.
 
-    rows: (R,) those of the fit. logits: (N, K), questions, exposed: (N,) of all rows. left: labelled rows that the
-    checkpoint was trained on.
+    rows: (R,) their indices. logits: (N, K), questions, exposed: (N,) of all rows. left_out: number of labelled rows
+    that were left out because the checkpoint was trained on them.
     """
-    fitted.digests = [questions["digest"][row] for row in rows]
-    if not all(known_by_content(questions, row) for row in rows):
-        fitted.numbers = [[] if known_by_content(questions, row) else numbers_of(logits[row]) for row in rows]
-    fitted.selected = int((exposed[rows] & VALIDATION > 0).sum())
-    if not left:
-        return
-    rows_are = ("row", "is") if left == 1 else ("rows", "are")
-    left_out = "{:,} {} that the checkpoint was trained on {} left out".format(left, *rows_are)
-    if len(rows) < FEWEST:
-        fitted.note += f"; {left_out}"
-        fitted.choice[0] += f"; {left_out}"
-    else:
-        fitted.choice.append(left_out)
+
+    rows: np.ndarray
+    logits: np.ndarray
+    questions: Columns
+    exposed: np.ndarray
+    left_out: int = 0
+
+    def recorded_in(self, calibration: Calibration) -> Calibration:
+        """The calibration with what recognises its rows, how many are validation rows, and how many were left out."""
+        rows, known = self.rows, [known_by_content(self.questions, row) for row in self.rows]
+        calibration = replace(
+            calibration,
+            digests=[self.questions["digest"][row] for row in rows],
+            selected=int((self.exposed[rows] & VALIDATION > 0).sum()),
+        )
+        if not all(known):
+            numbers = [[] if is_known else numbers_of(self.logits[row]) for row, is_known in zip(rows, known)]
+            calibration = replace(calibration, numbers=numbers)
+        if not self.left_out:
+            return calibration
+        noun, verb = ("row", "is") if self.left_out == 1 else ("rows", "are")
+        note = f"{self.left_out:,} {noun} that the checkpoint was trained on {verb} left out"
+        if len(rows) >= FEWEST:
+            return replace(calibration, choice=[*calibration.choice, note])
+        first, *others = calibration.choice
+        return replace(calibration, note=f"{calibration.note}; {note}", choice=[f"{first}; {note}", *others])
 
 
 def _rows_have(count: int) -> str:
     return f"{count:,} {'row has' if count == 1 else 'rows have'}"
 
 
-def calibrate_out_of_fold(scores: Scores, fingerprint: dict) -> Calibration:
-    """One temperature of all folds of a training, from its out-of-fold rows, with what sets of the folds' pool need."""
+def calibrate_out_of_fold(scores: Scores, fingerprint: dict[str, Any]) -> Calibration:
+    """One temperature for all folds of a training, from its out-of-fold rows; it holds what their option sets need."""
     rows = scores.answered
     fitted = calibrate(
         LabelledRows(
@@ -213,14 +252,21 @@ def calibrate_out_of_fold(scores: Scores, fingerprint: dict) -> Calibration:
     return fitted
 
 
-def order_report(logits: OptionLogits) -> list[dict]:
-    """For each member that saw rows in several orders: agreement, and the share of probability at each letter."""
-    found = []
-    for at, member in enumerate(logits.members):
-        if agreed := position.agreement(logits, at):
-            share = position.letter_share(logits, at)
-            found.append({"member": member, **agreed, "letter_share": None if share is None else share.tolist()})
-    return found
+# ------------------------------------------------------------------ orders
+def order_report(logits: OptionLogits) -> list[dict[str, Any]]:
+    """For each member with rows in several orders: their agreement, and the share of probability at each letter."""
+    report = []
+    for member, agreed in _order_agreements(logits):
+        share = position.letter_share(logits, member)
+        entry = {"member": logits.members[member], **asdict(agreed)}
+        report.append(entry | {"letter_share": None if share is None else share.tolist()})
+    return report
+
+
+def _order_agreements(logits: OptionLogits) -> list[tuple[int, OrderAgreement]]:
+    """Index and agreement of each member with rows in several orders."""
+    agreements = [(member, position.agreement(logits, member)) for member in range(len(logits.members))]
+    return [(member, agreed) for member, agreed in agreements if agreed]
 
 
 # ------------------------------------------------------------------ warnings
@@ -231,7 +277,10 @@ def warnings_of(
     answers: list[str] | None = None,
     log_p: np.ndarray | None = None,
 ) -> list[str]:
-    """What a reader of the numbers must know, with its usual cause."""
+    """What a reader of the numbers must know, with its usual causes.
+
+    label_ids: tokens of the letters. answers: (N,) right letters, "" where unknown. log_p: (N, K) of the pool.
+    """
     scored = logits.scored
     if not scored.any():
         reasons = dict.fromkeys(logits.status)
@@ -244,14 +293,14 @@ def warnings_of(
         *_temperatures(logits, calibrations),
     ]
     if unscored := np.flatnonzero(~scored).tolist():
-        named = ", ".join(f"{quoted(logits.ids[row])} ({logits.status[row]})" for row in unscored[:10])
-        warnings.append(f"{_rows_have(len(unscored))} no score: {named}{' …' if len(unscored) > 10 else ''}")
+        named = ", ".join(f"{quoted(logits.ids[row])} ({logits.status[row]})" for row in unscored[:MOST_NAMED])
+        warnings.append(f"{_rows_have(len(unscored))} no score: {named}{' …' if len(unscored) > MOST_NAMED else ''}")
     return warnings
 
 
 def _mass(logits: OptionLogits, scored: np.ndarray, label_ids: list[int]) -> list[str]:
     if not np.isfinite(logits.label_mass[scored]).any() or not (logits.top_token[scored] >= 0).any():
-        return []  # of numbers from files
+        return []  # numbers from files have no label mass
     mass = float(np.nanquantile(logits.label_mass[scored], 0.05))
     tokens = logits.top_token[scored]
     others = float((~np.isin(tokens[tokens >= 0], label_ids)).mean())
@@ -266,8 +315,8 @@ def _mass(logits: OptionLogits, scored: np.ndarray, label_ids: list[int]) -> lis
 
 def _ties(logits: OptionLogits, scored: np.ndarray) -> list[str]:
     best = np.sort(np.where(np.isnan(logits.logits[scored]), -np.inf, logits.logits[scored]), axis=-1)
-    there = np.isfinite(best[..., -1])
-    ties = float((best[..., -1] == best[..., -2])[there].mean())
+    present = np.isfinite(best[..., -1])
+    ties = float((best[..., -1] == best[..., -2])[present].mean())
     if ties <= MANY_TIES:
         return []
     return [
@@ -277,65 +326,67 @@ def _ties(logits: OptionLogits, scored: np.ndarray) -> list[str]:
 
 
 def _letters(log_p: np.ndarray | None, answers: np.ndarray) -> list[str]:
-    """One letter answered more often than it is right, or than 1 in K where answers are not known."""
+    """A letter that is answered more often than it is right, or than 1 in K where answers are not known."""
     if log_p is None:
         return []
     full = np.isfinite(log_p).all(1)
-    if full.sum() < 40:
+    if full.sum() < FEWEST_FOR_GAP:
         return []
     count = log_p.shape[1]
     given = np.bincount(log_p[full].argmax(1), minlength=count) / full.sum()
-    known = answers[full] != ""
     expected, than = np.full(count, 1 / count), f"1 in {count}"
-    if known.all():
+    if (answers[full] != "").all():
         expected = np.array([(answers[full] == letter).mean() for letter in LETTERS[:count]])
         than = "it is right"
-    at = int((given - expected).argmax())
-    gap = given[at] - expected[at]
-    if gap < max(LETTER_GAP, 4 * np.sqrt(expected[at] * (1 - expected[at]) / full.sum())):
+    letter = int((given - expected).argmax())
+    share, expected_share = given[letter], expected[letter]
+    if share - expected_share < max(LETTER_GAP, 4 * np.sqrt(expected_share * (1 - expected_share) / full.sum())):
         return []
     return [
-        f"one letter preferred: {LETTERS[at]} is answered in {given[at]:.0%} of rows, more often than {than} "
-        f"({expected[at]:.0%}). Usual causes: training data whose answers were not balanced, or a base that leans on a "
-        "letter. `--orders cyclic` averages it out."
+        f"one letter preferred: {LETTERS[letter]} is answered in {share:.0%} of rows, more often than {than} "
+        f"({expected_share:.0%}). Usual causes: training data whose answers were not balanced, or a base that prefers "
+        "a letter. `--orders cyclic` averages it out."
     ]
 
 
 def _orders(logits: OptionLogits) -> list[str]:
     return [
-        f"orders disagree: {found['member']} gives the same answer in every option order in {found['all_agree']:.0%} "
-        f"of {found['rows']:,} rows; another order changes {found['changed_by_another']:.0%} of its answers. One order "
-        "alone would not be worth much here; their average is what is written."
-        for found in order_report(logits)
-        if found["all_agree"] < FEW_AGREE
+        f"orders disagree: {logits.members[member]} gives the same answer in every option order in "
+        f"{agreed.all_agree:.0%} of {agreed.rows:,} rows; another order changes {agreed.changed_by_another:.0%} of its "
+        "answers. One order alone would not be worth much here; the results are averages over the orders."
+        for member, agreed in _order_agreements(logits)
+        if agreed.all_agree < FEW_AGREE
     ]
 
 
 def _temperatures(logits: OptionLogits, calibrations: list[Calibration]) -> list[str]:
     return [
-        f"{member}: its temperature is {found.temperature:.2f}, far from 1. Usual causes: trained for too long (over "
-        "1) or hardly at all (under 1), or fitted on rows that are not like these."
-        for member, found in zip(logits.members, calibrations)
-        if not 1 / FAR <= found.temperature <= FAR
+        f"{member}: its temperature is {calibration.temperature:.2f}, far from 1. Usual causes: trained for too long "
+        "(over 1) or hardly at all (under 1), or fitted on rows that are not like these."
+        for member, calibration in zip(logits.members, calibrations)
+        if not 1 / FAR <= calibration.temperature <= FAR
     ]
 
 
 def exposure_warnings(members: Sequence[str], exposed: np.ndarray) -> list[str]:
-    """For each member, rows among those scored that it has met before. exposed: (N, M), see `scores/exposure.py`."""
+    """For each member the number of rows that it has met before it scored them, and what that means for metrics.
+
+    exposed: (N, M) flags, see `scores/exposure.py`. A row of the training counts as that alone.
+    """
     warnings = []
     for member, flags in zip(members, exposed.T):
-        for flag, text in (
-            (TRAINING, "were in the training of {}: metrics of these rows say nothing about new ones"),
+        new = flags & TRAINING == 0
+        for met, text in (
+            (~new, "were in the training of {}: metrics of these rows say nothing about new ones"),
             (
-                VALIDATION,
+                new & (flags & VALIDATION > 0),
                 "are validation rows of {}: its epoch was chosen on them, so metrics of these rows flatter it",
             ),
             (
-                CALIBRATION,
+                new & (flags & CALIBRATION > 0),
                 "are those that the calibration of {} was fitted on; its gain on them is not what others get",
             ),
         ):
-            met = (flags & flag > 0) & (flag == TRAINING or flags & TRAINING == 0)
             if count := int(met.sum()):
                 warnings.append(f"{count:,} of {len(flags):,} rows {text.format(member)}")
     return warnings

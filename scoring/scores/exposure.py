@@ -1,12 +1,13 @@
 """Which rows a checkpoint has met before it scored them: in training, in validation, or in its calibration.
 
-A row is recognised by the digest of its picture's content, its question and its options (`inputs/digests.py`), so
-that other ids, file names or orders of options hide nothing. Of a row of anyone's file nothing is known but its id
-and its numbers: it is recognised by both.
+A row is recognised by the digest of its picture's content, its question and its options (`inputs/digests.py`),
+whatever its id, its picture's file name or the order of its options. For a row of a file of numbers only the id and the
+numbers are known: it is recognised by both.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,8 @@ from scoring.files.reading import FileError
 from scoring.files.writing import write_table
 
 TRAINING, VALIDATION, CALIBRATION = 1, 2, 4  # flags: a row may have been met in several ways
-DECIMALS, SAME = 6, 1e-4  # of a row's numbers in a calibration, and how far apart the same ones may be read
+DECIMALS = 6  # of a row's numbers in a calibration
+TOLERANCE = 1e-4  # between two readings of one number, absolute and relative
 ROWS = "rows.parquet"  # of a checkpoint: the digest of each row that it was made from, and the flag
 
 
@@ -36,10 +38,10 @@ def read_rows(folder: Path) -> dict[str, int] | None:
         table = pq.read_table(path, columns=["digest", "part"])
     except (OSError, pa.ArrowException) as error:
         raise FileError(f"{path}: {error}; expected the rows of a training; the file is damaged") from None
-    found: dict[str, int] = {}
-    for digest, part in zip(table["digest"].to_pylist(), table["part"].to_pylist()):
-        found[digest] = found.get(digest, 0) | part
-    return found
+    flags: dict[str, int] = {}
+    for digest, flag in zip(table["digest"].to_pylist(), table["part"].to_pylist()):
+        flags[digest] = flags.get(digest, 0) | flag
+    return flags
 
 
 def exposure(digests: Sequence[str], rows: dict[str, int] | None, calibrated: Sequence[str] = ()) -> np.ndarray:
@@ -50,22 +52,22 @@ def exposure(digests: Sequence[str], rows: dict[str, int] | None, calibrated: Se
     )
 
 
-# ------------------------------------------------------------------ rows of anyone's files
-def known_by_content(questions: dict[str, list], row: int) -> bool:
+# ------------------------------------------------------------------ rows of files of numbers
+def known_by_content(questions: dict[str, list[Any]], row: int) -> bool:
     """Whether the row's digest is that of a question, not of an id alone. questions: columns of questions.parquet."""
     return bool(questions["digest"][row] and (questions["picture_digest"][row] or questions["question"][row]))
 
 
 def numbers_of(logits: np.ndarray) -> list[float]:
     """The log-probabilities of a row's options, as a calibration keeps them; logits: (K,), NaN where it has fewer."""
-    there = logits[np.isfinite(logits)].astype(np.float64)
-    return np.round(there - np.logaddexp.reduce(there), DECIMALS).tolist() if len(there) else []
+    finite = logits[np.isfinite(logits)].astype(np.float64)
+    return np.round(finite - np.logaddexp.reduce(finite), DECIMALS).tolist() if len(finite) else []
 
 
 def calibrated_rows(
-    questions: dict[str, list], logits: np.ndarray, digests: Sequence[str], numbers: Sequence[Sequence[float]]
+    questions: dict[str, list[Any]], logits: np.ndarray, digests: Sequence[str], numbers: Sequence[Sequence[float]]
 ) -> np.ndarray:
-    """(N,) bool: rows that a calibration was fitted on, by content, or where that is not known by id and numbers.
+    """(N,) bool: rows that a calibration was fitted on, by their content; where that is unknown by id and numbers.
 
     questions, logits: columns and (N, K) of the rows. digests, numbers: of the calibration's rows.
     """
@@ -75,9 +77,11 @@ def calibrated_rows(
     def met(row: int, digest: str) -> bool:
         if known_by_content(questions, row):
             return digest in by_content
-        theirs, ours = by_number.get(digest), numbers_of(logits[row])
-        if not theirs or len(theirs) != len(ours):
+        calibrated, scored = by_number.get(digest), numbers_of(logits[row])
+        if not calibrated or len(calibrated) != len(scored):
             return False
-        return all(abs(mine - its) <= SAME + SAME * abs(its) for mine, its in zip(ours, theirs))
+        return all(
+            abs(first - second) <= TOLERANCE + TOLERANCE * abs(second) for first, second in zip(scored, calibrated)
+        )
 
     return np.array([met(row, digest) for row, digest in enumerate(questions["digest"])], bool)

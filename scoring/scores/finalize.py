@@ -1,47 +1,63 @@
-"""The end of a run: its files from its parts, `run.json` last but for the metrics."""
+"""The end of a run: its results from its parts. `run.json` is written last, except for the metrics."""
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from scoring.files.writing import write_json
-from scoring.scores.evaluation import judge, order_report, warnings_of
-from scoring.scores.folder import Scores, write_results
+from scoring.scores.evaluation import evaluate_scores, order_report, warnings_of
+from scoring.scores.folder import Columns, ResultOptions, Scores, write_results
 from scoring.scores.logits import OptionLogits
 from scoring.stats.calibration import Calibration
 from scoring.stats.sets import SetRequest
 
 
-@dataclass
-class Ending:
-    """What is known of a run once every batch has its part. columns: see `folder.columns_of`.
+@dataclass(frozen=True, eq=False)
+class ScoredRun:
+    """A run whose batches are all scored.
 
-    about: run.json, but for what follows from the logits. label_ids: the letters' tokens. warnings: further ones.
-    sets: what the column `set` must hold.
+    run_json: the values of run.json, except for those that follow from the logits. columns: see `folder.columns_of`.
+    label_ids: the letters' tokens. sets: the option sets to add. warnings: those known before the logits.
     """
 
     out: Path
-    about: dict
-    columns: dict[str, list]
+    run_json: dict[str, Any]
+    columns: Columns
     logits: OptionLogits
     calibrations: list[Calibration]
     label_ids: list[int]
     sets: SetRequest | None = None
     warnings: Sequence[str] = ()
 
-    def finish(self) -> tuple[dict | None, list[str]]:
-        """Write everything; (metrics where there are answers, warnings)."""
-        start, logits, about = time.monotonic(), self.logits, self.about
-        log_p, sets = write_results(self.out, self.columns, logits, self.calibrations, self.sets)
-        warnings = warnings_of(logits, self.label_ids, self.calibrations, self.columns["answer"], log_p)
-        about["warnings"] = warnings = [*warnings, *self.warnings]
-        scored = int(logits.scored.sum())
-        about["counts"] |= {"scored": scored, "unscored": len(logits.ids) - scored}
-        about["seconds"]["scoring"] = round(about["seconds"]["scoring"] + time.monotonic() - start, 3)
-        if orders := order_report(logits):
-            about["orders"] = orders
-        if sets:
-            about["sets"] = sets.about(self.sets)
-        write_json(self.out / "run.json", about)
-        return judge(Scores(self.out, about, logits, self.calibrations, self.columns)), warnings
+
+@dataclass(frozen=True, eq=False)
+class WrittenRun:
+    """What `write_run` left. metrics: None without answers. seconds: those of run.json, with the writing added."""
+
+    metrics: dict[str, Any] | None
+    warnings: list[str]
+    seconds: dict[str, float]
+
+
+def write_run(run: ScoredRun) -> WrittenRun:
+    """Write all files of a SCORES folder but its parts: probabilities, submission, run.json, metrics."""
+    start, logits = time.monotonic(), run.logits
+    options = ResultOptions(run.sets)
+    log_p, sets = write_results(run.out, run.columns, logits, run.calibrations, options)
+    warnings = [*warnings_of(logits, run.label_ids, run.calibrations, run.columns["answer"], log_p), *run.warnings]
+    scored, seconds = int(logits.scored.sum()), run.run_json["seconds"]
+    seconds = seconds | {"scoring": round(seconds["scoring"] + time.monotonic() - start, 3)}
+    run_json = run.run_json | {
+        "warnings": warnings,
+        "counts": run.run_json["counts"] | {"scored": scored, "unscored": len(logits.ids) - scored},
+        "seconds": seconds,
+    }
+    if orders := order_report(logits):
+        run_json["orders"] = orders
+    if sets and run.sets:
+        run_json["sets"] = sets.about(run.sets)
+    write_json(run.out / "run.json", run_json)
+    metrics = evaluate_scores(Scores(run.out, run_json, logits, run.calibrations, run.columns))
+    return WrittenRun(metrics, warnings, seconds)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,7 @@ from scoring.files.writing import write_table
 from scoring.inputs.digests import picture_digests, question_digest
 from scoring.inputs.prompt import LETTERS
 from scoring.inputs.questions import Question
-from scoring.scores.logits import OptionLogits, read_parts
+from scoring.scores.logits import Layout, OptionLogits, read_parts
 from scoring.scores.probabilities import (
     member_log_probabilities,
     pooled_log_probabilities,
@@ -22,6 +23,7 @@ from scoring.scores.probabilities import (
     write_submission,
 )
 from scoring.stats.calibration import Calibration
+from scoring.stats.pools import PoolSettings
 from scoring.stats.sets import OptionSets, SetRequest, conformal_sets
 
 
@@ -29,10 +31,13 @@ class RunError(FileError):
     """A folder that cannot be used: another run's results, or not a SCORES folder."""
 
 
-def columns_of(questions: list[Question], exposed: np.ndarray | None = None) -> dict[str, list]:
+Columns = dict[str, list[Any]]  # of questions.parquet, see `columns_of`
+
+
+def columns_of(questions: list[Question], exposed: np.ndarray | None = None) -> Columns:
     """What later steps need of the data: the columns of questions.parquet.
 
-    exposed: (N, M) how each member has met each row before (`scores/exposure.py`).
+    exposed: (N, M) flags that say how each member has met each row before (`scores/exposure.py`).
     """
     pictures = picture_digests(questions)
     return {
@@ -52,8 +57,8 @@ def columns_of(questions: list[Question], exposed: np.ndarray | None = None) -> 
     }
 
 
-def typed_columns(columns: dict[str, list]) -> dict[str, list | pa.Array]:
-    """The same, of types that do not depend on what is in them."""
+def typed_columns(columns: Columns) -> dict[str, list[Any] | pa.Array]:
+    """The same columns with Arrow types that do not depend on their values."""
     typed = columns | {
         "options": pa.array(columns["options"], pa.int32()),
         "choices": pa.array(columns["choices"], pa.list_(pa.string())),
@@ -62,32 +67,43 @@ def typed_columns(columns: dict[str, list]) -> dict[str, list | pa.Array]:
     return typed | ({"fold": pa.array(columns["fold"], pa.int32())} if "fold" in columns else {})
 
 
+@dataclass(frozen=True)
+class ResultOptions:
+    """What results hold besides the default.
+
+    sets: option sets for the column `set`, or the request for those that the calibrations give. pool: how members are
+    pooled; None for the mean of their log-probabilities.
+    """
+
+    sets: SetRequest | OptionSets | None = None
+    pool: PoolSettings | None = None
+
+
 def write_results(
     out: Path,
-    questions: list[Question] | dict[str, list],
+    questions: list[Question] | Columns,
     logits: OptionLogits,
     calibrations: list[Calibration],
-    sets: SetRequest | OptionSets | None = None,
-    how: dict | None = None,
+    options: ResultOptions | None = None,
 ) -> tuple[np.ndarray, OptionSets | None]:
-    """probabilities.csv, submission.csv and questions.parquet; of several members each one's in members/NAME.csv too.
+    """Write probabilities.csv, submission.csv and questions.parquet; for several members members/NAME.csv of each too.
 
-    The (N, K) pooled log-probabilities and the sets are returned. sets: of options, for the column `set`, or the
-    request for those that the calibrations give. how: the pool's kind, weights and temperature; the mean of
-    log-probabilities where not given.
+    Returns the (N, K) pooled log-probabilities, and the option sets.
     """
+    options = options or ResultOptions()
     columns = questions if isinstance(questions, dict) else columns_of(questions)
-    log_p = pooled_log_probabilities(logits, calibrations, columns["task_type"], how)
+    log_p = pooled_log_probabilities(logits, calibrations, columns["task_type"], options.pool)
     answers = columns["answer"] if any(columns["answer"]) else None
     write_table(out / "questions.parquet", pa.table(typed_columns(columns)))
-    parts = None
+    members = None
     if len(logits.members) > 1:
         (out / "members").mkdir(exist_ok=True)
-        parts = member_log_probabilities(logits, calibrations, columns["task_type"])
-        for at, (member, part) in enumerate(zip(logits.members, parts)):
-            write_probabilities(out / "members" / f"{member}.csv", logits, part, answers, member=at)
+        members = member_log_probabilities(logits, calibrations, columns["task_type"])
+        for index, (name, member) in enumerate(zip(logits.members, members)):
+            write_probabilities(out / "members" / f"{name}.csv", logits.of_member(index), member, answers)
+    sets = options.sets
     if isinstance(sets, SetRequest):
-        sets = conformal_sets(log_p, calibrations, sets, parts)
+        sets = conformal_sets(log_p, calibrations, sets, members)
     write_probabilities(out / "probabilities.csv", logits, log_p, answers, sets.held if sets else None)
     write_submission(out / "submission.csv", logits, log_p)
     return log_p, sets
@@ -98,15 +114,15 @@ class Scores:
     """A SCORES folder as read: raw logits, the calibrated pool, and what is known of the rows."""
 
     folder: Path
-    about: dict  # run.json
+    run_json: dict[str, Any]
     logits: OptionLogits
     calibrations: list[Calibration]
-    questions: dict[str, list]  # columns of questions.parquet: see `columns_of`
+    questions: Columns
 
     @cached_property
     def log_p(self) -> np.ndarray:
         """(N, K) pooled log-probabilities."""
-        return pooled_log_probabilities(self.logits, self.calibrations, self.questions["task_type"], self.how)
+        return pooled_log_probabilities(self.logits, self.calibrations, self.questions["task_type"], self.pool)
 
     @cached_property
     def members(self) -> np.ndarray:
@@ -114,14 +130,15 @@ class Scores:
         return member_log_probabilities(self.logits, self.calibrations, self.questions["task_type"])
 
     @property
-    def how(self) -> dict:
-        """Kind, weights and temperature of the pool."""
-        told = self.about.get("pool", {})
-        return {name: told[name] for name in ("kind", "weights", "temperature") if name in told}
+    def pool(self) -> PoolSettings | None:
+        """How the members were pooled; None for the run of a single checkpoint, or of several with equal weights."""
+        values = self.run_json.get("pool")
+        known = ("kind", "weights", "temperature")
+        return PoolSettings(**{name: values[name] for name in known if name in values}) if values else None
 
     @cached_property
     def answered(self) -> np.ndarray:
-        """Rows that have a score and an answer."""
+        """(R,) indices of the rows that have a score and an answer."""
         return np.flatnonzero(self.logits.scored & np.array([bool(answer) for answer in self.questions["answer"]]))
 
     def answers(self, rows: np.ndarray) -> np.ndarray:
@@ -129,15 +146,16 @@ class Scores:
         return np.array([LETTERS.index(self.questions["answer"][row]) for row in rows], int)
 
     def column(self, name: str, rows: np.ndarray) -> list[str]:
+        """(R,) cells of a column; `unknown` for an empty one."""
         return [self.questions[name][row] or "unknown" for row in rows]
 
     def pictures(self, rows: np.ndarray) -> list[str]:
-        """What rows have in common that are right or wrong together; a row without a picture stands for itself."""
+        """(R,) a name of each row's picture: rows of one picture are right or wrong together."""
         digests, names = self.questions["picture_digest"], self.questions["picture"]
         return [digests[row] or names[row] or f"row {row}" for row in rows]
 
-    def held(self) -> np.ndarray:
-        """(N, K) bool: which options the row's set holds, by the column `set` of probabilities.csv."""
+    def option_sets(self) -> np.ndarray:
+        """(N, K) bool: which options the row's set holds, from the column `set` of probabilities.csv."""
         cells = arrow_csv.read_csv(
             self.folder / "probabilities.csv",
             parse_options=arrow_csv.ParseOptions(newlines_in_values=True),
@@ -149,20 +167,20 @@ class Scores:
     @cached_property
     def exposed(self) -> np.ndarray:
         """(N, M) flags of `scores/exposure.py`: how each member has met each row before it scored it."""
-        found = np.zeros((len(self.logits.ids), len(self.logits.members)), np.uint8)
+        exposed = np.zeros((len(self.logits.ids), len(self.logits.members)), np.uint8)
         for row, flags in enumerate(self.questions["exposed"]):
-            found[row, : len(flags)] = flags
-        return found
+            exposed[row, : len(flags)] = flags
+        return exposed
 
 
 @dataclass
 class _Member:
-    """An entry of `checkpoints` in run.json: what is read of it later."""
+    """What later steps read of an entry of `checkpoints` in run.json."""
 
     member: str
     temperature: float
     fingerprint: str | None = None
-    calibration: dict | None = None
+    calibration: dict[str, Any] | None = None
 
 
 @dataclass
@@ -187,8 +205,8 @@ class _Pool:
 
 
 @dataclass
-class _About:
-    """What later steps read of run.json, and what kind of value it must be."""
+class _RunJson:
+    """What later steps read of run.json, with the type that each value must have."""
 
     checkpoints: list[_Member]
     identity: _Identity
@@ -196,7 +214,7 @@ class _About:
     data: _Data = field(default_factory=_Data)
     counts: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
-    versions: dict = field(default_factory=dict)
+    versions: dict[str, Any] = field(default_factory=dict)
     command: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -204,27 +222,28 @@ class _About:
 
 
 def open_scores(folder: Path) -> Scores:
-    """Raises RunError where this is no finished SCORES folder, FileError where a part of it is damaged."""
+    """A SCORES folder. Raises RunError where it is none, or not finished; FileError where a part of it is damaged."""
     path = folder / "run.json"
-    about = read_json(path)
-    if about is None:
+    run_json = read_json(path)
+    if run_json is None:
         raise RunError(f"{folder}: not a finished SCORES folder (no run.json); expected what `score` wrote")
-    known = as_object(_About, about, path)
+    known = as_object(_RunJson, run_json, path)
     try:
         questions = pq.read_table(folder / "questions.parquet").to_pydict()
-        count = len(questions["id"])  # of folders that do not tell the texts yet
-        if "picture_digest" not in questions:  # digests of before knew pictures by their names
+        count = len(questions["id"])
+        if "picture_digest" not in questions:  # in folders of early versions digests depend on the pictures' names
             questions |= {"picture_digest": [""] * count, "digest": [""] * count}
-        questions = {"question": [""] * count, "choices": [[]] * count, "exposed": [[]] * count} | questions
+        empty = {"question": [""] * count, "choices": [[]] * count, "exposed": [[]] * count}  # in early versions
+        questions = empty | questions
         if missing := {"answer", "task_type", "options", "picture", "digest"} - set(questions):
             raise KeyError(", ".join(sorted(missing)))
     except (OSError, pa.ArrowException, KeyError) as error:
         raise RunError(f"{folder}: questions.parquet cannot be read ({error}); expected what `score` wrote") from None
     members = [entry.member for entry in known.checkpoints]
-    letters, orders = len(known.identity.letters), known.identity.orders
-    logits = read_parts(folder / "logits", questions["id"], members, letters, orders)
+    layout = Layout(questions["id"], members, len(known.identity.letters), known.identity.orders)
+    logits = read_parts(folder / "logits", layout)
     calibrations = [
         Calibration.from_json(entry.calibration or {"temperature": entry.temperature}, path)
         for entry in known.checkpoints
     ]
-    return Scores(folder, about, logits, calibrations, questions)
+    return Scores(folder, run_json, logits, calibrations, questions)

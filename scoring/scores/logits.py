@@ -1,10 +1,10 @@
-"""Label logits: the narrow table between the model and everything that is computed from it.
+"""Option logits: the narrow table between the model and everything that is computed from it.
 
-On disk a folder of Parquet parts, one for each batch, written beside and renamed. Whoever keeps them can redo
-every later step in a second, without a model.
+On disk they are a folder of Parquet parts, one for each batch, each written under another name and renamed. Whoever
+keeps them can repeat every later step in a second, without a model.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,15 +18,25 @@ from scoring.inputs.orders import option_orders
 from scoring.inputs.prompt import LETTERS
 
 
+@dataclass(frozen=True)
+class Layout:
+    """The rows (ids), members, letters and option orders of a table of logits; orders: see `option_orders`."""
+
+    ids: list[str]
+    members: list[str]
+    letters: int
+    orders: str = "1"
+
+
 @dataclass
 class OptionLogits:
-    """Raw label logits of N rows, M members and O option orders, K letters at most.
+    """Raw logits of N rows, M members and O option orders, with K letters at most.
 
     logits: (N, M, O, K) float32 by the data's option; NaN where a row has fewer options or orders, or no score.
     label_mass: (N, M, O) float32, the share of the full softmax that falls on the row's letters.
     top_token: (N, M, O) int64, the id of the vocabulary's argmax; -1 without a score.
     status: (N,) "ok", or why the row has no score.
-    orders: what `option_orders` makes of each row, such as `1` or `cyclic`.
+    orders: the choice of orders, such as `1` or `cyclic`; see `option_orders`.
     """
 
     ids: list[str]
@@ -52,12 +62,23 @@ class OptionLogits:
         )
 
     def take(self, other: "OptionLogits") -> None:
-        """The scores of another batch about the same rows, where it has one, or a reason why it has none."""
+        """Take over what a batch with the same rows has: a row's scores, or the reason why it has none."""
         for row, status in enumerate(other.status):
             if status != "not scored":
                 self.status[row] = status
                 for name in ("logits", "label_mass", "top_token"):
                     getattr(self, name)[row] = getattr(other, name)[row]
+
+    def of_member(self, member: int) -> "OptionLogits":
+        """The part of one member, given by its index: M is 1."""
+        only = slice(member, member + 1)
+        return replace(
+            self,
+            members=self.members[only],
+            logits=self.logits[:, only],
+            label_mass=self.label_mass[:, only],
+            top_token=self.top_token[:, only],
+        )
 
     @property
     def scored(self) -> np.ndarray:
@@ -70,26 +91,26 @@ def part_path(folder: Path, number: int) -> Path:
 
 
 def write_part(folder: Path, number: int, part: OptionLogits, mark: str = "") -> None:
-    """One batch as a Parquet file: a row for each (id, member, order), written beside, synced and renamed.
+    """One batch as a Parquet file with a row for each (id, member, order), written whole.
 
-    A row without a score stands there too, in its own order, with its reason. mark: see `write_whole`.
+    A row without a score is in the file too, in the data's order, with the reason. mark: see `write_whole`.
     """
-    count, members, orders, letters = part.logits.shape
-    there = np.isfinite(part.logits).any(-1)
+    letters = part.logits.shape[3]
+    present = np.isfinite(part.logits).any(-1)
     options = np.isfinite(part.logits).any((1, 2)).sum(-1)
-    there[~part.scored, :, 0] = True
-    row, member, order = np.nonzero(there)
-    names = {size: option_orders(size, part.orders) for size in set(options[options > 0].tolist())}
-    shown = [LETTERS[:letters], *(name for found in names.values() for name in found)]
-    first = dict(zip(names, np.cumsum([1, *map(len, names.values())]).tolist()))  # where a size's orders begin
-    begin = np.array([first.get(size, 0) for size in range(letters + 1)])
+    present[~part.scored, :, 0] = True
+    row, member, order = np.nonzero(present)
+    orders = {count: option_orders(count, part.orders) for count in set(options[options > 0].tolist())}
+    names = [LETTERS[:letters], *(name for orders_of_count in orders.values() for name in orders_of_count)]
+    begin = dict(zip(orders, np.cumsum([1, *map(len, orders.values())]).tolist()))  # of a count's orders in `names`
+    first = np.array([begin.get(count, 0) for count in range(letters + 1)])
     columns = {
         "id": pa.array(part.ids, pa.string()).take(pa.array(row)),
         "member": pa.array(part.members, pa.string()).take(pa.array(member)),
-        "order": pa.array(shown).take(pa.array(begin[options[row]] + order * (options[row] > 0))),
+        "order": pa.array(names).take(pa.array(first[options[row]] + order * (options[row] > 0))),
         **{
-            f"l_{letter}": pa.array(part.logits[row, member, order, at], from_pandas=True)
-            for at, letter in enumerate(LETTERS[:letters])
+            f"l_{letter}": pa.array(part.logits[row, member, order, index], from_pandas=True)
+            for index, letter in enumerate(LETTERS[:letters])
         },
         "label_mass": pa.array(part.label_mass[row, member, order], from_pandas=True),
         "top_token": part.top_token[row, member, order],
@@ -99,50 +120,59 @@ def write_part(folder: Path, number: int, part: OptionLogits, mark: str = "") ->
 
 
 def _read(paths: list[str], letters: int) -> pa.Table:
-    names = ("label_mass", "top_token", "status", "id", "member", "order", *(f"l_{at}" for at in LETTERS[:letters]))
+    names = (
+        "label_mass",
+        "top_token",
+        "status",
+        "id",
+        "member",
+        "order",
+        *(f"l_{letter}" for letter in LETTERS[:letters]),
+    )
     try:
         return dataset(paths, format="parquet").to_table(list(names))
     except (pa.ArrowException, OSError) as error:
         if len(paths) == 1:
             reason = str(error).strip().split("\n")[0]
             raise FileError(
-                f"{paths[0]}: damaged ({reason}); delete it, and the command that scored it makes it again"
+                f"{paths[0]}: damaged ({reason}); delete it, and repeat the command that scored it"
             ) from None
-    for path in paths:  # which of them it was
+    for path in paths:  # raises the error of the one that is damaged
         _read([path], letters)
     raise FileError(f"{Path(paths[0]).parent}: parts of different runs; expected those of one")
 
 
-def read_parts(
-    folder: Path, ids: list[str], members: list[str], letters: int, orders: str = "1", first: int | None = None
-) -> OptionLogits:
-    """All parts of a folder, or the `first` ones, as rows in the order of `ids`; ids without a part stay unscored.
+def read_parts(folder: Path, layout: Layout, count: int | None = None) -> OptionLogits:
+    """All parts of a folder, or the first `count` ones, in this layout; ids without a part stay unscored.
 
-    Raises FileError where a part is damaged, or holds an id, member or order that is not asked for.
+    Raises FileError where a part is damaged, or holds an id, member or order that the layout does not have.
     """
+    ids, members, letters, orders = layout.ids, layout.members, layout.letters, layout.orders
     result = OptionLogits.empty(ids, members, letters, orders)
-    paths = [str(path) for path in sorted(folder.glob("part-*.parquet"))[:first]]
+    paths = [str(path) for path in sorted(folder.glob("part-*.parquet"))[:count]]
     if not paths:
         return result
     parts = _read(paths, letters)
-    places = {name: at for size in range(2, letters + 1) for at, name in enumerate(option_orders(size, orders))}
+    order_index = {
+        name: index for size in range(2, letters + 1) for index, name in enumerate(option_orders(size, orders))
+    }
     row, member, order = (
         pc.fill_null(pc.index_in(parts[name], pa.array(known, pa.string())), -1).to_numpy()
-        for name, known in (("id", ids), ("member", members), ("order", list(places)))
+        for name, known in (("id", ids), ("member", members), ("order", list(order_index)))
     )
     if (foreign := np.flatnonzero((row < 0) | (member < 0) | (order < 0))).size:
-        first = parts.slice(foreign[0], 1).to_pylist()[0]
+        example = parts.slice(foreign[0], 1).to_pylist()[0]
         raise FileError(
-            f"{folder}: a row (id {first['id']!r}, member {first['member']!r}, order {first['order']!r}) that this run "
-            "does not have"
+            f"{folder}: found a row (id {example['id']!r}, member {example['member']!r}, order {example['order']!r}) "
+            "that this run does not have"
         )
-    order = np.array(list(places.values()))[order]
-    for at, letter in enumerate(LETTERS[:letters]):
-        result.logits[row, member, order, at] = parts[f"l_{letter}"].to_numpy()
+    order = np.array(list(order_index.values()))[order]
+    for index, letter in enumerate(LETTERS[:letters]):
+        result.logits[row, member, order, index] = parts[f"l_{letter}"].to_numpy()
     result.label_mass[row, member, order] = parts["label_mass"].to_numpy()
     result.top_token[row, member, order] = parts["top_token"].to_numpy()
-    told = parts["status"].combine_chunks().dictionary_encode()
+    encoded = parts["status"].combine_chunks().dictionary_encode()
     status = np.array(result.status, object)
-    status[row] = np.array(told.dictionary.to_pylist(), object)[told.indices.to_numpy()]
+    status[row] = np.array(encoded.dictionary.to_pylist(), object)[encoded.indices.to_numpy()]
     result.status = status.tolist()
     return result

@@ -1,4 +1,4 @@
-"""Label logits -> probabilities, and the files that people take away."""
+"""Option logits -> probabilities, and the files that people take away."""
 
 from pathlib import Path
 
@@ -11,17 +11,17 @@ from scoring.inputs.prompt import LETTERS
 from scoring.scores.logits import OptionLogits
 from scoring.scores.position import in_all_orders, without_prior
 from scoring.stats.calibration import Calibration, log_probabilities
-from scoring.stats.pools import pool
+from scoring.stats.pools import PoolSettings
 
 
 def member_logits(logits: OptionLogits, member: int) -> np.ndarray:
     """(N, K): a member's log-probabilities averaged over its option orders, not calibrated.
 
-    In runs with `--orders pride` the letters' prior is taken off rows that were seen in one order.
+    In runs with `--orders pride` the letters' prior is taken off rows that were scored in one order.
     A temperature may come before or after this mean: the result is the same.
     """
-    found = without_prior(logits, member) if logits.orders == "pride" else logits.logits[:, member]
-    return _averaged(log_probabilities(found), axis=1)
+    by_order = without_prior(logits, member) if logits.orders == "pride" else logits.logits[:, member]
+    return _mean_over_orders(log_probabilities(by_order))
 
 
 def member_log_probabilities(
@@ -29,39 +29,43 @@ def member_log_probabilities(
 ) -> np.ndarray:
     """(M, N, K): each member's calibrated log-probabilities.
 
-    A bias of letters serves options that stood at one letter each; in runs with `--orders pride` the rows that were
-    shown in all orders have a temperature of their own.
+    A letter bias applies only where each option was at one letter; in runs with `--orders pride` the rows that were
+    scored in all orders have a temperature of their own.
     """
     several = in_all_orders(logits)
-    parts = []
+    members = []
     for member, calibration in enumerate(calibrations):
-        own = calibration.without_letters() if logits.logits.shape[2] > 1 else calibration
+        applied = calibration.without_letters() if logits.logits.shape[2] > 1 else calibration
         raw = member_logits(logits, member)
-        log_p = own.apply(raw, task_types)
-        if own.all_orders and logits.orders == "pride":
-            log_p[several] = log_probabilities(raw[several], own.all_orders)
-        parts.append(log_p)
-    return np.stack(parts)
+        log_p = applied.apply(raw, task_types)
+        if applied.all_orders and logits.orders == "pride":
+            log_p[several] = log_probabilities(raw[several], applied.all_orders)
+        members.append(log_p)
+    return np.stack(members)
 
 
 def pooled_log_probabilities(
     logits: OptionLogits,
     calibrations: list[Calibration],
     task_types: list[str] | None = None,
-    how: dict | None = None,
+    settings: PoolSettings | None = None,
 ) -> np.ndarray:
-    """(N, K): the members' calibrated log-probabilities, pooled. how: kind, weights and temperature of the pool."""
+    """(N, K): the members' calibrated log-probabilities, pooled; a single member without settings as it is."""
     members = member_log_probabilities(logits, calibrations, task_types)
-    return members[0] if len(members) == 1 and not how else pool(members, **(how or {}))
+    if len(members) == 1 and settings is None:
+        single: np.ndarray = members[0]
+        return single
+    return (settings or PoolSettings()).pool(members)
 
 
-def _averaged(log_p: np.ndarray, axis: int) -> np.ndarray:
-    """Mean over an axis of those that are there (a row with fewer options has fewer orders), normalised again."""
-    if log_p.shape[axis] == 1:
-        return log_p.take(0, axis)
-    there = np.isfinite(log_p)
-    count = there.sum(axis)
-    mean = np.where(there, log_p, 0).sum(axis) / np.maximum(count, 1)
+def _mean_over_orders(log_p: np.ndarray) -> np.ndarray:
+    """(N, K) mean of (N, O, K) over the orders that a row has (fewer with fewer options), normalised again."""
+    if log_p.shape[1] == 1:
+        single: np.ndarray = log_p[:, 0].copy()
+        return single
+    present = np.isfinite(log_p)
+    count = present.sum(1)
+    mean = np.where(present, log_p, 0).sum(1) / np.maximum(count, 1)
     return log_probabilities(np.where(count > 0, mean, np.nan))
 
 
@@ -71,33 +75,31 @@ def write_probabilities(
     log_p: np.ndarray,
     answers: list[str] | None,
     sets: np.ndarray | None = None,
-    member: int | None = None,
 ) -> None:
-    """`probabilities.csv`: 6 decimals; rows without a score have empty cells and say why in `status`.
+    """`probabilities.csv`: 6 decimals; rows without a score have empty cells and the reason in `status`.
 
-    sets: (N, K) which options belong to a row's set, for a column `set` such as `ac`. member: whose label mass it is,
-    that of all where not given.
+    The label mass is the mean over the members of `logits`. sets: (N, K) bool, which options a row's set holds, for a
+    column `set` such as `ac`.
     """
     letters = list(LETTERS[: log_p.shape[1]])
     scored, p = logits.scored, np.exp(log_p)
     pred = predictions(logits, log_p)
     with np.errstate(invalid="ignore"):
-        masses = logits.label_mass if member is None else logits.label_mass[:, [member]]
-        mass = np.nansum(masses, axis=(1, 2)) / np.isfinite(masses).sum((1, 2))
-    columns = {
+        mass = np.nansum(logits.label_mass, axis=(1, 2)) / np.isfinite(logits.label_mass).sum((1, 2))
+    columns: dict[str, list[str] | pa.Array] = {
         "id": logits.ids,
         "pred": pred,
-        **{f"p_{letter}": _decimals(p[:, at], scored) for at, letter in enumerate(letters)},
+        **{f"p_{letter}": _decimals(p[:, index], scored) for index, letter in enumerate(letters)},
         "margin": _decimals(margins(log_p), scored),
         "label_mass": _decimals(mass, scored),
         "status": logits.status,
     }
     if sets is not None:
-        columns["set"] = ["".join(letter for letter, held in zip(letters, row) if held) for row in sets.tolist()]
+        columns["set"] = ["".join(letter for letter, in_set in zip(letters, row) if in_set) for row in sets.tolist()]
     if answers is not None:
         columns |= {
             "answer": answers,
-            "correct": [str(int(ours == right)) if ours and right else "" for ours, right in zip(pred, answers)],
+            "correct": [str(int(letter == right)) if letter and right else "" for letter, right in zip(pred, answers)],
         }
     write_columns(path, columns)
 
@@ -109,19 +111,21 @@ def write_submission(path: Path, logits: OptionLogits, log_p: np.ndarray) -> Non
 
 def margins(log_p: np.ndarray) -> np.ndarray:
     """(N,) probability of the likeliest option minus that of the second."""
-    top = np.sort(np.nan_to_num(np.exp(log_p)), axis=1)
-    return top[:, -1] - top[:, -2]
+    ascending = np.sort(np.nan_to_num(np.exp(log_p)), axis=1)
+    margin: np.ndarray = ascending[:, -1] - ascending[:, -2]
+    return margin
 
 
 def predictions(logits: OptionLogits, log_p: np.ndarray) -> list[str]:
     """The likeliest letter of each row; "" where there is no score."""
     best = np.where(np.isnan(log_p), -np.inf, log_p).argmax(1)
-    return [LETTERS[at] if there else "" for at, there in zip(best.tolist(), logits.scored.tolist())]
+    return [LETTERS[index] if scored else "" for index, scored in zip(best.tolist(), logits.scored.tolist())]
 
 
-def _decimals(values: np.ndarray, there: np.ndarray) -> pa.Array:
-    """Numbers from 0 on with 6 decimals; "" where there is none."""
-    there = there & np.isfinite(values)
-    millionths = np.rint(np.where(there, values, 0) * 1e6).astype(np.int64)
-    whole, part = (pa.array(number).cast(pa.string()) for number in (millionths // 10**6, millionths % 10**6))
-    return pc.if_else(pa.array(there), pc.binary_join_element_wise(whole, pc.utf8_lpad(part, 6, "0"), "."), "")
+def _decimals(values: np.ndarray, scored: np.ndarray) -> pa.Array:
+    """Numbers from 0 on with 6 decimals; "" where the row has no score, or no number."""
+    present = scored & np.isfinite(values)
+    millionths = np.rint(np.where(present, values, 0) * 1e6).astype(np.int64)
+    whole, decimals = (pa.array(number).cast(pa.string()) for number in (millionths // 10**6, millionths % 10**6))
+    cells = pc.binary_join_element_wise(whole, pc.utf8_lpad(decimals, 6, "0"), ".")
+    return pc.if_else(pa.array(present), cells, "")

@@ -10,6 +10,7 @@ Licence: cleanlab is Apache-2.0 from version 2.8 on; 2.7 and earlier are AGPL-3.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -44,10 +45,10 @@ def find_suspects(p: np.ndarray, y: np.ndarray) -> Suspects:
     p: (N, K) calibrated probabilities, NaN or 0 for options that a row does not have. y: (N,) the labelled option's
     index. The quality is p[i, y[i]]. As many of the lowest are flagged as confident learning counts (labels whose row
     gives another option a probability that is usual for right ones), less those that are the likeliest option anyway.
-    Fewer than two rows for each option say nothing of what is usual: none is flagged. The result depends on neither the
-    rows' nor the options' order. Raises ValueError where the shapes do not fit.
+    Fewer than two rows for each option do not show what is usual: none is flagged. The result does not depend on the
+    order of rows or options. Raises ValueError where the shapes do not fit.
     """
-    from cleanlab.filter import find_label_issues  # a second, because it loads scikit-learn: for `evaluate` alone
+    from cleanlab.filter import find_label_issues  # here: it loads scikit-learn for a second
     from cleanlab.rank import get_label_quality_scores
 
     if p.ndim != 2 or y.shape != p.shape[:1]:
@@ -67,10 +68,10 @@ def as_balanced_classes(p: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.nd
     """The same rows with their options in an order that makes letters equal: (N, K) probabilities and (N,) labels.
 
     Confident learning has one threshold for each class, the mean probability of its labels. A letter is no class: it
-    says where an option stood. One that is rarely right, such as the `e` of a table with few rows of five options,
-    would have a threshold made of a few rows, wrong ones among them, and flag hundreds. So labels are dealt to the
-    positions in turn, by their probability and there and back (0 … K-1, K-1 … 0), which gives all positions about the
-    same threshold; the other options follow by falling probability.
+    says where an option was. One that is rarely right, such as the `e` of a table with few rows of five options, would
+    have a threshold from a few rows, wrong ones among them, and flag hundreds. So labels are dealt to the positions in
+    turn, by their probability and back and forth (0 … K-1, K-1 … 0), which gives all positions about the same
+    threshold; the other options follow by falling probability.
     """
     rows, (count, options) = np.arange(len(y)), p.shape
     labelled = p[rows, y]
@@ -83,16 +84,16 @@ def as_balanced_classes(p: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.nd
     return np.take_along_axis(from_label, (np.arange(options) - position[:, None]) % options, axis=1), position
 
 
-def write_suspects(scores: Scores, rows: np.ndarray) -> dict:
-    """suspects.csv of those of the labelled `rows` that no member was trained on; its summary, for metrics.json.
+def write_suspects(scores: Scores, rows: np.ndarray) -> dict[str, Any]:
+    """Write suspects.csv for those of the labelled `rows` that no member was trained on; its summary for metrics.json.
 
     The file has the flagged rows and at least the 20 least credible ones (all where there are fewer), least credible
     first: id, answer, pred, p_answer, p_pred, label_quality, flagged (1 or 0), picture, question.
-    Where every row was trained on there is no file, and the summary has a `reason`.
+    Where every row was trained on, no file is written, and the summary has a `reason`.
     """
     trained = (scores.exposed[rows] & TRAINING > 0).any(1)
     rows, left_out, path = rows[~trained], int(trained.sum()), scores.folder / FILE
-    summary = {"rows": len(rows), "flagged": 0, "left_out": left_out, "file": None, "worst": []}
+    summary: dict[str, Any] = {"rows": len(rows), "flagged": 0, "left_out": left_out, "file": None, "worst": []}
     if not len(rows):
         path.unlink(missing_ok=True)
         return summary | {"reason": "every labelled row was trained on"}

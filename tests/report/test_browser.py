@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from scoring.scores.evaluation import judge
+from scoring.scores.evaluation import evaluate_scores
 from scoring.scores.folder import open_scores
 from tests.shared.report_folders import HOSTILE, bench_json, folder
 
@@ -70,7 +70,7 @@ def pages(tmp_path_factory):
 
 def doubtful(out: Path) -> Path:
     """A folder that was evaluated, whose rows 4 and 8 have doubtful labels."""
-    judge(open_scores(folder(out)), suspects=True)
+    evaluate_scores(open_scores(folder(out)), suspects=True)
     (out / "suspects.csv").write_text("id,flagged\nrow8,1\nrow4,1\nrow0,0\n")
     return out
 

@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from scoring.report.page import BYTES, write_report
-from scoring.scores.evaluation import compare_folders, judge
+from scoring.scores.evaluation import compare_folders, evaluate_scores
 from scoring.scores.folder import RunError, open_scores, write_results
 from scoring.scores.logits import OptionLogits, write_part
-from scoring.scores.pooling import pool_files
+from scoring.scores.pooling import PoolOptions, pool_files
 from scoring.stats.calibration import Calibration
 from tests.shared.report_folders import HOSTILE, bench_json, folder
 
@@ -66,7 +66,7 @@ def test_a_page_of_an_ensemble(tmp_path):
     pq.write_table(
         questions[1].set_column(column, "answer", questions[0]["answer"]), members[1] / "questions.parquet"
     )
-    pool_files(members, tmp_path / "pool", names=["a-m0", "b-m0", "b-m1"])
+    pool_files(members, tmp_path / "pool", PoolOptions(names=["a-m0", "b-m0", "b-m1"]))
     text = write_report(tmp_path / "pool").read_text("utf-8")
     assert "adds to the pool: accuracy" in text and "against its best member" in text
     assert "How often each pair of members gives the same answer" in text
@@ -83,7 +83,7 @@ def test_a_comparison_is_shown(tmp_path):
 
 def test_groups_that_evaluate_was_asked_for_are_shown(tmp_path):
     made = folder(tmp_path / "s")
-    judge(open_scores(made), {"colour": ["red", "blue"] * 20})
+    evaluate_scores(open_scores(made), {"colour": ["red", "blue"] * 20})
     assert "colour: blue" in write_report(made).read_text("utf-8")
 
 

@@ -7,7 +7,7 @@ import pytest
 from scoring.files.reading import FileError
 from scoring.report.page import write_report
 from scoring.report.records import Cost, Estimate, number, read_metrics
-from scoring.scores.evaluation import judge
+from scoring.scores.evaluation import evaluate_scores
 from scoring.scores.folder import RunError, open_scores
 from tests.shared.report_folders import bench_json, folder
 
@@ -25,14 +25,14 @@ def test_durations(hours, text):
 
 
 def test_keys_that_the_report_does_not_know_are_ignored(tmp_path):
-    metrics = judge(open_scores(folder(tmp_path / "s", members=2)))
+    metrics = evaluate_scores(open_scores(folder(tmp_path / "s", members=2)))
     assert read_metrics(metrics | {"more": 1}) == read_metrics(metrics)
     assert read_metrics(metrics).ensemble and sorted(read_metrics(metrics).task_types) == ["count", "object"]
 
 
 def test_damaged_metrics_are_named_by_file_and_field(tmp_path):
     made = folder(tmp_path / "s")
-    metrics = judge(open_scores(made))
+    metrics = evaluate_scores(open_scores(made))
     del metrics["overall"]["nll"]["low"]
     (made / "metrics.json").write_text(json.dumps(metrics))
     with pytest.raises(FileError, match=r"metrics\.json: found no overall\.nll\.low; expected one"):

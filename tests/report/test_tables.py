@@ -17,7 +17,7 @@ from scoring.report.tables import (
     threshold_note,
     to_text,
 )
-from scoring.scores.evaluation import compare_folders, judge
+from scoring.scores.evaluation import compare_folders, evaluate_scores
 from scoring.scores.folder import open_scores
 from tests.shared.report_folders import bench_json, folder
 
@@ -67,9 +67,9 @@ def made(tmp_path_factory):
     """Folders of each kind with the tables that belong to them, by name."""
     out = tmp_path_factory.mktemp("tables")
     one, other, several = folder(out / "one"), folder(out / "other", unscored=[3]), folder(out / "several", members=3)
-    metrics = judge(open_scores(one), {"colour": ["red", "blue"] * 20})
+    metrics = evaluate_scores(open_scores(one), {"colour": ["red", "blue"] * 20})
     comparison = compare_folders(open_scores(one), open_scores(other))
-    pooled = judge(open_scores(several))
+    pooled = evaluate_scores(open_scores(several))
     bench = bench_json(out / "bench")
     return {
         "one": (one, [metrics_table(metrics), comparison_table(comparison, (str(one), str(other)))]),
@@ -118,7 +118,7 @@ def test_metrics_are_shown_for_all_rows_and_each_group(made):
 
 
 def test_a_metric_that_is_not_defined_has_a_dash_and_a_reason(tmp_path):
-    metrics = judge(open_scores(folder(tmp_path / "s")))
+    metrics = evaluate_scores(open_scores(folder(tmp_path / "s")))
     metrics["overall"]["auroc"] = {"value": None, "low": None, "high": None}
     table = details_table(metrics)
     assert ["AUROC of confidence", "–", "all right, or all wrong"] in table.rows and len(table.rows) == 9
@@ -154,7 +154,7 @@ def test_what_a_threshold_promises(threshold, note):
 
 
 def test_orders_and_sets_are_described_in_notes(tmp_path):
-    metrics = judge(open_scores(folder(tmp_path / "s", orders="cyclic")))
+    metrics = evaluate_scores(open_scores(folder(tmp_path / "s", orders="cyclic")))
     metrics |= {"sets": {"asked": 0.9, "method": "lac", "covered": 0.925, "mean_size": 1.5}}
     _, order, sets = details_table(metrics).notes
     assert order.startswith("m0: ") and "another order changes" in order and "probability by letter 0." in order
@@ -169,14 +169,14 @@ def test_the_pool_stands_below_its_members(made):
 
 
 def test_a_member_that_hurts_is_named(tmp_path):
-    metrics = judge(open_scores(folder(tmp_path / "s", members=2)))
+    metrics = evaluate_scores(open_scores(folder(tmp_path / "s", members=2)))
     metrics["ensemble"]["members"][1]["adds"] |= {"nll": -0.02, "error": 0.001, "hurts": True}
     assert members_table(metrics).notes[-1] == "m1 hurts: without it the pool's NLL is 0.0200 lower. Leave it out."
 
 
 def test_one_member_has_no_table_of_members(tmp_path):
     with pytest.raises(ValueError, match="metrics of one member"):
-        members_table(judge(open_scores(folder(tmp_path / "s"))))
+        members_table(evaluate_scores(open_scores(folder(tmp_path / "s"))))
 
 
 # ------------------------------------------------------------------ comparisons

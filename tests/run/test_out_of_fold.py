@@ -63,7 +63,7 @@ def test_each_row_is_scored_by_the_fold_that_had_not_seen_it(folds, scored):
         theirs = both.logits.logits[row, row % 2]
         assert np.allclose(oof.logits.logits[row, 0], theirs, atol=1e-4)
         assert not np.allclose(oof.logits.logits[row, 0], both.logits.logits[row, 1 - row % 2], atol=1e-2)
-    entry = oof.about["checkpoints"][0]
+    entry = oof.run_json["checkpoints"][0]
     assert entry["orders"] == "2" and len(entry["adapters"]) == 2 and entry["pixels"] == 36864
     assert (oof.exposed == VALIDATION).all() and "metrics.json" in {path.name for path in (scored / "oof").iterdir()}
     warnings = " ".join(json.loads((scored / "both" / "run.json").read_text())["warnings"])

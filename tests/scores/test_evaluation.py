@@ -19,7 +19,7 @@ from scoring.files.reading import FileError
 from scoring.inputs.digests import question_digest
 from scoring.report.figures import figures_of_scores
 from scoring.report.tables import details_table, to_text
-from scoring.scores.evaluation import compare_folders, exposure_warnings, judge, warnings_of
+from scoring.scores.evaluation import compare_folders, evaluate_scores, exposure_warnings, warnings_of
 from scoring.scores.exposure import CALIBRATION, TRAINING, VALIDATION, exposure, read_rows, write_rows
 from scoring.scores.folder import RunError, open_scores
 from scoring.scores.logits import OptionLogits
@@ -144,10 +144,10 @@ def of_pictures(out, pictures, **more):
 
 
 def test_figures_of_a_folder_are_over_its_pictures(tmp_path):
-    """Every figure that `judge` writes is that of the rows with their pictures, for all rows and for each group."""
+    """The figures in metrics.json are those of the rows with their pictures, for all rows and for each group."""
     pictures = np.repeat(np.arange(50), 4)
     folder = of_pictures(tmp_path / "a", pictures)
-    found = judge(folder)
+    found = evaluate_scores(folder)
     assert json.loads((tmp_path / "a" / "metrics.json").read_text()) == found
     p, y = np.exp(folder.log_p), np.array(["abcd".index(letter) for letter in folder.questions["answer"]])
     assert found["overall"] == measure(p, y, pictures) != measure(p, y)
@@ -159,7 +159,7 @@ def test_figures_of_a_folder_are_over_its_pictures(tmp_path):
     confidence, right = p.max(1), (p.argmax(1) == y).astype(float)
     assert found["selective"] == threshold_for(confidence, right, 0.95, clusters=pictures)
     assert found["risk_coverage"] == risk_coverage(confidence, right)
-    lower = judge(folder, wanted=0.6)["selective"]
+    lower = evaluate_scores(folder, target=0.6)["selective"]
     assert lower == threshold_for(confidence, right, 0.6, clusters=pictures) != threshold_for(confidence, right, 0.6)
     assert lower["threshold"] is not None
 
@@ -187,7 +187,7 @@ def test_metrics_tell_what_sets_cover(tmp_path):
         writer = csv.DictWriter(file, [*rows[0], "set"])
         writer.writeheader()
         writer.writerows(row | {"set": letters} for row, letters in zip(rows, held))
-    found = judge(open_scores(out))["sets"]
+    found = evaluate_scores(open_scores(out))["sets"]
     covered = sum(row["answer"] in letters for row, letters in zip(rows, held)) / 200
     assert found["asked"] == 0.9 and found["method"] == "lac"
     assert found["covered"] == pytest.approx(covered) and found["mean_size"] == pytest.approx(sum(map(len, held)) / 200)
@@ -245,7 +245,7 @@ def with_exposed(out, flags):
 
 def test_a_threshold_is_promised_by_rows_alone_that_no_member_has_met(tmp_path):
     flags = [TRAINING] * 40 + [VALIDATION] * 30 + [CALIBRATION] * 10 + [0] * 120
-    found = judge(with_exposed(tmp_path / "a", flags), wanted=0.6)
+    found = evaluate_scores(with_exposed(tmp_path / "a", flags), target=0.6)
     plain = open_scores(tmp_path / "a")
     p, y = np.exp(plain.log_p)[80:], plain.answers(np.arange(80, 200))
     pictures = np.arange(80, 200) // 2
@@ -255,7 +255,7 @@ def test_a_threshold_is_promised_by_rows_alone_that_no_member_has_met(tmp_path):
     assert found["overall"]["rows"] == 200
     line = f"{expected['coverage']:.0%} of the 120 rows that no member has met."
     assert line in to_text(details_table(found))
-    none = judge(open_scores(tmp_path / "a"), wanted=0.999)["selective"] | {"rows": 120, "left_out": 80}
+    none = evaluate_scores(open_scores(tmp_path / "a"), target=0.999)["selective"] | {"rows": 120, "left_out": 80}
     told = "No confidence threshold can promise 100% right on the 120 rows that no member has met (80 are left out)."
     assert told in to_text(details_table(found | {"selective": none}))
 
@@ -270,8 +270,8 @@ def test_a_threshold_is_promised_by_rows_alone_that_no_member_has_met(tmp_path):
 )
 def test_where_every_row_was_met_no_threshold_is_promised_and_it_says_why(tmp_path, flags, how):
     folder = with_exposed(tmp_path / "a", flags)
-    found = judge(folder, wanted=0.5)
-    assert judge(open_scores(tmp_path / "a"), wanted=0.5)["selective"]["threshold"] is not None
+    found = evaluate_scores(folder, target=0.5)
+    assert evaluate_scores(open_scores(tmp_path / "a"), target=0.5)["selective"]["threshold"] is not None
     chosen = found["selective"]
     assert chosen["threshold"] is None and chosen["bound"] is None and chosen["left_out"] == 200
     assert chosen["reason"] == f"every labelled row was {how}"

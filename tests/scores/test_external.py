@@ -13,9 +13,9 @@ from scipy.special import log_softmax, softmax
 from scoring.checkpoints.calibrate import CalibrateOptions, calibrate_checkpoint
 from scoring.files.reading import FileError
 from scoring.scores.exposure import CALIBRATION, TRAINING, VALIDATION, write_rows
-from scoring.scores.external import calibrate_file, opened, read_calibrations, read_files
+from scoring.scores.external import calibrate_file, open_or_import, read_calibrations, read_files
 from scoring.scores.folder import open_scores
-from scoring.scores.members import read_sources
+from scoring.scores.members import read_members
 from scoring.scores.pooling import PoolOptions, pool_files
 from scoring.stats.calibration import LabelledRows, calibrate
 from scoring.stats.pools import EnsembleError
@@ -138,13 +138,13 @@ def test_a_damaged_calibration_is_named_with_its_file(tmp_path):
 def test_a_folder_is_opened_as_it_is_and_made_anew_only_with_something_from_elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder, _ = folder_with_exposed_rows(tmp_path, [0] * 200)
-    same, notes = opened(folder, None, "auto", None, ())
+    same, notes = open_or_import(folder, None, "auto", None, ())
     assert same.folder == folder and notes == [] and not (tmp_path / "scores").exists()
     fitted = calibrate_file(folder, tmp_path / "c.json")["m"]
-    made, notes = opened(folder, None, "auto", None, [tmp_path / "c.json"])
+    made, notes = open_or_import(folder, None, "auto", None, [tmp_path / "c.json"])
     assert made.folder.parts[-2:] == ("scores", "a-calibrated") and notes[-1] == f"folder: {made.folder}"
     assert np.abs(made.log_p - fitted.apply(same.log_p, same.questions["task_type"])).max() < 1e-4
-    named, _ = opened(folder, tmp_path / "named", "auto", None, [tmp_path / "c.json"])
+    named, _ = open_or_import(folder, tmp_path / "named", "auto", None, [tmp_path / "c.json"])
     assert named.folder == tmp_path / "named"
 
 
@@ -171,9 +171,12 @@ def test_a_calibration_is_refused_where_the_member_tells_another_setting(tmp_pat
     calibrate_file(folder, tmp_path / "c.json")
     there = with_settings(scores(tmp_path / "b", n=100), **SETTINGS | {name: other})
     with pytest.raises(EnsembleError, match=f"{name} is {SETTINGS[name]}, but m was scored with {name} {other};"):
-        opened(there, tmp_path / "out", "auto", None, [tmp_path / "c.json"])
+        open_or_import(there, tmp_path / "out", "auto", None, [tmp_path / "c.json"])
     silent = with_settings(scores(tmp_path / "c", n=100))  # a folder of before, which does not tell
-    assert opened(silent, tmp_path / "out", "auto", None, [tmp_path / "c.json"])[0].calibrations[0].temperature > 1.5
+    assert (
+        open_or_import(silent, tmp_path / "out", "auto", None, [tmp_path / "c.json"])[0].calibrations[0].temperature
+        > 1.5
+    )
 
 
 def test_a_setting_that_differs_ends_the_command_with_2(cli, tmp_path):
@@ -192,10 +195,10 @@ def test_a_calibration_for_fewer_letters_serves_no_table_with_more(tmp_path):
         values["fingerprint"]["letters"] = letters
         (tmp_path / "c.json").write_text(json.dumps(values))
         if fits:
-            opened(b, tmp_path / "out", "auto", None, [tmp_path / "c.json"])
+            open_or_import(b, tmp_path / "out", "auto", None, [tmp_path / "c.json"])
             continue
         with pytest.raises(EnsembleError, match="letters is abc, but m was scored with letters abcd"):
-            opened(b, tmp_path / "out", "auto", None, [tmp_path / "c.json"])
+            open_or_import(b, tmp_path / "out", "auto", None, [tmp_path / "c.json"])
 
 
 def test_of_one_checkpoint_at_two_resolutions_each_member_gets_its_own_calibration(tmp_path):
@@ -256,11 +259,11 @@ def test_rows_of_a_file_are_known_by_id_and_numbers_together(tmp_path):
     others["fewer rows"][0].parent.mkdir()
     others["fewer rows"][0].write_text("\n".join(fitted.read_text().splitlines()[:41]) + "\n")
     for name, (path, count) in others.items():
-        found, notes = opened(path, tmp_path / name, "auto", None, [tmp_path / "c.json"])
+        found, notes = open_or_import(path, tmp_path / name, "auto", None, [tmp_path / "c.json"])
         assert (found.exposed == CALIBRATION).sum() == count, name
         assert any("calibration of m was fitted on" in note for note in notes) == bool(count)
-    imported, _ = opened(fitted, tmp_path / "imported", "auto", None, ())  # rounded to 32 bits
-    again, _ = opened(imported.folder, tmp_path / "again", "auto", None, [tmp_path / "c.json"])
+    imported, _ = open_or_import(fitted, tmp_path / "imported", "auto", None, ())  # rounded to 32 bits
+    again, _ = open_or_import(imported.folder, tmp_path / "again", "auto", None, [tmp_path / "c.json"])
     assert (again.exposed == CALIBRATION).all()
 
 
@@ -268,7 +271,7 @@ def test_rows_of_a_folder_are_known_by_their_content(tmp_path):
     folder, questions = folder_with_exposed_rows(tmp_path, [TRAINING] * 60 + [0] * 140)
     fitted = calibrate_file(folder, tmp_path / "c.json")["m"]
     assert fitted.numbers == [] and len(fitted.digests) == 140
-    found, notes = opened(folder, tmp_path / "out", "auto", None, [tmp_path / "c.json"])
+    found, notes = open_or_import(folder, tmp_path / "out", "auto", None, [tmp_path / "c.json"])
     assert found.exposed[:, 0].tolist() == [TRAINING] * 60 + [CALIBRATION] * 140
     assert "warning: 140 of 200 rows are those that the calibration of m was fitted on" in " ".join(notes)
 
@@ -319,32 +322,32 @@ def key(path, pairs):
 
 def test_answers_of_a_table_fill_the_blanks_of_a_file_and_the_number_of_ids_is_told(tmp_path):
     path = numbers_file(tmp_path / "m.csv", n=10)
-    own = read_sources(path)[0].questions["answer"]
+    own = read_members(path)[0].questions["answer"]
     lines = path.read_text().splitlines()
     for row in (3, 5):
         cells = lines[row + 1].split(",")
         lines[row + 1] = ",".join([cells[0], "", *cells[2:]])
     path.write_text("\n".join(lines) + "\n")
     table = key(tmp_path / "key.csv", [("row3", own[3]), ("row7", own[7]), ("other", "a")])
-    found, notes = opened(path, tmp_path / "out", "auto", table, ())
+    found, notes = open_or_import(path, tmp_path / "out", "auto", table, ())
     assert found.questions["answer"] == own[:5] + [""] + own[6:]
     assert f"{table}: has 2 of the 10 ids of {path}, fills in 1 answer" in notes
     blank = numbers_file(tmp_path / "n.csv", n=30, answers=False)
-    folder, said = opened(blank, tmp_path / "blank", "auto", None, ())[0].folder, []
+    folder, said = open_or_import(blank, tmp_path / "blank", "auto", None, ())[0].folder, []
     full = key(tmp_path / "full.csv", [(f"row{row}", "abcd"[row % 4]) for row in range(30)])
     calibrate_file(folder, tmp_path / "c.json", answers=full, say=said.append)
     assert said[-1] == f"{full}: has 30 of the 30 ids of {folder}, fills in 30 answers"
-    filled, _ = opened(folder, tmp_path / "filled", "auto", full, ())
+    filled, _ = open_or_import(folder, tmp_path / "filled", "auto", full, ())
     assert filled.questions["answer"] == ["abcd"[row % 4] for row in range(30)]
 
 
 def test_other_answers_than_a_files_own_are_refused_with_count_and_ids(tmp_path):
     path = numbers_file(tmp_path / "m.csv", n=30)
-    own = read_sources(path)[0].questions["answer"]
+    own = read_members(path)[0].questions["answer"]
     other = ["b" if letter == "a" else "a" for letter in own]
     table = key(tmp_path / "key.csv", [("row2", other[2]), ("row4", own[4]), ("row9", other[9])])
     with pytest.raises(EnsembleError) as refused:
-        opened(path, tmp_path / "out", "auto", table, ())
+        open_or_import(path, tmp_path / "out", "auto", table, ())
     assert (
         f"{path}: 2 rows have another answer in {table}: 'row2' ({own[2]}, and {other[2]} in the table), 'row9'"
         in str(refused.value)
@@ -356,7 +359,7 @@ def test_other_answers_than_a_files_own_are_refused_with_count_and_ids(tmp_path)
 def test_a_table_without_any_of_the_ids_is_refused_with_an_id_of_each_side(tmp_path):
     path, table = numbers_file(tmp_path / "m.csv", n=30), key(tmp_path / "key.csv", [("z1", "a")])
     with pytest.raises(EnsembleError) as refused:
-        opened(path, tmp_path / "out", "auto", table, ())
+        open_or_import(path, tmp_path / "out", "auto", table, ())
     assert f"{table}: none of its ids, such as 'z1', is an id of {path}, such as 'row0'" in str(refused.value)
 
 
@@ -372,7 +375,7 @@ def test_answers_may_be_those_of_the_labelled_rows_alone(tmp_path):
     table = key(tmp_path / "key.csv", [(f"row{500 + row}", "abcd"[row % 4]) for row in range(150)])
     answers, _ = read_files(table, ())
     found = pool_files(rows, tmp_path / "out", PoolOptions(fit=labelled, answers=answers))
-    assert "on 150 rows" in " ".join(found.told)
+    assert "on 150 rows" in " ".join(found.notes)
 
 
 # ------------------------------------------------------------------ everything under --out
@@ -388,7 +391,7 @@ def test_results_of_files_go_under_the_folder_that_out_names(cli, tmp_path, monk
     here.mkdir()
     cli("evaluate", first, second, "--out", "X", cwd=here)
     assert [path.name for path in here.iterdir()] == ["X"] and (here / "X" / "comparison.json").exists()
-    assert open_scores(here / "X" / "other" / "m").about["sources"] == [str(second)]
+    assert open_scores(here / "X" / "other" / "m").run_json["sources"] == [str(second)]
     cli("evaluate", second, "--out", "Y", "--no-plot", cwd=here)
     cli("report", first, "--out", "p.html", cwd=here)
     assert sorted(path.name for path in here.iterdir()) == ["X", "Y", "p.html"]

@@ -8,9 +8,9 @@ import pytest
 
 from scoring.files.writing import write_text, write_whole
 from scoring.inputs.questions import Question
-from scoring.scores.evaluation import judge, warnings_of
+from scoring.scores.evaluation import evaluate_scores, warnings_of
 from scoring.scores.folder import open_scores, write_results
-from scoring.scores.logits import OptionLogits, part_path, read_parts, write_part
+from scoring.scores.logits import Layout, OptionLogits, part_path, read_parts, write_part
 from scoring.scores.probabilities import pooled_log_probabilities
 from scoring.stats.calibration import Calibration
 
@@ -55,7 +55,7 @@ def test_parts_come_back_in_the_order_of_the_data(tmp_path):
                 [logits.status[row] for row in rows],
             ),
         )
-    found = read_parts(tmp_path, logits.ids, logits.members, 4)
+    found = read_parts(tmp_path, Layout(logits.ids, logits.members, 4))
     here = [0, 1, 3, 4]
     assert np.array_equal(found.logits[here], logits.logits[here], equal_nan=True)
     assert np.array_equal(found.label_mass[here], logits.label_mass[here], equal_nan=True)
@@ -91,7 +91,7 @@ def test_the_columns_of_a_part(tmp_path):
 def test_foreign_parts_are_refused(tmp_path):
     write_part(tmp_path, 0, sample())
     with pytest.raises(ValueError, match="id0"):
-        read_parts(tmp_path, ["other"], ["m0", "m1"], 4)
+        read_parts(tmp_path, Layout(["other"], ["m0", "m1"], 4))
 
 
 def test_equal_members_give_the_single_models_probabilities():
@@ -124,7 +124,7 @@ def test_the_files(tmp_path):
         for row, name in enumerate(logits.ids)
     ]
     filed(tmp_path, questions, logits)
-    metrics = judge(open_scores(tmp_path))
+    metrics = evaluate_scores(open_scores(tmp_path))
     rows = list(csv.DictReader((tmp_path / "probabilities.csv").read_text().splitlines()))
     assert list(rows[0]) == [
         "id",
@@ -162,7 +162,7 @@ def test_without_answers_there_are_no_metrics(tmp_path):
     logits = sample(2, ("m",))
     questions = [Question(name, 1, None, "q", ("w", "x", "y", "z")) for name in logits.ids]
     filed(tmp_path, questions, logits)
-    assert judge(open_scores(tmp_path)) is None
+    assert evaluate_scores(open_scores(tmp_path)) is None
     assert not (tmp_path / "metrics.json").exists()
     assert "answer" not in (tmp_path / "probabilities.csv").read_text().splitlines()[0]
 

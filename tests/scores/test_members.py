@@ -16,11 +16,12 @@ from scoring.files.writing import write_json
 from scoring.inputs.answers import AnswerTable
 from scoring.inputs.orders import option_orders
 from scoring.inputs.questions import Question
-from scoring.scores import members as sources
+from scoring.scores import number_files
 from scoring.scores.exposure import TRAINING, VALIDATION
 from scoring.scores.folder import RunError, columns_of, open_scores, write_results
 from scoring.scores.logits import OptionLogits, write_part
-from scoring.scores.members import NAME_IT, Source, aligned, first_of, is_file, read_sources
+from scoring.scores.members import Member, aligned, read_members
+from scoring.scores.number_files import NAME_IT, first_of, is_number_file
 from scoring.stats.calibration import Calibration
 from scoring.stats.pools import EnsembleError
 
@@ -40,14 +41,14 @@ def parquet_file(tmp_path, columns, name="file.parquet"):
 
 
 def read_one(path, *arguments):
-    (source,) = read_sources(path, *arguments)
+    (source,) = read_members(path, *arguments)
     return source
 
 
 def refusal(path, *arguments):
     """The message without the file's name, which must come first."""
     with pytest.raises(EnsembleError) as error:
-        read_sources(path, *arguments)
+        read_members(path, *arguments)
     message = str(error.value)
     assert message.startswith(f"{path}: ")
     return message.removeprefix(f"{path}: ")
@@ -220,9 +221,9 @@ def test_negative_probabilities_and_shares_are_refused_whatever_they_sum_to(tmp_
 )
 def test_a_sum_may_differ_from_one_by_the_tolerance_and_no_more(tmp_path, monkeypatch, form, cells, half):
     path = csv_file(tmp_path, f"id,a,b\nx,{cells}\ny,{half}\n")
-    monkeypatch.setattr(sources, "OFF", 0.25 + 1e-12)
+    monkeypatch.setattr(number_files, "OFF", 0.25 + 1e-12)
     assert read_one(path, form).status == ["ok", "ok"]
-    monkeypatch.setattr(sources, "OFF", 0.25 - 1e-12)
+    monkeypatch.setattr(number_files, "OFF", 0.25 - 1e-12)
     assert "not so in 'x' (1.2500)." in refusal(path, form)
 
 
@@ -236,12 +237,12 @@ def test_a_sum_may_differ_from_one_by_the_tolerance_and_no_more(tmp_path, monkey
     ],
 )
 def test_a_sum_that_differs_by_the_tolerance_itself_is_one(tmp_path, monkeypatch, form, cells, read_as):
-    monkeypatch.setattr(sources, "OFF", 1.0)  # the sums are 2, exactly
+    monkeypatch.setattr(number_files, "OFF", 1.0)  # the sums are 2, exactly
     assert f"read as {read_as}, " in read_one(csv_file(tmp_path, f"id,a,b,c\nx,{cells}\n"), form).notes[0]
 
 
 def test_sums_that_are_alike_to_the_tolerance_itself_could_be_shares(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "OFF", 0.5)  # the sums are 100 and 60, half of their median apart
+    monkeypatch.setattr(number_files, "OFF", 0.5)  # the sums are 100 and 60, half of their median apart
     assert "row 'x' sums to 100.0000" in refusal(csv_file(tmp_path, "id,a,b\nx,40,60\ny,30,30\n"))
 
 
@@ -303,7 +304,7 @@ def test_members_of_one_file_each_have_their_own_rows(tmp_path):
         "id,member,p_a,p_b,answer,task_type\nx,m,0.2,0.8,a,s\nx,n,0.3,0.7,b,t\ny,n,,,,u\ny,m,0.4,0.6,b,v\nz,,1,0,a,w\n",
         "three.csv",
     )
-    m, n, nameless = read_sources(path)
+    m, n, nameless = read_members(path)
     assert [source.name for source in (m, n, nameless)] == ["m", "n", "three"]
     assert [source.ids for source in (m, n, nameless)] == [["x", "y"], ["x", "y"], ["z"]]
     assert np.allclose(np.exp(m.logits), [[0.2, 0.8], [0.4, 0.6]]) and np.allclose(np.exp(n.logits[0]), [0.3, 0.7])
@@ -419,7 +420,7 @@ def test_columns_of_one_name_are_refused(tmp_path):
 
 
 def test_names_of_members_are_read_without_the_spaces_around_them(tmp_path):
-    read = read_sources(csv_file(tmp_path, "id,member,p_a,p_b\nx,m ,0.75,0.25\ny, m,0.5,0.5\n"))
+    read = read_members(csv_file(tmp_path, "id,member,p_a,p_b\nx,m ,0.75,0.25\ny, m,0.5,0.5\n"))
     assert [(source.name, source.ids) for source in read] == [("m", ["x", "y"])]
 
 
@@ -503,12 +504,12 @@ def test_a_parquet_file_that_cannot_be_read_is_refused_with_the_reason(tmp_path,
     [("a.csv", True), ("a.TSV", True), ("a.Parquet", True), ("a", False), ("csv", False), ("a.txt", False)],
 )
 def test_files_are_recognised_by_their_endings(name, expected):
-    assert is_file(Path(name)) is expected
+    assert is_number_file(Path(name)) is expected
 
 
 def test_a_folder_that_is_none_of_scores_is_refused(tmp_path):
     with pytest.raises(RunError, match="not a finished SCORES folder"):
-        read_sources(tmp_path)
+        read_members(tmp_path)
 
 
 # ------------------------------------------------------------------ SCORES folders
@@ -540,7 +541,7 @@ def scores_folder(folder, orders="cyclic", **identity):
 
 def test_the_members_of_a_folder_have_its_rows_their_mean_over_orders_and_their_calibrations(tmp_path):
     logits, _ = scores_folder(tmp_path / "a")
-    m, n = read_sources(tmp_path / "a")
+    m, n = read_members(tmp_path / "a")
     for member, source in enumerate((m, n)):
         mean = log_softmax(logits.logits[:2, member].astype(float), axis=-1).mean(1)
         assert np.allclose(source.logits[:2], log_softmax(mean, axis=1)) and np.isnan(source.logits[2]).all()
@@ -563,14 +564,14 @@ def test_label_mass_is_the_mean_of_the_orders_that_were_shown(tmp_path):
     logits, _ = scores_folder(tmp_path / "a")
     logits.logits[0, :, 1:], logits.label_mass[0, :, 1:], logits.top_token[0, :, 1:] = NAN, NAN, -1
     write_part(tmp_path / "a" / "logits", 0, logits)
-    m, _ = read_sources(tmp_path / "a")
+    m, _ = read_members(tmp_path / "a")
     expected = [logits.label_mass[0, 0, 0], logits.label_mass[1, 0].mean(), NAN]
     assert np.allclose(m.label_mass, expected, equal_nan=True)
 
 
 def test_a_members_entry_has_the_runs_settings_where_it_has_none_itself(tmp_path):
     _, entries = scores_folder(tmp_path / "a", base="b", template="t", pixels=1024, quantization="nf4", other=1)
-    m, n = read_sources(tmp_path / "a")
+    m, n = read_members(tmp_path / "a")
     settings = {"orders": "cyclic", "base": "b", "template": "t", "pixels": 1024, "quantization": "nf4"}
     letters = {"letters": "abc"}
     assert n.entry == settings | letters | entries[1] and m.entry == settings | letters | entries[0]
@@ -580,10 +581,10 @@ def test_a_members_entry_has_the_runs_settings_where_it_has_none_itself(tmp_path
 
 def test_a_folder_that_names_no_orders_was_scored_in_one(tmp_path):
     scores_folder(tmp_path / "a", orders="1")
-    about = open_scores(tmp_path / "a").about
+    about = open_scores(tmp_path / "a").run_json
     del about["identity"]["orders"], about["data"]
     write_json(tmp_path / "a" / "run.json", about)
-    m, n = read_sources(tmp_path / "a")
+    m, n = read_members(tmp_path / "a")
     expected = {"orders": "1", "letters": "abc", "member": "n", "temperature": 2.0, "fingerprint": None}
     assert n.entry == expected and n.data == {}
     assert m.entry["orders"] == "1" and m.data == {"file": "of m"}
@@ -591,7 +592,7 @@ def test_a_folder_that_names_no_orders_was_scored_in_one(tmp_path):
 
 # ------------------------------------------------------------------ members side by side
 def source_of(name, ids, values, **questions):
-    return Source(name, list(ids), np.array(values, float), questions=questions)
+    return Member(name, list(ids), np.array(values, float), questions=questions)
 
 
 def test_members_are_put_in_the_order_of_the_first_ones_rows(tmp_path):

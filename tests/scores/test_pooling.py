@@ -13,9 +13,10 @@ from scipy.special import log_softmax
 import scoring
 from scoring.inputs.answers import AnswerTable
 from scoring.scores.exposure import CALIBRATION, TRAINING, VALIDATION
+from scoring.scores.fitting import describe_choices
 from scoring.scores.folder import RunError, open_scores
 from scoring.scores.logits import write_part
-from scoring.scores.pooling import PoolOptions, claim, describe_choices, import_file, pool_files
+from scoring.scores.pooling import PoolOptions, check_replaceable, import_file, pool_files
 from scoring.stats.calibration import Calibration, LabelledRows, calibrate
 from scoring.stats.pool_weights import (
     choices,
@@ -126,7 +127,7 @@ def test_run_json_of_files_records_each_part(tmp_path):
     assert list(about) == ["checkpoints", "pool", "sources", "identity", "versions", "notes", "warnings", "counts"]
     notes = [f"{path}: p_a … p_c read as probabilities, by their names" for path in files]
     assert about["pool"] == {"kind": "linear", "temperature": 1.0, "weights": [0.75, 0.25], "told": notes}
-    assert about["notes"] == notes and about["warnings"] == [] and found.told == notes
+    assert about["notes"] == notes and about["warnings"] == [] and found.notes == notes
     assert about["sources"] == [str(path) for path in files]
     assert about["identity"] == {"letters": "abc", "orders": "1"}
     assert about["versions"] == json.loads(json.dumps(scoring.versions()))
@@ -177,11 +178,11 @@ def test_data_of_the_run_is_recorded_once_where_all_that_is_known_is_alike(tmp_p
 
 def test_what_the_caller_records_stands_beside_what_the_pool_does(tmp_path):
     files, about = two_files(tmp_path), {"command": ["me"], "data": {"file": "t"}, "notes": ["first"]}
-    found = pool_files([*files], tmp_path / "out", None, ["m", "n"], about, ["careful", "careful"])
+    found = pool_files([*files], tmp_path / "out", PoolOptions(names=["m", "n"]), about, ["careful", "careful"])
     written = run_json(tmp_path / "out")
     assert written["command"] == ["me"] and written["data"] == {"file": "t"}
     assert written["notes"][0] == "first" and len(written["notes"]) == 3
-    assert written["warnings"] == ["careful"] and found.told[-1] == "warning: careful" and len(found.told) == 3
+    assert written["warnings"] == ["careful"] and found.notes[-1] == "warning: careful" and len(found.notes) == 3
     assert [entry["member"] for entry in written["checkpoints"]] == ["m", "n"] == found.scores.logits.members
 
 
@@ -234,7 +235,7 @@ def test_exposure_of_a_member_follows_its_rows_into_the_order_of_the_first(tmp_p
         "1 of 200 rows were in the training of b: metrics of these rows say nothing about new ones",
         "1 of 200 rows are validation rows of b: its epoch was chosen on them, so metrics of these rows flatter it",
     ]
-    assert [f"warning: {text}" for text in warnings] == found.told[-2:]
+    assert [f"warning: {text}" for text in warnings] == found.notes[-2:]
 
 
 def test_a_warning_that_members_share_is_said_once_and_a_missing_row_is_named(tmp_path):
@@ -244,7 +245,7 @@ def test_a_warning_that_members_share_is_said_once_and_a_missing_row_is_named(tm
     assert run_json(tmp_path / "out")["warnings"] == [
         "1 row has no score: 'y' (no score from a: no number in the file)"
     ]
-    assert found.told[-1] == "warning: 1 row has no score: 'y' (no score from a: no number in the file)"
+    assert found.notes[-1] == "warning: 1 row has no score: 'y' (no score from a: no number in the file)"
 
 
 # ------------------------------------------------------------------ names, weights and sources of members
@@ -276,7 +277,7 @@ def test_members_of_one_name_in_folders_are_named_by_their_folders(tmp_path):
 )
 def test_given_weights_are_shares_in_the_order_of_the_members(tmp_path, text, weights):
     found = pool_files([*two_files(tmp_path)], tmp_path / "out", PoolOptions(weights=text)).scores
-    assert found.how["weights"] == pytest.approx(weights) and found.how["temperature"] == 1.0
+    assert found.pool.weights == pytest.approx(weights) and found.pool.temperature == 1.0
 
 
 @pytest.mark.parametrize("text", ["1", "1,2,3", "a,b", "-1,2", "0,0", "nan,1", "EQUAL"])
@@ -327,7 +328,7 @@ def test_a_source_weighs_what_its_members_weigh_together(tmp_path, weights, shar
     log_p, y, ids = drawn(30, 1)
     two = long_file(tmp_path / "two.parquet", log_p[:2], y, ids)
     one = write_csv(tmp_path / "one.csv", ids, np.exp(log_p[2]))
-    notes = pool_files([two, one], tmp_path / "out", PoolOptions(weights=weights)).scores.about["pool"]["told"]
+    notes = pool_files([two, one], tmp_path / "out", PoolOptions(weights=weights)).scores.run_json["pool"]["told"]
     assert notes[2] == (
         f"every member has its own weight, so that the sources weigh: {two} {shares[0]}% (u, v); {one} {shares[1]}% "
         "(one). Others: --weights"
@@ -338,7 +339,7 @@ def test_nothing_is_said_of_sources_with_one_member_each_or_of_a_single_source(t
     log_p, y, ids = drawn(30, 1)
     rows = long_file(tmp_path / "rows.parquet", log_p, y, ids)
     for number, paths in enumerate(([rows], two_files(tmp_path))):
-        about = pool_files([*paths], tmp_path / f"{number}").scores.about
+        about = pool_files([*paths], tmp_path / f"{number}").scores.run_json
         assert not [note for note in about["notes"] if "weigh" in note]
         assert len(about["sources"]) == len(paths)
 
@@ -379,8 +380,8 @@ def test_a_calibration_is_applied_to_the_member_that_it_is_made_for(tmp_path):
     b /= b.sum(1, keepdims=True)
     expected = np.sqrt(np.array([[0.6, 0.3, 0.1], [0.1, 0.2, 0.7]]) * b)
     assert np.exp(found.log_p) == pytest.approx(expected / expected.sum(1, keepdims=True), abs=1e-6)
-    assert [entry["temperature"] for entry in found.about["checkpoints"]] == [1.0, 2.0]
-    assert [entry["calibration"]["temperature"] for entry in found.about["checkpoints"]] == [1.0, 2.0]
+    assert [entry["temperature"] for entry in found.run_json["checkpoints"]] == [1.0, 2.0]
+    assert [entry["calibration"]["temperature"] for entry in found.run_json["checkpoints"]] == [1.0, 2.0]
 
 
 def test_a_checkpoint_is_known_by_its_fingerprint_and_a_file_by_its_name(tmp_path):
@@ -429,7 +430,7 @@ def test_a_file_is_imported_with_its_values_columns_and_answers(tmp_path):
     path = table(tmp_path / "mine.csv", "id,p_a,p_b,answer,task_type\nx,0.6,0.4,A,count\ny,0.1,0.9,(a),\n")
     found = import_file(path, tmp_path / "out")
     assert np.exp(found.scores.log_p) == pytest.approx(np.array([[0.6, 0.4], [0.1, 0.9]]), abs=1e-6)
-    assert found.told == [f"{path}: p_a … p_b read as probabilities, by their names"]
+    assert found.notes == [f"{path}: p_a … p_b read as probabilities, by their names"]
     columns, about = columns_of(tmp_path / "out"), run_json(tmp_path / "out")
     assert (columns["id"], columns["answer"], columns["task_type"]) == (["x", "y"], ["a", "a"], ["count", ""])
     assert columns["options"] == [2, 2] and columns["choices"] == [[], []] and all(columns["digest"])
@@ -488,13 +489,13 @@ def test_a_free_folder_may_be_written_and_a_full_one_with_overwrite(tmp_path, st
         out.mkdir()
     if state == "full":
         (out / "file").write_text("")
-    assert claim(out, overwrite) is None
+    assert check_replaceable(out, overwrite) is None
 
 
 def test_a_full_folder_is_refused_and_how_to_replace_it_is_said(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError) as error:
-        claim(tmp_path, False)
+        check_replaceable(tmp_path, False)
     assert str(error.value) == f"{tmp_path} exists; choose another --out, or replace it with --overwrite"
 
 
@@ -523,9 +524,9 @@ def test_the_temperature_of_a_pool_is_that_of_its_kind_and_weights(tmp_path, kin
     found = pool_files([rows], tmp_path / "out", PoolOptions(kind, weights, fit=labelled)).scores
     shares = None if weights == "equal" else [float(part) for part in weights.split(",")]
     temperature = likeliest_temperature(pool(log_p, kind, shares), y)
-    assert found.how["temperature"] == pytest.approx(temperature, abs=1e-3) and abs(temperature - 1) > 0.05
+    assert found.pool.temperature == pytest.approx(temperature, abs=1e-3) and abs(temperature - 1) > 0.05
     assert np.exp(found.log_p) == pytest.approx(np.exp(pool(far, kind, shares, temperature)), abs=1e-3)
-    said = next(note for note in found.about["notes"] if note.startswith("temperature of the pool"))
+    said = next(note for note in found.run_json["notes"] if note.startswith("temperature of the pool"))
     assert said.startswith(
         f"temperature of the pool {temperature:.3f}, on 120 rows: temperature {temperature:.3f}: rows held out of the "
         "fit "
@@ -548,8 +549,8 @@ def test_rows_without_a_number_or_an_answer_are_not_fitted_on(tmp_path):
     found = pool_files([rows], tmp_path / "out", PoolOptions("log", "1,1,1", fit=labelled)).scores
     used = [row for row in range(120) if row not in (0, 5, 6, 7)]
     expected = likeliest_temperature(as_pool(log_p[:, used]), y[used])
-    assert found.how["temperature"] == pytest.approx(expected, abs=1e-4)
-    assert f"temperature of the pool {expected:.3f}, on 116 rows: " in " ".join(found.about["notes"])
+    assert found.pool.temperature == pytest.approx(expected, abs=1e-4)
+    assert f"temperature of the pool {expected:.3f}, on 116 rows: " in " ".join(found.run_json["notes"])
 
 
 def test_labelled_rows_without_answers_are_refused(tmp_path):
@@ -562,7 +563,7 @@ def test_labelled_rows_without_answers_are_refused(tmp_path):
     key = {f"r{row}": "a" for row in range(120)}
     answers = AnswerTable(Path("answers.csv"), key, {})
     found = pool_files([rows], tmp_path / "out", PoolOptions("log", "1,1,1", fit=labelled, answers=answers)).scores
-    assert "on 120 rows" in " ".join(found.about["notes"])
+    assert "on 120 rows" in " ".join(found.run_json["notes"])
 
 
 @pytest.mark.parametrize("weights", ["fit", "greedy"])
@@ -575,17 +576,17 @@ def test_fitted_weights_and_their_temperature_are_those_of_the_labelled_rows(tmp
     options = PoolOptions("log", weights, fit=labelled, sets=SetRequest(0.8))
     found = pool_files([rows], tmp_path / "out", options).scores
     expected = fit_weights(log_p, y, weights, np.arange(300))
-    assert found.how["weights"] == pytest.approx(expected.weights.tolist(), abs=1e-4)
-    assert found.how["temperature"] == pytest.approx(expected.temperature, abs=1e-4)
+    assert found.pool.weights == pytest.approx(expected.weights.tolist(), abs=1e-4)
+    assert found.pool.temperature == pytest.approx(expected.temperature, abs=1e-4)
     listed = ", ".join(f"{name} {weight:.2f}" for name, weight in zip("uvw", expected.weights))
     notes = [f"{expected.why}: {listed}"]
     if none := [name for name, weight in zip("uvw", expected.weights) if weight == 0]:
         notes.append(f"weight 0, so that the pool does without: {', '.join(none)}")
-    assert found.about["notes"][1:] == notes and expected.why.startswith("fitted weights")
+    assert found.run_json["notes"][1:] == notes and expected.why.startswith("fitted weights")
     assert none == ["w"]
     fit = greedy_weights if weights == "greedy" else convex_fit(expected.penalty)
     wrong = np.sort(1 - np.exp(held_out_pool(fit, log_p, y, np.arange(300)))[np.arange(300), y])
-    assert found.about["sets"]["quantile"] == pytest.approx(wrong[int(np.ceil(301 * 0.8)) - 1], abs=1e-4)
+    assert found.run_json["sets"]["quantile"] == pytest.approx(wrong[int(np.ceil(301 * 0.8)) - 1], abs=1e-4)
 
 
 def test_weights_of_lowest_loss_come_with_a_temperature_of_their_pool(tmp_path):
@@ -597,24 +598,24 @@ def test_weights_of_lowest_loss_come_with_a_temperature_of_their_pool(tmp_path):
     found = pool_files([rows], tmp_path / "out", options).scores
     weights, why = nll_weights(log_p, y, np.arange(1000))
     temperature = likeliest_temperature(pool(log_p, "log", weights), y)
-    assert found.how["weights"] == pytest.approx(weights.tolist(), abs=1e-4)
-    assert found.how["temperature"] == pytest.approx(temperature, abs=1e-3)
+    assert found.pool.weights == pytest.approx(weights.tolist(), abs=1e-4)
+    assert found.pool.temperature == pytest.approx(temperature, abs=1e-3)
     listed = ", ".join(f"{name} {weight:.2f}" for name, weight in zip("uvw", weights))
-    assert why.startswith("fitted weights") and found.about["notes"][1] == f"{why}: {listed}"
-    assert found.about["notes"][2].startswith(f"temperature of the pool {temperature:.3f}, on 1,000 rows: ")
+    assert why.startswith("fitted weights") and found.run_json["notes"][1] == f"{why}: {listed}"
+    assert found.run_json["notes"][2].startswith(f"temperature of the pool {temperature:.3f}, on 1,000 rows: ")
     p = np.exp(held_out_pool(likeliest_weights, log_p, y, np.arange(1000)))
     right = p[np.arange(1000), y]
     up_to = np.sort(np.where(p >= right[:, None], p, 0).sum(1))
-    assert found.about["sets"]["quantile"] == pytest.approx(up_to[int(np.ceil(1001 * 0.8)) - 1], abs=1e-4)
+    assert found.run_json["sets"]["quantile"] == pytest.approx(up_to[int(np.ceil(1001 * 0.8)) - 1], abs=1e-4)
 
 
 def test_few_labelled_rows_leave_weights_of_lowest_loss_equal(tmp_path):
     labelled, rows, log_p, y, _ = files_of(tmp_path)
     options = PoolOptions("log", "nll", fit=labelled, sets=SetRequest(0.8))
     found = pool_files([rows], tmp_path / "out", options).scores
-    assert found.how["weights"] == pytest.approx([1 / 3] * 3)
-    assert found.about["notes"][1] == ("equal weights: 120 labelled rows are under 1,000: u 0.33, v 0.33, w 0.33")
-    assert len(found.about["notes"]) == 3 and found.about["notes"][2].startswith("temperature of the pool")
+    assert found.pool.weights == pytest.approx([1 / 3] * 3)
+    assert found.run_json["notes"][1] == ("equal weights: 120 labelled rows are under 1,000: u 0.33, v 0.33, w 0.33")
+    assert len(found.run_json["notes"]) == 3 and found.run_json["notes"][2].startswith("temperature of the pool")
 
 
 def test_rows_of_one_picture_stay_together_in_what_is_said_of_weights(tmp_path):
@@ -660,10 +661,10 @@ def test_rows_of_one_picture_stay_together_in_the_fit_of_weights_and_of_sets(tmp
             greedy_weights if weights == "greedy" else convex_fit(fitted.penalty),
         )
     assert why.startswith("fitted weights")
-    assert found.about["notes"][0] == f"{why}: a {values[0]:.2f}, b {values[1]:.2f}"
+    assert found.run_json["notes"][0] == f"{why}: a {values[0]:.2f}, b {values[1]:.2f}"
     unseen = np.exp(held_out_pool(fit, opened.members, y, clusters))
     quantile = set_quantile(1 - unseen[np.arange(n), y], 0.8, None, n // 4)
-    assert found.about["sets"]["quantile"] == pytest.approx(quantile, abs=1e-5)
+    assert found.run_json["sets"]["quantile"] == pytest.approx(quantile, abs=1e-5)
 
 
 def test_rows_of_one_picture_stay_together_in_the_fit_of_a_temperature(tmp_path):
@@ -695,7 +696,7 @@ def test_task_types_and_letters_of_calibrations_count_in_the_fit_of_the_pool(tmp
     divisor = np.array([4.0 if row % 3 else 0.5 for row in range(200)])[:, None]
     pooled = (log_softmax(first / divisor, axis=1) + log_softmax(second + bias, axis=1)) / 2
     y = open_scores(a).answers(np.arange(200))
-    assert found.how["temperature"] == pytest.approx(likeliest_temperature(pooled, y), abs=1e-3)
+    assert found.pool.temperature == pytest.approx(likeliest_temperature(pooled, y), abs=1e-3)
 
 
 def test_a_bias_of_letters_does_not_count_where_options_stood_at_several_letters(tmp_path):
@@ -706,7 +707,7 @@ def test_a_bias_of_letters_does_not_count_where_options_stood_at_several_letters
     found = pool_files([a, b], tmp_path / "out", options).scores
     pooled = np.mean([open_scores(folder).members[0] for folder in (a, b)], axis=0)
     y = open_scores(a).answers(np.arange(200))
-    assert found.how["temperature"] == pytest.approx(likeliest_temperature(pooled, y), abs=1e-3)
+    assert found.pool.temperature == pytest.approx(likeliest_temperature(pooled, y), abs=1e-3)
 
 
 # ------------------------------------------------------------------ which labelled rows count
@@ -720,8 +721,8 @@ def test_labelled_rows_of_a_training_are_left_out_of_the_fit(tmp_path):
     opened = open_scores(labelled)
     rows = np.arange(70, 200)
     expected = likeliest_temperature(as_pool(opened.members[:, rows]), opened.answers(rows))
-    assert found.how["temperature"] == pytest.approx(expected, abs=1e-3)
-    notes = found.about["notes"]
+    assert found.pool.temperature == pytest.approx(expected, abs=1e-3)
+    notes = found.run_json["notes"]
     assert notes[0] == f"70 rows of {labelled} that a member was trained on are left out"
     assert notes[1] == "on 10 of the labelled rows the epoch of a member was chosen: it looks better there"
     assert f"on {len(rows)} rows: " in notes[2]
@@ -737,8 +738,8 @@ def test_the_members_that_were_trained_on_all_labelled_rows_are_named(tmp_path, 
     with pytest.raises(EnsembleError) as error:
         pool_files([a, b], tmp_path / "out", PoolOptions(fit=tmp_path / "labelled"))
     assert str(error.value) == (
-        f"{tmp_path / 'labelled'}: {names} was trained on these rows; a pool fitted on them would be far too sure of "
-        "itself. Use other labelled rows, or the out-of-fold scores of a training with --folds"
+        f"{tmp_path / 'labelled'}: {names} was trained on these rows; a pool fitted on them would be far too "
+        "confident. Use other labelled rows, or the out-of-fold scores of a training with --folds"
     )
 
 
@@ -753,7 +754,7 @@ def test_a_checkpoint_without_a_record_of_rows_is_known_by_its_table(tmp_path, t
         with pytest.raises(EnsembleError, match="labelled: a member was trained on these rows; a pool fitted on"):
             pool_files([a, b], tmp_path / "out", options)
         return
-    notes = " ".join(pool_files([a, b], tmp_path / "out", options).scores.about["notes"])
+    notes = " ".join(pool_files([a, b], tmp_path / "out", options).scores.run_json["notes"])
     assert f"on {left} rows: " in notes
 
 
@@ -761,7 +762,7 @@ def test_a_table_that_nobody_knows_is_nobodys_training(tmp_path):
     a, b = two_folders(tmp_path)
     pool_files([a, b], tmp_path / "labelled")
     options = PoolOptions("log", "1,1", fit=tmp_path / "labelled")
-    assert "on 200 rows: " in " ".join(pool_files([a, b], tmp_path / "out", options).told)
+    assert "on 200 rows: " in " ".join(pool_files([a, b], tmp_path / "out", options).notes)
 
 
 def test_members_are_matched_to_labelled_rows_whatever_their_order(tmp_path):
@@ -773,19 +774,19 @@ def test_members_are_matched_to_labelled_rows_whatever_their_order(tmp_path):
     options = PoolOptions("log", "7,2,1", fit=turned)
     found = pool_files([rows], tmp_path / "out", options).scores
     expected = likeliest_temperature(pool(log_p[[1, 2, 0]], "log", [7, 2, 1]), y)
-    assert found.how["temperature"] == pytest.approx(expected, abs=1e-3)
+    assert found.pool.temperature == pytest.approx(expected, abs=1e-3)
 
 
 def test_two_members_of_one_checkpoint_are_told_apart_by_their_names(tmp_path):
     a, b = two_folders(tmp_path)
     settings(b, fingerprint="fa")
-    pool_files([b, a], tmp_path / "labelled", names=["b", "a"])
+    pool_files([b, a], tmp_path / "labelled", PoolOptions(names=["b", "a"]))
     options = PoolOptions("log", "9,1", fit=tmp_path / "labelled")
     found = pool_files([a, b], tmp_path / "out", options).scores
     log_p = np.stack([open_scores(folder).members[0] for folder in (a, b)])
     y = open_scores(a).answers(np.arange(200))
     expected, other = (likeliest_temperature(pool(log_p, "log", shares), y) for shares in ([9, 1], [1, 9]))
-    assert found.how["temperature"] == pytest.approx(expected, abs=1e-3) and abs(expected - other) > 0.1
+    assert found.pool.temperature == pytest.approx(expected, abs=1e-3) and abs(expected - other) > 0.1
 
 
 def test_members_that_the_labelled_rows_lack_are_named(tmp_path):
@@ -796,9 +797,9 @@ def test_members_that_the_labelled_rows_lack_are_named(tmp_path):
     with pytest.raises(EnsembleError) as error:
         pool_files([a, b, other], tmp_path / "out", PoolOptions(fit=tmp_path / "labelled"))
     assert str(error.value) == (
-        f"{tmp_path / 'labelled'}: expected the members that are pooled; b (fb) is not there; c (of a file) is not "
-        "there. It has m (fa), d (of a file). --fit takes one folder or file that holds all members: of several, make "
-        "one by `ensemble` of the labelled rows of each"
+        f"{tmp_path / 'labelled'}: expected the members that are pooled; b (fb) is missing; c (of a file) is "
+        "missing. It has m (fa), d (of a file). --fit takes one folder or file that holds all members: of several, "
+        "make one by `ensemble` of the labelled rows of each"
     )
 
 
@@ -936,9 +937,9 @@ def test_folds_have_one_temperature_and_their_pool_has_none(tmp_path):
     found = pool_files([a, b], tmp_path / "out", PoolOptions(fit=labelled)).scores
     opened = open_scores(labelled)
     temperature = likeliest_temperature(opened.members[0], opened.answers(np.arange(200)))
-    assert temperature > 1.5 and found.how == {"kind": "log", "weights": [0.5, 0.5], "temperature": 1.0}
+    assert temperature > 1.5 and found.pool == PoolSettings("log", [0.5, 0.5], 1.0)
     assert [part.temperature for part in found.calibrations] == pytest.approx([temperature] * 2, abs=1e-3)
-    assert found.about["notes"] == [
+    assert found.run_json["notes"] == [
         f"one temperature for all folds, {temperature:.3f}, on 200 rows each scored by the fold that had not seen it; "
         "the pool has none of its own: no row was left unseen by all folds"
     ]
@@ -971,8 +972,8 @@ def test_sets_of_folds_compare_each_labelled_row_with_the_fold_that_had_not_seen
         below += (theirs < (1 - p)[:, :, None]).sum(2) / 200
     pictures = found.calibrations[0].pictures
     held = below < 0.8 * (1 + 1 / pictures)
-    assert (found.held() == held).mean() > 0.99  # the labelled rows' numbers are of fits without them
-    assert found.about["sets"]["quantile"] is None and "sets of folds (CV+)" in found.about["sets"]["guarantee"]
+    assert (found.option_sets() == held).mean() > 0.99  # the labelled rows' numbers are of fits without them
+    assert found.run_json["sets"]["quantile"] is None and "sets of folds (CV+)" in found.run_json["sets"]["guarantee"]
 
 
 def test_rows_of_other_folds_are_refused(tmp_path):
@@ -1024,7 +1025,7 @@ def test_folds_have_no_fitted_weights(tmp_path, weights):
         "trained on each row"
     )
     given = pool_files([a, b], tmp_path / "out", PoolOptions(weights="3,1", fit=labelled)).scores
-    assert given.how["weights"] == [0.75, 0.25]
+    assert given.pool.weights == [0.75, 0.25]
 
 
 def test_rows_of_folds_without_answers_are_refused(tmp_path):
@@ -1043,7 +1044,7 @@ def test_rows_that_folds_were_fitted_on_are_those_with_answers(tmp_path):
     change_columns(labelled, answer=["" if row < 30 else letter for row, letter in enumerate(answers)])
     found = pool_files([a, b], tmp_path / "out", PoolOptions(fit=labelled))
     assert fitted_rows(found) == [False] * 30 + [True] * 170
-    assert "on 170 rows each" in found.told[0]
+    assert "on 170 rows each" in found.notes[0]
 
 
 # ------------------------------------------------------------------ what is said of weights
@@ -1083,18 +1084,18 @@ def test_from_forty_labelled_rows_on_a_pool_says_what_other_weights_would_give(t
     path = long_file(tmp_path / "rows.parquet", log_p, y, ids)
     found = pool_files([path], tmp_path / "out")
     expected = describe_choices(choices(log_p, y, np.arange(rows), greedy=False)) if said else []
-    assert found.told[1:] == expected and notes_of(tmp_path / "out")[1:] == []
+    assert found.notes[1:] == expected and notes_of(tmp_path / "out")[1:] == []
 
 
 @pytest.mark.parametrize("kind", ["linear", "vote"])
 def test_other_pools_say_nothing_of_weights_of_the_log_pool(tmp_path, kind):
     path = long_file(tmp_path / "rows.parquet", *drawn(60, 3))
-    assert len(pool_files([path], tmp_path / "out", PoolOptions(kind)).told) == 1
+    assert len(pool_files([path], tmp_path / "out", PoolOptions(kind)).notes) == 1
 
 
 def test_a_pool_that_a_run_makes_says_nothing_of_other_weights(tmp_path):
     path = long_file(tmp_path / "rows.parquet", *drawn(60, 3))
-    assert len(pool_files([path], tmp_path / "out", about={"command": []}).told) == 1
+    assert len(pool_files([path], tmp_path / "out", run_json={"command": []}).notes) == 1
 
 
 def test_weights_are_proposed_by_rows_of_no_training_and_pictures_together(tmp_path):
@@ -1108,7 +1109,7 @@ def test_weights_are_proposed_by_rows_of_no_training_and_pictures_together(tmp_p
     expected = describe_choices(
         choices(found.scores.members[:, rows], found.scores.answers(rows), clusters, greedy=False)
     )
-    assert found.told[: len(expected)] == expected
+    assert found.notes[: len(expected)] == expected
 
 
 # ------------------------------------------------------------------ what a member adds

@@ -9,10 +9,11 @@ import pytest
 from scipy.special import log_softmax, softmax
 
 from scoring.scores.exposure import CALIBRATION, TRAINING, VALIDATION
-from scoring.scores.external import calibrate_file, opened, read_calibrations
+from scoring.scores.external import calibrate_file, open_or_import, read_calibrations
+from scoring.scores.fitting import describe_choices
 from scoring.scores.folder import RunError, open_scores
-from scoring.scores.members import read_sources
-from scoring.scores.pooling import PoolOptions, describe_choices, import_file, pool_files
+from scoring.scores.members import read_members
+from scoring.scores.pooling import PoolOptions, import_file, pool_files
 from scoring.stats.calibration import Calibration
 from scoring.stats.pool_weights import PoolWeights, apply_weights, choices, convex_weights, fit_weights, greedy_weights
 from scoring.stats.pools import EnsembleError, pool
@@ -44,7 +45,7 @@ from tests.shared.scores_folders import expose, scores, settings, two_folders
 def test_columns_that_are_no_distribution_are_refused_with_row_and_sum(tmp_path, header, rows, problem):
     path = table(tmp_path / "file.csv", "\n".join([header, *rows, ""]))
     with pytest.raises(EnsembleError) as error:
-        read_sources(path)
+        read_members(path)
     assert problem in str(error.value)
     if "infinite" not in problem:
         assert "--format" in str(error.value) and "shares" in str(error.value)
@@ -59,21 +60,21 @@ def test_what_was_assumed_is_always_told(tmp_path):
         "id,l_a,l_b\nx,0.4,0.6\n": "l_a … l_b read as logits, by their names",
     }
     for text, told in cases.items():
-        assert told in read_sources(table(tmp_path / "file.csv", text))[0].notes[0]
-    shares = read_sources(table(tmp_path / "file.csv", "id,a,b\nx,30,70\n"), "shares")[0]
+        assert told in read_members(table(tmp_path / "file.csv", text))[0].notes[0]
+    shares = read_members(table(tmp_path / "file.csv", "id,a,b\nx,30,70\n"), "shares")[0]
     assert np.allclose(np.exp(shares.logits), [[0.3, 0.7]]) and "as --format says" in shares.notes[0]
 
 
 def test_a_certain_zero_is_an_option_and_a_missing_cell_is_none(tmp_path):
-    found = read_sources(table(tmp_path / "f.csv", "id,logprob_a,logprob_b,logprob_c\nx,0,-inf,\n"))[0]
+    found = read_members(table(tmp_path / "f.csv", "id,logprob_a,logprob_b,logprob_c\nx,0,-inf,\n"))[0]
     assert np.exp(found.logits[0, 0]) == pytest.approx(1) and np.isfinite(found.logits[0, 1])
     assert np.isnan(found.logits[0, 2])
-    zeros = read_sources(table(tmp_path / "f.csv", "id,p_a,p_b\nx,1,0\n"))[0]
+    zeros = read_members(table(tmp_path / "f.csv", "id,p_a,p_b\nx,1,0\n"))[0]
     assert np.isfinite(zeros.logits).all() and np.exp(zeros.logits[0]).tolist() == pytest.approx([1, 0])
 
 
 def test_semicolons_parquet_and_several_members_in_one_file(tmp_path):
-    semicolons = read_sources(table(tmp_path / "f.csv", "id;a;b\nx;0.4;0.6\n"))[0]
+    semicolons = read_members(table(tmp_path / "f.csv", "id;a;b\nx;0.4;0.6\n"))[0]
     assert semicolons.ids == ["x"] and np.allclose(np.exp(semicolons.logits), [[0.4, 0.6]])
     columns = {
         "id": [1, 2, 1, 2],
@@ -82,16 +83,16 @@ def test_semicolons_parquet_and_several_members_in_one_file(tmp_path):
         "member": ["m", "m", "n", "n"],
     }
     pq.write_table(pa.table(columns | {"answer": ["A", "b", "(a)", "a."]}), tmp_path / "f.parquet")
-    first, second = read_sources(tmp_path / "f.parquet")
+    first, second = read_members(tmp_path / "f.parquet")
     assert (first.name, second.name) == ("m", "n") and first.ids == ["1", "2"]
     assert first.questions["answer"] == ["a", "b"] and second.questions["answer"] == ["a", "a"]
     assert np.isnan(second.logits[1, 1])
     pq.write_table(pa.table(columns | {"answer": ["c", "b", "a", "b"]}), tmp_path / "f.parquet")
     with pytest.raises(EnsembleError, match=r"answers that are no letter of an option with a number: '1' \('c'\)"):
-        read_sources(tmp_path / "f.parquet")
+        read_members(tmp_path / "f.parquet")
     (tmp_path / "f.parquet").write_bytes(b"PAR1")
     with pytest.raises(EnsembleError, match="cannot be read"):
-        read_sources(tmp_path / "f.parquet")
+        read_members(tmp_path / "f.parquet")
 
 
 # ------------------------------------------------------------------ one question under one id
@@ -137,7 +138,7 @@ def test_what_a_folder_of_several_members_weighs_is_told(tmp_path):
     one, two = (write_csv(tmp_path / f"{name}.csv", ids, np.exp(part)) for name, part in zip("ab", log_p))
     pool_files([one, two], tmp_path / "pair")
     three = write_csv(tmp_path / "c.csv", ids, np.exp(log_p[2]))
-    told = " ".join(pool_files([tmp_path / "pair", three], tmp_path / "out").told)
+    told = " ".join(pool_files([tmp_path / "pair", three], tmp_path / "out").notes)
     assert "67% (a, b)" in told and "33% (c)" in told
     with pytest.raises(
         EnsembleError, match="3 numbers from 0 on, separated by commas, in the order of the members: a, b, c"
@@ -172,7 +173,7 @@ def test_a_pool_is_fitted_on_rows_that_no_member_was_trained_on(tmp_path):
     expose(a, [TRAINING] * 60 + [VALIDATION] * 20 + [0] * 120)
     pool_files([a, b], tmp_path / "labelled")
     found = pool_files([a, b], tmp_path / "out", PoolOptions(fit=tmp_path / "labelled"))
-    told = " ".join(found.told)
+    told = " ".join(found.notes)
     assert "60 rows" in told and "that a member was trained on are left out" in told
     assert "on 20 of the labelled rows the epoch of a member was chosen" in told and "on 140 rows" in told
     expose(b, [TRAINING] * 200)
@@ -282,7 +283,7 @@ def test_what_each_choice_gives_is_told_by_rows_held_out(tmp_path):
     columns |= {f"p_{letter}": np.exp(log_p[:, :, at]).ravel() for at, letter in enumerate("abcd")}
     pq.write_table(pa.table(columns), tmp_path / "file.parquet")
     pooled = pool_files([tmp_path / "file.parquet"], tmp_path / "out")
-    told = " ".join(pooled.told)
+    told = " ".join(pooled.notes)
     assert "these rows prefer fitted weights: --weights fit" in told
     fitted = pool_files(
         [tmp_path / "file.parquet"], tmp_path / "fit", PoolOptions(weights="fit", fit=tmp_path / "file.parquet")
@@ -302,19 +303,19 @@ def test_a_file_is_evaluated_calibrated_and_its_calibration_applied(tmp_path, mo
     ids = [f"r{row}" for row in range(400)]
     write_csv(tmp_path / "mine.csv", ids, np.exp(log_p[0]))
     answers = table(tmp_path / "key.csv", "id,answer\n" + "".join(f"{id},{'abcd'[at]}\n" for id, at in zip(ids, y)))
-    found, notes = opened(tmp_path / "mine.csv", None, "auto", answers, ())
+    found, notes = open_or_import(tmp_path / "mine.csv", None, "auto", answers, ())
     assert found.folder.name == "mine" and (found.folder / "metrics.json").exists()
     assert "read as probabilities" in notes[0]
     raw = json.loads((found.folder / "metrics.json").read_text())["overall"]["nll"]["value"]
     assert raw == pytest.approx(-log_p[0][np.arange(400), y].mean(), abs=1e-6)
     fitted = calibrate_file(tmp_path / "mine.csv", tmp_path / "c.json", answers=answers)["mine"]
     assert fitted.temperature > 1.5 and read_calibrations(tmp_path / "c.json")[0].temperature == fitted.temperature
-    again, notes = opened(tmp_path / "mine.csv", None, "auto", answers, [tmp_path / "c.json"])
+    again, notes = open_or_import(tmp_path / "mine.csv", None, "auto", answers, [tmp_path / "c.json"])
     after = json.loads((again.folder / "metrics.json").read_text())["overall"]["nll"]["value"]
     assert after == pytest.approx(fitted.nll_after, abs=1e-6) and after < raw - 0.1
     other = table(tmp_path / "other.csv", (tmp_path / "mine.csv").read_text())
     with pytest.raises(EnsembleError, match="--calibration: made for mine; expected one of the members: other"):
-        opened(other, None, "auto", answers, [tmp_path / "c.json"])
+        open_or_import(other, None, "auto", answers, [tmp_path / "c.json"])
     with pytest.raises(EnsembleError, match="no scored row with an answer"):
         calibrate_file(tmp_path / "mine.csv", tmp_path / "d.json")
     with pytest.raises(RunError, match="holds other results"):
@@ -346,13 +347,13 @@ def test_sets_of_linear_pools_and_votes_cover_rows_to_come(tmp_path, kind, weigh
     for method in ("lac", "aps"):
         options = PoolOptions(kind, weights, fit=labelled, sets=SetRequest(0.9, method))
         found = pool_files([rows], tmp_path / method, options)
-        how, numbers = found.scores.how, None if weights == "equal" else [0.7, 0.2, 0.1]
+        settings, numbers = found.scores.pool, None if weights == "equal" else [0.7, 0.2, 0.1]
         covered = found.metrics["sets"]["covered"]
         assert covered >= 0.87 and (method == "aps" or covered < 0.93)
-        written = pool(far, kind, numbers, how["temperature"])
+        written = pool(far, kind, numbers, settings.temperature)
         assert np.abs(np.exp(found.scores.log_p) - np.exp(written)).max() < 1e-5
         temperature = likeliest_temperature(pool(log_p, kind, numbers), y)
-        assert how["temperature"] == pytest.approx(temperature, abs=1e-3) and abs(temperature - 1) > 0.1
+        assert settings.temperature == pytest.approx(temperature, abs=1e-3) and abs(temperature - 1) > 0.1
 
 
 @pytest.mark.parametrize("kind", ["linear", "vote"])
@@ -390,12 +391,12 @@ def test_sets_on_rows_that_the_pool_is_fitted_on_are_refused(tmp_path):
         assert "leave them out" in str(error.value)
     assert not (tmp_path / "out").exists()
     found = pool_files([rows], tmp_path / "out", PoolOptions(fit=labelled))
-    warning = next(text for text in found.scores.about["warnings"] if "--fit" in text)
-    assert warning.startswith("12 of 120 rows are also labelled rows") and f"warning: {warning}" in found.told
+    warning = next(text for text in found.scores.run_json["warnings"] if "--fit" in text)
+    assert warning.startswith("12 of 120 rows are also labelled rows") and f"warning: {warning}" in found.notes
     assert found.scores.exposed.tolist() == [[CALIBRATION] * 3] * 12 + [[0] * 3] * 108
     fresh = long_file(tmp_path / "fresh.parquet", far[:, :108], truth[:108], others[:108])
     sets = pool_files([fresh], tmp_path / "fresh", PoolOptions(fit=labelled, sets=SetRequest(0.9))).scores
-    assert not sets.exposed.any() and not [text for text in sets.about["warnings"] if "--fit" in text]
+    assert not sets.exposed.any() and not [text for text in sets.run_json["warnings"] if "--fit" in text]
 
 
 def test_rows_of_folders_are_recognised_by_their_questions_under_other_ids(tmp_path):
@@ -481,7 +482,7 @@ def test_what_other_weights_would_lose_is_said_as_a_loss(tmp_path):
     lost = {part["weights"]: part for part in choices(like, right, greedy=False)}
     assert gains["fit"]["gain"] > 0 > lost["best single"]["gain"]
     for name, pooled, answers, parts in (("gains", log_p, y, gains), ("loses", like, right, lost)):
-        told = " ".join(pool_files([long_file(tmp_path / "f.parquet", pooled, answers, ids)], tmp_path / name).told)
+        told = " ".join(pool_files([long_file(tmp_path / "f.parquet", pooled, answers, ids)], tmp_path / name).notes)
         for part in parts.values():
             if part["weights"] != "equal":
                 word = "gains" if part["gain"] > 0 else "loses"

@@ -1,6 +1,7 @@
 """Letters and option orders: the prior comes back, relabelled options give relabelled answers."""
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -13,9 +14,9 @@ from scoring.scores.folder import open_scores, write_results
 from scoring.scores.logits import OptionLogits, write_part
 from scoring.scores.position import (
     agreement,
-    at_letters,
     in_all_orders,
     in_one_order,
+    letter_log_probabilities,
     letter_share,
     prior,
     without_prior,
@@ -93,7 +94,7 @@ def test_letters_that_no_row_shows_in_every_order_have_no_prior():
     for orders in ("1", "2", "3"):
         found = noisy(9, 4, orders)
         assert prior(found, 0) is None and letter_share(found, 0) is None, orders
-        rows, log_p = at_letters(found, 0)
+        rows, log_p = letter_log_probabilities(found, 0)
         assert rows.shape == (0,) and log_p.shape == (0, 4, 4) and rows.dtype.kind == "i"
         assert np.array_equal(without_prior(found, 0), found.logits[:, 0])
         assert np.array_equal(in_one_order(found, 0), found.logits[:, 0, 0])
@@ -127,7 +128,7 @@ def test_agreement_by_hand():
         for order, letter in enumerate(chosen):
             found.logits[row, 0, order] = np.nan if letter is None else np.where(np.arange(4) == letter, 2.0, -1.0)
     found.logits[4, 0, :, 2:] = np.nan
-    assert agreement(found, 0) == pytest.approx({"rows": 4, "all_agree": 0.25, "changed_by_another": 4 / 9})
+    assert asdict(agreement(found, 0)) == pytest.approx({"rows": 4, "all_agree": 0.25, "changed_by_another": 4 / 9})
     assert agreement(cyclic(orders="1"), 0) is None
     assert in_all_orders(found).tolist() == [True, True, True, False, True]
 
@@ -136,7 +137,7 @@ def test_the_least_logits_are_still_answers_and_missing_options_are_not():
     found = cyclic(2)
     found.logits[:] = [-900.0, -800.0, -1000.0, np.nan]
     found.logits[1, 0, 3] = [-800.0, -900.0, -1000.0, np.nan]
-    assert agreement(found, 0) == pytest.approx({"rows": 2, "all_agree": 0.5, "changed_by_another": 1 / 6})
+    assert asdict(agreement(found, 0)) == pytest.approx({"rows": 2, "all_agree": 0.5, "changed_by_another": 1 / 6})
 
 
 def test_a_row_was_seen_in_several_orders_if_any_member_saw_it_so():

@@ -6,6 +6,7 @@ from scipy.special import log_softmax
 
 from scoring.scores.logits import OptionLogits
 from scoring.scores.probabilities import (
+    PoolSettings,
     margins,
     member_log_probabilities,
     member_logits,
@@ -78,7 +79,8 @@ def test_every_cell_of_probabilities_csv(tmp_path):
 )  # fmt: skip
 def test_label_mass_is_that_of_the_member_or_the_mean_of_all(tmp_path, member, masses):
     logits, log_p = by_hand()
-    write_probabilities(tmp_path / "p.csv", logits, log_p, None, member=member)
+    of_member = logits if member is None else logits.of_member(member)
+    write_probabilities(tmp_path / "p.csv", of_member, log_p, None)
     lines = (tmp_path / "p.csv").read_text(encoding="utf-8").splitlines()
     assert [line.split(",")[-2] for line in lines[1:]] == masses
 
@@ -148,12 +150,12 @@ def test_a_pool_of_members_by_their_kind_weights_and_temperature():
     assert pooled_log_probabilities(logits, fitted) == pytest.approx(
         log_softmax((first + second) / 2, axis=1), abs=1e-9
     )
-    how = {"kind": "linear", "weights": [0.2, 0.8], "temperature": 1.5}
+    settings = PoolSettings("linear", [0.2, 0.8], 1.5)
     mixed = np.log(0.2 * np.exp(first) + 0.8 * np.exp(second))
-    assert pooled_log_probabilities(logits, fitted, None, how) == pytest.approx(
+    assert pooled_log_probabilities(logits, fitted, None, settings) == pytest.approx(
         log_softmax(mixed / 1.5, axis=1), abs=1e-9
     )
     alone = rows(5)
-    how = {"kind": "log", "weights": [1.0], "temperature": 2.5}
+    settings = PoolSettings("log", [1.0], 2.5)
     expected = log_softmax(alone.logits[:, 0, 0] / 2.5, axis=1)
-    assert pooled_log_probabilities(alone, [Calibration()], None, how) == pytest.approx(expected, abs=1e-9)
+    assert pooled_log_probabilities(alone, [Calibration()], None, settings) == pytest.approx(expected, abs=1e-9)

@@ -15,7 +15,7 @@ from scoring.files.reading import FileError
 from scoring.inputs.questions import Question
 from scoring.report.page import write_report
 from scoring.report.tables import details_table, to_text
-from scoring.scores.evaluation import judge
+from scoring.scores.evaluation import evaluate_scores
 from scoring.scores.exposure import CALIBRATION, TRAINING, VALIDATION
 from scoring.scores.folder import columns_of, open_scores, write_results
 from scoring.scores.logits import OptionLogits, write_part
@@ -177,7 +177,7 @@ def test_no_process_is_started(monkeypatch):
 # ------------------------------------------------------------------ folders
 def test_the_file_holds_what_is_needed_to_look_at_a_label(tmp_path):
     p, y, planted = drawn(300)
-    summary = judge(open_scores(scores(tmp_path / "s", p, y)), suspects=True)["suspects"]
+    summary = evaluate_scores(open_scores(scores(tmp_path / "s", p, y)), suspects=True)["suspects"]
     rows, suspects = rows_of(tmp_path / "s"), find_suspects(p, y)
     expected = suspects.order[: max(20, suspects.flags.sum())]
     assert [row["id"] for row in rows] == [f"row{row}" for row in expected]
@@ -204,7 +204,9 @@ def test_the_file_holds_what_is_needed_to_look_at_a_label(tmp_path):
 def test_at_least_twenty_rows_are_listed_or_all(tmp_path):
     p, _, _ = drawn(30)
     for n in (30, 7):
-        summary = judge(open_scores(scores(tmp_path / str(n), p[:n], p[:n].argmax(1))), suspects=True)["suspects"]
+        summary = evaluate_scores(open_scores(scores(tmp_path / str(n), p[:n], p[:n].argmax(1))), suspects=True)[
+            "suspects"
+        ]
         rows = rows_of(tmp_path / str(n))
         assert len(rows) == min(n, 20) and summary["flagged"] == 0 and {row["flagged"] for row in rows} == {"0"}
         assert rows == sorted(rows, key=lambda row: float(row["label_quality"]))
@@ -216,7 +218,7 @@ def test_rows_that_any_member_was_trained_on_are_left_out(tmp_path):
     exposed = np.zeros((200, 2), np.uint8)
     exposed[worst[0], 0], exposed[worst[1], 1] = TRAINING, TRAINING | VALIDATION
     exposed[worst[2]] = VALIDATION, CALIBRATION
-    metrics = judge(open_scores(scores(tmp_path / "s", p, y, exposed, members=2)), suspects=True)
+    metrics = evaluate_scores(open_scores(scores(tmp_path / "s", p, y, exposed, members=2)), suspects=True)
     summary, listed = metrics["suspects"], [row["id"] for row in rows_of(tmp_path / "s")]
     assert summary["rows"] == 198 and summary["left_out"] == 2 and summary["worst"][0] == f"row{worst[2]}"
     assert not {f"row{worst[0]}", f"row{worst[1]}"} & set(listed)
@@ -227,7 +229,7 @@ def test_where_all_rows_were_trained_on_nothing_is_listed_and_it_says_so(tmp_pat
     p, y, _ = drawn(60)
     folder = scores(tmp_path / "s", p, y, np.full((60, 1), TRAINING, np.uint8))
     (folder / "suspects.csv").write_text("id,flagged\nrow1,1\n")  # of an earlier evaluation
-    metrics = judge(open_scores(folder), suspects=True)
+    metrics = evaluate_scores(open_scores(folder), suspects=True)
     assert metrics["suspects"] == {
         "rows": 0,
         "flagged": 0,
@@ -245,7 +247,7 @@ def test_the_terminal_names_the_number_and_the_first(tmp_path):
     p = np.tile([0.01, 0.01, 0.97, 0.01], (40, 1))
     y = np.full(40, 2)
     y[7] = 0
-    metrics = judge(open_scores(scores(tmp_path / "s", p, y)), suspects=True)
+    metrics = evaluate_scores(open_scores(scores(tmp_path / "s", p, y)), suspects=True)
     line = (
         "At most 1 label looks wrong; look at it in suspects.csv, first: row7 (labelled a, the model says c with 0.97)."
     )
@@ -262,7 +264,7 @@ def test_the_terminal_names_the_number_and_the_first(tmp_path):
 def test_the_command_writes_them_and_scoring_does_not(cli, tmp_path):
     p, y, _ = drawn(120)
     folder = scores(tmp_path / "s", p, y)
-    assert "suspects" not in judge(open_scores(folder)) and not (folder / "suspects.csv").exists()
+    assert "suspects" not in evaluate_scores(open_scores(folder)) and not (folder / "suspects.csv").exists()
     done = cli("evaluate", folder, "--no-plot")
     flagged = find_suspects(p, y).flags.sum()
     assert f"At most {flagged} labels look wrong; look at them in suspects.csv, first: row" in done.stdout
@@ -277,8 +279,8 @@ def test_a_folder_that_is_judged_without_them_loads_no_cleanlab(tmp_path):
     code = (
         "import sys; from pathlib import Path; from scoring.report import page\n"
         "from scoring.scores import evaluation, folder\n"
-        f"scores = folder.open_scores(Path({str(folder)!r})); evaluation.judge(scores)\n"
-        "assert 'cleanlab' not in sys.modules; evaluation.judge(scores, suspects=True)\n"
+        f"scores = folder.open_scores(Path({str(folder)!r})); evaluation.evaluate_scores(scores)\n"
+        "assert 'cleanlab' not in sys.modules; evaluation.evaluate_scores(scores, suspects=True)\n"
         "assert 'cleanlab' in sys.modules and 'torch' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
@@ -290,12 +292,12 @@ def test_the_page_filters_doubtful_labels_once_they_were_looked_for(tmp_path):
     p, y, _ = drawn(200)
     folder = scores(tmp_path / "s", p, y)
     assert "label doubtful" not in write_report(folder).read_text("utf-8")
-    count = judge(open_scores(folder), suspects=True)["suspects"]["flagged"]
+    count = evaluate_scores(open_scores(folder), suspects=True)["suspects"]["flagged"]
     text = write_report(folder).read_text("utf-8")
     assert f"label doubtful ({count})" in text and "<kbd>l</kbd>" in text
     named = [flags.split() for flags in re.findall('data-flags="([^"]*)"', text)]
     assert len(named) == 200 and sum("label" in flags for flags in named) == count
-    judge(open_scores(folder))  # as `score` does: suspects.csv may be of other numbers now
+    evaluate_scores(open_scores(folder))  # as `score` does: suspects.csv may be of other numbers now
     assert "label doubtful" not in write_report(folder).read_text("utf-8")
 
 
@@ -304,7 +306,7 @@ def test_doubtful_labels_come_first_where_the_page_is_cut(tmp_path):
     y = np.zeros(400, int)
     p[50:55], y[50:55] = (0.01, 0.66, 0.32, 0.01), 0
     folder = scores(tmp_path / "s", p, y)
-    judge(open_scores(folder), suspects=True)
+    evaluate_scores(open_scores(folder), suspects=True)
     assert read_flagged(folder) == {f"row{row}" for row in range(50, 55)}
     text = write_report(folder, limit=20).read_text("utf-8")
     assert text.count("<article") == 20 and "label doubtful (5)" in text

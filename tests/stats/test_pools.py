@@ -12,8 +12,8 @@ from scoring.files.writing import write_columns
 from scoring.files.writing import write_csv as write_csv_rows
 from scoring.report.ensemble_plots import disagreement, draw_ensemble
 from scoring.scores.folder import RunError, open_scores
-from scoring.scores.members import read_sources
-from scoring.scores.pooling import PoolOptions, claim, pool_files
+from scoring.scores.members import read_members
+from scoring.scores.pooling import PoolOptions, check_replaceable, pool_files
 from scoring.stats.metrics import measure, measure_members
 from scoring.stats.pools import EnsembleError, PoolSettings, agreement, leave_one_out, nll_weights, parse_weights, pool
 from tests.shared.number_files import write_csv
@@ -279,7 +279,7 @@ def test_csv_files_of_others(tmp_path, pattern, make):
     assert found.logits.members == ["a", "b"] and (tmp_path / "out" / "members" / "b.csv").exists()
     assert (tmp_path / "out" / "submission.csv").read_text().splitlines()[0] == "id,answer"
     with pytest.raises(RunError, match="exists"):
-        claim(tmp_path / "out", False)
+        check_replaceable(tmp_path / "out", False)
 
 
 def test_faults_are_told_all_at_once(tmp_path):
@@ -298,10 +298,10 @@ def test_faults_are_told_all_at_once(tmp_path):
             pool_files([good, write_csv(tmp_path / "bad.csv", names, values)], tmp_path / "out")
     (tmp_path / "bad.csv").write_text("id,p_a,p_b\nr0,half,0.5\n")
     with pytest.raises(EnsembleError, match="p_a is 'half'"):
-        read_sources(tmp_path / "bad.csv")
+        read_members(tmp_path / "bad.csv")
     (tmp_path / "bad.csv").write_text("name,x\n1,2\n")
     with pytest.raises(EnsembleError, match="expected `id` and a column for each letter"):
-        read_sources(tmp_path / "bad.csv")
+        read_members(tmp_path / "bad.csv")
     with pytest.raises(EnsembleError, match="1 member"):
         pool_files([good], tmp_path / "out")
     with pytest.raises(EnsembleError, match="2 numbers"):
@@ -321,8 +321,8 @@ def test_folders_are_pooled_judged_and_fitted(tmp_path):
     mean = np.mean([log_softmax(folder.logits.logits[:, 0, 0].astype(float), axis=1) for folder in folders], axis=0)
     y = np.array(["abcd".index(letter) for letter in folders[0].questions["answer"]])
     temperature = likeliest_temperature(mean, y)
-    assert fitted.scores.how["temperature"] == pytest.approx(temperature, abs=1e-3) and temperature > 1.1
-    assert f"temperature of the pool {fitted.scores.how['temperature']:.3f}," in fitted.told[0]
+    assert fitted.scores.pool.temperature == pytest.approx(temperature, abs=1e-3) and temperature > 1.1
+    assert f"temperature of the pool {fitted.scores.pool.temperature:.3f}," in fitted.notes[0]
     for pooled, t in ((found, 1.0), (fitted, temperature)):
         assert np.abs(np.exp(pooled.scores.log_p) - np.exp(log_softmax(mean / t, axis=1))).max() < 1e-3
         nll = pooled.metrics["overall"]["nll"]["value"]
@@ -333,7 +333,7 @@ def test_folders_are_pooled_judged_and_fitted(tmp_path):
         pool_files([a, b], tmp_path / "x", PoolOptions(weights="nll"))
     with pytest.raises(
         EnsembleError,
-        match="expected the members that are pooled; b .x. is not there.*one folder or file that holds all members",
+        match="expected the members that are pooled; b .x. is missing.*one folder or file that holds all members",
     ):
         pool_files([a, b], tmp_path / "x", PoolOptions(fit=a))
     about = json.loads((tmp_path / "out" / "run.json").read_text())
@@ -360,14 +360,14 @@ def test_members_are_measured_as_one_alone_is():
 def test_cells_of_files_mean_what_they_say(tmp_path):
     text = '\ufeffid,p_a,p_b,p_c\n"a,1",0.5, 0.25 ,0.25\n"line\n2",0.5,0.5,\n"",,,\n'
     (tmp_path / "a.csv").write_text(text, "utf-8")
-    found = read_sources(tmp_path / "a.csv")[0]
+    found = read_members(tmp_path / "a.csv")[0]
     assert found.ids == ["a,1", "line\n2", ""] and found.status == ["ok", "ok", "no number in the file"]
     assert np.allclose(np.exp(found.logits[0]), [0.5, 0.25, 0.25]) and np.isnan(found.logits[1, 2])
     (tmp_path / "a.csv").write_text("id,p_a,p_b\nx,+0.5,0.5\n")
-    assert np.allclose(np.exp(read_sources(tmp_path / "a.csv")[0].logits), 0.5)
+    assert np.allclose(np.exp(read_members(tmp_path / "a.csv")[0].logits), 0.5)
     (tmp_path / "a.csv").write_text("id,p_a,p_b\nx,0.5,0.5\ny,0.5\nz,0.2,0.3,0.5\n")
     with pytest.raises(EnsembleError, match=r"expected 3 cells in every row, not so in line 3 \(2\), line 4 \(4\)"):
-        read_sources(tmp_path / "a.csv")
+        read_members(tmp_path / "a.csv")
 
 
 def test_columns_are_written_as_the_csv_module_writes_them(tmp_path):

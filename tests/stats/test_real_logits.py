@@ -12,8 +12,8 @@ from scipy.stats import chi2
 from sklearn.metrics import accuracy_score, log_loss
 
 from benchmarks.real_logits import PUBLISHED, avx512_order, published_row, read_benchmark
-from scoring.scores.evaluation import judge
-from scoring.scores.external import opened
+from scoring.scores.evaluation import evaluate_scores
+from scoring.scores.external import open_or_import
 from scoring.scores.folder import Scores
 from scoring.scores.pooling import PoolOptions, import_file, pool_files
 from scoring.stats.calibration import fit_temperature, nll
@@ -136,7 +136,7 @@ def check_pool(scores: Scores) -> None:
     y = logits_of(MODELS[0])[1]
     expected = mean_of_logarithms()
     assert scores.logits.members == MODELS and np.abs(scores.log_p - expected).max() < 1e-5
-    metrics = judge(scores)
+    metrics = evaluate_scores(scores)
     assert metrics["overall"]["accuracy"]["value"] == accuracy_score(y, expected.argmax(1)) == 0.815
     assert metrics["overall"]["nll"]["value"] == pytest.approx(log_loss(y, np.exp(expected), labels=range(6)), abs=1e-5)
     for member in metrics["ensemble"]["members"]:
@@ -150,9 +150,9 @@ def check_pool(scores: Scores) -> None:
 
 def test_members_in_one_file_become_members(tmp_path):
     imported = import_file(CASES, tmp_path / "imported")
-    assert any("read as logits" in note for note in imported.told)
+    assert any("read as logits" in note for note in imported.notes)
     check_pool(imported.scores)
-    scores, notes = opened(CASES, tmp_path / "opened", "auto", None, [])
+    scores, notes = open_or_import(CASES, tmp_path / "opened", "auto", None, [])
     assert any("read as logits" in note for note in notes)
     check_pool(scores)
     check_pool(pool_files([CASES], tmp_path / "pooled").scores)
@@ -181,7 +181,7 @@ def test_the_pool_has_the_likeliest_temperature_of_labelled_rows(tmp_path, facto
     likeliest = temperature_on_a_grid(log_p[:100], y[:100])
     assert likeliest == pytest.approx(factor * 0.8845, abs=1e-3)
     expected = likeliest if factor == 2 else 1.0
-    assert scores.how["temperature"] == pytest.approx(expected, rel=2e-4)
+    assert scores.pool.temperature == pytest.approx(expected, rel=2e-4)
     assert np.abs(scores.log_p - log_softmax(log_p[100:] / expected, axis=1)).max() < 1e-3
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from scoring.scores.evaluation import judge
+from scoring.scores.evaluation import evaluate_scores
 from scoring.scores.folder import open_scores
 from tests.shared.trainings import QUICK, trained
 
@@ -16,7 +16,7 @@ def test_validation_rows_are_a_scores_folder(first, questions):
     scores = open_scores(out / "validation")
     logits = scores.logits
     assert np.array_equal(logits.logits[:, 0, 0], results[0].scores.logits) and logits.scored.all()
-    assert judge(scores)["overall"]["nll"]["value"] == pytest.approx(results[0].nll, abs=1e-6)
+    assert evaluate_scores(scores)["overall"]["nll"]["value"] == pytest.approx(results[0].nll, abs=1e-6)
 
 
 def test_generating_gives_its_accuracy_too(base, questions, tmp_path):
