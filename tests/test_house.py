@@ -30,15 +30,11 @@ WITHOUT_TORCH = FLOORS[: FLOORS.index("scoring.checkpoints")]
 # Modules whose logic other tests cover; those of every other module are in tests/<room>/test_<module>.py.
 COVERED_BY = {
     "scoring.messages": "faults/test_runs.py",
-    "scoring.scores.logits": "scores/test_folder.py",
-    "scoring.scores.member_names": "scores/test_pooling.py",
     "scoring.scores.finalize": "run/test_run.py",
     "scoring.engine.reference": "engine/test_forward.py",
     "scoring.run.coordinator": "run/test_processes.py",
     "scoring.run.loader": "run/test_run.py",
     "scoring.run.options": "run/test_groups.py",
-    "scoring.checkpoints.calibrate": "scores/test_evaluation.py",
-    "scoring.report.ensemble_plots": "stats/test_pools.py",
     "scoring.report.figures": "report/test_page.py",
     "scoring.report.plots": "scores/test_evaluation.py",
     "scoring.terminal.errors": "test_exit_codes.py",

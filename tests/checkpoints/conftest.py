@@ -1,10 +1,13 @@
-"""A checkpoint whose files a test may change."""
+"""Checkpoints whose files a test may change."""
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
+
+from tests.shared.demo import FOLD0
 
 
 @pytest.fixture
@@ -22,3 +25,9 @@ def copy(tmp_path, demo):
         return folder
 
     return make
+
+
+@pytest.fixture
+def fold(tmp_path):
+    """A copy of a demo checkpoint that may be written into."""
+    return Path(shutil.copytree(FOLD0, tmp_path / "fold0"))

@@ -14,12 +14,14 @@ from scoring.checkpoints.calibrate import CalibrateOptions, calibrate_checkpoint
 from scoring.files.reading import FileError
 from scoring.scores.exposure import CALIBRATION, TRAINING, VALIDATION, write_rows
 from scoring.scores.external import calibrate_file, open_or_import, read_calibrations, read_files
-from scoring.scores.folder import open_scores
+from scoring.scores.folder import RunError, open_scores
 from scoring.scores.members import read_members
-from scoring.scores.pooling import PoolOptions, pool_files
+from scoring.scores.pooling import PoolOptions, import_file, pool_files
 from scoring.stats.calibration import LabelledRows, calibrate
 from scoring.stats.pools import EnsembleError
 from tests.shared.demo import FOLD0
+from tests.shared.number_files import table, write_csv
+from tests.shared.predictions import members
 from tests.shared.scores_folders import scores
 
 
@@ -396,3 +398,28 @@ def test_results_of_files_go_under_the_folder_that_out_names(cli, tmp_path, monk
     cli("report", first, "--out", "p.html", cwd=here)
     assert sorted(path.name for path in here.iterdir()) == ["X", "Y", "p.html"]
     assert "<title>m: scores" in (here / "p.html").read_text("utf-8")
+
+
+def test_a_file_is_evaluated_calibrated_and_its_calibration_applied(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    log_p, y = members(1, 400, sharp=3.0)
+    ids = [f"r{row}" for row in range(400)]
+    write_csv(tmp_path / "mine.csv", ids, np.exp(log_p[0]))
+    answers = table(tmp_path / "key.csv", "id,answer\n" + "".join(f"{id},{'abcd'[at]}\n" for id, at in zip(ids, y)))
+    found, notes = open_or_import(tmp_path / "mine.csv", None, "auto", answers, ())
+    assert found.folder.name == "mine" and (found.folder / "metrics.json").exists()
+    assert "read as probabilities" in notes[0]
+    raw = json.loads((found.folder / "metrics.json").read_text())["overall"]["nll"]["value"]
+    assert raw == pytest.approx(-log_p[0][np.arange(400), y].mean(), abs=1e-6)
+    fitted = calibrate_file(tmp_path / "mine.csv", tmp_path / "c.json", answers=answers)["mine"]
+    assert fitted.temperature > 1.5 and read_calibrations(tmp_path / "c.json")[0].temperature == fitted.temperature
+    again, notes = open_or_import(tmp_path / "mine.csv", None, "auto", answers, [tmp_path / "c.json"])
+    after = json.loads((again.folder / "metrics.json").read_text())["overall"]["nll"]["value"]
+    assert after == pytest.approx(fitted.nll_after, abs=1e-6) and after < raw - 0.1
+    other = table(tmp_path / "other.csv", (tmp_path / "mine.csv").read_text())
+    with pytest.raises(EnsembleError, match="--calibration: made for mine; expected one of the members: other"):
+        open_or_import(other, None, "auto", answers, [tmp_path / "c.json"])
+    with pytest.raises(EnsembleError, match="no scored row with an answer"):
+        calibrate_file(tmp_path / "mine.csv", tmp_path / "d.json")
+    with pytest.raises(RunError, match="holds other results"):
+        import_file(other, tmp_path / "scores" / "mine")

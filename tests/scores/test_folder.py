@@ -10,21 +10,10 @@ from scoring.files.writing import write_text, write_whole
 from scoring.inputs.questions import Question
 from scoring.scores.evaluation import evaluate_scores, warnings_of
 from scoring.scores.folder import open_scores, write_results
-from scoring.scores.logits import Layout, OptionLogits, part_path, read_parts, write_part
+from scoring.scores.logits import OptionLogits, write_part
 from scoring.scores.probabilities import pooled_log_probabilities
 from scoring.stats.calibration import Calibration
-
-
-def sample(n=5, members=("m0", "m1"), k=4, seed=0) -> OptionLogits:
-    rng = np.random.default_rng(seed)
-    return OptionLogits(
-        [f"id{row}" for row in range(n)],
-        list(members),
-        rng.normal(size=(n, len(members), 1, k)).astype(np.float32),
-        rng.random((n, len(members), 1)).astype(np.float32),
-        rng.integers(0, 9, (n, len(members), 1)),
-        ["ok"] * n,
-    )
+from tests.shared.scores_folders import random_logits
 
 
 def filed(out, questions, logits, **about):
@@ -38,64 +27,8 @@ def filed(out, questions, logits, **about):
     write_text(out / "run.json", json.dumps(about))
 
 
-def test_parts_come_back_in_the_order_of_the_data(tmp_path):
-    logits = sample()
-    logits.logits[1, ..., 2:] = np.nan
-    logits.status[3], logits.logits[3], logits.label_mass[3], logits.top_token[3] = "picture: gone", np.nan, np.nan, -1
-    for number, rows in enumerate(([4, 0], [3], [1])):
-        write_part(
-            tmp_path,
-            number,
-            OptionLogits(
-                [logits.ids[row] for row in rows],
-                logits.members,
-                logits.logits[rows],
-                logits.label_mass[rows],
-                logits.top_token[rows],
-                [logits.status[row] for row in rows],
-            ),
-        )
-    found = read_parts(tmp_path, Layout(logits.ids, logits.members, 4))
-    here = [0, 1, 3, 4]
-    assert np.array_equal(found.logits[here], logits.logits[here], equal_nan=True)
-    assert np.array_equal(found.label_mass[here], logits.label_mass[here], equal_nan=True)
-    assert (
-        found.status == ["ok", "ok", "not scored", "picture: gone", "ok"]
-        and (found.top_token[here] == logits.top_token[here]).all()
-    )
-
-
-def test_the_columns_of_a_part(tmp_path):
-    import pyarrow.parquet as pq
-
-    logits = sample(2)
-    logits.logits[1, ..., 3] = np.nan
-    write_part(tmp_path, 0, logits)
-    table = pq.read_table(part_path(tmp_path, 0))
-    assert table.column_names == [
-        "id",
-        "member",
-        "order",
-        "l_a",
-        "l_b",
-        "l_c",
-        "l_d",
-        "label_mass",
-        "top_token",
-        "status",
-    ]
-    assert table["order"].to_pylist() == ["abcd", "abcd", "abc", "abc"] and table["l_d"].to_pylist()[2] is None
-    assert str(table.schema.field("l_a").type) == "float"
-
-
-def test_foreign_parts_are_refused(tmp_path):
-    write_part(tmp_path, 0, sample())
-    with pytest.raises(ValueError, match="id0"):
-        read_parts(tmp_path, Layout(["other"], ["m0", "m1"], 4))
-
-
 def test_equal_members_give_the_single_models_probabilities():
-    one = sample(members=("m",))
+    one = random_logits(members=("m",))
     three = OptionLogits(
         one.ids, ["a", "b", "c"], np.repeat(one.logits, 3, axis=1), one.label_mass, one.top_token, one.status
     )
@@ -107,7 +40,7 @@ def test_equal_members_give_the_single_models_probabilities():
 
 
 def test_the_pool_is_the_mean_of_log_probabilities():
-    logits = sample()
+    logits = random_logits()
     p = np.exp(pooled_log_probabilities(logits, [Calibration(2.0), Calibration(0.5)]))
     from scipy.special import softmax
 
@@ -116,7 +49,7 @@ def test_the_pool_is_the_mean_of_log_probabilities():
 
 
 def test_the_files(tmp_path):
-    logits = sample(4, ("m",))
+    logits = random_logits(4, ("m",))
     logits.logits[2, ..., 2:] = np.nan
     logits.status[3], logits.logits[3] = "picture: an empty file", np.nan
     questions = [
@@ -159,7 +92,7 @@ def test_the_files(tmp_path):
 
 
 def test_without_answers_there_are_no_metrics(tmp_path):
-    logits = sample(2, ("m",))
+    logits = random_logits(2, ("m",))
     questions = [Question(name, 1, None, "q", ("w", "x", "y", "z")) for name in logits.ids]
     filed(tmp_path, questions, logits)
     assert evaluate_scores(open_scores(tmp_path)) is None
@@ -180,7 +113,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 
 
 def test_warnings_name_a_cause():
-    logits = sample(40, ("m",))
+    logits = random_logits(40, ("m",))
     logits.label_mass[:] = 0.99
     logits.top_token[:] = 1
     assert warnings_of(logits, [1, 2, 3, 4], [Calibration()]) == []

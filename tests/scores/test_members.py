@@ -1,515 +1,28 @@
 """Members from files: what each cell, column and row becomes, to the digit, and what is refused, word by word."""
 
-import hashlib
-import re
-from datetime import date
-from decimal import Decimal
-from pathlib import Path
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from scipy.special import log_softmax
+from scipy.special import log_softmax, softmax
 
 from scoring.files.writing import write_json
-from scoring.inputs.answers import AnswerTable
 from scoring.inputs.orders import option_orders
 from scoring.inputs.questions import Question
-from scoring.scores import number_files
 from scoring.scores.exposure import TRAINING, VALIDATION
-from scoring.scores.folder import RunError, columns_of, open_scores, write_results
+from scoring.scores.folder import columns_of, open_scores, write_results
 from scoring.scores.logits import OptionLogits, write_part
 from scoring.scores.members import Member, aligned, read_members
-from scoring.scores.number_files import NAME_IT, first_of, is_number_file
+from scoring.scores.number_files import first_of
+from scoring.scores.pooling import PoolOptions, pool_files
 from scoring.stats.calibration import Calibration
 from scoring.stats.pools import EnsembleError
+from tests.shared.number_files import table, write_csv
+from tests.shared.predictions import drawn, members
+from tests.shared.scores_folders import scores, settings, two_folders
 
 pytestmark = pytest.mark.filterwarnings("error")
 NAN = float("nan")
-
-
-def csv_file(tmp_path, text, name="file.csv"):
-    path = tmp_path / name
-    path.write_text(text, "utf-8")
-    return path
-
-
-def parquet_file(tmp_path, columns, name="file.parquet"):
-    pq.write_table(pa.table(columns), tmp_path / name)
-    return tmp_path / name
-
-
-def read_one(path, *arguments):
-    (source,) = read_members(path, *arguments)
-    return source
-
-
-def refusal(path, *arguments):
-    """The message without the file's name, which must come first."""
-    with pytest.raises(EnsembleError) as error:
-        read_members(path, *arguments)
-    message = str(error.value)
-    assert message.startswith(f"{path}: ")
-    return message.removeprefix(f"{path}: ")
-
-
-# ------------------------------------------------------------------ what the numbers become
-@pytest.mark.parametrize(
-    "header, rows, form, expected, note",
-    [
-        ("p_a,p_b,p_c", "0.2,0.3,0.5", "auto", [0.2, 0.3, 0.5], "p_a … p_c read as probabilities, by their names"),
-        (
-            "logprob_a,logprob_b,logprob_c",
-            "-1.6094379,-1.2039728,-0.6931472",
-            "auto",
-            [0.2, 0.3, 0.5],
-            "logprob_a … logprob_c read as log-probabilities, by their names",
-        ),
-        ("l_a,l_b", "1.0986123,0", "auto", [0.75, 0.25], "l_a … l_b read as logits, by their names"),
-        ("logit_a,logit_b", "1.0986123,0", "auto", [0.75, 0.25], "logit_a … logit_b read as logits, by their names"),
-        ("a,b,c", "0.2,0.3,0.5", "auto", [0.2, 0.3, 0.5], "a … c read as probabilities, since each row sums to 1"),
-        (
-            "a,b",
-            "-1.3862944,-0.2876821",
-            "auto",
-            [0.25, 0.75],
-            "a … b read as log-probabilities, since the exponentials of each row sum to 1",
-        ),
-        (
-            "a,b",
-            "5,3.9013877",
-            "auto",
-            [0.75, 0.25],
-            "a … b read as logits, since rows do not sum to 1, and neither do their exponentials",
-        ),
-        ("a,b", ",", "auto", [NAN, NAN], "a … b read as logits, since there is no number"),
-        ("p_a,p_b,p_c", "20,30,50", "shares", [0.2, 0.3, 0.5], "p_a … p_c read as shares, as --format says"),
-        ("p_a,p_b", "1.0986123,0", "logits", [0.75, 0.25], "p_a … p_b read as logits, as --format says"),
-        ("l_a,l_b", "0.75,0.25", "probabilities", [0.75, 0.25], "l_a … l_b read as probabilities, as --format says"),
-        (
-            "A, B ",
-            "-0.2876821,-1.3862944",
-            "log-probabilities",
-            [0.75, 0.25],
-            "A …  B  read as log-probabilities, as --format says",
-        ),
-    ],
-)
-def test_each_format_gives_the_logarithms_of_its_probabilities_and_says_how_it_was_read(
-    tmp_path, header, rows, form, expected, note
-):
-    path = csv_file(tmp_path, f"id,{header}\nx,{rows}\n")
-    source = read_one(path, form)
-    assert np.allclose(np.exp(source.logits), [expected], atol=1e-7, equal_nan=True)
-    assert source.notes == [f"{path}: {note}"]
-
-
-def test_shares_are_divided_by_the_sum_of_their_own_row_and_empty_cells_do_not_count(tmp_path):
-    source = read_one(csv_file(tmp_path, "id,a,b,c\nx,3,1,\ny,10,20,70\nz,0,5,15\n"), "shares")
-    expected = [[0.75, 0.25, NAN], [0.1, 0.2, 0.7], [0, 0.25, 0.75]]
-    assert np.allclose(np.exp(source.logits), expected, atol=1e-9, equal_nan=True)
-
-
-@pytest.mark.parametrize("form, row", [("probabilities", "1,0,"), ("shares", "8,0,"), ("shares", "0.125,0,")])
-def test_probability_zero_is_an_option_that_is_hardly_likely(tmp_path, form, row):
-    other = "500,500," if form == "shares" else "0.5,0.5,"
-    source = read_one(csv_file(tmp_path, f"id,a,b,c\nx,{row}\ny,{other}\n"), form)
-    assert np.allclose(source.logits[0], [0, np.log(1e-12), NAN], atol=1e-9, equal_nan=True)
-
-
-@pytest.mark.parametrize(
-    "header, rows, expected",
-    [
-        ("l_a,l_b,l_c", "3,-inf,1", [3, -47, 1]),
-        ("l_a,l_b,l_c", ",-inf,7", [NAN, -43, 7]),
-        ("logprob_a,logprob_b,logprob_c", "0,-inf,", [0, -50, NAN]),
-    ],
-)
-def test_minus_infinity_lies_fifty_nats_below_the_highest_of_its_row(tmp_path, header, rows, expected):
-    source = read_one(csv_file(tmp_path, f"id,{header}\nx,{rows}\n"))
-    there = np.isfinite(expected)
-    assert np.allclose(source.logits[0, there], log_softmax(np.array(expected)[there]), atol=1e-9)
-    assert np.isnan(source.logits[0, ~there]).all()
-
-
-def test_a_row_of_minus_infinities_has_no_score(tmp_path):
-    source = read_one(csv_file(tmp_path, "id,l_a,l_b\nx,-inf,-inf\ny,1,1\n"))
-    assert np.isnan(source.logits[0]).all() and source.status == ["no number in the file", "ok"]
-    assert np.allclose(source.logits[1], np.log(0.5)) and source.questions["options"] == [0, 2]
-
-
-# ------------------------------------------------------------------ what numbers without a name may be
-@pytest.mark.parametrize(
-    "rows, form",
-    [
-        (["0.495,0.5", "0.5,0.505"], "probabilities"),
-        (["1,0", "0,1"], "probabilities"),
-        (["0.4,0.6", ",", "1,"], "probabilities"),
-        (["0,-inf"], "log-probabilities"),
-        (["-0.7,-0.7"], "log-probabilities"),
-        (["0,-inf,", "-0.6931472,-0.6931472,"], "log-probabilities"),
-        (["-0.5,-0.5"], "logits"),
-        (["-0.8,-0.8"], "logits"),
-        (["1.5,-0.5"], "logits"),
-        (["0.5,0.5", "0.7,-3"], "logits"),
-        (["-0.6931472,-0.6931472", "-3,-3"], "logits"),
-        (["-0.6931472,-0.6931472", "0.5,-0.9327521"], "logits"),
-        (["0.005,-8"], "logits"),
-        (["1.5,0.3", "0.2,0.1"], "logits"),
-        (["40,60"], "logits"),
-        (["40,60", "30,72"], "logits"),
-        (["5,-5", "7,-7"], "logits"),
-        (["900,2", "-900,4"], "logits"),
-    ],
-)
-def test_numbers_without_a_name_show_what_they_are(tmp_path, rows, form):
-    letters = "abc"[: rows[0].count(",") + 1]
-    text = "\n".join([f"id,{','.join(letters)}", *(f"r{row},{cells}" for row, cells in enumerate(rows)), ""])
-    assert f" … {letters[-1]} read as {form}, since " in read_one(csv_file(tmp_path, text)).notes[0]
-
-
-@pytest.mark.parametrize(
-    "rows, row, total",
-    [
-        (["x,40,60", "y,30,70"], "x", "100.0000"),
-        (["x,40,60", "y,31,70"], "y", "101.0000"),
-        (["x,0,100", "y,30,70"], "x", "100.0000"),
-        (["x,,", "y,0.5,0.4", "z,0.5,0.1"], "z", "0.6000"),
-        (["x,0.9,0.8", "y,0.3,0.6"], "x", "1.7000"),
-        (["x,0.5,0.5", "y,0.5,0.48"], "y", "0.9800"),
-        (["x,0.5,0.2", "y,,"], "x", "0.7000"),
-    ],
-)
-def test_numbers_that_could_be_shares_are_refused_with_the_row_farthest_from_one(tmp_path, rows, row, total):
-    message = refusal(csv_file(tmp_path, "\n".join(["id,a,b", *rows, ""])))
-    assert message == (
-        f"the columns of letters are neither probabilities (row '{row}' sums to {total}, not to 1) nor like logits. "
-        f"{NAME_IT}"
-    )
-
-
-# ------------------------------------------------------------------ rows that are not what the format says
-@pytest.mark.parametrize(
-    "form, rows, named",
-    [
-        ("probabilities", ["x,0.5,0.5", "y,0.5,0.48", "z,0.5,0.52"], "'y' (0.9800), 'z' (1.0200)"),
-        ("probabilities", ["x,,", "y,0,0"], "'y' (0.0000)"),
-        ("log-probabilities", ["x,-1,-1", "y,-0.6931,-0.6931", "z,,"], "'x' (0.7358)"),
-        ("log-probabilities", ["x,900,0"], f"'x' ({np.exp(50.0) + 1:.4f})"),
-    ],
-)
-def test_rows_that_do_not_sum_to_one_are_refused_with_their_sums(tmp_path, form, rows, named):
-    message = refusal(csv_file(tmp_path, "\n".join(["id,a,b", *rows, ""])), form)
-    assert message == f"{form} of a row must sum to 1; not so in {named}. {NAME_IT}"
-
-
-def test_shares_that_sum_to_nothing_are_refused(tmp_path):
-    message = refusal(csv_file(tmp_path, "id,a,b\nx,0,0\ny,1,3\nz,,\n"), "shares")
-    assert message == f"shares of a row must sum to more than 0; not so in 'x' (0.0000). {NAME_IT}"
-
-
-@pytest.mark.parametrize("form, cells", [("probabilities", "1.5,-0.5"), ("shares", "5,-1")])
-def test_negative_probabilities_and_shares_are_refused_whatever_they_sum_to(tmp_path, form, cells):
-    message, negative = refusal(csv_file(tmp_path, f"id,a,b\nx,0.5,0.5\ny,{cells}\n"), form), cells.split(",")[1]
-    assert message == f"{form} must not be negative; they are in 'y' ({negative}). {NAME_IT}"
-
-
-@pytest.mark.parametrize(
-    "form, cells, half",
-    [("probabilities", "0.75,0.5", "0.5,0.5"), ("log-probabilities", "-inf,0.22314355131420976", "0,-inf")],
-)
-def test_a_sum_may_differ_from_one_by_the_tolerance_and_no_more(tmp_path, monkeypatch, form, cells, half):
-    path = csv_file(tmp_path, f"id,a,b\nx,{cells}\ny,{half}\n")
-    monkeypatch.setattr(number_files, "OFF", 0.25 + 1e-12)
-    assert read_one(path, form).status == ["ok", "ok"]
-    monkeypatch.setattr(number_files, "OFF", 0.25 - 1e-12)
-    assert "not so in 'x' (1.2500)." in refusal(path, form)
-
-
-@pytest.mark.parametrize(
-    "form, cells, read_as",
-    [
-        ("probabilities", "1,1,0", "probabilities"),
-        ("log-probabilities", "0,0,-1000", "log-probabilities"),
-        ("auto", "1,1,0", "probabilities"),
-        ("auto", "0,0,-1000", "log-probabilities"),
-    ],
-)
-def test_a_sum_that_differs_by_the_tolerance_itself_is_one(tmp_path, monkeypatch, form, cells, read_as):
-    monkeypatch.setattr(number_files, "OFF", 1.0)  # the sums are 2, exactly
-    assert f"read as {read_as}, " in read_one(csv_file(tmp_path, f"id,a,b,c\nx,{cells}\n"), form).notes[0]
-
-
-def test_sums_that_are_alike_to_the_tolerance_itself_could_be_shares(tmp_path, monkeypatch):
-    monkeypatch.setattr(number_files, "OFF", 0.5)  # the sums are 100 and 60, half of their median apart
-    assert "row 'x' sums to 100.0000" in refusal(csv_file(tmp_path, "id,a,b\nx,40,60\ny,30,30\n"))
-
-
-# ------------------------------------------------------------------ columns
-@pytest.mark.parametrize(
-    "header, cells, form",
-    [
-        ("id,p_a,p_b,l_a,l_b", "x,0.75,0.25,5,5", "p_a … p_b read as probabilities"),
-        ("id,a,b,logit_a,logit_b", "x,5,5,1.0986123,0", "logit_a … logit_b read as logits"),
-        ("p_b,id,p_a", "0.25,x,0.75", "p_a … p_b read as probabilities"),
-        ("id,p_a,p_b,p_d", "x,0.75,0.25,9", "p_a … p_b read as probabilities"),
-        ("id,p_a,l_a,l_b", "x,0.5,1.0986123,0", "l_a … l_b read as logits"),
-        (" ID ,P_A,\u200bp_b", "x,0.75,0.25", "P_A … \u200bp_b read as probabilities"),
-    ],
-)
-def test_the_letters_columns_are_those_of_one_kind_without_a_gap(tmp_path, header, cells, form):
-    source = read_one(csv_file(tmp_path, f"{header}\n{cells}\n"))
-    assert source.ids == ["x"] and np.allclose(np.exp(source.logits), [[0.75, 0.25]]) and form in source.notes[0]
-
-
-@pytest.mark.parametrize("header", ["p_a,p_b", "id,p_a", "id,p_b,p_c", "id,x", "id,p_a,b"])
-def test_a_file_without_ids_or_letters_is_refused_with_its_columns(tmp_path, header):
-    message = refusal(csv_file(tmp_path, f"{header}\n{','.join('1' for _ in header.split(','))}\n"))
-    columns = header.replace(",", ", ")
-    assert message == f"columns {columns}; expected `id` and a column for each letter, such as p_a, p_b or a, b"
-
-
-def test_what_is_known_of_a_files_rows_are_its_own_columns(tmp_path):
-    path = csv_file(
-        tmp_path,
-        "id,p_a,p_b,p_c,answer,Task_Type\nx,0.2,0.3,0.5, (C) , count \ny,0.5,0.5,,b.,\nz,,,,,object\n",
-        "mine.csv",
-    )
-    source = read_one(path)
-    digests = [hashlib.sha256(repr(("", id, [])).encode()).hexdigest()[:16] for id in "xyz"]
-    assert source.questions == {
-        "id": ["x", "y", "z"],
-        "answer": ["c", "b", ""],
-        "task_type": ["count", "", "object"],
-        "picture": ["", "", ""],
-        "picture_digest": ["", "", ""],
-        "question": ["", "", ""],
-        "options": [3, 2, 0],
-        "digest": digests,
-        "choices": [[], [], []],
-        "exposed": [[], [], []],
-    }
-    assert source.name == "mine" and source.ids == ["x", "y", "z"] and source.path == path
-    assert source.status == ["ok", "ok", "no number in the file"]
-    assert source.entry == {"orders": "1", "file": str(path)} and source.data == {"file": str(path)}
-    assert source.exposed.tolist() == [0, 0, 0] and source.exposed.dtype == np.uint8
-    assert source.calibration.to_json() == Calibration().to_json()
-    assert source.label_mass is None and source.fingerprint == ""
-
-
-def test_members_of_one_file_each_have_their_own_rows(tmp_path):
-    path = csv_file(
-        tmp_path,
-        "id,member,p_a,p_b,answer,task_type\nx,m,0.2,0.8,a,s\nx,n,0.3,0.7,b,t\ny,n,,,,u\ny,m,0.4,0.6,b,v\nz,,1,0,a,w\n",
-        "three.csv",
-    )
-    m, n, nameless = read_members(path)
-    assert [source.name for source in (m, n, nameless)] == ["m", "n", "three"]
-    assert [source.ids for source in (m, n, nameless)] == [["x", "y"], ["x", "y"], ["z"]]
-    assert np.allclose(np.exp(m.logits), [[0.2, 0.8], [0.4, 0.6]]) and np.allclose(np.exp(n.logits[0]), [0.3, 0.7])
-    assert (m.questions["answer"], n.questions["answer"]) == (["a", "b"], ["b", ""])
-    assert (m.questions["task_type"], n.questions["task_type"]) == (["s", "v"], ["t", "u"])
-    assert m.questions["options"] == [2, 2] and n.questions["options"] == [2, 0]
-    assert m.status == ["ok", "ok"] and n.status == ["ok", "no number in the file"]
-    assert [len(source.exposed) for source in (m, n, nameless)] == [2, 2, 1]
-    note = f"{path}: p_a … p_b read as probabilities, by their names"
-    assert [source.notes for source in (m, n, nameless)] == [[note]] * 3
-
-
-# ------------------------------------------------------------------ answers
-def known(**changes):
-    columns = {"answer": {"x": "b", "y": "a"}, "task_type": {"x": "count", "z": "object"}} | changes
-    return AnswerTable(Path("answers.csv"), **columns)
-
-
-@pytest.mark.parametrize(
-    "columns, answers, types",
-    [
-        (["", "", "", ""], ["b", "a", ""], ["count", "", "object"]),
-        ([",answer", ",", ",", ","], ["b", "a", ""], ["count", "", "object"]),
-        ([",answer", ",", ",a", ","], ["b", "a", ""], ["count", "", "object"]),
-        ([",task_type", ",", ",t", ","], ["b", "a", ""], ["count", "t", "object"]),
-    ],
-)
-def test_another_tables_answers_serve_where_the_file_has_none(tmp_path, columns, answers, types):
-    lines = ["id,p_a,p_b", "x,0.5,0.5", "y,0.5,0.5", "z,0.5,0.5"]
-    path = csv_file(tmp_path, "".join(f"{line}{more}\n" for line, more in zip(lines, columns)))
-    source = read_one(path, "auto", known())
-    assert source.questions["answer"] == answers and source.questions["task_type"] == types
-
-
-def test_without_answers_anywhere_their_column_is_empty(tmp_path):
-    questions = read_one(csv_file(tmp_path, "id,p_a,p_b\nx,0.5,0.5\ny,1,0\n")).questions
-    assert questions["answer"] == ["", ""] and questions["task_type"] == ["", ""]
-
-
-@pytest.mark.parametrize("cell", ["a", "A", "(a)", "[A]", "a.", " a "])
-def test_answers_are_letters_in_any_of_the_usual_spellings(tmp_path, cell):
-    path = csv_file(tmp_path, f"id,p_a,p_b,answer\nx,0.5,0.5,{cell}\n")
-    assert read_one(path).questions["answer"] == ["a"]
-
-
-@pytest.mark.parametrize("cell", ["c", "d", "z", "1", "blue", "ab", "abc"])
-def test_answers_that_are_no_option_of_their_row_are_refused(tmp_path, cell):
-    path = csv_file(tmp_path, f"id,p_a,p_b,p_c,answer\nw,0.2,0.3,0.5,c\nx,0.5,0.5,,{cell}\n")
-    assert refusal(path) == (
-        f"answers that are no letter of an option with a number: 'x' ('{cell}'); expected letters, such as a"
-    )
-
-
-def test_an_answer_whose_own_option_has_no_number_is_refused_though_the_next_one_has(tmp_path):
-    path = csv_file(tmp_path, "id,p_a,p_b,p_c,answer\nx,0.5,,0.5,b\n")
-    assert "with a number: 'x' ('b'); expected letters" in refusal(path)
-
-
-def test_the_first_ten_wrong_answers_are_named_and_the_others_counted(tmp_path):
-    path = csv_file(tmp_path, "id,p_a,p_b,answer\n" + "".join(f"r{row},0.5,0.5,c\n" for row in range(12)))
-    named = ", ".join(f"'r{row}' ('c')" for row in range(10))
-    assert f"with a number: {named} … and 2 more; expected letters" in refusal(path)
-
-
-def test_the_answer_of_a_row_without_numbers_may_be_any_letter(tmp_path):
-    assert read_one(csv_file(tmp_path, "id,p_a,p_b,answer\nx,,,d\n")).questions["answer"] == ["d"]
-
-
-# ------------------------------------------------------------------ cells
-@pytest.mark.parametrize("cell", ["0.25", " 0.25 ", "+0.25", "2.5e-1", ".25"])
-def test_numbers_may_be_spelled_in_any_usual_way(tmp_path, cell):
-    source = read_one(csv_file(tmp_path, f"id,p_a,p_b\nx,0.75,{cell}\ny,0.5,0.5\n"))
-    assert np.allclose(np.exp(source.logits), [[0.75, 0.25], [0.5, 0.5]])
-
-
-@pytest.mark.parametrize("cell", ["", " ", "nan", "NaN"])
-def test_empty_cells_and_nan_are_no_option(tmp_path, cell):
-    source = read_one(csv_file(tmp_path, f"id,p_a,p_b,p_c\nx,+0.5,0.5,{cell}\ny,0.5,0.25,+0.25\n"))
-    assert source.questions["options"] == [2, 3] and np.isnan(source.logits[0, 2])
-
-
-def test_cells_that_are_no_numbers_are_refused_with_row_and_column(tmp_path):
-    path = csv_file(tmp_path, "id,P_a,p_b\nx,half,0.5\ny,0.5,n/a\nz,inf,\nw,0.5,\n")
-    assert refusal(path) == ("expected numbers; rows 'x' (P_a is 'half'), 'y' (p_b is 'n/a'), 'z' (P_a is infinite)")
-
-
-def test_infinite_cells_are_refused_with_their_columns(tmp_path):
-    path = csv_file(tmp_path, "b,id,a\ninf,x,1\n2,y,3\n1,z,inf\n")
-    assert refusal(path) == "expected numbers; rows 'x' (b is infinite), 'z' (a is infinite)"
-
-
-@pytest.mark.parametrize(
-    "values, problem",
-    [
-        ([[0.5], [0.5]], "column p_b holds list<element: double>; expected numbers"),
-        ([{"p": 0.5}, {"p": 0.5}], "column p_b holds struct<p: double>; expected numbers"),
-        ([date(2026, 1, 1), None], "expected numbers; row 'x' (p_b is '2026-01-01')"),
-    ],
-)
-def test_columns_that_hold_something_else_are_refused_by_what_they_hold(tmp_path, values, problem):
-    path = parquet_file(tmp_path, {"id": ["x", "y"], "p_a": [0.5, 0.5], "p_b": values})
-    assert refusal(path) == problem
-
-
-def test_empty_lines_are_no_rows(tmp_path):
-    source = read_one(csv_file(tmp_path, "id,p_a,p_b\nx,0.75,0.25\n\n\ny,0.5,0.5\n\n"))
-    assert source.ids == ["x", "y"] and np.allclose(np.exp(source.logits[0]), [0.75, 0.25])
-
-
-def test_columns_of_one_name_are_refused(tmp_path):
-    path = csv_file(tmp_path, "id,p_a,p_b,P_A,answer,Answer\nx,0.75,0.25,0.1,a,b\n")
-    assert refusal(path) == "columns more than once: 'p_a', 'answer'; expected each name once"
-
-
-def test_names_of_members_are_read_without_the_spaces_around_them(tmp_path):
-    read = read_members(csv_file(tmp_path, "id,member,p_a,p_b\nx,m ,0.75,0.25\ny, m,0.5,0.5\n"))
-    assert [(source.name, source.ids) for source in read] == [("m", ["x", "y"])]
-
-
-@pytest.mark.parametrize(
-    "kind, values",
-    [
-        (pa.float64(), [0.75, None]),
-        (pa.float32(), [0.75, float("nan")]),
-        (pa.string(), [" 0.75", ""]),
-        (pa.large_string(), ["+0.75", None]),
-        (pa.string(), ["0.75", " "]),
-        (pa.dictionary(pa.int32(), pa.string()), ["0.75", None]),
-        (pa.decimal128(5, 2), [Decimal("0.75"), None]),
-    ],
-)
-def test_columns_of_parquet_may_be_numbers_or_texts(tmp_path, kind, values):
-    columns = {"id": ["x", "y"], "p_a": pa.array(values, kind), "p_b": [0.25, 1.0]}
-    source = read_one(parquet_file(tmp_path, columns))
-    assert np.allclose(np.exp(source.logits), [[0.75, 0.25], [NAN, 1]], equal_nan=True)
-    assert source.status == ["ok", "ok"] and source.questions["options"] == [2, 1]
-
-
-def test_whole_numbers_of_parquet_may_be_larger_than_floats_hold_exactly(tmp_path):
-    source = read_one(parquet_file(tmp_path, {"id": [1, None], "l_a": [2**53 + 1, 3], "l_b": [0, 3]}))
-    assert source.ids == ["1", ""] and source.logits.tolist() == [[0, -(2.0**53)], pytest.approx([np.log(0.5)] * 2)]
-
-
-# ------------------------------------------------------------------ files
-@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
-@pytest.mark.parametrize("name", ["file.csv", "FILE.TSV"])
-def test_cells_are_separated_by_what_the_header_has_most_of(tmp_path, delimiter, name):
-    text = 'id|p_a|p_b|"XXXX,;"\n"r,;\t1"|0.75|0.25|\n007|0.5|0.5|\n'.replace("|", delimiter)
-    source = read_one(csv_file(tmp_path, text, name))
-    assert source.ids == ["r,;\t1", "007"] and np.allclose(np.exp(source.logits), [[0.75, 0.25], [0.5, 0.5]])
-
-
-@pytest.mark.parametrize("mark, delimiter", [("", ","), ("\ufeff", ","), ("", ";")])
-@pytest.mark.parametrize("name", ["001", "NA", "null", "", "1.50", "true", "line\n2", 'a"b', "ä"])
-def test_ids_are_texts_as_they_stand(tmp_path, mark, delimiter, name):
-    quoted = '"' + name.replace('"', '""') + '"'
-    text = f"{mark}id|p_a|p_b|answer\n{quoted}|0.5|0.5|a\n".replace("|", delimiter)
-    source = read_one(csv_file(tmp_path, text))
-    assert source.ids == [name] and source.questions["id"] == [name]
-
-
-def test_cells_with_line_ends_may_lie_anywhere_in_a_large_file(tmp_path):
-    """Arrow reads a megabyte at a time, and must not take a line end within quotes for that of a row."""
-    ids = [f"{row}" + "\n" * 5000 for row in range(500)]
-    source = read_one(csv_file(tmp_path, "id,p_a,p_b\n" + "".join(f'"{id}",0.5,0.5\n' for id in ids)))
-    assert source.ids == ids and np.allclose(source.logits, np.log(0.5))
-
-
-def test_rows_with_more_or_fewer_cells_are_refused_with_their_lines(tmp_path):
-    path = csv_file(tmp_path, "id,p_a,p_b\nx,0.5,0.5\ny,0.5\nz,0.5,0.5\nw,0.2,0.3,0.5\n")
-    assert refusal(path) == "expected 3 cells in every row, not so in line 3 (2), line 5 (4)"
-
-
-@pytest.mark.parametrize(
-    "content",
-    [None, b"", "id,p_a,p_b,Größe\nx,0.5,0.5,1\n".encode("latin-1"), "id,p_a,p_b\nä,0.5,0.5\n".encode("latin-1")],
-)
-def test_a_csv_that_cannot_be_read_is_refused_with_the_reason(tmp_path, content):
-    if content is not None:
-        (tmp_path / "file.csv").write_bytes(content)
-    message = refusal(tmp_path / "file.csv")
-    assert re.fullmatch(
-        r"cannot be read \((?!None).+\); expected a CSV with an id and a column a letter", message, re.S
-    )
-
-
-@pytest.mark.parametrize("content", [None, b"PAR1", b"id,p_a,p_b\n"])
-def test_a_parquet_file_that_cannot_be_read_is_refused_with_the_reason(tmp_path, content):
-    if content is not None:
-        (tmp_path / "file.parquet").write_bytes(content)
-    message = refusal(tmp_path / "file.parquet")
-    assert re.fullmatch(r"cannot be read \((?!None).+\); expected a Parquet file of numbers", message, re.S)
-
-
-@pytest.mark.parametrize(
-    "name, expected",
-    [("a.csv", True), ("a.TSV", True), ("a.Parquet", True), ("a", False), ("csv", False), ("a.txt", False)],
-)
-def test_files_are_recognised_by_their_endings(name, expected):
-    assert is_number_file(Path(name)) is expected
-
-
-def test_a_folder_that_is_none_of_scores_is_refused(tmp_path):
-    with pytest.raises(RunError, match="not a finished SCORES folder"):
-        read_members(tmp_path)
 
 
 # ------------------------------------------------------------------ SCORES folders
@@ -695,3 +208,124 @@ def test_every_kind_of_difference_between_two_rows_is_named():
 )
 def test_ten_faults_are_named_and_the_others_counted(count, expected):
     assert first_of(str(number) for number in range(count)) == expected
+
+
+def test_options_are_matched_one_by_one(tmp_path):
+    first = table(tmp_path / "a.csv", "id,p_a,p_b,p_c,p_d\nx,0,0.2,0.8,\n")
+    second = table(tmp_path / "b.csv", "id,p_a,p_b,p_c,p_d\nx,0,0.2,,0.8\n")
+    with pytest.raises(EnsembleError, match=r"b: other options than in a: 'x' \(abc and abd\)"):
+        pool_files([first, second], tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "column, change, told",
+    [
+        ("choices", lambda value: value[::-1], "another options' texts under the id"),
+        ("question", lambda value: value + "?", "another question under the id"),
+        ("picture_digest", lambda value: "f" * 16, "another picture under the id"),
+    ],
+)
+def test_another_question_under_one_id_is_refused(tmp_path, column, change, told):
+    """Two folders with the same ids and reversed options were pooled: .74 became .383."""
+    first, second = scores(tmp_path / "a"), scores(tmp_path / "b", temperature=1.0)
+    for folder in (first, second):
+        questions = pq.read_table(folder / "questions.parquet").to_pydict()
+        questions["picture_digest"] = [f"{at // 2:016x}" for at in range(200)]
+        if folder == second:
+            questions[column][3:5] = [change(value) for value in questions[column][3:5]]
+        pq.write_table(pa.table(questions), folder / "questions.parquet")
+    with pytest.raises(EnsembleError) as error:
+        pool_files([first, second], tmp_path / "out")
+    assert told in str(error.value) and "'row3', 'row4'" in str(error.value)
+
+
+def test_answers_that_differ_are_refused(tmp_path):
+    first = table(tmp_path / "a.csv", "id,a,b,answer\nx,0.4,0.6,a\n")
+    second = table(tmp_path / "b.csv", "id,a,b,answer\nx,0.3,0.7,b\n")
+    with pytest.raises(EnsembleError, match=r"answers of members differ: 'x' \(a and b of b\)"):
+        pool_files([first, second], tmp_path / "out")
+
+
+def test_a_calibration_for_one_choice_of_orders_serves_no_other(tmp_path):
+    a, b = two_folders(tmp_path)
+    settings(b, orders="cyclic")
+    made = Calibration(2.0, fingerprint={"adapter": "fb", "orders": "1"})
+    with pytest.raises(EnsembleError, match="orders is 1, but b was scored in orders cyclic"):
+        pool_files([a, b], tmp_path / "x", PoolOptions(calibrations=[made]))
+    made.fingerprint["orders"] = "cyclic"
+    found = pool_files([a, b], tmp_path / "out", PoolOptions(calibrations=[made]))
+    assert [part.temperature for part in found.scores.calibrations] == [1.0, 2.0]
+
+
+TWICE = {
+    "its probabilities": ("p_{}", np.exp),
+    "four digits of them": ("p_{}", lambda z: np.round(np.exp(z), 4)),
+    "rounded logits": ("l_{}", lambda z: np.round(z, 4)),
+    "logits a little higher": ("l_{}", lambda z: z + 3),
+    "16 bits of a mantissa": ("l_{}", lambda z: z.astype(np.float32)),
+    "less sure": ("l_{}", lambda z: z / 1.7),
+    "surer, to four digits": ("p_{}", lambda z: np.round(softmax(1.4 * z, axis=1), 4)),
+}
+
+
+@pytest.mark.parametrize("case", TWICE)
+def test_a_member_that_is_there_twice_in_other_words_is_refused(tmp_path, case):
+    log_p, _, ids = drawn(200, 5)
+    pattern, make = TWICE[case]
+    one = write_csv(tmp_path / "one.csv", ids, log_p[1] + 2, "l_{}")
+    two = write_csv(tmp_path / "two.csv", ids[::-1], make(log_p[1])[::-1], pattern)
+    other = write_csv(tmp_path / "other.csv", ids, np.exp(log_p[0]))
+    with pytest.raises(
+        EnsembleError, match=r"one of .*one\.csv and two of .*two\.csv have the same numbers in every"
+    ) as e:
+        pool_files([one, other, two], tmp_path / "out")
+    assert ("temperature" in str(e.value)) == case.endswith(("sure", "surer, to four digits"))
+    pool_files([other, two], tmp_path / "out")
+
+
+def test_a_folder_and_its_own_probabilities_are_one_member(tmp_path):
+    folder = scores(tmp_path / "a")
+    settings(folder, calibration={"temperature": 2.0, "letters": [0.0, 0.3, -0.4, 0.9]})
+    first = open_scores(folder)
+    write_csv(tmp_path / "own.csv", first.logits.ids, np.round(np.exp(first.log_p), 6))
+    with pytest.raises(EnsembleError, match="have the same numbers in every row, but for rounding"):
+        pool_files([folder, tmp_path / "own.csv"], tmp_path / "out")
+
+
+def test_members_that_are_sure_of_the_same_answers_are_two(tmp_path):
+    """All but a few rows look alike once they are rounded."""
+    rng = np.random.default_rng(0)
+    z = np.eye(4)[rng.integers(0, 4, 400)] * 14
+    paths = [
+        write_csv(tmp_path / f"{name}.csv", [*map(str, range(400))], z + rng.normal(0, 1, z.shape), "l_{}")
+        for name in "ab"
+    ]
+    assert len(pool_files(paths, tmp_path / "out").scores.logits.members) == 2
+
+
+def test_faults_are_told_all_at_once(tmp_path):
+    log_p, _ = members(1, 30)
+    p, ids = np.exp(log_p[0]), [f"r{at}" for at in range(30)]
+    good = write_csv(tmp_path / "good.csv", ids, p)
+    cases = {
+        "missing: 'r0', 'r1'": (ids[2:], p[2:]),
+        "does not have: 'x0'": ([*ids[:-1], "x0"], p),
+        "ids more than once: 'r0'": ([*ids, "r0"], np.vstack([p, p[:1]])),
+        "another number of options": (ids, np.exp(log_softmax(log_p[0][:, :3], axis=1))),
+        "must sum to 1; not so in 'r3'": (ids, np.where(np.arange(30)[:, None] == 3, p * 0.5, p)),
+    }
+    for told, (names, values) in cases.items():
+        with pytest.raises(EnsembleError, match=told):
+            pool_files([good, write_csv(tmp_path / "bad.csv", names, values)], tmp_path / "out")
+    (tmp_path / "bad.csv").write_text("id,p_a,p_b\nr0,half,0.5\n")
+    with pytest.raises(EnsembleError, match="p_a is 'half'"):
+        read_members(tmp_path / "bad.csv")
+    (tmp_path / "bad.csv").write_text("name,x\n1,2\n")
+    with pytest.raises(EnsembleError, match="expected `id` and a column for each letter"):
+        read_members(tmp_path / "bad.csv")
+    with pytest.raises(EnsembleError, match="1 member"):
+        pool_files([good], tmp_path / "out")
+    with pytest.raises(EnsembleError, match="2 numbers"):
+        pool_files([good, good], tmp_path / "out", PoolOptions(weights="1,2,3"))
+    with pytest.raises(EnsembleError, match="the same numbers in every row: one member would count twice"):
+        pool_files([good, good], tmp_path / "out")

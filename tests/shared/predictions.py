@@ -31,3 +31,12 @@ def drawn(n, seed, first=0):
     sizes = ((0.5, 3.0), (1.0, 2.0), (2.0, 1.5))
     log_p = [log_softmax(sharp * (z + rng.normal(0, noise, z.shape)), axis=1) for noise, sharp in sizes]
     return np.stack(log_p), y, [f"r{at}" for at in range(first, first + n)]
+
+
+def good_and_poor(n, seed=0):
+    """Four members: one good, one good in other ways, two poor ones."""
+    rng = np.random.default_rng(seed)
+    z = rng.normal(0, 2, (n, 4))
+    y = (softmax(z, axis=1).cumsum(1) > rng.random((n, 1))).argmax(1)
+    noise = [0.7, 0.9, 3.0, 3.0]
+    return np.stack([log_softmax(z + rng.normal(0, size, z.shape), axis=1) for size in noise]), y

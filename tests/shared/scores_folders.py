@@ -64,3 +64,31 @@ def two_folders(tmp_path, **both):
     for folder, fingerprint in ((a, "fa"), (b, "fb")):
         settings(folder, fingerprint=fingerprint, **both)
     return a, b
+
+
+def run_json(folder):
+    return json.loads((folder / "run.json").read_text())
+
+
+def change_run(folder, **values):
+    (folder / "run.json").write_text(json.dumps(run_json(folder) | values))
+
+
+def columns_of(folder):
+    return pq.read_table(folder / "questions.parquet").to_pydict()
+
+
+def change_columns(folder, **values):
+    pq.write_table(pa.table(columns_of(folder) | values), folder / "questions.parquet")
+
+
+def random_logits(n=5, members=("m0", "m1"), k=4, seed=0) -> OptionLogits:
+    rng = np.random.default_rng(seed)
+    return OptionLogits(
+        [f"id{row}" for row in range(n)],
+        list(members),
+        rng.normal(size=(n, len(members), 1, k)).astype(np.float32),
+        rng.random((n, len(members), 1)).astype(np.float32),
+        rng.integers(0, 9, (n, len(members), 1)),
+        ["ok"] * n,
+    )

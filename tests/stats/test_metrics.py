@@ -28,6 +28,7 @@ from scoring.stats.metrics import (
     smoothed,
 )
 from scoring.stats.resampling import mcnemar, wilson
+from tests.shared.predictions import members
 
 
 def answers(n=400, k=4, seed=0):
@@ -318,3 +319,16 @@ def test_members_have_the_figures_that_each_would_have_alone():
     assert measure_members(np.stack([p, other]), y, clusters) == measure_members(np.stack([p, other]), y, clusters, 0)
     lacking = np.where(np.arange(4) < 3, p, np.nan)
     assert measure_members(lacking[None], y % 3)[0]["nll"] == pytest.approx(measure(lacking, y % 3)["nll"], abs=1e-6)
+
+
+def test_members_are_measured_as_one_alone_is():
+    log_p, y = members(3, 400)
+    clusters = np.arange(400) // 2
+    for part, found in zip(np.exp(log_p), measure_members(np.exp(log_p), y, clusters)):
+        alone = measure(part, y, clusters)
+        assert found["accuracy"] == alone["accuracy"]
+        for name in ("nll", "brier", "ece"):
+            assert found[name]["value"] == pytest.approx(alone[name]["value"], rel=1e-5)
+            assert found[name]["low"] == pytest.approx(alone[name]["low"], rel=0.05)
+            assert found[name]["high"] == pytest.approx(alone[name]["high"], rel=0.05)
+        assert found["ece"]["floor_95"] == pytest.approx(alone["ece"]["floor_95"], rel=0.15)

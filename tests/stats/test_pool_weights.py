@@ -20,6 +20,7 @@ from scoring.stats.pool_weights import (
     held_out_pool,
     likeliest_weights,
 )
+from tests.shared.predictions import good_and_poor
 
 
 def unlike(n, noise=(0.7, 0.9, 3.0), seed=0, sharp=1.6, k=4):
@@ -359,3 +360,52 @@ def test_rows_of_one_picture_choose_no_weights():
     fitted = fit_weights(log_p, answers, "fit", one_picture)
     assert fitted.weights.tolist() == [0.5, 0.5] and fitted.temperature == 1
     assert fitted.why == "equal weights: labelled rows of one picture are too few to fit any"
+
+
+def test_fitted_weights_are_the_minimum_of_their_loss():
+    """By scipy's general solver on the normalised weights and the temperature."""
+    from scipy.optimize import minimize
+
+    log_p, y = good_and_poor(400)
+    found = convex_weights(log_p, y, 0.0)
+
+    def loss(free):
+        weights = np.exp(free)
+        return -log_softmax(np.tensordot(weights, log_p, 1), axis=1)[np.arange(400), y].mean()
+
+    best = minimize(loss, np.zeros(4), method="Nelder-Mead", options={"maxiter": 8000, "fatol": 1e-10, "xatol": 1e-8})
+    log_q = apply_weights(found, log_p)
+    assert -log_q[np.arange(400), y].mean() == pytest.approx(best.fun, abs=1e-5)
+    assert found.weights.sum() == pytest.approx(1) and (found.weights >= 0).all()
+    strong = convex_weights(log_p, y, 1e6)
+    assert strong.weights == pytest.approx(np.full(4, 0.25), abs=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["fit", "greedy"])
+def test_fitted_weights_beat_equal_ones_where_members_are_unlike(kind):
+    log_p, y = good_and_poor(600)
+    far, truth = good_and_poor(4000, seed=1)
+    found = fit_weights(log_p, y, kind)
+    loss, equal = (
+        -apply_weights(weights, far)[np.arange(4000), truth].mean()
+        for weights in (found, PoolWeights(np.full(4, 0.25), 1.0))
+    )
+    assert found.why.startswith(f"fitted weights ({kind})") and loss < equal - 0.02
+    assert found.weights[:2].sum() > 0.75
+
+
+@pytest.mark.parametrize("kind", ["fit", "greedy"])
+def test_like_members_keep_equal_weights(kind):
+    rng = np.random.default_rng(2)
+    z = rng.normal(0, 2, (200, 4))
+    y = (softmax(z, axis=1).cumsum(1) > rng.random((200, 1))).argmax(1)
+    log_p = np.stack([log_softmax(z + rng.normal(0, 0.5, z.shape), axis=1) for _ in range(4)])
+    found = fit_weights(log_p, y, kind)
+    assert found.why.startswith("equal weights: ") and found.weights.tolist() == [0.25] * 4
+
+
+def test_greedy_weights_count_draws():
+    log_p, y = good_and_poor(500)
+    found = greedy_weights(log_p, y)
+    draws = found.weights * np.arange(1, 16)[:, None]
+    assert np.isclose(draws, np.rint(draws)).all(1).any() and found.weights[:2].sum() > 0.6

@@ -1,24 +1,13 @@
 """Pools: equal members change nothing, order does not matter, files are matched by id, faults are told."""
 
-import json
-
 import numpy as np
 import pytest
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 from statsmodels.stats.inter_rater import fleiss_kappa
 
-from scoring.files.writing import write_columns
-from scoring.files.writing import write_csv as write_csv_rows
-from scoring.report.ensemble_plots import disagreement, draw_ensemble
-from scoring.scores.folder import RunError, open_scores
-from scoring.scores.members import read_members
-from scoring.scores.pooling import PoolOptions, check_replaceable, pool_files
-from scoring.stats.metrics import measure, measure_members
-from scoring.stats.pools import EnsembleError, PoolSettings, agreement, leave_one_out, nll_weights, parse_weights, pool
-from tests.shared.number_files import write_csv
+from scoring.stats.pools import PoolSettings, agreement, leave_one_out, nll_weights, parse_weights, pool
 from tests.shared.predictions import likeliest_temperature, losses_of, members
-from tests.shared.scores_folders import another, scores
 
 
 @pytest.mark.parametrize("kind", ["log", "linear"])
@@ -265,128 +254,3 @@ def test_without_the_only_member_that_has_a_weight_the_others_are_equal():
 
 
 # ------------------------------------------------------------------ from files
-
-
-@pytest.mark.parametrize("pattern, make", [("p_{}", np.exp), ("{}", np.array), ("l_{}", lambda log_p: log_p * 3 + 7)])
-def test_csv_files_of_others(tmp_path, pattern, make):
-    log_p, _ = members(2, 30)
-    ids = [f"r{at}" for at in range(30)]
-    first = write_csv(tmp_path / "a.csv", ids, make(log_p[0]), pattern)
-    turned = write_csv(tmp_path / "b.csv", ids[::-1], make(log_p[1])[::-1], pattern)
-    found = pool_files([first, turned], tmp_path / "out").scores
-    expected = pool(np.stack([log_softmax(make(part) if pattern == "l_{}" else part, axis=1) for part in log_p]))
-    assert np.abs(np.exp(found.log_p) - np.exp(expected)).max() < 1e-6
-    assert found.logits.members == ["a", "b"] and (tmp_path / "out" / "members" / "b.csv").exists()
-    assert (tmp_path / "out" / "submission.csv").read_text().splitlines()[0] == "id,answer"
-    with pytest.raises(RunError, match="exists"):
-        check_replaceable(tmp_path / "out", False)
-
-
-def test_faults_are_told_all_at_once(tmp_path):
-    log_p, _ = members(1, 30)
-    p, ids = np.exp(log_p[0]), [f"r{at}" for at in range(30)]
-    good = write_csv(tmp_path / "good.csv", ids, p)
-    cases = {
-        "missing: 'r0', 'r1'": (ids[2:], p[2:]),
-        "does not have: 'x0'": ([*ids[:-1], "x0"], p),
-        "ids more than once: 'r0'": ([*ids, "r0"], np.vstack([p, p[:1]])),
-        "another number of options": (ids, np.exp(log_softmax(log_p[0][:, :3], axis=1))),
-        "must sum to 1; not so in 'r3'": (ids, np.where(np.arange(30)[:, None] == 3, p * 0.5, p)),
-    }
-    for told, (names, values) in cases.items():
-        with pytest.raises(EnsembleError, match=told):
-            pool_files([good, write_csv(tmp_path / "bad.csv", names, values)], tmp_path / "out")
-    (tmp_path / "bad.csv").write_text("id,p_a,p_b\nr0,half,0.5\n")
-    with pytest.raises(EnsembleError, match="p_a is 'half'"):
-        read_members(tmp_path / "bad.csv")
-    (tmp_path / "bad.csv").write_text("name,x\n1,2\n")
-    with pytest.raises(EnsembleError, match="expected `id` and a column for each letter"):
-        read_members(tmp_path / "bad.csv")
-    with pytest.raises(EnsembleError, match="1 member"):
-        pool_files([good], tmp_path / "out")
-    with pytest.raises(EnsembleError, match="2 numbers"):
-        pool_files([good, good], tmp_path / "out", PoolOptions(weights="1,2,3"))
-    with pytest.raises(EnsembleError, match="the same numbers in every row: one member would count twice"):
-        pool_files([good, good], tmp_path / "out")
-
-
-def test_folders_are_pooled_judged_and_fitted(tmp_path):
-    a, b = scores(tmp_path / "a"), another(tmp_path / "b")
-    found = pool_files([a, b], tmp_path / "out")
-    assert found.metrics["ensemble"]["best"] == "b" and (tmp_path / "out" / "metrics.json").exists()
-    again = open_scores(tmp_path / "out")
-    assert np.array_equal(again.log_p, found.scores.log_p, equal_nan=True)
-    fitted = pool_files([a, b], tmp_path / "fitted", PoolOptions(fit=tmp_path / "out"))
-    folders = [open_scores(path) for path in (a, b)]
-    mean = np.mean([log_softmax(folder.logits.logits[:, 0, 0].astype(float), axis=1) for folder in folders], axis=0)
-    y = np.array(["abcd".index(letter) for letter in folders[0].questions["answer"]])
-    temperature = likeliest_temperature(mean, y)
-    assert fitted.scores.pool.temperature == pytest.approx(temperature, abs=1e-3) and temperature > 1.1
-    assert f"temperature of the pool {fitted.scores.pool.temperature:.3f}," in fitted.notes[0]
-    for pooled, t in ((found, 1.0), (fitted, temperature)):
-        assert np.abs(np.exp(pooled.scores.log_p) - np.exp(log_softmax(mean / t, axis=1))).max() < 1e-3
-        nll = pooled.metrics["overall"]["nll"]["value"]
-        assert nll == pytest.approx(losses_of(mean, y, t).mean(), abs=1e-4)
-    assert np.abs(np.exp(fitted.scores.log_p) - np.exp(found.scores.log_p)).max() > 0.02
-    assert json.loads((tmp_path / "fitted" / "run.json").read_text())["pool"]["kind"] == "log"
-    with pytest.raises(EnsembleError, match="nll needs labelled rows"):
-        pool_files([a, b], tmp_path / "x", PoolOptions(weights="nll"))
-    with pytest.raises(
-        EnsembleError,
-        match="expected the members that are pooled; b .x. is missing.*one folder or file that holds all members",
-    ):
-        pool_files([a, b], tmp_path / "x", PoolOptions(fit=a))
-    about = json.loads((tmp_path / "out" / "run.json").read_text())
-    about["data"] = {"sha256": "t"}
-    about["checkpoints"][1]["trained_on"] = "t"
-    (tmp_path / "out" / "run.json").write_text(json.dumps(about))
-    with pytest.raises(EnsembleError, match="was trained on these rows"):
-        pool_files([a, b], tmp_path / "x", PoolOptions(fit=tmp_path / "out"))
-
-
-def test_members_are_measured_as_one_alone_is():
-    log_p, y = members(3, 400)
-    clusters = np.arange(400) // 2
-    for part, found in zip(np.exp(log_p), measure_members(np.exp(log_p), y, clusters)):
-        alone = measure(part, y, clusters)
-        assert found["accuracy"] == alone["accuracy"]
-        for name in ("nll", "brier", "ece"):
-            assert found[name]["value"] == pytest.approx(alone[name]["value"], rel=1e-5)
-            assert found[name]["low"] == pytest.approx(alone[name]["low"], rel=0.05)
-            assert found[name]["high"] == pytest.approx(alone[name]["high"], rel=0.05)
-        assert found["ece"]["floor_95"] == pytest.approx(alone["ece"]["floor_95"], rel=0.15)
-
-
-def test_cells_of_files_mean_what_they_say(tmp_path):
-    text = '\ufeffid,p_a,p_b,p_c\n"a,1",0.5, 0.25 ,0.25\n"line\n2",0.5,0.5,\n"",,,\n'
-    (tmp_path / "a.csv").write_text(text, "utf-8")
-    found = read_members(tmp_path / "a.csv")[0]
-    assert found.ids == ["a,1", "line\n2", ""] and found.status == ["ok", "ok", "no number in the file"]
-    assert np.allclose(np.exp(found.logits[0]), [0.5, 0.25, 0.25]) and np.isnan(found.logits[1, 2])
-    (tmp_path / "a.csv").write_text("id,p_a,p_b\nx,+0.5,0.5\n")
-    assert np.allclose(np.exp(read_members(tmp_path / "a.csv")[0].logits), 0.5)
-    (tmp_path / "a.csv").write_text("id,p_a,p_b\nx,0.5,0.5\ny,0.5\nz,0.2,0.3,0.5\n")
-    with pytest.raises(EnsembleError, match=r"expected 3 cells in every row, not so in line 3 \(2\), line 4 \(4\)"):
-        read_members(tmp_path / "a.csv")
-
-
-def test_columns_are_written_as_the_csv_module_writes_them(tmp_path):
-    columns = {"id": ["a", 'b"c', "d,e", "f\ng", "", " j"], "x": list("123456")}
-    write_columns(tmp_path / "columns.csv", columns)
-    write_csv_rows(tmp_path / "rows.csv", [list(columns), *zip(*columns.values())])
-    assert (tmp_path / "columns.csv").read_bytes() == (tmp_path / "rows.csv").read_bytes()
-
-
-def test_disagreement_is_its_definition():
-    p = np.array([[[0.7, 0.3], [1.0, 0.0], [0.5, 0.5]], [[0.2, 0.8], [0.0, 1.0], [0.5, 0.5]]])
-    with np.errstate(divide="ignore"):
-        found = disagreement(np.log(p))
-    mean = p.mean(0)
-    entropy = -(mean[0] * np.log(mean[0])).sum() + (p[:, 0] * np.log(p[:, 0])).sum() / 2
-    assert found == pytest.approx([entropy, np.log(2), 0.0])
-    assert np.isnan(disagreement(np.full((2, 1, 3), np.nan))).all()
-
-
-def test_the_picture_is_drawn_without_the_pictures_too(tmp_path):
-    found = pool_files([scores(tmp_path / "a"), another(tmp_path / "b")], tmp_path / "out")
-    assert draw_ensemble(found.scores, found.metrics).read_bytes()[:4] == b"\x89PNG"
