@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from configparser import ConfigParser
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -161,3 +162,10 @@ def test_the_demo_keeps_its_size():
     assert (demo / "base" / "model.safetensors").stat().st_size <= 16e6
     for fold in ("fold0", "fold1"):
         assert 1.0e6 < (demo / "checkpoints" / fold / "adapter_model.safetensors").stat().st_size < 1.6e6
+
+
+def test_pytest_runs_the_tests_of_every_folder():
+    settings = ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    folders = {path.parent.relative_to(ROOT).as_posix() for path in ROOT.glob("tests/*/test_*.py")}
+    assert folders <= set(settings["tool:pytest"]["testpaths"].split())
