@@ -1,23 +1,25 @@
 """Mutation testing: would the tests notice if a line of the statistics were wrong?
 
-    make mutation                                        everything that setup.cfg lists under [mutmut]; it goes on
-                                                         where it was stopped, and repeats functions that have changed
+    make mutation                                         everything that setup.cfg lists under [mutmut]; it goes on
+                                                          where it was stopped, and repeats functions that have changed
     make mutation MUTANTS="scoring.stats.comparison.*"    one module, all of it again
     make mutation MUTANTS="$(python -m benchmarks.mutation --names scoring.stats.comparison)"
-                                                         its survivors again, after new tests
-    python -m benchmarks.mutation scoring.stats.comparison                  its counts and survivors in the last run
+                                                          its survivors again, after new tests
+    python -m benchmarks.mutation scoring.stats.comparison
+                                                          its counts and survivors in the last run
 
 mutmut changes one operator, constant, argument or text of a function at a time and runs the tests that call this
 function. A mutant is killed when a test fails, and survives when none does. Everything is written to mutants/; delete
 that folder after existing tests have been changed, so that the tests of each function are recorded anew.
 
 For mutmut, this module is also a pytest plugin (`-p benchmarks.mutation`) that makes the verdict on a mutant quick and
-repeatable: no tests that start processes or are marked as `simulation`, the quickest tests first, the same Hypothesis
-examples in every run.
+repeatable: no tests that start processes or are marked as `simulation`, the tests of the mutant's module first and then
+the quickest others for a few seconds, the same Hypothesis examples in every run.
 """
 
 import gc
 import json
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -28,6 +30,7 @@ from hypothesis import Phase, settings
 MUTANTS = Path("mutants")
 STATISTICS = Path("mutmut-stats.json")  # seen from mutants/, where the tests run
 PROCESSES = {"cli", "subprocess"}  # fixtures and modules; a mutant in another process costs seconds
+SECONDS = 3  # of tests of other modules, for a mutant
 VERDICTS = {0: "survived", 1: "killed", 3: "killed", 5: "untested", 33: "untested"}  # by the exit status of pytest
 VERDICTS |= {None: "unchecked", 2: "unchecked"}  # 2: interrupted from the keyboard
 
@@ -44,15 +47,31 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out simulations and tests that start processes; sort the others by their seconds without mutants."""
+    """Leave out simulations and tests that start processes; sort the others by their seconds without mutants.
+
+    For a mutant, the tests of its module come first, and only as many others as take SECONDS: a function that most
+    tests call would take minutes. What others would kill counts as survived.
+    """
     slow = [
         item
         for item in items
         if item.get_closest_marker("simulation") or PROCESSES & {*item.fixturenames, *item.function.__code__.co_names}
     ]
-    config.hook.pytest_deselected(items=slow)
     seconds = json.loads(STATISTICS.read_text())["duration_by_test"] if STATISTICS.exists() else {}
-    items[:] = sorted((item for item in items if item not in slow), key=lambda item: seconds.get(item.nodeid, 0))
+    module, _, mutant = os.environ.get("MUTANT_UNDER_TEST", "").rpartition(".")
+    mirror = f"test_{module.rpartition('.')[2]}.py"
+    chosen = [item for item in items if item not in slow]
+    chosen.sort(key=lambda item: (item.path.name != mirror, seconds.get(item.nodeid, 0)))
+    if "__mutmut_" in mutant:
+        total = 0.0
+        for number, item in enumerate(chosen):
+            total += seconds.get(item.nodeid, 0) if item.path.name != mirror else 0
+            if total > SECONDS:
+                slow += chosen[number:]
+                del chosen[number:]
+                break
+    config.hook.pytest_deselected(items=slow)
+    items[:] = chosen
 
 
 def read_verdicts(folder: Path = MUTANTS) -> dict[str, str]:
