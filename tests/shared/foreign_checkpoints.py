@@ -527,7 +527,10 @@ KINDS = [
     ),
     Kind(FILES, "alpha NaN", lambda shop: shop.configured(lora_alpha=float("nan")), "lora_alpha"),
     Kind(
-        FILES, "no regular expression", lambda shop: shop.configured(target_modules="(q_proj"), "no regular expression"
+        FILES,
+        "no regular expression",
+        lambda shop: shop.configured(target_modules="(q_proj"),
+        "is not a regular expression",
     ),
     Kind(
         FILES,
