@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scoring.files.differences import changed, describe
 from scoring.files.lock import LOCK
 from scoring.files.reading import as_object, read_json
 from scoring.files.writing import write_json
@@ -64,10 +65,9 @@ def read_state(out: Path, wanted: dict[str, Any], overwrite: bool) -> RunState |
         path.unlink()
     before = read_json(path)
     if before is not None:
-        if changed := _differences(wanted, before):
-            differences = "; ".join(f"{key} was {before.get(key)}, now {wanted[key]}" for key in changed)
+        if changes := changed(before, wanted, wanted):
             raise RunError(
-                f"{out} holds the results of another run: {differences}. "
+                f"{out} holds the results of another run: {describe(changes)}. "
                 "Choose another --out, or start anew with --overwrite"
             )
         return RunState.from_json(before, path)
@@ -78,15 +78,11 @@ def read_state(out: Path, wanted: dict[str, Any], overwrite: bool) -> RunState |
 
 def check_same(identity: dict[str, Any], first: dict[str, Any]) -> None:
     """Raises RunError where this process does not see what the first process sees."""
-    if changed := _differences(identity, first):
+    if changes := changed(first, identity, identity):
         differences = "; ".join(
-            f"{key} is {identity[key]}, but {first.get(key)} to the first process" for key in changed
+            f"{name} is {change.now}, but {change.before} to the first process" for name, change in changes.items()
         )
         raise RunError(f"{differences}; expected the same files, packages and kinds of device on every machine")
-
-
-def _differences(wanted: dict[str, Any], present: dict[str, Any]) -> list[str]:
-    return [key for key in wanted if present.get(key) != wanted[key]]
 
 
 def prepare_folder(out: Path, state: RunState, is_new: bool) -> None:

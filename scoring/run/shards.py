@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from scoring.files.differences import changed
 from scoring.files.lock import lock_folder
 from scoring.files.reading import read_json, read_object
 from scoring.files.writing import write_json, write_table, write_whole
@@ -160,10 +161,9 @@ def _check(folders: Sequence[Path], shards: list[_Shard]) -> None:
 
 def _differences(folder: Path, run: dict[str, Any], first_folder: Path, first_run: dict[str, Any]) -> list[str]:
     return [
-        f"{folder}: {'the number of shards' if key == 'shard' else key} is {run.get(key)}, but {first_folder} has "
-        f"{first_run.get(key)}"
-        for key in sorted({*run, *first_run})
-        if run.get(key) != first_run.get(key)
+        f"{folder}: {'the number of shards' if name == 'shard' else name} is {change.now}, but {first_folder} has "
+        f"{change.before}"
+        for name, change in changed(first_run, run, sorted({*run, *first_run})).items()
     ]
 
 
