@@ -17,7 +17,7 @@ CALLS = {
     "train": (["demo/train.csv", "--base", "demo/base", "--out", "OUT"], "cli.read"),
     "score": (["demo/test.csv", "--ckpt", FOLD0, "--out", "OUT"], "cli.read"),
     "calibrate": (["none", "--ckpt", FOLD0], "scoring.checkpoints.calibrate.calibrate_checkpoint"),
-    "evaluate": (["none"], "scoring.scores.external.opened"),
+    "evaluate": (["none"], "scoring.scores.external.open_or_import"),
     "ensemble": (["none", "neither", "--out", "OUT"], "scoring.scores.pooling.pool_files"),
     "merge": (["none", "--out", "OUT"], "scoring.run.shards.merge"),
     "soup": ([FOLD0, FOLD1, "--out", "OUT"], "scoring.checkpoints.soup.soup"),
@@ -44,7 +44,8 @@ def failing(command: str, fault: str, out: Path, *before: str):
     return command_line.python(
         f"import sys, importlib, torch, cli\n"
         f"def fail(*given, **more): raise {fault}\n"
-        f"setattr(importlib.import_module({module!r}), {name!r}, fail)\n"
+        f"module = importlib.import_module({module!r})\n"
+        f"assert hasattr(module, {name!r}); setattr(module, {name!r}, fail)\n"
         f"sys.argv = {['cli.py', *words]!r}\n"
         "cli.main()\n"
     )
