@@ -118,7 +118,7 @@ class AdapterConfig:
             try:
                 re.compile(expression)
             except re.error as error:
-                raise ValueError(f"{expression!r} is no regular expression ({error})") from None
+                raise ValueError(f"{expression!r} is not a regular expression ({error})") from None
 
     def rank(self, *names: str) -> int:
         """A layer's rank: that of the first pattern that matches one of its names, else `r`."""
