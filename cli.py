@@ -185,16 +185,13 @@ def train(  # noqa: PLR0913 its parameters are its options
         held_out = f"{folds} folds" if folds else f"{len(valid_rows):,} validation rows"
         console.say(f"{len(rows):,} training rows, {held_out}; loading {base} …")
 
-        from scoring.run.processes import Processes
         from train.inputs import TrainContext, TrainingInputs
         from train.start import start
 
         source = {"file": data.name, "sha256": table.digest, "split": "separate table" if valid else "by picture"}
         inputs = TrainingInputs(base, rows, valid_rows, out, config, prompt, pixels, source, trackers)
         with stoppable(session):
-            say_everywhere = partial(console.say, everyone=True)
-            processes = session.processes or Processes()
-            context = TrainContext(console.say, say_everywhere, console.progress, session.stop, processes)
+            context = TrainContext(**vars(session.context()), say_everyone=partial(console.say, everyone=True))
             start(inputs, context, folds, overwrite)
         click.echo(f"checkpoint: {out}")
         _exit_if_incomplete(table)

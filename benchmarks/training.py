@@ -72,7 +72,7 @@ class Bench:
         questions = read_table(load.tables["single"]).questions[:rows]
         self.rate, config = rate, TrainConfig(learning_rate=1e-5, epochs=1, compile="off", save_every=10**9)
         inputs = TrainingInputs(str(load.base), questions, questions[:16], work, config)
-        self.training = Trainer(inputs, TrainContext(lambda text: None)).load()
+        self.training = Trainer(inputs, TrainContext(say=lambda text: None)).load()
         self.model, self.device = self.training.model, self.training.model.model.device
         self.compiled = False
         layers = self.model.packed.linears

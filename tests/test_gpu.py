@@ -184,7 +184,7 @@ def test_gradients_on_the_card_are_those_of_float32(base, test_rows, tmp_path, m
             patch.setattr("scoring.engine.loading.default_dtype", lambda device, dtype=dtype: dtype)
             config = TrainConfig(dropout=0.0, memory=memory, compile="off")
             inputs = TrainingInputs(str(base), test_rows[:16], test_rows[:16], tmp_path, config)
-            training = Trainer(inputs, TrainContext(lambda text: None)).load()
+            training = Trainer(inputs, TrainContext(say=lambda text: None)).load()
             training.close()
         model, generator = training.model, torch.Generator().manual_seed(0)
         for weight in model.weights:
@@ -210,7 +210,9 @@ def test_float16_training_on_the_card_learns(base, demo, tmp_path, monkeypatch):
     monkeypatch.setattr("scoring.engine.loading.default_dtype", lambda device: torch.float16)
     rows = read_table(demo / "train.csv").questions
     config = TrainConfig(epochs=1, learning_rate=1e-3)
-    trainer = Trainer(TrainingInputs(str(base), rows[60:], rows[:60], tmp_path / "ckpt", config), TrainContext(print))
+    trainer = Trainer(
+        TrainingInputs(str(base), rows[60:], rows[:60], tmp_path / "ckpt", config), TrainContext(say=print)
+    )
     training = trainer.setup()
     trainer.train(training)
     result = training.state.results[0]

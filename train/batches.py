@@ -39,10 +39,9 @@ class AugmentingPreparer(Preparer):
     seed: int = 0
     epoch: int = 0
 
-    # `Preparer.picture` is static, as it depends on no setting; this one does, and is called the same way
-    def picture(self, question: Question) -> Image.Image:  # type: ignore[override]
+    def picture(self, question: Question) -> Image.Image:
         """The question's picture decoded, upright, in RGB, augmented. Raises PictureError."""
-        picture = Preparer.picture(question)
+        picture = super().picture(question)
         if not self.strength:
             return picture
         random = np.random.default_rng((self.seed, self.epoch, question.row))

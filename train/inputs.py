@@ -2,14 +2,13 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 from scoring.errors import UserError
 from scoring.inputs.prompt import PromptTemplate
 from scoring.inputs.questions import Question
-from scoring.messages import Progress, Say
-from scoring.run.processes import Processes
+from scoring.messages import Say
+from scoring.run.options import RunContext
 from train.config import TrainConfig
 
 
@@ -38,19 +37,14 @@ class TrainingInputs:
 
 
 @dataclass(frozen=True)
-class TrainContext:
-    """What a training talks to.
+class TrainContext(RunContext):
+    """What a training talks to: a run's context, whose processes share the steps.
 
-    say: prints a line, once for all processes. say_everyone: prints a line of this very process (default: `say`).
     progress: opens a bar of all rows of all epochs. stop: once it is set, the training finishes and saves the current
-    step and raises KeyboardInterrupt. processes: those that make the same call and share its steps; the first writes.
+    step and raises KeyboardInterrupt. say_everyone: prints a line of this very process (default: `say`).
     """
 
-    say: Say = print
     say_everyone: Say | None = None
-    progress: Progress | None = None
-    stop: Event = field(default_factory=Event)
-    processes: Processes = field(default_factory=Processes)
 
     def alone(self, name: str) -> "TrainContext":
         """For a training that this process does by itself beside the others'; `name` precedes its lines."""

@@ -1,6 +1,7 @@
 """Small JSON files from anyone: an object with fields of the right type, or an error that names file and field."""
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,11 +43,13 @@ def as_object(kind: type[T], values: dict[str, Any], source: object) -> T:
     Raises FileError, with all faults at once, if a value has another type than its field or fails the dataclass's own
     checks.
     """
-    from pydantic import TypeAdapter, ValidationError  # imported late: callers that read no file need not wait for it
+    from pydantic import ValidationError  # imported late: callers that read no file need not wait for it
 
+    validator = _validator(kind)  # type: ignore[arg-type]  # mypy takes type[T] for unhashable
     try:
         # As JSON, since only there nested objects become dataclasses.
-        return TypeAdapter(kind).validate_json(json.dumps(values), strict=True)
+        result: T = validator.validate_json(json.dumps(values), strict=True)
+        return result
     except ValidationError as error:
         faults = []
         for details in error.errors(include_url=False):
@@ -60,3 +63,11 @@ def as_object(kind: type[T], values: dict[str, Any], source: object) -> T:
                 value = value if len(value) <= LONGEST_VALUE else value[:LONGEST_VALUE] + "…"
                 faults.append(f"{name} is {value}; expected {details['msg'].removeprefix('Input should be ')}")
     raise FileError(f"{source}: {'; '.join(faults)}; the file is damaged, or was made for something else") from None
+
+
+@cache
+def _validator(kind: type[Any]) -> Any:
+    """pydantic's validator of a dataclass. Making it takes longer than to use it on a small file."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)

@@ -70,8 +70,7 @@ class Preparer:
             f"a prompt of {len(sequence.ids):,} tokens", f"at most {self.context:,}", "shorten the question"
         )
 
-    @staticmethod
-    def picture(question: Question) -> Image.Image:
+    def picture(self, question: Question) -> Image.Image:
         """The question's picture decoded, upright, in RGB, within `question.limits`. Raises PictureError."""
         if isinstance(question.picture, Image.Image):
             return to_rgb(question.picture)

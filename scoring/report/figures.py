@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from scoring.inputs.prompt import LETTERS
 from scoring.report.ensemble_plots import draw_agreement
 from scoring.report.plots import INK, draw_estimate, draw_groups, draw_letters, draw_reliability, draw_risk
-from scoring.report.records import Bench, BenchWay, Estimate, Metrics, read_metrics
+from scoring.report.records import Bench, BenchWay, Estimate, Metrics, read_record
 from scoring.report.tables import threshold_note
 from scoring.scores.folder import Scores
 
@@ -61,7 +61,7 @@ def figures_of_scores(scores: Scores, values: dict[str, Any] | None) -> list[Fig
     """
     if values is None:
         return [_confidences(scores)] if scores.logits.scored.any() else []
-    metrics = read_metrics(values)
+    metrics = read_record(Metrics, values)
     rows = scores.answered
     p, y = np.exp(scores.log_p[rows]), scores.answers(rows)
     best = np.nanargmax(p, 1)

@@ -18,18 +18,7 @@ from scoring.files.reading import FileError, read_json
 from scoring.files.writing import write_text
 from scoring.messages import ProgressBar
 from scoring.report.figures import FigureViews, figures_of_bench, figures_of_scores
-from scoring.report.records import (
-    BenchRun,
-    BenchWay,
-    Data,
-    Estimate,
-    Metrics,
-    Run,
-    read_bench_run,
-    read_metrics,
-    read_run,
-    read_systems,
-)
+from scoring.report.records import BenchRun, BenchWay, Data, Estimate, Metrics, Run, Systems, read_record
 from scoring.report.rows import FILTERS, Row, rows_of_bench, rows_of_scores, thumbnails
 from scoring.report.tables import Table, bench_tables, comparison_table, members_table, metrics_table
 from scoring.scores.evaluation import evaluate_scores
@@ -126,9 +115,9 @@ def _asset(name: str) -> Markup:
 # ------------------------------------------------------------------ SCORES
 def _page_of_scores(folder: Path, limit: int) -> Page:
     scores = open_scores(folder)
-    run = read_run(scores.run_json, folder / "run.json")
+    run = read_record(Run, scores.run_json, folder / "run.json")
     values = read_json(folder / "metrics.json") or evaluate_scores(scores)
-    metrics = read_metrics(values, folder / "metrics.json") if values else None
+    metrics = read_record(Metrics, values, folder / "metrics.json") if values else None
     scored, total = int(scores.logits.scored.sum()), len(scores.logits.ids)
     suspects = read_flagged(folder) if metrics and metrics.suspects else set()
     return Page(
@@ -171,7 +160,7 @@ def _tables_of_scores(folder: Path, values: dict[str, Any]) -> list[Table]:
         tables.append(members_table(values))
     path = folder / "comparison.json"
     if comparison := read_json(path):
-        systems = read_systems(comparison, path)
+        systems = read_record(Systems, comparison, path)
         tables.append(comparison_table(comparison, (systems.first, systems.second)))
     return tables
 
@@ -213,7 +202,7 @@ def _page_of_bench(folder: Path, limit: int) -> Page:
     path = folder / "bench.json"
     values = read_json(path) or {}
     try:
-        bench = read_bench_run(values, path)
+        bench = read_record(BenchRun, values, path)
     except FileError as error:
         raise RunError(f"{error}; expected what `bench` writes: run it again") from None
     tables = bench_tables(values)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from scoring.files.writing import write_whole
 from scoring.inputs.prompt import LETTERS
-from scoring.report.records import CalibrationError, Estimate, Letter, Metrics, read_metrics
+from scoring.report.records import CalibrationError, Estimate, Letter, Metrics, read_record
 from scoring.scores.folder import Scores
 from scoring.stats.metrics import BINS, equal_mass_bins
 from scoring.stats.selective import lower_bound
@@ -24,7 +24,7 @@ MOST_GROUPS = 20  # task types in a plot
 
 def draw_folder(scores: Scores, values: dict[str, Any]) -> Path:
     """Draw `evaluation.png` in the folder, four panels; its path. values: metrics.json."""
-    metrics = read_metrics(values)
+    metrics = read_record(Metrics, values)
     rows = scores.answered
     p, y = np.exp(scores.log_p[rows]), scores.answers(rows)
     figure = Figure(figsize=(11, 8), dpi=110)

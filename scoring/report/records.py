@@ -5,11 +5,12 @@ become text here alone, so that every table rounds alike.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from scoring.files.reading import as_object
 
 NO_VALUE = "–"  # a cell without a number
+T = TypeVar("T")
 
 
 def number(value: float | None, form: str = ".3f", unit: float = 1) -> str:
@@ -441,31 +442,20 @@ class Run:
     warnings: list[str] = field(default_factory=list)
 
 
-def read_metrics(values: dict[str, Any], source: object = "metrics.json") -> Metrics:
-    """The record of metrics. source: names them in a FileError, which is raised where they are of another kind."""
-    return as_object(Metrics, values, source)
+FILES: dict[type[Any], str] = {
+    Metrics: "metrics.json",
+    Details: "metrics.json",
+    Comparison: "comparison.json",
+    Systems: "comparison.json",
+    Bench: "bench.json",
+    BenchRun: "bench.json",
+    Run: "run.json",
+}
 
 
-def read_details(values: dict[str, Any], source: object = "metrics.json") -> Details:
-    """The other part of the same metrics."""
-    return as_object(Details, values, source)
+def read_record(kind: type[T], values: dict[str, Any], source: object = None) -> T:
+    """The record of these values, which are of the file that FILES names; source: its path, where that is known.
 
-
-def read_comparison(values: dict[str, Any], source: object = "comparison.json") -> Comparison:
-    return as_object(Comparison, values, source)
-
-
-def read_systems(values: dict[str, Any], source: object = "comparison.json") -> Systems:
-    return as_object(Systems, values, source)
-
-
-def read_run(values: dict[str, Any], source: object = "run.json") -> Run:
-    return as_object(Run, values, source)
-
-
-def read_bench_run(values: dict[str, Any], source: object = "bench.json") -> BenchRun:
-    return as_object(BenchRun, values, source)
-
-
-def read_bench(values: dict[str, Any], source: object = "bench.json") -> Bench:
-    return as_object(Bench, values, source)
+    Raises FileError, which names the source, where a value is of another type.
+    """
+    return as_object(kind, values, source or FILES[kind])

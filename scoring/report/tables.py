@@ -12,19 +12,19 @@ from scoring.report.records import (
     NO_VALUE,
     Bench,
     BenchWay,
+    Comparison,
+    Details,
     Estimate,
     Gain,
     Group,
     LabelCheck,
     Member,
+    Metrics,
     OrderAgreement,
     SetCoverage,
     Threshold,
     number,
-    read_bench,
-    read_comparison,
-    read_details,
-    read_metrics,
+    read_record,
 )
 
 
@@ -62,7 +62,7 @@ def _grid(table: Table) -> str:
 # ------------------------------------------------------------------ metrics
 def metrics_table(values: dict[str, Any]) -> Table:
     """Metrics of all rows, by task type, and by the columns that `evaluate --by` named. values: metrics.json."""
-    metrics = read_metrics(values)
+    metrics = read_record(Metrics, values)
     rows = [_group_row("all", metrics.overall)]
     for column, groups in metrics.by.items():
         prefix = "" if column == "task_type" else f"{column}: "
@@ -86,7 +86,7 @@ def _group_row(name: str, group: Group) -> list[str]:
 
 def details_table(values: dict[str, Any]) -> Table:
     """Further metrics of all rows; the confidence threshold, option orders, sets and suspicious labels in its notes."""
-    details = read_details(values)
+    details = read_record(Details, values)
     overall = details.overall
     rows = [
         _estimate_row("NLL", overall.nll),
@@ -171,7 +171,7 @@ def members_table(values: dict[str, Any]) -> Table:
     """
     from scoring.stats.comparison import verdict  # with SciPy, which the command line does not wait for
 
-    metrics = read_metrics(values)
+    metrics = read_record(Metrics, values)
     ensemble = metrics.ensemble
     if ensemble is None:
         raise ValueError("metrics of one member; expected those of an ensemble")
@@ -209,7 +209,7 @@ def comparison_table(values: dict[str, Any], names: tuple[str, str]) -> Table:
     """Two systems on the same rows, and in words which is better. values: comparison.json. names: of the systems."""
     from scoring.stats.comparison import verdict
 
-    comparison = read_comparison(values)
+    comparison = read_record(Comparison, values)
     accuracy, nll = comparison.accuracy, comparison.nll
     gain, change = accuracy.difference, nll.difference
     rows = [
@@ -233,7 +233,7 @@ def comparison_table(values: dict[str, Any], names: tuple[str, str]) -> Table:
 # ------------------------------------------------------------------ benchmarks
 def bench_tables(values: dict[str, Any]) -> list[Table]:
     """Speed and cost of each way of a benchmark, and its answers. values: bench.json."""
-    bench = read_bench(values)
+    bench = read_record(Bench, values)
     return [_speed_table(bench, values["ways"]), _answers_table(bench)]
 
 

@@ -3,10 +3,9 @@
 import pytest
 
 from scoring.inputs.pictures import PictureError
-from scoring.inputs.prepare import Preparer
 from scoring.inputs.questions import Question
 
 
-def test_a_question_without_a_picture_is_refused():
+def test_a_question_without_a_picture_is_refused(preparer):
     with pytest.raises(PictureError, match="no picture"):
-        Preparer.picture(Question("1", 1, None, "q", ("x", "y")))
+        preparer.picture(Question("1", 1, None, "q", ("x", "y")))

@@ -7,7 +7,6 @@ from PIL import Image
 
 from scoring.errors import InputError, describe
 from scoring.inputs.pictures import PictureError, PictureLimits
-from scoring.inputs.prepare import Preparer
 from scoring.inputs.questions import TableOptions, read_questions, read_table
 
 HEADER = "id,path,question,a,b,c,d,answer,task_type,task_hint"
@@ -189,15 +188,15 @@ def test_pictures_are_looked_at_once_and_deeply(table, tmp_path):
     assert len(table(text, deep=True).problems) == 2
 
 
-def test_a_limit_of_one_reading_is_not_that_of_the_next(table, tmp_path):
+def test_a_limit_of_one_reading_is_not_that_of_the_next(table, tmp_path, preparer):
     """Nor of the process: a question keeps the limit under which its picture was accepted."""
     text = f"{HEADER}\n{row()}\n"
     for deep in (False, True):
         assert "over 1,199 pixels" in table(text, limits=PictureLimits(1199), deep=deep).problems[0].text
         accepted = table(text, deep=deep)
-        assert not accepted.problems and Preparer.picture(accepted.questions[0]).size == (40, 30)
+        assert not accepted.problems and preparer.picture(accepted.questions[0]).size == (40, 30)
     strict = table(text, limits=PictureLimits(1200)).questions[0]
     Image.new("RGB", (41, 30), "red").save(tmp_path / "p.png")
     with pytest.raises(PictureError, match="over 1,200 pixels"):
-        Preparer.picture(strict)
-    assert Preparer.picture(accepted.questions[0]).size == (41, 30)
+        preparer.picture(strict)
+    assert preparer.picture(accepted.questions[0]).size == (41, 30)

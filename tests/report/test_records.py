@@ -6,7 +6,7 @@ import pytest
 
 from scoring.files.reading import FileError
 from scoring.report.page import write_report
-from scoring.report.records import Cost, Estimate, number, read_metrics
+from scoring.report.records import Cost, Estimate, Metrics, number, read_record
 from scoring.scores.evaluation import evaluate_scores
 from scoring.scores.folder import RunError, open_scores
 from tests.shared.report_folders import bench_json, folder
@@ -26,8 +26,11 @@ def test_durations(hours, text):
 
 def test_keys_that_the_report_does_not_know_are_ignored(tmp_path):
     metrics = evaluate_scores(open_scores(folder(tmp_path / "s", members=2)))
-    assert read_metrics(metrics | {"more": 1}) == read_metrics(metrics)
-    assert read_metrics(metrics).ensemble and sorted(read_metrics(metrics).task_types) == ["count", "object"]
+    assert read_record(Metrics, metrics | {"more": 1}) == read_record(Metrics, metrics)
+    assert read_record(Metrics, metrics).ensemble and sorted(read_record(Metrics, metrics).task_types) == [
+        "count",
+        "object",
+    ]
 
 
 def test_damaged_metrics_are_named_by_file_and_field(tmp_path):

@@ -13,7 +13,7 @@ QUICK = TrainConfig(epochs=1, batch=8, learning_rate=2e-3, warmup=0.1, batch_tok
 
 
 def trainer_of(base, rows, valid, out, config, say=lambda text: None, **options):
-    return Trainer(TrainingInputs(str(base), rows, valid, out, config, **options), TrainContext(say))
+    return Trainer(TrainingInputs(str(base), rows, valid, out, config, **options), TrainContext(say=say))
 
 
 def trained(base, questions, out, config=QUICK, rows=20, **options):
@@ -40,7 +40,7 @@ FOLDS = replace(QUICK, batch=4)
 
 def train_in_folds(base, rows, out, config, folds, overwrite=False):
     lines: list[str] = []
-    start(TrainingInputs(str(base), rows, [], out, config), TrainContext(lines.append), folds, overwrite)
+    start(TrainingInputs(str(base), rows, [], out, config), TrainContext(say=lines.append), folds, overwrite)
     return lines
 
 

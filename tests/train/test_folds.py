@@ -73,7 +73,7 @@ def test_an_adapter_from_elsewhere_is_no_finished_fold(base, questions, folded, 
 def test_folds_leave_out_of_fold_logits_and_are_scored_together(base, questions, tmp_path):
     out, lines = tmp_path / "folds", []
     inputs = TrainingInputs(str(base), questions[:42], [], out, replace(QUICK, seed=0))
-    train_folds(inputs, 2, TrainContext(lines.append))
+    train_folds(inputs, 2, TrainContext(say=lines.append))
     logits = open_scores(out / "out-of-fold").logits
     assert logits.scored.all() and logits.ids == [row.id for row in questions[:42]]
     assert [Path(name).name for name in folds_of(str(out))] == ["fold0", "fold1"]
@@ -82,6 +82,6 @@ def test_folds_leave_out_of_fold_logits_and_are_scored_together(base, questions,
     assert np.abs(scored.logits - logits.logits[valid_rows]).max() < 1e-4
     assert plan_members([str(out)]).members == ["fold0", "fold1"]
     before = (out / "out-of-fold" / "probabilities.csv").read_bytes()
-    train_folds(inputs, 2, TrainContext(lines.append))  # nothing is trained again
+    train_folds(inputs, 2, TrainContext(say=lines.append))  # nothing is trained again
     assert "fold 1: finished before" in lines
     assert (out / "out-of-fold" / "probabilities.csv").read_bytes() == before
