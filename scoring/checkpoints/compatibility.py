@@ -23,6 +23,7 @@ from scoring.inputs.pictures import PixelPolicy, pixel_limit_of
 from scoring.inputs.tokens import TokenError, read_chat_template
 
 UNREAD = "unread weights"
+BaseRelation = Literal["same", "other precision", "other"]
 
 
 class MismatchError(UserError):
@@ -61,6 +62,11 @@ class Member:
             return None
         return file_fingerprint(self.checkpoint.folder / ADAPTER_FILE)
 
+    @cached_property
+    def base_relation(self) -> BaseRelation:
+        """See `base_relation`."""
+        return base_relation(self.checkpoint.manifest, self.base)
+
 
 # ------------------------------------------------------------------ reading checkpoints with their bases
 def read_members(names: Sequence[str], base: str | None = None) -> tuple[list[Checkpoint], list[Path]]:
@@ -95,13 +101,13 @@ def read_sound(names: Sequence[str], base: str | None = None) -> tuple[list[Chec
     """As `read_members`; raises MismatchError too, where a checkpoint and its base do not belong together."""
     checkpoints, folders = read_members(names, base)
     for checkpoint, folder in zip(checkpoints, folders):
-        for difference in base_differences(checkpoint, folder):
+        for difference in base_differences(checkpoint, folder, base_relation(checkpoint.manifest, folder)):
             raise MismatchError(f"{checkpoint.folder}: {difference.text}")
     return checkpoints, folders
 
 
 # ------------------------------------------------------------------ a checkpoint and its base
-def base_relation(manifest: Manifest, base: Path) -> Literal["same", "other precision", "other"]:
+def base_relation(manifest: Manifest, base: Path) -> BaseRelation:
     """How a base relates to the one that a checkpoint was made on.
 
     It is the same one (also where the manifest names none), the same model in 16 bits where that was in 4 or the
@@ -119,10 +125,13 @@ def same_model(manifest: Manifest, base: Path) -> bool:
     return same_codes(manifest.base_codes, nf4_codes(BaseWeights.of(base)))
 
 
-def base_differences(checkpoint: Checkpoint, base: Path) -> list[Difference]:
-    """Another base than the checkpoint was made on, and weights in its folder that nothing reads."""
+def base_differences(checkpoint: Checkpoint, base: Path, relation: BaseRelation) -> list[Difference]:
+    """Another base than the checkpoint was made on, and weights in its folder that nothing reads.
+
+    relation: `base_relation` of the two.
+    """
     differences = []
-    if base_relation(checkpoint.manifest, base) == "other":
+    if relation == "other":
         text = f"base is {checkpoint.manifest.base_fingerprint}, but this run has {base_fingerprint(base)}"
         differences.append(Difference("base", text))
     if checkpoint.unread:

@@ -7,7 +7,7 @@ from typing import Any
 
 from scoring.checkpoints.adapter import ADAPTER_CONFIG, ADAPTER_FILE
 from scoring.checkpoints.checkpoint import Checkpoint, is_hub_id
-from scoring.checkpoints.compatibility import base_differences
+from scoring.checkpoints.compatibility import base_differences, base_relation
 from scoring.checkpoints.weights import (
     BaseWeights,
     CheckpointError,
@@ -115,7 +115,7 @@ def _describe_base(checkpoint: Checkpoint) -> Description:
     rows = [("base", f"{name or folder} ({fingerprint}{f', in 4 bits: {stored}' if stored else ''})")]
     checkpoint = checkpoint.renewed(folder)
     faults = []
-    for difference in base_differences(checkpoint, folder):
+    for difference in base_differences(checkpoint, folder, base_relation(checkpoint.manifest, folder)):
         if difference.setting == "base":
             faults.append(f"the base is {fingerprint}, but the adapter was trained on {manifest.base_fingerprint}")
         else:

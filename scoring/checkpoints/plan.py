@@ -14,7 +14,6 @@ from scoring.checkpoints.compatibility import (
     Member,
     MismatchError,
     base_differences,
-    base_relation,
     declared_settings,
     quantization_of,
     read_members,
@@ -186,11 +185,11 @@ def _run_settings(member: Member, members: Sequence[Member], settings: LogitSett
 
 def _precision_notes(member: Member) -> list[str]:
     """A note where a member was made on the same model in other bits."""
-    manifest = member.checkpoint.manifest
-    if base_relation(manifest, member.base) != "other precision":
+    if member.base_relation != "other precision":
         return []
+    made_on = member.checkpoint.manifest.base_fingerprint
     return [
-        f"{member.name}: made on {manifest.base_fingerprint}, the same model at another precision by samples of its "
+        f"{member.name}: made on {made_on}, the same model at another precision by samples of its "
         "weights: answers may differ a little, and a calibration with them"
     ]
 
@@ -199,11 +198,11 @@ def _differences(member: Member, settings: LogitSettings, of_calibration: Iterab
     """All that differs between a member and the run, its calibration included."""
     checkpoint, base = member.checkpoint, member.base
     differences = [
-        *base_differences(checkpoint, base),
+        *base_differences(checkpoint, base, member.base_relation),
         *setting_differences(declared_settings(checkpoint, base), settings.to_json()),
         *of_calibration,
     ]
-    if base_relation(checkpoint.manifest, base) == "other precision":  # which is a note
+    if member.base_relation == "other precision":  # which is a note
         differences = [difference for difference in differences if difference.setting != "base"]
     return differences
 
