@@ -72,7 +72,9 @@ def free_port() -> int:
         return found.getsockname()[1]
 
 
-def start_several(count: int, *arguments, err: Path, program: str = "cli", ranks: Sequence[int] | None = None):
+def start_several(
+    count: int, *arguments, err: Path, program: str = "cli", ranks: Sequence[int] | None = None, cwd: Path = ROOT
+):
     """What `torchrun --nproc_per_node count cli.py arguments` starts, in one thread each; `err`.0 … get their stderr.
 
     ranks: those that are started, where it is not all of them.
@@ -81,7 +83,7 @@ def start_several(count: int, *arguments, err: Path, program: str = "cli", ranks
     found = []
     for rank in range(count) if ranks is None else ranks:
         env = {name: str(value) for name, value in (place | {"RANK": rank, "LOCAL_RANK": rank}).items()}
-        found.append(start(*arguments, program=program, out=f"{err}.{rank}.out", err=f"{err}.{rank}", env=env))
+        found.append(start(*arguments, program=program, cwd=cwd, out=f"{err}.{rank}.out", err=f"{err}.{rank}", env=env))
     return found
 
 

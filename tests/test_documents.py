@@ -4,20 +4,20 @@ A command in a `bash` block runs; where it names the real 8B and one's own table
 cards, hosts or hours: its programs and options are looked up.
 """
 
-import os
 import re
 import shlex
 import shutil
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from torch.distributed.run import get_args_parser
 
 import cli
 from benchmarks import command_line
+from tests.shared.processes import ended
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -36,7 +36,6 @@ GUIDES.remove(ROOT / "CHANGELOG.md")
 DOCUMENTS = [*GUIDES, ROOT / "CHANGELOG.md", *ROOT.glob("benchmarks/*.md"), *ROOT.glob("tests/**/*.md")]
 PROGRAMS = sorted(ROOT.glob("benchmarks/*.py"))
 ELSEWHERE = {"--help", "--debug", "--max-restarts"}  # options of click's and torchrun's
-ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # each of several
 QUICK = {  # the same, on fewer rows
     "score": ["--limit", "8"],
     "bench": ["--limit", "3", "--repeats", "1"],
@@ -211,22 +210,31 @@ def test_command(command, workplace):
     if words[0] in ("git", "cd", "pip"):
         return  # how one gets here
     if words[0] == "torchrun":
-        further = QUICK[words[4]] + ["--batch", "8"] * (words[4] == "train")
-        words = [sys.executable, "-m", "torch.distributed.run", "--standalone", *words[1:], *further]
-        done = subprocess.run(words, cwd=workplace, env=os.environ | ONE_THREAD, capture_output=True, text=True)
-    else:
-        assert words[:2] == ["python", "cli.py"], command
-        done = command_line.run(*words[2:], *QUICK.get(words[2], []), cwd=workplace)
+        return start_as_torchrun_does(words[1:], workplace)
+    assert words[:2] == ["python", "cli.py"], command
+    done = command_line.run(*words[2:], *QUICK.get(words[2], []), cwd=workplace)
     assert done.returncode == 0, done.stderr
+
+
+def start_as_torchrun_does(words: list[str], folder: Path) -> None:
+    """torchrun's own parser reads the line; the processes are forked from one that has imported the libraries.
+
+    A torchrun that starts them is in tests/run/test_killed_processes.py.
+    """
+    line = get_args_parser().parse_args(words)
+    program, command, *options = [line.training_script, *line.training_script_args]
+    assert program == "cli.py"
+    further = QUICK[command] + ["--batch", "8"] * (command == "train")
+    err = folder / "stderr"
+    processes = command_line.start_several(
+        int(line.nproc_per_node), command, *options, *further, err=err, cwd=folder
+    )
+    messages = ended(processes, err)
+    assert [process.exitcode for process in processes] == [0] * len(processes), messages
 
 
 @pytest.mark.parametrize("block", [block for _, block in EXAMPLES])
 def test_example(block, workplace):
     quick = block.replace('read_questions("demo/test.csv")', 'read_questions("demo/test.csv")[:8]')
-    done = subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{quick}"],
-        cwd=workplace,
-        capture_output=True,
-        text=True,
-    )
+    done = command_line.run(quick, program="benchmarks.command_line", cwd=workplace)
     assert done.returncode == 0, done.stderr

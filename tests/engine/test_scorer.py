@@ -11,9 +11,9 @@ from tests.shared.demo import BOTH
 
 
 def test_several_checkpoints_over_one_sight_equal_each_by_itself(rows):
-    together = Scorer.load(BOTH).score(rows[:40])
+    together = Scorer.load(BOTH).score(rows[:20])
     for number, name in enumerate(BOTH):
-        alone = Scorer.load(name).score(rows[:40])
+        alone = Scorer.load(name).score(rows[:20])
         assert np.abs(together.logits[:, number] - alone.logits[:, 0]).max() < 1e-5
 
 

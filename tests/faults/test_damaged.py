@@ -126,7 +126,7 @@ def scores(scored, tmp_path) -> Path:
 def test_any_value_of_a_run_may_be_wrong(scores, tmp_path):
     pooled = ["ensemble", scores, "--out", tmp_path / "pool", "--overwrite"]
     calibrated = ["calibrate", scores, "--ckpt", FOLD0, "--out", tmp_path / "calibration.json"]
-    attack(scores / "run.json", 24, ["evaluate", scores, "--no-plot"], calibrated)
+    attack(scores / "run.json", 16, ["evaluate", scores, "--no-plot"], calibrated)
     attack(scores / "run.json", 3, pooled, ["report", scores])
     (scores / "run.json").write_text('{"checkpoints": [], "identity": {"letters": 4}}')
     told = invoke("evaluate", scores, among=(2,)).stderr
@@ -148,14 +148,14 @@ def test_a_cut_off_part_is_named(scores, name, cut):
 
 
 def test_any_value_of_a_plan_may_be_wrong(scores):
-    attack(scores / "plan.json", 20, [*SCORE, scores])
+    attack(scores / "plan.json", 12, [*SCORE, scores])
 
 
 @pytest.mark.parametrize("name", ["preprocessor_config.json", "tokenizer_config.json"])
 def test_any_value_of_a_bases_small_files_may_be_wrong(base, tmp_path, name):
     copied = shutil.copytree(base, tmp_path / "base")
     out = ["--allow-mismatch", "--overwrite", "--out", tmp_path / "s"]
-    attack(copied / name, 8, ["score", "demo/test.csv", "--limit", 2, "--ckpt", FOLD0, "--base", copied, *out])
+    attack(copied / name, 5, ["score", "demo/test.csv", "--limit", 2, "--ckpt", FOLD0, "--base", copied, *out])
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def killed_halfway(tmp_path, arguments, which: int, code: str = "") -> tuple[lis
 
 def test_the_rest_finishes_what_a_killed_process_leaves(tmp_path, small_table):
     """The run that it was killed in, and the next of the same call."""
-    arguments = ["score", small_table(36), "--ckpt", FOLD0, "--orders", "1,2", "--batch-tokens", 200]
+    arguments = ["score", small_table(20), "--ckpt", FOLD0, "--orders", "1,2", "--batch-tokens", 200]
     processes, out = killed_halfway(tmp_path, arguments, 1, "import scoring.run.processes as p; p.SILENT = 3")
     told = ended(processes[:1], tmp_path / "err")[0]
     assert processes[0].exitcode == 0 and told.count("process 1 does not respond any more") == 1
@@ -38,7 +38,7 @@ def test_the_rest_finishes_what_a_killed_process_leaves(tmp_path, small_table):
 
 
 def test_without_the_first_process_the_others_end_and_the_next_start_completes(tmp_path, small_table):
-    arguments = ["score", small_table(36), "--ckpt", FOLD0, "--batch-tokens", 200]
+    arguments = ["score", small_table(20), "--ckpt", FOLD0, "--batch-tokens", 200]
     processes, out = killed_halfway(tmp_path, arguments, 0)
     told = ended(processes[1:], tmp_path / "err", first=1)[0]
     assert processes[1].exitcode == 1 and "is gone" in told and "Traceback" not in told
