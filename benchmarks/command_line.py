@@ -62,14 +62,14 @@ def run(*arguments, program: str = "cli", cwd: Path = ROOT, timeout: float = 280
         if process.exitcode is None:
             process.kill()
             raise subprocess.TimeoutExpired(list(arguments), timeout)
-        said, told = (Path(path).read_text("utf-8") for path in (out, err))
-    return subprocess.CompletedProcess(list(arguments), process.exitcode, said, told)
+        stdout, stderr = (Path(path).read_text("utf-8") for path in (out, err))
+    return subprocess.CompletedProcess(list(arguments), process.exitcode, stdout, stderr)
 
 
 def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def start_several(count: int, *arguments, err: Path, program: str = "cli", ranks: Sequence[int] | None = None):
@@ -77,12 +77,12 @@ def start_several(count: int, *arguments, err: Path, program: str = "cli", ranks
 
     ranks: those that are started, where it is not all of them.
     """
-    place = {"WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "OMP_NUM_THREADS": 1}
-    found = []
+    environment = {"WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "OMP_NUM_THREADS": 1}
+    processes = []
     for rank in range(count) if ranks is None else ranks:
-        env = {name: str(value) for name, value in (place | {"RANK": rank, "LOCAL_RANK": rank}).items()}
-        found.append(start(*arguments, program=program, out=f"{err}.{rank}.out", err=f"{err}.{rank}", env=env))
-    return found
+        env = {name: str(value) for name, value in (environment | {"RANK": rank, "LOCAL_RANK": rank}).items()}
+        processes.append(start(*arguments, program=program, out=f"{err}.{rank}.out", err=f"{err}.{rank}", env=env))
+    return processes
 
 
 def _main(program: str, arguments: list[str], cwd: str, out: str, err: str, env: dict) -> None:

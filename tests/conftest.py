@@ -57,8 +57,8 @@ def configured():
         config["vision_config"]["out_hidden_size"] = config["text_config"]["hidden_size"]
         if "num_experts" in text:
             config["model_type"], config["architectures"] = "qwen3_vl_moe", ["Qwen3VLMoeForConditionalGeneration"]
-            for part in ("text", "vision"):
-                config[f"{part}_config"]["model_type"] = f"qwen3_vl_moe_{part}"
+            for tower in ("text", "vision"):
+                config[f"{tower}_config"]["model_type"] = f"qwen3_vl_moe_{tower}"
         (folder / "config.json").write_text(json.dumps(config))
         return folder
 

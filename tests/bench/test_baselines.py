@@ -50,10 +50,10 @@ def test_a_batch_that_does_not_fit_is_not_taken(bench, monkeypatch):
 
 
 def test_a_batch_that_does_not_fit_in_the_end_is_halved(bench, monkeypatch):
-    seen = []
+    batch_sizes = []
 
     def generate(network, chat, prepared, new_tokens):
-        seen.append(len(prepared))
+        batch_sizes.append(len(prepared))
         if len(prepared) > 2:
             raise torch.OutOfMemoryError("no room")
         return [Generated(str(row), 1, str(row)) for row in prepared]
@@ -62,7 +62,7 @@ def test_a_batch_that_does_not_fit_in_the_end_is_halved(bench, monkeypatch):
     answer_batch = bench.baselines.batched["batched"].answer_batch
     halves = bench.baselines._in_halves(answer_batch, list(range(6)))
     assert [generated.text for generated in halves] == list("012345")
-    assert seen == [6, 3, 1, 2, 3, 1, 2]
+    assert batch_sizes == [6, 3, 1, 2, 3, 1, 2]
 
 
 def test_each_ways_batch_is_measured_by_itself(bench, monkeypatch):

@@ -41,7 +41,7 @@ def test_nothing_is_loaded_from_anywhere(tmp_path):
     for made in (folder(tmp_path / "s", members=2), bench_json(tmp_path / "b")):
         text = write_report(made).read_text("utf-8")
         addresses = re.findall(r'(?:src|href)="([^"]*)"', text)
-        assert addresses and all(found.startswith(("data:", "#")) for found in addresses)
+        assert addresses and all(address.startswith(("data:", "#")) for address in addresses)
         assert "default-src 'none'" in text
         assert not re.search(r"url\(|@import|https?://(?!www\.w3\.org)", text.replace("%3A//www.w3.org", ""))
 
@@ -125,8 +125,8 @@ def write_report_of_long_texts(out, columns):
     write_part(out / "logits", 0, logits)
     long = columns | {"question": ["가" * 100_000] * n, "choices": [["나" * 5_000] * 4] * n}
     write_results(out, long, logits, [Calibration()])
-    told = {"checkpoints": [{"member": "m", "temperature": 1.0}], "identity": {"letters": "abcd"}}
-    (out / "run.json").write_text(json.dumps(told))
+    record = {"checkpoints": [{"member": "m", "temperature": 1.0}], "identity": {"letters": "abcd"}}
+    (out / "run.json").write_text(json.dumps(record))
     return write_report(out)
 
 
@@ -168,8 +168,8 @@ def contrast(one: str, other: str) -> float:
     """WCAG 2.2's ratio of two colours."""
 
     def light(colour: str) -> float:
-        parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
-        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        channels = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+        linear = [channel / 12.92 if channel <= 0.04045 else ((channel + 0.055) / 1.055) ** 2.4 for channel in channels]
         return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
 
     high, low = sorted((light(one), light(other)), reverse=True)
@@ -180,8 +180,8 @@ def test_colours_can_be_told_apart():
     """WCAG AA, on a light page and on a dark one: 4.5 for texts, 3 for bars."""
     css = (ROOT / "scoring" / "report" / "assets" / "report.css").read_text()
     assert contrast("#ffffff", "#000000") == pytest.approx(21)
-    for part in (css[: css.index("@media")], css[css.index("@media") : css.index("* {")]):
-        colours = dict(re.findall(r"--(\w+): (#\w{6})", part))
+    for theme in (css[: css.index("@media")], css[css.index("@media") : css.index("* {")]):
+        colours = dict(re.findall(r"--(\w+): (#\w{6})", theme))
         assert len(colours) == 11
         for ground in ("ground", "raised"):
             for text in ("ink", "soft", "accent", "right", "wrong", "notice"):

@@ -16,7 +16,7 @@ def test_the_sample():
     flags = {"wrong": np.arange(1000) % 10 == 0, "members": np.zeros(1000, bool)}
     rows = sample(flags, 100)
     assert rows == sorted(set(rows)) and len(rows) == 100 and rows == sample(flags, 100)
-    assert 50 <= sum(at % 10 == 0 for at in rows) < 65
+    assert 50 <= sum(row % 10 == 0 for row in rows) < 65
     few = {"wrong": np.arange(1000) == 7}
     assert 7 in sample(few, 10) and len(sample(few, 10)) == 10
     assert sample(few, 1000) == list(range(1000))

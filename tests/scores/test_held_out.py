@@ -22,12 +22,12 @@ UNREADABLE = "the picture cannot be read"
 
 def held_out_logits(orders="1"):
     """Five rows of three options; the last one has no score."""
-    shown = {"1": 1, "cyclic": 3}[orders]
+    order_count = {"1": 1, "cyclic": 3}[orders]
     logits = OptionLogits.empty([f"r{row}" for row in range(5)], [MEMBER], 3, orders)
     logits.logits[:4] = VALUES[:4, None, None]
     logits.label_mass[:4], logits.top_token[:4] = 0.75, 32
     logits.status = ["ok"] * 4 + [UNREADABLE]
-    assert logits.logits.shape == (5, 1, shown, 3)
+    assert logits.logits.shape == (5, 1, order_count, 3)
     return logits
 
 
