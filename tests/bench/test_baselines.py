@@ -49,7 +49,7 @@ def test_a_batch_that_does_not_fit_is_not_taken(bench, monkeypatch):
         fits(1)
 
 
-def test_a_batch_that_does_not_fit_in_the_end_is_halved(bench, monkeypatch):
+def test_a_batch_that_no_longer_fits_is_halved(bench, monkeypatch):
     batch_sizes = []
 
     def generate(network, chat, prepared, new_tokens):

@@ -65,7 +65,7 @@ def made(n=60, answers=True, rows_a_picture=2):
     return questions, measured
 
 
-def test_medians_quantiles_memory_energy_and_cost():
+def test_the_summary_has_medians_quantiles_memory_energy_and_cost():
     questions, measured = made()
     report = summarise(questions, measured, LABELS, price=3.0, cost_rows=7200)
     for name, way in report["ways"].items():
@@ -95,7 +95,7 @@ def test_rows_of_one_picture_count_together():
             assert way["against_engine"]["mcnemar_p"] == pytest.approx(p)
 
 
-def test_intervals_and_mcnemar():
+def test_intervals_and_mcnemar_equal_statsmodels():
     questions, measured = made(rows_a_picture=1)
     ways = summarise(questions, measured, LABELS)["ways"]
     right = {
@@ -127,7 +127,7 @@ def test_nll_is_that_of_the_right_options_where_a_way_has_probabilities():
         assert ways[name]["nll"]["low"] < ways[name]["nll"]["value"] < ways[name]["nll"]["high"]
 
 
-def test_first_tokens_that_generation_does_not_start_with_are_found():
+def test_first_tokens_that_generation_does_not_start_with_are_listed():
     questions, measured = made(8)
     for row in range(8):
         measured["forward"].answers[row].token = measured["seed"].answers[row].token = 11
@@ -148,7 +148,7 @@ def test_letters_that_are_missing_or_fallen_back_to_are_counted_and_wrong():
     assert (ways["seed"]["fallbacks"], ways["seed"]["unanswered"]) == (10, 0)
 
 
-def test_rows_hold_questions_and_answers():
+def test_rows_of_the_summary_have_questions_and_answers():
     questions, measured = made(3)
     rows = summarise(questions, measured, LABELS)["per_row"]
     assert [row["id"] for row in rows] == ["r0", "r1", "r2"]
@@ -191,11 +191,11 @@ def test_rows_without_pictures_count_each_for_itself():
     assert without["accuracy"] == apart["accuracy"] and without["nll"] == apart["nll"]
 
 
-def test_without_batches_there_is_nothing_to_say_of_their_sizes():
+def test_without_batches_no_sizes_are_listed():
     assert batch_sizes_text({"engine": {}}) == ""
 
 
-def test_without_answers_there_is_speed_and_agreement_alone():
+def test_without_answers_there_are_only_speed_and_agreement():
     questions, measured = made(5, answers=False)
     ways = summarise(questions, measured, LABELS)["ways"]
     assert all(way["accuracy"] is None and way["nll"] is None for way in ways.values())

@@ -17,11 +17,11 @@ SEED_USER = (
 )
 
 
-def test_the_default_is_the_seeds_to_the_character():
+def test_the_default_prompt_is_the_notebooks_to_the_character():
     assert PromptTemplate().render("Q?", ["w", "x", "y", "z"], "H") == (SEED_SYSTEM, SEED_USER)
 
 
-def test_no_hint_no_line():
+def test_without_a_hint_its_line_is_left_out():
     assert PromptTemplate().render("Q?", ["w", "x", "y", "z"])[1] == SEED_USER.removesuffix("\n\n힌트: H")
 
 
@@ -30,7 +30,7 @@ def test_letters_follow_the_number_of_options():
     assert "a, b, c, d, e 중" in system and "a, b, c, d, e 중" in user and "(e) v" in user
 
 
-def test_cells_are_put_in_as_they_are():
+def test_cells_are_inserted_unchanged():
     _, user = PromptTemplate().render("{options} {0} {letters}", ["{question}", "%s", "\\1", "{{x}}"], "{hint}")
     assert user.startswith("질문: {options} {0} {letters}\n")
     assert "(a) {question}\n(b) %s\n(c) \\1\n(d) {{x}}" in user and user.endswith("힌트: {hint}")
@@ -41,7 +41,7 @@ def test_any_character_changes_the_fingerprint():
     assert PromptTemplate().fingerprint == PromptTemplate().fingerprint
 
 
-def test_a_template_file(tmp_path):
+def test_a_template_is_read_from_a_file(tmp_path):
     path = tmp_path / "t.toml"
     path.write_text(
         'system = "Answer with {letters}."\nuser = "{question}\\n{options}{hint}"\nhint = " ({task_hint})"\n'
@@ -59,7 +59,7 @@ def test_a_template_file(tmp_path):
         ("option = '{option}'", "{letter}"),
     ],
 )
-def test_faulty_template_files(tmp_path, text, message):
+def test_faulty_template_files_are_refused(tmp_path, text, message):
     path = tmp_path / "t.toml"
     path.write_text(text)
     with pytest.raises(TemplateError, match=None) as caught:

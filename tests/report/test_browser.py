@@ -79,7 +79,7 @@ def visible_rows(page) -> int:
     return page.locator(".row:visible").count()
 
 
-def test_pictures_and_figures_are_there(open_file, pages):
+def test_pictures_and_figures_are_shown(open_file, pages):
     page = open_file(pages["two"])
     assert page.title() == "two: ensemble" and visible_rows(page) == 40
     page.wait_for_function("[...document.images].filter(i => i.offsetParent).every(i => i.complete && i.naturalWidth)")
@@ -89,7 +89,7 @@ def test_pictures_and_figures_are_there(open_file, pages):
     assert page.evaluate("[...document.querySelectorAll('input, select')].every(i => i.labels.length)")
 
 
-def test_search_filters_and_sorting(open_file, pages):
+def test_search_filters_and_sorting_change_the_rows(open_file, pages):
     page = open_file(pages["two"])
     page.get_by_role("searchbox").fill("ROW7")
     assert visible_rows(page) == 1 and page.locator("#count").inner_text() == "1 of 40 rows"
@@ -120,7 +120,7 @@ def focused(page) -> str:
     return page.evaluate("document.activeElement.querySelector('.id')?.textContent ?? document.activeElement.id")
 
 
-def test_keys(open_file, pages):
+def test_keys_move_the_focus_and_filter_rows(open_file, pages):
     page = open_file(pages["two"])
     for key, expected in (
         ("ArrowDown", "row0"),
@@ -172,7 +172,7 @@ def test_a_row_says_everything_in_words_too(open_file, pages):
     assert row.get_by_text("right", exact=True).count() >= 1 and row.get_by_text(" answered").count() == 1
 
 
-def test_hostile_cells_show_as_text(open_file, pages):
+def test_hostile_cells_are_shown_as_text(open_file, pages):
     page = open_file(pages["hostile"])
     assert page.evaluate("window.hacked") is None
     assert page.locator(".row .question").first.inner_text() == HOSTILE
@@ -182,7 +182,7 @@ def test_hostile_cells_show_as_text(open_file, pages):
     assert page.locator(".row .type").first.inner_text() == HOSTILE
 
 
-def test_a_benchmark(open_file, pages):
+def test_a_benchmark_is_filtered_by_a_key(open_file, pages):
     page = open_file(pages["bench"])
     page.keyboard.press("g")
     assert page.locator(".row:visible .id").all_inner_texts() == ["r1"]
@@ -202,13 +202,13 @@ def test_a_thousand_rows_are_searched_and_sorted(open_file, pages):
 
 
 @pytest.mark.parametrize("name", ["two", "bench", "hostile"])
-def test_it_fits_a_phone(open_file, pages, name):
+def test_the_page_fits_a_phone(open_file, pages, name):
     page = open_file(pages[name], width=360, height=740)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     assert page.locator(".row .options").first.bounding_box()["width"] > 250
 
 
-def test_dark_and_printed(open_file, pages):
+def test_dark_colours_and_printing_are_supported(open_file, pages):
     dark = open_file(pages["two"], color_scheme="dark")
     assert dark.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(13, 17, 23)"
     assert dark.locator("figure img.dark:visible").count() == 6 and not dark.locator("figure img.light:visible").count()
@@ -218,6 +218,6 @@ def test_dark_and_printed(open_file, pages):
     assert len(page.pdf()) > 50_000
 
 
-def test_without_javascript_all_is_there_but_pictures(open_file, pages):
+def test_without_javascript_everything_but_pictures_is_shown(open_file, pages):
     page = open_file(pages["two"], java_script_enabled=False)
     assert page.locator(".row").count() == 40 and "need JavaScript" in page.locator("noscript").inner_text()

@@ -18,6 +18,6 @@ def test_disagreement_is_its_definition():
     assert np.isnan(disagreement(np.full((2, 1, 3), np.nan))).all()
 
 
-def test_the_picture_is_drawn_without_the_pictures_too(tmp_path):
+def test_the_figure_is_drawn_without_the_picture_files(tmp_path):
     pooled = pool_files([write_scores(tmp_path / "a"), write_other_member(tmp_path / "b")], tmp_path / "out")
     assert draw_ensemble(pooled.scores, pooled.metrics).read_bytes()[:4] == b"\x89PNG"

@@ -21,7 +21,7 @@ from tests.shared.report_folders import HOSTILE, bench_json, folder
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_a_page_of_scores(tmp_path):
+def test_a_page_of_scores_has_rows_metrics_and_pictures(tmp_path):
     text = write_report(folder(tmp_path / "s", unscored=[3])).read_text("utf-8")
     assert text.count("<article") == 40 and "무엇인가요 7?" in text and "option w7" in text
     assert "picture: a broken picture" in text
@@ -46,7 +46,7 @@ def test_nothing_is_loaded_from_anywhere(tmp_path):
         assert not re.search(r"url\(|@import|https?://(?!www\.w3\.org)", text.replace("%3A//www.w3.org", ""))
 
 
-def test_cells_are_text(tmp_path):
+def test_hostile_cells_stay_text(tmp_path):
     made = [folder(tmp_path / "s", hostile=True, n=12), bench_json(tmp_path / "b", hostile=True)]
     for text in (write_report(path).read_text("utf-8") for path in made):
         assert "<script>window" not in text and "<img src=x" not in text and HOSTILE not in text
@@ -59,7 +59,7 @@ def test_the_same_folder_gives_the_same_page(tmp_path):
     assert write_report(made, tmp_path / "2.html").read_bytes() == first
 
 
-def test_a_page_of_an_ensemble(tmp_path):
+def test_a_page_of_an_ensemble_has_members_and_disagreement(tmp_path):
     members = [folder(tmp_path / "a", members=1), folder(tmp_path / "b", members=2, orders="cyclic")]
     questions = [pq.read_table(member / "questions.parquet") for member in members]
     column = questions[1].column_names.index("answer")
@@ -87,25 +87,25 @@ def test_groups_that_evaluate_was_asked_for_are_shown(tmp_path):
     assert "colour: blue" in write_report(made).read_text("utf-8")
 
 
-def test_without_answers_or_pictures(tmp_path):
+def test_a_page_without_answers_or_pictures_says_so(tmp_path):
     text = write_report(folder(tmp_path / "s", answers=False, pictures=0)).read_text("utf-8")
     assert "accuracy" not in text.split("<script")[0] and "Half of the rows have an answer" in text
     assert text.count("picture not found") == 40
 
 
-def test_not_one_row_scored(tmp_path):
+def test_a_page_without_a_scored_row_is_written(tmp_path):
     text = write_report(folder(tmp_path / "s", n=5, unscored=range(5))).read_text("utf-8")
     assert "unscored (5)" in text
 
 
-def test_a_page_of_a_benchmark(tmp_path):
+def test_a_page_of_a_benchmark_has_replies_ratios_and_costs(tmp_path):
     text = write_report(bench_json(tmp_path / "b")).read_text("utf-8")
     assert "generation differs (1)" in text and '<q dir="auto">none</q>' in text
     assert "3.00x as fast as the notebook" in text and "100 rows take, at 2 an hour: seed 1.0 h (2.00)" in text
     assert "wrong and sure" not in text  # no such row
 
 
-def test_a_thousand_pictures_fit_and_so_do_long_texts(tmp_path):
+def test_pages_of_a_thousand_pictures_and_of_long_texts_stay_under_the_limit(tmp_path):
     made = folder(tmp_path / "s", n=1000, pictures=100, grain=60)
     text = write_report(made)
     assert text.stat().st_size < BYTES and text.read_text("utf-8").count("<article") == 1000
@@ -134,7 +134,7 @@ def write_report_of_long_texts(out, columns):
 
 
 
-def test_folders_that_are_neither(tmp_path):
+def test_folders_without_readable_results_are_refused(tmp_path):
     with pytest.raises(RunError, match=r"no run\.json and no bench\.json"):
         write_report(tmp_path)
     (tmp_path / "bench.json").write_text('{"ways": {"generate": {}}}')
@@ -142,7 +142,7 @@ def test_folders_that_are_neither(tmp_path):
         write_report(tmp_path)
 
 
-def test_folders_of_before_have_no_texts(tmp_path):
+def test_folders_of_older_versions_have_no_texts(tmp_path):
     import pyarrow.parquet as pq
 
     made = folder(tmp_path / "s")
@@ -151,7 +151,7 @@ def test_folders_of_before_have_no_texts(tmp_path):
     assert "question not known here" in write_report(made).read_text("utf-8")
 
 
-def test_from_the_command_line_without_torch(tmp_path):
+def test_the_report_command_loads_no_torch(tmp_path):
     made = folder(tmp_path / "s", members=2)
     code = (
         "import sys, cli\n"

@@ -12,7 +12,7 @@ from scoring.scores.folder import RunError, open_scores
 from tests.shared.report_folders import bench_json, folder
 
 
-def test_numbers_as_cells():
+def test_numbers_are_shown_in_cells_and_none_is_a_dash():
     assert [number(0.12345), number(None), number(3 * 2**30, ".2f", unit=2**30)] == ["0.123", "–", "3.00"]
     estimate, undefined = Estimate(0.5, 0.25, 0.75), Estimate(None, None, None)
     assert [estimate.text(), estimate.text(".1%"), estimate.interval()] == ["0.500", "50.0%", "0.250 – 0.750"]
@@ -20,7 +20,7 @@ def test_numbers_as_cells():
 
 
 @pytest.mark.parametrize("hours, text", [(0.5, "30.0 min"), (1.0, "1.0 h"), (1234.56, "1,234.6 h")])
-def test_durations(hours, text):
+def test_durations_are_shown_in_minutes_or_hours(hours, text):
     assert Cost(1, hours, None).duration == text
 
 

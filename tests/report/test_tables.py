@@ -79,7 +79,7 @@ def made(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["one", "several", "bench"])
-def test_both_faces_hold_the_same_cells_and_notes(made, name):
+def test_the_terminal_and_the_page_have_the_same_cells_and_notes(made, name):
     path, tables = made[name]
     page = on_page(path)
     assert page.tables == [[table.header, *table.rows] for table in tables]
@@ -93,7 +93,7 @@ def test_both_faces_hold_the_same_cells_and_notes(made, name):
         assert to_text(table).splitlines()[len(rows) + 3 :] == table.notes
 
 
-def test_the_layout_on_the_terminal():
+def test_columns_are_aligned_on_the_terminal():
     table = Table(
         "title", ["", "rows", "95 %"], [["all", "1,000", "0.1 – 0.2"], ["a group", "7", "–"]], legend="legend"
     )
@@ -149,7 +149,7 @@ def chosen(**values) -> Threshold:
         ),
     ],
 )
-def test_what_a_threshold_promises(threshold, note):
+def test_a_note_says_what_a_threshold_promises(threshold, note):
     assert threshold_note(threshold) == note
 
 
@@ -217,7 +217,7 @@ def test_the_cost_names_each_way_and_its_price(tmp_path):
     assert bench_tables(values)[0].notes[0] == "100 rows take: seed 1.0 h, engine 30.0 min."
 
 
-def test_letters_that_changed_between_repeats_are_a_warning_on_both_faces(tmp_path):
+def test_letters_that_changed_between_repeats_are_a_warning_in_the_terminal_and_on_the_page(tmp_path):
     values = bench(tmp_path)
     assert not bench_tables(values)[1].warnings
     values["ways"]["seed"]["unsteady"] = 2

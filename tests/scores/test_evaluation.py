@@ -38,7 +38,7 @@ def fold(tmp_path):
     return Path(shutil.copytree(FOLD0, tmp_path / "fold0"))
 
 
-def test_everything_works_without_torch(tmp_path, fold):
+def test_evaluate_and_calibrate_load_no_torch(tmp_path, fold):
     """evaluate, evaluate of two, calibrate: from files alone."""
     first, second = write_scores(tmp_path / "a", checkpoint=fold), write_scores(tmp_path / "b", temperature=1.0)
     code = (
@@ -60,7 +60,7 @@ def test_everything_works_without_torch(tmp_path, fold):
     assert json.loads((first / "comparison.json").read_text())["rows"] == 200
 
 
-def test_by_any_column_of_the_data(cli, tmp_path):
+def test_metrics_are_grouped_by_any_column_of_the_data(cli, tmp_path):
     out = write_scores(tmp_path / "a", n=60)
     table = tmp_path / "data.csv"
     table.write_text("id,path,question,a,b,hard\n" + "".join(f"row{row},x.jpg,q,1,2,{row % 2}\n" for row in range(60)))
@@ -104,7 +104,7 @@ def of_pictures(out, pictures, **more):
     return folder
 
 
-def test_figures_of_a_folder_are_over_its_pictures(tmp_path):
+def test_figures_of_a_folder_count_pictures(tmp_path):
     """The figures in metrics.json are those of the rows with their pictures, for all rows and for each group."""
     pictures = np.repeat(np.arange(50), 4)
     folder = of_pictures(tmp_path / "a", pictures)
@@ -125,7 +125,7 @@ def test_figures_of_a_folder_are_over_its_pictures(tmp_path):
     assert lower["threshold"] is not None
 
 
-def test_two_folders_are_compared_over_their_pictures(tmp_path):
+def test_a_comparison_of_two_folders_counts_pictures(tmp_path):
     pictures = np.repeat(np.arange(50), 4)
     first = of_pictures(tmp_path / "a", pictures)
     second = of_pictures(tmp_path / "b", pictures)
@@ -140,7 +140,7 @@ def test_two_folders_are_compared_over_their_pictures(tmp_path):
     assert written == {"first": str(tmp_path / "a"), "second": str(tmp_path / "b")} | comparison
 
 
-def test_metrics_tell_what_sets_cover(tmp_path):
+def test_metrics_have_the_coverage_and_the_size_of_sets(tmp_path):
     out = write_scores(tmp_path / "a", sets={"level": 0.9, "quantile": 0.8, "guarantee": "…"})
     with open(out / "probabilities.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -188,7 +188,7 @@ def test_warnings_name_a_cause():
     assert "more often than it is right" in joined_warnings(plain(), answers=["a"] * 60, log_p=lean)
 
 
-def test_rows_that_a_member_has_met_are_told_by_how():
+def test_warnings_say_how_members_have_met_rows():
     exposed = np.zeros((20, 2), np.uint8)
     exposed[:10, 0], exposed[10:13, 0], exposed[0, 1] = VALIDATION, TRAINING | CALIBRATION, CALIBRATION
     warnings = exposure_warnings(["m", "n"], exposed)
@@ -205,7 +205,7 @@ def with_exposed(out, flags):
     return folder
 
 
-def test_a_threshold_is_promised_by_rows_alone_that_no_member_has_met(tmp_path):
+def test_a_threshold_is_promised_only_on_rows_that_no_member_has_met(tmp_path):
     flags = [TRAINING] * 40 + [VALIDATION] * 30 + [CALIBRATION] * 10 + [0] * 120
     metrics = evaluate_scores(with_exposed(tmp_path / "a", flags), target=0.6)
     opened = open_scores(tmp_path / "a")
@@ -232,7 +232,7 @@ def test_a_threshold_is_promised_by_rows_alone_that_no_member_has_met(tmp_path):
         ([TRAINING] * 180 + [VALIDATION | CALIBRATION] * 20, "trained, validated or calibrated on"),
     ],
 )
-def test_where_every_row_was_met_no_threshold_is_promised_and_it_says_why(tmp_path, flags, how):
+def test_no_threshold_is_promised_where_members_have_met_every_row(tmp_path, flags, how):
     folder = with_exposed(tmp_path / "a", flags)
     metrics = evaluate_scores(folder, target=0.5)
     assert evaluate_scores(open_scores(tmp_path / "a"), target=0.5)["selective"]["threshold"] is not None
@@ -245,7 +245,7 @@ def test_where_every_row_was_met_no_threshold_is_promised_and_it_says_why(tmp_pa
     )
 
 
-def test_evaluate_repeats_what_score_says_of_rows_that_were_met(cli, tmp_path):
+def test_evaluate_warns_of_rows_of_the_training_as_score_does(cli, tmp_path):
     out = write_scores(tmp_path / "a")
     questions = pq.read_table(out / "questions.parquet").to_pydict() | {"exposed": [[TRAINING]] * 180 + [[0]] * 20}
     pq.write_table(pa.table(questions), out / "questions.parquet")

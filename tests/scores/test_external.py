@@ -39,7 +39,7 @@ def folder_with_exposed_rows(tmp_path, flags, **settings):
 
 
 @pytest.mark.parametrize("orders", ["1", "cyclic"])
-def test_a_folder_is_calibrated_on_its_rows_outside_of_the_training_with_pictures_whole(tmp_path, orders):
+def test_a_folder_is_calibrated_on_rows_outside_of_the_training_and_pictures_stay_together(tmp_path, orders):
     flags = [TRAINING] * 60 + [VALIDATION] * 20 + [TRAINING | VALIDATION] * 10 + [0] * 110
     folder, questions = folder_with_exposed_rows(tmp_path, flags, fingerprint="fa", orders=orders)
     calibration = calibrate_file(folder, tmp_path / "c.json")["m"]
@@ -143,7 +143,7 @@ def test_a_damaged_calibration_is_named_with_its_file(tmp_path):
         read_calibrations(tmp_path / "c.json")
 
 
-def test_a_folder_is_opened_as_it_is_and_made_anew_only_with_something_from_elsewhere(tmp_path, monkeypatch):
+def test_a_folder_is_opened_in_place_and_copied_only_to_apply_a_calibration(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder, _ = folder_with_exposed_rows(tmp_path, [0] * 200)
     same, notes = open_or_import(folder, None, "auto", None, ())
@@ -174,7 +174,7 @@ def test_a_calibration_of_a_folder_records_all_that_logits_depend_on(tmp_path):
 
 
 @pytest.mark.parametrize("name, other", [*dict(base="b1", template="t1", pixels=16384, quantization="none").items()])
-def test_a_calibration_is_refused_where_the_member_tells_another_setting(tmp_path, name, other):
+def test_a_calibration_is_refused_for_a_member_of_another_setting(tmp_path, name, other):
     folder = with_settings(write_scores(tmp_path / "a"), **SETTINGS)
     calibrate_file(folder, tmp_path / "c.json")
     target = with_settings(write_scores(tmp_path / "b", n=100), **SETTINGS | {name: other})
@@ -243,7 +243,7 @@ def numbers_file(path, n=150, first=0, seed=0, answers=True, sharp=2.0):
     return path
 
 
-def test_rows_of_a_file_that_its_calibration_was_fitted_on_are_flagged_and_told(cli, tmp_path):
+def test_rows_of_a_file_that_its_calibration_was_fitted_on_are_flagged_and_reported(cli, tmp_path):
     path = numbers_file(tmp_path / "m.csv")
     cli("calibrate", path, "--out", tmp_path / "c.json")
     warning = (
@@ -287,7 +287,7 @@ def test_rows_of_a_folder_are_known_by_their_content(tmp_path):
 
 
 # ------------------------------------------------------------------ with and without a checkpoint
-def test_both_ways_to_calibrate_a_folder_say_and_write_the_same(tmp_path):
+def test_a_folder_has_the_same_calibration_with_and_without_a_checkpoint(tmp_path):
     fold = Path(shutil.copytree(FOLD0, tmp_path / "fold0"))
     out = write_scores(tmp_path / "a", checkpoint=fold)
     questions = pq.read_table(out / "questions.parquet").to_pydict()
@@ -314,7 +314,7 @@ def test_answers_of_a_table_serve_a_calibration_of_a_checkpoint_too(tmp_path):
     assert messages == [f"{table}: has 200 of the 200 ids of {out}, fills in 200 answers"]
 
 
-def test_where_too_few_rows_are_left_it_says_how_many_were_trained_on(tmp_path):
+def test_a_note_says_how_many_rows_were_trained_on_where_too_few_are_left(tmp_path):
     folder, _ = folder_with_exposed_rows(tmp_path, [TRAINING] * 192 + [0] * 8)
     line = (
         "8 labelled rows are too few to fit a temperature (20 at least): T = 1; 192 rows that the checkpoint was "
@@ -330,7 +330,7 @@ def key(path, pairs):
     return path
 
 
-def test_answers_of_a_table_fill_the_blanks_of_a_file_and_the_number_of_ids_is_told(tmp_path):
+def test_answers_of_a_table_fill_the_blanks_of_a_file_and_the_number_of_ids_is_reported(tmp_path):
     path = numbers_file(tmp_path / "m.csv", n=10)
     letters = read_members(path)[0].questions["answer"]
     lines = path.read_text().splitlines()

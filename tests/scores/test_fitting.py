@@ -161,7 +161,7 @@ def test_few_labelled_rows_leave_weights_of_lowest_loss_equal(tmp_path):
     assert len(pooled.run_json["notes"]) == 3 and pooled.run_json["notes"][2].startswith("temperature of the pool")
 
 
-def test_rows_of_one_picture_stay_together_in_what_is_said_of_weights(tmp_path):
+def test_rows_of_one_picture_stay_together_in_the_comparison_of_weights(tmp_path):
     a, b = two_folders(tmp_path)
     digests = ["" if row >= 150 else f"{row // 3:016x}" for row in range(200)]
     for folder in (a, b):
@@ -301,7 +301,7 @@ def test_a_checkpoint_without_a_record_of_rows_is_known_by_its_table(tmp_path, t
     assert f"on {left} rows: " in notes
 
 
-def test_a_table_that_nobody_knows_is_nobodys_training(tmp_path):
+def test_no_labelled_row_is_left_out_where_no_table_is_known(tmp_path):
     a, b = two_folders(tmp_path)
     pool_files([a, b], tmp_path / "labelled")
     options = PoolOptions("log", "1,1", fit=tmp_path / "labelled")
@@ -370,7 +370,7 @@ def fitted_rows(pooled):
 
 
 @pytest.mark.parametrize("name, labelled_name, known", [("x.jpg", "x.jpg", True), ("x.jpg", "y.jpg", False)])
-def test_a_question_about_a_picture_that_only_has_a_name_is_another_with_another_picture(
+def test_a_picture_without_a_digest_is_recognised_by_its_name(
     tmp_path, name, labelled_name, known
 ):
     a, b = two_folders(tmp_path)
@@ -423,7 +423,7 @@ def test_labelled_rows_may_have_another_greatest_number_of_options(tmp_path, wid
     assert pooled.scores.logits.logits.shape[-1] == (3 if wide == "labelled" else 4)
 
 
-def test_a_labelled_row_that_is_not_fitted_on_is_not_met(tmp_path):
+def test_a_labelled_row_that_is_not_fitted_on_is_not_flagged(tmp_path):
     log_p, y, ids = draw_rows(40, 3)
     labelled = write_long_file(tmp_path / "labelled.parquet", log_p, y, ids)
     columns = pq.read_table(labelled).to_pydict()
@@ -434,7 +434,7 @@ def test_a_labelled_row_that_is_not_fitted_on_is_not_met(tmp_path):
     assert fitted_rows(pooled) == [False] * 10 + [True] * 30
 
 
-def test_rows_are_known_by_the_first_member_that_knows_their_questions(tmp_path):
+def test_rows_are_recognised_by_the_first_member_that_knows_their_questions(tmp_path):
     a = write_scores(tmp_path / "a")
     change_settings(a, fingerprint="fa")
     ids = open_scores(a).logits.ids
@@ -451,7 +451,7 @@ def test_rows_are_known_by_the_first_member_that_knows_their_questions(tmp_path)
     assert opened.ids == ids and fitted_rows(pooled) == [True] * 200
 
 
-def test_sets_of_labelled_rows_are_refused_with_the_way_out(tmp_path):
+def test_sets_of_labelled_rows_are_refused_with_what_to_do(tmp_path):
     log_p, y, ids = draw_rows(40, 3)
     rows = write_long_file(tmp_path / "rows.parquet", log_p, y, ids)
     other = write_long_file(tmp_path / "other.parquet", log_p[:, :3], y[:3], ids[:3])
@@ -617,7 +617,7 @@ def test_weights_are_preferred_where_they_gain_more_than_its_error(gains, prefer
     assert lines[1:] == ([f"these rows prefer {preferred}{option}"] if preferred else [])
 
 
-def test_what_each_choice_of_weights_gives_is_said_in_one_line():
+def test_all_choices_of_weights_are_reported_in_one_line():
     gains = [choice("fit", 0.0123, 0.0045, 0.81, 0.512), choice("equal", nll=0.524), choice("best single", -0.2, nll=1)]
     assert describe_choices(gains)[0] == (
         "weights, on rows held out of their fit: fit: accuracy 0.810, NLL 0.512 (gains 0.0123 ± 0.0045); equal: "
@@ -772,7 +772,7 @@ def test_folds_have_no_sets_for_the_rows_that_they_were_trained_on(tmp_path):
     assert pooled.exposed.tolist() == [[CALIBRATION] * 2] * 50 + [[0, 0]] * 150
 
 
-def test_what_other_weights_would_lose_is_said_as_a_loss(tmp_path):
+def test_what_other_weights_would_lose_is_reported_as_a_loss(tmp_path):
     log_p, y, ids = draw_rows(300, 6)
     log_p[2] = log_softmax(np.random.default_rng(1).normal(0, 2, (300, 4)), axis=1)
     like, right = members(2, 300)
@@ -798,7 +798,7 @@ def test_a_best_member_that_gains_nothing_is_not_preferred():
     assert describe_choices(clear)[1] == "these rows prefer the best member alone"
 
 
-def test_what_each_choice_gives_is_told_by_rows_held_out(tmp_path):
+def test_choices_of_weights_are_compared_on_held_out_rows(tmp_path):
     log_p, y = good_and_poor(600)
     gains = choices(log_p, y)
     assert [entry["nll"] for entry in gains] == sorted(entry["nll"] for entry in gains)

@@ -48,7 +48,7 @@ def test_the_pool_is_the_mean_of_log_probabilities():
     assert np.allclose(p, product / product.sum(1, keepdims=True), atol=1e-6)
 
 
-def test_the_files(tmp_path):
+def test_probabilities_submission_and_metrics_are_as_computed_by_hand(tmp_path):
     logits = random_logits(4, ("m",))
     logits.logits[2, ..., 2:] = np.nan
     logits.status[3], logits.logits[3] = "picture: an empty file", np.nan

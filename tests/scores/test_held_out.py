@@ -67,7 +67,7 @@ def test_rows_of_several_adapters_have_no_single_fingerprint(tmp_path):
     assert entry["fingerprint"] == "" and entry["adapters"] == ["f0", "f1"]
 
 
-def test_what_is_said_about_the_run_stands_in_run_json_and_its_notes_come_last(tmp_path):
+def test_details_of_the_run_stand_in_run_json_and_their_notes_come_last(tmp_path):
     about = {"data": {"file": "x.csv", "sha256": "s"}, "seconds": {"scoring": 2.5}, "notes": ["fold 1 stopped early"]}
     write_held_out(tmp_path / "out", held_out_columns(), held_out_logits(), {"adapters": ["f0"]}, about)
     written = run_json(tmp_path / "out")
@@ -76,7 +76,7 @@ def test_what_is_said_about_the_run_stands_in_run_json_and_its_notes_come_last(t
     assert about["notes"] == ["fold 1 stopped early"]
 
 
-def test_what_is_said_about_the_run_changes_none_of_what_is_counted(tmp_path):
+def test_details_of_the_run_change_none_of_the_counts(tmp_path):
     about = {"counts": {"rows": 99}, "identity": {"letters": "z"}, "checkpoints": []}
     write_held_out(tmp_path / "out", held_out_columns(), held_out_logits(), {"adapters": ["f0"]}, about)
     written = run_json(tmp_path / "out")

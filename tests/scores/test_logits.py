@@ -34,7 +34,7 @@ def test_parts_come_back_in_the_order_of_the_data(tmp_path):
     )
 
 
-def test_the_columns_of_a_part(tmp_path):
+def test_a_part_has_a_row_for_each_member_and_a_column_for_each_letter(tmp_path):
     import pyarrow.parquet as pq
 
     logits = random_logits(2)

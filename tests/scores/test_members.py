@@ -269,7 +269,7 @@ TWICE = {
 
 
 @pytest.mark.parametrize("case", TWICE)
-def test_a_member_that_is_there_twice_in_other_words_is_refused(tmp_path, case):
+def test_a_member_that_is_there_twice_in_another_form_is_refused(tmp_path, case):
     log_p, _, ids = draw_rows(200, 5)
     pattern, make = TWICE[case]
     one = write_csv(tmp_path / "one.csv", ids, log_p[1] + 2, "l_{}")
@@ -303,7 +303,7 @@ def test_members_that_are_sure_of_the_same_answers_are_two(tmp_path):
     assert len(pool_files(paths, tmp_path / "out").scores.logits.members) == 2
 
 
-def test_faults_are_told_all_at_once(tmp_path):
+def test_every_kind_of_fault_of_a_file_is_named(tmp_path):
     log_p, _ = members(1, 30)
     p, ids = np.exp(log_p[0]), [f"r{row}" for row in range(30)]
     good = write_csv(tmp_path / "good.csv", ids, p)

@@ -503,7 +503,7 @@ def test_files_are_recognised_by_their_endings(name, expected):
     assert is_number_file(Path(name)) is expected
 
 
-def test_a_folder_that_is_none_of_scores_is_refused(tmp_path):
+def test_a_folder_without_scores_is_refused(tmp_path):
     with pytest.raises(RunError, match="not a finished SCORES folder"):
         read_members(tmp_path)
 
@@ -535,7 +535,7 @@ def test_columns_that_are_no_distribution_are_refused_with_row_and_sum(tmp_path,
         assert "--format" in str(error.value) and "shares" in str(error.value)
 
 
-def test_what_was_assumed_is_always_told(tmp_path):
+def test_how_numbers_were_read_is_always_noted(tmp_path):
     cases = {
         "id,a,b\nx,0.4,0.6\n": "a … b read as probabilities, since each row sums to 1",
         "id,a,b\nx,-0.693147,-0.693147\n": "read as log-probabilities, since the exponentials",
@@ -557,7 +557,7 @@ def test_a_certain_zero_is_an_option_and_a_missing_cell_is_none(tmp_path):
     assert np.isfinite(zeros.logits).all() and np.exp(zeros.logits[0]).tolist() == pytest.approx([1, 0])
 
 
-def test_semicolons_parquet_and_several_members_in_one_file(tmp_path):
+def test_semicolons_parquet_and_several_members_in_one_file_are_read(tmp_path):
     semicolons = read_members(write_table(tmp_path / "f.csv", "id;a;b\nx;0.4;0.6\n"))[0]
     assert semicolons.ids == ["x"] and np.allclose(np.exp(semicolons.logits), [[0.4, 0.6]])
     columns = {
@@ -579,7 +579,7 @@ def test_semicolons_parquet_and_several_members_in_one_file(tmp_path):
         read_members(tmp_path / "f.parquet")
 
 
-def test_cells_of_files_mean_what_they_say(tmp_path):
+def test_quoted_empty_and_signed_cells_are_read(tmp_path):
     text = '\ufeffid,p_a,p_b,p_c\n"a,1",0.5, 0.25 ,0.25\n"line\n2",0.5,0.5,\n"",,,\n'
     (tmp_path / "a.csv").write_text(text, "utf-8")
     member = read_members(tmp_path / "a.csv")[0]

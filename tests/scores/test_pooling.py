@@ -223,7 +223,7 @@ def test_exposure_of_a_member_follows_its_rows_into_the_order_of_the_first(tmp_p
     assert [f"warning: {text}" for text in warnings] == pooled.notes[-2:]
 
 
-def test_a_warning_that_members_share_is_said_once_and_a_missing_row_is_named(tmp_path):
+def test_a_missing_row_is_named_in_one_warning(tmp_path):
     first = write_table(tmp_path / "a.csv", "id,p_a,p_b\nx,0.6,0.4\ny,,\n")
     second = write_table(tmp_path / "b.csv", "id,p_a,p_b\nx,0.7,0.3\ny,0.2,0.8\n")
     pooled = pool_files([first, second], tmp_path / "out")
@@ -329,7 +329,7 @@ def test_nothing_is_said_of_sources_with_one_member_each_or_of_a_single_source(t
         assert len(record["sources"]) == len(paths)
 
 
-def test_a_member_alone_is_no_pool(tmp_path):
+def test_one_member_alone_is_refused(tmp_path):
     with pytest.raises(EnsembleError) as error:
         pool_files([two_files(tmp_path)[0]], tmp_path / "out")
     assert str(error.value) == "1 member; expected two or more to pool"
@@ -477,7 +477,7 @@ def test_a_free_folder_may_be_written_and_a_full_one_with_overwrite(tmp_path, st
     assert check_replaceable(out, overwrite) is None
 
 
-def test_a_full_folder_is_refused_and_how_to_replace_it_is_said(tmp_path):
+def test_a_full_folder_is_refused_with_the_option_that_replaces_it(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError) as error:
         check_replaceable(tmp_path, False)
@@ -514,7 +514,7 @@ def test_answers_that_members_do_not_agree_on_are_listed(tmp_path):
     )
 
 
-def test_what_a_folder_of_several_members_weighs_is_told(tmp_path):
+def test_what_a_folder_of_several_members_weighs_is_noted(tmp_path):
     log_p, _ = members(3, 30)
     ids = [f"r{row}" for row in range(30)]
     one, two = (write_csv(tmp_path / f"{name}.csv", ids, np.exp(values)) for name, values in zip("ab", log_p))
@@ -568,7 +568,7 @@ def test_a_refused_pool_writes_nothing_and_removes_nothing(cli, tmp_path):
 
 
 @pytest.mark.parametrize("pattern, make", [("p_{}", np.exp), ("{}", np.array), ("l_{}", lambda log_p: log_p * 3 + 7)])
-def test_csv_files_of_others(tmp_path, pattern, make):
+def test_csv_files_of_other_tools_are_pooled_by_id(tmp_path, pattern, make):
     log_p, _ = members(2, 30)
     ids = [f"r{row}" for row in range(30)]
     first = write_csv(tmp_path / "a.csv", ids, make(log_p[0]), pattern)
@@ -582,7 +582,7 @@ def test_csv_files_of_others(tmp_path, pattern, make):
         check_replaceable(tmp_path / "out", False)
 
 
-def test_folders_are_pooled_judged_and_fitted(tmp_path):
+def test_folders_are_pooled_evaluated_and_fitted(tmp_path):
     a, b = write_scores(tmp_path / "a"), write_other_member(tmp_path / "b")
     equal = pool_files([a, b], tmp_path / "out")
     assert equal.metrics["ensemble"]["best"] == "b" and (tmp_path / "out" / "metrics.json").exists()

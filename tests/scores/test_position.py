@@ -42,7 +42,7 @@ def cyclic(n=50, bias=(0.4, 0.0, -0.3, 1.2), seed=0, orders="cyclic") -> OptionL
     return result
 
 
-def test_the_prior_of_additive_bias_comes_back_exactly():
+def test_the_prior_of_an_additive_bias_is_recovered_exactly():
     bias = np.array([0.4, 0.0, -0.3, 1.2])
     log_prior = prior(cyclic(), 0)
     assert np.abs(log_prior - log_softmax(bias)).max() < 1e-12
@@ -120,7 +120,7 @@ def test_pride_takes_the_prior_of_the_sampled_rows_off_the_others():
     assert member_logits(logits, 0)[20:] == pytest.approx(log_softmax(raw[20:, 0, 0], axis=1), abs=1e-9)
 
 
-def test_agreement_by_hand():
+def test_agreement_is_as_worked_out_by_hand():
     """Five rows: all alike, two of three others changed, one order missing, one order alone, two options."""
     answers = [[0, 0, 0, 0], [1, 1, 2, 3], [2, 2, 0, None], [3, None, None, None], [1, 0, None, None]]
     logits = noisy(5)

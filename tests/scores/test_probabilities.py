@@ -50,7 +50,7 @@ def by_hand():
 HEAD = "id,pred,p_a,p_b,p_c,margin,label_mass,status"
 
 
-def test_every_cell_of_probabilities_csv(tmp_path):
+def test_every_cell_of_the_files_is_as_worked_out_by_hand(tmp_path):
     logits, log_p = by_hand()
     held = np.array([[True, False, False], [True, True, False], [False] * 3, [True, False, True]])
     write_probabilities(tmp_path / "p.csv", logits, log_p, ["a", "a", "b", ""], held)

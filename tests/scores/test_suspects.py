@@ -125,7 +125,7 @@ def test_a_letter_that_is_rarely_right_flags_no_more_than_others():
 
 
 @pytest.mark.parametrize("missing", [np.nan, 0.0])
-def test_rows_with_fewer_options(missing):
+def test_rows_with_fewer_options_are_checked_too(missing):
     p, y, planted = draw_rows(1000, k=3, seed=2)
     wide = np.full((1000, 6), missing)
     wide[:, :3] = p
@@ -225,7 +225,7 @@ def test_rows_that_any_member_was_trained_on_are_left_out(tmp_path):
     assert "2 rows of the training are left out." in to_text(details_table(metrics))
 
 
-def test_where_all_rows_were_trained_on_nothing_is_listed_and_it_says_so(tmp_path):
+def test_where_all_rows_were_trained_on_nothing_is_listed_and_the_reason_is_given(tmp_path):
     p, y, _ = draw_rows(60)
     folder = write_scores(tmp_path / "s", p, y, np.full((60, 1), TRAINING, np.uint8))
     (folder / "suspects.csv").write_text("id,flagged\nrow1,1\n")  # of an earlier evaluation
@@ -261,7 +261,7 @@ def test_the_terminal_names_the_number_and_the_first(tmp_path):
     assert "No label looks wrong; the least credible ones are in suspects.csv." in to_text(details_table(metrics))
 
 
-def test_the_command_writes_them_and_scoring_does_not(cli, tmp_path):
+def test_evaluate_writes_suspects_and_scoring_does_not(cli, tmp_path):
     p, y, _ = draw_rows(120)
     folder = write_scores(tmp_path / "s", p, y)
     assert "suspects" not in evaluate_scores(open_scores(folder)) and not (folder / "suspects.csv").exists()
@@ -273,7 +273,7 @@ def test_the_command_writes_them_and_scoring_does_not(cli, tmp_path):
     )
 
 
-def test_a_folder_that_is_judged_without_them_loads_no_cleanlab(tmp_path):
+def test_evaluating_without_suspects_loads_no_cleanlab(tmp_path):
     p, y, _ = draw_rows(50)
     folder = write_scores(tmp_path / "s", p, y)
     code = (
@@ -312,7 +312,7 @@ def test_doubtful_labels_come_first_where_the_page_is_cut(tmp_path):
     assert text.count("<article") == 20 and "label doubtful (5)" in text
 
 
-def test_a_suspects_file_that_is_none_is_named(tmp_path):
+def test_a_file_that_is_no_suspects_file_is_refused(tmp_path):
     assert read_flagged(tmp_path) == set()
     (tmp_path / "suspects.csv").write_text("name\nx\n")
     with pytest.raises(FileError, match=r"suspects\.csv: .*expected what `evaluate` wrote; run it again"):

@@ -89,7 +89,7 @@ def test_options_that_a_row_lacks_are_never_answered_and_cost_nothing():
 
 
 @pytest.mark.simulation
-def test_the_smallest_effect_is_found_four_times_in_five():
+def test_the_smallest_effect_is_detected_four_times_in_five():
     """A second system better by just that much: what `compare` says of a hundred rows, in 300 draws."""
     rng, n, spread = np.random.default_rng(1), 100, 0.5
     effect, detected = 2.8016 * spread / np.sqrt(n), 0
@@ -141,7 +141,7 @@ def test_a_verdict_says_which_is_better_and_where_that_cannot_be_said(low, high,
     assert verdict(comparison, ("A", "B")) == "; ".join(expected)
 
 
-def test_the_verdict_of_a_comparison():
+def test_the_verdict_names_the_better_system_whichever_comes_first():
     p, q, y = two_systems(worse=1.5)
     assert verdict(compare(p, q, y), ("A", "B")) == "A has the better probabilities; A has the higher accuracy"
     assert verdict(compare(q, p, y), ("A", "B")) == "B has the better probabilities; B has the higher accuracy"

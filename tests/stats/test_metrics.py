@@ -79,14 +79,14 @@ def test_the_noise_floor_is_that_of_a_perfect_model():
     assert 0.03 < floors[400] < 0.08 and floors[400] / floors[2000] == pytest.approx(5**0.5, rel=0.1)
 
 
-def test_over_confidence_stands_out_of_the_floor():
+def test_over_confidence_lies_far_above_the_noise_floor():
     p, y = answers(400, seed=2)
     sharp = p**4 / (p**4).sum(1, keepdims=True)
     calibration_error = measure(sharp, y)["ece"]
     assert calibration_error["value"] > 2 * calibration_error["floor_95"]
 
 
-def test_groups_and_single_rows():
+def test_groups_are_measured_down_to_a_single_row():
     p, y = answers(30)
     metrics = evaluate(p, y, {"task_type": ["x"] * 29 + ["y"]})
     assert metrics["by"]["task_type"]["y"]["rows"] == 1 and metrics["overall"]["rows"] == 30
@@ -94,7 +94,7 @@ def test_groups_and_single_rows():
     assert evaluate(p, y) == evaluate(p, y)  # the same seed each time
 
 
-def test_rows_with_fewer_options():
+def test_missing_options_do_not_count_in_accuracy_and_brier():
     p = np.array([[0.6, 0.4, np.nan], [0.2, 0.3, 0.5]])
     assert accuracy(p, np.array([0, 2]))["value"] == 1
     assert row_brier(p, np.array([0, 2])) == pytest.approx([0.32, 0.38])
@@ -154,13 +154,13 @@ def test_the_smooth_calibration_error_is_that_of_its_definition():
     assert integral == pytest.approx(width, abs=2e-4)
 
 
-def test_ties_count_half():
+def test_equal_confidences_count_half_in_auroc():
     p = np.array([[0.6, 0.4], [0.6, 0.4], [0.6, 0.4], [0.9, 0.1]])
     metrics = measure(p, np.array([0, 1, 0, 0]))
     assert metrics["auroc"]["value"] == pytest.approx(roc_auc_score([1, 0, 1, 1], [0.6, 0.6, 0.6, 0.9]))
 
 
-def test_the_bootstrap_agrees_with_scipys():
+def test_the_bootstrap_agrees_with_that_of_scipy():
     p, y = answers(400, seed=5)
     loss = row_nll(p, y)
     reference = bootstrap((loss,), np.mean, method="percentile", rng=0).confidence_interval
@@ -201,7 +201,7 @@ def test_degenerate_rows_give_numbers_or_none(case):
     assert (metrics["auroc"]["value"] is None) == (case in ("all right", "all wrong", "one row", "certain"))
 
 
-def test_the_noise_floor_by_itself():
+def test_the_noise_floor_equals_that_of_simulated_answers():
     p, _ = answers(400, seed=1)
     floor = noise_floor(p.max(1), np.random.default_rng(1))
     drawn = [ece(p.max(1), (np.random.default_rng(seed).random(400) < p.max(1)).astype(float)) for seed in range(200)]
@@ -273,7 +273,7 @@ def test_figures_of_a_draw_are_those_of_rows_that_are_repeated_so_often():
     assert np.isnan(none["auroc"][0]) and none["aurc"][0] == 0
 
 
-def test_vectors_of_each_draw_by_hand():
+def test_vectors_of_each_draw_are_as_worked_out_by_hand():
     """Bins of two rows, three letters of which one draw lacks the last, another has it once."""
     y, bins = np.array([0, 0, 1, 1, 2, 2]), np.array([0, 0, 1, 1, 2, 2])
     right, confidence = np.array([1.0, 0, 1, 1, 0, 1]), np.array([0.3, 0.4, 0.5, 0.6, 0.8, 0.9])

@@ -89,7 +89,7 @@ def test_members_that_are_too_sure_by_unlike_amounts_need_temperatures_of_their_
     assert worse.mean() > 0.03 and worse.mean() > 3 * worse.std() / np.sqrt(len(worse))
 
 
-def test_weights_are_fitted_only_where_the_rows_can_tell():
+def test_weights_are_fitted_only_where_the_rows_show_a_difference():
     log_p, y = members(2, 3000, sharp=1.0)
     noise = np.random.default_rng(1).normal(0, 1.5, log_p[0].shape)
     bad = np.stack([log_p[0], log_softmax(noise, axis=1)])
@@ -108,7 +108,7 @@ def test_agreement_equals_statsmodels():
     assert result["pairwise"][0][1] == pytest.approx((answers[0] == answers[1]).mean())
 
 
-def test_a_member_that_hurts_is_found():
+def test_a_member_that_hurts_is_marked():
     log_p, y = members(3, 1000, sharp=1.0)
     log_p[2] = np.roll(log_p[2], 7, axis=0)
     effects = leave_one_out(log_p, y, PoolSettings("log", [1 / 3] * 3))
@@ -170,7 +170,7 @@ def test_weights_in_a_text_are_finite_numbers_one_for_each_member():
         assert parse_weights(text, count) is None
 
 
-def test_weights_of_lowest_loss_are_told_by_rows_that_were_held_out_with_their_pictures():
+def test_weights_of_lowest_loss_are_judged_on_rows_held_out_with_their_pictures():
     """Parts, gains, error and weights by code written anew, with another solver."""
     log_p, y, _ = unlike(1000)
     log_p[2] += np.random.default_rng(1).normal(0, 5, log_p[2].shape)  # says little
@@ -230,7 +230,7 @@ def test_agreement_counts_pairs_with_fewer_options_too():
 
 
 @pytest.mark.parametrize("kind", ["log", "linear"])
-def test_what_a_member_adds_is_the_pool_without_it_less_the_whole(kind):
+def test_what_a_member_adds_is_the_loss_without_it_less_that_of_the_full_pool(kind):
     log_p, y, pictures = unlike()
     weights, rows = np.array([0.5, 0.3, 0.2]), np.arange(60)
     effects = leave_one_out(log_p, y, PoolSettings(kind, weights.tolist(), 1.4), pictures)

@@ -282,7 +282,7 @@ def test_the_document_has_the_published_table(report, document):
         check_row(row, entry["model"], *figures)
 
 
-def test_the_document_tells_what_calibration_sets_and_thresholds_gave(report, document):
+def test_the_document_has_the_figures_of_calibration_sets_and_thresholds(report, document):
     worth = {title: report["worth"][name] for title, name in BENCHMARKS.items()}
     for row, (title, figures) in zip(document["Temperature"], worth.items(), strict=True):
         keys = "nll_before nll_after nll_before_worst_model nll_after_worst_model ece_before ece_after floor_after"
@@ -306,7 +306,7 @@ def test_the_document_tells_what_calibration_sets_and_thresholds_gave(report, do
         check_row(row, title, figures["rule"]["nll_temperature"], figures["rule"]["nll_temperature_four_letters"])
 
 
-def test_the_document_tells_what_pools_gave(report, document):
+def test_the_document_has_the_figures_of_pools(report, document):
     sizes = (2, 5, 10, 20)
     difference = ("nll_difference", "nll_low", "nll_high")
     for title, name in BENCHMARKS.items():
@@ -330,7 +330,7 @@ def test_the_document_tells_what_pools_gave(report, document):
 
 
 @pytest.mark.parametrize("what", ["questions", "rows"])
-def test_the_document_tells_what_labelled_rows_are_worth(report, document, what):
+def test_the_document_has_the_figures_of_labelled_rows(report, document, what):
     entries = {(entry["labelled"], entry["members"], entry["way"]): entry for entry in report["labelled"][what]}
     ways = {"best member": (1, "best member")}
     for way in ("equal weights", "fitted weights", "greedy weights", "fitted, always"):

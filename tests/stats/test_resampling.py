@@ -104,7 +104,7 @@ def test_the_interval_of_ece_covers_where_there_is_an_error_and_where_there_is_n
         assert covered / repeats >= 0.93, (sharpness, covered)
 
 
-def test_lengths_with_noise_are_taken_back_and_never_below_nothing():
+def test_lengths_are_corrected_for_noise_and_never_negative():
     rng = np.random.default_rng(4)
     noise = rng.normal(0, 1, (2000, 10))
     interval = length_interval(lambda v: np.abs(v).sum(-1), np.zeros(10), noise, 1000)
@@ -155,7 +155,7 @@ def test_levels_widen_where_clusters_are_few():
     assert with_interval(1.0, np.array([np.nan]), 5) == {"value": None, "low": None, "high": None}
 
 
-def test_the_error_of_a_mean_over_clusters():
+def test_the_error_of_a_mean_counts_clusters_instead_of_rows():
     values = np.random.default_rng(7).normal(size=100)
     assert mean_error(values) == pytest.approx(values.std(ddof=1) / 10)
     assert mean_error(np.repeat(values, ROWS), CLUSTERS) == pytest.approx(values.std(ddof=1) / 10)
@@ -168,14 +168,14 @@ def test_names_are_numbered_from_the_first_in_order_and_only_where_some_are_equa
     assert clusters_of(["b", "a", "c"]) is None
 
 
-def test_the_error_of_two_clusters():
+def test_the_error_of_two_clusters_is_as_worked_out_by_hand():
     assert mean_error(np.array([1.0, 3.0])) == pytest.approx(1.0)
     assert mean_error(np.array([1.0, 1.0, 3.0, 3.0]), np.array([0, 0, 1, 1])) == pytest.approx(1.0)
 
 
 # ------------------------------------------------------------------ tests
 @pytest.mark.parametrize("clusters", [None, np.repeat(np.arange(9), 2), np.repeat([0, 3, 4, 7, 9, 12, 14, 15, 17], 2)])
-def test_sign_flips_by_a_loop_and_near_the_share_of_all_flips(clusters):
+def test_sign_flips_equal_a_loop_and_come_near_the_share_of_all_flips(clusters):
     rng = np.random.default_rng(3)
     scores = rng.normal(0.8, 1, (9 if clusters is None else 18, 2))
     scores[-1 if clusters is None else slice(-2, None)] = 0  # a cluster without scores has no sign to flip
@@ -197,7 +197,7 @@ def test_sign_flips_by_a_loop_and_near_the_share_of_all_flips(clusters):
     assert sign_flip_p(scores, clusters) == sign_flip_p(scores, clusters, 0)
 
 
-def test_scores_that_are_all_nothing_or_depend_on_each_other_are_no_hindrance():
+def test_zero_scores_and_dependent_scores_are_tested_too():
     assert sign_flip_p(np.zeros((5, 2)), None) == 1.0
     scores = np.random.default_rng(4).normal(0.3, 1, (12, 1))
     assert sign_flip_p(np.hstack([scores, 2 * scores]), None) == sign_flip_p(scores, None)
@@ -245,7 +245,7 @@ def test_a_comparison_errs_as_often_as_it_says():
 
 
 @pytest.mark.simulation
-def test_task_types_and_letters_are_taken_in_vain_in_one_of_twenty():
+def test_task_types_and_letters_are_wrongly_taken_once_in_twenty():
     rng, repeats, types, letters, naive = np.random.default_rng(11), 800, 0, 0, 0
     ones = [np.where(np.arange(4) == letter, 1.0, 0.0)[None].repeat(400, 0) for letter in (1, 2, 3)]
     for _ in range(repeats):
@@ -262,7 +262,7 @@ def test_task_types_and_letters_are_taken_in_vain_in_one_of_twenty():
 
 
 @pytest.mark.simulation
-def test_what_is_there_is_still_seen_over_pictures():
+def test_a_real_difference_of_task_types_is_still_detected_over_pictures():
     rng = np.random.default_rng(12)
     log_p, y = draw_pictures(rng, 400)
     clusters = np.repeat(np.arange(400), ROWS)
@@ -274,7 +274,7 @@ def test_what_is_there_is_still_seen_over_pictures():
 
 
 # ------------------------------------------------------------------ the noise floor
-def test_the_shared_part_of_hits_comes_back():
+def test_the_latent_correlation_of_hits_is_recovered():
     rng = np.random.default_rng(13)
     clusters = np.repeat(np.arange(3000), ROWS)
     confidence = rng.uniform(0.3, 0.95, 12_000)

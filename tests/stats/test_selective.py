@@ -67,7 +67,7 @@ def graded(sizes):
     return confidence[order], right[order]
 
 
-def test_the_lowest_threshold_that_promises_enough_and_its_figures():
+def test_the_lowest_threshold_that_promises_enough_is_chosen():
     """From .405 on 240 of 252 rows are right, of which .9 could be promised for one threshold, but not for seventy."""
     confidence, right = graded([(30, 30), (60, 9), (60, 1), (60, 1), (60, 1)])
     bounds = {}
@@ -160,7 +160,7 @@ def test_the_quantile_is_the_finite_samples():
     assert option_sets(np.array([[0.5, 0.5, np.nan]]), float("inf")).tolist() == [[True, True, False]]
 
 
-def test_nonconformity_by_hand():
+def test_nonconformity_is_as_worked_out_by_hand():
     p = np.array([[0.5, 0.3, 0.2, 0.0], [0.25, 0.25, 0.5, np.nan]])
     assert nonconformity(p) == pytest.approx(np.array([[0.5, 0.7, 0.8, 1], [0.75, 0.75, 0.5, np.inf]]))
     cumulative = np.array([[0.5, 0.8, 1, 1], [0.75, 1, 0.5, np.inf]])
@@ -186,7 +186,7 @@ def test_a_set_holds_options_just_as_unlike_as_the_quantile():
     assert not option_sets(p, 1 - 0.1 * share - 1e-9, "aps", np.random.default_rng(0))[0, 2]
 
 
-def test_the_quantile_of_pictures_with_different_numbers_of_rows():
+def test_the_quantile_weighs_pictures_alike_whatever_their_number_of_rows():
     """Three pictures, of one, two and three rows: each weighs a third, and (1 + 1/3) of the level is reached."""
     values, shares = np.array([0.5, 0.1, 0.4, 0.2, 0.6, 0.3]), np.array([6, 3, 3, 2, 2, 2]) / 18
     for level, expected in ((0.125, 0.1), (0.2, 0.2), (0.25, 0.3), (0.26, 0.3), (0.5, 0.5), (0.666, 0.5), (0.7, 0.6)):
@@ -202,7 +202,7 @@ NEW = (
 )
 
 
-def test_the_guarantee_word_by_word():
+def test_the_guarantee_is_worded_exactly():
     assert guarantee(0.9, 1200) == NEW.format("rows", "1,200 labelled rows", "90%")
     assert guarantee(0.85, 1200, 1200) == NEW.format("rows", "1,200 labelled rows", "85%")
     assert guarantee(0.9, 5000, 1199) == NEW.format("pictures", "5,000 labelled rows of 1,199 pictures", "90%")

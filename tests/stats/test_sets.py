@@ -34,7 +34,7 @@ def new_rows(n, rng, k=4):
 
 
 @pytest.mark.parametrize("level, rank", [(0.5, 50), (0.8, 80), (0.9, 90), (0.99, 99)])
-def test_sets_of_one_checkpoint_are_split_conformal_ones(level, rank):
+def test_sets_of_one_checkpoint_are_split_conformal_sets(level, rank):
     """The (n + 1)·level-th smallest of 99 values is the quantile."""
     rng = np.random.default_rng(0)
     calibration, log_p = labelled(99, rng), new_rows(300, rng)
@@ -69,7 +69,7 @@ def test_pictures_of_labelled_rows_weigh_alike():
     assert conformal_sets(log_p, [chosen], SetRequest(0.5)).promise == guarantee(0.5, 50, selected=20)
 
 
-def test_sets_by_cumulated_probabilities_with_and_without_chance():
+def test_aps_sets_equal_their_definition_with_and_without_random_numbers():
     rng = np.random.default_rng(3)
     calibration, log_p = labelled(99, rng), new_rows(200, rng)
     p = np.exp(log_p)
@@ -137,7 +137,7 @@ def test_a_row_just_as_conforming_does_not_speak_against_an_option():
         assert held.tolist() == [expected], level
 
 
-def test_what_sets_of_folds_promise_word_by_word():
+def test_the_promise_of_sets_of_folds_is_worded_exactly():
     rng = np.random.default_rng(8)
     calibration, log_p = labelled(1200, rng, [0, 1] * 600), new_rows(2, rng)
     sets = conformal_sets(log_p, [calibration] * 2, SetRequest(0.9), np.stack([log_p, log_p]))
@@ -148,7 +148,7 @@ def test_what_sets_of_folds_promise_word_by_word():
     )
 
 
-def test_run_json_is_given_the_request_the_quantile_and_the_promise():
+def test_run_json_records_the_request_the_quantile_and_the_promise():
     sets = OptionSets(np.ones((1, 2), bool), 0.75, "as told")
     assert sets.about(SetRequest(0.9, "aps", 3)) == {
         "level": 0.9,
