@@ -4,7 +4,7 @@
     python -m benchmarks.faults --score-kills 5 --train-kills 2 --tables 200 --pictures 200
 
 Kills: `score` and `train` on the demo, killed by the system at a random moment and started again; every result must
-have the bytes of an undisturbed run's. Full disk: every write of both is once the first that fails. Tables and
+have the bytes of an undisturbed run's. Full disk: every write of both is in turn the first that fails. Tables and
 pictures: good ones, damaged at random (Hypothesis draws and shrinks); each is read whole or refused with a reason.
 """
 
@@ -113,7 +113,7 @@ cli.main()
 
 
 def full_disk(command: Callable, rows: int, patterns: tuple[str, ...], most: int) -> dict:
-    """The disk is full from the n-th write on, for n = 0, 1, … until the command gets through."""
+    """Fill the disk from the n-th write on, for n = 0, 1, … until the command succeeds."""
     counts = {"writes": 0, "told": 0, "parts_lost": 0, "other_bytes": 0, "failed": 0}
     with TemporaryDirectory() as work:
         folder = Path(work)

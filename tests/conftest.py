@@ -104,7 +104,7 @@ def cli():
     def call(*arguments, check: int | None = 0, cwd: Path = ROOT, env: dict | None = None):
         if env is None:
             done = command_line.run(*arguments, cwd=cwd)
-        else:  # what counts from the interpreter's start
+        else:  # variables that the interpreter reads when it starts
             command = [sys.executable, str(ROOT / "cli.py"), *map(str, arguments)]
             done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=280)
         if check is not None:

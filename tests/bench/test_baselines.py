@@ -31,7 +31,7 @@ def test_one_token_is_the_first_of_two(bench):
 
 
 def test_a_batch_that_does_not_fit_is_not_taken(bench, monkeypatch):
-    """The largest that fits is; with enough memory, all rows."""
+    """The largest that fits is taken; with enough memory, all rows."""
 
     def fits(most):
         def generate(network, chat, prepared, new_tokens):
@@ -66,7 +66,7 @@ def test_a_batch_that_no_longer_fits_is_halved(bench, monkeypatch):
 
 
 def test_each_ways_batch_is_measured_by_itself(bench, monkeypatch):
-    """And the batches of 16 tokens are those of two."""
+    """The batches for 16 tokens are those for two."""
     measured_by = {way.answer_batch: name for name, way in bench.baselines.batched.items()}
     sizes = {"one": 5, "batched": 3, "padded": 4}
     monkeypatch.setattr(

@@ -44,6 +44,7 @@ def test_other_texts_than_orders_are_refused(text):
 def test_half_and_rest_are_the_cyclic_orders_together():
     question = Question("1", 1, None, "q", ("w", "x", "y", "z"))
     assert orders_of(question, "half") == ["abcd", "cdab"] and orders_of(question, "rest") == ["bcda", "dabc"]
+    assert orders_of(Question("1", 1, None, "q", ("w", "x")), "rest") == []
 
 
 def test_a_question_whose_options_refer_to_each_other_keeps_its_order():

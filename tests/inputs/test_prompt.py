@@ -4,13 +4,13 @@ import pytest
 
 from scoring.inputs.prompt import PromptTemplate, TemplateError
 
-SEED_SYSTEM = (
+NOTEBOOK_SYSTEM = (
     "당신은 시각 정보를 세밀하게 분석하여 질문에 논리적으로 답하는 비주얼 AI 전문가입니다. "
     "이미지에서 주요 대상과 그 특징(형태, 재질, 위치, 배경)을 관찰하고, "
     "보기 중 가장 가능성이 높은 정답을 선택하세요. "
     "최종 출력은 반드시 a, b, c, d 중 하나의 소문자 한 글자만 작성하세요."
 )
-SEED_USER = (
+NOTEBOOK_USER = (
     "질문: Q?\n\n보기:\n(a) w\n(b) x\n(c) y\n(d) z\n\n"
     "이미지를 관찰한 후, 가장 알맞은 보기를 고르세요. "
     "정답은 반드시 소문자 알파벳 a, b, c, d 중 하나로만 답하세요.\n\n힌트: H"
@@ -18,11 +18,11 @@ SEED_USER = (
 
 
 def test_the_default_prompt_is_the_notebooks_to_the_character():
-    assert PromptTemplate().render("Q?", ["w", "x", "y", "z"], "H") == (SEED_SYSTEM, SEED_USER)
+    assert PromptTemplate().render("Q?", ["w", "x", "y", "z"], "H") == (NOTEBOOK_SYSTEM, NOTEBOOK_USER)
 
 
 def test_without_a_hint_its_line_is_left_out():
-    assert PromptTemplate().render("Q?", ["w", "x", "y", "z"])[1] == SEED_USER.removesuffix("\n\n힌트: H")
+    assert PromptTemplate().render("Q?", ["w", "x", "y", "z"])[1] == NOTEBOOK_USER.removesuffix("\n\n힌트: H")
 
 
 def test_letters_follow_the_number_of_options():

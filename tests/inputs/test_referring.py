@@ -1,4 +1,4 @@
-"""Options that refer to each other, in English and Korean: recognised, and told from options that only look so."""
+"""Options that refer to each other, in English and Korean: recognised, and not confused with similar ones."""
 
 import unicodedata
 from pathlib import Path

@@ -30,7 +30,7 @@ def chromium():
 
 @pytest.fixture
 def open_file(chromium):
-    """Open a page file: everything that the console says and every request but for the file itself fails the test."""
+    """Open the file of a page. Any message of the console and any request but for the file itself fails the test."""
     contexts, messages = [], []
 
     def open_page(path: Path, width=1280, height=900, **settings):

@@ -1,4 +1,4 @@
-"""The report page as a file: what stands in it, what cannot stand in it, how large it is."""
+"""The report page as a file: what it contains, what it must not contain, how large it is."""
 
 import json
 import re

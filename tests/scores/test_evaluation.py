@@ -9,8 +9,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from scipy.special import softmax
 
@@ -27,7 +25,7 @@ from scoring.stats.comparison import compare
 from scoring.stats.metrics import measure
 from scoring.stats.selective import risk_coverage, threshold_for
 from tests.shared.demo import FOLD0
-from tests.shared.scores_folders import write_scores
+from tests.shared.scores_folders import change_exposure, write_scores
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -247,8 +245,7 @@ def test_no_threshold_is_promised_where_members_have_met_every_row(tmp_path, fla
 
 def test_evaluate_warns_of_rows_of_the_training_as_score_does(cli, tmp_path):
     out = write_scores(tmp_path / "a")
-    questions = pq.read_table(out / "questions.parquet").to_pydict() | {"exposed": [[TRAINING]] * 180 + [[0]] * 20}
-    pq.write_table(pa.table(questions), out / "questions.parquet")
+    change_exposure(out, [TRAINING] * 180 + [0] * 20)
     warning = "180 of 200 rows were in the training of m: metrics of these rows say nothing about new ones"
     done = cli("evaluate", out, "--no-plot")
     assert f"warning: {warning}" in done.stderr.splitlines()

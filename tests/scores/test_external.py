@@ -22,20 +22,17 @@ from scoring.stats.pools import EnsembleError
 from tests.shared.demo import FOLD0
 from tests.shared.number_files import write_csv, write_table
 from tests.shared.predictions import members
-from tests.shared.scores_folders import write_scores
+from tests.shared.scores_folders import change_columns, change_exposure, change_settings, columns_of, write_scores
 
 
 def folder_with_exposed_rows(tmp_path, flags, **settings):
+    """A SCORES folder whose member has met its rows as `flags` say, four rows a picture; and its columns."""
     folder = write_scores(tmp_path / "a")
-    questions = pq.read_table(folder / "questions.parquet").to_pydict()
-    questions["picture_digest"] = [f"{row // 4:016x}" for row in range(200)]
-    questions["digest"] = [f"d{row}" for row in range(200)]
-    questions["exposed"] = [[flag] for flag in flags]
-    pq.write_table(pa.table(questions), folder / "questions.parquet")
-    record = json.loads((folder / "run.json").read_text())
-    record["checkpoints"][0] |= settings
-    (folder / "run.json").write_text(json.dumps(record))
-    return folder, questions
+    pictures = [f"{row // 4:016x}" for row in range(200)]
+    change_columns(folder, picture_digest=pictures, digest=[f"d{row}" for row in range(200)])
+    change_exposure(folder, flags)
+    change_settings(folder, **settings)
+    return folder, columns_of(folder)
 
 
 @pytest.mark.parametrize("orders", ["1", "cyclic"])
@@ -161,9 +158,7 @@ SETTINGS = {"base": "b0", "template": "t0", "pixels": 36864, "quantization": "nf
 
 
 def with_settings(folder, **entry):
-    record = json.loads((folder / "run.json").read_text())
-    record["checkpoints"][0] |= entry
-    (folder / "run.json").write_text(json.dumps(record))
+    change_settings(folder, **entry)
     return folder
 
 
@@ -180,11 +175,9 @@ def test_a_calibration_is_refused_for_a_member_of_another_setting(tmp_path, name
     target = with_settings(write_scores(tmp_path / "b", n=100), **SETTINGS | {name: other})
     with pytest.raises(EnsembleError, match=f"{name} is {SETTINGS[name]}, but m was scored with {name} {other};"):
         open_or_import(target, tmp_path / "out", "auto", None, [tmp_path / "c.json"])
-    silent = with_settings(write_scores(tmp_path / "c", n=100))  # a folder of before, which does not tell
-    assert (
-        open_or_import(silent, tmp_path / "out", "auto", None, [tmp_path / "c.json"])[0].calibrations[0].temperature
-        > 1.5
-    )
+    older = write_scores(tmp_path / "c", n=100)  # older versions recorded no settings
+    opened, _ = open_or_import(older, tmp_path / "out", "auto", None, [tmp_path / "c.json"])
+    assert opened.calibrations[0].temperature > 1.5
 
 
 def test_a_setting_that_differs_ends_the_command_with_2(cli, tmp_path):
@@ -290,10 +283,9 @@ def test_rows_of_a_folder_are_known_by_their_content(tmp_path):
 def test_a_folder_has_the_same_calibration_with_and_without_a_checkpoint(tmp_path):
     fold = Path(shutil.copytree(FOLD0, tmp_path / "fold0"))
     out = write_scores(tmp_path / "a", checkpoint=fold)
-    questions = pq.read_table(out / "questions.parquet").to_pydict()
-    write_rows(fold, questions["digest"][:120], questions["digest"][120:150])
-    questions["exposed"] = [[TRAINING]] * 120 + [[VALIDATION]] * 30 + [[0]] * 50
-    pq.write_table(pa.table(questions), out / "questions.parquet")
+    digests = columns_of(out)["digest"]
+    write_rows(fold, digests[:120], digests[120:150])
+    change_exposure(out, [TRAINING] * 120 + [VALIDATION] * 30 + [0] * 50)
     with_checkpoint, _ = calibrate_checkpoint(out, str(fold))
     alone = calibrate_file(out, tmp_path / "c.json")["m"]
     assert alone.selected == 30 and "120 rows that the checkpoint was trained on are left out" in alone.choice
@@ -304,10 +296,9 @@ def test_answers_of_a_table_serve_a_calibration_of_a_checkpoint_too(tmp_path):
     fold = Path(shutil.copytree(FOLD0, tmp_path / "fold0"))
     out = write_scores(tmp_path / "a", checkpoint=fold)
     expected, _ = calibrate_checkpoint(out, str(fold), CalibrateOptions(tmp_path / "c.json"))
-    questions = pq.read_table(out / "questions.parquet").to_pydict()
-    table = key(tmp_path / "key.csv", zip(questions["id"], questions["answer"]))
-    questions["answer"] = [""] * 200
-    pq.write_table(pa.table(questions), out / "questions.parquet")
+    columns = columns_of(out)
+    table = key(tmp_path / "key.csv", zip(columns["id"], columns["answer"]))
+    change_columns(out, answer=[""] * 200)
     messages = []
     calibration, _ = calibrate_checkpoint(out, str(fold), CalibrateOptions(tmp_path / "d.json", table, messages.append))
     assert calibration.to_json() == expected.to_json()

@@ -1,6 +1,5 @@
-"""What is fitted on labelled rows for a pool: which rows count, temperature, weights, sets, and what is said of it."""
+"""What is fitted on labelled rows for a pool: which rows count, temperature, weights, sets, and what is reported."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -370,9 +369,7 @@ def fitted_rows(pooled):
 
 
 @pytest.mark.parametrize("name, labelled_name, known", [("x.jpg", "x.jpg", True), ("x.jpg", "y.jpg", False)])
-def test_a_picture_without_a_digest_is_recognised_by_its_name(
-    tmp_path, name, labelled_name, known
-):
+def test_a_picture_without_a_digest_is_recognised_by_its_name(tmp_path, name, labelled_name, known):
     a, b = two_folders(tmp_path)
     for folder in (a, b):
         change_columns(folder, picture=[f"{row}-{name}" for row in range(200)], picture_digest=[""] * 200)
@@ -594,7 +591,7 @@ def test_rows_that_folds_were_fitted_on_are_those_with_answers(tmp_path):
     assert "on 170 rows each" in pooled.notes[0]
 
 
-# ------------------------------------------------------------------ what is said of weights
+# ------------------------------------------------------------------ what is reported of weights
 def choice(name, gain=0.0, error=0.01, accuracy=0.5, nll=0.7):
     return {"weights": name, "accuracy": accuracy, "nll": nll, "gain": gain, "error": error}
 
@@ -690,15 +687,13 @@ def test_sets_of_a_pool_need_labelled_rows_and_cover_as_asked(tmp_path):
     with pytest.raises(SetsError, match="name them with --fit"):
         pool_files([a, b], tmp_path / "x", PoolOptions(sets=SetRequest(0.9)))
     for folder in (a, b):  # the same rows, of other questions
-        questions = pq.read_table(folder / "questions.parquet").to_pydict()
-        questions["digest"] = [f"{row:016x}" for row in range(200)]
-        pq.write_table(pa.table(questions), folder / "questions.parquet")
+        change_columns(folder, digest=[f"{row:016x}" for row in range(200)])
     for method in ("lac", "aps"):
         pooled = pool_files(
             [a, b], tmp_path / method, PoolOptions(fit=tmp_path / "labelled", sets=SetRequest(0.9, method))
         )
         assert pooled.metrics["sets"]["covered"] == pytest.approx(0.9, abs=0.02)  # on the rows that gave the quantile
-        sets = json.loads((tmp_path / method / "run.json").read_text())["sets"]
+        sets = run_json(tmp_path / method)["sets"]
         assert sets["method"] == method and "at least 90%" in sets["guarantee"]
 
 
@@ -748,11 +743,10 @@ def test_sets_on_rows_that_the_pool_is_fitted_on_are_refused(tmp_path):
 def test_rows_of_folders_are_recognised_by_their_questions_under_other_ids(tmp_path):
     a, b = two_folders(tmp_path)
     pool_files([a, b], tmp_path / "labelled")
-    path = tmp_path / "labelled" / "questions.parquet"
-    questions = pq.read_table(path).to_pydict()
-    questions["answer"] = ["" if row < 20 else letter for row, letter in enumerate(questions["answer"])]
-    questions["digest"][190:] = ["f" * 16] * 10  # the same ids and numbers, but known to be other questions
-    pq.write_table(pa.table(questions), path)
+    columns = columns_of(tmp_path / "labelled")
+    answers = [*[""] * 20, *columns["answer"][20:]]
+    digests = [*columns["digest"][:190], *["f" * 16] * 10]  # the same ids and numbers, but known to be other questions
+    change_columns(tmp_path / "labelled", answer=answers, digest=digests)
     with pytest.raises(SetsError, match=r"170 of 200 rows are also labelled rows of --fit .*'row20', 'row21'"):
         pool_files([a, b], tmp_path / "x", PoolOptions(fit=tmp_path / "labelled", sets=SetRequest(0.9)))
     exposed = pool_files([a, b], tmp_path / "y", PoolOptions(fit=tmp_path / "labelled")).scores.exposed
@@ -763,9 +757,8 @@ def test_folds_have_no_sets_for_the_rows_that_they_were_trained_on(tmp_path):
     a, b = two_folders(tmp_path)
     labelled = write_scores(tmp_path / "out-of-fold")
     change_settings(labelled, adapters=["fa", "fb"])
-    questions = pq.read_table(labelled / "questions.parquet").to_pydict() | {"fold": [0, 1] * 100}
-    questions["digest"][50:] = [f"{row:016x}" for row in range(150)]
-    pq.write_table(pa.table(questions), labelled / "questions.parquet")
+    digests = [*columns_of(labelled)["digest"][:50], *(f"{row:016x}" for row in range(150))]
+    change_columns(labelled, fold=[0, 1] * 100, digest=digests)
     with pytest.raises(SetsError, match="50 of 200 rows are also labelled rows of --fit .*'row0', 'row1'"):
         pool_files([a, b], tmp_path / "x", PoolOptions(fit=labelled, sets=SetRequest(0.9)))
     pooled = pool_files([a, b], tmp_path / "y", PoolOptions(fit=labelled)).scores
@@ -806,19 +799,15 @@ def test_choices_of_weights_are_compared_on_held_out_rows(tmp_path):
     assert set(by_name) == {"equal", "fit", "greedy", "best single"} and by_name["equal"]["gain"] == 0
     assert {entry["weights"] for entry in choices(log_p, y, greedy=False)} == set(by_name) - {"greedy"}
     assert by_name["fit"]["gain"] > 2 * by_name["fit"]["error"] > 0
-    ids = [f"r{row}" for row in range(600)]
-    columns = {"id": ids * 4, "member": np.repeat(list("wxyz"), 600), "answer": ["abcd"[index] for index in y] * 4}
-    columns |= {f"p_{letter}": np.exp(log_p[:, :, index]).ravel() for index, letter in enumerate("abcd")}
-    pq.write_table(pa.table(columns), tmp_path / "file.parquet")
-    pooled = pool_files([tmp_path / "file.parquet"], tmp_path / "out")
+    path = write_long_file(tmp_path / "file.parquet", log_p, y, [f"r{row}" for row in range(600)])
+    pooled = pool_files([path], tmp_path / "out")
     notes = " ".join(pooled.notes)
     assert "these rows prefer fitted weights: --weights fit" in notes
-    fitted = pool_files(
-        [tmp_path / "file.parquet"], tmp_path / "fit", PoolOptions(weights="fit", fit=tmp_path / "file.parquet")
-    )
+    fitted = pool_files([path], tmp_path / "fit", PoolOptions(weights="fit", fit=path))
     assert fitted.metrics["overall"]["nll"]["value"] < pooled.metrics["overall"]["nll"]["value"] - 0.02
-    record = json.loads((tmp_path / "fit" / "run.json").read_text())["pool"]
-    zero = [name for name, weight in zip("wxyz", record["weights"]) if weight == 0]
-    assert all(name in " ".join(record["told"]) for name in zero)
+    record = run_json(tmp_path / "fit")["pool"]
+    zero = [name for name, weight in zip("uvwx", record["weights"]) if weight == 0]
+    dropped = f"weight 0, so that the pool does without: {', '.join(zero)}"
+    assert (dropped in record["told"]) == bool(zero)
     expected = pool(log_p, "log", record["weights"], record["temperature"])
     assert np.abs(np.exp(fitted.scores.log_p) - np.exp(expected)).max() < 1e-5

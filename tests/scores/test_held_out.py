@@ -1,4 +1,4 @@
-"""The folder of held-out rows: what is written of each row, what run.json says of it, and what it is worth."""
+"""The folder of held-out rows: what is written of each row, what run.json records, and the metrics."""
 
 import json
 
@@ -126,7 +126,7 @@ def test_the_probabilities_are_those_of_the_raw_logits(tmp_path):
     assert (tmp_path / "out" / "submission.csv").read_text() == "id,answer\nr0,a\nr1,c\nr2,b\nr3,b\nr4,\n"
 
 
-# ------------------------------------------------------------------ what it is worth
+# ------------------------------------------------------------------ metrics
 @pytest.mark.parametrize("answers, right", [("acbba", 1.0), ("abbba", 0.75), ("baaab", 0.0)])
 def test_the_metrics_are_of_the_scored_rows_and_are_written_too(tmp_path, answers, right):
     metrics = write_held_out(tmp_path / "out", held_out_columns(answers), held_out_logits(), {"adapters": ["f0"]})

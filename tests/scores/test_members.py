@@ -1,8 +1,6 @@
 """Members from files: what each cell, column and row becomes, to the digit, and what is refused, word by word."""
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from scipy.special import log_softmax, softmax
 
@@ -19,7 +17,7 @@ from scoring.stats.calibration import Calibration
 from scoring.stats.pools import EnsembleError
 from tests.shared.number_files import write_csv, write_table
 from tests.shared.predictions import draw_rows, members
-from tests.shared.scores_folders import change_settings, two_folders, write_scores
+from tests.shared.scores_folders import change_columns, change_settings, two_folders, write_scores
 
 pytestmark = pytest.mark.filterwarnings("error")
 NAN = float("nan")
@@ -229,11 +227,9 @@ def test_another_question_under_one_id_is_refused(tmp_path, column, change, prob
     """Two folders with the same ids and reversed options were pooled: .74 became .383."""
     first, second = write_scores(tmp_path / "a"), write_scores(tmp_path / "b", temperature=1.0)
     for folder in (first, second):
-        questions = pq.read_table(folder / "questions.parquet").to_pydict()
-        questions["picture_digest"] = [f"{row // 2:016x}" for row in range(200)]
-        if folder == second:
-            questions[column][3:5] = [change(value) for value in questions[column][3:5]]
-        pq.write_table(pa.table(questions), folder / "questions.parquet")
+        change_columns(folder, picture_digest=[f"{row // 2:016x}" for row in range(200)])
+    values = open_scores(second).questions[column]
+    change_columns(second, **{column: [*values[:3], *map(change, values[3:5]), *values[5:]]})
     with pytest.raises(EnsembleError) as error:
         pool_files([first, second], tmp_path / "out")
     assert problem in str(error.value) and "'row3', 'row4'" in str(error.value)

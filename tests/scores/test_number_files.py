@@ -19,7 +19,6 @@ from scoring.scores.members import read_members
 from scoring.scores.number_files import NAME_IT, is_number_file
 from scoring.stats.calibration import Calibration
 from scoring.stats.pools import EnsembleError
-from tests.shared.number_files import write_table
 
 pytestmark = pytest.mark.filterwarnings("error")
 NAN = float("nan")
@@ -527,7 +526,7 @@ def test_a_folder_without_scores_is_refused(tmp_path):
     ],
 )
 def test_columns_that_are_no_distribution_are_refused_with_row_and_sum(tmp_path, header, rows, problem):
-    path = write_table(tmp_path / "file.csv", "\n".join([header, *rows, ""]))
+    path = csv_file(tmp_path, "\n".join([header, *rows, ""]))
     with pytest.raises(EnsembleError) as error:
         read_members(path)
     assert problem in str(error.value)
@@ -544,21 +543,21 @@ def test_how_numbers_were_read_is_always_noted(tmp_path):
         "id,l_a,l_b\nx,0.4,0.6\n": "l_a … l_b read as logits, by their names",
     }
     for text, note in cases.items():
-        assert note in read_members(write_table(tmp_path / "file.csv", text))[0].notes[0]
-    shares = read_members(write_table(tmp_path / "file.csv", "id,a,b\nx,30,70\n"), "shares")[0]
+        assert note in read_members(csv_file(tmp_path, text))[0].notes[0]
+    shares = read_members(csv_file(tmp_path, "id,a,b\nx,30,70\n"), "shares")[0]
     assert np.allclose(np.exp(shares.logits), [[0.3, 0.7]]) and "as --format says" in shares.notes[0]
 
 
 def test_a_certain_zero_is_an_option_and_a_missing_cell_is_none(tmp_path):
-    member = read_members(write_table(tmp_path / "f.csv", "id,logprob_a,logprob_b,logprob_c\nx,0,-inf,\n"))[0]
+    member = read_members(csv_file(tmp_path, "id,logprob_a,logprob_b,logprob_c\nx,0,-inf,\n"))[0]
     assert np.exp(member.logits[0, 0]) == pytest.approx(1) and np.isfinite(member.logits[0, 1])
     assert np.isnan(member.logits[0, 2])
-    zeros = read_members(write_table(tmp_path / "f.csv", "id,p_a,p_b\nx,1,0\n"))[0]
+    zeros = read_members(csv_file(tmp_path, "id,p_a,p_b\nx,1,0\n"))[0]
     assert np.isfinite(zeros.logits).all() and np.exp(zeros.logits[0]).tolist() == pytest.approx([1, 0])
 
 
 def test_semicolons_parquet_and_several_members_in_one_file_are_read(tmp_path):
-    semicolons = read_members(write_table(tmp_path / "f.csv", "id;a;b\nx;0.4;0.6\n"))[0]
+    semicolons = read_members(csv_file(tmp_path, "id;a;b\nx;0.4;0.6\n"))[0]
     assert semicolons.ids == ["x"] and np.allclose(np.exp(semicolons.logits), [[0.4, 0.6]])
     columns = {
         "id": [1, 2, 1, 2],

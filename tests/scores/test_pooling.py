@@ -533,13 +533,11 @@ def test_what_a_folder_of_several_members_weighs_is_noted(tmp_path):
 
 def test_a_pool_says_in_which_settings_its_members_saw_which_rows(tmp_path):
     a, b = two_folders(tmp_path, orders="cyclic", pixels=1024, template="t", trained_on="d")
-    record = json.loads((a / "run.json").read_text())
     for folder in (a, b):
-        changed = json.loads((folder / "run.json").read_text()) | {"data": {"file": "x.csv", "sha256": "s"}}
-        (folder / "run.json").write_text(json.dumps(changed))
+        change_run(folder, data={"file": "x.csv", "sha256": "s"})
     change_exposure(a, [TRAINING] * 10 + [0] * 190)
     pool_files([a, b], tmp_path / "out")
-    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    record = run_json(tmp_path / "out")
     assert record["data"] == {"file": "x.csv", "sha256": "s"}
     for entry in record["checkpoints"]:
         assert (entry["orders"], entry["pixels"], entry["template"], entry["trained_on"]) == ("cyclic", 1024, "t", "d")
@@ -600,7 +598,7 @@ def test_folders_are_pooled_evaluated_and_fitted(tmp_path):
         nll = result.metrics["overall"]["nll"]["value"]
         assert nll == pytest.approx(losses_of(mean, y, t).mean(), abs=1e-4)
     assert np.abs(np.exp(fitted.scores.log_p) - np.exp(equal.scores.log_p)).max() > 0.02
-    assert json.loads((tmp_path / "fitted" / "run.json").read_text())["pool"]["kind"] == "log"
+    assert run_json(tmp_path / "fitted")["pool"]["kind"] == "log"
     with pytest.raises(EnsembleError, match="nll needs labelled rows"):
         pool_files([a, b], tmp_path / "x", PoolOptions(weights="nll"))
     with pytest.raises(
@@ -608,9 +606,7 @@ def test_folders_are_pooled_evaluated_and_fitted(tmp_path):
         match="expected the members that are pooled; b .x. is missing.*one folder or file that holds all members",
     ):
         pool_files([a, b], tmp_path / "x", PoolOptions(fit=a))
-    record = json.loads((tmp_path / "out" / "run.json").read_text())
-    record["data"] = {"sha256": "t"}
-    record["checkpoints"][1]["trained_on"] = "t"
-    (tmp_path / "out" / "run.json").write_text(json.dumps(record))
+    change_run(tmp_path / "out", data={"sha256": "t"})
+    change_settings(tmp_path / "out", member=1, trained_on="t")
     with pytest.raises(EnsembleError, match="was trained on these rows"):
         pool_files([a, b], tmp_path / "x", PoolOptions(fit=tmp_path / "out"))

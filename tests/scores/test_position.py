@@ -1,4 +1,4 @@
-"""Letters and option orders: the prior comes back, relabelled options give relabelled answers."""
+"""Letters and option orders: the prior is recovered, relabelled options give relabelled answers."""
 
 import json
 from dataclasses import asdict
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax, softmax
 
-from scoring.inputs.orders import option_orders, orders_of
+from scoring.inputs.orders import option_orders
 from scoring.inputs.questions import Question
 from scoring.scores.evaluation import calibrate_folder
 from scoring.scores.folder import open_scores, write_results
@@ -157,16 +157,8 @@ def test_relabelled_options_give_relabelled_probabilities():
     assert np.allclose(pooled_log_probabilities(turned, [Calibration(1.7)]), p[:, order])
 
 
-def test_half_and_rest_make_the_cyclic_orders():
-    row = Question("1", 1, None, "q", ("w", "x", "y", "z"))
-    assert orders_of(row, "half") == ["abcd", "cdab"] and orders_of(row, "rest") == ["bcda", "dabc"]
-    referring = Question("1", 1, None, "q", ("w", "x", "both a and b"))
-    assert orders_of(referring, "half") == ["abc"] and orders_of(referring, "rest") == []
-    assert orders_of(Question("1", 1, None, "q", ("w", "x")), "rest") == []
-
-
 def biased(n, seed=0, bias=(1.5, 0.0, -0.5, -0.5), sharp=1.6, noise=0.8, orders="cyclic"):
-    """Rows of a model that leans on letters, errs anew in each order, and is too sure; (logits, answers)."""
+    """(logits, answers) of a model that prefers some letters, has new noise in each order, and is overconfident."""
     rng = np.random.default_rng(seed)
     logits = cyclic(n, bias, seed, orders)
     y = (softmax(logits.deserved, axis=1).cumsum(1) > rng.random((n, 1))).argmax(1)

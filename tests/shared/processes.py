@@ -8,7 +8,7 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # as each of several has
 
 
 def stderr_of_all(processes: list, err: Path, first: int = 0) -> list[str]:
-    """What each told on stderr, once all are over."""
+    """The stderr of each process, once all have ended."""
     for process in processes:
         process.join(120)
         assert process.exitcode is not None, "it hangs"
@@ -23,7 +23,7 @@ def run_alone(*arguments) -> None:
 
 
 def run_together(count: int, err: Path, *arguments, codes: tuple[int, ...] = (0,)) -> list[str]:
-    """What each of `count` processes that make the same call prints on stderr; they end with one of `codes`."""
+    """The stderr of each of `count` processes that make the same call; they exit with one of `codes`."""
     processes = command_line.start_several(count, *arguments, err=err)
     messages = stderr_of_all(processes, err)
     assert {process.exitcode for process in processes} <= {*codes}, messages

@@ -40,30 +40,11 @@ def write_scores(out, n=200, temperature=2.0, seed=0, checkpoint=None, **values)
 
 
 def write_other_member(out):
-    """A SCORES folder of another member for the rows of `write_scores`: its logits are a little off, each by itself."""
+    """A SCORES folder of another member for the rows of `write_scores`: some noise on every logit."""
     folder = open_scores(write_scores(out, temperature=1.0))
     folder.logits.logits += np.random.default_rng(9).normal(0, 0.3, folder.logits.logits.shape).astype(np.float32)
     write_part(out / "logits", 0, folder.logits)
     return out
-
-
-def change_settings(folder, member=0, **values):
-    record = json.loads((folder / "run.json").read_text())
-    record["checkpoints"][member] |= values
-    (folder / "run.json").write_text(json.dumps(record))
-
-
-def change_exposure(folder, flags):
-    questions = pq.read_table(folder / "questions.parquet").to_pydict()
-    questions["exposed"] = [[flag] for flag in flags]
-    pq.write_table(pa.table(questions), folder / "questions.parquet")
-
-
-def two_folders(tmp_path, **both):
-    a, b = write_scores(tmp_path / "a"), write_other_member(tmp_path / "b")
-    for folder, fingerprint in ((a, "fa"), (b, "fb")):
-        change_settings(folder, fingerprint=fingerprint, **both)
-    return a, b
 
 
 def run_json(folder):
@@ -74,12 +55,31 @@ def change_run(folder, **values):
     (folder / "run.json").write_text(json.dumps(run_json(folder) | values))
 
 
+def change_settings(folder, member=0, **values):
+    """Change what run.json records of one member."""
+    checkpoints = run_json(folder)["checkpoints"]
+    checkpoints[member] |= values
+    change_run(folder, checkpoints=checkpoints)
+
+
 def columns_of(folder):
     return pq.read_table(folder / "questions.parquet").to_pydict()
 
 
 def change_columns(folder, **values):
     pq.write_table(pa.table(columns_of(folder) | values), folder / "questions.parquet")
+
+
+def change_exposure(folder, flags):
+    """Flag how the only member of a folder has met each row."""
+    change_columns(folder, exposed=[[flag] for flag in flags])
+
+
+def two_folders(tmp_path, **both):
+    a, b = write_scores(tmp_path / "a"), write_other_member(tmp_path / "b")
+    for folder, fingerprint in ((a, "fa"), (b, "fb")):
+        change_settings(folder, fingerprint=fingerprint, **both)
+    return a, b
 
 
 def random_logits(n=5, members=("m0", "m1"), k=4, seed=0) -> OptionLogits:

@@ -310,7 +310,7 @@ def test_rows_of_one_picture_are_held_out_together(count, picture_count):
 
 
 def test_a_flatter_temperature_is_kept_and_its_held_out_gain_or_loss_is_reported():
-    """Of 40 small sets of rows some gain and some lose: each is told by its own rows, and where T = 1 nothing is."""
+    """Of 40 small sets of rows some gain and some lose on their held-out rows; where T = 1, nothing is gained."""
     outcomes = {"gain": 0, "lose": 0, "sharper": 0}
     for seed in range(40):
         logits, y = simulated(60, 1.15, seed)

@@ -1,4 +1,4 @@
-"""Pools: equal members change nothing, order does not matter, files are matched by id, faults are told."""
+"""Pools, their weights and what a member adds, against their definitions written anew and other libraries."""
 
 import numpy as np
 import pytest
