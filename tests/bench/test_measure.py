@@ -142,6 +142,6 @@ def test_repeats_alternate_the_order_of_the_ways(bench, monkeypatch):
 def test_letters_that_change_between_repeats_are_counted(bench, monkeypatch):
     measured = last(bench.measure(["forward"], 1, Silent, lambda text: None))["forward"]
     changed = [replace(answer, letter="a" if answer.letter != "a" else "b") for answer in measured.answers[:2]]
-    monkeypatch.setattr(bench, "_answer", lambda *given: TimedAnswers(changed + measured.answers[2:], [1.0] * 4))
+    monkeypatch.setattr(bench, "_answer", lambda *arguments: TimedAnswers(changed + measured.answers[2:], [1.0] * 4))
     bench._repeat("forward", measured, lambda count: None)
     assert measured.unsteady == 2

@@ -25,9 +25,9 @@ def test_cyclic_orders_put_each_option_at_each_letter_once():
     ],
 )
 def test_orders_are_distinct_permutations_and_at_most_24(count, orders, expected):
-    drawn = option_orders(count, orders)
-    assert len(drawn) == len(set(drawn)) == expected and drawn[0] == "abcdefghijklmnopqrstuvwxyz"[:count]
-    assert all(sorted(order) == sorted(drawn[0]) for order in drawn) and option_orders(count, orders) == drawn
+    names = option_orders(count, orders)
+    assert len(names) == len(set(names)) == expected and names[0] == "abcdefghijklmnopqrstuvwxyz"[:count]
+    assert all(sorted(order) == sorted(names[0]) for order in names) and option_orders(count, orders) == names
 
 
 @pytest.mark.parametrize("text, expected", [("1", "1"), (" Cyclic ", "cyclic"), ("all", "all"), ("07", "7")])

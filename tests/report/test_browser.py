@@ -58,13 +58,13 @@ def allowed(url: str, path: Path) -> bool:
 def pages(tmp_path_factory):
     from scoring.report.page import write_report
 
-    made = tmp_path_factory.mktemp("pages")
+    out = tmp_path_factory.mktemp("pages")
     return {
-        "two": write_report(folder(made / "two", members=2, orders="cyclic", unscored=[3, 5])),
-        "hostile": write_report(folder(made / "hostile", hostile=True, n=8)),
-        "bench": write_report(bench_json(made / "bench")),
-        "doubtful": write_report(doubtful(made / "doubtful")),
-        "many": write_report(folder(made / "many", n=1000, pictures=40)),
+        "two": write_report(folder(out / "two", members=2, orders="cyclic", unscored=[3, 5])),
+        "hostile": write_report(folder(out / "hostile", hostile=True, n=8)),
+        "bench": write_report(bench_json(out / "bench")),
+        "doubtful": write_report(doubtful(out / "doubtful")),
+        "many": write_report(folder(out / "many", n=1000, pictures=40)),
     }
 
 

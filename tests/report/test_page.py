@@ -38,8 +38,8 @@ def test_a_page_of_scores_has_rows_metrics_and_pictures(tmp_path):
 
 
 def test_nothing_is_loaded_from_anywhere(tmp_path):
-    for made in (folder(tmp_path / "s", members=2), bench_json(tmp_path / "b")):
-        text = write_report(made).read_text("utf-8")
+    for path in (folder(tmp_path / "s", members=2), bench_json(tmp_path / "b")):
+        text = write_report(path).read_text("utf-8")
         addresses = re.findall(r'(?:src|href)="([^"]*)"', text)
         assert addresses and all(address.startswith(("data:", "#")) for address in addresses)
         assert "default-src 'none'" in text
@@ -47,16 +47,16 @@ def test_nothing_is_loaded_from_anywhere(tmp_path):
 
 
 def test_hostile_cells_stay_text(tmp_path):
-    made = [folder(tmp_path / "s", hostile=True, n=12), bench_json(tmp_path / "b", hostile=True)]
-    for text in (write_report(path).read_text("utf-8") for path in made):
+    paths = [folder(tmp_path / "s", hostile=True, n=12), bench_json(tmp_path / "b", hostile=True)]
+    for text in (write_report(path).read_text("utf-8") for path in paths):
         assert "<script>window" not in text and "<img src=x" not in text and HOSTILE not in text
         assert "&lt;script&gt;window.hacked=1&lt;/script&gt;" in text and "{{ 7*7 }}" in text
 
 
 def test_the_same_folder_gives_the_same_page(tmp_path):
-    made = folder(tmp_path / "s", members=2, orders="cyclic")
-    first = write_report(made, tmp_path / "1.html").read_bytes()
-    assert write_report(made, tmp_path / "2.html").read_bytes() == first
+    path = folder(tmp_path / "s", members=2, orders="cyclic")
+    first = write_report(path, tmp_path / "1.html").read_bytes()
+    assert write_report(path, tmp_path / "2.html").read_bytes() == first
 
 
 def test_a_page_of_an_ensemble_has_members_and_disagreement(tmp_path):
@@ -82,9 +82,9 @@ def test_a_comparison_is_shown(tmp_path):
 
 
 def test_groups_that_evaluate_was_asked_for_are_shown(tmp_path):
-    made = folder(tmp_path / "s")
-    evaluate_scores(open_scores(made), {"colour": ["red", "blue"] * 20})
-    assert "colour: blue" in write_report(made).read_text("utf-8")
+    path = folder(tmp_path / "s")
+    evaluate_scores(open_scores(path), {"colour": ["red", "blue"] * 20})
+    assert "colour: blue" in write_report(path).read_text("utf-8")
 
 
 def test_a_page_without_answers_or_pictures_says_so(tmp_path):
@@ -106,10 +106,10 @@ def test_a_page_of_a_benchmark_has_replies_ratios_and_costs(tmp_path):
 
 
 def test_pages_of_a_thousand_pictures_and_of_long_texts_stay_under_the_limit(tmp_path):
-    made = folder(tmp_path / "s", n=1000, pictures=100, grain=60)
-    text = write_report(made)
+    path = folder(tmp_path / "s", n=1000, pictures=100, grain=60)
+    text = write_report(path)
     assert text.stat().st_size < BYTES and text.read_text("utf-8").count("<article") == 1000
-    columns = open_scores(made).questions
+    columns = open_scores(path).questions
     long = write_report_of_long_texts(tmp_path / "long", columns)
     assert long.stat().st_size < BYTES and "characters)" in long.read_text("utf-8")
     assert "of 1,000 rows are shown" in long.read_text("utf-8")
@@ -145,17 +145,17 @@ def test_folders_without_readable_results_are_refused(tmp_path):
 def test_folders_of_older_versions_have_no_texts(tmp_path):
     import pyarrow.parquet as pq
 
-    made = folder(tmp_path / "s")
-    table = pq.read_table(made / "questions.parquet").drop(["question", "choices"])
-    pq.write_table(table, made / "questions.parquet")
-    assert "question not known here" in write_report(made).read_text("utf-8")
+    path = folder(tmp_path / "s")
+    table = pq.read_table(path / "questions.parquet").drop(["question", "choices"])
+    pq.write_table(table, path / "questions.parquet")
+    assert "question not known here" in write_report(path).read_text("utf-8")
 
 
 def test_the_report_command_loads_no_torch(tmp_path):
-    made = folder(tmp_path / "s", members=2)
+    path = folder(tmp_path / "s", members=2)
     code = (
         "import sys, cli\n"
-        f"try: cli.main(['report', {str(made)!r}, '--out', {str(tmp_path / 'new' / 'page.html')!r}])\n"
+        f"try: cli.main(['report', {str(path)!r}, '--out', {str(tmp_path / 'new' / 'page.html')!r}])\n"
         "except SystemExit as end: assert not end.code\n"
         "assert 'torch' not in sys.modules"
     )

@@ -34,18 +34,18 @@ def test_keys_that_the_report_does_not_know_are_ignored(tmp_path):
 
 
 def test_damaged_metrics_are_named_by_file_and_field(tmp_path):
-    made = folder(tmp_path / "s")
-    metrics = evaluate_scores(open_scores(made))
+    path = folder(tmp_path / "s")
+    metrics = evaluate_scores(open_scores(path))
     del metrics["overall"]["nll"]["low"]
-    (made / "metrics.json").write_text(json.dumps(metrics))
+    (path / "metrics.json").write_text(json.dumps(metrics))
     with pytest.raises(FileError, match=r"metrics\.json: found no overall\.nll\.low; expected one"):
-        write_report(made)
+        write_report(path)
 
 
 def test_a_damaged_benchmark_is_named_by_file_and_field(tmp_path):
-    made = bench_json(tmp_path / "b")
-    values = json.loads((made / "bench.json").read_text())
+    path = bench_json(tmp_path / "b")
+    values = json.loads((path / "bench.json").read_text())
     values["ways"]["seed"]["rows_per_second"] = "fast"
-    (made / "bench.json").write_text(json.dumps(values))
+    (path / "bench.json").write_text(json.dumps(values))
     with pytest.raises(RunError, match=r"ways\.seed\.rows_per_second is 'fast'; expected a valid number.*run it again"):
-        write_report(made)
+        write_report(path)

@@ -175,11 +175,11 @@ def test_warnings_name_a_cause():
     for temperature in (3.1, 0.3):
         assert "far from 1" in joined_warnings(plain(), Calibration(temperature))
     assert joined_warnings(plain(), Calibration(2.9)) == ""
-    some = plain()
-    some.status[3] = "no picture"
-    assert "1 row has no score: '3' (no picture)" in joined_warnings(some)
-    some.status[4] = "no picture"
-    assert "2 rows have no score: '3' (no picture), '4' (no picture)" in joined_warnings(some)
+    partial = plain()
+    partial.status[3] = "no picture"
+    assert "1 row has no score: '3' (no picture)" in joined_warnings(partial)
+    partial.status[4] = "no picture"
+    assert "2 rows have no score: '3' (no picture), '4' (no picture)" in joined_warnings(partial)
     lean = np.log(softmax(np.eye(4)[[3] * 40 + [0] * 20] * 2, axis=1))
     assert "one letter preferred: d is answered in 67%" in joined_warnings(plain(), log_p=lean)
     assert joined_warnings(plain(), answers=["d"] * 40 + ["a"] * 20, log_p=lean) == ""

@@ -146,9 +146,9 @@ def test_a_folder_is_opened_in_place_and_copied_only_to_apply_a_calibration(tmp_
     same, notes = open_or_import(folder, None, "auto", None, ())
     assert same.folder == folder and notes == [] and not (tmp_path / "scores").exists()
     fitted = calibrate_file(folder, tmp_path / "c.json")["m"]
-    made, notes = open_or_import(folder, None, "auto", None, [tmp_path / "c.json"])
-    assert made.folder.parts[-2:] == ("scores", "a-calibrated") and notes[-1] == f"folder: {made.folder}"
-    assert np.abs(made.log_p - fitted.apply(same.log_p, same.questions["task_type"])).max() < 1e-4
+    copied, notes = open_or_import(folder, None, "auto", None, [tmp_path / "c.json"])
+    assert copied.folder.parts[-2:] == ("scores", "a-calibrated") and notes[-1] == f"folder: {copied.folder}"
+    assert np.abs(copied.log_p - fitted.apply(same.log_p, same.questions["task_type"])).max() < 1e-4
     named, _ = open_or_import(folder, tmp_path / "named", "auto", None, [tmp_path / "c.json"])
     assert named.folder == tmp_path / "named"
 

@@ -228,11 +228,11 @@ def test_task_types_and_letters_of_calibrations_count_in_the_fit_of_the_pool(tmp
     a, b = two_folders(tmp_path)
     pool_files([a, b], tmp_path / "labelled")
     bias = np.array([0.0, 1.0, -1.0, 0.5])
-    made = [
+    calibrations = [
         Calibration(1.0, groups={"count": 4.0, "object": 0.5}, fingerprint={"adapter": "fa"}),
         Calibration(1.0, bias.tolist(), fingerprint={"adapter": "fb"}),
     ]
-    options = PoolOptions("log", "1,1", fit=tmp_path / "labelled", calibrations=made)
+    options = PoolOptions("log", "1,1", fit=tmp_path / "labelled", calibrations=calibrations)
     scores = pool_files([a, b], tmp_path / "out", options).scores
     first, second = (open_scores(folder).members[0] for folder in (a, b))
     divisor = np.array([4.0 if row % 3 else 0.5 for row in range(200)])[:, None]
@@ -244,8 +244,8 @@ def test_task_types_and_letters_of_calibrations_count_in_the_fit_of_the_pool(tmp
 def test_a_bias_of_letters_does_not_count_where_options_stood_at_several_letters(tmp_path):
     a, b = two_folders(tmp_path, orders="cyclic")
     pool_files([a, b], tmp_path / "labelled")
-    made = Calibration(1.0, [0.0, 2.0, -2.0, 1.0], fingerprint={"adapter": "fb", "orders": "cyclic"})
-    options = PoolOptions("log", "1,1", fit=tmp_path / "labelled", calibrations=[made])
+    calibration = Calibration(1.0, [0.0, 2.0, -2.0, 1.0], fingerprint={"adapter": "fb", "orders": "cyclic"})
+    options = PoolOptions("log", "1,1", fit=tmp_path / "labelled", calibrations=[calibration])
     scores = pool_files([a, b], tmp_path / "out", options).scores
     pooled = np.mean([open_scores(folder).members[0] for folder in (a, b)], axis=0)
     y = open_scores(a).answers(np.arange(200))
@@ -309,11 +309,11 @@ def test_no_labelled_row_is_left_out_where_no_table_is_known(tmp_path):
 
 def test_members_are_matched_to_labelled_rows_whatever_their_order(tmp_path):
     labelled, rows, log_p, y, _ = files_of(tmp_path)
-    turned = write_long_file(tmp_path / "turned.parquet", log_p, y, [f"r{row}" for row in range(120)])
-    columns = pq.read_table(turned).to_pydict()
+    reordered = write_long_file(tmp_path / "turned.parquet", log_p, y, [f"r{row}" for row in range(120)])
+    columns = pq.read_table(reordered).to_pydict()
     columns["member"] = [{"u": "w", "v": "u", "w": "v"}[name] for name in columns["member"]]
-    pq.write_table(pa.table(columns), turned)
-    options = PoolOptions("log", "7,2,1", fit=turned)
+    pq.write_table(pa.table(columns), reordered)
+    options = PoolOptions("log", "7,2,1", fit=reordered)
     pooled = pool_files([rows], tmp_path / "out", options).scores
     expected = likeliest_temperature(pool(log_p[[1, 2, 0]], "log", [7, 2, 1]), y)
     assert pooled.pool.temperature == pytest.approx(expected, abs=1e-3)
@@ -568,8 +568,8 @@ def test_folds_have_no_fitted_weights(tmp_path, weights):
         f"--weights {weights} needs rows that no member was trained on; folds have none, since all folds but one were "
         "trained on each row"
     )
-    given = pool_files([a, b], tmp_path / "out", PoolOptions(weights="3,1", fit=labelled)).scores
-    assert given.pool.weights == [0.75, 0.25]
+    pooled = pool_files([a, b], tmp_path / "out", PoolOptions(weights="3,1", fit=labelled)).scores
+    assert pooled.pool.weights == [0.75, 0.25]
 
 
 def test_rows_of_folds_without_answers_are_refused(tmp_path):

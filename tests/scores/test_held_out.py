@@ -88,11 +88,11 @@ def test_details_of_the_run_change_none_of_the_counts(tmp_path):
 @pytest.mark.parametrize("before", [None, np.ones((5, 1), np.uint8)])
 def test_every_row_is_a_validation_row_whatever_it_was_before(tmp_path, before):
     columns = held_out_columns(exposed=before)
-    given = [list(flags) for flags in columns["exposed"]]
+    flags_before = [list(flags) for flags in columns["exposed"]]
     write_held_out(tmp_path / "out", columns, held_out_logits(), {"adapters": ["f0"]})
     read = open_scores(tmp_path / "out")
     assert read.questions["exposed"] == [[VALIDATION]] * 5 and read.exposed.tolist() == [[VALIDATION]] * 5
-    assert columns["exposed"] == given
+    assert columns["exposed"] == flags_before
 
 
 def test_the_columns_of_the_table_and_the_folds_are_read_again(tmp_path):

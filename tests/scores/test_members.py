@@ -245,12 +245,12 @@ def test_answers_that_differ_are_refused(tmp_path):
 def test_a_calibration_for_one_choice_of_orders_serves_no_other(tmp_path):
     a, b = two_folders(tmp_path)
     change_settings(b, orders="cyclic")
-    made = Calibration(2.0, fingerprint={"adapter": "fb", "orders": "1"})
+    calibration = Calibration(2.0, fingerprint={"adapter": "fb", "orders": "1"})
     with pytest.raises(EnsembleError, match="orders is 1, but b was scored in orders cyclic"):
-        pool_files([a, b], tmp_path / "x", PoolOptions(calibrations=[made]))
-    made.fingerprint["orders"] = "cyclic"
-    pooled = pool_files([a, b], tmp_path / "out", PoolOptions(calibrations=[made]))
-    assert [calibration.temperature for calibration in pooled.scores.calibrations] == [1.0, 2.0]
+        pool_files([a, b], tmp_path / "x", PoolOptions(calibrations=[calibration]))
+    calibration.fingerprint["orders"] = "cyclic"
+    pooled = pool_files([a, b], tmp_path / "out", PoolOptions(calibrations=[calibration]))
+    assert [entry.temperature for entry in pooled.scores.calibrations] == [1.0, 2.0]
 
 
 TWICE = {

@@ -352,15 +352,15 @@ def test_members_that_become_one_by_their_calibrations_are_refused(tmp_path):
     a = write_csv(tmp_path / "a.csv", ids, log_p[1], "l_{}")
     b = write_csv(tmp_path / "b.csv", ids, log_p[1] + bias, "l_{}")
     assert pool_files([a, b], tmp_path / "out").scores.logits.members == ["a", "b"]
-    made = Calibration(1.0, bias.tolist(), fingerprint={"member": "a"})
+    calibration = Calibration(1.0, bias.tolist(), fingerprint={"member": "a"})
     with pytest.raises(EnsembleError, match="a of .* and b of .* have the same numbers in every row"):
-        pool_files([a, b], tmp_path / "x", PoolOptions(calibrations=[made]))
+        pool_files([a, b], tmp_path / "x", PoolOptions(calibrations=[calibration]))
 
 
 # ------------------------------------------------------------------ calibrations of members
 def test_a_calibration_is_applied_to_the_member_that_it_is_made_for(tmp_path):
-    made = Calibration(2.0, fingerprint={"member": "b"})
-    pooled = pool_files([*two_files(tmp_path)], tmp_path / "out", PoolOptions(calibrations=[made])).scores
+    calibration = Calibration(2.0, fingerprint={"member": "b"})
+    pooled = pool_files([*two_files(tmp_path)], tmp_path / "out", PoolOptions(calibrations=[calibration])).scores
     b = np.array([[0.2, 0.7, 0.1], [0.5, 0.4, 0.1]]) ** 0.5
     b /= b.sum(1, keepdims=True)
     expected = np.sqrt(np.array([[0.6, 0.3, 0.1], [0.1, 0.2, 0.7]]) * b)
@@ -371,11 +371,11 @@ def test_a_calibration_is_applied_to_the_member_that_it_is_made_for(tmp_path):
 
 def test_a_checkpoint_is_known_by_its_fingerprint_and_a_file_by_its_name(tmp_path):
     a, b = two_folders(tmp_path)
-    made = [
+    calibrations = [
         Calibration(3.0, fingerprint={"adapter": "fb", "member": "a"}),
         Calibration(2.0, fingerprint={"adapter": "", "member": "a"}),
     ]
-    pooled = pool_files([a, b], tmp_path / "out", PoolOptions(calibrations=made)).scores
+    pooled = pool_files([a, b], tmp_path / "out", PoolOptions(calibrations=calibrations)).scores
     assert [calibration.temperature for calibration in pooled.calibrations] == [2.0, 3.0]
 
 
@@ -390,9 +390,9 @@ def test_a_checkpoint_is_known_by_its_fingerprint_and_a_file_by_its_name(tmp_pat
 def test_a_calibration_of_no_member_is_refused(tmp_path, fingerprints, unused):
     a, b = two_folders(tmp_path)
     file = write_csv(tmp_path / "c.csv", open_scores(a).logits.ids, np.exp(draw_rows(200, 1)[0][0]))
-    made = [Calibration(2.0, fingerprint=fingerprint) for fingerprint in fingerprints]
+    calibrations = [Calibration(2.0, fingerprint=fingerprint) for fingerprint in fingerprints]
     with pytest.raises(EnsembleError) as error:
-        pool_files([a, b, file], tmp_path / "out", PoolOptions(calibrations=made))
+        pool_files([a, b, file], tmp_path / "out", PoolOptions(calibrations=calibrations))
     assert str(error.value) == (f"--calibration: made for {unused}; expected one of the members: a (fa), b (fb), c")
 
 
@@ -401,9 +401,9 @@ def test_a_calibration_of_other_orders_is_refused(tmp_path, made_in, scored_in):
     a, b = two_folders(tmp_path)
     if scored_in:
         change_settings(b, orders=scored_in)
-    made = Calibration(2.0, fingerprint={"adapter": "fb"} | ({"orders": made_in} if made_in else {}))
+    calibration = Calibration(2.0, fingerprint={"adapter": "fb"} | ({"orders": made_in} if made_in else {}))
     with pytest.raises(EnsembleError) as error:
-        pool_files([a, b], tmp_path / "out", PoolOptions(calibrations=[made]))
+        pool_files([a, b], tmp_path / "out", PoolOptions(calibrations=[calibration]))
     assert str(error.value) == (
         f"--calibration: orders is {made_in or '1'}, but b was scored in orders {scored_in or '1'}; calibrate rows "
         "scored in these"
@@ -427,8 +427,8 @@ def test_a_file_is_imported_with_its_values_columns_and_answers(tmp_path):
 
 def test_a_calibration_is_applied_to_an_imported_file(tmp_path):
     path = write_table(tmp_path / "mine.csv", "id,p_a,p_b\nx,0.9,0.1\ny,0.2,0.8\n")
-    made = Calibration(2.0, [0.0, float(np.log(2))], fingerprint={"member": "mine", "orders": "1"})
-    imported = import_file(path, tmp_path / "out", PoolOptions(calibrations=[made]))
+    calibration = Calibration(2.0, [0.0, float(np.log(2))], fingerprint={"member": "mine", "orders": "1"})
+    imported = import_file(path, tmp_path / "out", PoolOptions(calibrations=[calibration]))
     expected = np.array([[3, 2], [1, 4]]) / 5  # √9 : 2·√1, and √1 : 2·√4
     assert np.exp(imported.scores.log_p) == pytest.approx(expected, abs=1e-6)
     entry = run_json(tmp_path / "out")["checkpoints"][0]
@@ -570,8 +570,8 @@ def test_csv_files_of_other_tools_are_pooled_by_id(tmp_path, pattern, make):
     log_p, _ = members(2, 30)
     ids = [f"r{row}" for row in range(30)]
     first = write_csv(tmp_path / "a.csv", ids, make(log_p[0]), pattern)
-    turned = write_csv(tmp_path / "b.csv", ids[::-1], make(log_p[1])[::-1], pattern)
-    pooled = pool_files([first, turned], tmp_path / "out").scores
+    reversed_file = write_csv(tmp_path / "b.csv", ids[::-1], make(log_p[1])[::-1], pattern)
+    pooled = pool_files([first, reversed_file], tmp_path / "out").scores
     expected = pool(np.stack([log_softmax(make(values) if pattern == "l_{}" else values, axis=1) for values in log_p]))
     assert np.abs(np.exp(pooled.log_p) - np.exp(expected)).max() < 1e-6
     assert pooled.logits.members == ["a", "b"] and (tmp_path / "out" / "members" / "b.csv").exists()

@@ -151,10 +151,10 @@ def test_a_row_was_seen_in_several_orders_if_any_member_saw_it_so():
 def test_relabelled_options_give_relabelled_probabilities():
     logits, order = cyclic(), [2, 0, 3, 1]
     p = pooled_log_probabilities(logits, [Calibration(1.7)])
-    turned = OptionLogits(
+    relabelled = OptionLogits(
         logits.ids, ["m"], logits.logits[..., order], logits.label_mass, logits.top_token, logits.status, "cyclic"
     )
-    assert np.allclose(pooled_log_probabilities(turned, [Calibration(1.7)]), p[:, order])
+    assert np.allclose(pooled_log_probabilities(relabelled, [Calibration(1.7)]), p[:, order])
 
 
 def biased(n, seed=0, bias=(1.5, 0.0, -0.5, -0.5), sharp=1.6, noise=0.8, orders="cyclic"):

@@ -188,10 +188,10 @@ def test_a_letter_bias_is_taken_only_where_the_rows_show_one():
     assert (
         biased.letters and biased.letters[3] == pytest.approx(1, abs=0.4) and "letter bias: earned" in biased.choice[1]
     )
-    taken = sum(
+    false_alarms = sum(
         bool(calibrate(LabelledRows(logits, draw_answers(logits / 1.5, rng), ["t"] * 600)).letters) for _ in range(40)
     )
-    assert taken <= 6  # a 5 % test
+    assert false_alarms <= 6  # a 5 % test
     assert not calibrate(
         LabelledRows(logits, draw_answers(logits / 1.5 + [0, 0, 0, 1.0], rng), ["t"] * 600), one_order=False
     ).letters

@@ -43,8 +43,8 @@ def draw_pictures(rng, pictures=PICTURES, rows=ROWS, shared=0.98):
     one = rng.random((pictures, 1)) < shared
     u = np.where(one, rng.random((pictures, 1)), rng.random((pictures, rows)))
     order = np.argsort(-p, 2)
-    drawn = (np.take_along_axis(p, order, 2).cumsum(2) > u[..., None]).argmax(2)
-    y = np.take_along_axis(order, drawn[..., None], 2)[..., 0]
+    rank = (np.take_along_axis(p, order, 2).cumsum(2) > u[..., None]).argmax(2)
+    y = np.take_along_axis(order, rank[..., None], 2)[..., 0]
     return np.log(p).reshape(-1, 4), y.ravel()
 
 
@@ -191,8 +191,8 @@ def test_sign_flips_equal_a_loop_and_come_near_the_share_of_all_flips(clusters):
     every = np.mean([length(signs) >= observed - 1e-12 for signs in itertools.product((-1, 1), repeat=8)])
     assert 0.005 < every < 0.9 and sign_flip_p(scores, clusters) == pytest.approx(every, abs=0.03)
     for seed in (0, 5):
-        drawn = np.random.default_rng(seed).integers(0, 2, (4000, 8), np.int8) * 2 - 1
-        expected = (1 + sum(length(signs) >= observed - 1e-12 for signs in drawn)) / 4001
+        flips = np.random.default_rng(seed).integers(0, 2, (4000, 8), np.int8) * 2 - 1
+        expected = (1 + sum(length(signs) >= observed - 1e-12 for signs in flips)) / 4001
         assert sign_flip_p(scores, clusters, seed) == pytest.approx(expected, abs=1e-12)
     assert sign_flip_p(scores, clusters) == sign_flip_p(scores, clusters, 0)
 
@@ -246,7 +246,7 @@ def test_a_comparison_errs_as_often_as_it_says():
 
 @pytest.mark.simulation
 def test_task_types_and_letters_are_wrongly_taken_once_in_twenty():
-    rng, repeats, types, letters, naive = np.random.default_rng(11), 800, 0, 0, 0
+    rng, repeats, types, letters, types_by_rows = np.random.default_rng(11), 800, 0, 0, 0
     ones = [np.where(np.arange(4) == letter, 1.0, 0.0)[None].repeat(400, 0) for letter in (1, 2, 3)]
     for _ in range(repeats):
         log_p, y = draw_pictures(rng)
@@ -256,9 +256,9 @@ def test_task_types_and_letters_are_wrongly_taken_once_in_twenty():
         feature = [np.where(half, logits, 0)]
         types += sign_flip_p(efficient_scores(logits, y, temperature, [logits], feature), CLUSTERS) < 0.05
         letters += sign_flip_p(efficient_scores(logits, y, temperature, [logits], ones), CLUSTERS) < 0.05
-        naive += sign_flip_p(efficient_scores(logits, y, temperature, [logits], feature), None) < 0.05
+        types_by_rows += sign_flip_p(efficient_scores(logits, y, temperature, [logits], feature), None) < 0.05
     assert 0.035 <= types / repeats <= 0.065 and letters / repeats <= 0.065, (types, letters)
-    assert naive / repeats > 0.12
+    assert types_by_rows / repeats > 0.12
 
 
 @pytest.mark.simulation
@@ -318,16 +318,16 @@ def test_a_threshold_keeps_its_promise_over_pictures():
     rng = np.random.default_rng(15)
     new_log_p, new_y = draw_pictures(rng, 50_000)
     sure, hit = np.exp(new_log_p).max(1), new_log_p.argmax(1) == new_y
-    broken, naive, some = 0, 0, 0
+    broken, broken_by_rows, promised = 0, 0, 0
     for _ in range(300):
         log_p, y = draw_pictures(rng)
         confidence, right = np.exp(log_p).max(1), (log_p.argmax(1) == y).astype(float)
         chosen = threshold_for(confidence, right, 0.8, clusters=CLUSTERS)
         other = threshold_for(confidence, right, 0.8)
-        some += chosen["threshold"] is not None
+        promised += chosen["threshold"] is not None
         broken += chosen["threshold"] is not None and hit[sure >= chosen["threshold"]].mean() < 0.8
-        naive += other["threshold"] is not None and hit[sure >= other["threshold"]].mean() < 0.8
-    assert some > 50 and broken <= 15 and naive > broken
+        broken_by_rows += other["threshold"] is not None and hit[sure >= other["threshold"]].mean() < 0.8
+    assert promised > 50 and broken <= 15 and broken_by_rows > broken
 
 
 def test_raw_logits_need_no_softmax_first():
