@@ -50,7 +50,7 @@ def confident_count(p: np.ndarray, y: np.ndarray) -> int:
 
 
 def write_scores(out: Path, p: np.ndarray, y: np.ndarray, exposed: np.ndarray | None = None, members: int = 1) -> Path:
-    """A SCORES folder with these probabilities; options that have none are not there."""
+    """A SCORES folder with these probabilities; an option without one is missing."""
     n = len(p)
     ids, names = [f"row{row}" for row in range(n)], [f"m{member}" for member in range(members)]
     with np.errstate(divide="ignore"):
