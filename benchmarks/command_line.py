@@ -27,9 +27,9 @@ def start(
     err: str = os.devnull,
     env: Mapping = (),
 ):
-    """`python -m program arguments` in `cwd`, its output written to the files `out` and `err`; not waited for.
+    """Start `python -m program arguments` in `cwd` and return its process; the files `out` and `err` get its output.
 
-    env: what is added to the environment; OMP_NUM_THREADS counts though the libraries are loaded.
+    env: variables to add to the environment; OMP_NUM_THREADS has its effect although the libraries are loaded.
     """
     words = [str(argument) for argument in arguments]
     process = _server.Process(target=_main, args=(program, words, str(cwd), out, err, dict(env)))
@@ -38,14 +38,14 @@ def start(
 
 
 def wait_until(process, done: Callable[[], object], seconds: float = 120) -> None:
-    """Until `done()`, or the process or the time is over."""
+    """Wait until `done()` is true, the process has ended or `seconds` have passed."""
     until = time.monotonic() + seconds
     while process.is_alive() and time.monotonic() < until and not done():
         time.sleep(0.002)
 
 
 def python(code: str) -> subprocess.CompletedProcess:
-    """`python -c code`, forked like the others: for faults that are put in by hand."""
+    """Run `python -c code`, forked like the other commands: for faults that a test puts in."""
     return run(code, program="benchmarks.command_line")
 
 
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def run(*arguments, program: str = "cli", cwd: Path = ROOT, timeout: float = 280) -> subprocess.CompletedProcess:
-    """The same, waited for."""
+    """Start a command as `start` does, and wait for its end."""
     with tempfile.TemporaryDirectory() as folder:
         out, err = (os.path.join(folder, name) for name in ("out", "err"))
         process = start(*arguments, program=program, cwd=cwd, out=out, err=err)
@@ -62,29 +62,30 @@ def run(*arguments, program: str = "cli", cwd: Path = ROOT, timeout: float = 280
         if process.exitcode is None:
             process.kill()
             raise subprocess.TimeoutExpired(list(arguments), timeout)
-        said, told = (Path(path).read_text("utf-8") for path in (out, err))
-    return subprocess.CompletedProcess(list(arguments), process.exitcode, said, told)
+        stdout, stderr = (Path(path).read_text("utf-8") for path in (out, err))
+    return subprocess.CompletedProcess(list(arguments), process.exitcode, stdout, stderr)
 
 
 def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def start_several(
     count: int, *arguments, err: Path, program: str = "cli", ranks: Sequence[int] | None = None, cwd: Path = ROOT
 ):
-    """What `torchrun --nproc_per_node count cli.py arguments` starts, in one thread each; `err`.0 … get their stderr.
+    """Start what `torchrun --nproc_per_node count cli.py arguments` starts, with one thread each.
 
-    ranks: those that are started, where it is not all of them.
+    err: the stderr of each process goes to the file `err`.RANK. ranks: those to start; None: all.
     """
-    place = {"WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "OMP_NUM_THREADS": 1}
-    found = []
+    environment = {"WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "OMP_NUM_THREADS": 1}
+    processes = []
     for rank in range(count) if ranks is None else ranks:
-        env = {name: str(value) for name, value in (place | {"RANK": rank, "LOCAL_RANK": rank}).items()}
-        found.append(start(*arguments, program=program, cwd=cwd, out=f"{err}.{rank}.out", err=f"{err}.{rank}", env=env))
-    return found
+        env = {name: str(value) for name, value in (environment | {"RANK": rank, "LOCAL_RANK": rank}).items()}
+        out = f"{err}.{rank}.out"
+        processes.append(start(*arguments, program=program, cwd=cwd, out=out, err=f"{err}.{rank}", env=env))
+    return processes
 
 
 def _main(program: str, arguments: list[str], cwd: str, out: str, err: str, env: dict) -> None:

@@ -4,7 +4,7 @@
     python -m benchmarks.faults --score-kills 5 --train-kills 2 --tables 200 --pictures 200
 
 Kills: `score` and `train` on the demo, killed by the system at a random moment and started again; every result must
-have the bytes of an undisturbed run's. Full disk: every write of both is once the first that fails. Tables and
+have the bytes of an undisturbed run's. Full disk: every write of both is in turn the first that fails. Tables and
 pictures: good ones, damaged at random (Hypothesis draws and shrinks); each is read whole or refused with a reason.
 """
 
@@ -69,7 +69,7 @@ def train_command(folder: Path, out: Path) -> list:
 
 def kills(command: Callable, rows: int, patterns: tuple[str, ...], times: int, seed: int) -> dict:
     """Kill a command `times` times at random moments, each in a new folder, and let it finish."""
-    found = {"kills": times, "before_the_end": 0, "went_on": 0, "other_bytes": 0, "half_written": 0, "failed": 0}
+    counts = {"kills": times, "before_the_end": 0, "went_on": 0, "other_bytes": 0, "half_written": 0, "failed": 0}
     draw = random.Random(seed)
     with TemporaryDirectory() as work:
         folder = Path(work)
@@ -84,23 +84,23 @@ def kills(command: Callable, rows: int, patterns: tuple[str, ...], times: int, s
             out = folder / f"killed{number}"
             process = command_line.start(*command(folder, out))
             process.join(draw.uniform(0, seconds))
-            found["before_the_end"] += process.is_alive()
+            counts["before_the_end"] += process.is_alive()
             process.kill()
             process.join()
             done = command_line.run(*command(folder, out))
             already = "holds a checkpoint" in done.stderr  # the kill came after the end
-            found["failed"] += done.returncode != 0 and not already
-            found["went_on"] += "going on" in done.stderr
-            found["other_bytes"] += content(out, patterns) != expected
-            found["half_written"] += bool(list(out.rglob("*.tmp")))
-    return found | {"seconds_of_a_whole_run": round(seconds, 2)}
+            counts["failed"] += done.returncode != 0 and not already
+            counts["went_on"] += "going on" in done.stderr
+            counts["other_bytes"] += content(out, patterns) != expected
+            counts["half_written"] += bool(list(out.rglob("*.tmp")))
+    return counts | {"seconds_of_a_whole_run": round(seconds, 2)}
 
 
 # ------------------------------------------------------------------ a full disk
 FULL = """
 import os, errno, sys
 import scoring.files.writing as files
-left, sync = [{at}], os.fsync
+left, sync = [{writes}], os.fsync
 def full(descriptor):
     left[0] -= 1
     if left[0] < 0: raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -113,27 +113,27 @@ cli.main()
 
 
 def full_disk(command: Callable, rows: int, patterns: tuple[str, ...], most: int) -> dict:
-    """The disk is full from the n-th write on, for n = 0, 1, … until the command gets through."""
-    found = {"writes": 0, "told": 0, "parts_lost": 0, "other_bytes": 0, "failed": 0}
+    """Fill the disk from the n-th write on, for n = 0, 1, … until the command succeeds."""
+    counts = {"writes": 0, "told": 0, "parts_lost": 0, "other_bytes": 0, "failed": 0}
     with TemporaryDirectory() as work:
         folder = Path(work)
         small_table(folder, rows)
         command_line.run(*command(folder, folder / "whole"))
         expected = content(folder / "whole", patterns)
-        for at in tqdm(range(most), unit="write", desc=f"full disk, {command.__name__}"):
-            out = folder / f"full{at}"
-            done = command_line.python(FULL.format(at=at, words=[str(word) for word in command(folder, out)]))
+        for number in tqdm(range(most), unit="write", desc=f"full disk, {command.__name__}"):
+            out = folder / f"full{number}"
+            done = command_line.python(FULL.format(writes=number, words=[str(word) for word in command(folder, out)]))
             if done.returncode == 0:
                 break
-            found["writes"] += 1
-            found["told"] += "no space left on the disk" in done.stderr and "Traceback" not in done.stderr
+            counts["writes"] += 1
+            counts["told"] += "no space left on the disk" in done.stderr and "Traceback" not in done.stderr
             before = content(out, ("logits/*.parquet",))
             done = command_line.run(*command(folder, out))
             after = content(out, patterns)
-            found["failed"] += done.returncode != 0
-            found["parts_lost"] += any(after.get(name) != data for name, data in before.items())
-            found["other_bytes"] += after != expected
-    return found
+            counts["failed"] += done.returncode != 0
+            counts["parts_lost"] += any(after.get(name) != data for name, data in before.items())
+            counts["other_bytes"] += after != expected
+    return counts
 
 
 # ------------------------------------------------------------------ damaged files
@@ -152,22 +152,22 @@ DAMAGE = st.lists(
 
 
 def damaged(data: bytes, changes: list) -> bytes:
-    """`data` after some changes, each at a place given as a share of its length."""
+    """`data` after some changes, each at a position given as a share of its length."""
     for kind, first, second, more in changes:
-        at, end = sorted((int(first * len(data)), int(second * len(data))))
-        piece = data[at:end]
+        start, end = sorted((int(first * len(data)), int(second * len(data))))
+        piece = data[start:end]
         if kind == "flip" and data:
-            data = data[:at] + bytes([data[at] ^ (more[0] if more else 1)]) + data[at + 1 :]
+            data = data[:start] + bytes([data[start] ^ (more[0] if more else 1)]) + data[start + 1 :]
         elif kind == "cut":
             data = data[:end]
         elif kind == "drop":
-            data = data[:at] + data[at + len(piece) // 8 :]
+            data = data[:start] + data[start + len(piece) // 8 :]
         elif kind == "insert":
-            data = data[:at] + more + data[at:]
+            data = data[:start] + more + data[start:]
         elif kind == "double":
             data = data[:end] + piece[:200] + data[end:]
         elif kind == "swap":
-            data = data[:at] + piece[::-1] + data[end:]
+            data = data[:start] + piece[::-1] + data[end:]
     return data
 
 
@@ -223,23 +223,23 @@ def good_pictures() -> list[bytes]:
     """Small pictures in every format and some of their kinds."""
     with Image.open(next((ROOT / "demo" / "images").iterdir())) as opened:
         picture = opened.convert("RGB").resize((48, 40))
-    found = []
+    pictures = []
     kinds = [("JPEG", {}), ("JPEG", {"progressive": True}), ("PNG", {}), ("WEBP", {}), ("WEBP", {"lossless": True})]
     kinds += [("GIF", {}), ("BMP", {}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}), ("PPM", {}), ("ICO", {})]
     for form, options in kinds:
         buffer = io.BytesIO()
         picture.save(buffer, form, **options)
-        found.append(buffer.getvalue())
+        pictures.append(buffer.getvalue())
     for mode in ("CMYK", "L", "P", "RGBA", "LA"):
         buffer = io.BytesIO()
         picture.convert(mode).save(buffer, "JPEG" if mode == "CMYK" else "PNG")
-        found.append(buffer.getvalue())
-    return found
+        pictures.append(buffer.getvalue())
+    return pictures
 
 
 def damage(good: list[bytes], check: Callable, times: int, name: str, seed: int) -> dict:
     """`times` damaged files, each read or refused in time. Hypothesis raises with the smallest that is neither."""
-    found = {"files": 0, "slowest_seconds": 0.0}
+    counts = {"files": 0, "slowest_seconds": 0.0}
     bar = tqdm(total=times, unit="file", desc=name)
     with TemporaryDirectory() as work:
         folder = Path(work)
@@ -255,14 +255,14 @@ def damage(good: list[bytes], check: Callable, times: int, name: str, seed: int)
             ending = check(path)
             seconds = time.monotonic() - start
             assert seconds < LONGEST, f"{seconds:.1f} s"
-            found[ending] = found.get(ending, 0) + 1
-            found["files"] += 1
-            found["slowest_seconds"] = round(max(found["slowest_seconds"], seconds), 3)
+            counts[ending] = counts.get(ending, 0) + 1
+            counts["files"] += 1
+            counts["slowest_seconds"] = round(max(counts["slowest_seconds"], seconds), 3)
             bar.update(1)
 
         one()
     bar.close()
-    return found
+    return counts
 
 
 @click.command()
@@ -274,9 +274,9 @@ def damage(good: list[bytes], check: Callable, times: int, name: str, seed: int)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="JSON file to write.")
 def main(score_kills: int, train_kills: int, writes: int, tables: int, pictures: int, seed: int, out) -> None:
-    """Run the campaign, tell its counts, end with 1 where one that must be 0 is not."""
+    """Run the campaign and print its counts; exit with 1 if a count that must be 0 is not."""
     start = time.monotonic()
-    found = {
+    report = {
         "tables": damage(good_tables(), check_table, tables, "tables", seed) if tables else {},
         "pictures": damage(good_pictures(), check_picture, pictures, "pictures", seed) if pictures else {},
         "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10),
@@ -286,12 +286,12 @@ def main(score_kills: int, train_kills: int, writes: int, tables: int, pictures:
         "train": kills(train_command, 8, TRAINED, train_kills, seed + 1),
     }
     must_be_zero = ("other_bytes", "half_written", "failed", "parts_lost")
-    parts = {name: part for name, part in found.items() if isinstance(part, dict)}
-    bad = [f"{name}.{key}" for name, part in parts.items() for key in must_be_zero if part.get(key)]
-    found |= {"bad": bad, "seconds": round(time.monotonic() - start), "command": " ".join(sys.argv[1:])}
-    click.echo(json.dumps(found, indent=1))
+    campaigns = {name: counts for name, counts in report.items() if isinstance(counts, dict)}
+    bad = [f"{name}.{key}" for name, counts in campaigns.items() for key in must_be_zero if counts.get(key)]
+    report |= {"bad": bad, "seconds": round(time.monotonic() - start), "command": " ".join(sys.argv[1:])}
+    click.echo(json.dumps(report, indent=1))
     if out:
-        out.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+        out.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
     if bad:
         raise SystemExit(1)
 

@@ -1,4 +1,4 @@
-"""What commands import on their way, for a process that others are forked from."""
+"""The imports of commands, made once in the process from which commands are forked."""
 
 from scoring.engine.loading import why_no_4bit
 

@@ -57,8 +57,8 @@ def configured():
         config["vision_config"]["out_hidden_size"] = config["text_config"]["hidden_size"]
         if "num_experts" in text:
             config["model_type"], config["architectures"] = "qwen3_vl_moe", ["Qwen3VLMoeForConditionalGeneration"]
-            for part in ("text", "vision"):
-                config[f"{part}_config"]["model_type"] = f"qwen3_vl_moe_{part}"
+            for tower in ("text", "vision"):
+                config[f"{tower}_config"]["model_type"] = f"qwen3_vl_moe_{tower}"
         (folder / "config.json").write_text(json.dumps(config))
         return folder
 
@@ -104,7 +104,7 @@ def cli():
     def call(*arguments, check: int | None = 0, cwd: Path = ROOT, env: dict | None = None):
         if env is None:
             done = command_line.run(*arguments, cwd=cwd)
-        else:  # what counts from the interpreter's start
+        else:  # variables that the interpreter reads when it starts
             command = [sys.executable, str(ROOT / "cli.py"), *map(str, arguments)]
             done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=280)
         if check is not None:

@@ -17,7 +17,7 @@ from torch.distributed.run import get_args_parser
 
 import cli
 from benchmarks import command_line
-from tests.shared.processes import ended
+from tests.shared.processes import stderr_of_all
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -229,7 +229,7 @@ def start_as_torchrun_does(words: list[str], folder: Path) -> None:
     processes = command_line.start_several(
         int(line.nproc_per_node), command, *options, *further, err=err, cwd=folder
     )
-    messages = ended(processes, err)
+    messages = stderr_of_all(processes, err)
     assert [process.exitcode for process in processes] == [0] * len(processes), messages
 
 

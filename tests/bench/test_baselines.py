@@ -31,7 +31,7 @@ def test_one_token_is_the_first_of_two(bench):
 
 
 def test_a_batch_that_does_not_fit_is_not_taken(bench, monkeypatch):
-    """The largest that fits is; with enough memory, all rows."""
+    """The largest that fits is taken; with enough memory, all rows."""
 
     def fits(most):
         def generate(network, chat, prepared, new_tokens):
@@ -49,11 +49,11 @@ def test_a_batch_that_does_not_fit_is_not_taken(bench, monkeypatch):
         fits(1)
 
 
-def test_a_batch_that_does_not_fit_in_the_end_is_halved(bench, monkeypatch):
-    seen = []
+def test_a_batch_that_no_longer_fits_is_halved(bench, monkeypatch):
+    batch_sizes = []
 
     def generate(network, chat, prepared, new_tokens):
-        seen.append(len(prepared))
+        batch_sizes.append(len(prepared))
         if len(prepared) > 2:
             raise torch.OutOfMemoryError("no room")
         return [Generated(str(row), 1, str(row)) for row in prepared]
@@ -62,11 +62,11 @@ def test_a_batch_that_does_not_fit_in_the_end_is_halved(bench, monkeypatch):
     answer_batch = bench.baselines.batched["batched"].answer_batch
     halves = bench.baselines._in_halves(answer_batch, list(range(6)))
     assert [generated.text for generated in halves] == list("012345")
-    assert seen == [6, 3, 1, 2, 3, 1, 2]
+    assert batch_sizes == [6, 3, 1, 2, 3, 1, 2]
 
 
 def test_each_ways_batch_is_measured_by_itself(bench, monkeypatch):
-    """And the batches of 16 tokens are those of two."""
+    """The batches for 16 tokens are those for two."""
     measured_by = {way.answer_batch: name for name, way in bench.baselines.batched.items()}
     sizes = {"one": 5, "batched": 3, "padded": 4}
     monkeypatch.setattr(

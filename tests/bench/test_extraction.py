@@ -54,11 +54,11 @@ NOTEBOOK = [
 
 
 @pytest.mark.parametrize("text, letter, fallback", NOTEBOOK)
-def test_the_notebooks_extractor(text, letter, fallback):
+def test_the_notebooks_extractor_is_reproduced_with_its_failures(text, letter, fallback):
     assert extract_choice(text) == (letter, fallback)
 
 
-def test_the_table_is_long_enough_and_has_every_outcome():
+def test_the_table_of_texts_has_forty_rows_and_every_outcome():
     assert len({text for text, _, _ in NOTEBOOK}) >= 40
     assert {(letter, fallback) for _, letter, fallback in NOTEBOOK} == {
         ("a", False), ("b", False), ("c", False), ("d", False), ("a", True)
@@ -107,11 +107,11 @@ OPTIONS = ["dog", "black cat", "cat", "hen house"]
         ("Ⓑ", ""),
     ],
 )
-def test_the_stronger_extractor(text, letter):
+def test_the_stronger_extractor_takes_stated_letters_and_texts_of_options(text, letter):
     assert extract_stated(text, OPTIONS) == letter
 
 
-def test_korean_options_and_more_letters():
+def test_korean_options_and_more_letters_are_extracted():
     options = ["고양이", "양동이", "배", "지렁이", "나무"]
     assert extract_stated("이것은 양동이입니다", options) == "b"
     assert extract_stated("(e)", options) == "e"

@@ -38,7 +38,7 @@ def last(passes):
     return measured
 
 
-def test_every_way_says_what_it_stands_for(bench, measured):
+def test_every_way_gives_the_answers_that_it_stands_for(bench, measured):
     scorer, questions = bench.scorer, bench.questions
     scorer.model.use(scorer.adapters[0])
     for row, question in enumerate(questions):
@@ -98,7 +98,7 @@ def test_memory_is_that_of_a_ways_weights_alone(bench, measured):
         assert bench._unneeded_bytes(name) == expanded + adapters
 
 
-def test_ways_that_do_not_apply_are_left_out_and_said(bench, demo):
+def test_ways_that_do_not_apply_are_left_out_with_a_message(bench, demo):
     messages = []
     plan = plan_members([str(demo / "checkpoints" / "fold0")], quantization="none", allow_mismatch=True)
     plain = Bench(Scorer(plan), bench.table, dict.fromkeys(ORDERS, plan), RunOptions(), bench.work)
@@ -132,7 +132,7 @@ def test_every_row_of_every_repeat_is_timed(measured):
             assert repeat.host_bytes > 1e8 and repeat.device_bytes is None and repeat.joules is None
 
 
-def test_ways_take_turns_forth_and_back(bench, monkeypatch):
+def test_repeats_alternate_the_order_of_the_ways(bench, monkeypatch):
     order = []
     monkeypatch.setattr(bench, "_repeat", lambda name, measurement, advance: order.append(name) or advance(4))
     assert len(list(bench.measure(["forward", "engine"], 3, Silent, lambda text: None))) == 3
@@ -142,6 +142,6 @@ def test_ways_take_turns_forth_and_back(bench, monkeypatch):
 def test_letters_that_change_between_repeats_are_counted(bench, monkeypatch):
     measured = last(bench.measure(["forward"], 1, Silent, lambda text: None))["forward"]
     changed = [replace(answer, letter="a" if answer.letter != "a" else "b") for answer in measured.answers[:2]]
-    monkeypatch.setattr(bench, "_answer", lambda *given: TimedAnswers(changed + measured.answers[2:], [1.0] * 4))
+    monkeypatch.setattr(bench, "_answer", lambda *arguments: TimedAnswers(changed + measured.answers[2:], [1.0] * 4))
     bench._repeat("forward", measured, lambda count: None)
     assert measured.unsteady == 2

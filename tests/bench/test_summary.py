@@ -31,7 +31,7 @@ READS_LOGITS = ["forward", "padded", "engine-4bit", "engine-16bit", "engine", "c
 RNG = np.random.default_rng(3)
 
 
-def made(n=60, answers=True, rows_a_picture=2):
+def draw_measurements(n=60, answers=True, rows_a_picture=2):
     """Questions, and ways that are right in different rows; the notebook's text fails in some."""
     right = RNG.integers(0, 4, n)
     questions = [
@@ -65,8 +65,16 @@ def made(n=60, answers=True, rows_a_picture=2):
     return questions, measured
 
 
-def test_medians_quantiles_memory_energy_and_cost():
-    questions, measured = made()
+def right_rows(questions, measured):
+    """Which rows each way answers right, by its name."""
+    return {
+        name: np.array([answer.letter == question.answer for answer, question in zip(measurement.answers, questions)])
+        for name, measurement in measured.items()
+    }
+
+
+def test_the_summary_has_medians_quantiles_memory_energy_and_cost():
+    questions, measured = draw_measurements()
     report = summarise(questions, measured, LABELS, price=3.0, cost_rows=7200)
     for name, way in report["ways"].items():
         repeats = measured[name].repeats
@@ -81,13 +89,10 @@ def test_medians_quantiles_memory_energy_and_cost():
 
 
 def test_rows_of_one_picture_count_together():
-    questions, measured = made()
+    questions, measured = draw_measurements()
     ways = summarise(questions, measured, LABELS)["ways"]
     clusters = np.arange(60) // 2
-    right = {
-        name: np.array([answer.letter == question.answer for answer, question in zip(measurement.answers, questions)])
-        for name, measurement in measured.items()
-    }
+    right = right_rows(questions, measured)
     for name, way in ways.items():
         assert way["accuracy"] == pytest.approx(share_of(right[name], clusters)) and "design_effect" in way["accuracy"]
         if name != "engine":
@@ -95,13 +100,10 @@ def test_rows_of_one_picture_count_together():
             assert way["against_engine"]["mcnemar_p"] == pytest.approx(p)
 
 
-def test_intervals_and_mcnemar():
-    questions, measured = made(rows_a_picture=1)
+def test_intervals_and_mcnemar_equal_statsmodels():
+    questions, measured = draw_measurements(rows_a_picture=1)
     ways = summarise(questions, measured, LABELS)["ways"]
-    right = {
-        name: np.array([answer.letter == question.answer for answer, question in zip(measurement.answers, questions)])
-        for name, measurement in measured.items()
-    }
+    right = right_rows(questions, measured)
     for name, way in ways.items():
         low, high = proportion_confint(right[name].sum(), 60, method="wilson")
         assert way["accuracy"] == pytest.approx({"value": right[name].mean(), "low": low, "high": high})
@@ -118,7 +120,7 @@ def test_intervals_and_mcnemar():
 
 
 def test_nll_is_that_of_the_right_options_where_a_way_has_probabilities():
-    questions, measured = made()
+    questions, measured = draw_measurements()
     ways = summarise(questions, measured, LABELS)["ways"]
     assert [name for name, way in ways.items() if way["nll"]] == READS_LOGITS
     for name in READS_LOGITS:
@@ -127,8 +129,8 @@ def test_nll_is_that_of_the_right_options_where_a_way_has_probabilities():
         assert ways[name]["nll"]["low"] < ways[name]["nll"]["value"] < ways[name]["nll"]["high"]
 
 
-def test_first_tokens_that_generation_does_not_start_with_are_found():
-    questions, measured = made(8)
+def test_first_tokens_that_generation_does_not_start_with_are_listed():
+    questions, measured = draw_measurements(8)
     for row in range(8):
         measured["forward"].answers[row].token = measured["seed"].answers[row].token = 11
     measured["seed"].answers[2].token = 12  # a violation
@@ -140,7 +142,7 @@ def test_first_tokens_that_generation_does_not_start_with_are_found():
 
 
 def test_letters_that_are_missing_or_fallen_back_to_are_counted_and_wrong():
-    questions, measured = made(10)
+    questions, measured = draw_measurements(10)
     measured["strong"].answers[:] = [Answer("", text="?")] * 10
     measured["seed"].answers[:] = [Answer("a", text="?", fallback=True)] * 10
     ways = summarise(questions, measured, LABELS)["ways"]
@@ -148,19 +150,20 @@ def test_letters_that_are_missing_or_fallen_back_to_are_counted_and_wrong():
     assert (ways["seed"]["fallbacks"], ways["seed"]["unanswered"]) == (10, 0)
 
 
-def test_rows_hold_questions_and_answers():
-    questions, measured = made(3)
+def test_rows_of_the_summary_have_questions_and_answers():
+    questions, measured = draw_measurements(3)
     rows = summarise(questions, measured, LABELS)["per_row"]
     assert [row["id"] for row in rows] == ["r0", "r1", "r2"]
-    asked = {"id": "r0", "picture": "0.jpg", "question": "q0", "options": ["w", "x", "y", "z"], "task_type": "count"}
-    assert {name: value for name, value in rows[0].items() if name != "ways"} == asked | {"answer": questions[0].answer}
+    expected = {"id": "r0", "picture": "0.jpg", "question": "q0", "options": ["w", "x", "y", "z"], "task_type": "count"}
+    expected["answer"] = questions[0].answer
+    assert {name: value for name, value in rows[0].items() if name != "ways"} == expected
     notebook = measured["seed"].answers[0]
     assert rows[0]["ways"]["seed"] == {"letter": notebook.letter, "text": notebook.text, "fallback": False}
     assert sum(rows[0]["ways"]["engine"]["p"]) == pytest.approx(1) and "text" not in rows[0]["ways"]["engine"]
 
 
 def test_probabilities_of_a_row_have_six_digits_and_a_row_without_picture_has_no_name():
-    questions, measured = made(2)
+    questions, measured = draw_measurements(2)
     questions[1] = replace(questions[1], picture=None)
     measured["engine"].answers[0].p = [0.12345678, 0.87654322, 0.0, 0.0]
     summary = summarise(questions, measured, LABELS)
@@ -170,7 +173,7 @@ def test_probabilities_of_a_row_have_six_digits_and_a_row_without_picture_has_no
 
 
 def test_the_interval_of_nll_counts_the_rows_of_a_picture_together():
-    alone, together = made(60, rows_a_picture=1), made(60, rows_a_picture=20)
+    alone, together = draw_measurements(60, rows_a_picture=1), draw_measurements(60, rows_a_picture=20)
     for _, measured in (alone, together):
         for row, answer in enumerate(measured["engine"].answers):
             answer.p = [0.7, 0.1, 0.1, 0.1] if row < 20 else [0.1, 0.1, 0.1, 0.7]
@@ -184,19 +187,19 @@ def test_the_interval_of_nll_counts_the_rows_of_a_picture_together():
 
 
 def test_rows_without_pictures_count_each_for_itself():
-    questions, measured = made(60, rows_a_picture=60)
+    questions, measured = draw_measurements(60, rows_a_picture=60)
     without = summarise([replace(question, picture=None) for question in questions], measured, LABELS)["ways"]["engine"]
     apart = [replace(question, picture=Path(f"{row}.jpg")) for row, question in enumerate(questions)]
     apart = summarise(apart, measured, LABELS)["ways"]["engine"]
     assert without["accuracy"] == apart["accuracy"] and without["nll"] == apart["nll"]
 
 
-def test_without_batches_there_is_nothing_to_say_of_their_sizes():
+def test_without_batches_no_sizes_are_listed():
     assert batch_sizes_text({"engine": {}}) == ""
 
 
-def test_without_answers_there_is_speed_and_agreement_alone():
-    questions, measured = made(5, answers=False)
+def test_without_answers_there_are_only_speed_and_agreement():
+    questions, measured = draw_measurements(5, answers=False)
     ways = summarise(questions, measured, LABELS)["ways"]
     assert all(way["accuracy"] is None and way["nll"] is None for way in ways.values())
     assert ways["seed"]["against_engine"]["mcnemar_p"] is None
@@ -231,7 +234,7 @@ WEIGHTS = dict.fromkeys(SECONDS, "4bit") | {"engine-16bit": "16bit", "engine": "
 
 
 def compared(seconds, weights):
-    questions, _ = made(4)
+    questions, _ = draw_measurements(4)
     ways = summarise(questions, timed(seconds, weights), LABELS)["ways"]
     return ways, {name: way["like_for_like"] for name, way in ways.items() if "like_for_like" in way}
 
@@ -302,7 +305,7 @@ def test_the_printed_table_says_which_rows_are_alike():
         "one": BatchSize(8, dict.fromkeys((4, 8), 1.0)),
         "padded": BatchSize(16, dict.fromkeys((4, 8, 16), 1.0)),
     }
-    questions, _ = made(4)
+    questions, _ = draw_measurements(4)
     measured = timed({name: SECONDS[name] for name in ("seed", "one", "padded", "engine-4bit")}, WEIGHTS, **batches)
     summary = summarise(questions, measured, LABELS)
     text = to_text(*bench_tables(summary | {"price_per_hour": None}))

@@ -5,25 +5,27 @@ import pytest
 from scoring.checkpoints.checkpoint import read_checkpoint
 from scoring.scores.exposure import write_rows
 from scoring.scores.folder import RunError, open_scores
-from tests.shared.scores_folders import scores
+from tests.shared.scores_folders import write_scores
 
 
 def test_a_calibration_belongs_to_its_checkpoint(cli, tmp_path, fold):
-    other = scores(tmp_path / "a")
+    other = write_scores(tmp_path / "a")
     refused = cli("calibrate", other, "--ckpt", fold, check=2)
     assert "was scored by m (x), but" in refused.stderr and read_checkpoint(str(fold)).fingerprint() in refused.stderr
-    pixels = scores(tmp_path / "b", checkpoint=fold, identity={"letters": "abcd", "orders": "1", "pixels": 4096})
+    pixels = write_scores(tmp_path / "b", checkpoint=fold, identity={"letters": "abcd", "orders": "1", "pixels": 4096})
     assert "pixels 4096, but" in cli("calibrate", pixels, "--ckpt", fold, check=2).stderr
     (fold / "rows.parquet").unlink()  # a checkpoint of before, which is known by its table alone
     (fold / "validation.csv").write_text("id,gold\n")
-    none = scores(tmp_path / "c", checkpoint=fold, data={"sha256": read_checkpoint(str(fold)).manifest.data["sha256"]})
+    none = write_scores(
+        tmp_path / "c", checkpoint=fold, data={"sha256": read_checkpoint(str(fold)).manifest.data["sha256"]}
+    )
     assert "was not trained on" in cli("calibrate", none, "--ckpt", fold, check=2).stderr
 
 
 def test_rows_are_left_out_that_were_trained_on_under_whatever_id(tmp_path, fold):
     from scoring.checkpoints.calibrate import calibrate_checkpoint
 
-    out = scores(tmp_path / "a", checkpoint=fold)
+    out = write_scores(tmp_path / "a", checkpoint=fold)
     digests = open_scores(out).questions["digest"]
     write_rows(fold, digests[:120], digests[120:150])
     found, path = calibrate_checkpoint(out, str(fold))
@@ -39,7 +41,7 @@ def test_of_a_table_that_was_trained_on_an_older_checkpoint_may_use_its_validati
 
     (fold / "rows.parquet").unlink()
     digest = read_checkpoint(str(fold)).manifest.data["sha256"]
-    out = scores(tmp_path / "a", checkpoint=fold, data={"sha256": digest})
+    out = write_scores(tmp_path / "a", checkpoint=fold, data={"sha256": digest})
     (fold / "validation.csv").write_text("id,gold\n" + "".join(f"row{at},a\n" for at in range(40)))
     found, path = calibrate_checkpoint(out, str(fold))
     assert found.rows == 40 and path == fold / "calibration.json"

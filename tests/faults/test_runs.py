@@ -140,7 +140,7 @@ def test_a_full_disk_at_any_write_loses_no_finished_row(ours, tmp_path, monkeypa
 
 def test_a_full_disk_is_told_in_one_line(tmp_path, small_table):
     words = ["score", str(small_table(3)), "--ckpt", FOLD0, "--out", str(tmp_path / "scores")]
-    done = command_line.python(FULL.format(at=0, words=words))
+    done = command_line.python(FULL.format(writes=0, words=words))
     assert done.returncode == 1
     assert "no space left on the disk; free some" in trace_free(done.stderr) and "go on with:" in done.stderr
 

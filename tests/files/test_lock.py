@@ -7,7 +7,7 @@ import pytest
 from scoring.files.lock import LockError, check_folder_is_shared, lock_folder
 
 
-def test_a_read_only_folder(tmp_path):
+def test_a_read_only_folder_is_refused(tmp_path):
     folder = tmp_path / "locked"
     folder.mkdir(mode=0o500)
     if os.access(folder, os.W_OK):
@@ -16,7 +16,7 @@ def test_a_read_only_folder(tmp_path):
         pass
 
 
-def test_a_hold_that_is_not_seen_is_told(tmp_path):
+def test_a_folder_that_processes_do_not_share_is_reported(tmp_path):
     with lock_folder(tmp_path / "held"):
         check_folder_is_shared(tmp_path / "held", 0)
     with pytest.raises(LockError, match="not the folder that the first process writes into"):

@@ -23,7 +23,7 @@ class Outer:
             raise ValueError(f"count is {self.count}; expected 1 or more")
 
 
-def test_a_file_that_is_not_there_holds_nothing(tmp_path):
+def test_a_missing_file_is_read_as_none(tmp_path):
     assert read_json(tmp_path / "none.json") is None and read_object(Outer, tmp_path / "none.json") is None
 
 
@@ -33,7 +33,7 @@ def test_an_object_becomes_the_dataclass_and_unknown_keys_are_ignored(tmp_path):
 
 
 @pytest.mark.parametrize("content, problem", [(b"[]", "a list"), (b"{", "Expecting"), (b"\xff\xfe", "codec")])
-def test_what_is_no_object_is_refused_with_the_file(tmp_path, content, problem):
+def test_content_that_is_no_json_object_is_refused_with_the_file(tmp_path, content, problem):
     path = tmp_path / "f.json"
     path.write_bytes(content)
     with pytest.raises(FileError, match=f"{problem}.*; expected a JSON object; the file is damaged") as error:
@@ -41,7 +41,7 @@ def test_what_is_no_object_is_refused_with_the_file(tmp_path, content, problem):
     assert str(error.value).startswith(f"{path}: found ")
 
 
-def test_a_folder_is_no_file(tmp_path):
+def test_a_folder_is_refused(tmp_path):
     with pytest.raises(FileError, match="found a folder; expected a file with a JSON object"):
         read_json(tmp_path)
 

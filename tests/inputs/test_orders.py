@@ -24,19 +24,19 @@ def test_cyclic_orders_put_each_option_at_each_letter_once():
         (26, "24", 24),
     ],
 )
-def test_how_many(count, orders, expected):
-    drawn = option_orders(count, orders)
-    assert len(drawn) == len(set(drawn)) == expected and drawn[0] == "abcdefghijklmnopqrstuvwxyz"[:count]
-    assert all(sorted(order) == sorted(drawn[0]) for order in drawn) and option_orders(count, orders) == drawn
+def test_orders_are_distinct_permutations_and_at_most_24(count, orders, expected):
+    names = option_orders(count, orders)
+    assert len(names) == len(set(names)) == expected and names[0] == "abcdefghijklmnopqrstuvwxyz"[:count]
+    assert all(sorted(order) == sorted(names[0]) for order in names) and option_orders(count, orders) == names
 
 
 @pytest.mark.parametrize("text, expected", [("1", "1"), (" Cyclic ", "cyclic"), ("all", "all"), ("07", "7")])
-def test_what_is_understood(text, expected):
+def test_usual_spellings_of_orders_are_understood(text, expected):
     assert parse_orders(text) == expected
 
 
 @pytest.mark.parametrize("text", ["0", "25", "-1", "some", "", "1.5"])
-def test_what_is_refused(text):
+def test_other_texts_than_orders_are_refused(text):
     with pytest.raises(OrdersError, match="expected 1, cyclic, all, adaptive, pride, or a number up to 24"):
         parse_orders(text)
 
@@ -44,6 +44,7 @@ def test_what_is_refused(text):
 def test_half_and_rest_are_the_cyclic_orders_together():
     question = Question("1", 1, None, "q", ("w", "x", "y", "z"))
     assert orders_of(question, "half") == ["abcd", "cdab"] and orders_of(question, "rest") == ["bcda", "dabc"]
+    assert orders_of(Question("1", 1, None, "q", ("w", "x")), "rest") == []
 
 
 def test_a_question_whose_options_refer_to_each_other_keeps_its_order():

@@ -48,7 +48,7 @@ def library(base):
 
 @pytest.mark.parametrize("size", [(61, 47), (192, 192), (1, 1), (33, 640), (1000, 20), (31, 33), (640, 480)])
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "CMYK", "LA", "RGBA"])
-def test_patches_equal_the_librarys_to_the_bit(library, mode, size):
+def test_patches_equal_those_of_the_library_to_the_bit(library, mode, size):
     picture = noise(mode, size)
     policy = PixelPolicy(192 * 192, 192 * 192)
     plain = (
@@ -72,7 +72,7 @@ def test_the_pixel_budget_is_honoured(library, budget):
         assert np.array_equal(policy.patches(picture), expected["pixel_values"])
 
 
-def test_the_budget_of_a_base(base, tmp_path):
+def test_the_pixel_budget_is_that_of_the_base_unless_given(base, tmp_path):
     assert PixelPolicy.of_base(base).max_pixels == 192 * 192
     assert PixelPolicy.of_base(base, 50_000).max_pixels == 50_000
     (tmp_path / "preprocessor_config.json").write_text(
@@ -82,7 +82,7 @@ def test_the_budget_of_a_base(base, tmp_path):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_orientation(tmp_path, orientation):
+def test_pictures_are_turned_upright_by_their_exif_orientation(tmp_path, orientation):
     picture = Image.new("RGB", (40, 20), "white")
     picture.paste("red", (0, 0, 10, 10))
     exif = Image.Exif()
@@ -120,7 +120,7 @@ def test_sixteen_bit_grey_is_scaled(tmp_path):
     assert read_picture(tmp_path / "grey.png").getpixel((0, 0)) == (100, 100, 100)
 
 
-def test_the_first_frame_and_the_format_by_content(tmp_path):
+def test_the_first_frame_is_read_and_the_format_is_taken_from_the_content(tmp_path):
     frames = [Image.new("RGB", (40, 40), color) for color in ("red", "blue")]
     frames[0].save(tmp_path / "moving.jpg", "GIF", save_all=True, append_images=frames[1:])
     assert read_picture(tmp_path / "moving.jpg").getpixel((3, 3)) == (255, 0, 0)
@@ -142,7 +142,7 @@ def picture_bytes(format_: str = "PNG", size=(64, 64)) -> bytes:
         (b"<?xml version='1.0'?><svg/>", "XML"),
     ],
 )
-def test_what_is_no_picture(tmp_path, content, message):
+def test_files_that_are_no_pictures_are_refused_by_what_they_are(tmp_path, content, message):
     (tmp_path / "x.jpg").write_bytes(content)
     with pytest.raises(PictureError, match=message):
         read_picture(tmp_path / "x.jpg")
@@ -157,7 +157,7 @@ def test_cut_off_pictures_are_refused(tmp_path, format_):
             read_picture(tmp_path / "x")
 
 
-def test_extreme_shapes(tmp_path):
+def test_shapes_beyond_200_to_1_are_refused(tmp_path):
     noise("RGB", (201, 1)).save(tmp_path / "thin.png")
     with pytest.raises(PictureError, match="201x1 pixels"):
         open_picture(tmp_path / "thin.png")
@@ -194,7 +194,7 @@ def test_an_icon_is_not_decoded_beyond_the_limit(tmp_path):
         open_picture(tmp_path / "icon.png", PictureLimits(pixels=100_000))
 
 
-def test_limits_are_those_of_the_call(tmp_path):
+def test_limits_apply_to_one_call_alone(tmp_path):
     noise("RGB", (40, 30)).save(tmp_path / "p.png")
     pillows = Image.MAX_IMAGE_PIXELS
     for read in (open_picture, read_picture):
@@ -224,7 +224,7 @@ def test_threads_keep_their_own_limits(tmp_path):
 
 
 class TestLocate:
-    def test_names_in_both_spellings(self, tmp_path):
+    def test_names_match_in_both_unicode_normal_forms(self, tmp_path):
         for stored in ("NFC", "NFD"):
             (tmp_path / unicodedata.normalize(stored, "사진.png")).write_bytes(b"x")
             for asked in ("NFC", "NFD"):
@@ -238,7 +238,7 @@ class TestLocate:
         (tmp_path / "a\\b.png").write_bytes(b"y")  # a literal name goes first
         assert locate(tmp_path, "a\\b.png").name == "a\\b.png"
 
-    def test_ways_out_are_refused_unless_allowed(self, tmp_path):
+    def test_paths_out_of_the_folder_are_refused_unless_allowed(self, tmp_path):
         inside = tmp_path / "inside"
         inside.mkdir()
         (tmp_path / "out.png").write_bytes(b"x")
@@ -250,7 +250,7 @@ class TestLocate:
         (inside / "in.png").write_bytes(b"x")
         assert locate(inside, "../inside/in.png").is_file() and locate(inside, str(inside / "in.png")).is_file()
 
-    def test_what_is_no_file(self, tmp_path):
+    def test_paths_that_are_no_file_are_refused_with_the_reason(self, tmp_path):
         os.mkfifo(tmp_path / "pipe")
         (tmp_path / "loop").symlink_to(tmp_path / "loop")
         for cell, message in (

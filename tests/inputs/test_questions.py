@@ -33,7 +33,7 @@ def row(**cells) -> str:
     return ",".join(values.values())
 
 
-def test_a_plain_table(table):
+def test_a_plain_table_is_read(table):
     result = table(f"{HEADER}\n{row()}\n")
     question = result.questions[0]
     assert (question.id, question.options, question.answer, question.size) == ("1", ("w", "x", "y", "z"), "a", (40, 30))
@@ -54,12 +54,12 @@ def test_a_plain_table(table):
         lambda text: gzip.compress(text.encode()),
     ],
 )
-def test_encodings_and_separators(table, encode):
+def test_usual_encodings_line_ends_and_separators_are_read(table, encode):
     result = table(encode(f"{HEADER}\n{row(question='무엇인가요?', a='고양이')}\n"))
     assert (result.questions[0].question, result.questions[0].options[0]) == ("무엇인가요?", "고양이")
 
 
-def test_a_guessed_encoding_is_said(table):
+def test_a_guessed_encoding_is_reported(table):
     assert "cp949" in table(f"{HEADER}\n{row(a='고양이')}\n".encode("cp949")).notices[0]
 
 
@@ -72,13 +72,13 @@ def test_ids_stay_text(table):
     assert table(f"{HEADER}\n{row(id='007')}\n{row(id='=1+1')}\n").questions[1].id == "=1+1"
 
 
-def test_columns_in_any_order_case_and_spacing(table):
+def test_columns_may_have_any_order_case_and_spacing(table):
     result = table("Question , PATH,D,C,B,A,Answer\nq?,p.png,4,3,2,one,D\n")
     assert result.questions[0].options == ("one", "2", "3", "4") and result.questions[0].answer == "d"
     assert result.questions[0].id == "1"  # from the row's number
 
 
-def test_quoted_line_breaks_and_line_numbers(table):
+def test_quoted_line_breaks_are_kept_and_counted_as_lines(table):
     second = row(id="2", answer="x1")
     quoted = '"one\ntwo, ""three"""'
     result = table(f"{HEADER}\n{row(question=quoted)}\n{second}\n")
@@ -89,7 +89,7 @@ def test_quoted_line_breaks_and_line_numbers(table):
 @pytest.mark.parametrize(
     "cell, letter", [("B", "b"), ("b ", "b"), ("(b)", "b"), ("b.", "b"), ("[B]", "b"), ("b)", "b"), ("x", "b")]
 )
-def test_answers_in_their_usual_spellings(table, cell, letter):
+def test_usual_spellings_of_an_answer_are_read(table, cell, letter):
     assert table(f"{HEADER}\n{row(answer=cell)}\n").questions[0].answer == letter
 
 
@@ -102,18 +102,18 @@ def test_numbered_answers_are_read_only_where_all_are(table):
     assert meant.questions[0].answer == "c"
 
 
-def test_fewer_options(table):
+def test_rows_may_have_fewer_options(table):
     result = table(f"{HEADER}\n{row(c='', d='')}\n{row(id='2', d='')}\n")
     assert [len(question.options) for question in result.questions] == [2, 3] and not result.problems
 
 
-def test_twenty_six_options(table):
+def test_twenty_six_options_are_read(table):
     letters = [chr(ord("a") + n) for n in range(26)]
     result = table(f"path,question,{','.join(letters)},answer\np.png,q,{','.join(map(str, range(100, 126)))},z\n")
     assert result.questions[0].answer == "z" and result.letters[-1] == "z"
 
 
-def test_all_row_faults_at_once(table):
+def test_all_faults_of_rows_are_reported_at_once(table):
     rows = [
         row(id="1", path="none.png"),
         row(id="2", question=""),
@@ -136,7 +136,7 @@ def test_all_row_faults_at_once(table):
     assert str(caught.value).count("\n") == 7
 
 
-def test_long_lists_are_cut_with_their_count(table):
+def test_long_lists_of_faults_are_cut_and_the_rest_is_counted(table):
     result = table("\n".join([HEADER, *(row(id=str(n), path=f"none{n}.png") for n in range(30))]))
     text = describe(result.problems)
     assert len(text.splitlines()) == 11 and "20 more" in text
@@ -159,13 +159,13 @@ def test_long_lists_are_cut_with_their_count(table):
         (b"id,path\n\xff\xfe\xfa\x81\n", "byte 0xff in line 2"),
     ],
 )
-def test_table_faults_stop(table, content, message):
+def test_a_faulty_table_is_refused(table, content, message):
     with pytest.raises(InputError, match=None) as caught:
         table(content)
     assert message in str(caught.value)
 
 
-def test_a_missing_file_and_a_folder(tmp_path):
+def test_a_missing_file_and_a_folder_are_refused(tmp_path):
     for path, message in ((tmp_path / "none.csv", "no such file"), (tmp_path, "a folder")):
         with pytest.raises(InputError, match=message):
             read_table(path)
@@ -176,11 +176,11 @@ def test_control_characters_are_escaped_in_messages(table):
     assert "\x1b" not in describe(result.problems) and "\\x1b" in describe(result.problems)
 
 
-def test_equal_options_are_allowed_and_said(table):
+def test_equal_options_are_allowed_and_reported(table):
     assert "equal options" in table(f"{HEADER}\n{row(b='w')}\n").notices[0]
 
 
-def test_pictures_are_looked_at_once_and_deeply(table, tmp_path):
+def test_a_cut_picture_is_a_fault_only_in_a_deep_check(table, tmp_path):
     data = (tmp_path / "p.png").read_bytes()
     (tmp_path / "cut.png").write_bytes(data[:60])
     text = f"{HEADER}\n{row(path='cut.png')}\n{row(id='2', path='cut.png')}\n"
@@ -188,7 +188,7 @@ def test_pictures_are_looked_at_once_and_deeply(table, tmp_path):
     assert len(table(text, deep=True).problems) == 2
 
 
-def test_a_limit_of_one_reading_is_not_that_of_the_next(table, tmp_path, preparer):
+def test_a_limit_applies_to_its_own_reading_alone(table, tmp_path, preparer):
     """Nor of the process: a question keeps the limit under which its picture was accepted."""
     text = f"{HEADER}\n{row()}\n"
     for deep in (False, True):

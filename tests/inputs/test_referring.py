@@ -1,4 +1,4 @@
-"""Options that refer to each other, in English and Korean: recognised, and told from options that only look so."""
+"""Options that refer to each other, in English and Korean: recognised, and not confused with similar ones."""
 
 import unicodedata
 from pathlib import Path
@@ -23,7 +23,7 @@ CASES = [
         *("위의 모두", "위 보기 모두", "a와 b", "A, C", "정답 없음", "해당 사항 없음", "모두 해당", "보기 중 없음"),
     ],
 )
-def test_options_that_refer_to_each_other(option):
+def test_options_that_refer_to_each_other_are_recognised(option):
     assert refer_to_each_other(("a cat", "a dog", "a hen", option))
 
 
@@ -36,13 +36,13 @@ def test_options_that_refer_to_each_other(option):
         ("vitamin A", "B", "c", "d-flat"),
     ],
 )
-def test_options_that_do_not(options):
+def test_options_with_similar_words_do_not_refer_to_each_other(options):
     assert not refer_to_each_other(options)
 
 
 @pytest.mark.parametrize("language", PLAIN)
 @pytest.mark.parametrize("refers", ["1", "0"])
-def test_the_labelled_list_of_options_is_recognised_in_whole(refers, language):
+def test_every_option_of_the_labelled_list_is_recognised(refers, language):
     texts = [text for label, lang, text in CASES if (label, lang) == (refers, language)]
     assert len(texts) == len(set(texts)) >= 60
     assert [text for text in texts if refer_to_each_other((*PLAIN[language], text)) != (refers == "1")] == []

@@ -56,7 +56,7 @@ def library_ids(folder, system, user, count):
     return tokenizer(text.replace("<|image_pad|>", "<|image_pad|>" * count)).input_ids
 
 
-def test_ids_equal_the_librarys(folder):
+def test_token_ids_equal_those_of_the_library(folder):
     chat = ChatTokenizer(folder)
     for question in QUESTIONS:
         system, user = PromptTemplate().render(*question)
@@ -105,7 +105,7 @@ def test_positions_equal_get_rope_index(plain_base, base):
         assert np.array_equal(sequence.positions(), expected[:, 0].numpy())
 
 
-def test_label_tokens(folder):
+def test_every_letter_has_a_label_token_of_its_own(folder):
     chat = ChatTokenizer(folder)
     ids = chat.label_ids("abcdefghijklmnopqrstuvwxyz")
     assert len(set(ids)) == 26 and [chat.tokenizer.decode([token]) for token in ids[:4]] == list("abcd")

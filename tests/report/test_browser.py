@@ -29,25 +29,25 @@ def chromium():
 
 
 @pytest.fixture
-def look(chromium):
-    """Open a page file: everything that the console says and every request but for the file itself fails the test."""
-    contexts, told = [], []
+def open_file(chromium):
+    """Open the file of a page. Any message of the console and any request but for the file itself fails the test."""
+    contexts, messages = [], []
 
     def open_page(path: Path, width=1280, height=900, **settings):
         context = chromium.new_context(viewport={"width": width, "height": height}, **settings)
         contexts.append(context)
         page = context.new_page()
-        page.on("console", lambda message: told.append(message.text))
-        page.on("pageerror", lambda error: told.append(str(error)))
-        page.on("dialog", lambda dialog: told.append(dialog.message))
-        page.on("request", lambda request: None if allowed(request.url, path) else told.append(request.url))
+        page.on("console", lambda message: messages.append(message.text))
+        page.on("pageerror", lambda error: messages.append(str(error)))
+        page.on("dialog", lambda dialog: messages.append(dialog.message))
+        page.on("request", lambda request: None if allowed(request.url, path) else messages.append(request.url))
         page.goto(path.as_uri())
         return page
 
     yield open_page
     for context in contexts:
         context.close()
-    assert not told
+    assert not messages
 
 
 def allowed(url: str, path: Path) -> bool:
@@ -58,13 +58,13 @@ def allowed(url: str, path: Path) -> bool:
 def pages(tmp_path_factory):
     from scoring.report.page import write_report
 
-    made = tmp_path_factory.mktemp("pages")
+    out = tmp_path_factory.mktemp("pages")
     return {
-        "two": write_report(folder(made / "two", members=2, orders="cyclic", unscored=[3, 5])),
-        "hostile": write_report(folder(made / "hostile", hostile=True, n=8)),
-        "bench": write_report(bench_json(made / "bench")),
-        "doubtful": write_report(doubtful(made / "doubtful")),
-        "many": write_report(folder(made / "many", n=1000, pictures=40)),
+        "two": write_report(folder(out / "two", members=2, orders="cyclic", unscored=[3, 5])),
+        "hostile": write_report(folder(out / "hostile", hostile=True, n=8)),
+        "bench": write_report(bench_json(out / "bench")),
+        "doubtful": write_report(doubtful(out / "doubtful")),
+        "many": write_report(folder(out / "many", n=1000, pictures=40)),
     }
 
 
@@ -75,13 +75,13 @@ def doubtful(out: Path) -> Path:
     return out
 
 
-def shown(page) -> int:
+def visible_rows(page) -> int:
     return page.locator(".row:visible").count()
 
 
-def test_pictures_and_figures_are_there(look, pages):
-    page = look(pages["two"])
-    assert page.title() == "two: ensemble" and shown(page) == 40
+def test_pictures_and_figures_are_shown(open_file, pages):
+    page = open_file(pages["two"])
+    assert page.title() == "two: ensemble" and visible_rows(page) == 40
     page.wait_for_function("[...document.images].filter(i => i.offsetParent).every(i => i.complete && i.naturalWidth)")
     assert page.locator("figure img:visible").count() == 6
     assert page.locator(".row .picture img").count() == 40
@@ -89,10 +89,10 @@ def test_pictures_and_figures_are_there(look, pages):
     assert page.evaluate("[...document.querySelectorAll('input, select')].every(i => i.labels.length)")
 
 
-def test_search_filters_and_sorting(look, pages):
-    page = look(pages["two"])
+def test_search_filters_and_sorting_change_the_rows(open_file, pages):
+    page = open_file(pages["two"])
     page.get_by_role("searchbox").fill("ROW7")
-    assert shown(page) == 1 and page.locator("#count").inner_text() == "1 of 40 rows"
+    assert visible_rows(page) == 1 and page.locator("#count").inner_text() == "1 of 40 rows"
     page.get_by_role("searchbox").fill("option z12")
     assert page.locator(".row:visible .id").all_inner_texts() == ["row12"]
     page.get_by_role("searchbox").fill("")
@@ -101,9 +101,9 @@ def test_search_filters_and_sorting(look, pages):
     assert page.locator(".row:visible .id").all_inner_texts() == ["row3", "row5"]
     assert button.get_attribute("aria-pressed") == "true"
     button.click()
-    assert shown(page) == 40 and button.get_attribute("aria-pressed") == "false"
+    assert visible_rows(page) == 40 and button.get_attribute("aria-pressed") == "false"
     page.locator("#type").select_option("count")
-    assert 0 < shown(page) < 40
+    assert 0 < visible_rows(page) < 40
     page.locator("#type").select_option("")
     page.get_by_label("Sort").select_option("unsure")
     sure = page.evaluate("[...document.querySelectorAll('.row')].map(r => Number(r.dataset.sure ?? -1))")
@@ -120,8 +120,8 @@ def focused(page) -> str:
     return page.evaluate("document.activeElement.querySelector('.id')?.textContent ?? document.activeElement.id")
 
 
-def test_keys(look, pages):
-    page = look(pages["two"])
+def test_keys_move_the_focus_and_filter_rows(open_file, pages):
+    page = open_file(pages["two"])
     for key, expected in (
         ("ArrowDown", "row0"),
         ("ArrowDown", "row1"),
@@ -134,15 +134,15 @@ def test_keys(look, pages):
     page.keyboard.press("Enter")
     assert page.locator(".row.large").count() == 1
     page.keyboard.press("u")
-    assert shown(page) == 2
+    assert visible_rows(page) == 2
     page.keyboard.press("ArrowDown")
     assert focused(page) == "row3"
     page.keyboard.press("a")
-    assert shown(page) == 40
+    assert visible_rows(page) == 40
     page.keyboard.press("/")
     assert focused(page) == "search"
     page.keyboard.type("row1")  # letters of filters are letters here
-    assert page.get_by_role("searchbox").input_value() == "row1" and shown(page) == 11
+    assert page.get_by_role("searchbox").input_value() == "row1" and visible_rows(page) == 11
     page.keyboard.press("ArrowDown")
     assert focused(page) == "row1"
     page.keyboard.press("Escape")
@@ -152,28 +152,28 @@ def test_keys(look, pages):
     assert focused(page) == "sort"
 
 
-def test_doubtful_labels_have_a_filter_once_they_were_looked_for(look, pages):
-    page = look(pages["doubtful"])
+def test_doubtful_labels_have_a_filter_once_they_were_looked_for(open_file, pages):
+    page = open_file(pages["doubtful"])
     button = page.get_by_role("button", name="label doubtful (2)")
     page.keyboard.press("l")
     assert page.locator(".row:visible .id").all_inner_texts() == ["row4", "row8"]
     assert button.get_attribute("aria-pressed") == "true" and "probably wrong" in button.get_attribute("title")
     button.click()
-    assert shown(page) == 40
-    page = look(pages["two"])
+    assert visible_rows(page) == 40
+    page = open_file(pages["two"])
     page.keyboard.press("l")
-    assert shown(page) == 40 and not page.get_by_role("button", name="label doubtful").count()
+    assert visible_rows(page) == 40 and not page.get_by_role("button", name="label doubtful").count()
 
 
-def test_a_row_says_everything_in_words_too(look, pages):
-    row = look(pages["two"]).locator(".row").nth(1)
+def test_a_row_says_everything_in_words_too(open_file, pages):
+    row = open_file(pages["two"]).locator(".row").nth(1)
     text = row.inner_text()
     assert "row1" in text and "option w1" in text and "m0" in text and "lead 0." in text
     assert row.get_by_text("right", exact=True).count() >= 1 and row.get_by_text(" answered").count() == 1
 
 
-def test_hostile_cells_show_as_text(look, pages):
-    page = look(pages["hostile"])
+def test_hostile_cells_are_shown_as_text(open_file, pages):
+    page = open_file(pages["hostile"])
     assert page.evaluate("window.hacked") is None
     assert page.locator(".row .question").first.inner_text() == HOSTILE
     assert page.locator(".row .text").first.inner_text() == HOSTILE + "w"
@@ -182,42 +182,42 @@ def test_hostile_cells_show_as_text(look, pages):
     assert page.locator(".row .type").first.inner_text() == HOSTILE
 
 
-def test_a_benchmark(look, pages):
-    page = look(pages["bench"])
+def test_a_benchmark_is_filtered_by_a_key(open_file, pages):
+    page = open_file(pages["bench"])
     page.keyboard.press("g")
     assert page.locator(".row:visible .id").all_inner_texts() == ["r1"]
     assert "none" in page.locator(".row:visible .replies").inner_text()
     assert page.locator("figure img:visible").count() == 2
 
 
-def test_a_thousand_rows_are_searched_and_sorted(look, pages):
+def test_a_thousand_rows_are_searched_and_sorted(open_file, pages):
     """How fast is measured by `python -m benchmarks.page`."""
-    page = look(pages["many"])
+    page = open_file(pages["many"])
     assert page.locator(".row").count() == 1000
     assert page.evaluate("getComputedStyle(document.querySelector('.row')).contentVisibility") == "auto"
     page.get_by_role("searchbox").fill("row99")
-    assert shown(page) == 11
+    assert visible_rows(page) == 11
     page.get_by_label("Sort").select_option("sure")
-    assert shown(page) == 11
+    assert visible_rows(page) == 11
 
 
 @pytest.mark.parametrize("name", ["two", "bench", "hostile"])
-def test_it_fits_a_phone(look, pages, name):
-    page = look(pages[name], width=360, height=740)
+def test_the_page_fits_a_phone(open_file, pages, name):
+    page = open_file(pages[name], width=360, height=740)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     assert page.locator(".row .options").first.bounding_box()["width"] > 250
 
 
-def test_dark_and_printed(look, pages):
-    dark = look(pages["two"], color_scheme="dark")
+def test_dark_colours_and_printing_are_supported(open_file, pages):
+    dark = open_file(pages["two"], color_scheme="dark")
     assert dark.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(13, 17, 23)"
     assert dark.locator("figure img.dark:visible").count() == 6 and not dark.locator("figure img.light:visible").count()
-    page = look(pages["two"])
+    page = open_file(pages["two"])
     page.emulate_media(media="print")
     assert not page.locator(".tools").is_visible() and page.locator(".row").first.is_visible()
     assert len(page.pdf()) > 50_000
 
 
-def test_without_javascript_all_is_there_but_pictures(look, pages):
-    page = look(pages["two"], java_script_enabled=False)
+def test_without_javascript_everything_but_pictures_is_shown(open_file, pages):
+    page = open_file(pages["two"], java_script_enabled=False)
     assert page.locator(".row").count() == 40 and "need JavaScript" in page.locator("noscript").inner_text()

@@ -1,4 +1,4 @@
-"""The report page as a file: what stands in it, what cannot stand in it, how large it is."""
+"""The report page as a file: what it contains, what it must not contain, how large it is."""
 
 import json
 import re
@@ -21,7 +21,7 @@ from tests.shared.report_folders import HOSTILE, bench_json, folder
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_a_page_of_scores(tmp_path):
+def test_a_page_of_scores_has_rows_metrics_and_pictures(tmp_path):
     text = write_report(folder(tmp_path / "s", unscored=[3])).read_text("utf-8")
     assert text.count("<article") == 40 and "무엇인가요 7?" in text and "option w7" in text
     assert "picture: a broken picture" in text
@@ -38,28 +38,28 @@ def test_a_page_of_scores(tmp_path):
 
 
 def test_nothing_is_loaded_from_anywhere(tmp_path):
-    for made in (folder(tmp_path / "s", members=2), bench_json(tmp_path / "b")):
-        text = write_report(made).read_text("utf-8")
+    for path in (folder(tmp_path / "s", members=2), bench_json(tmp_path / "b")):
+        text = write_report(path).read_text("utf-8")
         addresses = re.findall(r'(?:src|href)="([^"]*)"', text)
-        assert addresses and all(found.startswith(("data:", "#")) for found in addresses)
+        assert addresses and all(address.startswith(("data:", "#")) for address in addresses)
         assert "default-src 'none'" in text
         assert not re.search(r"url\(|@import|https?://(?!www\.w3\.org)", text.replace("%3A//www.w3.org", ""))
 
 
-def test_cells_are_text(tmp_path):
-    made = [folder(tmp_path / "s", hostile=True, n=12), bench_json(tmp_path / "b", hostile=True)]
-    for text in (write_report(path).read_text("utf-8") for path in made):
+def test_hostile_cells_stay_text(tmp_path):
+    paths = [folder(tmp_path / "s", hostile=True, n=12), bench_json(tmp_path / "b", hostile=True)]
+    for text in (write_report(path).read_text("utf-8") for path in paths):
         assert "<script>window" not in text and "<img src=x" not in text and HOSTILE not in text
         assert "&lt;script&gt;window.hacked=1&lt;/script&gt;" in text and "{{ 7*7 }}" in text
 
 
 def test_the_same_folder_gives_the_same_page(tmp_path):
-    made = folder(tmp_path / "s", members=2, orders="cyclic")
-    first = write_report(made, tmp_path / "1.html").read_bytes()
-    assert write_report(made, tmp_path / "2.html").read_bytes() == first
+    path = folder(tmp_path / "s", members=2, orders="cyclic")
+    first = write_report(path, tmp_path / "1.html").read_bytes()
+    assert write_report(path, tmp_path / "2.html").read_bytes() == first
 
 
-def test_a_page_of_an_ensemble(tmp_path):
+def test_a_page_of_an_ensemble_has_members_and_disagreement(tmp_path):
     members = [folder(tmp_path / "a", members=1), folder(tmp_path / "b", members=2, orders="cyclic")]
     questions = [pq.read_table(member / "questions.parquet") for member in members]
     column = questions[1].column_names.index("answer")
@@ -82,34 +82,34 @@ def test_a_comparison_is_shown(tmp_path):
 
 
 def test_groups_that_evaluate_was_asked_for_are_shown(tmp_path):
-    made = folder(tmp_path / "s")
-    evaluate_scores(open_scores(made), {"colour": ["red", "blue"] * 20})
-    assert "colour: blue" in write_report(made).read_text("utf-8")
+    path = folder(tmp_path / "s")
+    evaluate_scores(open_scores(path), {"colour": ["red", "blue"] * 20})
+    assert "colour: blue" in write_report(path).read_text("utf-8")
 
 
-def test_without_answers_or_pictures(tmp_path):
+def test_a_page_without_answers_or_pictures_says_so(tmp_path):
     text = write_report(folder(tmp_path / "s", answers=False, pictures=0)).read_text("utf-8")
     assert "accuracy" not in text.split("<script")[0] and "Half of the rows have an answer" in text
     assert text.count("picture not found") == 40
 
 
-def test_not_one_row_scored(tmp_path):
+def test_a_page_without_a_scored_row_is_written(tmp_path):
     text = write_report(folder(tmp_path / "s", n=5, unscored=range(5))).read_text("utf-8")
     assert "unscored (5)" in text
 
 
-def test_a_page_of_a_benchmark(tmp_path):
+def test_a_page_of_a_benchmark_has_replies_ratios_and_costs(tmp_path):
     text = write_report(bench_json(tmp_path / "b")).read_text("utf-8")
     assert "generation differs (1)" in text and '<q dir="auto">none</q>' in text
     assert "3.00x as fast as the notebook" in text and "100 rows take, at 2 an hour: seed 1.0 h (2.00)" in text
     assert "wrong and sure" not in text  # no such row
 
 
-def test_a_thousand_pictures_fit_and_so_do_long_texts(tmp_path):
-    made = folder(tmp_path / "s", n=1000, pictures=100, grain=60)
-    text = write_report(made)
+def test_pages_of_a_thousand_pictures_and_of_long_texts_stay_under_the_limit(tmp_path):
+    path = folder(tmp_path / "s", n=1000, pictures=100, grain=60)
+    text = write_report(path)
     assert text.stat().st_size < BYTES and text.read_text("utf-8").count("<article") == 1000
-    columns = open_scores(made).questions
+    columns = open_scores(path).questions
     long = write_report_of_long_texts(tmp_path / "long", columns)
     assert long.stat().st_size < BYTES and "characters)" in long.read_text("utf-8")
     assert "of 1,000 rows are shown" in long.read_text("utf-8")
@@ -125,8 +125,8 @@ def write_report_of_long_texts(out, columns):
     write_part(out / "logits", 0, logits)
     long = columns | {"question": ["가" * 100_000] * n, "choices": [["나" * 5_000] * 4] * n}
     write_results(out, long, logits, [Calibration()])
-    told = {"checkpoints": [{"member": "m", "temperature": 1.0}], "identity": {"letters": "abcd"}}
-    (out / "run.json").write_text(json.dumps(told))
+    record = {"checkpoints": [{"member": "m", "temperature": 1.0}], "identity": {"letters": "abcd"}}
+    (out / "run.json").write_text(json.dumps(record))
     return write_report(out)
 
 
@@ -134,7 +134,7 @@ def write_report_of_long_texts(out, columns):
 
 
 
-def test_folders_that_are_neither(tmp_path):
+def test_folders_without_readable_results_are_refused(tmp_path):
     with pytest.raises(RunError, match=r"no run\.json and no bench\.json"):
         write_report(tmp_path)
     (tmp_path / "bench.json").write_text('{"ways": {"generate": {}}}')
@@ -142,20 +142,20 @@ def test_folders_that_are_neither(tmp_path):
         write_report(tmp_path)
 
 
-def test_folders_of_before_have_no_texts(tmp_path):
+def test_folders_of_older_versions_have_no_texts(tmp_path):
     import pyarrow.parquet as pq
 
-    made = folder(tmp_path / "s")
-    table = pq.read_table(made / "questions.parquet").drop(["question", "choices"])
-    pq.write_table(table, made / "questions.parquet")
-    assert "question not known here" in write_report(made).read_text("utf-8")
+    path = folder(tmp_path / "s")
+    table = pq.read_table(path / "questions.parquet").drop(["question", "choices"])
+    pq.write_table(table, path / "questions.parquet")
+    assert "question not known here" in write_report(path).read_text("utf-8")
 
 
-def test_from_the_command_line_without_torch(tmp_path):
-    made = folder(tmp_path / "s", members=2)
+def test_the_report_command_loads_no_torch(tmp_path):
+    path = folder(tmp_path / "s", members=2)
     code = (
         "import sys, cli\n"
-        f"try: cli.main(['report', {str(made)!r}, '--out', {str(tmp_path / 'new' / 'page.html')!r}])\n"
+        f"try: cli.main(['report', {str(path)!r}, '--out', {str(tmp_path / 'new' / 'page.html')!r}])\n"
         "except SystemExit as end: assert not end.code\n"
         "assert 'torch' not in sys.modules"
     )
@@ -168,8 +168,8 @@ def contrast(one: str, other: str) -> float:
     """WCAG 2.2's ratio of two colours."""
 
     def light(colour: str) -> float:
-        parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
-        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        channels = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+        linear = [channel / 12.92 if channel <= 0.04045 else ((channel + 0.055) / 1.055) ** 2.4 for channel in channels]
         return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
 
     high, low = sorted((light(one), light(other)), reverse=True)
@@ -180,8 +180,8 @@ def test_colours_can_be_told_apart():
     """WCAG AA, on a light page and on a dark one: 4.5 for texts, 3 for bars."""
     css = (ROOT / "scoring" / "report" / "assets" / "report.css").read_text()
     assert contrast("#ffffff", "#000000") == pytest.approx(21)
-    for part in (css[: css.index("@media")], css[css.index("@media") : css.index("* {")]):
-        colours = dict(re.findall(r"--(\w+): (#\w{6})", part))
+    for theme in (css[: css.index("@media")], css[css.index("@media") : css.index("* {")]):
+        colours = dict(re.findall(r"--(\w+): (#\w{6})", theme))
         assert len(colours) == 11
         for ground in ("ground", "raised"):
             for text in ("ink", "soft", "accent", "right", "wrong", "notice"):

@@ -12,7 +12,7 @@ from scoring.scores.folder import RunError, open_scores
 from tests.shared.report_folders import bench_json, folder
 
 
-def test_numbers_as_cells():
+def test_numbers_are_shown_in_cells_and_none_is_a_dash():
     assert [number(0.12345), number(None), number(3 * 2**30, ".2f", unit=2**30)] == ["0.123", "–", "3.00"]
     estimate, undefined = Estimate(0.5, 0.25, 0.75), Estimate(None, None, None)
     assert [estimate.text(), estimate.text(".1%"), estimate.interval()] == ["0.500", "50.0%", "0.250 – 0.750"]
@@ -20,7 +20,7 @@ def test_numbers_as_cells():
 
 
 @pytest.mark.parametrize("hours, text", [(0.5, "30.0 min"), (1.0, "1.0 h"), (1234.56, "1,234.6 h")])
-def test_durations(hours, text):
+def test_durations_are_shown_in_minutes_or_hours(hours, text):
     assert Cost(1, hours, None).duration == text
 
 
@@ -34,18 +34,18 @@ def test_keys_that_the_report_does_not_know_are_ignored(tmp_path):
 
 
 def test_damaged_metrics_are_named_by_file_and_field(tmp_path):
-    made = folder(tmp_path / "s")
-    metrics = evaluate_scores(open_scores(made))
+    path = folder(tmp_path / "s")
+    metrics = evaluate_scores(open_scores(path))
     del metrics["overall"]["nll"]["low"]
-    (made / "metrics.json").write_text(json.dumps(metrics))
+    (path / "metrics.json").write_text(json.dumps(metrics))
     with pytest.raises(FileError, match=r"metrics\.json: found no overall\.nll\.low; expected one"):
-        write_report(made)
+        write_report(path)
 
 
 def test_a_damaged_benchmark_is_named_by_file_and_field(tmp_path):
-    made = bench_json(tmp_path / "b")
-    values = json.loads((made / "bench.json").read_text())
+    path = bench_json(tmp_path / "b")
+    values = json.loads((path / "bench.json").read_text())
     values["ways"]["seed"]["rows_per_second"] = "fast"
-    (made / "bench.json").write_text(json.dumps(values))
+    (path / "bench.json").write_text(json.dumps(values))
     with pytest.raises(RunError, match=r"ways\.seed\.rows_per_second is 'fast'; expected a valid number.*run it again"):
-        write_report(made)
+        write_report(path)

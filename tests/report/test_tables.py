@@ -63,7 +63,7 @@ def words(rows) -> list[list[str]]:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def folders(tmp_path_factory):
     """Folders of each kind with the tables that belong to them, by name."""
     out = tmp_path_factory.mktemp("tables")
     one, other, several = folder(out / "one"), folder(out / "other", unscored=[3]), folder(out / "several", members=3)
@@ -79,8 +79,8 @@ def made(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["one", "several", "bench"])
-def test_both_faces_hold_the_same_cells_and_notes(made, name):
-    path, tables = made[name]
+def test_the_terminal_and_the_page_have_the_same_cells_and_notes(folders, name):
+    path, tables = folders[name]
     page = on_page(path)
     assert page.tables == [[table.header, *table.rows] for table in tables]
     assert page.notes[:-1] == [
@@ -93,7 +93,7 @@ def test_both_faces_hold_the_same_cells_and_notes(made, name):
         assert to_text(table).splitlines()[len(rows) + 3 :] == table.notes
 
 
-def test_the_layout_on_the_terminal():
+def test_columns_are_aligned_on_the_terminal():
     table = Table(
         "title", ["", "rows", "95 %"], [["all", "1,000", "0.1 – 0.2"], ["a group", "7", "–"]], legend="legend"
     )
@@ -110,8 +110,8 @@ def test_notes_come_after_all_tables_and_warnings_last():
 
 
 # ------------------------------------------------------------------ metrics
-def test_metrics_are_shown_for_all_rows_and_each_group(made):
-    table = made["one"][1][0]
+def test_metrics_are_shown_for_all_rows_and_each_group(folders):
+    table = folders["one"][1][0]
     assert table.title == "By task type, colour" and table.header[-1] == "noise floor"
     assert [row[0] for row in table.rows] == ["all", "count", "object", "colour: blue", "colour: red"]
     assert table.rows[0][1] == "40" and all("(≤ 0." in row[-1] for row in table.rows)
@@ -149,7 +149,7 @@ def chosen(**values) -> Threshold:
         ),
     ],
 )
-def test_what_a_threshold_promises(threshold, note):
+def test_a_note_says_what_a_threshold_promises(threshold, note):
     assert threshold_note(threshold) == note
 
 
@@ -162,8 +162,8 @@ def test_orders_and_sets_are_described_in_notes(tmp_path):
 
 
 # ------------------------------------------------------------------ ensembles
-def test_the_pool_stands_below_its_members(made):
-    table = made["several"][1][1]
+def test_the_pool_stands_below_its_members(folders):
+    table = folders["several"][1][1]
     assert [row[0] for row in table.rows] == ["m0", "m1", "m2", "pool (log)"] and table.rows[-1][-2:] == ["", ""]
     assert "Fleiss' kappa" in table.notes[0] and table.notes[1].startswith("The pool against its best member, m")
 
@@ -217,7 +217,7 @@ def test_the_cost_names_each_way_and_its_price(tmp_path):
     assert bench_tables(values)[0].notes[0] == "100 rows take: seed 1.0 h, engine 30.0 min."
 
 
-def test_letters_that_changed_between_repeats_are_a_warning_on_both_faces(tmp_path):
+def test_letters_that_changed_between_repeats_are_a_warning_in_the_terminal_and_on_the_page(tmp_path):
     values = bench(tmp_path)
     assert not bench_tables(values)[1].warnings
     values["ways"]["seed"]["unsteady"] = 2

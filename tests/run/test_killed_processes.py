@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks import command_line
 from benchmarks.faults import SCORED, content
 from tests.shared.demo import FOLD0
-from tests.shared.processes import ALONE, alone, ended, together, with_code
+from tests.shared.processes import ONE_THREAD, run_alone, run_together, stderr_of_all, with_code
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -29,10 +29,10 @@ def test_the_rest_finishes_what_a_killed_process_leaves(tmp_path, small_table):
     """The run that it was killed in, and the next of the same call."""
     arguments = ["score", small_table(20), "--ckpt", FOLD0, "--orders", "1,2", "--batch-tokens", 200]
     processes, out = killed_halfway(tmp_path, arguments, 1, "import scoring.run.processes as p; p.SILENT = 3")
-    told = ended(processes[:1], tmp_path / "err")[0]
+    told = stderr_of_all(processes[:1], tmp_path / "err")[0]
     assert processes[0].exitcode == 0 and told.count("process 1 does not respond any more") == 1
     assert not list(out.glob("**/*.tmp"))
-    alone(*arguments, "--out", tmp_path / "one")
+    run_alone(*arguments, "--out", tmp_path / "one")
     for run in (".", "runs/1", "runs/2"):
         assert content(out / run, SCORED) == content(tmp_path / "one" / run, SCORED)
 
@@ -40,18 +40,18 @@ def test_the_rest_finishes_what_a_killed_process_leaves(tmp_path, small_table):
 def test_without_the_first_process_the_others_end_and_the_next_start_completes(tmp_path, small_table):
     arguments = ["score", small_table(20), "--ckpt", FOLD0, "--batch-tokens", 200]
     processes, out = killed_halfway(tmp_path, arguments, 0)
-    told = ended(processes[1:], tmp_path / "err", first=1)[0]
+    told = stderr_of_all(processes[1:], tmp_path / "err", first=1)[0]
     assert processes[1].exitcode == 1 and "is gone" in told and "Traceback" not in told
-    told = together(2, tmp_path / "again", *arguments, "--out", out)
+    told = run_together(2, tmp_path / "again", *arguments, "--out", out)
     assert "going on:" in told[0] and told[1] == ""
-    alone(*arguments, "--out", tmp_path / "one")
+    run_alone(*arguments, "--out", tmp_path / "one")
     assert content(out, SCORED) == content(tmp_path / "one", SCORED)
 
 
 def test_two_hosts_that_start_anew_where_a_process_was_killed(tmp_path, small_table):
     """Two torchruns, as on two hosts that share a folder: docs/scaling.md's line for Slurm. What was filed is kept."""
     arguments = ["score", small_table(20), "--ckpt", FOLD0, "--batch-tokens", 200]
-    alone(*arguments, "--out", tmp_path / "one")
+    run_alone(*arguments, "--out", tmp_path / "one")
     words = ["cli.py", *map(str, arguments), "--overwrite", "--out", str(tmp_path / "two")]
     program = tmp_path / "killed_once.py"
     program.write_text(
@@ -66,7 +66,7 @@ def test_two_hosts_that_start_anew_where_a_process_was_killed(tmp_path, small_ta
     )
     meeting = ["--rdzv_backend", "c10d", "--rdzv_endpoint", f"127.0.0.1:{command_line.free_port()}"]
     group = ["-m", "torch.distributed.run", "--nnodes", "2", "--nproc_per_node", "1", "--max-restarts", "3", *meeting]
-    environment = os.environ | ALONE | {"PYTHONPATH": str(ROOT)}
+    environment = os.environ | ONE_THREAD | {"PYTHONPATH": str(ROOT)}
     started = [sys.executable, *group, str(program)]
     hosts = [subprocess.Popen(started, cwd=ROOT, env=environment, stdout=-1, stderr=-2, text=True) for _ in range(2)]
     told = [host.communicate(timeout=250)[0] for host in hosts]

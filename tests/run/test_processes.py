@@ -10,7 +10,7 @@ import pytest
 from benchmarks import command_line
 from benchmarks.faults import SCORED, content
 from scoring.run.processes import PIECE, Processes, Queue, take_card
-from tests.shared.processes import alone, ended, together, with_code
+from tests.shared.processes import run_alone, run_together, stderr_of_all, with_code
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLD0, FOLD1 = (f"demo/checkpoints/{name}" for name in ("fold0", "fold1"))
@@ -20,8 +20,8 @@ FOLD0, FOLD1 = (f"demo/checkpoints/{name}" for name in ("fold0", "fold1"))
 def test_two_processes_leave_the_files_of_one(tmp_path, small_table, orders):
     table = small_table(12)
     arguments = ["score", table, "--ckpt", FOLD0, "--ckpt", FOLD1, "--batch-tokens", 250, "--orders", orders]
-    alone(*arguments, "--out", tmp_path / "one")
-    told = together(2, tmp_path / "err", *arguments, "--out", tmp_path / "two")
+    run_alone(*arguments, "--out", tmp_path / "one")
+    told = run_together(2, tmp_path / "err", *arguments, "--out", tmp_path / "two")
     runs = [name for name in (".", "runs/1", "runs/2") if (tmp_path / "one" / name / "plan.json").exists()]
     assert len(runs) == (2 if "," in orders else 1)
     for run in ["." if "," in orders else runs[0], *runs]:
@@ -36,12 +36,12 @@ def test_two_processes_leave_the_files_of_one(tmp_path, small_table, orders):
 def test_fewer_rows_than_processes_and_three_of_them_over_two_shards(tmp_path, small_table):
     table = small_table(2)
     arguments = ["score", table, "--ckpt", FOLD0, "--batch-tokens", 100]
-    alone(*arguments, "--out", tmp_path / "one")
-    together(3, tmp_path / "err", *arguments, "--out", tmp_path / "three")
+    run_alone(*arguments, "--out", tmp_path / "one")
+    run_together(3, tmp_path / "err", *arguments, "--out", tmp_path / "three")
     assert content(tmp_path / "three", SCORED) == content(tmp_path / "one", SCORED)
     shards = [tmp_path / "shard1", tmp_path / "shard2"]
     for number, out in enumerate(shards, 1):
-        together(3, tmp_path / "err", *arguments, "--shard", f"{number}/2", "--out", out)
+        run_together(3, tmp_path / "err", *arguments, "--shard", f"{number}/2", "--out", out)
     done = command_line.run("merge", *shards, "--out", tmp_path / "merged")
     assert done.returncode == 0 and content(tmp_path / "merged", SCORED) == content(tmp_path / "one", SCORED)
 
@@ -58,7 +58,7 @@ def test_an_error_of_one_ends_all_with_its_message(tmp_path, small_table):
     arguments = ["score", small_table(24), "--ckpt", FOLD0, "--batch-tokens", 200, "--out", tmp_path / "two"]
     program, text = with_code(broken, arguments)
     processes = command_line.start_several(2, text, program=program, err=tmp_path / "err")
-    told = ended(processes, tmp_path / "err")
+    told = stderr_of_all(processes, tmp_path / "err")
     assert [process.exitcode for process in processes] == [1, 1]
     assert len(re.findall(r"error: process 1 on .*: RuntimeError: the card is broken", "".join(told))) == 1
 
@@ -66,7 +66,7 @@ def test_an_error_of_one_ends_all_with_its_message(tmp_path, small_table):
 def test_a_table_that_cannot_be_is_told_once(tmp_path, small_table):
     table = small_table(3)
     table.write_text(table.read_text("utf-8").replace("images/", "none/", 1), "utf-8")
-    told = together(2, tmp_path / "err", "score", table, "--ckpt", FOLD0, "--out", tmp_path / "two", codes=(2,))
+    told = run_together(2, tmp_path / "err", "score", table, "--ckpt", FOLD0, "--out", tmp_path / "two", codes=(2,))
     assert "".join(told).count("no file 'none/") == 1
 
 
@@ -77,7 +77,7 @@ def test_processes_that_see_different_things_are_told_apart(tmp_path, small_tabl
     words = ["score", str(table), "--ckpt", FOLD0, "--out", str(tmp_path / "two")]
     code = f"import sys\nwords = {words!r}\n{swap}\nimport cli\nsys.argv = ['cli.py', *words]\ncli.main()"
     processes = command_line.start_several(2, code, program="benchmarks.command_line", err=tmp_path / "err")
-    told = "".join(ended(processes, tmp_path / "err"))
+    told = "".join(stderr_of_all(processes, tmp_path / "err"))
     assert [process.exitcode for process in processes] == [2, 2]
     assert "rows is 4, but 3 to the first process" in told and told.count("error:") == 1
 
@@ -86,13 +86,13 @@ def test_who_does_not_come_is_waited_for_and_named(tmp_path, small_table):
     arguments = ["score", small_table(3), "--ckpt", FOLD0, "--out", tmp_path / "two"]
     program, text = with_code("import scoring.run.processes as p; p.JOIN = 2", arguments)
     process = command_line.start_several(2, text, program=program, err=tmp_path / "err", ranks=[0])[0]
-    told = ended([process], tmp_path / "err")[0]
+    told = stderr_of_all([process], tmp_path / "err")[0]
     assert process.exitcode == 2 and "the 2 processes of WORLD_SIZE do not come together" in told
 
 
 def test_what_needs_no_help_is_done_by_one(tmp_path):
     processes = command_line.start_several(2, "show", FOLD0, err=tmp_path / "err")
-    assert ended(processes, tmp_path / "err") == ["", ""] and not any(process.exitcode for process in processes)
+    assert stderr_of_all(processes, tmp_path / "err") == ["", ""] and not any(process.exitcode for process in processes)
     assert [(tmp_path / f"err.{rank}.out").read_text("utf-8").count("fold0") > 0 for rank in (0, 1)] == [True, False]
 
 

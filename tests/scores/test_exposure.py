@@ -35,10 +35,10 @@ def test_a_checkpoint_without_a_record_and_one_with_a_damaged_record_are_told_ap
     path = tmp_path / "rows.parquet"
     for damage in (lambda: path.write_bytes(b"cut"), lambda: pq.write_table(pa.table({"digest": ["x"]}), path)):
         damage()
-        with pytest.raises(FileError) as told:
+        with pytest.raises(FileError) as error:
             read_rows(tmp_path)
         pattern = f"{re.escape(str(path))}: .+; expected the rows of a training; the file is damaged"
-        assert re.fullmatch(pattern, str(told.value), re.DOTALL)
+        assert re.fullmatch(pattern, str(error.value), re.DOTALL)
 
 
 def test_a_row_has_the_flags_of_all_ways_in_which_it_was_met():

@@ -20,47 +20,45 @@ from scoring.scores.pooling import PoolOptions, import_file, pool_files
 from scoring.stats.calibration import LabelledRows, calibrate
 from scoring.stats.pools import EnsembleError
 from tests.shared.demo import FOLD0
-from tests.shared.number_files import table, write_csv
+from tests.shared.number_files import write_csv, write_table
 from tests.shared.predictions import members
-from tests.shared.scores_folders import scores
+from tests.shared.scores_folders import change_columns, change_exposure, change_settings, columns_of, write_scores
 
 
 def folder_with_exposed_rows(tmp_path, flags, **settings):
-    folder = scores(tmp_path / "a")
-    questions = pq.read_table(folder / "questions.parquet").to_pydict()
-    questions["picture_digest"] = [f"{row // 4:016x}" for row in range(200)]
-    questions["digest"] = [f"d{row}" for row in range(200)]
-    questions["exposed"] = [[flag] for flag in flags]
-    pq.write_table(pa.table(questions), folder / "questions.parquet")
-    about = json.loads((folder / "run.json").read_text())
-    about["checkpoints"][0] |= settings
-    (folder / "run.json").write_text(json.dumps(about))
-    return folder, questions
+    """A SCORES folder whose member has met its rows as `flags` say, four rows a picture; and its columns."""
+    folder = write_scores(tmp_path / "a")
+    pictures = [f"{row // 4:016x}" for row in range(200)]
+    change_columns(folder, picture_digest=pictures, digest=[f"d{row}" for row in range(200)])
+    change_exposure(folder, flags)
+    change_settings(folder, **settings)
+    return folder, columns_of(folder)
 
 
 @pytest.mark.parametrize("orders", ["1", "cyclic"])
-def test_a_folder_is_calibrated_on_its_rows_outside_of_the_training_with_pictures_whole(tmp_path, orders):
+def test_a_folder_is_calibrated_on_rows_outside_of_the_training_and_pictures_stay_together(tmp_path, orders):
     flags = [TRAINING] * 60 + [VALIDATION] * 20 + [TRAINING | VALIDATION] * 10 + [0] * 110
     folder, questions = folder_with_exposed_rows(tmp_path, flags, fingerprint="fa", orders=orders)
-    found = calibrate_file(folder, tmp_path / "c.json")["m"]
+    calibration = calibrate_file(folder, tmp_path / "c.json")["m"]
     rows = np.r_[60:80, 90:200]
-    rng = np.random.default_rng(0)  # as `scores` draws them
+    rng = np.random.default_rng(0)  # as `write_scores` draws them
     z = 2 * rng.normal(0, 2, (200, 4)).astype(np.float32)[rows]
     y = np.array(["abcd".index(questions["answer"][row]) for row in rows])
     types = [questions["task_type"][row] for row in rows]
     pictures = np.unique(rows // 4, return_inverse=True)[1]
     expected = calibrate(LabelledRows(z, y, types, pictures), one_order=orders == "1")
-    assert found.rows == 130 and found.pictures == 33
-    assert found.temperature == pytest.approx(expected.temperature, abs=1e-4) and found.temperature > 1.5
-    assert found.gain == pytest.approx(expected.gain, abs=1e-4)
-    assert found.gain_error == pytest.approx(expected.gain_error, abs=1e-4)
-    assert [line.split(":")[0] for line in found.choice[:-1]] == [line.split(":")[0] for line in expected.choice]
-    assert found.choice[-1] == "70 rows that the checkpoint was trained on are left out" and found.selected == 20
-    assert ("several option orders" in " ".join(found.choice)) == (orders != "1")
-    assert found.digests == [f"d{row}" for row in rows]
-    assert found.fingerprint == {"member": "m", "adapter": "fa", "letters": "abcd", "orders": orders}
+    assert calibration.rows == 130 and calibration.pictures == 33
+    assert calibration.temperature == pytest.approx(expected.temperature, abs=1e-4) and calibration.temperature > 1.5
+    assert calibration.gain == pytest.approx(expected.gain, abs=1e-4)
+    assert calibration.gain_error == pytest.approx(expected.gain_error, abs=1e-4)
+    assert [line.split(":")[0] for line in calibration.choice[:-1]] == [line.split(":")[0] for line in expected.choice]
+    assert calibration.choice[-1] == "70 rows that the checkpoint was trained on are left out"
+    assert calibration.selected == 20
+    assert ("several option orders" in " ".join(calibration.choice)) == (orders != "1")
+    assert calibration.digests == [f"d{row}" for row in rows]
+    assert calibration.fingerprint == {"member": "m", "adapter": "fa", "letters": "abcd", "orders": orders}
     again = read_calibrations(tmp_path / "c.json")
-    assert [part.to_json() for part in again] == [found.to_json()]
+    assert [entry.to_json() for entry in again] == [calibration.to_json()]
 
 
 def test_rows_that_were_all_trained_on_calibrate_nothing(tmp_path):
@@ -78,21 +76,26 @@ def test_each_member_of_a_file_has_a_calibration_of_its_own(tmp_path):
     z = rng.normal(0, 2, (150, 3))
     p = np.exp(z) / np.exp(z).sum(1, keepdims=True)
     y = (p.cumsum(1) > rng.random((150, 1))).argmax(1)
-    columns = {"id": [*range(150)] * 2, "member": ["m"] * 150 + ["n"] * 150, "answer": ["abc"[at] for at in y] * 2}
-    columns |= {f"l_{letter}": np.r_[2 * z[:, at], 4 * z[:, at]] for at, letter in enumerate("abc")}
+    columns = {
+        "id": [*range(150)] * 2,
+        "member": ["m"] * 150 + ["n"] * 150,
+        "answer": ["abc"[index] for index in y] * 2,
+    }
+    columns |= {f"l_{letter}": np.r_[2 * z[:, index], 4 * z[:, index]] for index, letter in enumerate("abc")}
     pq.write_table(pa.table(columns), tmp_path / "file.parquet")
-    found = calibrate_file(tmp_path / "file.parquet", tmp_path / "c.json")
-    assert list(found) == ["m", "n"]
-    assert found["n"].temperature == pytest.approx(2 * found["m"].temperature, rel=1e-4)
+    calibrations = calibrate_file(tmp_path / "file.parquet", tmp_path / "c.json")
+    assert list(calibrations) == ["m", "n"]
+    assert calibrations["n"].temperature == pytest.approx(2 * calibrations["m"].temperature, rel=1e-4)
     written = json.loads((tmp_path / "c.json").read_text())
     assert list(written) == ["calibrations"] and len(written["calibrations"]) == 2
     again = read_calibrations(tmp_path / "c.json")
-    assert [part.fingerprint for part in again] == [
+    assert [calibration.fingerprint for calibration in again] == [
         {"member": name, "adapter": None, "orders": "1"} for name in ("m", "n")
     ]
-    assert [part.temperature for part in again] == [part.temperature for part in found.values()]
+    temperatures = [calibration.temperature for calibration in calibrations.values()]
+    assert [calibration.temperature for calibration in again] == temperatures
     known, read = read_files(None, [tmp_path / "c.json", tmp_path / "c.json"])
-    assert known is None and [part.temperature for part in read] == 2 * [part.temperature for part in found.values()]
+    assert known is None and [calibration.temperature for calibration in read] == 2 * temperatures
 
 
 @pytest.mark.parametrize("kind", ["groups", "letters"])
@@ -114,7 +117,7 @@ def test_a_file_is_calibrated_by_its_types_of_task_or_letters_on_its_scored_rows
 
 
 @pytest.mark.parametrize(
-    "text, told",
+    "text, problem",
     [
         (None, "no such file; expected one that `calibrate` wrote"),
         ('{"temperature": 2}', "found no calibration; expected a file that `calibrate` wrote"),
@@ -123,10 +126,10 @@ def test_a_file_is_calibrated_by_its_types_of_task_or_letters_on_its_scored_rows
         ('{"calibrations": [2]}', "found no calibration"),
     ],
 )
-def test_files_that_hold_no_calibration_are_refused(tmp_path, text, told):
+def test_files_that_hold_no_calibration_are_refused(tmp_path, text, problem):
     if text is not None:
         (tmp_path / "c.json").write_text(text)
-    with pytest.raises(FileError, match=told) as error:
+    with pytest.raises(FileError, match=problem) as error:
         read_calibrations(tmp_path / "c.json")
     assert str(error.value).startswith(f"{tmp_path / 'c.json'}: ")
 
@@ -137,15 +140,15 @@ def test_a_damaged_calibration_is_named_with_its_file(tmp_path):
         read_calibrations(tmp_path / "c.json")
 
 
-def test_a_folder_is_opened_as_it_is_and_made_anew_only_with_something_from_elsewhere(tmp_path, monkeypatch):
+def test_a_folder_is_opened_in_place_and_copied_only_to_apply_a_calibration(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder, _ = folder_with_exposed_rows(tmp_path, [0] * 200)
     same, notes = open_or_import(folder, None, "auto", None, ())
     assert same.folder == folder and notes == [] and not (tmp_path / "scores").exists()
     fitted = calibrate_file(folder, tmp_path / "c.json")["m"]
-    made, notes = open_or_import(folder, None, "auto", None, [tmp_path / "c.json"])
-    assert made.folder.parts[-2:] == ("scores", "a-calibrated") and notes[-1] == f"folder: {made.folder}"
-    assert np.abs(made.log_p - fitted.apply(same.log_p, same.questions["task_type"])).max() < 1e-4
+    copied, notes = open_or_import(folder, None, "auto", None, [tmp_path / "c.json"])
+    assert copied.folder.parts[-2:] == ("scores", "a-calibrated") and notes[-1] == f"folder: {copied.folder}"
+    assert np.abs(copied.log_p - fitted.apply(same.log_p, same.questions["task_type"])).max() < 1e-4
     named, _ = open_or_import(folder, tmp_path / "named", "auto", None, [tmp_path / "c.json"])
     assert named.folder == tmp_path / "named"
 
@@ -155,42 +158,38 @@ SETTINGS = {"base": "b0", "template": "t0", "pixels": 36864, "quantization": "nf
 
 
 def with_settings(folder, **entry):
-    about = json.loads((folder / "run.json").read_text())
-    about["checkpoints"][0] |= entry
-    (folder / "run.json").write_text(json.dumps(about))
+    change_settings(folder, **entry)
     return folder
 
 
 def test_a_calibration_of_a_folder_records_all_that_logits_depend_on(tmp_path):
-    folder = with_settings(scores(tmp_path / "a"), **SETTINGS)
-    found = calibrate_file(folder, tmp_path / "c.json")["m"]
-    assert found.fingerprint == {"member": "m", "adapter": "x", **SETTINGS, "letters": "abcd", "orders": "1"}
+    folder = with_settings(write_scores(tmp_path / "a"), **SETTINGS)
+    calibration = calibrate_file(folder, tmp_path / "c.json")["m"]
+    assert calibration.fingerprint == {"member": "m", "adapter": "x", **SETTINGS, "letters": "abcd", "orders": "1"}
 
 
 @pytest.mark.parametrize("name, other", [*dict(base="b1", template="t1", pixels=16384, quantization="none").items()])
-def test_a_calibration_is_refused_where_the_member_tells_another_setting(tmp_path, name, other):
-    folder = with_settings(scores(tmp_path / "a"), **SETTINGS)
+def test_a_calibration_is_refused_for_a_member_of_another_setting(tmp_path, name, other):
+    folder = with_settings(write_scores(tmp_path / "a"), **SETTINGS)
     calibrate_file(folder, tmp_path / "c.json")
-    there = with_settings(scores(tmp_path / "b", n=100), **SETTINGS | {name: other})
+    target = with_settings(write_scores(tmp_path / "b", n=100), **SETTINGS | {name: other})
     with pytest.raises(EnsembleError, match=f"{name} is {SETTINGS[name]}, but m was scored with {name} {other};"):
-        open_or_import(there, tmp_path / "out", "auto", None, [tmp_path / "c.json"])
-    silent = with_settings(scores(tmp_path / "c", n=100))  # a folder of before, which does not tell
-    assert (
-        open_or_import(silent, tmp_path / "out", "auto", None, [tmp_path / "c.json"])[0].calibrations[0].temperature
-        > 1.5
-    )
+        open_or_import(target, tmp_path / "out", "auto", None, [tmp_path / "c.json"])
+    older = write_scores(tmp_path / "c", n=100)  # older versions recorded no settings
+    opened, _ = open_or_import(older, tmp_path / "out", "auto", None, [tmp_path / "c.json"])
+    assert opened.calibrations[0].temperature > 1.5
 
 
 def test_a_setting_that_differs_ends_the_command_with_2(cli, tmp_path):
-    folder = with_settings(scores(tmp_path / "a"), **SETTINGS)
+    folder = with_settings(write_scores(tmp_path / "a"), **SETTINGS)
     cli("calibrate", folder, "--out", tmp_path / "c.json")
-    there = with_settings(scores(tmp_path / "b"), **SETTINGS | {"pixels": 16384})
-    refused = cli("evaluate", there, "--calibration", tmp_path / "c.json", "--out", tmp_path / "out", check=2)
+    target = with_settings(write_scores(tmp_path / "b"), **SETTINGS | {"pixels": 16384})
+    refused = cli("evaluate", target, "--calibration", tmp_path / "c.json", "--out", tmp_path / "out", check=2)
     assert "pixels is 36864, but m was scored with pixels 16384" in refused.stderr and not (tmp_path / "out").exists()
 
 
 def test_a_calibration_for_fewer_letters_serves_no_table_with_more(tmp_path):
-    a, b = scores(tmp_path / "a"), scores(tmp_path / "b", n=100)
+    a, b = write_scores(tmp_path / "a"), write_scores(tmp_path / "b", n=100)
     calibrate_file(a, tmp_path / "c.json")
     values = json.loads((tmp_path / "c.json").read_text())
     for letters, fits in (("abcde", True), ("abc", False)):
@@ -204,8 +203,8 @@ def test_a_calibration_for_fewer_letters_serves_no_table_with_more(tmp_path):
 
 
 def test_of_one_checkpoint_at_two_resolutions_each_member_gets_its_own_calibration(tmp_path):
-    a = with_settings(scores(tmp_path / "a", temperature=3.0), **SETTINGS, member="small")
-    b = with_settings(scores(tmp_path / "b"), **SETTINGS | {"pixels": 200704}, member="large")
+    a = with_settings(write_scores(tmp_path / "a", temperature=3.0), **SETTINGS, member="small")
+    b = with_settings(write_scores(tmp_path / "b"), **SETTINGS | {"pixels": 200704}, member="large")
     for folder, member in ((a, "small"), (b, "large")):
         questions = pq.read_table(folder / "logits" / "part-000000.parquet")
         questions = questions.set_column(questions.column_names.index("member"), "member", pa.array([member] * 200))
@@ -217,7 +216,7 @@ def test_of_one_checkpoint_at_two_resolutions_each_member_gets_its_own_calibrati
     files = [tmp_path / "b.json", tmp_path / "a.json"]
     pooled = pool_files([a, b], tmp_path / "out", PoolOptions(calibrations=read_files(None, files)[1]))
     expected = [fitted[0]["small"].temperature, fitted[1]["large"].temperature]
-    assert [part.temperature for part in pooled.scores.calibrations] == pytest.approx(expected)
+    assert [calibration.temperature for calibration in pooled.scores.calibrations] == pytest.approx(expected)
     assert abs(expected[0] - expected[1]) > 0.5
 
 
@@ -229,25 +228,27 @@ def numbers_file(path, n=150, first=0, seed=0, answers=True, sharp=2.0):
     p = np.exp(z) / np.exp(z).sum(1, keepdims=True)
     y = (p.cumsum(1) > rng.random((n, 1))).argmax(1)
     columns = {"id": [f"row{first + row}" for row in range(n)]}
-    columns |= {"answer": ["abcd"[at] for at in y]} if answers else {}
-    columns |= {f"l_{letter}": sharp * z[:, at] for at, letter in enumerate("abcd")}
+    columns |= {"answer": ["abcd"[index] for index in y]} if answers else {}
+    columns |= {f"l_{letter}": sharp * z[:, index] for index, letter in enumerate("abcd")}
     lines = [",".join(columns), *(",".join(map(str, row)) for row in zip(*columns.values()))]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n")
     return path
 
 
-def test_rows_of_a_file_that_its_calibration_was_fitted_on_are_flagged_and_told(cli, tmp_path):
+def test_rows_of_a_file_that_its_calibration_was_fitted_on_are_flagged_and_reported(cli, tmp_path):
     path = numbers_file(tmp_path / "m.csv")
     cli("calibrate", path, "--out", tmp_path / "c.json")
-    told = "150 of 150 rows are those that the calibration of m was fitted on; its gain on them is not what others get"
+    warning = (
+        "150 of 150 rows are those that the calibration of m was fitted on; its gain on them is not what others get"
+    )
     done = cli("evaluate", path, "--calibration", tmp_path / "c.json", "--out", tmp_path / "out", "--no-plot")
-    assert done.stderr.count(told) == 1 and "every labelled row was calibrated on" in done.stdout
+    assert done.stderr.count(warning) == 1 and "every labelled row was calibrated on" in done.stdout
     for name in ("run.json", "metrics.json"):
-        assert json.loads((tmp_path / "out" / name).read_text())["warnings"] == [told]
+        assert json.loads((tmp_path / "out" / name).read_text())["warnings"] == [warning]
     assert pq.read_table(tmp_path / "out" / "questions.parquet")["exposed"].to_pylist() == [[CALIBRATION]] * 150
     plain = cli("evaluate", tmp_path / "out", "--no-plot")  # the folder remembers it
-    assert told in plain.stderr
+    assert warning in plain.stderr
 
 
 def test_rows_of_a_file_are_known_by_id_and_numbers_together(tmp_path):
@@ -261,8 +262,8 @@ def test_rows_of_a_file_are_known_by_id_and_numbers_together(tmp_path):
     others["fewer rows"][0].parent.mkdir()
     others["fewer rows"][0].write_text("\n".join(fitted.read_text().splitlines()[:41]) + "\n")
     for name, (path, count) in others.items():
-        found, notes = open_or_import(path, tmp_path / name, "auto", None, [tmp_path / "c.json"])
-        assert (found.exposed == CALIBRATION).sum() == count, name
+        opened, notes = open_or_import(path, tmp_path / name, "auto", None, [tmp_path / "c.json"])
+        assert (opened.exposed == CALIBRATION).sum() == count, name
         assert any("calibration of m was fitted on" in note for note in notes) == bool(count)
     imported, _ = open_or_import(fitted, tmp_path / "imported", "auto", None, ())  # rounded to 32 bits
     again, _ = open_or_import(imported.folder, tmp_path / "again", "auto", None, [tmp_path / "c.json"])
@@ -273,19 +274,18 @@ def test_rows_of_a_folder_are_known_by_their_content(tmp_path):
     folder, questions = folder_with_exposed_rows(tmp_path, [TRAINING] * 60 + [0] * 140)
     fitted = calibrate_file(folder, tmp_path / "c.json")["m"]
     assert fitted.numbers == [] and len(fitted.digests) == 140
-    found, notes = open_or_import(folder, tmp_path / "out", "auto", None, [tmp_path / "c.json"])
-    assert found.exposed[:, 0].tolist() == [TRAINING] * 60 + [CALIBRATION] * 140
+    opened, notes = open_or_import(folder, tmp_path / "out", "auto", None, [tmp_path / "c.json"])
+    assert opened.exposed[:, 0].tolist() == [TRAINING] * 60 + [CALIBRATION] * 140
     assert "warning: 140 of 200 rows are those that the calibration of m was fitted on" in " ".join(notes)
 
 
 # ------------------------------------------------------------------ with and without a checkpoint
-def test_both_ways_to_calibrate_a_folder_say_and_write_the_same(tmp_path):
+def test_a_folder_has_the_same_calibration_with_and_without_a_checkpoint(tmp_path):
     fold = Path(shutil.copytree(FOLD0, tmp_path / "fold0"))
-    out = scores(tmp_path / "a", checkpoint=fold)
-    questions = pq.read_table(out / "questions.parquet").to_pydict()
-    write_rows(fold, questions["digest"][:120], questions["digest"][120:150])
-    questions["exposed"] = [[TRAINING]] * 120 + [[VALIDATION]] * 30 + [[0]] * 50
-    pq.write_table(pa.table(questions), out / "questions.parquet")
+    out = write_scores(tmp_path / "a", checkpoint=fold)
+    digests = columns_of(out)["digest"]
+    write_rows(fold, digests[:120], digests[120:150])
+    change_exposure(out, [TRAINING] * 120 + [VALIDATION] * 30 + [0] * 50)
     with_checkpoint, _ = calibrate_checkpoint(out, str(fold))
     alone = calibrate_file(out, tmp_path / "c.json")["m"]
     assert alone.selected == 30 and "120 rows that the checkpoint was trained on are left out" in alone.choice
@@ -294,26 +294,25 @@ def test_both_ways_to_calibrate_a_folder_say_and_write_the_same(tmp_path):
 
 def test_answers_of_a_table_serve_a_calibration_of_a_checkpoint_too(tmp_path):
     fold = Path(shutil.copytree(FOLD0, tmp_path / "fold0"))
-    out = scores(tmp_path / "a", checkpoint=fold)
+    out = write_scores(tmp_path / "a", checkpoint=fold)
     expected, _ = calibrate_checkpoint(out, str(fold), CalibrateOptions(tmp_path / "c.json"))
-    questions = pq.read_table(out / "questions.parquet").to_pydict()
-    table = key(tmp_path / "key.csv", zip(questions["id"], questions["answer"]))
-    questions["answer"] = [""] * 200
-    pq.write_table(pa.table(questions), out / "questions.parquet")
-    said = []
-    found, _ = calibrate_checkpoint(out, str(fold), CalibrateOptions(tmp_path / "d.json", table, said.append))
-    assert found.to_json() == expected.to_json()
-    assert said == [f"{table}: has 200 of the 200 ids of {out}, fills in 200 answers"]
+    columns = columns_of(out)
+    table = key(tmp_path / "key.csv", zip(columns["id"], columns["answer"]))
+    change_columns(out, answer=[""] * 200)
+    messages = []
+    calibration, _ = calibrate_checkpoint(out, str(fold), CalibrateOptions(tmp_path / "d.json", table, messages.append))
+    assert calibration.to_json() == expected.to_json()
+    assert messages == [f"{table}: has 200 of the 200 ids of {out}, fills in 200 answers"]
 
 
-def test_where_too_few_rows_are_left_it_says_how_many_were_trained_on(tmp_path):
+def test_a_note_says_how_many_rows_were_trained_on_where_too_few_are_left(tmp_path):
     folder, _ = folder_with_exposed_rows(tmp_path, [TRAINING] * 192 + [0] * 8)
     line = (
         "8 labelled rows are too few to fit a temperature (20 at least): T = 1; 192 rows that the checkpoint was "
         "trained on are left out"
     )
-    found = calibrate_file(folder, tmp_path / "c.json")["m"]
-    assert found.note == line and found.choice == [f"temperature 1.000: {line}"]
+    calibration = calibrate_file(folder, tmp_path / "c.json")["m"]
+    assert calibration.note == line and calibration.choice == [f"temperature 1.000: {line}"]
 
 
 # ------------------------------------------------------------------ --answers
@@ -322,36 +321,36 @@ def key(path, pairs):
     return path
 
 
-def test_answers_of_a_table_fill_the_blanks_of_a_file_and_the_number_of_ids_is_told(tmp_path):
+def test_answers_of_a_table_fill_the_blanks_of_a_file_and_the_number_of_ids_is_reported(tmp_path):
     path = numbers_file(tmp_path / "m.csv", n=10)
-    own = read_members(path)[0].questions["answer"]
+    letters = read_members(path)[0].questions["answer"]
     lines = path.read_text().splitlines()
     for row in (3, 5):
         cells = lines[row + 1].split(",")
         lines[row + 1] = ",".join([cells[0], "", *cells[2:]])
     path.write_text("\n".join(lines) + "\n")
-    table = key(tmp_path / "key.csv", [("row3", own[3]), ("row7", own[7]), ("other", "a")])
-    found, notes = open_or_import(path, tmp_path / "out", "auto", table, ())
-    assert found.questions["answer"] == own[:5] + [""] + own[6:]
+    table = key(tmp_path / "key.csv", [("row3", letters[3]), ("row7", letters[7]), ("other", "a")])
+    opened, notes = open_or_import(path, tmp_path / "out", "auto", table, ())
+    assert opened.questions["answer"] == letters[:5] + [""] + letters[6:]
     assert f"{table}: has 2 of the 10 ids of {path}, fills in 1 answer" in notes
     blank = numbers_file(tmp_path / "n.csv", n=30, answers=False)
-    folder, said = open_or_import(blank, tmp_path / "blank", "auto", None, ())[0].folder, []
+    folder, messages = open_or_import(blank, tmp_path / "blank", "auto", None, ())[0].folder, []
     full = key(tmp_path / "full.csv", [(f"row{row}", "abcd"[row % 4]) for row in range(30)])
-    calibrate_file(folder, tmp_path / "c.json", answers=full, say=said.append)
-    assert said[-1] == f"{full}: has 30 of the 30 ids of {folder}, fills in 30 answers"
+    calibrate_file(folder, tmp_path / "c.json", answers=full, say=messages.append)
+    assert messages[-1] == f"{full}: has 30 of the 30 ids of {folder}, fills in 30 answers"
     filled, _ = open_or_import(folder, tmp_path / "filled", "auto", full, ())
     assert filled.questions["answer"] == ["abcd"[row % 4] for row in range(30)]
 
 
 def test_other_answers_than_a_files_own_are_refused_with_count_and_ids(tmp_path):
     path = numbers_file(tmp_path / "m.csv", n=30)
-    own = read_members(path)[0].questions["answer"]
-    other = ["b" if letter == "a" else "a" for letter in own]
-    table = key(tmp_path / "key.csv", [("row2", other[2]), ("row4", own[4]), ("row9", other[9])])
+    letters = read_members(path)[0].questions["answer"]
+    other = ["b" if letter == "a" else "a" for letter in letters]
+    table = key(tmp_path / "key.csv", [("row2", other[2]), ("row4", letters[4]), ("row9", other[9])])
     with pytest.raises(EnsembleError) as refused:
         open_or_import(path, tmp_path / "out", "auto", table, ())
     assert (
-        f"{path}: 2 rows have another answer in {table}: 'row2' ({own[2]}, and {other[2]} in the table), 'row9'"
+        f"{path}: 2 rows have another answer in {table}: 'row2' ({letters[2]}, and {other[2]} in the table), 'row9'"
         in str(refused.value)
     )
     with pytest.raises(EnsembleError, match="2 rows have another answer"):
@@ -376,8 +375,8 @@ def test_answers_may_be_those_of_the_labelled_rows_alone(tmp_path):
     labelled.write_text("\n".join(lines) + "\n")
     table = key(tmp_path / "key.csv", [(f"row{500 + row}", "abcd"[row % 4]) for row in range(150)])
     answers, _ = read_files(table, ())
-    found = pool_files(rows, tmp_path / "out", PoolOptions(fit=labelled, answers=answers))
-    assert "on 150 rows" in " ".join(found.notes)
+    pooled = pool_files(rows, tmp_path / "out", PoolOptions(fit=labelled, answers=answers))
+    assert "on 150 rows" in " ".join(pooled.notes)
 
 
 # ------------------------------------------------------------------ everything under --out
@@ -389,15 +388,15 @@ def test_results_of_files_go_under_the_folder_that_out_names(cli, tmp_path, monk
         ",".join([cells[0], letter, *cells[2:]]) for cells, letter in zip((line.split(",") for line in lines), right)
     ]
     second.write_text("\n".join([header, *lines]) + "\n")  # other numbers of the same questions
-    here = tmp_path / "here"
-    here.mkdir()
-    cli("evaluate", first, second, "--out", "X", cwd=here)
-    assert [path.name for path in here.iterdir()] == ["X"] and (here / "X" / "comparison.json").exists()
-    assert open_scores(here / "X" / "other" / "m").run_json["sources"] == [str(second)]
-    cli("evaluate", second, "--out", "Y", "--no-plot", cwd=here)
-    cli("report", first, "--out", "p.html", cwd=here)
-    assert sorted(path.name for path in here.iterdir()) == ["X", "Y", "p.html"]
-    assert "<title>m: scores" in (here / "p.html").read_text("utf-8")
+    folder = tmp_path / "here"
+    folder.mkdir()
+    cli("evaluate", first, second, "--out", "X", cwd=folder)
+    assert [path.name for path in folder.iterdir()] == ["X"] and (folder / "X" / "comparison.json").exists()
+    assert open_scores(folder / "X" / "other" / "m").run_json["sources"] == [str(second)]
+    cli("evaluate", second, "--out", "Y", "--no-plot", cwd=folder)
+    cli("report", first, "--out", "p.html", cwd=folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["X", "Y", "p.html"]
+    assert "<title>m: scores" in (folder / "p.html").read_text("utf-8")
 
 
 def test_a_file_is_evaluated_calibrated_and_its_calibration_applied(tmp_path, monkeypatch):
@@ -405,18 +404,20 @@ def test_a_file_is_evaluated_calibrated_and_its_calibration_applied(tmp_path, mo
     log_p, y = members(1, 400, sharp=3.0)
     ids = [f"r{row}" for row in range(400)]
     write_csv(tmp_path / "mine.csv", ids, np.exp(log_p[0]))
-    answers = table(tmp_path / "key.csv", "id,answer\n" + "".join(f"{id},{'abcd'[at]}\n" for id, at in zip(ids, y)))
-    found, notes = open_or_import(tmp_path / "mine.csv", None, "auto", answers, ())
-    assert found.folder.name == "mine" and (found.folder / "metrics.json").exists()
+    answers = write_table(
+        tmp_path / "key.csv", "id,answer\n" + "".join(f"{id},{'abcd'[index]}\n" for id, index in zip(ids, y))
+    )
+    opened, notes = open_or_import(tmp_path / "mine.csv", None, "auto", answers, ())
+    assert opened.folder.name == "mine" and (opened.folder / "metrics.json").exists()
     assert "read as probabilities" in notes[0]
-    raw = json.loads((found.folder / "metrics.json").read_text())["overall"]["nll"]["value"]
+    raw = json.loads((opened.folder / "metrics.json").read_text())["overall"]["nll"]["value"]
     assert raw == pytest.approx(-log_p[0][np.arange(400), y].mean(), abs=1e-6)
     fitted = calibrate_file(tmp_path / "mine.csv", tmp_path / "c.json", answers=answers)["mine"]
     assert fitted.temperature > 1.5 and read_calibrations(tmp_path / "c.json")[0].temperature == fitted.temperature
     again, notes = open_or_import(tmp_path / "mine.csv", None, "auto", answers, [tmp_path / "c.json"])
     after = json.loads((again.folder / "metrics.json").read_text())["overall"]["nll"]["value"]
     assert after == pytest.approx(fitted.nll_after, abs=1e-6) and after < raw - 0.1
-    other = table(tmp_path / "other.csv", (tmp_path / "mine.csv").read_text())
+    other = write_table(tmp_path / "other.csv", (tmp_path / "mine.csv").read_text())
     with pytest.raises(EnsembleError, match="--calibration: made for mine; expected one of the members: other"):
         open_or_import(other, None, "auto", answers, [tmp_path / "c.json"])
     with pytest.raises(EnsembleError, match="no scored row with an answer"):

@@ -1,6 +1,5 @@
-"""What is fitted on labelled rows for a pool: which rows count, temperature, weights, sets, and what is said of it."""
+"""What is fitted on labelled rows for a pool: which rows count, temperature, weights, sets, and what is reported."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -28,17 +27,17 @@ from scoring.stats.pools import EnsembleError, PoolSettings, nll_weights, pool
 from scoring.stats.resampling import clusters_of
 from scoring.stats.selective import set_quantile
 from scoring.stats.sets import SetRequest, SetsError
-from tests.shared.number_files import long_file, write_csv
-from tests.shared.predictions import drawn, good_and_poor, likeliest_temperature, members
+from tests.shared.number_files import write_csv, write_long_file
+from tests.shared.predictions import draw_rows, good_and_poor, likeliest_temperature, members
 from tests.shared.scores_folders import (
     change_columns,
+    change_exposure,
     change_run,
+    change_settings,
     columns_of,
-    expose,
     run_json,
-    scores,
-    settings,
     two_folders,
+    write_scores,
 )
 
 
@@ -54,34 +53,34 @@ def notes_of(folder):
 
 def files_of(tmp_path, rows=120, fewer=()):
     """Labelled rows and other rows of three members; `fewer`: labelled rows without a number of the second."""
-    log_p, y, ids = drawn(rows, 3)
+    log_p, y, ids = draw_rows(rows, 3)
     log_p[1, list(fewer)] = np.nan
-    labelled = long_file(tmp_path / "labelled.parquet", log_p, y, ids)
-    far, truth, others = drawn(50, 4, rows)
-    return labelled, long_file(tmp_path / "rows.parquet", far, truth, others), log_p, y, far
+    labelled = write_long_file(tmp_path / "labelled.parquet", log_p, y, ids)
+    new_log_p, new_y, new_ids = draw_rows(50, 4, rows)
+    return labelled, write_long_file(tmp_path / "rows.parquet", new_log_p, new_y, new_ids), log_p, y, new_log_p
 
 
 @pytest.mark.parametrize("kind, weights", [("log", "5,1,1"), ("linear", "5,1,1"), ("vote", "5,1,2"), ("log", "equal")])
 def test_the_temperature_of_a_pool_is_that_of_its_kind_and_weights(tmp_path, kind, weights):
-    labelled, rows, log_p, y, far = files_of(tmp_path)
-    found = pool_files([rows], tmp_path / "out", PoolOptions(kind, weights, fit=labelled)).scores
-    shares = None if weights == "equal" else [float(part) for part in weights.split(",")]
+    labelled, rows, log_p, y, new_log_p = files_of(tmp_path)
+    pooled = pool_files([rows], tmp_path / "out", PoolOptions(kind, weights, fit=labelled)).scores
+    shares = None if weights == "equal" else [float(weight) for weight in weights.split(",")]
     temperature = likeliest_temperature(pool(log_p, kind, shares), y)
-    assert found.pool.temperature == pytest.approx(temperature, abs=1e-3) and abs(temperature - 1) > 0.05
-    assert np.exp(found.log_p) == pytest.approx(np.exp(pool(far, kind, shares, temperature)), abs=1e-3)
-    said = next(note for note in found.run_json["notes"] if note.startswith("temperature of the pool"))
-    assert said.startswith(
+    assert pooled.pool.temperature == pytest.approx(temperature, abs=1e-3) and abs(temperature - 1) > 0.05
+    assert np.exp(pooled.log_p) == pytest.approx(np.exp(pool(new_log_p, kind, shares, temperature)), abs=1e-3)
+    note = next(note for note in pooled.run_json["notes"] if note.startswith("temperature of the pool"))
+    assert note.startswith(
         f"temperature of the pool {temperature:.3f}, on 120 rows: temperature {temperature:.3f}: rows held out of the "
         "fit "
     )
 
 
-@pytest.mark.parametrize("kind, weights, said", [("log", "equal", 1), ("log", "5,1,1", 0), ("vote", "equal", 0)])
-def test_other_weights_are_proposed_by_labelled_rows_for_the_equal_log_pool_alone(tmp_path, kind, weights, said):
+@pytest.mark.parametrize("kind, weights, proposed", [("log", "equal", 1), ("log", "5,1,1", 0), ("vote", "equal", 0)])
+def test_other_weights_are_proposed_by_labelled_rows_for_the_equal_log_pool_alone(tmp_path, kind, weights, proposed):
     labelled, rows, log_p, y, _ = files_of(tmp_path)
     pool_files([rows], tmp_path / "out", PoolOptions(kind, weights, fit=labelled))
     expected = describe_choices(choices(log_p, y, np.arange(120)))
-    assert notes_of(tmp_path / "out")[2:] == (expected if said else [])
+    assert notes_of(tmp_path / "out")[2:] == (expected if proposed else [])
 
 
 def test_rows_without_a_number_or_an_answer_are_not_fitted_on(tmp_path):
@@ -89,11 +88,11 @@ def test_rows_without_a_number_or_an_answer_are_not_fitted_on(tmp_path):
     columns = pq.read_table(labelled).to_pydict()
     columns["answer"] = ["" if row % 120 in (5, 6, 7) else letter for row, letter in enumerate(columns["answer"])]
     pq.write_table(pa.table(columns), labelled)
-    found = pool_files([rows], tmp_path / "out", PoolOptions("log", "1,1,1", fit=labelled)).scores
+    pooled = pool_files([rows], tmp_path / "out", PoolOptions("log", "1,1,1", fit=labelled)).scores
     used = [row for row in range(120) if row not in (0, 5, 6, 7)]
     expected = likeliest_temperature(as_pool(log_p[:, used]), y[used])
-    assert found.pool.temperature == pytest.approx(expected, abs=1e-4)
-    assert f"temperature of the pool {expected:.3f}, on 116 rows: " in " ".join(found.run_json["notes"])
+    assert pooled.pool.temperature == pytest.approx(expected, abs=1e-4)
+    assert f"temperature of the pool {expected:.3f}, on 116 rows: " in " ".join(pooled.run_json["notes"])
 
 
 def test_labelled_rows_without_answers_are_refused(tmp_path):
@@ -105,93 +104,93 @@ def test_labelled_rows_without_answers_are_refused(tmp_path):
     assert str(error.value) == f"{labelled}: no scored row has an answer, so that nothing can be fitted on it"
     key = {f"r{row}": "a" for row in range(120)}
     answers = AnswerTable(Path("answers.csv"), key, {})
-    found = pool_files([rows], tmp_path / "out", PoolOptions("log", "1,1,1", fit=labelled, answers=answers)).scores
-    assert "on 120 rows" in " ".join(found.run_json["notes"])
+    pooled = pool_files([rows], tmp_path / "out", PoolOptions("log", "1,1,1", fit=labelled, answers=answers)).scores
+    assert "on 120 rows" in " ".join(pooled.run_json["notes"])
 
 
 @pytest.mark.parametrize("weights", ["fit", "greedy"])
 def test_fitted_weights_and_their_temperature_are_those_of_the_labelled_rows(tmp_path, weights):
-    log_p, y, ids = drawn(300, 6)
+    log_p, y, ids = draw_rows(300, 6)
     other_letters = np.clip(3 * np.roll(log_p[0], 1, axis=1), -15, 0)  # mostly wrong
     log_p[2] = log_softmax(other_letters + np.random.default_rng(1).normal(0, 1, (300, 4)), axis=1)
-    labelled = long_file(tmp_path / "labelled.parquet", log_p, y, ids)
-    rows = long_file(tmp_path / "rows.parquet", *drawn(50, 4, 300))
+    labelled = write_long_file(tmp_path / "labelled.parquet", log_p, y, ids)
+    rows = write_long_file(tmp_path / "rows.parquet", *draw_rows(50, 4, 300))
     options = PoolOptions("log", weights, fit=labelled, sets=SetRequest(0.8))
-    found = pool_files([rows], tmp_path / "out", options).scores
+    pooled = pool_files([rows], tmp_path / "out", options).scores
     expected = fit_weights(log_p, y, weights, np.arange(300))
-    assert found.pool.weights == pytest.approx(expected.weights.tolist(), abs=1e-4)
-    assert found.pool.temperature == pytest.approx(expected.temperature, abs=1e-4)
+    assert pooled.pool.weights == pytest.approx(expected.weights.tolist(), abs=1e-4)
+    assert pooled.pool.temperature == pytest.approx(expected.temperature, abs=1e-4)
     listed = ", ".join(f"{name} {weight:.2f}" for name, weight in zip("uvw", expected.weights))
     notes = [f"{expected.why}: {listed}"]
     if none := [name for name, weight in zip("uvw", expected.weights) if weight == 0]:
         notes.append(f"weight 0, so that the pool does without: {', '.join(none)}")
-    assert found.run_json["notes"][1:] == notes and expected.why.startswith("fitted weights")
+    assert pooled.run_json["notes"][1:] == notes and expected.why.startswith("fitted weights")
     assert none == ["w"]
     fit = greedy_weights if weights == "greedy" else convex_fit(expected.penalty)
     wrong = np.sort(1 - np.exp(held_out_pool(fit, log_p, y, np.arange(300)))[np.arange(300), y])
-    assert found.run_json["sets"]["quantile"] == pytest.approx(wrong[int(np.ceil(301 * 0.8)) - 1], abs=1e-4)
+    assert pooled.run_json["sets"]["quantile"] == pytest.approx(wrong[int(np.ceil(301 * 0.8)) - 1], abs=1e-4)
 
 
 def test_weights_of_lowest_loss_come_with_a_temperature_of_their_pool(tmp_path):
-    log_p, y, ids = drawn(1000, 6)
+    log_p, y, ids = draw_rows(1000, 6)
     log_p[2] = log_softmax(np.random.default_rng(1).normal(0, 5, (1000, 4)), axis=1)
-    labelled = long_file(tmp_path / "labelled.parquet", log_p, y, ids)
-    rows = long_file(tmp_path / "rows.parquet", *drawn(50, 4, 1000))
+    labelled = write_long_file(tmp_path / "labelled.parquet", log_p, y, ids)
+    rows = write_long_file(tmp_path / "rows.parquet", *draw_rows(50, 4, 1000))
     options = PoolOptions("log", "nll", fit=labelled, sets=SetRequest(0.8, "aps"))
-    found = pool_files([rows], tmp_path / "out", options).scores
+    pooled = pool_files([rows], tmp_path / "out", options).scores
     weights, why = nll_weights(log_p, y, np.arange(1000))
     temperature = likeliest_temperature(pool(log_p, "log", weights), y)
-    assert found.pool.weights == pytest.approx(weights.tolist(), abs=1e-4)
-    assert found.pool.temperature == pytest.approx(temperature, abs=1e-3)
+    assert pooled.pool.weights == pytest.approx(weights.tolist(), abs=1e-4)
+    assert pooled.pool.temperature == pytest.approx(temperature, abs=1e-3)
     listed = ", ".join(f"{name} {weight:.2f}" for name, weight in zip("uvw", weights))
-    assert why.startswith("fitted weights") and found.run_json["notes"][1] == f"{why}: {listed}"
-    assert found.run_json["notes"][2].startswith(f"temperature of the pool {temperature:.3f}, on 1,000 rows: ")
+    assert why.startswith("fitted weights") and pooled.run_json["notes"][1] == f"{why}: {listed}"
+    assert pooled.run_json["notes"][2].startswith(f"temperature of the pool {temperature:.3f}, on 1,000 rows: ")
     p = np.exp(held_out_pool(likeliest_weights, log_p, y, np.arange(1000)))
     right = p[np.arange(1000), y]
     up_to = np.sort(np.where(p >= right[:, None], p, 0).sum(1))
-    assert found.run_json["sets"]["quantile"] == pytest.approx(up_to[int(np.ceil(1001 * 0.8)) - 1], abs=1e-4)
+    assert pooled.run_json["sets"]["quantile"] == pytest.approx(up_to[int(np.ceil(1001 * 0.8)) - 1], abs=1e-4)
 
 
 def test_few_labelled_rows_leave_weights_of_lowest_loss_equal(tmp_path):
     labelled, rows, log_p, y, _ = files_of(tmp_path)
     options = PoolOptions("log", "nll", fit=labelled, sets=SetRequest(0.8))
-    found = pool_files([rows], tmp_path / "out", options).scores
-    assert found.pool.weights == pytest.approx([1 / 3] * 3)
-    assert found.run_json["notes"][1] == ("equal weights: 120 labelled rows are under 1,000: u 0.33, v 0.33, w 0.33")
-    assert len(found.run_json["notes"]) == 3 and found.run_json["notes"][2].startswith("temperature of the pool")
+    pooled = pool_files([rows], tmp_path / "out", options).scores
+    assert pooled.pool.weights == pytest.approx([1 / 3] * 3)
+    assert pooled.run_json["notes"][1] == ("equal weights: 120 labelled rows are under 1,000: u 0.33, v 0.33, w 0.33")
+    assert len(pooled.run_json["notes"]) == 3 and pooled.run_json["notes"][2].startswith("temperature of the pool")
 
 
-def test_rows_of_one_picture_stay_together_in_what_is_said_of_weights(tmp_path):
+def test_rows_of_one_picture_stay_together_in_the_comparison_of_weights(tmp_path):
     a, b = two_folders(tmp_path)
     digests = ["" if row >= 150 else f"{row // 3:016x}" for row in range(200)]
     for folder in (a, b):
         change_columns(folder, picture_digest=digests)
     pool_files([a, b], tmp_path / "labelled")
     change_columns(tmp_path / "labelled", digest=[f"{row:016x}" for row in range(200)])
-    found = pool_files([a, b], tmp_path / "out", PoolOptions(fit=tmp_path / "labelled"))
+    pooled = pool_files([a, b], tmp_path / "out", PoolOptions(fit=tmp_path / "labelled"))
     opened = open_scores(tmp_path / "labelled")
     clusters = clusters_of([digest or f"row {row}" for row, digest in enumerate(digests)])
     y = opened.answers(np.arange(200))
     expected = describe_choices(choices(opened.members, y, clusters))
     assert len(set(clusters)) == 100
     assert notes_of(tmp_path / "out")[-len(expected) :] == expected
-    assert not found.scores.exposed.any()
+    assert not pooled.scores.exposed.any()
 
 
 @pytest.mark.parametrize("weights, n", [("fit", 60), ("greedy", 60), ("nll", 1000)])
 def test_rows_of_one_picture_stay_together_in_the_fit_of_weights_and_of_sets(tmp_path, weights, n):
-    a, b = scores(tmp_path / "a", n), scores(tmp_path / "b", n)
+    a, b = write_scores(tmp_path / "a", n), write_scores(tmp_path / "b", n)
     logits = open_scores(b).logits
     logits.logits += np.random.default_rng(1).normal(0, 9, logits.logits.shape).astype(np.float32)  # says little
     write_part(b / "logits", 0, logits)
     pictures = [f"{row // 4:016x}" for row in range(n)]
     for folder in (a, b):
-        settings(folder, fingerprint=folder.name)
+        change_settings(folder, fingerprint=folder.name)
         change_columns(folder, picture_digest=pictures)
     labelled = tmp_path / "labelled"
     labelled_folder(a, b, labelled, digest=[f"{row:016x}" for row in range(n)])
     options = PoolOptions("log", weights, fit=labelled, sets=SetRequest(0.8))
-    found = pool_files([a, b], tmp_path / "out", options).scores
+    pooled = pool_files([a, b], tmp_path / "out", options).scores
     opened, clusters = open_scores(labelled), clusters_of(pictures)
     y = opened.answers(np.arange(n))
     if weights == "nll":
@@ -204,10 +203,10 @@ def test_rows_of_one_picture_stay_together_in_the_fit_of_weights_and_of_sets(tmp
             greedy_weights if weights == "greedy" else convex_fit(fitted.penalty),
         )
     assert why.startswith("fitted weights")
-    assert found.run_json["notes"][0] == f"{why}: a {values[0]:.2f}, b {values[1]:.2f}"
+    assert pooled.run_json["notes"][0] == f"{why}: a {values[0]:.2f}, b {values[1]:.2f}"
     unseen = np.exp(held_out_pool(fit, opened.members, y, clusters))
     quantile = set_quantile(1 - unseen[np.arange(n), y], 0.8, None, n // 4)
-    assert found.run_json["sets"]["quantile"] == pytest.approx(quantile, abs=1e-5)
+    assert pooled.run_json["sets"]["quantile"] == pytest.approx(quantile, abs=1e-5)
 
 
 def test_rows_of_one_picture_stay_together_in_the_fit_of_a_temperature(tmp_path):
@@ -217,11 +216,11 @@ def test_rows_of_one_picture_stay_together_in_the_fit_of_a_temperature(tmp_path)
     pool_files([a, b], tmp_path / "out", labelled_folder(a, b, tmp_path / "labelled"))
     opened = open_scores(tmp_path / "labelled")
     clusters = clusters_of([f"{row // 4:016x}" for row in range(200)])
-    own = calibrate(
+    calibration = calibrate(
         LabelledRows(as_pool(opened.members), opened.answers(np.arange(200)), None, clusters), False, more=False
     )
     assert notes_of(tmp_path / "out") == [
-        f"temperature of the pool {own.temperature:.3f}, on 200 rows: {own.choice[0]}"
+        f"temperature of the pool {calibration.temperature:.3f}, on 200 rows: {calibration.choice[0]}"
     ]
 
 
@@ -229,54 +228,54 @@ def test_task_types_and_letters_of_calibrations_count_in_the_fit_of_the_pool(tmp
     a, b = two_folders(tmp_path)
     pool_files([a, b], tmp_path / "labelled")
     bias = np.array([0.0, 1.0, -1.0, 0.5])
-    made = [
+    calibrations = [
         Calibration(1.0, groups={"count": 4.0, "object": 0.5}, fingerprint={"adapter": "fa"}),
         Calibration(1.0, bias.tolist(), fingerprint={"adapter": "fb"}),
     ]
-    options = PoolOptions("log", "1,1", fit=tmp_path / "labelled", calibrations=made)
-    found = pool_files([a, b], tmp_path / "out", options).scores
+    options = PoolOptions("log", "1,1", fit=tmp_path / "labelled", calibrations=calibrations)
+    scores = pool_files([a, b], tmp_path / "out", options).scores
     first, second = (open_scores(folder).members[0] for folder in (a, b))
     divisor = np.array([4.0 if row % 3 else 0.5 for row in range(200)])[:, None]
     pooled = (log_softmax(first / divisor, axis=1) + log_softmax(second + bias, axis=1)) / 2
     y = open_scores(a).answers(np.arange(200))
-    assert found.pool.temperature == pytest.approx(likeliest_temperature(pooled, y), abs=1e-3)
+    assert scores.pool.temperature == pytest.approx(likeliest_temperature(pooled, y), abs=1e-3)
 
 
 def test_a_bias_of_letters_does_not_count_where_options_stood_at_several_letters(tmp_path):
     a, b = two_folders(tmp_path, orders="cyclic")
     pool_files([a, b], tmp_path / "labelled")
-    made = Calibration(1.0, [0.0, 2.0, -2.0, 1.0], fingerprint={"adapter": "fb", "orders": "cyclic"})
-    options = PoolOptions("log", "1,1", fit=tmp_path / "labelled", calibrations=[made])
-    found = pool_files([a, b], tmp_path / "out", options).scores
+    calibration = Calibration(1.0, [0.0, 2.0, -2.0, 1.0], fingerprint={"adapter": "fb", "orders": "cyclic"})
+    options = PoolOptions("log", "1,1", fit=tmp_path / "labelled", calibrations=[calibration])
+    scores = pool_files([a, b], tmp_path / "out", options).scores
     pooled = np.mean([open_scores(folder).members[0] for folder in (a, b)], axis=0)
     y = open_scores(a).answers(np.arange(200))
-    assert found.pool.temperature == pytest.approx(likeliest_temperature(pooled, y), abs=1e-3)
+    assert scores.pool.temperature == pytest.approx(likeliest_temperature(pooled, y), abs=1e-3)
 
 
 # ------------------------------------------------------------------ which labelled rows count
 def test_labelled_rows_of_a_training_are_left_out_of_the_fit(tmp_path):
     a, b = two_folders(tmp_path)
-    expose(a, [TRAINING] * 60 + [VALIDATION] * 20 + [0] * 120)
-    expose(b, [0] * 50 + [TRAINING] * 20 + [0] * 130)
+    change_exposure(a, [TRAINING] * 60 + [VALIDATION] * 20 + [0] * 120)
+    change_exposure(b, [0] * 50 + [TRAINING] * 20 + [0] * 130)
     labelled = tmp_path / "labelled"
     pool_files([a, b], labelled)
-    found = pool_files([a, b], tmp_path / "out", PoolOptions("log", "1,1", fit=labelled)).scores
+    pooled = pool_files([a, b], tmp_path / "out", PoolOptions("log", "1,1", fit=labelled)).scores
     opened = open_scores(labelled)
     rows = np.arange(70, 200)
     expected = likeliest_temperature(as_pool(opened.members[:, rows]), opened.answers(rows))
-    assert found.pool.temperature == pytest.approx(expected, abs=1e-3)
-    notes = found.run_json["notes"]
+    assert pooled.pool.temperature == pytest.approx(expected, abs=1e-3)
+    notes = pooled.run_json["notes"]
     assert notes[0] == f"70 rows of {labelled} that a member was trained on are left out"
     assert notes[1] == "on 10 of the labelled rows the epoch of a member was chosen: it looks better there"
     assert f"on {len(rows)} rows: " in notes[2]
-    assert [flags[0] & CALIBRATION > 0 for flags in found.exposed] == [False] * 70 + [True] * 130
+    assert [flags[0] & CALIBRATION > 0 for flags in pooled.exposed] == [False] * 70 + [True] * 130
 
 
 @pytest.mark.parametrize("exposed, names", [((0, 1), "b"), ((1, 0), "a"), ((1, 1), "a, b")])
 def test_the_members_that_were_trained_on_all_labelled_rows_are_named(tmp_path, exposed, names):
     a, b = two_folders(tmp_path)
     for folder, flag in zip((a, b), exposed):
-        expose(folder, [TRAINING * flag] * 200)
+        change_exposure(folder, [TRAINING * flag] * 200)
     pool_files([a, b], tmp_path / "labelled")
     with pytest.raises(EnsembleError) as error:
         pool_files([a, b], tmp_path / "out", PoolOptions(fit=tmp_path / "labelled"))
@@ -289,8 +288,8 @@ def test_the_members_that_were_trained_on_all_labelled_rows_are_named(tmp_path, 
 @pytest.mark.parametrize("trained_on, exposed, left", [("t", 0, 0), ("u", 0, 200), ("t", 5, 195)])
 def test_a_checkpoint_without_a_record_of_rows_is_known_by_its_table(tmp_path, trained_on, exposed, left):
     a, b = two_folders(tmp_path)
-    settings(b, trained_on=trained_on, data={"sha256": "t"})
-    expose(b, [TRAINING] * exposed + [0] * (200 - exposed))
+    change_settings(b, trained_on=trained_on, data={"sha256": "t"})
+    change_exposure(b, [TRAINING] * exposed + [0] * (200 - exposed))
     pool_files([a, b], tmp_path / "labelled")
     options = PoolOptions("log", "1,1", fit=tmp_path / "labelled")
     if not left:
@@ -301,7 +300,7 @@ def test_a_checkpoint_without_a_record_of_rows_is_known_by_its_table(tmp_path, t
     assert f"on {left} rows: " in notes
 
 
-def test_a_table_that_nobody_knows_is_nobodys_training(tmp_path):
+def test_no_labelled_row_is_left_out_where_no_table_is_known(tmp_path):
     a, b = two_folders(tmp_path)
     pool_files([a, b], tmp_path / "labelled")
     options = PoolOptions("log", "1,1", fit=tmp_path / "labelled")
@@ -310,32 +309,32 @@ def test_a_table_that_nobody_knows_is_nobodys_training(tmp_path):
 
 def test_members_are_matched_to_labelled_rows_whatever_their_order(tmp_path):
     labelled, rows, log_p, y, _ = files_of(tmp_path)
-    turned = long_file(tmp_path / "turned.parquet", log_p, y, [f"r{row}" for row in range(120)])
-    columns = pq.read_table(turned).to_pydict()
+    reordered = write_long_file(tmp_path / "turned.parquet", log_p, y, [f"r{row}" for row in range(120)])
+    columns = pq.read_table(reordered).to_pydict()
     columns["member"] = [{"u": "w", "v": "u", "w": "v"}[name] for name in columns["member"]]
-    pq.write_table(pa.table(columns), turned)
-    options = PoolOptions("log", "7,2,1", fit=turned)
-    found = pool_files([rows], tmp_path / "out", options).scores
+    pq.write_table(pa.table(columns), reordered)
+    options = PoolOptions("log", "7,2,1", fit=reordered)
+    pooled = pool_files([rows], tmp_path / "out", options).scores
     expected = likeliest_temperature(pool(log_p[[1, 2, 0]], "log", [7, 2, 1]), y)
-    assert found.pool.temperature == pytest.approx(expected, abs=1e-3)
+    assert pooled.pool.temperature == pytest.approx(expected, abs=1e-3)
 
 
 def test_two_members_of_one_checkpoint_are_told_apart_by_their_names(tmp_path):
     a, b = two_folders(tmp_path)
-    settings(b, fingerprint="fa")
+    change_settings(b, fingerprint="fa")
     pool_files([b, a], tmp_path / "labelled", PoolOptions(names=["b", "a"]))
     options = PoolOptions("log", "9,1", fit=tmp_path / "labelled")
-    found = pool_files([a, b], tmp_path / "out", options).scores
+    pooled = pool_files([a, b], tmp_path / "out", options).scores
     log_p = np.stack([open_scores(folder).members[0] for folder in (a, b)])
     y = open_scores(a).answers(np.arange(200))
     expected, other = (likeliest_temperature(pool(log_p, "log", shares), y) for shares in ([9, 1], [1, 9]))
-    assert found.pool.temperature == pytest.approx(expected, abs=1e-3) and abs(expected - other) > 0.1
+    assert pooled.pool.temperature == pytest.approx(expected, abs=1e-3) and abs(expected - other) > 0.1
 
 
 def test_members_that_the_labelled_rows_lack_are_named(tmp_path):
     a, b = two_folders(tmp_path)
-    other = write_csv(tmp_path / "c.csv", open_scores(a).logits.ids, np.exp(drawn(200, 1)[0][0]))
-    third = write_csv(tmp_path / "d.csv", open_scores(a).logits.ids, np.exp(drawn(200, 1)[0][1]))
+    other = write_csv(tmp_path / "c.csv", open_scores(a).logits.ids, np.exp(draw_rows(200, 1)[0][0]))
+    third = write_csv(tmp_path / "d.csv", open_scores(a).logits.ids, np.exp(draw_rows(200, 1)[0][1]))
     pool_files([a, third], tmp_path / "labelled")
     with pytest.raises(EnsembleError) as error:
         pool_files([a, b, other], tmp_path / "out", PoolOptions(fit=tmp_path / "labelled"))
@@ -349,7 +348,7 @@ def test_members_that_the_labelled_rows_lack_are_named(tmp_path):
 def test_settings_in_which_labelled_rows_differ_are_named(tmp_path):
     a, b = two_folders(tmp_path)
     pool_files([a, b], tmp_path / "labelled")
-    settings(b, orders="cyclic", template="t", pixels=4)
+    change_settings(b, orders="cyclic", template="t", pixels=4)
     with pytest.raises(EnsembleError) as error:
         pool_files([a, b], tmp_path / "out", PoolOptions(fit=tmp_path / "labelled"))
     assert str(error.value).startswith(
@@ -365,18 +364,18 @@ def labelled_folder(a, b, folder, **columns):
     return PoolOptions("log", "1,1", fit=folder)
 
 
-def fitted_rows(found):
-    return [bool(row.all()) for row in found.scores.exposed & CALIBRATION > 0]
+def fitted_rows(pooled):
+    return [bool(row.all()) for row in pooled.scores.exposed & CALIBRATION > 0]
 
 
-@pytest.mark.parametrize("ours, theirs, known", [("x.jpg", "x.jpg", True), ("x.jpg", "y.jpg", False)])
-def test_a_question_about_a_picture_that_only_has_a_name_is_another_with_another_picture(tmp_path, ours, theirs, known):
+@pytest.mark.parametrize("name, labelled_name, known", [("x.jpg", "x.jpg", True), ("x.jpg", "y.jpg", False)])
+def test_a_picture_without_a_digest_is_recognised_by_its_name(tmp_path, name, labelled_name, known):
     a, b = two_folders(tmp_path)
     for folder in (a, b):
-        change_columns(folder, picture=[f"{row}-{ours}" for row in range(200)], picture_digest=[""] * 200)
-    options = labelled_folder(a, b, tmp_path / "labelled", picture=[f"{row}-{theirs}" for row in range(200)])
-    found = pool_files([a, b], tmp_path / "out", options)
-    assert fitted_rows(found) == [known] * 200
+        change_columns(folder, picture=[f"{row}-{name}" for row in range(200)], picture_digest=[""] * 200)
+    options = labelled_folder(a, b, tmp_path / "labelled", picture=[f"{row}-{labelled_name}" for row in range(200)])
+    pooled = pool_files([a, b], tmp_path / "out", options)
+    assert fitted_rows(pooled) == [known] * 200
 
 
 def test_the_name_of_a_picture_does_not_matter_where_its_content_is_known(tmp_path):
@@ -388,16 +387,16 @@ def test_the_name_of_a_picture_does_not_matter_where_its_content_is_known(tmp_pa
 
 
 def test_a_row_of_a_file_is_a_labelled_row_by_its_id_and_the_numbers_of_every_member(tmp_path):
-    log_p, y, ids = drawn(40, 3)
-    labelled = long_file(tmp_path / "labelled.parquet", log_p, y, ids)
-    far = log_p.copy()
-    far[:, 0:5] = drawn(40, 8)[0][:, 0:5]  # one id, other numbers
-    far[1, 5:10] = drawn(40, 8)[0][1, 5:10]  # of one member alone
-    far[:, 10:15] += 2e-4 * np.array([1, -1, 1, -1])  # another way to write the same
+    log_p, y, ids = draw_rows(40, 3)
+    labelled = write_long_file(tmp_path / "labelled.parquet", log_p, y, ids)
+    changed = log_p.copy()
+    changed[:, 0:5] = draw_rows(40, 8)[0][:, 0:5]  # one id, other numbers
+    changed[1, 5:10] = draw_rows(40, 8)[0][1, 5:10]  # of one member alone
+    changed[:, 10:15] += 2e-4 * np.array([1, -1, 1, -1])  # another way to write the same
     others = [*ids[:30], *(f"n{row}" for row in range(30, 40))]  # other ids, the same numbers
-    rows = long_file(tmp_path / "rows.parquet", far, y, others)
-    found = pool_files([rows], tmp_path / "out", PoolOptions("log", "1,1,1", fit=labelled))
-    assert fitted_rows(found) == [False] * 10 + [True] * 20 + [False] * 10
+    rows = write_long_file(tmp_path / "rows.parquet", changed, y, others)
+    pooled = pool_files([rows], tmp_path / "out", PoolOptions("log", "1,1,1", fit=labelled))
+    assert fitted_rows(pooled) == [False] * 10 + [True] * 20 + [False] * 10
     warning = run_json(tmp_path / "out")["warnings"][0]
     first = ", ".join(f"'r{row}'" for row in range(10, 20))
     assert warning == (
@@ -408,35 +407,35 @@ def test_a_row_of_a_file_is_a_labelled_row_by_its_id_and_the_numbers_of_every_me
 
 @pytest.mark.parametrize("wide", ["labelled", "rows"])
 def test_labelled_rows_may_have_another_greatest_number_of_options(tmp_path, wide):
-    log_p, y, ids = drawn(40, 3)
+    log_p, y, ids = draw_rows(40, 3)
     narrow = log_softmax(log_p[:, :, :3], axis=2)
     both = log_p.copy()
     both[:, :30, :3], both[:, :30, 3] = narrow[:, :30], np.nan  # 30 rows with three options, 10 with four
-    few = long_file(tmp_path / "few.parquet", np.pad(narrow, [(0, 0), (0, 0), (0, 1)]), np.minimum(y, 2), ids)
+    few = write_long_file(tmp_path / "few.parquet", np.pad(narrow, [(0, 0), (0, 0), (0, 1)]), np.minimum(y, 2), ids)
     pq.write_table(pq.read_table(few).drop_columns(["p_d"]), few)
-    many = long_file(tmp_path / "many.parquet", both, np.where(np.arange(40) < 30, np.minimum(y, 2), y), ids)
+    many = write_long_file(tmp_path / "many.parquet", both, np.where(np.arange(40) < 30, np.minimum(y, 2), y), ids)
     labelled, rows = (many, few) if wide == "labelled" else (few, many)
-    found = pool_files([rows], tmp_path / "out", PoolOptions("log", "1,1,1", fit=labelled))
-    assert fitted_rows(found) == [True] * 30 + [False] * 10
-    assert found.scores.logits.logits.shape[-1] == (3 if wide == "labelled" else 4)
+    pooled = pool_files([rows], tmp_path / "out", PoolOptions("log", "1,1,1", fit=labelled))
+    assert fitted_rows(pooled) == [True] * 30 + [False] * 10
+    assert pooled.scores.logits.logits.shape[-1] == (3 if wide == "labelled" else 4)
 
 
-def test_a_labelled_row_that_is_not_fitted_on_is_not_met(tmp_path):
-    log_p, y, ids = drawn(40, 3)
-    labelled = long_file(tmp_path / "labelled.parquet", log_p, y, ids)
+def test_a_labelled_row_that_is_not_fitted_on_is_not_flagged(tmp_path):
+    log_p, y, ids = draw_rows(40, 3)
+    labelled = write_long_file(tmp_path / "labelled.parquet", log_p, y, ids)
     columns = pq.read_table(labelled).to_pydict()
     columns["answer"] = ["" if row % 40 < 10 else letter for row, letter in enumerate(columns["answer"])]
     pq.write_table(pa.table(columns), labelled)
-    rows = long_file(tmp_path / "rows.parquet", log_p, y, ids)
-    found = pool_files([rows], tmp_path / "out", PoolOptions("log", "1,1,1", fit=labelled))
-    assert fitted_rows(found) == [False] * 10 + [True] * 30
+    rows = write_long_file(tmp_path / "rows.parquet", log_p, y, ids)
+    pooled = pool_files([rows], tmp_path / "out", PoolOptions("log", "1,1,1", fit=labelled))
+    assert fitted_rows(pooled) == [False] * 10 + [True] * 30
 
 
-def test_rows_are_known_by_the_first_member_that_knows_their_questions(tmp_path):
-    a = scores(tmp_path / "a")
-    settings(a, fingerprint="fa")
+def test_rows_are_recognised_by_the_first_member_that_knows_their_questions(tmp_path):
+    a = write_scores(tmp_path / "a")
+    change_settings(a, fingerprint="fa")
     ids = open_scores(a).logits.ids
-    file = write_csv(tmp_path / "c.csv", ids, np.exp(drawn(200, 1)[0][0]))
+    file = write_csv(tmp_path / "c.csv", ids, np.exp(draw_rows(200, 1)[0][0]))
     labelled = tmp_path / "labelled"
     pool_files([a, file], labelled)
     renamed = [f"new {id}" for id in ids]
@@ -445,14 +444,14 @@ def test_rows_are_known_by_the_first_member_that_knows_their_questions(tmp_path)
     for path in (labelled / "logits").iterdir():
         columns = pq.read_table(path).to_pydict()
         pq.write_table(pa.table(columns | {"id": [f"new {id}" for id in columns["id"]]}), path)
-    found = pool_files([file, a], tmp_path / "out", PoolOptions("log", "1,1", fit=labelled))
-    assert opened.ids == ids and fitted_rows(found) == [True] * 200
+    pooled = pool_files([file, a], tmp_path / "out", PoolOptions("log", "1,1", fit=labelled))
+    assert opened.ids == ids and fitted_rows(pooled) == [True] * 200
 
 
-def test_sets_of_labelled_rows_are_refused_with_the_way_out(tmp_path):
-    log_p, y, ids = drawn(40, 3)
-    rows = long_file(tmp_path / "rows.parquet", log_p, y, ids)
-    other = long_file(tmp_path / "other.parquet", log_p[:, :3], y[:3], ids[:3])
+def test_sets_of_labelled_rows_are_refused_with_what_to_do(tmp_path):
+    log_p, y, ids = draw_rows(40, 3)
+    rows = write_long_file(tmp_path / "rows.parquet", log_p, y, ids)
+    other = write_long_file(tmp_path / "other.parquet", log_p[:, :3], y[:3], ids[:3])
     with pytest.raises(SetsError) as error:
         pool_files([other], tmp_path / "out", PoolOptions("log", "1,1,1", fit=rows, sets=SetRequest(0.8)))
     assert str(error.value) == (
@@ -466,8 +465,8 @@ def test_sets_of_labelled_rows_are_refused_with_the_way_out(tmp_path):
 def folds_of(tmp_path, adapters=("fa", "fb"), fold=(0, 1), fresh=True):
     """Two checkpoints of folds, and out-of-fold rows of them with the temperature 2."""
     a, b = two_folders(tmp_path)
-    labelled = scores(tmp_path / "out-of-fold", seed=5)
-    settings(labelled, adapters=list(adapters))
+    labelled = write_scores(tmp_path / "out-of-fold", seed=5)
+    change_settings(labelled, adapters=list(adapters))
     columns = {"fold": [fold[row % len(fold)] for row in range(200)]}
     if fresh:
         columns["digest"] = [f"{row:016x}" for row in range(200)]
@@ -477,18 +476,20 @@ def folds_of(tmp_path, adapters=("fa", "fb"), fold=(0, 1), fresh=True):
 
 def test_folds_have_one_temperature_and_their_pool_has_none(tmp_path):
     a, b, labelled = folds_of(tmp_path)
-    found = pool_files([a, b], tmp_path / "out", PoolOptions(fit=labelled)).scores
+    pooled = pool_files([a, b], tmp_path / "out", PoolOptions(fit=labelled)).scores
     opened = open_scores(labelled)
     temperature = likeliest_temperature(opened.members[0], opened.answers(np.arange(200)))
-    assert temperature > 1.5 and found.pool == PoolSettings("log", [0.5, 0.5], 1.0)
-    assert [part.temperature for part in found.calibrations] == pytest.approx([temperature] * 2, abs=1e-3)
-    assert found.run_json["notes"] == [
+    assert temperature > 1.5 and pooled.pool == PoolSettings("log", [0.5, 0.5], 1.0)
+    assert [calibration.temperature for calibration in pooled.calibrations] == pytest.approx(
+        [temperature] * 2, abs=1e-3
+    )
+    assert pooled.run_json["notes"] == [
         f"one temperature for all folds, {temperature:.3f}, on 200 rows each scored by the fold that had not seen it; "
         "the pool has none of its own: no row was left unseen by all folds"
     ]
     log_p = np.stack([open_scores(folder).members[0] for folder in (a, b)])
-    assert np.exp(found.log_p) == pytest.approx(np.exp(pool(log_p, temperature=temperature)), abs=1e-3)
-    assert not found.exposed.any()
+    assert np.exp(pooled.log_p) == pytest.approx(np.exp(pool(log_p, temperature=temperature)), abs=1e-3)
+    assert not pooled.exposed.any()
 
 
 @pytest.mark.parametrize(
@@ -503,20 +504,20 @@ def test_sets_of_folds_compare_each_labelled_row_with_the_fold_that_had_not_seen
     a, b, labelled = folds_of(tmp_path, adapters, fold)
     folders = {"a": a, "b": b}
     options = PoolOptions(fit=labelled, sets=SetRequest(0.8))
-    found = pool_files([folders[name] for name in order], tmp_path / "out", options).scores
+    pooled = pool_files([folders[name] for name in order], tmp_path / "out", options).scores
     opened = open_scores(labelled)
-    temperature = found.calibrations[0].temperature
+    temperature = pooled.calibrations[0].temperature
     y, rows = opened.answers(np.arange(200)), np.arange(200)
     wrong = 1 - np.exp(log_softmax(opened.members[0] / temperature, axis=1))[rows, y]
     below = np.zeros((200, 4))
     for name in order:
         p = np.exp(log_softmax(open_scores(folders[name]).members[0] / temperature, axis=1))
-        theirs = wrong[[adapters[number] == f"f{name}" for number in columns_of(labelled)["fold"]]]
-        below += (theirs < (1 - p)[:, :, None]).sum(2) / 200
-    pictures = found.calibrations[0].pictures
+        fold_wrong = wrong[[adapters[number] == f"f{name}" for number in columns_of(labelled)["fold"]]]
+        below += (fold_wrong < (1 - p)[:, :, None]).sum(2) / 200
+    pictures = pooled.calibrations[0].pictures
     held = below < 0.8 * (1 + 1 / pictures)
-    assert (found.option_sets() == held).mean() > 0.99  # the labelled rows' numbers are of fits without them
-    assert found.run_json["sets"]["quantile"] is None and "sets of folds (CV+)" in found.run_json["sets"]["guarantee"]
+    assert (pooled.option_sets() == held).mean() > 0.99  # the labelled rows' numbers are of fits without them
+    assert pooled.run_json["sets"]["quantile"] is None and "sets of folds (CV+)" in pooled.run_json["sets"]["guarantee"]
 
 
 def test_rows_of_other_folds_are_refused(tmp_path):
@@ -524,7 +525,7 @@ def test_rows_of_other_folds_are_refused(tmp_path):
     with pytest.raises(EnsembleError) as error:
         pool_files([a, b], tmp_path / "out", PoolOptions(fit=labelled))
     assert str(error.value) == f"{labelled}: not the out-of-fold rows of a"
-    settings(labelled, adapters=["fx", "fy"])
+    change_settings(labelled, adapters=["fx", "fy"])
     with pytest.raises(EnsembleError, match="not the out-of-fold rows of a, b$"):
         pool_files([a, b], tmp_path / "out", PoolOptions(fit=labelled))
 
@@ -543,18 +544,18 @@ def test_rows_of_folds_in_other_orders_are_refused(tmp_path, labelled_orders, ru
     a, b, labelled = folds_of(tmp_path)
     orders = labelled_orders or run_orders or "1"
     if labelled_orders:
-        settings(labelled, orders=labelled_orders)
+        change_settings(labelled, orders=labelled_orders)
     change_run(labelled, identity={"letters": "abcd"} | ({"orders": run_orders} if run_orders else {}))
-    settings(a, orders=orders)
+    change_settings(a, orders=orders)
     if member_orders:
-        settings(b, orders=member_orders)
+        change_settings(b, orders=member_orders)
     with pytest.raises(EnsembleError) as error:
         pool_files([a, b], tmp_path / "out", PoolOptions(fit=labelled))
     assert str(error.value) == (
         f"{labelled}: scored in orders {orders}, but b in orders {member_orders or '1'}; make out-of-fold rows in "
         "these: score the training table with --out-of-fold --orders …"
     )
-    settings(b, orders=orders)
+    change_settings(b, orders=orders)
     assert pool_files([a, b], tmp_path / "out", PoolOptions(fit=labelled)).scores.calibrations[0].rows == 200
 
 
@@ -567,8 +568,8 @@ def test_folds_have_no_fitted_weights(tmp_path, weights):
         f"--weights {weights} needs rows that no member was trained on; folds have none, since all folds but one were "
         "trained on each row"
     )
-    given = pool_files([a, b], tmp_path / "out", PoolOptions(weights="3,1", fit=labelled)).scores
-    assert given.pool.weights == [0.75, 0.25]
+    pooled = pool_files([a, b], tmp_path / "out", PoolOptions(weights="3,1", fit=labelled)).scores
+    assert pooled.pool.weights == [0.75, 0.25]
 
 
 def test_rows_of_folds_without_answers_are_refused(tmp_path):
@@ -585,18 +586,18 @@ def test_rows_that_folds_were_fitted_on_are_those_with_answers(tmp_path):
         change_columns(labelled, **{name: columns_of(a)[name]})
     answers = columns_of(labelled)["answer"]
     change_columns(labelled, answer=["" if row < 30 else letter for row, letter in enumerate(answers)])
-    found = pool_files([a, b], tmp_path / "out", PoolOptions(fit=labelled))
-    assert fitted_rows(found) == [False] * 30 + [True] * 170
-    assert "on 170 rows each" in found.notes[0]
+    pooled = pool_files([a, b], tmp_path / "out", PoolOptions(fit=labelled))
+    assert fitted_rows(pooled) == [False] * 30 + [True] * 170
+    assert "on 170 rows each" in pooled.notes[0]
 
 
-# ------------------------------------------------------------------ what is said of weights
+# ------------------------------------------------------------------ what is reported of weights
 def choice(name, gain=0.0, error=0.01, accuracy=0.5, nll=0.7):
     return {"weights": name, "accuracy": accuracy, "nll": nll, "gain": gain, "error": error}
 
 
 @pytest.mark.parametrize(
-    "found, preferred",
+    "gains, preferred",
     [
         ([choice("best single", 0.02), choice("fit", 0.015), choice("equal")], "the best member alone"),
         ([choice("best single", 0.01), choice("fit", 0.005), choice("equal")], None),
@@ -607,63 +608,63 @@ def choice(name, gain=0.0, error=0.01, accuracy=0.5, nll=0.7):
         ([choice("equal")], None),
     ],
 )
-def test_weights_are_preferred_where_they_gain_more_than_its_error(found, preferred):
-    said = describe_choices(found)
-    how = " --fit LABELLED" if preferred and "--weights" in preferred else ""
-    assert said[1:] == ([f"these rows prefer {preferred}{how}"] if preferred else [])
+def test_weights_are_preferred_where_they_gain_more_than_its_error(gains, preferred):
+    lines = describe_choices(gains)
+    option = " --fit LABELLED" if preferred and "--weights" in preferred else ""
+    assert lines[1:] == ([f"these rows prefer {preferred}{option}"] if preferred else [])
 
 
-def test_what_each_choice_of_weights_gives_is_said_in_one_line():
-    found = [choice("fit", 0.0123, 0.0045, 0.81, 0.512), choice("equal", nll=0.524), choice("best single", -0.2, nll=1)]
-    assert describe_choices(found)[0] == (
+def test_all_choices_of_weights_are_reported_in_one_line():
+    gains = [choice("fit", 0.0123, 0.0045, 0.81, 0.512), choice("equal", nll=0.524), choice("best single", -0.2, nll=1)]
+    assert describe_choices(gains)[0] == (
         "weights, on rows held out of their fit: fit: accuracy 0.810, NLL 0.512 (gains 0.0123 ± 0.0045); equal: "
         "accuracy 0.500, NLL 0.524; best single: accuracy 0.500, NLL 1.000 (loses 0.2000 ± 0.0100)"
     )
 
 
-@pytest.mark.parametrize("rows, said", [(39, False), (40, True)])
-def test_from_forty_labelled_rows_on_a_pool_says_what_other_weights_would_give(tmp_path, rows, said):
-    log_p, y, ids = drawn(rows, 3)
-    path = long_file(tmp_path / "rows.parquet", log_p, y, ids)
-    found = pool_files([path], tmp_path / "out")
-    expected = describe_choices(choices(log_p, y, np.arange(rows), greedy=False)) if said else []
-    assert found.notes[1:] == expected and notes_of(tmp_path / "out")[1:] == []
+@pytest.mark.parametrize("rows, proposed", [(39, False), (40, True)])
+def test_from_forty_labelled_rows_on_a_pool_says_what_other_weights_would_give(tmp_path, rows, proposed):
+    log_p, y, ids = draw_rows(rows, 3)
+    path = write_long_file(tmp_path / "rows.parquet", log_p, y, ids)
+    pooled = pool_files([path], tmp_path / "out")
+    expected = describe_choices(choices(log_p, y, np.arange(rows), greedy=False)) if proposed else []
+    assert pooled.notes[1:] == expected and notes_of(tmp_path / "out")[1:] == []
 
 
 @pytest.mark.parametrize("kind", ["linear", "vote"])
 def test_other_pools_say_nothing_of_weights_of_the_log_pool(tmp_path, kind):
-    path = long_file(tmp_path / "rows.parquet", *drawn(60, 3))
+    path = write_long_file(tmp_path / "rows.parquet", *draw_rows(60, 3))
     assert len(pool_files([path], tmp_path / "out", PoolOptions(kind)).notes) == 1
 
 
 def test_a_pool_that_a_run_makes_says_nothing_of_other_weights(tmp_path):
-    path = long_file(tmp_path / "rows.parquet", *drawn(60, 3))
+    path = write_long_file(tmp_path / "rows.parquet", *draw_rows(60, 3))
     assert len(pool_files([path], tmp_path / "out", run_json={"command": []}).notes) == 1
 
 
 def test_weights_are_proposed_by_rows_of_no_training_and_pictures_together(tmp_path):
     a, b = two_folders(tmp_path)
-    expose(a, [TRAINING] * 50 + [VALIDATION] * 50 + [0] * 100)
-    expose(b, [0] * 40 + [TRAINING] * 20 + [0] * 140)
-    found = pool_files([a, b], tmp_path / "out")
+    change_exposure(a, [TRAINING] * 50 + [VALIDATION] * 50 + [0] * 100)
+    change_exposure(b, [0] * 40 + [TRAINING] * 20 + [0] * 140)
+    pooled = pool_files([a, b], tmp_path / "out")
     rows = np.arange(60, 200)
-    clusters = clusters_of(found.scores.pictures(rows))
+    clusters = clusters_of(pooled.scores.pictures(rows))
     assert len(set(clusters)) == 70
     expected = describe_choices(
-        choices(found.scores.members[:, rows], found.scores.answers(rows), clusters, greedy=False)
+        choices(pooled.scores.members[:, rows], pooled.scores.answers(rows), clusters, greedy=False)
     )
-    assert found.notes[: len(expected)] == expected
+    assert pooled.notes[: len(expected)] == expected
 
 
 def test_a_pool_is_fitted_on_rows_that_no_member_was_trained_on(tmp_path):
     a, b = two_folders(tmp_path)
-    expose(a, [TRAINING] * 60 + [VALIDATION] * 20 + [0] * 120)
+    change_exposure(a, [TRAINING] * 60 + [VALIDATION] * 20 + [0] * 120)
     pool_files([a, b], tmp_path / "labelled")
-    found = pool_files([a, b], tmp_path / "out", PoolOptions(fit=tmp_path / "labelled"))
-    told = " ".join(found.notes)
-    assert "60 rows" in told and "that a member was trained on are left out" in told
-    assert "on 20 of the labelled rows the epoch of a member was chosen" in told and "on 140 rows" in told
-    expose(b, [TRAINING] * 200)
+    pooled = pool_files([a, b], tmp_path / "out", PoolOptions(fit=tmp_path / "labelled"))
+    notes = " ".join(pooled.notes)
+    assert "60 rows" in notes and "that a member was trained on are left out" in notes
+    assert "on 20 of the labelled rows the epoch of a member was chosen" in notes and "on 140 rows" in notes
+    change_exposure(b, [TRAINING] * 200)
     pool_files([a, b], tmp_path / "all")
     with pytest.raises(EnsembleError, match="was trained on these rows"):
         pool_files([a, b], tmp_path / "x", PoolOptions(fit=tmp_path / "all"))
@@ -672,10 +673,10 @@ def test_a_pool_is_fitted_on_rows_that_no_member_was_trained_on(tmp_path):
 def test_labelled_rows_of_other_settings_do_not_fit(tmp_path):
     a, b = two_folders(tmp_path)
     pool_files([a, b], tmp_path / "labelled")
-    settings(a, orders="cyclic")
+    change_settings(a, orders="cyclic")
     with pytest.raises(EnsembleError, match="was scored with other settings: orders 1 there, cyclic here"):
         pool_files([a, b], tmp_path / "x", PoolOptions(fit=tmp_path / "labelled"))
-    settings(a, orders="1", pixels=4096)
+    change_settings(a, orders="1", pixels=4096)
     with pytest.raises(EnsembleError, match="pixels None there, 4096 here"):
         pool_files([a, b], tmp_path / "x", PoolOptions(fit=tmp_path / "labelled"))
 
@@ -686,44 +687,42 @@ def test_sets_of_a_pool_need_labelled_rows_and_cover_as_asked(tmp_path):
     with pytest.raises(SetsError, match="name them with --fit"):
         pool_files([a, b], tmp_path / "x", PoolOptions(sets=SetRequest(0.9)))
     for folder in (a, b):  # the same rows, of other questions
-        questions = pq.read_table(folder / "questions.parquet").to_pydict()
-        questions["digest"] = [f"{at:016x}" for at in range(200)]
-        pq.write_table(pa.table(questions), folder / "questions.parquet")
+        change_columns(folder, digest=[f"{row:016x}" for row in range(200)])
     for method in ("lac", "aps"):
-        found = pool_files(
+        pooled = pool_files(
             [a, b], tmp_path / method, PoolOptions(fit=tmp_path / "labelled", sets=SetRequest(0.9, method))
         )
-        assert found.metrics["sets"]["covered"] == pytest.approx(0.9, abs=0.02)  # on the rows that gave the quantile
-        about = json.loads((tmp_path / method / "run.json").read_text())["sets"]
-        assert about["method"] == method and "at least 90%" in about["guarantee"]
+        assert pooled.metrics["sets"]["covered"] == pytest.approx(0.9, abs=0.02)  # on the rows that gave the quantile
+        sets = run_json(tmp_path / method)["sets"]
+        assert sets["method"] == method and "at least 90%" in sets["guarantee"]
 
 
 @pytest.mark.parametrize("kind", ["linear", "vote"])
 @pytest.mark.parametrize("weights", ["equal", "0.7,0.2,0.1"])
 def test_sets_of_linear_pools_and_votes_cover_rows_to_come(tmp_path, kind, weights):
     """The pool that the sets come from is the one that is written: the same kind, weights and temperature."""
-    log_p, y, ids = drawn(1000, 1)
-    labelled = long_file(tmp_path / "labelled.parquet", log_p, y, ids)
-    far, truth, others = drawn(2000, 2, 1000)
-    rows = long_file(tmp_path / "rows.parquet", far, truth, others)
+    log_p, y, ids = draw_rows(1000, 1)
+    labelled = write_long_file(tmp_path / "labelled.parquet", log_p, y, ids)
+    new_log_p, new_y, new_ids = draw_rows(2000, 2, 1000)
+    rows = write_long_file(tmp_path / "rows.parquet", new_log_p, new_y, new_ids)
     for method in ("lac", "aps"):
         options = PoolOptions(kind, weights, fit=labelled, sets=SetRequest(0.9, method))
-        found = pool_files([rows], tmp_path / method, options)
-        settings, numbers = found.scores.pool, None if weights == "equal" else [0.7, 0.2, 0.1]
-        covered = found.metrics["sets"]["covered"]
+        pooled = pool_files([rows], tmp_path / method, options)
+        settings, numbers = pooled.scores.pool, None if weights == "equal" else [0.7, 0.2, 0.1]
+        covered = pooled.metrics["sets"]["covered"]
         assert covered >= 0.87 and (method == "aps" or covered < 0.93)
-        written = pool(far, kind, numbers, settings.temperature)
-        assert np.abs(np.exp(found.scores.log_p) - np.exp(written)).max() < 1e-5
+        written = pool(new_log_p, kind, numbers, settings.temperature)
+        assert np.abs(np.exp(pooled.scores.log_p) - np.exp(written)).max() < 1e-5
         temperature = likeliest_temperature(pool(log_p, kind, numbers), y)
         assert settings.temperature == pytest.approx(temperature, abs=1e-3) and abs(temperature - 1) > 0.1
 
 
 def test_sets_on_rows_that_the_pool_is_fitted_on_are_refused(tmp_path):
-    log_p, y, ids = drawn(120, 3)
-    labelled = long_file(tmp_path / "labelled.parquet", log_p, y, ids)
-    far, truth, others = drawn(120, 4)  # other rows of the same ids, but for the last 12
-    far[:, 108:], truth[108:] = log_p[:, 108:], y[108:]
-    rows = long_file(tmp_path / "rows.parquet", far[:, ::-1], truth[::-1], others[::-1])
+    log_p, y, ids = draw_rows(120, 3)
+    labelled = write_long_file(tmp_path / "labelled.parquet", log_p, y, ids)
+    new_log_p, new_y, new_ids = draw_rows(120, 4)  # other rows of the same ids, but for the last 12
+    new_log_p[:, 108:], new_y[108:] = log_p[:, 108:], y[108:]
+    rows = write_long_file(tmp_path / "rows.parquet", new_log_p[:, ::-1], new_y[::-1], new_ids[::-1])
     for weights in ("equal", "fit", "0.5,0.3,0.2"):
         with pytest.raises(SetsError) as error:
             options = PoolOptions(weights=weights, fit=labelled, sets=SetRequest(0.9))
@@ -732,11 +731,11 @@ def test_sets_on_rows_that_the_pool_is_fitted_on_are_refused(tmp_path):
         assert "'r119', 'r118'" in str(error.value) and "… and 2 more" in str(error.value)
         assert "leave them out" in str(error.value)
     assert not (tmp_path / "out").exists()
-    found = pool_files([rows], tmp_path / "out", PoolOptions(fit=labelled))
-    warning = next(text for text in found.scores.run_json["warnings"] if "--fit" in text)
-    assert warning.startswith("12 of 120 rows are also labelled rows") and f"warning: {warning}" in found.notes
-    assert found.scores.exposed.tolist() == [[CALIBRATION] * 3] * 12 + [[0] * 3] * 108
-    fresh = long_file(tmp_path / "fresh.parquet", far[:, :108], truth[:108], others[:108])
+    pooled = pool_files([rows], tmp_path / "out", PoolOptions(fit=labelled))
+    warning = next(text for text in pooled.scores.run_json["warnings"] if "--fit" in text)
+    assert warning.startswith("12 of 120 rows are also labelled rows") and f"warning: {warning}" in pooled.notes
+    assert pooled.scores.exposed.tolist() == [[CALIBRATION] * 3] * 12 + [[0] * 3] * 108
+    fresh = write_long_file(tmp_path / "fresh.parquet", new_log_p[:, :108], new_y[:108], new_ids[:108])
     sets = pool_files([fresh], tmp_path / "fresh", PoolOptions(fit=labelled, sets=SetRequest(0.9))).scores
     assert not sets.exposed.any() and not [text for text in sets.run_json["warnings"] if "--fit" in text]
 
@@ -744,11 +743,10 @@ def test_sets_on_rows_that_the_pool_is_fitted_on_are_refused(tmp_path):
 def test_rows_of_folders_are_recognised_by_their_questions_under_other_ids(tmp_path):
     a, b = two_folders(tmp_path)
     pool_files([a, b], tmp_path / "labelled")
-    path = tmp_path / "labelled" / "questions.parquet"
-    questions = pq.read_table(path).to_pydict()
-    questions["answer"] = ["" if at < 20 else letter for at, letter in enumerate(questions["answer"])]
-    questions["digest"][190:] = ["f" * 16] * 10  # the same ids and numbers, but known to be other questions
-    pq.write_table(pa.table(questions), path)
+    columns = columns_of(tmp_path / "labelled")
+    answers = [*[""] * 20, *columns["answer"][20:]]
+    digests = [*columns["digest"][:190], *["f" * 16] * 10]  # the same ids and numbers, but known to be other questions
+    change_columns(tmp_path / "labelled", answer=answers, digest=digests)
     with pytest.raises(SetsError, match=r"170 of 200 rows are also labelled rows of --fit .*'row20', 'row21'"):
         pool_files([a, b], tmp_path / "x", PoolOptions(fit=tmp_path / "labelled", sets=SetRequest(0.9)))
     exposed = pool_files([a, b], tmp_path / "y", PoolOptions(fit=tmp_path / "labelled")).scores.exposed
@@ -757,31 +755,32 @@ def test_rows_of_folders_are_recognised_by_their_questions_under_other_ids(tmp_p
 
 def test_folds_have_no_sets_for_the_rows_that_they_were_trained_on(tmp_path):
     a, b = two_folders(tmp_path)
-    labelled = scores(tmp_path / "out-of-fold")
-    settings(labelled, adapters=["fa", "fb"])
-    questions = pq.read_table(labelled / "questions.parquet").to_pydict() | {"fold": [0, 1] * 100}
-    questions["digest"][50:] = [f"{row:016x}" for row in range(150)]
-    pq.write_table(pa.table(questions), labelled / "questions.parquet")
+    labelled = write_scores(tmp_path / "out-of-fold")
+    change_settings(labelled, adapters=["fa", "fb"])
+    digests = [*columns_of(labelled)["digest"][:50], *(f"{row:016x}" for row in range(150))]
+    change_columns(labelled, fold=[0, 1] * 100, digest=digests)
     with pytest.raises(SetsError, match="50 of 200 rows are also labelled rows of --fit .*'row0', 'row1'"):
         pool_files([a, b], tmp_path / "x", PoolOptions(fit=labelled, sets=SetRequest(0.9)))
-    found = pool_files([a, b], tmp_path / "y", PoolOptions(fit=labelled)).scores
-    assert found.exposed.tolist() == [[CALIBRATION] * 2] * 50 + [[0, 0]] * 150
+    pooled = pool_files([a, b], tmp_path / "y", PoolOptions(fit=labelled)).scores
+    assert pooled.exposed.tolist() == [[CALIBRATION] * 2] * 50 + [[0, 0]] * 150
 
 
-def test_what_other_weights_would_lose_is_said_as_a_loss(tmp_path):
-    log_p, y, ids = drawn(300, 6)
+def test_what_other_weights_would_lose_is_reported_as_a_loss(tmp_path):
+    log_p, y, ids = draw_rows(300, 6)
     log_p[2] = log_softmax(np.random.default_rng(1).normal(0, 2, (300, 4)), axis=1)
     like, right = members(2, 300)
-    gains = {part["weights"]: part for part in choices(log_p, y, greedy=False)}
-    lost = {part["weights"]: part for part in choices(like, right, greedy=False)}
+    gains = {entry["weights"]: entry for entry in choices(log_p, y, greedy=False)}
+    lost = {entry["weights"]: entry for entry in choices(like, right, greedy=False)}
     assert gains["fit"]["gain"] > 0 > lost["best single"]["gain"]
-    for name, pooled, answers, parts in (("gains", log_p, y, gains), ("loses", like, right, lost)):
-        told = " ".join(pool_files([long_file(tmp_path / "f.parquet", pooled, answers, ids)], tmp_path / name).notes)
-        for part in parts.values():
-            if part["weights"] != "equal":
-                word = "gains" if part["gain"] > 0 else "loses"
-                assert f"NLL {part['nll']:.3f} ({word} {abs(part['gain']):.4f} ± {part['error']:.4f})" in told
-        assert "gains -" not in told and "gains +" not in told
+    for name, pooled, answers, entries in (("gains", log_p, y, gains), ("loses", like, right, lost)):
+        notes = " ".join(
+            pool_files([write_long_file(tmp_path / "f.parquet", pooled, answers, ids)], tmp_path / name).notes
+        )
+        for entry in entries.values():
+            if entry["weights"] != "equal":
+                word = "gains" if entry["gain"] > 0 else "loses"
+                assert f"NLL {entry['nll']:.3f} ({word} {abs(entry['gain']):.4f} ± {entry['error']:.4f})" in notes
+        assert "gains -" not in notes and "gains +" not in notes
 
 
 def test_a_best_member_that_gains_nothing_is_not_preferred():
@@ -792,27 +791,23 @@ def test_a_best_member_that_gains_nothing_is_not_preferred():
     assert describe_choices(clear)[1] == "these rows prefer the best member alone"
 
 
-def test_what_each_choice_gives_is_told_by_rows_held_out(tmp_path):
+def test_choices_of_weights_are_compared_on_held_out_rows(tmp_path):
     log_p, y = good_and_poor(600)
-    found = choices(log_p, y)
-    assert [part["nll"] for part in found] == sorted(part["nll"] for part in found)
-    by_name = {part["weights"]: part for part in found}
+    gains = choices(log_p, y)
+    assert [entry["nll"] for entry in gains] == sorted(entry["nll"] for entry in gains)
+    by_name = {entry["weights"]: entry for entry in gains}
     assert set(by_name) == {"equal", "fit", "greedy", "best single"} and by_name["equal"]["gain"] == 0
-    assert {part["weights"] for part in choices(log_p, y, greedy=False)} == set(by_name) - {"greedy"}
+    assert {entry["weights"] for entry in choices(log_p, y, greedy=False)} == set(by_name) - {"greedy"}
     assert by_name["fit"]["gain"] > 2 * by_name["fit"]["error"] > 0
-    ids = [f"r{row}" for row in range(600)]
-    columns = {"id": ids * 4, "member": np.repeat(list("wxyz"), 600), "answer": ["abcd"[at] for at in y] * 4}
-    columns |= {f"p_{letter}": np.exp(log_p[:, :, at]).ravel() for at, letter in enumerate("abcd")}
-    pq.write_table(pa.table(columns), tmp_path / "file.parquet")
-    pooled = pool_files([tmp_path / "file.parquet"], tmp_path / "out")
-    told = " ".join(pooled.notes)
-    assert "these rows prefer fitted weights: --weights fit" in told
-    fitted = pool_files(
-        [tmp_path / "file.parquet"], tmp_path / "fit", PoolOptions(weights="fit", fit=tmp_path / "file.parquet")
-    )
+    path = write_long_file(tmp_path / "file.parquet", log_p, y, [f"r{row}" for row in range(600)])
+    pooled = pool_files([path], tmp_path / "out")
+    notes = " ".join(pooled.notes)
+    assert "these rows prefer fitted weights: --weights fit" in notes
+    fitted = pool_files([path], tmp_path / "fit", PoolOptions(weights="fit", fit=path))
     assert fitted.metrics["overall"]["nll"]["value"] < pooled.metrics["overall"]["nll"]["value"] - 0.02
-    how = json.loads((tmp_path / "fit" / "run.json").read_text())["pool"]
-    zero = [name for name, weight in zip("wxyz", how["weights"]) if weight == 0]
-    assert all(name in " ".join(how["told"]) for name in zero)
-    expected = pool(log_p, "log", how["weights"], how["temperature"])
+    record = run_json(tmp_path / "fit")["pool"]
+    zero = [name for name, weight in zip("uvwx", record["weights"]) if weight == 0]
+    dropped = f"weight 0, so that the pool does without: {', '.join(zero)}"
+    assert (dropped in record["told"]) == bool(zero)
+    expected = pool(log_p, "log", record["weights"], record["temperature"])
     assert np.abs(np.exp(fitted.scores.log_p) - np.exp(expected)).max() < 1e-5

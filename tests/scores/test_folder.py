@@ -16,15 +16,15 @@ from scoring.stats.calibration import Calibration
 from tests.shared.scores_folders import random_logits
 
 
-def filed(out, questions, logits, **about):
+def write_folder(out, questions, logits, **values):
     """A SCORES folder as a run leaves it."""
     (out / "logits").mkdir(exist_ok=True)
     write_part(out / "logits", 0, logits)
     write_results(out, questions, logits, [Calibration()] * len(logits.members))
     checkpoints = [{"member": name, "fingerprint": name * 2, "temperature": 1.0} for name in logits.members]
     letters = "abcdefgh"[: logits.logits.shape[3]]
-    about = {"checkpoints": checkpoints, "identity": {"letters": letters, "orders": logits.orders}} | about
-    write_text(out / "run.json", json.dumps(about))
+    values = {"checkpoints": checkpoints, "identity": {"letters": letters, "orders": logits.orders}} | values
+    write_text(out / "run.json", json.dumps(values))
 
 
 def test_equal_members_give_the_single_models_probabilities():
@@ -48,7 +48,7 @@ def test_the_pool_is_the_mean_of_log_probabilities():
     assert np.allclose(p, product / product.sum(1, keepdims=True), atol=1e-6)
 
 
-def test_the_files(tmp_path):
+def test_probabilities_submission_and_metrics_are_as_computed_by_hand(tmp_path):
     logits = random_logits(4, ("m",))
     logits.logits[2, ..., 2:] = np.nan
     logits.status[3], logits.logits[3] = "picture: an empty file", np.nan
@@ -56,7 +56,7 @@ def test_the_files(tmp_path):
         Question(name, row + 1, None, "q", ("w", "x", "y", "z")[: 2 if row == 2 else 4], answer="a")
         for row, name in enumerate(logits.ids)
     ]
-    filed(tmp_path, questions, logits)
+    write_folder(tmp_path, questions, logits)
     metrics = evaluate_scores(open_scores(tmp_path))
     rows = list(csv.DictReader((tmp_path / "probabilities.csv").read_text().splitlines()))
     assert list(rows[0]) == [
@@ -94,7 +94,7 @@ def test_the_files(tmp_path):
 def test_without_answers_there_are_no_metrics(tmp_path):
     logits = random_logits(2, ("m",))
     questions = [Question(name, 1, None, "q", ("w", "x", "y", "z")) for name in logits.ids]
-    filed(tmp_path, questions, logits)
+    write_folder(tmp_path, questions, logits)
     assert evaluate_scores(open_scores(tmp_path)) is None
     assert not (tmp_path / "metrics.json").exists()
     assert "answer" not in (tmp_path / "probabilities.csv").read_text().splitlines()[0]
@@ -118,7 +118,7 @@ def test_warnings_name_a_cause():
     logits.top_token[:] = 1
     assert warnings_of(logits, [1, 2, 3, 4], [Calibration()]) == []
     logits.label_mass[:5] = 0.3
-    told = warnings_of(logits, [1, 2, 3, 4], [Calibration()])[0]
-    assert "low label mass" in told and "template" in told
+    warning = warnings_of(logits, [1, 2, 3, 4], [Calibration()])[0]
+    assert "low label mass" in warning and "template" in warning
     logits.status[7] = "picture: an empty file"
     assert "'id7' (picture: an empty file)" in warnings_of(logits, [1, 2, 3, 4], [Calibration()])[1]

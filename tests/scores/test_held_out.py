@@ -1,4 +1,4 @@
-"""The folder of held-out rows: what is written of each row, what run.json says of it, and what it is worth."""
+"""The folder of held-out rows: what is written of each row, what run.json records, and the metrics."""
 
 import json
 
@@ -22,12 +22,12 @@ UNREADABLE = "the picture cannot be read"
 
 def held_out_logits(orders="1"):
     """Five rows of three options; the last one has no score."""
-    shown = {"1": 1, "cyclic": 3}[orders]
+    order_count = {"1": 1, "cyclic": 3}[orders]
     logits = OptionLogits.empty([f"r{row}" for row in range(5)], [MEMBER], 3, orders)
     logits.logits[:4] = VALUES[:4, None, None]
     logits.label_mass[:4], logits.top_token[:4] = 0.75, 32
     logits.status = ["ok"] * 4 + [UNREADABLE]
-    assert logits.logits.shape == (5, 1, shown, 3)
+    assert logits.logits.shape == (5, 1, order_count, 3)
     return logits
 
 
@@ -67,7 +67,7 @@ def test_rows_of_several_adapters_have_no_single_fingerprint(tmp_path):
     assert entry["fingerprint"] == "" and entry["adapters"] == ["f0", "f1"]
 
 
-def test_what_is_said_about_the_run_stands_in_run_json_and_its_notes_come_last(tmp_path):
+def test_details_of_the_run_stand_in_run_json_and_their_notes_come_last(tmp_path):
     about = {"data": {"file": "x.csv", "sha256": "s"}, "seconds": {"scoring": 2.5}, "notes": ["fold 1 stopped early"]}
     write_held_out(tmp_path / "out", held_out_columns(), held_out_logits(), {"adapters": ["f0"]}, about)
     written = run_json(tmp_path / "out")
@@ -76,7 +76,7 @@ def test_what_is_said_about_the_run_stands_in_run_json_and_its_notes_come_last(t
     assert about["notes"] == ["fold 1 stopped early"]
 
 
-def test_what_is_said_about_the_run_changes_none_of_what_is_counted(tmp_path):
+def test_details_of_the_run_change_none_of_the_counts(tmp_path):
     about = {"counts": {"rows": 99}, "identity": {"letters": "z"}, "checkpoints": []}
     write_held_out(tmp_path / "out", held_out_columns(), held_out_logits(), {"adapters": ["f0"]}, about)
     written = run_json(tmp_path / "out")
@@ -88,11 +88,11 @@ def test_what_is_said_about_the_run_changes_none_of_what_is_counted(tmp_path):
 @pytest.mark.parametrize("before", [None, np.ones((5, 1), np.uint8)])
 def test_every_row_is_a_validation_row_whatever_it_was_before(tmp_path, before):
     columns = held_out_columns(exposed=before)
-    given = [list(flags) for flags in columns["exposed"]]
+    flags_before = [list(flags) for flags in columns["exposed"]]
     write_held_out(tmp_path / "out", columns, held_out_logits(), {"adapters": ["f0"]})
     read = open_scores(tmp_path / "out")
     assert read.questions["exposed"] == [[VALIDATION]] * 5 and read.exposed.tolist() == [[VALIDATION]] * 5
-    assert columns["exposed"] == given
+    assert columns["exposed"] == flags_before
 
 
 def test_the_columns_of_the_table_and_the_folds_are_read_again(tmp_path):
@@ -126,7 +126,7 @@ def test_the_probabilities_are_those_of_the_raw_logits(tmp_path):
     assert (tmp_path / "out" / "submission.csv").read_text() == "id,answer\nr0,a\nr1,c\nr2,b\nr3,b\nr4,\n"
 
 
-# ------------------------------------------------------------------ what it is worth
+# ------------------------------------------------------------------ metrics
 @pytest.mark.parametrize("answers, right", [("acbba", 1.0), ("abbba", 0.75), ("baaab", 0.0)])
 def test_the_metrics_are_of_the_scored_rows_and_are_written_too(tmp_path, answers, right):
     metrics = write_held_out(tmp_path / "out", held_out_columns(answers), held_out_logits(), {"adapters": ["f0"]})

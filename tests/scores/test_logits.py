@@ -24,17 +24,17 @@ def test_parts_come_back_in_the_order_of_the_data(tmp_path):
                 [logits.status[row] for row in rows],
             ),
         )
-    found = read_parts(tmp_path, Layout(logits.ids, logits.members, 4))
-    here = [0, 1, 3, 4]
-    assert np.array_equal(found.logits[here], logits.logits[here], equal_nan=True)
-    assert np.array_equal(found.label_mass[here], logits.label_mass[here], equal_nan=True)
+    read = read_parts(tmp_path, Layout(logits.ids, logits.members, 4))
+    written = [0, 1, 3, 4]
+    assert np.array_equal(read.logits[written], logits.logits[written], equal_nan=True)
+    assert np.array_equal(read.label_mass[written], logits.label_mass[written], equal_nan=True)
     assert (
-        found.status == ["ok", "ok", "not scored", "picture: gone", "ok"]
-        and (found.top_token[here] == logits.top_token[here]).all()
+        read.status == ["ok", "ok", "not scored", "picture: gone", "ok"]
+        and (read.top_token[written] == logits.top_token[written]).all()
     )
 
 
-def test_the_columns_of_a_part(tmp_path):
+def test_a_part_has_a_row_for_each_member_and_a_column_for_each_letter(tmp_path):
     import pyarrow.parquet as pq
 
     logits = random_logits(2)

@@ -1,8 +1,6 @@
 """Members from files: what each cell, column and row becomes, to the digit, and what is refused, word by word."""
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from scipy.special import log_softmax, softmax
 
@@ -17,9 +15,9 @@ from scoring.scores.number_files import first_of
 from scoring.scores.pooling import PoolOptions, pool_files
 from scoring.stats.calibration import Calibration
 from scoring.stats.pools import EnsembleError
-from tests.shared.number_files import table, write_csv
-from tests.shared.predictions import drawn, members
-from tests.shared.scores_folders import scores, settings, two_folders
+from tests.shared.number_files import write_csv, write_table
+from tests.shared.predictions import draw_rows, members
+from tests.shared.scores_folders import change_columns, change_settings, two_folders, write_scores
 
 pytestmark = pytest.mark.filterwarnings("error")
 NAN = float("nan")
@@ -43,12 +41,12 @@ def scores_folder(folder, orders="cyclic", **identity):
         {"member": "m", "temperature": 1.0, "fingerprint": "fm", "pixels": 512, "data": {"file": "of m"}},
         {"member": "n", "temperature": 2.0, "fingerprint": None},
     ]
-    about = {
+    record = {
         "checkpoints": entries,
         "identity": {"letters": "abc", "orders": orders} | identity,
         "data": {"file": "of all"},
     }
-    write_json(folder / "run.json", about)
+    write_json(folder / "run.json", record)
     return logits, entries
 
 
@@ -94,9 +92,9 @@ def test_a_members_entry_has_the_runs_settings_where_it_has_none_itself(tmp_path
 
 def test_a_folder_that_names_no_orders_was_scored_in_one(tmp_path):
     scores_folder(tmp_path / "a", orders="1")
-    about = open_scores(tmp_path / "a").run_json
-    del about["identity"]["orders"], about["data"]
-    write_json(tmp_path / "a" / "run.json", about)
+    record = open_scores(tmp_path / "a").run_json
+    del record["identity"]["orders"], record["data"]
+    write_json(tmp_path / "a" / "run.json", record)
     m, n = read_members(tmp_path / "a")
     expected = {"orders": "1", "letters": "abc", "member": "n", "temperature": 2.0, "fingerprint": None}
     assert n.entry == expected and n.data == {}
@@ -112,9 +110,9 @@ def test_members_are_put_in_the_order_of_the_first_ones_rows(tmp_path):
     first = source_of("m", "xyz", [[1, 2], [3, 4], [5, 6]])
     second = source_of("n", "zxy", [[50, 60, NAN], [10, 20, NAN], [30, 40, NAN]])
     third = source_of("o", "xyz", [[7, 8], [9, 0], [1, 1]])
-    found = aligned([first, second, third])
-    assert found.shape == (3, 3, 3) and np.isnan(found[:, :, 2]).all()
-    assert found[:, :, :2].tolist() == [
+    values = aligned([first, second, third])
+    assert values.shape == (3, 3, 3) and np.isnan(values[:, :, 2]).all()
+    assert values[:, :, :2].tolist() == [
         [[1, 2], [3, 4], [5, 6]],
         [[10, 20], [30, 40], [50, 60]],
         [[7, 8], [9, 0], [1, 1]],
@@ -211,50 +209,48 @@ def test_ten_faults_are_named_and_the_others_counted(count, expected):
 
 
 def test_options_are_matched_one_by_one(tmp_path):
-    first = table(tmp_path / "a.csv", "id,p_a,p_b,p_c,p_d\nx,0,0.2,0.8,\n")
-    second = table(tmp_path / "b.csv", "id,p_a,p_b,p_c,p_d\nx,0,0.2,,0.8\n")
+    first = write_table(tmp_path / "a.csv", "id,p_a,p_b,p_c,p_d\nx,0,0.2,0.8,\n")
+    second = write_table(tmp_path / "b.csv", "id,p_a,p_b,p_c,p_d\nx,0,0.2,,0.8\n")
     with pytest.raises(EnsembleError, match=r"b: other options than in a: 'x' \(abc and abd\)"):
         pool_files([first, second], tmp_path / "out")
 
 
 @pytest.mark.parametrize(
-    "column, change, told",
+    "column, change, problem",
     [
         ("choices", lambda value: value[::-1], "another options' texts under the id"),
         ("question", lambda value: value + "?", "another question under the id"),
         ("picture_digest", lambda value: "f" * 16, "another picture under the id"),
     ],
 )
-def test_another_question_under_one_id_is_refused(tmp_path, column, change, told):
+def test_another_question_under_one_id_is_refused(tmp_path, column, change, problem):
     """Two folders with the same ids and reversed options were pooled: .74 became .383."""
-    first, second = scores(tmp_path / "a"), scores(tmp_path / "b", temperature=1.0)
+    first, second = write_scores(tmp_path / "a"), write_scores(tmp_path / "b", temperature=1.0)
     for folder in (first, second):
-        questions = pq.read_table(folder / "questions.parquet").to_pydict()
-        questions["picture_digest"] = [f"{at // 2:016x}" for at in range(200)]
-        if folder == second:
-            questions[column][3:5] = [change(value) for value in questions[column][3:5]]
-        pq.write_table(pa.table(questions), folder / "questions.parquet")
+        change_columns(folder, picture_digest=[f"{row // 2:016x}" for row in range(200)])
+    values = open_scores(second).questions[column]
+    change_columns(second, **{column: [*values[:3], *map(change, values[3:5]), *values[5:]]})
     with pytest.raises(EnsembleError) as error:
         pool_files([first, second], tmp_path / "out")
-    assert told in str(error.value) and "'row3', 'row4'" in str(error.value)
+    assert problem in str(error.value) and "'row3', 'row4'" in str(error.value)
 
 
 def test_answers_that_differ_are_refused(tmp_path):
-    first = table(tmp_path / "a.csv", "id,a,b,answer\nx,0.4,0.6,a\n")
-    second = table(tmp_path / "b.csv", "id,a,b,answer\nx,0.3,0.7,b\n")
+    first = write_table(tmp_path / "a.csv", "id,a,b,answer\nx,0.4,0.6,a\n")
+    second = write_table(tmp_path / "b.csv", "id,a,b,answer\nx,0.3,0.7,b\n")
     with pytest.raises(EnsembleError, match=r"answers of members differ: 'x' \(a and b of b\)"):
         pool_files([first, second], tmp_path / "out")
 
 
 def test_a_calibration_for_one_choice_of_orders_serves_no_other(tmp_path):
     a, b = two_folders(tmp_path)
-    settings(b, orders="cyclic")
-    made = Calibration(2.0, fingerprint={"adapter": "fb", "orders": "1"})
+    change_settings(b, orders="cyclic")
+    calibration = Calibration(2.0, fingerprint={"adapter": "fb", "orders": "1"})
     with pytest.raises(EnsembleError, match="orders is 1, but b was scored in orders cyclic"):
-        pool_files([a, b], tmp_path / "x", PoolOptions(calibrations=[made]))
-    made.fingerprint["orders"] = "cyclic"
-    found = pool_files([a, b], tmp_path / "out", PoolOptions(calibrations=[made]))
-    assert [part.temperature for part in found.scores.calibrations] == [1.0, 2.0]
+        pool_files([a, b], tmp_path / "x", PoolOptions(calibrations=[calibration]))
+    calibration.fingerprint["orders"] = "cyclic"
+    pooled = pool_files([a, b], tmp_path / "out", PoolOptions(calibrations=[calibration]))
+    assert [entry.temperature for entry in pooled.scores.calibrations] == [1.0, 2.0]
 
 
 TWICE = {
@@ -269,8 +265,8 @@ TWICE = {
 
 
 @pytest.mark.parametrize("case", TWICE)
-def test_a_member_that_is_there_twice_in_other_words_is_refused(tmp_path, case):
-    log_p, _, ids = drawn(200, 5)
+def test_a_member_that_is_there_twice_in_another_form_is_refused(tmp_path, case):
+    log_p, _, ids = draw_rows(200, 5)
     pattern, make = TWICE[case]
     one = write_csv(tmp_path / "one.csv", ids, log_p[1] + 2, "l_{}")
     two = write_csv(tmp_path / "two.csv", ids[::-1], make(log_p[1])[::-1], pattern)
@@ -284,8 +280,8 @@ def test_a_member_that_is_there_twice_in_other_words_is_refused(tmp_path, case):
 
 
 def test_a_folder_and_its_own_probabilities_are_one_member(tmp_path):
-    folder = scores(tmp_path / "a")
-    settings(folder, calibration={"temperature": 2.0, "letters": [0.0, 0.3, -0.4, 0.9]})
+    folder = write_scores(tmp_path / "a")
+    change_settings(folder, calibration={"temperature": 2.0, "letters": [0.0, 0.3, -0.4, 0.9]})
     first = open_scores(folder)
     write_csv(tmp_path / "own.csv", first.logits.ids, np.round(np.exp(first.log_p), 6))
     with pytest.raises(EnsembleError, match="have the same numbers in every row, but for rounding"):
@@ -303,9 +299,9 @@ def test_members_that_are_sure_of_the_same_answers_are_two(tmp_path):
     assert len(pool_files(paths, tmp_path / "out").scores.logits.members) == 2
 
 
-def test_faults_are_told_all_at_once(tmp_path):
+def test_every_kind_of_fault_of_a_file_is_named(tmp_path):
     log_p, _ = members(1, 30)
-    p, ids = np.exp(log_p[0]), [f"r{at}" for at in range(30)]
+    p, ids = np.exp(log_p[0]), [f"r{row}" for row in range(30)]
     good = write_csv(tmp_path / "good.csv", ids, p)
     cases = {
         "missing: 'r0', 'r1'": (ids[2:], p[2:]),
@@ -314,8 +310,8 @@ def test_faults_are_told_all_at_once(tmp_path):
         "another number of options": (ids, np.exp(log_softmax(log_p[0][:, :3], axis=1))),
         "must sum to 1; not so in 'r3'": (ids, np.where(np.arange(30)[:, None] == 3, p * 0.5, p)),
     }
-    for told, (names, values) in cases.items():
-        with pytest.raises(EnsembleError, match=told):
+    for message, (names, values) in cases.items():
+        with pytest.raises(EnsembleError, match=message):
             pool_files([good, write_csv(tmp_path / "bad.csv", names, values)], tmp_path / "out")
     (tmp_path / "bad.csv").write_text("id,p_a,p_b\nr0,half,0.5\n")
     with pytest.raises(EnsembleError, match="p_a is 'half'"):

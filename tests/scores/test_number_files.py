@@ -19,7 +19,6 @@ from scoring.scores.members import read_members
 from scoring.scores.number_files import NAME_IT, is_number_file
 from scoring.stats.calibration import Calibration
 from scoring.stats.pools import EnsembleError
-from tests.shared.number_files import table
 
 pytestmark = pytest.mark.filterwarnings("error")
 NAN = float("nan")
@@ -124,9 +123,9 @@ def test_probability_zero_is_an_option_that_is_hardly_likely(tmp_path, form, row
 )
 def test_minus_infinity_lies_fifty_nats_below_the_highest_of_its_row(tmp_path, header, rows, expected):
     source = read_one(csv_file(tmp_path, f"id,{header}\nx,{rows}\n"))
-    there = np.isfinite(expected)
-    assert np.allclose(source.logits[0, there], log_softmax(np.array(expected)[there]), atol=1e-9)
-    assert np.isnan(source.logits[0, ~there]).all()
+    finite = np.isfinite(expected)
+    assert np.allclose(source.logits[0, finite], log_softmax(np.array(expected)[finite]), atol=1e-9)
+    assert np.isnan(source.logits[0, ~finite]).all()
 
 
 def test_a_row_of_minus_infinities_has_no_score(tmp_path):
@@ -503,7 +502,7 @@ def test_files_are_recognised_by_their_endings(name, expected):
     assert is_number_file(Path(name)) is expected
 
 
-def test_a_folder_that_is_none_of_scores_is_refused(tmp_path):
+def test_a_folder_without_scores_is_refused(tmp_path):
     with pytest.raises(RunError, match="not a finished SCORES folder"):
         read_members(tmp_path)
 
@@ -527,7 +526,7 @@ def test_a_folder_that_is_none_of_scores_is_refused(tmp_path):
     ],
 )
 def test_columns_that_are_no_distribution_are_refused_with_row_and_sum(tmp_path, header, rows, problem):
-    path = table(tmp_path / "file.csv", "\n".join([header, *rows, ""]))
+    path = csv_file(tmp_path, "\n".join([header, *rows, ""]))
     with pytest.raises(EnsembleError) as error:
         read_members(path)
     assert problem in str(error.value)
@@ -535,7 +534,7 @@ def test_columns_that_are_no_distribution_are_refused_with_row_and_sum(tmp_path,
         assert "--format" in str(error.value) and "shares" in str(error.value)
 
 
-def test_what_was_assumed_is_always_told(tmp_path):
+def test_how_numbers_were_read_is_always_noted(tmp_path):
     cases = {
         "id,a,b\nx,0.4,0.6\n": "a … b read as probabilities, since each row sums to 1",
         "id,a,b\nx,-0.693147,-0.693147\n": "read as log-probabilities, since the exponentials",
@@ -543,22 +542,22 @@ def test_what_was_assumed_is_always_told(tmp_path):
         "id,p_a,p_b\nx,0.4,0.6\n": "p_a … p_b read as probabilities, by their names",
         "id,l_a,l_b\nx,0.4,0.6\n": "l_a … l_b read as logits, by their names",
     }
-    for text, told in cases.items():
-        assert told in read_members(table(tmp_path / "file.csv", text))[0].notes[0]
-    shares = read_members(table(tmp_path / "file.csv", "id,a,b\nx,30,70\n"), "shares")[0]
+    for text, note in cases.items():
+        assert note in read_members(csv_file(tmp_path, text))[0].notes[0]
+    shares = read_members(csv_file(tmp_path, "id,a,b\nx,30,70\n"), "shares")[0]
     assert np.allclose(np.exp(shares.logits), [[0.3, 0.7]]) and "as --format says" in shares.notes[0]
 
 
 def test_a_certain_zero_is_an_option_and_a_missing_cell_is_none(tmp_path):
-    found = read_members(table(tmp_path / "f.csv", "id,logprob_a,logprob_b,logprob_c\nx,0,-inf,\n"))[0]
-    assert np.exp(found.logits[0, 0]) == pytest.approx(1) and np.isfinite(found.logits[0, 1])
-    assert np.isnan(found.logits[0, 2])
-    zeros = read_members(table(tmp_path / "f.csv", "id,p_a,p_b\nx,1,0\n"))[0]
+    member = read_members(csv_file(tmp_path, "id,logprob_a,logprob_b,logprob_c\nx,0,-inf,\n"))[0]
+    assert np.exp(member.logits[0, 0]) == pytest.approx(1) and np.isfinite(member.logits[0, 1])
+    assert np.isnan(member.logits[0, 2])
+    zeros = read_members(csv_file(tmp_path, "id,p_a,p_b\nx,1,0\n"))[0]
     assert np.isfinite(zeros.logits).all() and np.exp(zeros.logits[0]).tolist() == pytest.approx([1, 0])
 
 
-def test_semicolons_parquet_and_several_members_in_one_file(tmp_path):
-    semicolons = read_members(table(tmp_path / "f.csv", "id;a;b\nx;0.4;0.6\n"))[0]
+def test_semicolons_parquet_and_several_members_in_one_file_are_read(tmp_path):
+    semicolons = read_members(csv_file(tmp_path, "id;a;b\nx;0.4;0.6\n"))[0]
     assert semicolons.ids == ["x"] and np.allclose(np.exp(semicolons.logits), [[0.4, 0.6]])
     columns = {
         "id": [1, 2, 1, 2],
@@ -579,12 +578,12 @@ def test_semicolons_parquet_and_several_members_in_one_file(tmp_path):
         read_members(tmp_path / "f.parquet")
 
 
-def test_cells_of_files_mean_what_they_say(tmp_path):
+def test_quoted_empty_and_signed_cells_are_read(tmp_path):
     text = '\ufeffid,p_a,p_b,p_c\n"a,1",0.5, 0.25 ,0.25\n"line\n2",0.5,0.5,\n"",,,\n'
     (tmp_path / "a.csv").write_text(text, "utf-8")
-    found = read_members(tmp_path / "a.csv")[0]
-    assert found.ids == ["a,1", "line\n2", ""] and found.status == ["ok", "ok", "no number in the file"]
-    assert np.allclose(np.exp(found.logits[0]), [0.5, 0.25, 0.25]) and np.isnan(found.logits[1, 2])
+    member = read_members(tmp_path / "a.csv")[0]
+    assert member.ids == ["a,1", "line\n2", ""] and member.status == ["ok", "ok", "no number in the file"]
+    assert np.allclose(np.exp(member.logits[0]), [0.5, 0.25, 0.25]) and np.isnan(member.logits[1, 2])
     (tmp_path / "a.csv").write_text("id,p_a,p_b\nx,+0.5,0.5\n")
     assert np.allclose(np.exp(read_members(tmp_path / "a.csv")[0].logits), 0.5)
     (tmp_path / "a.csv").write_text("id,p_a,p_b\nx,0.5,0.5\ny,0.5\nz,0.2,0.3,0.5\n")

@@ -17,18 +17,18 @@ from scoring.scores.pooling import PoolOptions, check_replaceable, import_file, 
 from scoring.stats.calibration import Calibration
 from scoring.stats.pools import EnsembleError, PoolSettings, leave_one_out, pool
 from scoring.stats.sets import SetRequest, SetsError
-from tests.shared.number_files import long_file, table, write_csv
-from tests.shared.predictions import drawn, likeliest_temperature, losses_of, members
+from tests.shared.number_files import write_csv, write_long_file, write_table
+from tests.shared.predictions import draw_rows, likeliest_temperature, losses_of, members
 from tests.shared.scores_folders import (
-    another,
     change_columns,
+    change_exposure,
     change_run,
+    change_settings,
     columns_of,
-    expose,
     run_json,
-    scores,
-    settings,
     two_folders,
+    write_other_member,
+    write_scores,
 )
 
 
@@ -43,7 +43,7 @@ C = "id,p_a,p_b,p_c\nx,0.5,0.1,0.4\ny,0.2,0.2,0.6\n"
 
 
 def two_files(tmp_path):
-    return table(tmp_path / "a.csv", A), table(tmp_path / "b.csv", B)
+    return write_table(tmp_path / "a.csv", A), write_table(tmp_path / "b.csv", B)
 
 
 # ------------------------------------------------------------------ values of two rows, by hand
@@ -60,19 +60,19 @@ BY_HAND = {
 
 @pytest.mark.parametrize("kind, weights", BY_HAND)
 def test_pools_of_two_rows_are_as_worked_out_by_hand(tmp_path, kind, weights):
-    found = pool_files([*two_files(tmp_path)], tmp_path / "out", PoolOptions(kind, weights))
+    pooled = pool_files([*two_files(tmp_path)], tmp_path / "out", PoolOptions(kind, weights))
     expected = np.array(BY_HAND[kind, weights])
     expected /= expected.sum(1, keepdims=True)
-    assert np.exp(found.scores.log_p) == pytest.approx(expected, abs=1e-6)
+    assert np.exp(pooled.scores.log_p) == pytest.approx(expected, abs=1e-6)
     rows = cells(tmp_path / "out" / "probabilities.csv")
     written = [[float(row[f"p_{letter}"]) for letter in "abc"] for row in rows]
     assert [row["id"] for row in rows] == ["x", "y"] and np.array(written) == pytest.approx(expected, abs=2e-6)
 
 
 def test_a_vote_of_three_is_two_thirds_and_a_tie_goes_to_the_log_pool(tmp_path):
-    files = [*two_files(tmp_path), table(tmp_path / "c.csv", C)]
-    found = np.exp(pool_files(files, tmp_path / "out", PoolOptions("vote")).scores.log_p)
-    assert found == pytest.approx(np.array([[2 / 3, 1 / 3, 0], [1 / 3, 0, 2 / 3]]), abs=1e-3)
+    files = [*two_files(tmp_path), write_table(tmp_path / "c.csv", C)]
+    p = np.exp(pool_files(files, tmp_path / "out", PoolOptions("vote")).scores.log_p)
+    assert p == pytest.approx(np.array([[2 / 3, 1 / 3, 0], [1 / 3, 0, 2 / 3]]), abs=1e-3)
     tie = np.exp(pool_files(files[:2], tmp_path / "tie", PoolOptions("vote")).scores.log_p)
     assert tie == pytest.approx(np.array([[0.5, 0.5, 0], [0.5, 0, 0.5]]), abs=1e-3)
     assert tie.argmax(1).tolist() == [1, 2]  # 0.21 > 0.12, and 0.07 > 0.05
@@ -86,34 +86,34 @@ def test_each_member_has_its_own_numbers_beside_the_pool(tmp_path):
 
 
 def test_a_row_that_a_member_has_no_number_for_is_not_pooled(tmp_path):
-    first = table(tmp_path / "a.csv", "id,p_a,p_b\nx,0.6,0.4\ny,,\nz,,\n")
-    second = table(tmp_path / "b.csv", "id,p_a,p_b\nz,,\nx,,\ny,0.3,0.7\n")
-    found = pool_files([first, second], tmp_path / "out")
-    assert found.scores.logits.status == [f"no score from {name}: no number in the file" for name in "baa"]
-    assert np.isnan(found.scores.log_p).all() and not found.scores.logits.scored.any()
+    first = write_table(tmp_path / "a.csv", "id,p_a,p_b\nx,0.6,0.4\ny,,\nz,,\n")
+    second = write_table(tmp_path / "b.csv", "id,p_a,p_b\nz,,\nx,,\ny,0.3,0.7\n")
+    pooled = pool_files([first, second], tmp_path / "out")
+    assert pooled.scores.logits.status == [f"no score from {name}: no number in the file" for name in "baa"]
+    assert np.isnan(pooled.scores.log_p).all() and not pooled.scores.logits.scored.any()
     assert run_json(tmp_path / "out")["counts"] == {"rows": 3, "scored": 0, "members": 2}
-    assert found.metrics is None
-    third = table(tmp_path / "c.csv", "id,p_a,p_b\nx,0.5,0.5\ny,0.9,0.1\nz,0.4,0.6\n")
-    part = pool_files([first, third], tmp_path / "part").scores
-    assert part.logits.scored.tolist() == [True, False, False]
+    assert pooled.metrics is None
+    third = write_table(tmp_path / "c.csv", "id,p_a,p_b\nx,0.5,0.5\ny,0.9,0.1\nz,0.4,0.6\n")
+    partial = pool_files([first, third], tmp_path / "part").scores
+    assert partial.logits.scored.tolist() == [True, False, False]
     assert run_json(tmp_path / "part")["counts"] == {"rows": 3, "scored": 1, "members": 2}
-    assert np.isnan(part.logits.logits[1:]).all()
+    assert np.isnan(partial.logits.logits[1:]).all()
 
 
 # ------------------------------------------------------------------ what run.json records
 def test_run_json_of_files_records_each_part(tmp_path):
     files = two_files(tmp_path)
-    found = pool_files([*files], tmp_path / "out", PoolOptions("linear", "3,1"))
-    about = run_json(tmp_path / "out")
-    assert list(about) == ["checkpoints", "pool", "sources", "identity", "versions", "notes", "warnings", "counts"]
+    pooled = pool_files([*files], tmp_path / "out", PoolOptions("linear", "3,1"))
+    record = run_json(tmp_path / "out")
+    assert list(record) == ["checkpoints", "pool", "sources", "identity", "versions", "notes", "warnings", "counts"]
     notes = [f"{path}: p_a … p_c read as probabilities, by their names" for path in files]
-    assert about["pool"] == {"kind": "linear", "temperature": 1.0, "weights": [0.75, 0.25], "told": notes}
-    assert about["notes"] == notes and about["warnings"] == [] and found.notes == notes
-    assert about["sources"] == [str(path) for path in files]
-    assert about["identity"] == {"letters": "abc", "orders": "1"}
-    assert about["versions"] == json.loads(json.dumps(scoring.versions()))
-    assert about["counts"] == {"rows": 2, "scored": 2, "members": 2}
-    for entry, name, path in zip(about["checkpoints"], "ab", files):
+    assert record["pool"] == {"kind": "linear", "temperature": 1.0, "weights": [0.75, 0.25], "told": notes}
+    assert record["notes"] == notes and record["warnings"] == [] and pooled.notes == notes
+    assert record["sources"] == [str(path) for path in files]
+    assert record["identity"] == {"letters": "abc", "orders": "1"}
+    assert record["versions"] == json.loads(json.dumps(scoring.versions()))
+    assert record["counts"] == {"rows": 2, "scored": 2, "members": 2}
+    for entry, name, path in zip(record["checkpoints"], "ab", files):
         assert entry == {
             "orders": "1",
             "file": str(path),
@@ -127,23 +127,27 @@ def test_run_json_of_files_records_each_part(tmp_path):
 
 def test_run_json_of_folders_records_their_settings_calibrations_and_data(tmp_path):
     a, b = two_folders(tmp_path)
-    own = Calibration(2.5, [0.0, 0.1, -0.2, 0.3], rows=60, nonconformity=[0.1] * 60, digests=["d"] * 60).to_json()
-    settings(a, temperature=2.5, calibration=own, data={"file": "a.csv", "sha256": "1"}, trained_on="t", pixels=9)
+    calibration = Calibration(
+        2.5, [0.0, 0.1, -0.2, 0.3], rows=60, nonconformity=[0.1] * 60, digests=["d"] * 60
+    ).to_json()
+    change_settings(
+        a, temperature=2.5, calibration=calibration, data={"file": "a.csv", "sha256": "1"}, trained_on="t", pixels=9
+    )
     change_run(b, data={"file": "b.csv", "sha256": "2"}, identity={"letters": "abcd", "orders": "cyclic", "base": "B"})
     turned = open_scores(a).logits
     assert turned.orders == "1"
     change_run(b, identity={"letters": "abcd", "orders": "1", "base": "B", "template": "T", "pixels": 4})
     pool_files([a, b], tmp_path / "out")
-    about = run_json(tmp_path / "out")
-    first, second = about["checkpoints"]
-    assert "data" not in about
+    record = run_json(tmp_path / "out")
+    first, second = record["checkpoints"]
+    assert "data" not in record
     assert (first["data"], second["data"]) == (
         {"file": "a.csv", "sha256": "1"},
         {"file": "b.csv", "sha256": "2"},
     )
     assert (first["temperature"], first["trained_on"], first["pixels"], first["fingerprint"]) == (2.5, "t", 9, "fa")
     assert (second["base"], second["template"], second["pixels"], second["fingerprint"]) == ("B", "T", 4, "fb")
-    assert first["calibration"] == own | {"nonconformity": [], "digests": []}
+    assert first["calibration"] == calibration | {"nonconformity": [], "digests": []}
     assert (second["temperature"], second["calibration"]["temperature"]) == (1.0, 1.0)
     again = open_scores(tmp_path / "out")
     assert again.calibrations[0].letters == [0.0, 0.1, -0.2, 0.3] and again.calibrations[0].rows == 60
@@ -153,18 +157,18 @@ def test_data_of_the_run_is_recorded_once_where_all_that_is_known_is_alike(tmp_p
     a, b = two_folders(tmp_path)
     change_run(a, data={"file": "x.csv", "sha256": "s"})
     pool_files([a, b], tmp_path / "out")  # b says nothing
-    about = run_json(tmp_path / "out")
-    assert about["data"] == {"file": "x.csv", "sha256": "s"} and about["checkpoints"][1]["data"] == {}
+    record = run_json(tmp_path / "out")
+    assert record["data"] == {"file": "x.csv", "sha256": "s"} and record["checkpoints"][1]["data"] == {}
 
 
 def test_what_the_caller_records_stands_beside_what_the_pool_does(tmp_path):
-    files, about = two_files(tmp_path), {"command": ["me"], "data": {"file": "t"}, "notes": ["first"]}
-    found = pool_files([*files], tmp_path / "out", PoolOptions(names=["m", "n"]), about, ["careful", "careful"])
+    files, record = two_files(tmp_path), {"command": ["me"], "data": {"file": "t"}, "notes": ["first"]}
+    pooled = pool_files([*files], tmp_path / "out", PoolOptions(names=["m", "n"]), record, ["careful", "careful"])
     written = run_json(tmp_path / "out")
     assert written["command"] == ["me"] and written["data"] == {"file": "t"}
     assert written["notes"][0] == "first" and len(written["notes"]) == 3
-    assert written["warnings"] == ["careful"] and found.notes[-1] == "warning: careful" and len(found.notes) == 3
-    assert [entry["member"] for entry in written["checkpoints"]] == ["m", "n"] == found.scores.logits.members
+    assert written["warnings"] == ["careful"] and pooled.notes[-1] == "warning: careful" and len(pooled.notes) == 3
+    assert [entry["member"] for entry in written["checkpoints"]] == ["m", "n"] == pooled.scores.logits.members
 
 
 def test_label_mass_of_a_member_is_that_of_its_own_rows(tmp_path):
@@ -186,7 +190,7 @@ def test_label_mass_of_a_member_is_that_of_its_own_rows(tmp_path):
 
 
 def test_each_column_of_the_questions_comes_from_the_first_member_that_knows_it(tmp_path):
-    folder = scores(tmp_path / "a", n=3)
+    folder = write_scores(tmp_path / "a", n=3)
     values = np.array([[0.1, 0.2, 0.3, 0.4], [0.25, 0.25, 0.4, 0.1], [0.7, 0.1, 0.1, 0.1]])
     other = write_csv(tmp_path / "b.csv", ["row2", "row0", "row1"], values)
     truth = columns_of(folder)
@@ -194,39 +198,39 @@ def test_each_column_of_the_questions_comes_from_the_first_member_that_knows_it(
     letters = {f"row{row}": letter for row, letter in enumerate(truth["answer"])}
     answers = AnswerTable(Path("answers.csv"), letters, {"row1": "never"})
     pool_files([other, folder], tmp_path / "out", PoolOptions(answers=answers))
-    found, turn = columns_of(tmp_path / "out"), [2, 0, 1]
-    assert found["id"] == ["row2", "row0", "row1"] and found["options"] == [4, 4, 4]
+    columns, order = columns_of(tmp_path / "out"), [2, 0, 1]
+    assert columns["id"] == ["row2", "row0", "row1"] and columns["options"] == [4, 4, 4]
     for name in ("answer", "task_type", "picture", "picture_digest", "digest", "question", "choices"):
-        assert found[name] == [truth[name][row] for row in turn], name
-    assert found["exposed"] == [[0, 0]] * 3
+        assert columns[name] == [truth[name][row] for row in order], name
+    assert columns["exposed"] == [[0, 0]] * 3
 
 
 def test_exposure_of_a_member_follows_its_rows_into_the_order_of_the_first(tmp_path):
     a, b = two_folders(tmp_path)
-    expose(b, [TRAINING, VALIDATION] + [0] * 198)
+    change_exposure(b, [TRAINING, VALIDATION] + [0] * 198)
     opened = open_scores(b)
     logits = opened.logits
     logits.logits, logits.ids = logits.logits[::-1], logits.ids[::-1]
     write_part(b / "logits", 0, logits)
     change_columns(b, **{name: column[::-1] for name, column in opened.questions.items()})
-    found = pool_files([a, b], tmp_path / "out")
-    assert found.scores.exposed.tolist() == [[0, TRAINING], [0, VALIDATION]] + [[0, 0]] * 198
+    pooled = pool_files([a, b], tmp_path / "out")
+    assert pooled.scores.exposed.tolist() == [[0, TRAINING], [0, VALIDATION]] + [[0, 0]] * 198
     warnings = run_json(tmp_path / "out")["warnings"]
     assert warnings == [
         "1 of 200 rows were in the training of b: metrics of these rows say nothing about new ones",
         "1 of 200 rows are validation rows of b: its epoch was chosen on them, so metrics of these rows flatter it",
     ]
-    assert [f"warning: {text}" for text in warnings] == found.notes[-2:]
+    assert [f"warning: {text}" for text in warnings] == pooled.notes[-2:]
 
 
-def test_a_warning_that_members_share_is_said_once_and_a_missing_row_is_named(tmp_path):
-    first = table(tmp_path / "a.csv", "id,p_a,p_b\nx,0.6,0.4\ny,,\n")
-    second = table(tmp_path / "b.csv", "id,p_a,p_b\nx,0.7,0.3\ny,0.2,0.8\n")
-    found = pool_files([first, second], tmp_path / "out")
+def test_a_missing_row_is_named_in_one_warning(tmp_path):
+    first = write_table(tmp_path / "a.csv", "id,p_a,p_b\nx,0.6,0.4\ny,,\n")
+    second = write_table(tmp_path / "b.csv", "id,p_a,p_b\nx,0.7,0.3\ny,0.2,0.8\n")
+    pooled = pool_files([first, second], tmp_path / "out")
     assert run_json(tmp_path / "out")["warnings"] == [
         "1 row has no score: 'y' (no score from a: no number in the file)"
     ]
-    assert found.notes[-1] == "warning: 1 row has no score: 'y' (no score from a: no number in the file)"
+    assert pooled.notes[-1] == "warning: 1 row has no score: 'y' (no score from a: no number in the file)"
 
 
 # ------------------------------------------------------------------ names, weights and sources of members
@@ -241,9 +245,9 @@ def test_a_warning_that_members_share_is_said_once_and_a_missing_row_is_named(tm
 def test_members_of_files_have_distinct_names(tmp_path, paths, names):
     for path, text in zip(paths, (A, B)):
         (tmp_path / path).parent.mkdir(exist_ok=True)
-        table(tmp_path / path, text)
-    found = pool_files([tmp_path / path for path in paths], tmp_path / "out").scores
-    assert found.logits.members == names
+        write_table(tmp_path / path, text)
+    pooled = pool_files([tmp_path / path for path in paths], tmp_path / "out").scores
+    assert pooled.logits.members == names
 
 
 def test_members_of_one_name_in_folders_are_named_by_their_folders(tmp_path):
@@ -257,8 +261,8 @@ def test_members_of_one_name_in_folders_are_named_by_their_folders(tmp_path):
     [("equal", [0.5, 0.5]), ("1,3", [0.25, 0.75]), ("0,2", [0.0, 1.0]), ("0.2,0.3", [0.4, 0.6]), ("1,0", [1.0, 0.0])],
 )
 def test_given_weights_are_shares_in_the_order_of_the_members(tmp_path, text, weights):
-    found = pool_files([*two_files(tmp_path)], tmp_path / "out", PoolOptions(weights=text)).scores
-    assert found.pool.weights == pytest.approx(weights) and found.pool.temperature == 1.0
+    pooled = pool_files([*two_files(tmp_path)], tmp_path / "out", PoolOptions(weights=text)).scores
+    assert pooled.pool.weights == pytest.approx(weights) and pooled.pool.temperature == 1.0
 
 
 @pytest.mark.parametrize("text", ["1", "1,2,3", "a,b", "-1,2", "0,0", "nan,1", "EQUAL"])
@@ -306,8 +310,8 @@ def test_sets_need_labelled_rows(tmp_path):
 
 @pytest.mark.parametrize("weights, shares", [("equal", (67, 33)), ("2,1,1", (75, 25)), ("1,2,7", (30, 70))])
 def test_a_source_weighs_what_its_members_weigh_together(tmp_path, weights, shares):
-    log_p, y, ids = drawn(30, 1)
-    two = long_file(tmp_path / "two.parquet", log_p[:2], y, ids)
+    log_p, y, ids = draw_rows(30, 1)
+    two = write_long_file(tmp_path / "two.parquet", log_p[:2], y, ids)
     one = write_csv(tmp_path / "one.csv", ids, np.exp(log_p[2]))
     notes = pool_files([two, one], tmp_path / "out", PoolOptions(weights=weights)).scores.run_json["pool"]["told"]
     assert notes[2] == (
@@ -317,15 +321,15 @@ def test_a_source_weighs_what_its_members_weigh_together(tmp_path, weights, shar
 
 
 def test_nothing_is_said_of_sources_with_one_member_each_or_of_a_single_source(tmp_path):
-    log_p, y, ids = drawn(30, 1)
-    rows = long_file(tmp_path / "rows.parquet", log_p, y, ids)
+    log_p, y, ids = draw_rows(30, 1)
+    rows = write_long_file(tmp_path / "rows.parquet", log_p, y, ids)
     for number, paths in enumerate(([rows], two_files(tmp_path))):
-        about = pool_files([*paths], tmp_path / f"{number}").scores.run_json
-        assert not [note for note in about["notes"] if "weigh" in note]
-        assert len(about["sources"]) == len(paths)
+        record = pool_files([*paths], tmp_path / f"{number}").scores.run_json
+        assert not [note for note in record["notes"] if "weigh" in note]
+        assert len(record["sources"]) == len(paths)
 
 
-def test_a_member_alone_is_no_pool(tmp_path):
+def test_one_member_alone_is_refused(tmp_path):
     with pytest.raises(EnsembleError) as error:
         pool_files([two_files(tmp_path)[0]], tmp_path / "out")
     assert str(error.value) == "1 member; expected two or more to pool"
@@ -333,7 +337,7 @@ def test_a_member_alone_is_no_pool(tmp_path):
 
 def test_a_member_that_is_there_twice_is_refused_with_both_files(tmp_path):
     a, b = two_files(tmp_path)
-    again = table(tmp_path / "c.csv", A)
+    again = write_table(tmp_path / "c.csv", A)
     with pytest.raises(EnsembleError) as error:
         pool_files([b, a, again], tmp_path / "out")
     assert str(error.value) == (
@@ -343,36 +347,36 @@ def test_a_member_that_is_there_twice_is_refused_with_both_files(tmp_path):
 
 
 def test_members_that_become_one_by_their_calibrations_are_refused(tmp_path):
-    log_p, _, ids = drawn(50, 2)
+    log_p, _, ids = draw_rows(50, 2)
     bias = np.array([0.0, 0.5, -0.5, 0.2])
     a = write_csv(tmp_path / "a.csv", ids, log_p[1], "l_{}")
     b = write_csv(tmp_path / "b.csv", ids, log_p[1] + bias, "l_{}")
     assert pool_files([a, b], tmp_path / "out").scores.logits.members == ["a", "b"]
-    made = Calibration(1.0, bias.tolist(), fingerprint={"member": "a"})
+    calibration = Calibration(1.0, bias.tolist(), fingerprint={"member": "a"})
     with pytest.raises(EnsembleError, match="a of .* and b of .* have the same numbers in every row"):
-        pool_files([a, b], tmp_path / "x", PoolOptions(calibrations=[made]))
+        pool_files([a, b], tmp_path / "x", PoolOptions(calibrations=[calibration]))
 
 
 # ------------------------------------------------------------------ calibrations of members
 def test_a_calibration_is_applied_to_the_member_that_it_is_made_for(tmp_path):
-    made = Calibration(2.0, fingerprint={"member": "b"})
-    found = pool_files([*two_files(tmp_path)], tmp_path / "out", PoolOptions(calibrations=[made])).scores
+    calibration = Calibration(2.0, fingerprint={"member": "b"})
+    pooled = pool_files([*two_files(tmp_path)], tmp_path / "out", PoolOptions(calibrations=[calibration])).scores
     b = np.array([[0.2, 0.7, 0.1], [0.5, 0.4, 0.1]]) ** 0.5
     b /= b.sum(1, keepdims=True)
     expected = np.sqrt(np.array([[0.6, 0.3, 0.1], [0.1, 0.2, 0.7]]) * b)
-    assert np.exp(found.log_p) == pytest.approx(expected / expected.sum(1, keepdims=True), abs=1e-6)
-    assert [entry["temperature"] for entry in found.run_json["checkpoints"]] == [1.0, 2.0]
-    assert [entry["calibration"]["temperature"] for entry in found.run_json["checkpoints"]] == [1.0, 2.0]
+    assert np.exp(pooled.log_p) == pytest.approx(expected / expected.sum(1, keepdims=True), abs=1e-6)
+    assert [entry["temperature"] for entry in pooled.run_json["checkpoints"]] == [1.0, 2.0]
+    assert [entry["calibration"]["temperature"] for entry in pooled.run_json["checkpoints"]] == [1.0, 2.0]
 
 
 def test_a_checkpoint_is_known_by_its_fingerprint_and_a_file_by_its_name(tmp_path):
     a, b = two_folders(tmp_path)
-    made = [
+    calibrations = [
         Calibration(3.0, fingerprint={"adapter": "fb", "member": "a"}),
         Calibration(2.0, fingerprint={"adapter": "", "member": "a"}),
     ]
-    found = pool_files([a, b], tmp_path / "out", PoolOptions(calibrations=made)).scores
-    assert [part.temperature for part in found.calibrations] == [2.0, 3.0]
+    pooled = pool_files([a, b], tmp_path / "out", PoolOptions(calibrations=calibrations)).scores
+    assert [calibration.temperature for calibration in pooled.calibrations] == [2.0, 3.0]
 
 
 @pytest.mark.parametrize(
@@ -385,10 +389,10 @@ def test_a_checkpoint_is_known_by_its_fingerprint_and_a_file_by_its_name(tmp_pat
 )
 def test_a_calibration_of_no_member_is_refused(tmp_path, fingerprints, unused):
     a, b = two_folders(tmp_path)
-    file = write_csv(tmp_path / "c.csv", open_scores(a).logits.ids, np.exp(drawn(200, 1)[0][0]))
-    made = [Calibration(2.0, fingerprint=fingerprint) for fingerprint in fingerprints]
+    file = write_csv(tmp_path / "c.csv", open_scores(a).logits.ids, np.exp(draw_rows(200, 1)[0][0]))
+    calibrations = [Calibration(2.0, fingerprint=fingerprint) for fingerprint in fingerprints]
     with pytest.raises(EnsembleError) as error:
-        pool_files([a, b, file], tmp_path / "out", PoolOptions(calibrations=made))
+        pool_files([a, b, file], tmp_path / "out", PoolOptions(calibrations=calibrations))
     assert str(error.value) == (f"--calibration: made for {unused}; expected one of the members: a (fa), b (fb), c")
 
 
@@ -396,10 +400,10 @@ def test_a_calibration_of_no_member_is_refused(tmp_path, fingerprints, unused):
 def test_a_calibration_of_other_orders_is_refused(tmp_path, made_in, scored_in):
     a, b = two_folders(tmp_path)
     if scored_in:
-        settings(b, orders=scored_in)
-    made = Calibration(2.0, fingerprint={"adapter": "fb"} | ({"orders": made_in} if made_in else {}))
+        change_settings(b, orders=scored_in)
+    calibration = Calibration(2.0, fingerprint={"adapter": "fb"} | ({"orders": made_in} if made_in else {}))
     with pytest.raises(EnsembleError) as error:
-        pool_files([a, b], tmp_path / "out", PoolOptions(calibrations=[made]))
+        pool_files([a, b], tmp_path / "out", PoolOptions(calibrations=[calibration]))
     assert str(error.value) == (
         f"--calibration: orders is {made_in or '1'}, but b was scored in orders {scored_in or '1'}; calibrate rows "
         "scored in these"
@@ -408,55 +412,55 @@ def test_a_calibration_of_other_orders_is_refused(tmp_path, made_in, scored_in):
 
 # ------------------------------------------------------------------ anyone's file
 def test_a_file_is_imported_with_its_values_columns_and_answers(tmp_path):
-    path = table(tmp_path / "mine.csv", "id,p_a,p_b,answer,task_type\nx,0.6,0.4,A,count\ny,0.1,0.9,(a),\n")
-    found = import_file(path, tmp_path / "out")
-    assert np.exp(found.scores.log_p) == pytest.approx(np.array([[0.6, 0.4], [0.1, 0.9]]), abs=1e-6)
-    assert found.notes == [f"{path}: p_a … p_b read as probabilities, by their names"]
-    columns, about = columns_of(tmp_path / "out"), run_json(tmp_path / "out")
+    path = write_table(tmp_path / "mine.csv", "id,p_a,p_b,answer,task_type\nx,0.6,0.4,A,count\ny,0.1,0.9,(a),\n")
+    imported = import_file(path, tmp_path / "out")
+    assert np.exp(imported.scores.log_p) == pytest.approx(np.array([[0.6, 0.4], [0.1, 0.9]]), abs=1e-6)
+    assert imported.notes == [f"{path}: p_a … p_b read as probabilities, by their names"]
+    columns, record = columns_of(tmp_path / "out"), run_json(tmp_path / "out")
     assert (columns["id"], columns["answer"], columns["task_type"]) == (["x", "y"], ["a", "a"], ["count", ""])
     assert columns["options"] == [2, 2] and columns["choices"] == [[], []] and all(columns["digest"])
-    assert "pool" not in about and about["counts"] == {"rows": 2, "scored": 2, "members": 1}
-    assert about["data"] == {"file": str(path)} and about["checkpoints"][0]["file"] == str(path)
-    assert found.metrics["overall"]["accuracy"]["value"] == 0.5 and not (tmp_path / "out" / "members").exists()
+    assert "pool" not in record and record["counts"] == {"rows": 2, "scored": 2, "members": 1}
+    assert record["data"] == {"file": str(path)} and record["checkpoints"][0]["file"] == str(path)
+    assert imported.metrics["overall"]["accuracy"]["value"] == 0.5 and not (tmp_path / "out" / "members").exists()
     assert [row["correct"] for row in cells(tmp_path / "out" / "probabilities.csv")] == ["1", "0"]
 
 
 def test_a_calibration_is_applied_to_an_imported_file(tmp_path):
-    path = table(tmp_path / "mine.csv", "id,p_a,p_b\nx,0.9,0.1\ny,0.2,0.8\n")
-    made = Calibration(2.0, [0.0, float(np.log(2))], fingerprint={"member": "mine", "orders": "1"})
-    found = import_file(path, tmp_path / "out", PoolOptions(calibrations=[made]))
+    path = write_table(tmp_path / "mine.csv", "id,p_a,p_b\nx,0.9,0.1\ny,0.2,0.8\n")
+    calibration = Calibration(2.0, [0.0, float(np.log(2))], fingerprint={"member": "mine", "orders": "1"})
+    imported = import_file(path, tmp_path / "out", PoolOptions(calibrations=[calibration]))
     expected = np.array([[3, 2], [1, 4]]) / 5  # √9 : 2·√1, and √1 : 2·√4
-    assert np.exp(found.scores.log_p) == pytest.approx(expected, abs=1e-6)
+    assert np.exp(imported.scores.log_p) == pytest.approx(expected, abs=1e-6)
     entry = run_json(tmp_path / "out")["checkpoints"][0]
     assert entry["temperature"] == 2.0 and entry["calibration"]["letters"] == [0.0, pytest.approx(np.log(2))]
 
 
 def test_a_file_of_several_members_is_imported_as_their_pool(tmp_path):
     text = "id,p_a,p_b,member\nx,0.9,0.1,u\nx,0.5,0.5,v\n"
-    found = import_file(table(tmp_path / "both.csv", text), tmp_path / "out")
-    assert np.exp(found.scores.log_p) == pytest.approx(np.array([[0.75, 0.25]]), abs=1e-6)
-    assert found.scores.logits.members == ["u", "v"] and run_json(tmp_path / "out")["pool"]["kind"] == "log"
+    imported = import_file(write_table(tmp_path / "both.csv", text), tmp_path / "out")
+    assert np.exp(imported.scores.log_p) == pytest.approx(np.array([[0.75, 0.25]]), abs=1e-6)
+    assert imported.scores.logits.members == ["u", "v"] and run_json(tmp_path / "out")["pool"]["kind"] == "log"
 
 
 def test_the_form_and_the_answers_that_are_given_are_used(tmp_path):
-    path = table(tmp_path / "votes.csv", "id,a,b\nx,30,70\n")
+    path = write_table(tmp_path / "votes.csv", "id,a,b\nx,30,70\n")
     options = PoolOptions(form="shares", answers=AnswerTable(Path("t.csv"), {"x": "b"}, {"x": "count"}))
-    found = import_file(path, tmp_path / "out", options)
-    assert np.exp(found.scores.log_p) == pytest.approx(np.array([[0.3, 0.7]]), abs=1e-6)
+    imported = import_file(path, tmp_path / "out", options)
+    assert np.exp(imported.scores.log_p) == pytest.approx(np.array([[0.3, 0.7]]), abs=1e-6)
     assert columns_of(tmp_path / "out")["answer"] == ["b"] and columns_of(tmp_path / "out")["task_type"] == ["count"]
 
 
 def test_an_import_replaces_an_earlier_one_of_the_same_file_and_nothing_else(tmp_path):
-    path, out = table(tmp_path / "mine.csv", A), tmp_path / "out"
+    path, out = write_table(tmp_path / "mine.csv", A), tmp_path / "out"
     out.mkdir()  # empty: nothing to replace
     import_file(path, out)
     (out / "logits" / "part-000001.parquet").write_bytes((out / "logits" / "part-000000.parquet").read_bytes())
-    table(path, B)
-    found = import_file(path, out).scores
-    assert found.logits.ids == ["y", "x"] and [part.name for part in (out / "logits").iterdir()] == [
+    write_table(path, B)
+    imported = import_file(path, out).scores
+    assert imported.logits.ids == ["y", "x"] and [file.name for file in (out / "logits").iterdir()] == [
         "part-000000.parquet"
     ]
-    other = table(tmp_path / "other.csv", A)
+    other = write_table(tmp_path / "other.csv", A)
     with pytest.raises(RunError) as error:
         import_file(other, out)
     assert str(error.value) == f"{out} holds other results; choose another --out"
@@ -473,7 +477,7 @@ def test_a_free_folder_may_be_written_and_a_full_one_with_overwrite(tmp_path, st
     assert check_replaceable(out, overwrite) is None
 
 
-def test_a_full_folder_is_refused_and_how_to_replace_it_is_said(tmp_path):
+def test_a_full_folder_is_refused_with_the_option_that_replaces_it(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError) as error:
         check_replaceable(tmp_path, False)
@@ -482,27 +486,27 @@ def test_a_full_folder_is_refused_and_how_to_replace_it_is_said(tmp_path):
 
 # ------------------------------------------------------------------ what a member adds
 def test_what_a_member_adds_is_measured_with_the_weights_of_the_pool(tmp_path):
-    log_p, y, ids = drawn(60, 3)
-    path = long_file(tmp_path / "rows.parquet", log_p, y, ids)
-    found = pool_files([path], tmp_path / "out", PoolOptions("linear", "2,1,1")).metrics["ensemble"]
+    log_p, y, ids = draw_rows(60, 3)
+    path = write_long_file(tmp_path / "rows.parquet", log_p, y, ids)
+    ensemble = pool_files([path], tmp_path / "out", PoolOptions("linear", "2,1,1")).metrics["ensemble"]
     p, rows = np.exp(log_p), np.arange(60)
-    whole = -np.log((p[0] / 2 + p[1] / 4 + p[2] / 4)[rows, y])
+    full = -np.log((p[0] / 2 + p[1] / 4 + p[2] / 4)[rows, y])
     without = {
         "u": -np.log((p[1] / 2 + p[2] / 2)[rows, y]),
         "v": -np.log((p[0] * 2 / 3 + p[2] / 3)[rows, y]),
         "w": -np.log((p[0] * 2 / 3 + p[1] / 3)[rows, y]),
     }
-    for part in found["members"]:
-        assert part["adds"]["nll"] == pytest.approx((without[part["member"]] - whole).mean(), abs=1e-5)
-    assert [part["weight"] for part in found["members"]] == [0.5, 0.25, 0.25]
+    for member in ensemble["members"]:
+        assert member["adds"]["nll"] == pytest.approx((without[member["member"]] - full).mean(), abs=1e-5)
+    assert [member["weight"] for member in ensemble["members"]] == [0.5, 0.25, 0.25]
     alone = leave_one_out(log_p, y, PoolSettings("linear", [0.5, 0.25, 0.25]), np.arange(60))
-    for part, other in zip(found["members"], alone):
-        assert part["adds"] == pytest.approx(other, abs=1e-5)
+    for member, other in zip(ensemble["members"], alone):
+        assert member["adds"] == pytest.approx(other, abs=1e-5)
 
 
 def test_answers_that_members_do_not_agree_on_are_listed(tmp_path):
-    first = table(tmp_path / "a.csv", "id,p_a,p_b,answer\nx,0.6,0.4,a\ny,0.1,0.9,\nz,0.3,0.7,b\n")
-    second = table(tmp_path / "b.csv", "id,p_a,p_b,answer\nz,0.2,0.8,a\nx,0.7,0.3,b\ny,0.5,0.5,a\n")
+    first = write_table(tmp_path / "a.csv", "id,p_a,p_b,answer\nx,0.6,0.4,a\ny,0.1,0.9,\nz,0.3,0.7,b\n")
+    second = write_table(tmp_path / "b.csv", "id,p_a,p_b,answer\nz,0.2,0.8,a\nx,0.7,0.3,b\ny,0.5,0.5,a\n")
     with pytest.raises(EnsembleError) as error:
         pool_files([first, second], tmp_path / "out")
     assert str(error.value) == (
@@ -510,14 +514,14 @@ def test_answers_that_members_do_not_agree_on_are_listed(tmp_path):
     )
 
 
-def test_what_a_folder_of_several_members_weighs_is_told(tmp_path):
+def test_what_a_folder_of_several_members_weighs_is_noted(tmp_path):
     log_p, _ = members(3, 30)
     ids = [f"r{row}" for row in range(30)]
-    one, two = (write_csv(tmp_path / f"{name}.csv", ids, np.exp(part)) for name, part in zip("ab", log_p))
+    one, two = (write_csv(tmp_path / f"{name}.csv", ids, np.exp(values)) for name, values in zip("ab", log_p))
     pool_files([one, two], tmp_path / "pair")
     three = write_csv(tmp_path / "c.csv", ids, np.exp(log_p[2]))
-    told = " ".join(pool_files([tmp_path / "pair", three], tmp_path / "out").notes)
-    assert "67% (a, b)" in told and "33% (c)" in told
+    notes = " ".join(pool_files([tmp_path / "pair", three], tmp_path / "out").notes)
+    assert "67% (a, b)" in notes and "33% (c)" in notes
     with pytest.raises(
         EnsembleError, match="3 numbers from 0 on, separated by commas, in the order of the members: a, b, c"
     ):
@@ -529,15 +533,13 @@ def test_what_a_folder_of_several_members_weighs_is_told(tmp_path):
 
 def test_a_pool_says_in_which_settings_its_members_saw_which_rows(tmp_path):
     a, b = two_folders(tmp_path, orders="cyclic", pixels=1024, template="t", trained_on="d")
-    about = json.loads((a / "run.json").read_text())
     for folder in (a, b):
-        told = json.loads((folder / "run.json").read_text()) | {"data": {"file": "x.csv", "sha256": "s"}}
-        (folder / "run.json").write_text(json.dumps(told))
-    expose(a, [TRAINING] * 10 + [0] * 190)
+        change_run(folder, data={"file": "x.csv", "sha256": "s"})
+    change_exposure(a, [TRAINING] * 10 + [0] * 190)
     pool_files([a, b], tmp_path / "out")
-    about = json.loads((tmp_path / "out" / "run.json").read_text())
-    assert about["data"] == {"file": "x.csv", "sha256": "s"}
-    for entry in about["checkpoints"]:
+    record = run_json(tmp_path / "out")
+    assert record["data"] == {"file": "x.csv", "sha256": "s"}
+    for entry in record["checkpoints"]:
         assert (entry["orders"], entry["pixels"], entry["template"], entry["trained_on"]) == ("cyclic", 1024, "t", "d")
     exposed = open_scores(tmp_path / "out").exposed
     assert exposed[:, 0].tolist() == [TRAINING] * 10 + [0] * 190 and not exposed[:, 1].any()
@@ -552,7 +554,7 @@ def test_weights_fitted_for_the_log_pool_are_refused_for_other_pools(kind, weigh
 
 
 def test_a_refused_pool_writes_nothing_and_removes_nothing(cli, tmp_path):
-    rows, out = long_file(tmp_path / "rows.parquet", *drawn(60, 1)), tmp_path / "out"
+    rows, out = write_long_file(tmp_path / "rows.parquet", *draw_rows(60, 1)), tmp_path / "out"
     pool_files([rows], out)
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     for refused, reason in (
@@ -564,26 +566,26 @@ def test_a_refused_pool_writes_nothing_and_removes_nothing(cli, tmp_path):
 
 
 @pytest.mark.parametrize("pattern, make", [("p_{}", np.exp), ("{}", np.array), ("l_{}", lambda log_p: log_p * 3 + 7)])
-def test_csv_files_of_others(tmp_path, pattern, make):
+def test_csv_files_of_other_tools_are_pooled_by_id(tmp_path, pattern, make):
     log_p, _ = members(2, 30)
-    ids = [f"r{at}" for at in range(30)]
+    ids = [f"r{row}" for row in range(30)]
     first = write_csv(tmp_path / "a.csv", ids, make(log_p[0]), pattern)
-    turned = write_csv(tmp_path / "b.csv", ids[::-1], make(log_p[1])[::-1], pattern)
-    found = pool_files([first, turned], tmp_path / "out").scores
-    expected = pool(np.stack([log_softmax(make(part) if pattern == "l_{}" else part, axis=1) for part in log_p]))
-    assert np.abs(np.exp(found.log_p) - np.exp(expected)).max() < 1e-6
-    assert found.logits.members == ["a", "b"] and (tmp_path / "out" / "members" / "b.csv").exists()
+    reversed_file = write_csv(tmp_path / "b.csv", ids[::-1], make(log_p[1])[::-1], pattern)
+    pooled = pool_files([first, reversed_file], tmp_path / "out").scores
+    expected = pool(np.stack([log_softmax(make(values) if pattern == "l_{}" else values, axis=1) for values in log_p]))
+    assert np.abs(np.exp(pooled.log_p) - np.exp(expected)).max() < 1e-6
+    assert pooled.logits.members == ["a", "b"] and (tmp_path / "out" / "members" / "b.csv").exists()
     assert (tmp_path / "out" / "submission.csv").read_text().splitlines()[0] == "id,answer"
     with pytest.raises(RunError, match="exists"):
         check_replaceable(tmp_path / "out", False)
 
 
-def test_folders_are_pooled_judged_and_fitted(tmp_path):
-    a, b = scores(tmp_path / "a"), another(tmp_path / "b")
-    found = pool_files([a, b], tmp_path / "out")
-    assert found.metrics["ensemble"]["best"] == "b" and (tmp_path / "out" / "metrics.json").exists()
+def test_folders_are_pooled_evaluated_and_fitted(tmp_path):
+    a, b = write_scores(tmp_path / "a"), write_other_member(tmp_path / "b")
+    equal = pool_files([a, b], tmp_path / "out")
+    assert equal.metrics["ensemble"]["best"] == "b" and (tmp_path / "out" / "metrics.json").exists()
     again = open_scores(tmp_path / "out")
-    assert np.array_equal(again.log_p, found.scores.log_p, equal_nan=True)
+    assert np.array_equal(again.log_p, equal.scores.log_p, equal_nan=True)
     fitted = pool_files([a, b], tmp_path / "fitted", PoolOptions(fit=tmp_path / "out"))
     folders = [open_scores(path) for path in (a, b)]
     mean = np.mean([log_softmax(folder.logits.logits[:, 0, 0].astype(float), axis=1) for folder in folders], axis=0)
@@ -591,12 +593,12 @@ def test_folders_are_pooled_judged_and_fitted(tmp_path):
     temperature = likeliest_temperature(mean, y)
     assert fitted.scores.pool.temperature == pytest.approx(temperature, abs=1e-3) and temperature > 1.1
     assert f"temperature of the pool {fitted.scores.pool.temperature:.3f}," in fitted.notes[0]
-    for pooled, t in ((found, 1.0), (fitted, temperature)):
-        assert np.abs(np.exp(pooled.scores.log_p) - np.exp(log_softmax(mean / t, axis=1))).max() < 1e-3
-        nll = pooled.metrics["overall"]["nll"]["value"]
+    for result, t in ((equal, 1.0), (fitted, temperature)):
+        assert np.abs(np.exp(result.scores.log_p) - np.exp(log_softmax(mean / t, axis=1))).max() < 1e-3
+        nll = result.metrics["overall"]["nll"]["value"]
         assert nll == pytest.approx(losses_of(mean, y, t).mean(), abs=1e-4)
-    assert np.abs(np.exp(fitted.scores.log_p) - np.exp(found.scores.log_p)).max() > 0.02
-    assert json.loads((tmp_path / "fitted" / "run.json").read_text())["pool"]["kind"] == "log"
+    assert np.abs(np.exp(fitted.scores.log_p) - np.exp(equal.scores.log_p)).max() > 0.02
+    assert run_json(tmp_path / "fitted")["pool"]["kind"] == "log"
     with pytest.raises(EnsembleError, match="nll needs labelled rows"):
         pool_files([a, b], tmp_path / "x", PoolOptions(weights="nll"))
     with pytest.raises(
@@ -604,9 +606,7 @@ def test_folders_are_pooled_judged_and_fitted(tmp_path):
         match="expected the members that are pooled; b .x. is missing.*one folder or file that holds all members",
     ):
         pool_files([a, b], tmp_path / "x", PoolOptions(fit=a))
-    about = json.loads((tmp_path / "out" / "run.json").read_text())
-    about["data"] = {"sha256": "t"}
-    about["checkpoints"][1]["trained_on"] = "t"
-    (tmp_path / "out" / "run.json").write_text(json.dumps(about))
+    change_run(tmp_path / "out", data={"sha256": "t"})
+    change_settings(tmp_path / "out", member=1, trained_on="t")
     with pytest.raises(EnsembleError, match="was trained on these rows"):
         pool_files([a, b], tmp_path / "x", PoolOptions(fit=tmp_path / "out"))

@@ -1,4 +1,4 @@
-"""Letters and option orders: the prior comes back, relabelled options give relabelled answers."""
+"""Letters and option orders: the prior is recovered, relabelled options give relabelled answers."""
 
 import json
 from dataclasses import asdict
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax, softmax
 
-from scoring.inputs.orders import option_orders, orders_of
+from scoring.inputs.orders import option_orders
 from scoring.inputs.questions import Question
 from scoring.scores.evaluation import calibrate_folder
 from scoring.scores.folder import open_scores, write_results
@@ -31,147 +31,139 @@ def cyclic(n=50, bias=(0.4, 0.0, -0.3, 1.2), seed=0, orders="cyclic") -> OptionL
     deserved = rng.normal(0, 2, (n, k))
     names = option_orders(k, orders)
     logits = np.empty((n, 1, len(names), k), np.float64)
-    for at, name in enumerate(names):
+    for index, name in enumerate(names):
         for letter, option in enumerate(name):
-            logits[:, 0, at, "abcdefgh".index(option)] = deserved[:, "abcdefgh".index(option)] + bias[letter]
+            logits[:, 0, index, "abcdefgh".index(option)] = deserved[:, "abcdefgh".index(option)] + bias[letter]
     shape = logits.shape[:3]
-    found = OptionLogits(
+    result = OptionLogits(
         [str(row) for row in range(n)], ["m"], logits, np.ones(shape), np.zeros(shape), ["ok"] * n, orders
     )
-    found.deserved = deserved
-    return found
+    result.deserved = deserved
+    return result
 
 
-def test_the_prior_of_additive_bias_comes_back_exactly():
+def test_the_prior_of_an_additive_bias_is_recovered_exactly():
     bias = np.array([0.4, 0.0, -0.3, 1.2])
-    found = prior(cyclic(), 0)
-    assert np.abs(found - log_softmax(bias)).max() < 1e-12
+    log_prior = prior(cyclic(), 0)
+    assert np.abs(log_prior - log_softmax(bias)).max() < 1e-12
 
 
 def test_averaging_cyclic_orders_takes_additive_bias_off():
-    found = cyclic()
-    p = pooled_log_probabilities(found, [Calibration()])
-    assert np.allclose(p, log_softmax(found.deserved, axis=1), atol=1e-9)
+    logits = cyclic()
+    p = pooled_log_probabilities(logits, [Calibration()])
+    assert np.allclose(p, log_softmax(logits.deserved, axis=1), atol=1e-9)
 
 
 def noisy(n=60, k=4, orders="cyclic", seed=0):
     """Rows whose letters are preferred to another degree each, with noise of each order: no average is exact."""
-    found, rng = cyclic(n, tuple(np.linspace(-1, 1.5, k)), seed, orders), np.random.default_rng(seed + 1)
-    found.logits += rng.normal(0, 0.7, found.logits.shape)
-    return found
+    logits, rng = cyclic(n, tuple(np.linspace(-1, 1.5, k)), seed, orders), np.random.default_rng(seed + 1)
+    logits.logits += rng.normal(0, 0.7, logits.logits.shape)
+    return logits
 
 
-def by_letter(found, row, member=0):
+def by_letter(logits, row, member=0):
     """(O, K) probabilities by letter of one row, by what each cyclic order is called."""
-    names = option_orders(found.logits.shape[3], found.orders)
-    p = softmax(found.logits[row, member], axis=1)
-    shown = {name: [p[at]["abcdefgh".index(option)] for option in name] for at, name in enumerate(names)}
-    return np.array([shown[name] for name in option_orders(len(names[0]), "cyclic")])
+    names = option_orders(logits.logits.shape[3], logits.orders)
+    p = softmax(logits.logits[row, member], axis=1)
+    by_order = {name: [p[index]["abcdefgh".index(option)] for option in name] for index, name in enumerate(names)}
+    return np.array([by_order[name] for name in option_orders(len(names[0]), "cyclic")])
 
 
-def priors(found, rows, member=0):
+def priors(logits, rows, member=0):
     """The geometric mean over orders, normalised for each row; then the mean over rows."""
-    each = [np.exp(np.log(by_letter(found, row, member)).mean(0)) for row in rows]
+    each = [np.exp(np.log(by_letter(logits, row, member)).mean(0)) for row in rows]
     return np.mean([row / row.sum() for row in each], axis=0)
 
 
 @pytest.mark.parametrize("k, orders", [(4, "cyclic"), (4, "all"), (3, "all"), (2, "2"), (4, "pride"), (5, "adaptive")])
 def test_prior_and_shares_of_letters_equal_loops_over_orders(k, orders):
-    found = noisy(50, k, orders)
-    found.logits = np.concatenate([found.logits, noisy(50, k, orders, seed=7).logits], 1)
-    found.logits[3, :, :, k - 1] = np.nan  # one option fewer: its letters are others
+    logits = noisy(50, k, orders)
+    logits.logits = np.concatenate([logits.logits, noisy(50, k, orders, seed=7).logits], 1)
+    logits.logits[3, :, :, k - 1] = np.nan  # one option fewer: its letters are others
     last = option_orders(k, orders).index(option_orders(k, "cyclic")[-1])
-    found.logits[4, 1, last] = np.nan  # the second member has not seen it in every cyclic order
+    logits.logits[4, 1, last] = np.nan  # the second member has not seen it in every cyclic order
     for member, left_out in ((0, {3}), (1, {3, 4})):
         rows = [row for row in range(50) if row not in left_out]
-        assert np.exp(prior(found, member)) == pytest.approx(priors(found, rows, member), rel=1e-9)
-        shares = np.mean([by_letter(found, row, member) for row in rows], axis=(0, 1))
-        assert letter_share(found, member) == pytest.approx(shares, rel=1e-9)
-        assert np.abs(priors(found, rows, member) - shares).max() > 0.005  # the two are not the same
+        assert np.exp(prior(logits, member)) == pytest.approx(priors(logits, rows, member), rel=1e-9)
+        shares = np.mean([by_letter(logits, row, member) for row in rows], axis=(0, 1))
+        assert letter_share(logits, member) == pytest.approx(shares, rel=1e-9)
+        assert np.abs(priors(logits, rows, member) - shares).max() > 0.005  # the two are not the same
 
 
 def test_letters_that_no_row_shows_in_every_order_have_no_prior():
     for orders in ("1", "2", "3"):
-        found = noisy(9, 4, orders)
-        assert prior(found, 0) is None and letter_share(found, 0) is None, orders
-        rows, log_p = letter_log_probabilities(found, 0)
+        logits = noisy(9, 4, orders)
+        assert prior(logits, 0) is None and letter_share(logits, 0) is None, orders
+        rows, log_p = letter_log_probabilities(logits, 0)
         assert rows.shape == (0,) and log_p.shape == (0, 4, 4) and rows.dtype.kind == "i"
-        assert np.array_equal(without_prior(found, 0), found.logits[:, 0])
-        assert np.array_equal(in_one_order(found, 0), found.logits[:, 0, 0])
-    found = noisy(9)
-    found.logits[:, 0, 2] = np.nan
-    assert prior(found, 0) is None and letter_share(found, 0) is None
+        assert np.array_equal(without_prior(logits, 0), logits.logits[:, 0])
+        assert np.array_equal(in_one_order(logits, 0), logits.logits[:, 0, 0])
+    logits = noisy(9)
+    logits.logits[:, 0, 2] = np.nan
+    assert prior(logits, 0) is None and letter_share(logits, 0) is None
 
 
 def test_pride_takes_the_prior_of_the_sampled_rows_off_the_others():
-    found = noisy(orders="pride")
-    raw = found.logits.copy()
-    found.logits[20:, :, 1:] = np.nan
-    letters = np.log(priors(found, range(20)))
-    off = without_prior(found, 0)
-    assert np.array_equal(off[:20], raw[:20, 0])  # rows seen in all orders need none
-    assert off[20:, 0] == pytest.approx(raw[20:, 0, 0] - letters, abs=1e-6) and np.isnan(off[20:, 1:]).all()
-    assert in_one_order(found, 0) == pytest.approx(raw[:, 0, 0] - letters, abs=1e-6)
-    p = pooled_log_probabilities(found, [Calibration()])
+    logits = noisy(orders="pride")
+    raw = logits.logits.copy()
+    logits.logits[20:, :, 1:] = np.nan
+    letters = np.log(priors(logits, range(20)))
+    corrected = without_prior(logits, 0)
+    assert np.array_equal(corrected[:20], raw[:20, 0])  # rows seen in all orders need none
+    assert corrected[20:, 0] == pytest.approx(raw[20:, 0, 0] - letters, abs=1e-6) and np.isnan(corrected[20:, 1:]).all()
+    assert in_one_order(logits, 0) == pytest.approx(raw[:, 0, 0] - letters, abs=1e-6)
+    p = pooled_log_probabilities(logits, [Calibration()])
     mean = log_softmax(raw[:20, 0], axis=2).mean(1)
     assert p[:20] == pytest.approx(log_softmax(mean, axis=1), abs=1e-9)
     assert p[20:] == pytest.approx(log_softmax(raw[20:, 0, 0] - letters, axis=1), abs=1e-6)
-    found.orders = "cyclic"  # a run in other orders has no prior to take off
-    assert member_logits(found, 0)[20:] == pytest.approx(log_softmax(raw[20:, 0, 0], axis=1), abs=1e-9)
+    logits.orders = "cyclic"  # a run in other orders has no prior to take off
+    assert member_logits(logits, 0)[20:] == pytest.approx(log_softmax(raw[20:, 0, 0], axis=1), abs=1e-9)
 
 
-def test_agreement_by_hand():
+def test_agreement_is_as_worked_out_by_hand():
     """Five rows: all alike, two of three others changed, one order missing, one order alone, two options."""
     answers = [[0, 0, 0, 0], [1, 1, 2, 3], [2, 2, 0, None], [3, None, None, None], [1, 0, None, None]]
-    found = noisy(5)
+    logits = noisy(5)
     for row, chosen in enumerate(answers):
         for order, letter in enumerate(chosen):
-            found.logits[row, 0, order] = np.nan if letter is None else np.where(np.arange(4) == letter, 2.0, -1.0)
-    found.logits[4, 0, :, 2:] = np.nan
-    assert asdict(agreement(found, 0)) == pytest.approx({"rows": 4, "all_agree": 0.25, "changed_by_another": 4 / 9})
+            logits.logits[row, 0, order] = np.nan if letter is None else np.where(np.arange(4) == letter, 2.0, -1.0)
+    logits.logits[4, 0, :, 2:] = np.nan
+    assert asdict(agreement(logits, 0)) == pytest.approx({"rows": 4, "all_agree": 0.25, "changed_by_another": 4 / 9})
     assert agreement(cyclic(orders="1"), 0) is None
-    assert in_all_orders(found).tolist() == [True, True, True, False, True]
+    assert in_all_orders(logits).tolist() == [True, True, True, False, True]
 
 
 def test_the_least_logits_are_still_answers_and_missing_options_are_not():
-    found = cyclic(2)
-    found.logits[:] = [-900.0, -800.0, -1000.0, np.nan]
-    found.logits[1, 0, 3] = [-800.0, -900.0, -1000.0, np.nan]
-    assert asdict(agreement(found, 0)) == pytest.approx({"rows": 2, "all_agree": 0.5, "changed_by_another": 1 / 6})
+    logits = cyclic(2)
+    logits.logits[:] = [-900.0, -800.0, -1000.0, np.nan]
+    logits.logits[1, 0, 3] = [-800.0, -900.0, -1000.0, np.nan]
+    assert asdict(agreement(logits, 0)) == pytest.approx({"rows": 2, "all_agree": 0.5, "changed_by_another": 1 / 6})
 
 
 def test_a_row_was_seen_in_several_orders_if_any_member_saw_it_so():
-    found = cyclic(4)
-    found.logits = found.logits.repeat(2, 1)
-    found.logits[0, :, 1:], found.logits[1, 0, 1:], found.logits[2, :, 2:] = np.nan, np.nan, np.nan
-    found.logits[3, :, :2] = np.nan
-    assert in_all_orders(found).tolist() == [False, True, True, True]
+    logits = cyclic(4)
+    logits.logits = logits.logits.repeat(2, 1)
+    logits.logits[0, :, 1:], logits.logits[1, 0, 1:], logits.logits[2, :, 2:] = np.nan, np.nan, np.nan
+    logits.logits[3, :, :2] = np.nan
+    assert in_all_orders(logits).tolist() == [False, True, True, True]
 
 
 def test_relabelled_options_give_relabelled_probabilities():
-    found, turn = cyclic(), [2, 0, 3, 1]
-    p = pooled_log_probabilities(found, [Calibration(1.7)])
-    turned = OptionLogits(
-        found.ids, ["m"], found.logits[..., turn], found.label_mass, found.top_token, found.status, "cyclic"
+    logits, order = cyclic(), [2, 0, 3, 1]
+    p = pooled_log_probabilities(logits, [Calibration(1.7)])
+    relabelled = OptionLogits(
+        logits.ids, ["m"], logits.logits[..., order], logits.label_mass, logits.top_token, logits.status, "cyclic"
     )
-    assert np.allclose(pooled_log_probabilities(turned, [Calibration(1.7)]), p[:, turn])
-
-
-def test_half_and_rest_make_the_cyclic_orders():
-    row = Question("1", 1, None, "q", ("w", "x", "y", "z"))
-    assert orders_of(row, "half") == ["abcd", "cdab"] and orders_of(row, "rest") == ["bcda", "dabc"]
-    referring = Question("1", 1, None, "q", ("w", "x", "both a and b"))
-    assert orders_of(referring, "half") == ["abc"] and orders_of(referring, "rest") == []
-    assert orders_of(Question("1", 1, None, "q", ("w", "x")), "rest") == []
+    assert np.allclose(pooled_log_probabilities(relabelled, [Calibration(1.7)]), p[:, order])
 
 
 def biased(n, seed=0, bias=(1.5, 0.0, -0.5, -0.5), sharp=1.6, noise=0.8, orders="cyclic"):
-    """Rows of a model that leans on letters, errs anew in each order, and is too sure; (logits, answers)."""
+    """(logits, answers) of a model that prefers some letters, has new noise in each order, and is overconfident."""
     rng = np.random.default_rng(seed)
-    found = cyclic(n, bias, seed, orders)
-    y = (softmax(found.deserved, axis=1).cumsum(1) > rng.random((n, 1))).argmax(1)
-    found.logits = sharp * (found.logits + rng.normal(0, noise, found.logits.shape))
-    return found, y
+    logits = cyclic(n, bias, seed, orders)
+    y = (softmax(logits.deserved, axis=1).cumsum(1) > rng.random((n, 1))).argmax(1)
+    logits.logits = sharp * (logits.logits + rng.normal(0, noise, logits.logits.shape))
+    return logits, y
 
 
 def loss_and_accuracy(log_p, y):
@@ -180,14 +172,14 @@ def loss_and_accuracy(log_p, y):
 
 def test_a_letter_bias_serves_options_at_one_letter_alone():
     """20,000 rows in cyclic orders: the letters' bias of one order, added to options, made .620 to .546."""
-    found, y = biased(20_000)
+    logits, y = biased(20_000)
     fitted = Calibration(1.6, [0.0, 1.5, 2.0, 2.0], fingerprint={"orders": "1"})
-    ours = member_log_probabilities(found, [fitted])[0]
-    alone = member_log_probabilities(found, [Calibration(1.6)])[0]
-    assert np.array_equal(ours, alone)
-    wrong = fitted.apply(found.logits[:, 0].mean(1))
-    assert loss_and_accuracy(wrong, y)[0] > loss_and_accuracy(ours, y)[0] + 0.1
-    assert loss_and_accuracy(wrong, y)[1] < loss_and_accuracy(ours, y)[1] - 0.03
+    with_bias = member_log_probabilities(logits, [fitted])[0]
+    alone = member_log_probabilities(logits, [Calibration(1.6)])[0]
+    assert np.array_equal(with_bias, alone)
+    wrong = fitted.apply(logits.logits[:, 0].mean(1))
+    assert loss_and_accuracy(wrong, y)[0] > loss_and_accuracy(with_bias, y)[0] + 0.1
+    assert loss_and_accuracy(wrong, y)[1] < loss_and_accuracy(with_bias, y)[1] - 0.03
     one, y = biased(2_000, orders="1")
     with_letters = member_log_probabilities(one, [fitted])[0]  # where they belong, they are used
     assert (
@@ -206,11 +198,11 @@ def pride_folder(out, n, sampled, seed=0):
     (out / "logits").mkdir(parents=True)
     write_part(out / "logits", 0, logits)
     write_results(out, questions, logits, [Calibration()])
-    about = {
+    record = {
         "checkpoints": [{"member": "m", "fingerprint": "f", "temperature": 1.0, "orders": "pride"}],
         "identity": {"letters": "abcd", "orders": "pride"},
     }
-    (out / "run.json").write_text(json.dumps(about))
+    (out / "run.json").write_text(json.dumps(record))
     return open_scores(out), y
 
 
@@ -228,5 +220,5 @@ def test_pride_is_calibrated_on_rows_in_one_order_as_it_is_used(tmp_path):
     averaged = calibrate_folder(labelled, 0, np.zeros(1500, np.uint8), {"orders": "pride"}, "pride").all_orders
     assert averaged < fitted.temperature - 0.2  # a mean over orders is less sure of itself
     assert "rows shown in all orders" in fitted.choice[-1] and not fitted.letters
-    shown = log_softmax(test.logits.logits[:64, 0], axis=2).mean(1)
-    assert np.allclose(log_p[:64], log_softmax(shown / averaged, axis=1), atol=1e-5)
+    mean = log_softmax(test.logits.logits[:64, 0], axis=2).mean(1)
+    assert np.allclose(log_p[:64], log_softmax(mean / averaged, axis=1), atol=1e-5)

@@ -50,7 +50,7 @@ def by_hand():
 HEAD = "id,pred,p_a,p_b,p_c,margin,label_mass,status"
 
 
-def test_every_cell_of_probabilities_csv(tmp_path):
+def test_every_cell_of_the_files_is_as_worked_out_by_hand(tmp_path):
     logits, log_p = by_hand()
     held = np.array([[True, False, False], [True, True, False], [False] * 3, [True, False, True]])
     write_probabilities(tmp_path / "p.csv", logits, log_p, ["a", "a", "b", ""], held)
@@ -109,12 +109,12 @@ def test_a_members_log_probabilities_are_averaged_over_the_orders_that_a_row_has
     logits.logits[2, :, 1:] = NAN
     logits.logits[3] = NAN
     for member in range(2):
-        ours = member_logits(logits, member)
+        averaged = member_logits(logits, member)
         for row, (orders, options) in enumerate([(4, 4), (3, 3), (1, 4), None, (4, 4)][:3]):
             mean = log_softmax(logits.logits[row, member, :orders, :options], axis=1).mean(0)
-            assert ours[row, :options] == pytest.approx(log_softmax(mean), abs=1e-12)
-            assert np.isnan(ours[row, options:]).all()
-        assert np.isnan(ours[3]).all()
+            assert averaged[row, :options] == pytest.approx(log_softmax(mean), abs=1e-12)
+            assert np.isnan(averaged[row, options:]).all()
+        assert np.isnan(averaged[3]).all()
 
 
 def test_letters_are_shifted_in_runs_of_one_order_and_task_types_have_their_temperature():
@@ -135,18 +135,18 @@ def test_rows_in_all_orders_have_their_own_temperature_in_pride_runs_alone(name)
     logits = rows(6, 2, 4, 4, name)
     logits.logits[3:, :, 1:] = NAN
     fitted = [Calibration(3.0, all_orders=0.5), Calibration(3.0)]
-    found = member_log_probabilities(logits, fitted)
-    assert found.shape == (2, 6, 4)
+    log_p = member_log_probabilities(logits, fitted)
+    assert log_p.shape == (2, 6, 4)
     for member, temperature in ((0, 0.5 if name == "pride" else 3.0), (1, 3.0)):
         mean = log_softmax(logits.logits[:3, member], axis=2).mean(1)
-        assert found[member, :3] == pytest.approx(log_softmax(mean / temperature, axis=1), abs=1e-9)
+        assert log_p[member, :3] == pytest.approx(log_softmax(mean / temperature, axis=1), abs=1e-9)
         rest = member_logits(logits, member)[3:]
-        assert found[member, 3:] == pytest.approx(log_softmax(rest / 3.0, axis=1), abs=1e-9)
+        assert log_p[member, 3:] == pytest.approx(log_softmax(rest / 3.0, axis=1), abs=1e-9)
 
 
 def test_a_pool_of_members_by_their_kind_weights_and_temperature():
     logits, fitted = rows(5, 2), [Calibration(2.0), Calibration(0.5)]
-    first, second = (log_softmax(logits.logits[:, at, 0] / t, axis=1) for at, t in enumerate((2.0, 0.5)))
+    first, second = (log_softmax(logits.logits[:, member, 0] / t, axis=1) for member, t in enumerate((2.0, 0.5)))
     assert pooled_log_probabilities(logits, fitted) == pytest.approx(
         log_softmax((first + second) / 2, axis=1), abs=1e-9
     )

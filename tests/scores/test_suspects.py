@@ -25,7 +25,7 @@ from scoring.stats.calibration import Calibration
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def drawn(n: int, k: int = 4, sharp: float = 4.0, wrong: float = 0.05, seed: int = 0):
+def draw_rows(n: int, k: int = 4, sharp: float = 4.0, wrong: float = 0.05, seed: int = 0):
     """(N, K) calibrated probabilities, (N,) labels of which a share is another option's, (N,) which."""
     rng = np.random.default_rng(seed)
     p = softmax(rng.normal(0, sharp, (n, k)), axis=1)
@@ -49,8 +49,8 @@ def confident_count(p: np.ndarray, y: np.ndarray) -> int:
     return int(((others.max(1) >= labelled.mean()) & (others.max(1) > labelled)).sum())
 
 
-def scores(out: Path, p: np.ndarray, y: np.ndarray, exposed: np.ndarray | None = None, members: int = 1) -> Path:
-    """A SCORES folder with these probabilities; options that have none are not there."""
+def write_scores(out: Path, p: np.ndarray, y: np.ndarray, exposed: np.ndarray | None = None, members: int = 1) -> Path:
+    """A SCORES folder with these probabilities; an option without one is missing."""
     n = len(p)
     ids, names = [f"row{row}" for row in range(n)], [f"m{member}" for member in range(members)]
     with np.errstate(divide="ignore"):
@@ -73,11 +73,11 @@ def scores(out: Path, p: np.ndarray, y: np.ndarray, exposed: np.ndarray | None =
     (out / "logits").mkdir(parents=True)
     write_part(out / "logits", 0, logits)
     write_results(out, columns_of(questions, exposed), logits, [Calibration()] * members)
-    about = {
+    record = {
         "checkpoints": [{"member": name, "fingerprint": "x", "temperature": 1.0} for name in names],
         "identity": {"letters": "abcdef"[: p.shape[1]], "orders": "1"},
     }
-    (out / "run.json").write_text(json.dumps(about))
+    (out / "run.json").write_text(json.dumps(record))
     return out
 
 
@@ -88,7 +88,7 @@ def rows_of(folder: Path) -> list[dict]:
 
 # ------------------------------------------------------------------ arrays
 def test_planted_labels_have_the_lowest_quality_and_are_flagged():
-    p, y, planted = drawn(3000, sharp=8.0)
+    p, y, planted = draw_rows(3000, sharp=8.0)
     suspects = find_suspects(p, y)
     assert suspects.quality == pytest.approx(p[np.arange(3000), y], abs=0)  # self-confidence: p of the label
     assert auroc(-suspects.quality, planted) > 0.95
@@ -102,7 +102,7 @@ def test_planted_labels_have_the_lowest_quality_and_are_flagged():
 
 
 def test_neither_the_order_of_rows_nor_that_of_options_matters():
-    p, y, _ = drawn(500)
+    p, y, _ = draw_rows(500)
     suspects, rng = find_suspects(p, y), np.random.default_rng(1)
     rows = rng.permutation(500)
     assert (find_suspects(p[rows], y[rows]).flags == suspects.flags[rows]).all()
@@ -115,7 +115,7 @@ def test_a_letter_that_is_rarely_right_flags_no_more_than_others():
     """With a threshold for each letter the two rows of `d`, one of them wrong, flag many right labels."""
     from cleanlab.filter import find_label_issues
 
-    p, y, _ = drawn(800, sharp=2.0, seed=3)
+    p, y, _ = draw_rows(800, sharp=2.0, seed=3)
     last = np.flatnonzero(y == 3)
     few = last[np.argsort(p[last, 3])[:2]]
     rows = np.concatenate([np.flatnonzero(y != 3), few])
@@ -125,11 +125,11 @@ def test_a_letter_that_is_rarely_right_flags_no_more_than_others():
 
 
 @pytest.mark.parametrize("missing", [np.nan, 0.0])
-def test_rows_with_fewer_options(missing):
-    p, y, planted = drawn(1000, k=3, seed=2)
+def test_rows_with_fewer_options_are_checked_too(missing):
+    p, y, planted = draw_rows(1000, k=3, seed=2)
     wide = np.full((1000, 6), missing)
     wide[:, :3] = p
-    more, more_y, more_planted = drawn(1000, k=6, seed=3)
+    more, more_y, more_planted = draw_rows(1000, k=6, seed=3)
     both, labels = np.concatenate([wide, more]), np.concatenate([y, more_y])
     suspects = find_suspects(both, labels)
     assert np.isfinite(suspects.quality).all()
@@ -171,13 +171,13 @@ def test_no_process_is_started(monkeypatch):
 
     monkeypatch.setattr(multiprocessing, "Pool", refuse)
     monkeypatch.setattr(multiprocessing.Process, "start", refuse)
-    assert find_suspects(*drawn(200)[:2]).flags.any()
+    assert find_suspects(*draw_rows(200)[:2]).flags.any()
 
 
 # ------------------------------------------------------------------ folders
 def test_the_file_holds_what_is_needed_to_look_at_a_label(tmp_path):
-    p, y, planted = drawn(300)
-    summary = evaluate_scores(open_scores(scores(tmp_path / "s", p, y)), suspects=True)["suspects"]
+    p, y, planted = draw_rows(300)
+    summary = evaluate_scores(open_scores(write_scores(tmp_path / "s", p, y)), suspects=True)["suspects"]
     rows, suspects = rows_of(tmp_path / "s"), find_suspects(p, y)
     expected = suspects.order[: max(20, suspects.flags.sum())]
     assert [row["id"] for row in rows] == [f"row{row}" for row in expected]
@@ -202,9 +202,9 @@ def test_the_file_holds_what_is_needed_to_look_at_a_label(tmp_path):
 
 
 def test_at_least_twenty_rows_are_listed_or_all(tmp_path):
-    p, _, _ = drawn(30)
+    p, _, _ = draw_rows(30)
     for n in (30, 7):
-        summary = evaluate_scores(open_scores(scores(tmp_path / str(n), p[:n], p[:n].argmax(1))), suspects=True)[
+        summary = evaluate_scores(open_scores(write_scores(tmp_path / str(n), p[:n], p[:n].argmax(1))), suspects=True)[
             "suspects"
         ]
         rows = rows_of(tmp_path / str(n))
@@ -213,21 +213,21 @@ def test_at_least_twenty_rows_are_listed_or_all(tmp_path):
 
 
 def test_rows_that_any_member_was_trained_on_are_left_out(tmp_path):
-    p, y, _ = drawn(200)
+    p, y, _ = draw_rows(200)
     worst = find_suspects(p, y).order[:6]
     exposed = np.zeros((200, 2), np.uint8)
     exposed[worst[0], 0], exposed[worst[1], 1] = TRAINING, TRAINING | VALIDATION
     exposed[worst[2]] = VALIDATION, CALIBRATION
-    metrics = evaluate_scores(open_scores(scores(tmp_path / "s", p, y, exposed, members=2)), suspects=True)
+    metrics = evaluate_scores(open_scores(write_scores(tmp_path / "s", p, y, exposed, members=2)), suspects=True)
     summary, listed = metrics["suspects"], [row["id"] for row in rows_of(tmp_path / "s")]
     assert summary["rows"] == 198 and summary["left_out"] == 2 and summary["worst"][0] == f"row{worst[2]}"
     assert not {f"row{worst[0]}", f"row{worst[1]}"} & set(listed)
     assert "2 rows of the training are left out." in to_text(details_table(metrics))
 
 
-def test_where_all_rows_were_trained_on_nothing_is_listed_and_it_says_so(tmp_path):
-    p, y, _ = drawn(60)
-    folder = scores(tmp_path / "s", p, y, np.full((60, 1), TRAINING, np.uint8))
+def test_where_all_rows_were_trained_on_nothing_is_listed_and_the_reason_is_given(tmp_path):
+    p, y, _ = draw_rows(60)
+    folder = write_scores(tmp_path / "s", p, y, np.full((60, 1), TRAINING, np.uint8))
     (folder / "suspects.csv").write_text("id,flagged\nrow1,1\n")  # of an earlier evaluation
     metrics = evaluate_scores(open_scores(folder), suspects=True)
     assert metrics["suspects"] == {
@@ -247,7 +247,7 @@ def test_the_terminal_names_the_number_and_the_first(tmp_path):
     p = np.tile([0.01, 0.01, 0.97, 0.01], (40, 1))
     y = np.full(40, 2)
     y[7] = 0
-    metrics = evaluate_scores(open_scores(scores(tmp_path / "s", p, y)), suspects=True)
+    metrics = evaluate_scores(open_scores(write_scores(tmp_path / "s", p, y)), suspects=True)
     line = (
         "At most 1 label looks wrong; look at it in suspects.csv, first: row7 (labelled a, the model says c with 0.97)."
     )
@@ -261,9 +261,9 @@ def test_the_terminal_names_the_number_and_the_first(tmp_path):
     assert "No label looks wrong; the least credible ones are in suspects.csv." in to_text(details_table(metrics))
 
 
-def test_the_command_writes_them_and_scoring_does_not(cli, tmp_path):
-    p, y, _ = drawn(120)
-    folder = scores(tmp_path / "s", p, y)
+def test_evaluate_writes_suspects_and_scoring_does_not(cli, tmp_path):
+    p, y, _ = draw_rows(120)
+    folder = write_scores(tmp_path / "s", p, y)
     assert "suspects" not in evaluate_scores(open_scores(folder)) and not (folder / "suspects.csv").exists()
     done = cli("evaluate", folder, "--no-plot")
     flagged = find_suspects(p, y).flags.sum()
@@ -273,9 +273,9 @@ def test_the_command_writes_them_and_scoring_does_not(cli, tmp_path):
     )
 
 
-def test_a_folder_that_is_judged_without_them_loads_no_cleanlab(tmp_path):
-    p, y, _ = drawn(50)
-    folder = scores(tmp_path / "s", p, y)
+def test_evaluating_without_suspects_loads_no_cleanlab(tmp_path):
+    p, y, _ = draw_rows(50)
+    folder = write_scores(tmp_path / "s", p, y)
     code = (
         "import sys; from pathlib import Path; from scoring.report import page\n"
         "from scoring.scores import evaluation, folder\n"
@@ -289,8 +289,8 @@ def test_a_folder_that_is_judged_without_them_loads_no_cleanlab(tmp_path):
 
 # ------------------------------------------------------------------ the page
 def test_the_page_filters_doubtful_labels_once_they_were_looked_for(tmp_path):
-    p, y, _ = drawn(200)
-    folder = scores(tmp_path / "s", p, y)
+    p, y, _ = draw_rows(200)
+    folder = write_scores(tmp_path / "s", p, y)
     assert "label doubtful" not in write_report(folder).read_text("utf-8")
     count = evaluate_scores(open_scores(folder), suspects=True)["suspects"]["flagged"]
     text = write_report(folder).read_text("utf-8")
@@ -305,14 +305,14 @@ def test_doubtful_labels_come_first_where_the_page_is_cut(tmp_path):
     p = np.tile([0.6, 0.2, 0.1, 0.1], (400, 1))  # never a sure answer: no other filter names a row
     y = np.zeros(400, int)
     p[50:55], y[50:55] = (0.01, 0.66, 0.32, 0.01), 0
-    folder = scores(tmp_path / "s", p, y)
+    folder = write_scores(tmp_path / "s", p, y)
     evaluate_scores(open_scores(folder), suspects=True)
     assert read_flagged(folder) == {f"row{row}" for row in range(50, 55)}
     text = write_report(folder, limit=20).read_text("utf-8")
     assert text.count("<article") == 20 and "label doubtful (5)" in text
 
 
-def test_a_suspects_file_that_is_none_is_named(tmp_path):
+def test_a_file_that_is_no_suspects_file_is_refused(tmp_path):
     assert read_flagged(tmp_path) == set()
     (tmp_path / "suspects.csv").write_text("name\nx\n")
     with pytest.raises(FileError, match=r"suspects\.csv: .*expected what `evaluate` wrote; run it again"):

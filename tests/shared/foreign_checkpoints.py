@@ -199,10 +199,10 @@ def _converted(init: str) -> Callable[[Workshop], Path]:
     return make
 
 
-def _quantized(**about) -> Callable[[Workshop], Path]:
-    return lambda shop: shop.on(shop.other_base("quantized", lambda c: c.update(quantization_config=about))).lora(
-        shop.base
-    )
+def _quantized(**quantization) -> Callable[[Workshop], Path]:
+    return lambda shop: shop.on(
+        shop.other_base("quantized", lambda c: c.update(quantization_config=quantization))
+    ).lora(shop.base)
 
 
 def _beside(name: str) -> Callable[[Workshop], Path]:

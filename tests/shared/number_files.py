@@ -15,14 +15,14 @@ def write_csv(path, ids, values, pattern="p_{}"):
     return path
 
 
-def table(path, text):
+def write_table(path, text):
     path.write_text(text)
     return path
 
 
-def long_file(path, log_p, y, ids):
+def write_long_file(path, log_p, y, ids):
     columns = {"id": ids * len(log_p), "member": np.repeat([*"uvwxyz"][: len(log_p)], len(ids))}
-    columns |= {"answer": ["abcd"[at] for at in y] * len(log_p)}
-    columns |= {f"p_{letter}": np.exp(log_p[:, :, at]).ravel() for at, letter in enumerate("abcd")}
+    columns |= {"answer": ["abcd"[index] for index in y] * len(log_p)}
+    columns |= {f"p_{letter}": np.exp(log_p[:, :, index]).ravel() for index, letter in enumerate("abcd")}
     pq.write_table(pa.table(columns), path)
     return path

@@ -25,14 +25,14 @@ def folder(out, n=40, members=1, hostile=False, answers=True, pictures=10, unsco
     """A SCORES folder with `pictures` pictures; rows in `unscored` have no score."""
     rng = np.random.default_rng(members)
     out.mkdir(parents=True)
-    files = [picture(out / f"{at}.jpg", at, grain) for at in range(pictures)]
+    files = [picture(out / f"{number}.jpg", number, grain) for number in range(pictures)]
     count = 4 if orders == "cyclic" else 1
     z = rng.normal(0, 2, (n, members, count, 4)).astype(np.float32)
-    names = [f"m{at}" for at in range(members)]
-    ids = [f"row{at}" for at in range(n)]
+    names = [f"m{member}" for member in range(members)]
+    ids = [f"row{row}" for row in range(n)]
     if hostile:
         ids[0] = HOSTILE
-    status = ["picture: a broken picture" if at in unscored else "ok" for at in range(n)]
+    status = ["picture: a broken picture" if row in unscored else "ok" for row in range(n)]
     z[list(unscored)] = np.nan
     shape = (n, members, count)
     logits = OptionLogits(ids, names, z, np.ones(shape, np.float32), np.ones(shape, np.int64), status, orders)
@@ -40,26 +40,26 @@ def folder(out, n=40, members=1, hostile=False, answers=True, pictures=10, unsco
     questions = [
         Question(
             id,
-            at + 1,
-            files[at % pictures] if pictures else None,
-            HOSTILE if hostile else f"무엇인가요 {at}?",
-            tuple(HOSTILE + letter if hostile else f"option {letter}{at}" for letter in "wxyz"),
-            "abcd"[best[at] if at % 4 else (best[at] + 1) % 4] if answers else "",
-            HOSTILE if hostile else ("count" if at % 3 else "object"),
+            row + 1,
+            files[row % pictures] if pictures else None,
+            HOSTILE if hostile else f"무엇인가요 {row}?",
+            tuple(HOSTILE + letter if hostile else f"option {letter}{row}" for letter in "wxyz"),
+            "abcd"[best[row] if row % 4 else (best[row] + 1) % 4] if answers else "",
+            HOSTILE if hostile else ("count" if row % 3 else "object"),
         )
-        for at, id in enumerate(ids)
+        for row, id in enumerate(ids)
     ]
     (out / "logits").mkdir()
     write_part(out / "logits", 0, logits)
     write_results(out, questions, logits, [Calibration()] * members)
-    told = {
+    record = {
         "command": ["cli.py", "score", HOSTILE if hostile else "x.csv"],
         "data": {"file": HOSTILE if hostile else "x.csv", "sha256": "0" * 64},
         "checkpoints": [{"member": name, "fingerprint": "f", "temperature": 1.0} for name in names],
         "identity": {"letters": "abcd", "orders": orders},
         "warnings": [HOSTILE] if hostile else [],
     }
-    (out / "run.json").write_text(json.dumps(told))
+    (out / "run.json").write_text(json.dumps(record))
     return out
 
 
@@ -88,7 +88,7 @@ def bench_json(out, hostile=False):
         return common | more
 
     nll = {"value": 0.5, "low": 0.4, "high": 0.6}
-    found = {
+    report = {
         "command": ["cli.py", "bench"],
         "data": {"file": "x.csv", "sha256": "0" * 64},
         "checkpoint": "fold0",
@@ -109,19 +109,19 @@ def bench_json(out, hostile=False):
         "first_token": {"rows": 3, "top_is_a_label": 3, "violations": []},
         "per_row": [
             {
-                "id": f"r{at}",
+                "id": f"r{row}",
                 "picture": "",
                 "question": "q",
                 "options": ["w", "x", "y", "z"],
                 "answer": "b",
                 "task_type": "",
                 "ways": {
-                    "seed": {"letter": "a" if at == 1 else "b", "text": texts[at], "fallback": at == 1},
+                    "seed": {"letter": "a" if row == 1 else "b", "text": texts[row], "fallback": row == 1},
                     "engine": {"letter": "b", "p": [0.1, 0.7, 0.1, 0.1]},
                 },
             }
-            for at in range(3)
+            for row in range(3)
         ],
     }
-    (out / "bench.json").write_text(json.dumps(found))
+    (out / "bench.json").write_text(json.dumps(report))
     return out

@@ -1,4 +1,4 @@
-"""Trainings on a handful of the demo's rows, and one that is killed on its way."""
+"""Trainings on a handful of the demo's rows, and one that is killed midway."""
 
 import json
 from dataclasses import replace

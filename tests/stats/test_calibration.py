@@ -38,13 +38,13 @@ def simulated(n, temperature, seed=0, k=4):
 @pytest.mark.parametrize("seed", range(4))
 def test_the_temperature_is_recovered_within_four_standard_errors(true, seed):
     logits, y = simulated(1000, true, seed)
-    found = fit_temperature(logits, y)
-    assert abs(np.log(found.temperature / true)) <= 4 * found.standard_error
-    far, truth = simulated(5000, true, seed + 100)
-    assert nll(far, truth, found.temperature) - nll(far, truth, true) <= 0.005
+    fitted = fit_temperature(logits, y)
+    assert abs(np.log(fitted.temperature / true)) <= 4 * fitted.standard_error
+    new_logits, new_y = simulated(5000, true, seed + 100)
+    assert nll(new_logits, new_y, fitted.temperature) - nll(new_logits, new_y, true) <= 0.005
 
 
-def test_it_equals_scikit_learns_temperature():
+def test_the_temperature_equals_scikit_learns():
     from sklearn.base import BaseEstimator, ClassifierMixin
     from sklearn.calibration import CalibratedClassifierCV
     from sklearn.frozen import FrozenEstimator
@@ -66,9 +66,9 @@ def test_it_equals_scikit_learns_temperature():
         def decision_function(self, x):
             return x
 
-    theirs = CalibratedClassifierCV(FrozenEstimator(Given()), method="temperature").fit(logits.astype(float), y)
-    ours = np.exp(log_probabilities(logits, fit_temperature(logits, y).temperature))
-    assert np.abs(theirs.predict_proba(logits.astype(float)) - ours).max() < 2e-3
+    reference = CalibratedClassifierCV(FrozenEstimator(Given()), method="temperature").fit(logits.astype(float), y)
+    p = np.exp(log_probabilities(logits, fit_temperature(logits, y).temperature))
+    assert np.abs(reference.predict_proba(logits.astype(float)) - p).max() < 2e-3
 
 
 @pytest.mark.parametrize("case", ["perfect", "wrong", "one class", "constant"])
@@ -82,23 +82,23 @@ def test_degenerate_data_gives_a_finite_temperature(case):
         y[:] = 0
     else:
         logits[:] = 1
-    found = fit_temperature(logits, y)
-    assert BOUNDS[0] <= found.temperature <= BOUNDS[1] and np.isfinite(found.nll_after)
-    assert found.nll_after <= found.nll_before + 1e-12
-    assert found.note or case in ("one class", "constant")
+    fitted = fit_temperature(logits, y)
+    assert BOUNDS[0] <= fitted.temperature <= BOUNDS[1] and np.isfinite(fitted.nll_after)
+    assert fitted.nll_after <= fitted.nll_before + 1e-12
+    assert fitted.note or case in ("one class", "constant")
 
 
-def test_too_few_rows_are_told():
+def test_too_few_rows_keep_temperature_1_and_are_noted():
     logits, y = simulated(19, 2.0)
-    found = fit_temperature(logits, y)
-    assert found.temperature == 1 and "19" in found.note
+    fitted = fit_temperature(logits, y)
+    assert fitted.temperature == 1 and "19" in fitted.note
 
 
 def test_missing_options_have_no_probability():
     logits = np.array([[1.0, 2.0, np.nan], [0.0, 0.0, 0.0], [np.nan] * 3], np.float32)
-    found = log_probabilities(logits, 2.0)
-    assert np.exp(found[0, :2]).sum() == pytest.approx(1) and np.isnan(found[0, 2]) and np.isnan(found[2]).all()
-    assert np.allclose(found[1], np.log(1 / 3))
+    log_p = log_probabilities(logits, 2.0)
+    assert np.exp(log_p[0, :2]).sum() == pytest.approx(1) and np.isnan(log_p[0, 2]) and np.isnan(log_p[2]).all()
+    assert np.allclose(log_p[1], np.log(1 / 3))
 
 
 @settings(deadline=None, max_examples=50)
@@ -107,23 +107,23 @@ def test_missing_options_have_no_probability():
     st.floats(-100, 100),
     st.floats(0.05, 20),
 )
-def test_properties_of_the_softmax(rows, shift, temperature):
+def test_log_probabilities_are_the_softmax_of_divided_logits(rows, shift, temperature):
     logits = np.array(rows)
-    found = log_probabilities(logits, temperature)
-    assert np.abs(np.exp(found).sum(1) - 1).max() < 1e-6
-    assert np.allclose(found, log_probabilities(logits + shift, temperature), atol=1e-6)
-    assert np.allclose(found[:, ::-1], log_probabilities(logits[:, ::-1], temperature), atol=1e-9)
-    assert np.allclose(found, log_softmax(logits / temperature, axis=1), atol=1e-9)
-    assert (found[np.arange(len(logits)), logits.argmax(1)] >= found.max(1) - 1e-12).all()
+    log_p = log_probabilities(logits, temperature)
+    assert np.abs(np.exp(log_p).sum(1) - 1).max() < 1e-6
+    assert np.allclose(log_p, log_probabilities(logits + shift, temperature), atol=1e-6)
+    assert np.allclose(log_p[:, ::-1], log_probabilities(logits[:, ::-1], temperature), atol=1e-9)
+    assert np.allclose(log_p, log_softmax(logits / temperature, axis=1), atol=1e-9)
+    assert (log_p[np.arange(len(logits)), logits.argmax(1)] >= log_p.max(1) - 1e-12).all()
 
 
-def test_rows_that_are_all_right_do_not_make_it_certain():
+def test_rows_that_are_all_right_keep_temperature_1():
     logits, _ = simulated(200, 1.0)
-    found = fit_temperature(logits, logits.argmax(1))
-    assert found.temperature == 1 and "all 200 rows are right" in found.note
+    fitted = fit_temperature(logits, logits.argmax(1))
+    assert fitted.temperature == 1 and "all 200 rows are right" in fitted.note
 
 
-def drawn(z, rng):
+def draw_answers(z, rng):
     return (softmax(z, axis=1).cumsum(1) > rng.random((len(z), 1))).argmax(1)
 
 
@@ -132,18 +132,18 @@ def test_letters_equal_a_conditional_logit_of_statsmodels():
 
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 2, (800, 4))
-    y = drawn(logits / 1.6 + [0, 0.8, -0.5, 0.2], rng)
-    found = fit_letters(logits, y)
+    y = draw_answers(logits / 1.6 + [0, 0.8, -0.5, 0.2], rng)
+    calibration = fit_letters(logits, y)
     chosen = np.zeros((800, 4))
     chosen[np.arange(800), y] = 1
     letters = np.tile(np.eye(4)[:, 1:], (800, 1))
     columns = np.c_[logits.ravel(), letters]
     model = ConditionalLogit(chosen.ravel(), columns, groups=np.repeat(np.arange(800), 4))
-    theirs = model.fit(disp=False).params
-    ours = np.array([1 / found.temperature, *found.letters[1:]])
-    assert np.abs(ours - theirs).max() < 1e-3 and found.letters[0] == 0
-    exact = root(model.score, theirs, tol=1e-12).x  # statsmodels' own equations, to the end
-    assert np.abs(ours - exact).max() < 1e-6
+    reference = model.fit(disp=False).params
+    fitted = np.array([1 / calibration.temperature, *calibration.letters[1:]])
+    assert np.abs(fitted - reference).max() < 1e-3 and calibration.letters[0] == 0
+    exact = root(model.score, reference, tol=1e-12).x  # statsmodels' own equations, to the end
+    assert np.abs(fitted - exact).max() < 1e-6
 
 
 def test_the_temperature_is_the_root_of_its_equation():
@@ -163,9 +163,9 @@ def test_the_temperature_is_the_root_of_its_equation():
 @given(st.integers(0, 10_000), st.floats(0.2, 6), st.integers(20, 80), st.integers(2, 6))
 def test_a_fit_never_raises_the_loss_nor_changes_an_answer(seed, temperature, rows, letters):
     logits, y = simulated(rows, temperature, seed, letters)
-    found = calibrate(LabelledRows(logits, y), more=False)
-    assert found.nll_after <= found.nll_before + 1e-9
-    log_p = found.apply(logits)
+    fitted = calibrate(LabelledRows(logits, y), more=False)
+    assert fitted.nll_after <= fitted.nll_before + 1e-9
+    log_p = fitted.apply(logits)
     assert (log_p[np.arange(rows), logits.argmax(1)] >= log_p.max(1) - 1e-12).all()
     assert np.abs(np.exp(log_p).sum(1) - 1).max() < 1e-6
 
@@ -173,50 +173,53 @@ def test_a_fit_never_raises_the_loss_nor_changes_an_answer(seed, temperature, ro
 def test_few_rows_that_happen_to_be_right_make_nothing_surer():
     notes = []
     for seed in range(20):
-        found = fit_temperature(*simulated(60, 0.85, seed))
-        notes.append(found.note)
-        assert found.temperature >= 1 or 2 * 60 * (found.nll_before - found.nll_after) > 3.84
+        fitted = fit_temperature(*simulated(60, 0.85, seed))
+        notes.append(fitted.note)
+        assert fitted.temperature >= 1 or 2 * 60 * (fitted.nll_before - fitted.nll_after) > 3.84
     assert sum("not significantly" in note for note in notes) > 5
     logits, y = simulated(4000, 0.7, seed=3)
     assert fit_temperature(logits, y).temperature == pytest.approx(0.7, rel=0.1)
 
 
-def test_letters_are_taken_where_they_are_earned_and_only_there():
+def test_a_letter_bias_is_taken_only_where_the_rows_show_one():
     rng = np.random.default_rng(1)
     logits = rng.normal(0, 2, (600, 4))
-    biased = calibrate(LabelledRows(logits, drawn(logits / 1.5 + [0, 0, 0, 1.0], rng), ["t"] * 600))
+    biased = calibrate(LabelledRows(logits, draw_answers(logits / 1.5 + [0, 0, 0, 1.0], rng), ["t"] * 600))
     assert (
         biased.letters and biased.letters[3] == pytest.approx(1, abs=0.4) and "letter bias: earned" in biased.choice[1]
     )
-    taken = sum(bool(calibrate(LabelledRows(logits, drawn(logits / 1.5, rng), ["t"] * 600)).letters) for _ in range(40))
-    assert taken <= 6  # a 5 % test
+    false_alarms = sum(
+        bool(calibrate(LabelledRows(logits, draw_answers(logits / 1.5, rng), ["t"] * 600)).letters) for _ in range(40)
+    )
+    assert false_alarms <= 6  # a 5 % test
     assert not calibrate(
-        LabelledRows(logits, drawn(logits / 1.5 + [0, 0, 0, 1.0], rng), ["t"] * 600), one_order=False
+        LabelledRows(logits, draw_answers(logits / 1.5 + [0, 0, 0, 1.0], rng), ["t"] * 600), one_order=False
     ).letters
     assert (
         "no answer of these rows is d"
-        in calibrate(LabelledRows(logits, drawn(logits[:, :3], rng), ["t"] * 600)).choice[1]
+        in calibrate(LabelledRows(logits, draw_answers(logits[:, :3], rng), ["t"] * 600)).choice[1]
     )
 
 
 def test_task_types_get_their_own_temperature_where_they_differ():
     rng = np.random.default_rng(2)
     logits, types = rng.normal(0, 3, (900, 4)), np.repeat(["x", "y", "z"], 300)
-    y = drawn(logits / np.repeat([0.7, 1.5, 4.0], 300)[:, None], rng)
-    found = calibrate(LabelledRows(logits, y, types.tolist()))
-    assert found.groups["x"] < 1 < found.groups["y"] < found.groups["z"] and "by task type: earned" in found.choice[2]
-    assert nll(logits, y, np.array([found.groups[name] for name in types])[:, None]) == pytest.approx(found.nll_after)
-    p = found.apply(logits, types.tolist())
-    assert np.allclose(p[0], log_probabilities(logits[:1], found.groups["x"])[0])
-    assert np.allclose(found.apply(logits[:1], ["new"])[0], log_probabilities(logits[:1], found.temperature)[0])
-    same = fit_groups(LabelledRows(logits, drawn(logits / 1.5, rng), types.tolist()))
+    y = draw_answers(logits / np.repeat([0.7, 1.5, 4.0], 300)[:, None], rng)
+    fitted = calibrate(LabelledRows(logits, y, types.tolist()))
+    assert fitted.groups["x"] < 1 < fitted.groups["y"] < fitted.groups["z"]
+    assert "by task type: earned" in fitted.choice[2]
+    assert nll(logits, y, np.array([fitted.groups[name] for name in types])[:, None]) == pytest.approx(fitted.nll_after)
+    p = fitted.apply(logits, types.tolist())
+    assert np.allclose(p[0], log_probabilities(logits[:1], fitted.groups["x"])[0])
+    assert np.allclose(fitted.apply(logits[:1], ["new"])[0], log_probabilities(logits[:1], fitted.temperature)[0])
+    same = fit_groups(LabelledRows(logits, draw_answers(logits / 1.5, rng), types.tolist()))
     assert max(same.groups.values()) / min(same.groups.values()) < 1.25  # shrunk together
     few = calibrate(LabelledRows(logits[:150], y[:150], ["x"] * 75 + ["y"] * 75))
     assert not few.groups and "too few task types with 100 rows" in few.choice[2]
 
 
 @pytest.mark.parametrize("case", ["none", "few", "perfect", "wrong", "one class", "constant", "nan"])
-def test_degenerate_rows_are_told(case):
+def test_degenerate_rows_give_a_valid_calibration(case):
     logits, y = simulated(200, 1.0)
     if case == "none":
         logits, y = logits[:0], y[:0]
@@ -232,19 +235,19 @@ def test_degenerate_rows_are_told(case):
         logits[:] = 1
     else:
         logits[np.arange(200), (y + 1) % 4] = np.nan
-    found = calibrate(LabelledRows(logits, y, ["t"] * len(y)))
-    assert BOUNDS[0] <= found.temperature <= BOUNDS[1] and found.choice
-    assert not len(y) or found.nll_after <= found.nll_before + 1e-9
-    assert len(found.nonconformity) == len(y)
-    again = Calibration.from_json(found.to_json(), "a test")
-    assert again.temperature == found.temperature and again.choice == found.choice
+    fitted = calibrate(LabelledRows(logits, y, ["t"] * len(y)))
+    assert BOUNDS[0] <= fitted.temperature <= BOUNDS[1] and fitted.choice
+    assert not len(y) or fitted.nll_after <= fitted.nll_before + 1e-9
+    assert len(fitted.nonconformity) == len(y)
+    again = Calibration.from_json(fitted.to_json(), "a test")
+    assert again.temperature == fitted.temperature and again.choice == fitted.choice
 
 
-def test_the_gain_is_that_of_rows_held_out():
+def test_the_gain_is_that_of_held_out_rows():
     logits, y = simulated(500, 2.5, seed=9)
-    found = calibrate(LabelledRows(logits, y))
-    assert 0 < found.gain < found.nll_before and found.gain_error > 0
-    assert found.gain == pytest.approx(found.nll_before - found.nll_after, abs=0.02)
+    fitted = calibrate(LabelledRows(logits, y))
+    assert 0 < fitted.gain < fitted.nll_before and fitted.gain_error > 0
+    assert fitted.gain == pytest.approx(fitted.nll_before - fitted.nll_after, abs=0.02)
     clean, y = simulated(500, 1.0, seed=9)
     assert abs(calibrate(LabelledRows(clean, y)).gain) < 0.01
 
@@ -256,20 +259,20 @@ def losses_of(z, y, temperature=1.0):
 
 def likeliest_temperature(z, y):
     """By a bounded search over log T."""
-    found = minimize_scalar(
+    optimum = minimize_scalar(
         lambda log_t: losses_of(z, y, np.exp(log_t)).mean(), bounds=(-3, 3), method="bounded", options={"xatol": 1e-9}
     )
-    return float(np.exp(found.x))
+    return float(np.exp(optimum.x))
 
 
 def held_out_by_a_loop(z, y, pictures, temperature_of=likeliest_temperature):
     """(N, K) probabilities of rows by a temperature fitted on other pictures; from 100 on, on four parts of five."""
-    part_of = np.arange(pictures.max() + 1)
+    fold_of = np.arange(pictures.max() + 1)
     if len(np.unique(pictures)) >= 100:
-        part_of = np.random.default_rng(0).permutation(pictures.max() + 1) % 5
+        fold_of = np.random.default_rng(0).permutation(pictures.max() + 1) % 5
     p = np.full(z.shape, np.nan)
-    for part in np.unique(part_of[pictures]):
-        held = np.array([part_of[picture] == part for picture in pictures])
+    for fold in np.unique(fold_of[pictures]):
+        held = np.array([fold_of[picture] == fold for picture in pictures])
         assert not set(pictures[held]) & set(pictures[~held])
         p[held] = softmax(z[held].astype(float) / temperature_of(z[~held], y[~held]), axis=1)
     return p
@@ -280,45 +283,45 @@ def error_of_mean(values, pictures):
     return np.sqrt(np.square(sums).sum() * len(sums) / (len(sums) - 1)) / len(values)
 
 
-@pytest.mark.parametrize("count, shown", [(120, 30), (500, 160)])  # each by itself, and in five parts
-def test_rows_of_one_picture_are_held_out_together(count, shown):
+@pytest.mark.parametrize("count, picture_count", [(120, 30), (500, 160)])  # each by itself, and in five parts
+def test_rows_of_one_picture_are_held_out_together(count, picture_count):
     """Gain, its error, and each row's values for sets, by a loop over parts that never split a picture."""
     logits, y = simulated(count, 2.0)
-    pictures = np.random.default_rng(1).integers(0, shown, count)
-    found = calibrate(LabelledRows(logits, y, clusters=pictures))
+    pictures = np.random.default_rng(1).integers(0, picture_count, count)
+    fitted = calibrate(LabelledRows(logits, y, clusters=pictures))
     p = held_out_by_a_loop(logits, y, pictures)
     rows = np.arange(count)
     saved = losses_of(logits, y) + np.log(p[rows, y])
-    assert found.gain == pytest.approx(saved.mean(), abs=1e-6)
-    assert found.gain_error == pytest.approx(error_of_mean(saved, pictures), abs=1e-6)
-    assert found.choice[0] == (
+    assert fitted.gain == pytest.approx(saved.mean(), abs=1e-6)
+    assert fitted.gain_error == pytest.approx(error_of_mean(saved, pictures), abs=1e-6)
+    assert fitted.choice[0] == (
         f"temperature {likeliest_temperature(logits, y):.3f}: rows held out of the fit gain {saved.mean():.4f} ± "
         f"{error_of_mean(saved, pictures):.4f} NLL"
     )
-    assert found.nonconformity == pytest.approx(1 - p[rows, y], abs=2e-6)
+    assert fitted.nonconformity == pytest.approx(1 - p[rows, y], abs=2e-6)
     up_to = [row[row >= row[answer]].sum() for row, answer in zip(p, y)]
-    assert found.cumulative == pytest.approx(up_to, abs=2e-6)
+    assert fitted.cumulative == pytest.approx(up_to, abs=2e-6)
     sizes = np.bincount(pictures)
-    there = (sizes > 0).sum()
-    assert found.pictures == there and found.rows == count
-    assert found.shares == pytest.approx([1 / sizes[picture] / there for picture in pictures])
+    present = (sizes > 0).sum()
+    assert fitted.pictures == present and fitted.rows == count
+    assert fitted.shares == pytest.approx([1 / sizes[picture] / present for picture in pictures])
     apart = held_out_by_a_loop(logits, y, rows)  # as if each row had a picture of its own
-    assert np.abs(np.array(found.nonconformity) - (1 - apart[rows, y])).max() > 1e-3
+    assert np.abs(np.array(fitted.nonconformity) - (1 - apart[rows, y])).max() > 1e-3
 
 
-def test_a_flatter_temperature_is_kept_and_what_rows_held_out_say_of_it_is_told():
-    """Of 40 small sets of rows some gain and some lose: each is told by its own rows, and where T = 1 nothing is."""
+def test_a_flatter_temperature_is_kept_and_its_held_out_gain_or_loss_is_reported():
+    """Of 40 small sets of rows some gain and some lose on their held-out rows; where T = 1, nothing is gained."""
     outcomes = {"gain": 0, "lose": 0, "sharper": 0}
     for seed in range(40):
         logits, y = simulated(60, 1.15, seed)
         best, before = likeliest_temperature(logits, y), losses_of(logits, y)
-        found = calibrate(LabelledRows(logits, y))
+        fitted = calibrate(LabelledRows(logits, y))
         if best <= 1:
             outcomes["sharper"] += 1
-            assert found.temperature == 1 and (found.gain, found.gain_error) == (0, 0)
-            assert found.nll_after == found.nll_before == pytest.approx(before.mean())
-            assert found.nonconformity == pytest.approx(1 - np.exp(-before), abs=2e-6)
-            assert found.choice[0].startswith("temperature 1.000: ") and "not significantly" in found.note
+            assert fitted.temperature == 1 and (fitted.gain, fitted.gain_error) == (0, 0)
+            assert fitted.nll_after == fitted.nll_before == pytest.approx(before.mean())
+            assert fitted.nonconformity == pytest.approx(1 - np.exp(-before), abs=2e-6)
+            assert fitted.choice[0].startswith("temperature 1.000: ") and "not significantly" in fitted.note
             continue
 
         def as_fitted(z, y):  # a sharper one is T = 1, unless it is significantly likelier
@@ -331,11 +334,11 @@ def test_a_flatter_temperature_is_kept_and_what_rows_held_out_say_of_it_is_told(
         moved = "gain" if saved.mean() > 0 else "lose"
         outcomes[moved] += 1
         figures = f"{abs(saved.mean()):.4f} ± {error_of_mean(saved, np.arange(60)):.4f} NLL"
-        assert found.temperature == pytest.approx(best, abs=1e-5) and found.note == ""
-        assert found.gain == pytest.approx(saved.mean(), abs=1e-6) and found.nll_after < found.nll_before
+        assert fitted.temperature == pytest.approx(best, abs=1e-5) and fitted.note == ""
+        assert fitted.gain == pytest.approx(saved.mean(), abs=1e-6) and fitted.nll_after < fitted.nll_before
         why = "; kept all the same: a flatter temperature saves more where it is needed than it costs elsewhere"
         line = f"temperature {best:.3f}: rows held out of the fit {moved} {figures}"
-        assert found.choice[0] == line + why * (moved == "lose")
+        assert fitted.choice[0] == line + why * (moved == "lose")
     assert min(outcomes.values()) >= 3, outcomes
 
 
@@ -346,15 +349,16 @@ def test_where_the_temperature_is_one_nothing_is_gained():
         for logits, y in (simulated(60, 0.9, seed) for seed in range(50))
         if "not significantly" in fit_temperature(logits, y).note
     )
-    found = calibrate(LabelledRows(*sharper))
-    assert found.temperature == 1 and found.gain == 0 and found.gain_error == 0 and "not significantly" in found.note
-    assert found.nll_after == found.nll_before == pytest.approx(losses_of(*sharper).mean())
+    fitted = calibrate(LabelledRows(*sharper))
+    assert fitted.temperature == 1 and fitted.gain == 0 and fitted.gain_error == 0
+    assert "not significantly" in fitted.note
+    assert fitted.nll_after == fitted.nll_before == pytest.approx(losses_of(*sharper).mean())
     logits, _ = simulated(60, 1.0)
     for rows in (slice(60), slice(19)):
         y = logits[rows].argmax(1)
-        found = calibrate(LabelledRows(logits[rows], y))
-        assert found.temperature == 1 and np.isnan(found.gain) and found.nll_after == found.nll_before
-        assert found.nonconformity == pytest.approx(1 - np.exp(-losses_of(logits[rows], y)), abs=2e-6)
+        fitted = calibrate(LabelledRows(logits[rows], y))
+        assert fitted.temperature == 1 and np.isnan(fitted.gain) and fitted.nll_after == fitted.nll_before
+        assert fitted.nonconformity == pytest.approx(1 - np.exp(-losses_of(logits[rows], y)), abs=2e-6)
 
 
 def error_of_log_temperature(z, t):
@@ -364,8 +368,8 @@ def error_of_log_temperature(z, t):
     def expected(log_t):
         return -(p * log_softmax(z / np.exp(log_t), axis=1)).sum()
 
-    at = np.log(t)
-    curve = (expected(at + step) - 2 * expected(at) + expected(at - step)) / step**2
+    middle = np.log(t)
+    curve = (expected(middle + step) - 2 * expected(middle) + expected(middle - step)) / step**2
     return 1 / np.sqrt(curve)
 
 
@@ -379,21 +383,21 @@ def test_temperatures_of_task_types_are_shrunk_as_in_a_meta_analysis(temperature
     types = np.repeat(list(sizes), list(sizes.values()))
     of = dict(zip(sizes, [*temperatures, 3.0, 1.6]))
     logits = rng.normal(0, 3, (len(types), 4))
-    y = drawn(logits / np.array([of[name] for name in types])[:, None], rng)
+    y = draw_answers(logits / np.array([of[name] for name in types])[:, None], rng)
     common = likeliest_temperature(logits, y)
-    own = np.array([likeliest_temperature(logits[types == name], y[types == name]) for name in "xyz"])
-    errors = np.array([error_of_log_temperature(logits[types == name], t) for name, t in zip("xyz", own)])
-    off = np.log(own / common)
+    separate = np.array([likeliest_temperature(logits[types == name], y[types == name]) for name in "xyz"])
+    errors = np.array([error_of_log_temperature(logits[types == name], t) for name, t in zip("xyz", separate)])
+    deviations = np.log(separate / common)
     with np.errstate(invalid="ignore"):
-        between = max(0.0, combine_effects(off, errors**2, method_re="dl").tau2)
-    found = fit_groups(LabelledRows(logits, y, types.tolist()))
-    assert list(found.groups) == ["x", "y", "z"] and found.temperature == pytest.approx(common, abs=1e-5)
-    shrunk = common * np.exp(off * between / (between + errors**2))
-    assert list(found.groups.values()) == pytest.approx(shrunk, abs=1e-3)
-    assert (np.abs(np.log(shrunk / common)) < 0.95 * np.abs(off)).all()
+        between = max(0.0, combine_effects(deviations, errors**2, method_re="dl").tau2)
+    fitted = fit_groups(LabelledRows(logits, y, types.tolist()))
+    assert list(fitted.groups) == ["x", "y", "z"] and fitted.temperature == pytest.approx(common, abs=1e-5)
+    shrunk = common * np.exp(deviations * between / (between + errors**2))
+    assert list(fitted.groups.values()) == pytest.approx(shrunk, abs=1e-3)
+    assert (np.abs(np.log(shrunk / common)) < 0.95 * np.abs(deviations)).all()
     assert (between > 0) == (temperatures[0] != temperatures[1])
     alone = fit_groups(LabelledRows(logits, y, types.tolist()), shrunk=False)
-    assert list(alone.groups.values()) == pytest.approx(own, abs=1e-5)
+    assert list(alone.groups.values()) == pytest.approx(separate, abs=1e-5)
 
 
 def test_rows_without_a_task_type_are_no_group():
@@ -401,14 +405,14 @@ def test_rows_without_a_task_type_are_no_group():
     rng = np.random.default_rng(8)
     types = np.repeat(["", "x", "y"], 250)
     logits = rng.normal(0, 3, (750, 4))
-    y = drawn(logits / np.repeat([4.0, 0.8, 1.5], 250)[:, None], rng)
-    found = calibrate(LabelledRows(logits, y, types.tolist()))
-    assert set(found.groups) == {"x", "y"} and groups_of(types) == ["x", "y"] and groups_of(types[:250]) == []
-    t = np.array([found.groups.get(name, found.temperature) for name in types])[:, None]
-    assert found.nll_after == pytest.approx(losses_of(logits, y, t).mean(), abs=1e-9)
-    delivered = found.apply(logits, types.tolist())
-    assert delivered[:250] == pytest.approx(log_softmax(logits[:250] / found.temperature, axis=1))
-    assert -delivered[np.arange(750), y].mean() == pytest.approx(found.nll_after, abs=1e-9)
+    y = draw_answers(logits / np.repeat([4.0, 0.8, 1.5], 250)[:, None], rng)
+    fitted = calibrate(LabelledRows(logits, y, types.tolist()))
+    assert set(fitted.groups) == {"x", "y"} and groups_of(types) == ["x", "y"] and groups_of(types[:250]) == []
+    t = np.array([fitted.groups.get(name, fitted.temperature) for name in types])[:, None]
+    assert fitted.nll_after == pytest.approx(losses_of(logits, y, t).mean(), abs=1e-9)
+    delivered = fitted.apply(logits, types.tolist())
+    assert delivered[:250] == pytest.approx(log_softmax(logits[:250] / fitted.temperature, axis=1))
+    assert -delivered[np.arange(750), y].mean() == pytest.approx(fitted.nll_after, abs=1e-9)
 
 
 def test_groups_have_at_least_a_hundred_rows():
@@ -418,11 +422,11 @@ def test_groups_have_at_least_a_hundred_rows():
 
 def test_the_standard_error_is_by_the_expected_curvature():
     logits, y = simulated(150, 1.7)
-    found = fit_temperature(logits, y)
-    assert found.standard_error == pytest.approx(
-        error_of_log_temperature(logits.astype(float), found.temperature), rel=1e-4
+    fitted = fit_temperature(logits, y)
+    assert fitted.standard_error == pytest.approx(
+        error_of_log_temperature(logits.astype(float), fitted.temperature), rel=1e-4
     )
-    assert calibrate(LabelledRows(logits, y)).standard_error == pytest.approx(found.standard_error)
+    assert calibrate(LabelledRows(logits, y)).standard_error == pytest.approx(fitted.standard_error)
 
 
 def test_scores_of_further_parameters_are_their_slopes_less_what_fitted_ones_explain():
@@ -432,15 +436,15 @@ def test_scores_of_further_parameters_are_their_slopes_less_what_fitted_ones_exp
     y = rng.integers(0, 4, 30)
     z[np.arange(30), (y + 1) % 4] = np.where(np.arange(30) < 6, np.nan, z[np.arange(30), (y + 1) % 4])
     nuisance, further = [z], [np.tile(np.arange(4) == 1, (30, 1)), rng.normal(size=(30, 4))]
-    known = [np.nan_to_num(np.array(part, float)) for part in (*nuisance, *further)]
+    known = [np.nan_to_num(np.array(values, float)) for values in (*nuisance, *further)]
     base, step = z / 1.7, 1e-5
     slopes = np.stack(
-        [(losses_of(base - step * part, y) - losses_of(base + step * part, y)) / 2 / step for part in known]
+        [(losses_of(base - step * values, y) - losses_of(base + step * values, y)) / 2 / step for values in known]
     )
     information = np.zeros((3, 3))
     for row in range(30):
         p = np.nan_to_num(np.exp(log_softmax(np.where(np.isnan(base[row]), -np.inf, base[row]))))
-        features = np.stack([part[row] for part in known])
+        features = np.stack([values[row] for values in known])
         information += (features * p) @ features.T - np.outer(features @ p, features @ p)
     expected = slopes[1:] - np.outer(information[1:, 0] / information[0, 0], slopes[0])
     assert efficient_scores(z, y, 1.7, nuisance, further) == pytest.approx(expected.T, abs=1e-6)
@@ -452,20 +456,20 @@ def test_letters_are_the_minimum_of_the_loss_where_rows_have_fewer_options_too()
     logits = rng.normal(0, 2, (150, 4))
     logits[:60, 3] = np.nan
     z = np.where(np.isnan(logits), -np.inf, logits)
-    y = drawn(z / 1.6 + [0, 0.8, -0.5, 0.4], rng)
+    y = draw_answers(z / 1.6 + [0, 0.8, -0.5, 0.4], rng)
 
     def loss(free):
         return losses_of(z * np.exp(-free[0]) + np.r_[0, free[1:]], y).mean()
 
     best = minimize(loss, np.zeros(4), method="Powell", options={"xtol": 1e-8, "ftol": 1e-12})
-    found = fit_letters(logits, y)
-    assert [np.log(found.temperature), *found.letters[1:]] == pytest.approx(best.x, abs=1e-3)
-    assert found.letters[0] == 0 and found.rows == 150
-    wide = np.where(np.isnan(logits), np.nan, logits / found.temperature + np.array(found.letters))
-    assert found.apply(logits)[60:] == pytest.approx(log_softmax(wide[60:], axis=1))
-    three = log_softmax(logits[:60, :3] / found.temperature + np.array(found.letters[:3]), axis=1)
-    assert found.apply(logits[:60, :3]) == pytest.approx(three) and np.isnan(found.apply(logits)[:60, 3]).all()
-    assert found.apply(logits)[:60, :3] == pytest.approx(three)
+    fitted = fit_letters(logits, y)
+    assert [np.log(fitted.temperature), *fitted.letters[1:]] == pytest.approx(best.x, abs=1e-3)
+    assert fitted.letters[0] == 0 and fitted.rows == 150
+    wide = np.where(np.isnan(logits), np.nan, logits / fitted.temperature + np.array(fitted.letters))
+    assert fitted.apply(logits)[60:] == pytest.approx(log_softmax(wide[60:], axis=1))
+    three = log_softmax(logits[:60, :3] / fitted.temperature + np.array(fitted.letters[:3]), axis=1)
+    assert fitted.apply(logits[:60, :3]) == pytest.approx(three) and np.isnan(fitted.apply(logits)[:60, 3]).all()
+    assert fitted.apply(logits)[:60, :3] == pytest.approx(three)
 
 
 def test_notes_say_why_a_temperature_is_what_it_is():
@@ -489,22 +493,22 @@ def test_notes_say_why_a_temperature_is_what_it_is():
 
 
 def test_a_sharper_temperature_must_be_significant_by_a_likelihood_ratio_or_by_pictures():
-    seen = set()
+    outcomes = set()
     for seed in range(12):
         logits, y = simulated(150, 0.8, seed)
         best = likeliest_temperature(logits, y)
         if best >= 1:
             continue
         ratio = 2 * (losses_of(logits, y) - losses_of(logits, y, best)).sum()
-        found = fit_temperature(logits, y)
-        seen.add(ratio > 3.8415)
+        fitted = fit_temperature(logits, y)
+        outcomes.add(ratio > 3.8415)
         if ratio > 3.8415:
-            assert found.temperature == pytest.approx(best, abs=1e-5) and found.note == ""
+            assert fitted.temperature == pytest.approx(best, abs=1e-5) and fitted.note == ""
         else:
             figures = f"2·n·ΔNLL {ratio:.1f} against 3.8"
-            assert found.temperature == 1
-            assert found.note == f"{best:.2f} would be sharper, not significantly ({figures}): T = 1"
-    assert seen == {True, False}
+            assert fitted.temperature == 1
+            assert fitted.note == f"{best:.2f} would be sharper, not significantly ({figures}): T = 1"
+    assert outcomes == {True, False}
     twelve = (simulated(12, 0.7, seed) for seed in range(40))
     logits, y = next(rows for rows in twelve if 0.4 < likeliest_temperature(*rows) < 0.8)
     copies, answers = np.repeat(logits, 12, axis=0), np.repeat(y, 12)
@@ -514,35 +518,35 @@ def test_a_sharper_temperature_must_be_significant_by_a_likelihood_ratio_or_by_p
 
 
 def test_a_calibration_is_written_read_and_reduced_without_loss(tmp_path):
-    made = Calibration(
+    calibration = Calibration(
         1.5, [0.0, 0.2], {"x": 2.0}, None, 3, 2, 1, 0.9, 0.8, float("nan"), 0.1, float("nan"), ["c"], "n",
         [0.1, 0.2, 0.3], [0.4, 0.5, 0.6], [0.25, 0.25, 0.5], [0, 1, 2], ["d"], {"orders": "1"},
         [[-0.1, -2.3], [], [-0.7]],
     )  # fmt: skip
-    values = made.to_json()
+    values = calibration.to_json()
     assert values["gain_error"] is None and values["standard_error"] is None and values["gain"] == 0.1
     (tmp_path / "calibration.json").write_text(json.dumps(values, allow_nan=False))
     again = read_calibration(tmp_path / "calibration.json")
     assert again.to_json() == values and np.isnan(again.gain_error) and again.all_orders is None
-    kept = made.stripped()
+    stripped = calibration.stripped()
     for name in ("nonconformity", "cumulative", "shares", "folds", "digests", "numbers"):
-        assert kept[name] == [] and values[name]
-    assert {name for name in values if kept[name] != values[name]} == {
+        assert stripped[name] == [] and values[name]
+    assert {name for name in values if stripped[name] != values[name]} == {
         "nonconformity", "cumulative", "shares", "folds", "digests", "numbers",
     }  # fmt: skip
-    alone = made.temperature_alone().to_json()
-    whole = Calibration(1.5, rows=3, selected=1, note="n", digests=["d"]).to_json()
-    assert alone == whole
-    assert made.without_letters().to_json() == values | {"letters": []}
+    temperature_alone = calibration.temperature_alone().to_json()
+    expected = Calibration(1.5, rows=3, selected=1, note="n", digests=["d"]).to_json()
+    assert temperature_alone == expected
+    assert calibration.without_letters().to_json() == values | {"letters": []}
     assert read_calibration(tmp_path / "none.json") is None
     (tmp_path / "calibration.json").write_text('{"temperature": 2, "fingerprint": {}}')
     with pytest.raises(FileError, match="found no calibration; expected a file that `calibrate` wrote"):
         read_calibration(tmp_path / "calibration.json")
-    for bad, told in (
+    for bad, message in (
         ({"temperature": 0.0}, "temperature is 0.0; expected a temperature above 0"),
         ({"groups": {"x": -1.0}}, "x is -1.0"),
         ({"all_orders": float("inf")}, "all_orders is inf"),
         ({"shares": [1.0], "nonconformity": [0.1, 0.2]}, "1 shares of 2 rows; expected one each"),
     ):
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=message):
             Calibration(**bad)

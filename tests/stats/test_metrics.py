@@ -63,7 +63,7 @@ def test_ece_equals_brute_force():
     p, y = answers(203)
     confidence, right = p.max(1), (p.argmax(1) == y).astype(float)
     order = np.argsort(confidence, kind="stable")
-    total = sum(len(part) * abs(right[part].mean() - confidence[part].mean()) for part in np.array_split(order, 15))
+    total = sum(len(rows) * abs(right[rows].mean() - confidence[rows].mean()) for rows in np.array_split(order, 15))
     assert ece(confidence, right) == pytest.approx(total / 203, abs=1e-12)
     assert measure(p, y)["ece"]["value"] == pytest.approx(total / 203, abs=1e-7)
 
@@ -73,28 +73,28 @@ def test_the_noise_floor_is_that_of_a_perfect_model():
     floors = {}
     for rows in (400, 2000):
         p, y = answers(rows, seed=1)
-        found = measure(p, y)["ece"]
-        assert found["value"] < found["floor_95"] * 1.2
-        floors[rows] = found["floor_mean"]
+        calibration_error = measure(p, y)["ece"]
+        assert calibration_error["value"] < calibration_error["floor_95"] * 1.2
+        floors[rows] = calibration_error["floor_mean"]
     assert 0.03 < floors[400] < 0.08 and floors[400] / floors[2000] == pytest.approx(5**0.5, rel=0.1)
 
 
-def test_over_confidence_stands_out_of_the_floor():
+def test_over_confidence_lies_far_above_the_noise_floor():
     p, y = answers(400, seed=2)
     sharp = p**4 / (p**4).sum(1, keepdims=True)
-    found = measure(sharp, y)["ece"]
-    assert found["value"] > 2 * found["floor_95"]
+    calibration_error = measure(sharp, y)["ece"]
+    assert calibration_error["value"] > 2 * calibration_error["floor_95"]
 
 
-def test_groups_and_single_rows():
+def test_groups_are_measured_down_to_a_single_row():
     p, y = answers(30)
-    found = evaluate(p, y, {"task_type": ["x"] * 29 + ["y"]})
-    assert found["by"]["task_type"]["y"]["rows"] == 1 and found["overall"]["rows"] == 30
+    metrics = evaluate(p, y, {"task_type": ["x"] * 29 + ["y"]})
+    assert metrics["by"]["task_type"]["y"]["rows"] == 1 and metrics["overall"]["rows"] == 30
     assert evaluate(p, y, {"task_type": ["x"] * 30})["by"] == {}
     assert evaluate(p, y) == evaluate(p, y)  # the same seed each time
 
 
-def test_rows_with_fewer_options():
+def test_missing_options_do_not_count_in_accuracy_and_brier():
     p = np.array([[0.6, 0.4, np.nan], [0.2, 0.3, 0.5]])
     assert accuracy(p, np.array([0, 2]))["value"] == 1
     assert row_brier(p, np.array([0, 2])) == pytest.approx([0.32, 0.38])
@@ -105,13 +105,13 @@ def by_hand(p, y):
     confidence, right = p.max(1), (p.argmax(1) == y).astype(float)
     order = np.argsort(confidence, kind="stable")
     squared = 0.0
-    for part in np.array_split(order, 15):
-        share, sure = right[part].mean(), confidence[part].mean()
-        squared += len(part) * ((share - sure) ** 2 - share * (1 - share) / (len(part) - 1)) / len(y)
+    for rows in np.array_split(order, 15):
+        share, sure = right[rows].mean(), confidence[rows].mean()
+        squared += len(rows) * ((share - sure) ** 2 - share * (1 - share) / (len(rows) - 1)) / len(y)
     classes = []
     for letter in range(p.shape[1]):
-        parts = np.array_split(np.argsort(p[:, letter], kind="stable"), 15)
-        gaps = [len(part) * abs((y[part] == letter).mean() - p[part, letter].mean()) for part in parts]
+        bins = np.array_split(np.argsort(p[:, letter], kind="stable"), 15)
+        gaps = [len(rows) * abs((y[rows] == letter).mean() - p[rows, letter].mean()) for rows in bins]
         classes.append(sum(gaps) / len(y))
     surest = np.argsort(-confidence, kind="stable")
     risks = [1 - right[surest[: count + 1]].mean() for count in range(len(y))]
@@ -128,14 +128,15 @@ def by_hand(p, y):
 def test_the_other_figures_equal_loops_and_scikit_learn(sharpness, rows):
     p, y = answers(rows, seed=3)
     p = p**sharpness / (p**sharpness).sum(1, keepdims=True)
-    found = measure(p, y)
+    metrics = measure(p, y)
     for name, value in by_hand(p, y).items():
-        assert found[name]["value"] == pytest.approx(value, abs=1e-6), name
-    assert found["auroc"]["value"] == pytest.approx(roc_auc_score(p.argmax(1) == y, p.max(1)), abs=1e-9)
-    assert found["recall_std"]["value"] == pytest.approx(np.std(recall_score(y, p.argmax(1), average=None)), abs=1e-6)
-    assert [part["recall"] for part in found["letters"]] == pytest.approx(recall_score(y, p.argmax(1), average=None))
+        assert metrics[name]["value"] == pytest.approx(value, abs=1e-6), name
+    assert metrics["auroc"]["value"] == pytest.approx(roc_auc_score(p.argmax(1) == y, p.max(1)), abs=1e-9)
+    recalls = recall_score(y, p.argmax(1), average=None)
+    assert metrics["recall_std"]["value"] == pytest.approx(np.std(recalls), abs=1e-6)
+    assert [letter["recall"] for letter in metrics["letters"]] == pytest.approx(recalls)
     for name in ("nll", "brier", "ece", "smooth_ece", "auroc", "aurc"):
-        assert found[name]["low"] < found[name]["high"]
+        assert metrics[name]["low"] < metrics[name]["high"]
 
 
 def test_the_smooth_calibration_error_is_that_of_its_definition():
@@ -147,24 +148,25 @@ def test_the_smooth_calibration_error_is_that_of_its_definition():
     grid = (np.arange(4000) + 0.5) / 4000
     total = np.zeros_like(grid)
     for shift, sign in ((-2, 1), (0, 1), (2, 1), (0, -1), (2, -1)):  # the kernel, reflected at 0 and 1
-        at = sign * confidence + shift
-        total += (right - confidence) @ np.exp(-((grid - at[:, None]) ** 2) / (2 * width**2))
+        centers = sign * confidence + shift
+        total += (right - confidence) @ np.exp(-((grid - centers[:, None]) ** 2) / (2 * width**2))
     integral = np.abs(total).mean() / (width * np.sqrt(2 * np.pi)) / len(y)
     assert integral == pytest.approx(width, abs=2e-4)
 
 
-def test_ties_count_half():
+def test_equal_confidences_count_half_in_auroc():
     p = np.array([[0.6, 0.4], [0.6, 0.4], [0.6, 0.4], [0.9, 0.1]])
-    found = measure(p, np.array([0, 1, 0, 0]))
-    assert found["auroc"]["value"] == pytest.approx(roc_auc_score([1, 0, 1, 1], [0.6, 0.6, 0.6, 0.9]))
+    metrics = measure(p, np.array([0, 1, 0, 0]))
+    assert metrics["auroc"]["value"] == pytest.approx(roc_auc_score([1, 0, 1, 1], [0.6, 0.6, 0.6, 0.9]))
 
 
-def test_the_bootstrap_agrees_with_scipys():
+def test_the_bootstrap_agrees_with_that_of_scipy():
     p, y = answers(400, seed=5)
     loss = row_nll(p, y)
-    theirs = bootstrap((loss,), np.mean, method="percentile", rng=0).confidence_interval
-    ours = measure(p, y)["nll"]
-    assert ours["low"] == pytest.approx(theirs.low, abs=0.015) and ours["high"] == pytest.approx(theirs.high, abs=0.015)
+    reference = bootstrap((loss,), np.mean, method="percentile", rng=0).confidence_interval
+    interval = measure(p, y)["nll"]
+    assert interval["low"] == pytest.approx(reference.low, abs=0.015)
+    assert interval["high"] == pytest.approx(reference.high, abs=0.015)
 
 
 def test_rows_of_one_picture_are_drawn_together():
@@ -172,7 +174,7 @@ def test_rows_of_one_picture_are_drawn_together():
     p, y = answers(100, seed=6)
     p, y = np.repeat(p, 4, 0), np.repeat(y, 4)
     alone, together = measure(p, y), measure(p, y, np.repeat(np.arange(100), 4))
-    widths = [found["nll"]["high"] - found["nll"]["low"] for found in (alone, together)]
+    widths = [metrics["nll"]["high"] - metrics["nll"]["low"] for metrics in (alone, together)]
     assert widths[1] / widths[0] == pytest.approx(2, rel=0.15)
 
 
@@ -192,19 +194,19 @@ def test_degenerate_rows_give_numbers_or_none(case):
     else:
         p = np.where(np.arange(4) < 2, p, np.nan)
         p, y = p / np.nansum(p, 1, keepdims=True), y % 2
-    found = measure(p, y)
-    for name, value in found.items():
+    metrics = measure(p, y)
+    for name, value in metrics.items():
         if isinstance(value, dict):
-            assert all(part is None or np.isfinite(part) for part in value.values()), name
-    assert (found["auroc"]["value"] is None) == (case in ("all right", "all wrong", "one row", "certain"))
+            assert all(figure is None or np.isfinite(figure) for figure in value.values()), name
+    assert (metrics["auroc"]["value"] is None) == (case in ("all right", "all wrong", "one row", "certain"))
 
 
-def test_the_noise_floor_by_itself():
+def test_the_noise_floor_equals_that_of_simulated_answers():
     p, _ = answers(400, seed=1)
     floor = noise_floor(p.max(1), np.random.default_rng(1))
-    drawn = [ece(p.max(1), (np.random.default_rng(seed).random(400) < p.max(1)).astype(float)) for seed in range(200)]
-    assert floor["floor_mean"] == pytest.approx(np.mean(drawn), abs=0.003)
-    assert floor["floor_95"] == pytest.approx(np.quantile(drawn, 0.95), abs=0.006)
+    errors = [ece(p.max(1), (np.random.default_rng(seed).random(400) < p.max(1)).astype(float)) for seed in range(200)]
+    assert floor["floor_mean"] == pytest.approx(np.mean(errors), abs=0.003)
+    assert floor["floor_95"] == pytest.approx(np.quantile(errors, 0.95), abs=0.006)
 
 
 def spread(residuals, width):
@@ -220,10 +222,10 @@ def spread(residuals, width):
 @pytest.mark.parametrize("width", [0.004, 0.03, 0.2, 0.9])
 def test_smoothing_equals_a_sum_over_reflected_kernels(width):
     residuals = np.random.default_rng(0).normal(size=(2, CELLS))
-    found = smoothed(residuals, width)
-    for ours, row in zip(found, residuals):
-        assert ours == pytest.approx(spread(row, width), abs=2e-5 * np.abs(spread(row, width)).max())
-    assert smooth_error(residuals, width) == pytest.approx(np.abs(found).sum(1))
+    smooth = smoothed(residuals, width)
+    for values, row in zip(smooth, residuals):
+        assert values == pytest.approx(spread(row, width), abs=2e-5 * np.abs(spread(row, width)).max())
+    assert smooth_error(residuals, width) == pytest.approx(np.abs(smooth).sum(1))
 
 
 def test_the_width_is_where_the_smooth_error_meets_it():
@@ -242,7 +244,7 @@ def test_equally_sure_rows_stay_in_their_order_along_the_curve_of_risk():
     confidence = np.tile([0.5, 0.9], 150)
     right = (np.random.default_rng(0).random(300) < 0.6).astype(float)
     wrong = 1 - np.r_[right[1::2], right[::2]]
-    assert aurc(confidence, right) == pytest.approx(np.mean([wrong[: at + 1].mean() for at in range(300)]))
+    assert aurc(confidence, right) == pytest.approx(np.mean([wrong[: row + 1].mean() for row in range(300)]))
 
 
 def test_figures_of_a_draw_are_those_of_rows_that_are_repeated_so_often():
@@ -254,24 +256,24 @@ def test_figures_of_a_draw_are_those_of_rows_that_are_repeated_so_often():
         sums.add(name, values)
     sums.add("rank right", right, np.arange(9), 9)
     sums.add("rank wrong", 1 - right, np.arange(9), 9)
-    found = _figures(sums.of(weights.astype(np.float32)), 1.0)
+    figures = _figures(sums.of(weights.astype(np.float32)), 1.0)
     for draw, times in enumerate(weights):
         order = np.repeat(np.arange(9), times)
         hit = right[order]
-        assert found["nll"][draw] == pytest.approx(order.mean())
-        assert found["brier"][draw] == pytest.approx((order**2).mean())
-        assert found["auroc"][draw] == pytest.approx(roc_auc_score(hit, -order))
+        assert figures["nll"][draw] == pytest.approx(order.mean())
+        assert figures["brier"][draw] == pytest.approx((order**2).mean())
+        assert figures["auroc"][draw] == pytest.approx(roc_auc_score(hit, -order))
         risks = [1 - hit[order <= row].mean() for row in order]
-        assert found["aurc"][draw] == pytest.approx(np.mean(risks))
+        assert figures["aurc"][draw] == pytest.approx(np.mean(risks))
     halves = _figures(sums.of(np.ones((1, 9), np.float32)), 0.5)["aurc"][0]  # half of a cell has been seen, on average
     wrong = 1 - right
-    risks = [(wrong[:at].sum() + wrong[at] / 2) / (at + 0.5) for at in range(9)]
+    risks = [(wrong[:row].sum() + wrong[row] / 2) / (row + 0.5) for row in range(9)]
     assert halves == pytest.approx(np.mean(risks))
     none = _figures(sums.of(right[None].astype(np.float32)), 1.0)
     assert np.isnan(none["auroc"][0]) and none["aurc"][0] == 0
 
 
-def test_vectors_of_each_draw_by_hand():
+def test_vectors_of_each_draw_are_as_worked_out_by_hand():
     """Bins of two rows, three letters of which one draw lacks the last, another has it once."""
     y, bins = np.array([0, 0, 1, 1, 2, 2]), np.array([0, 0, 1, 1, 2, 2])
     right, confidence = np.array([1.0, 0, 1, 1, 0, 1]), np.array([0.3, 0.4, 0.5, 0.6, 0.8, 0.9])
@@ -285,36 +287,36 @@ def test_vectors_of_each_draw_by_hand():
     sums.add("letter right", right, y, 3)
     sums.add("cell", right - confidence, (confidence * CELLS).astype(int), CELLS)
     weights = np.array([[1, 1, 1, 1, 1, 1], [2, 1, 3, 1, 0, 0], [0, 3, 1, 1, 0, 1]])
-    found = _vectors(sums.of(weights.astype(np.float32)), 3, 0.1)
+    vectors = _vectors(sums.of(weights.astype(np.float32)), 3, 0.1)
     for draw, times in enumerate(weights):
         total = times.sum()
-        parts = [(times * (bins == part)) for part in range(3)]
-        gaps = np.array([part @ (right - confidence) for part in parts])
-        sizes = np.array([part.sum() for part in parts])
-        assert found["ece"][draw] == pytest.approx(gaps / total, abs=1e-6)
+        by_bin = [times * (bins == number) for number in range(3)]
+        gaps = np.array([counts @ (right - confidence) for counts in by_bin])
+        sizes = np.array([counts.sum() for counts in by_bin])
+        assert vectors["ece"][draw] == pytest.approx(gaps / total, abs=1e-6)
         rms = np.where(sizes > 0, gaps / np.sqrt(np.maximum(sizes, 1) * total), 0)
-        assert found["rms_calibration_error"][draw] == pytest.approx(rms, abs=1e-6)
-        classes = [part @ ((y == letter) - confidence) / total / 3 for letter in range(3) for part in parts]
-        assert found["classwise_ece"][draw] == pytest.approx(np.array(classes), abs=1e-6)
+        assert vectors["rms_calibration_error"][draw] == pytest.approx(rms, abs=1e-6)
+        classes = [counts @ ((y == letter) - confidence) / total / 3 for letter in range(3) for counts in by_bin]
+        assert vectors["classwise_ece"][draw] == pytest.approx(np.array(classes), abs=1e-6)
         recall = [np.average(right[y == k], weights=times[y == k]) if times[y == k].any() else None for k in range(3)]
-        there = [part for part in recall if part is not None]
-        off = [0 if part is None else (part - np.mean(there)) / np.sqrt(len(there)) for part in recall]
-        assert found["recall_std"][draw] == pytest.approx(np.array(off), abs=1e-6)
+        known = [share for share in recall if share is not None]
+        deviations = [0 if share is None else (share - np.mean(known)) / np.sqrt(len(known)) for share in recall]
+        assert vectors["recall_std"][draw] == pytest.approx(np.array(deviations), abs=1e-6)
         cells = np.bincount((confidence * CELLS).astype(int), times * (right - confidence), CELLS)
-        assert found["smooth_ece"][draw] == pytest.approx(spread(cells / total, 0.1), abs=1e-6)
+        assert vectors["smooth_ece"][draw] == pytest.approx(spread(cells / total, 0.1), abs=1e-6)
 
 
 def test_members_have_the_figures_that_each_would_have_alone():
     p, y = answers(300, seed=8)
     other = p**2 / (p**2).sum(1, keepdims=True)
     clusters = np.repeat(np.arange(100), 3)
-    found = measure_members(np.stack([p, other]), y, clusters)
-    for ours, alone in zip(found, (measure(p, y, clusters), measure(other, y, clusters))):
-        assert list(ours) == ["accuracy", "nll", "brier", "ece"]
-        floor = {name: ours["ece"].pop(name) for name in ("floor_mean", "floor_95")}
+    measured = measure_members(np.stack([p, other]), y, clusters)
+    for metrics, alone in zip(measured, (measure(p, y, clusters), measure(other, y, clusters))):
+        assert list(metrics) == ["accuracy", "nll", "brier", "ece"]
+        floor = {name: metrics["ece"].pop(name) for name in ("floor_mean", "floor_95")}
         expected = {name: alone["ece"].pop(name) for name in floor}
-        for name in ours:
-            assert ours[name] == pytest.approx(alone[name], abs=1e-6), name
+        for name in metrics:
+            assert metrics[name] == pytest.approx(alone[name], abs=1e-6), name
         assert floor == pytest.approx(expected, rel=0.12)
     assert measure_members(np.stack([p, other]), y, clusters) == measure_members(np.stack([p, other]), y, clusters, 0)
     lacking = np.where(np.arange(4) < 3, p, np.nan)
@@ -324,11 +326,11 @@ def test_members_have_the_figures_that_each_would_have_alone():
 def test_members_are_measured_as_one_alone_is():
     log_p, y = members(3, 400)
     clusters = np.arange(400) // 2
-    for part, found in zip(np.exp(log_p), measure_members(np.exp(log_p), y, clusters)):
-        alone = measure(part, y, clusters)
-        assert found["accuracy"] == alone["accuracy"]
+    for p, metrics in zip(np.exp(log_p), measure_members(np.exp(log_p), y, clusters)):
+        alone = measure(p, y, clusters)
+        assert metrics["accuracy"] == alone["accuracy"]
         for name in ("nll", "brier", "ece"):
-            assert found[name]["value"] == pytest.approx(alone[name]["value"], rel=1e-5)
-            assert found[name]["low"] == pytest.approx(alone[name]["low"], rel=0.05)
-            assert found[name]["high"] == pytest.approx(alone[name]["high"], rel=0.05)
-        assert found["ece"]["floor_95"] == pytest.approx(alone["ece"]["floor_95"], rel=0.15)
+            assert metrics[name]["value"] == pytest.approx(alone[name]["value"], rel=1e-5)
+            assert metrics[name]["low"] == pytest.approx(alone[name]["low"], rel=0.05)
+            assert metrics[name]["high"] == pytest.approx(alone[name]["high"], rel=0.05)
+        assert metrics["ece"]["floor_95"] == pytest.approx(alone["ece"]["floor_95"], rel=0.15)

@@ -39,49 +39,51 @@ def row_loss(z, y, temperature=1.0):
 
 def likeliest_temperature(z, y):
     """By a bounded search; 1 where it would be sharper and 2·n·ΔNLL is under the 5 % point of chi-squared, 3.841."""
-    found = minimize_scalar(lambda log_t: row_loss(z, y, np.exp(log_t)).mean(), bounds=(-3, 3), method="bounded")
-    ratio = 2 * len(y) * (row_loss(z, y).mean() - found.fun)
-    return 1.0 if found.x < 0 and ratio < 3.8415 else float(np.exp(found.x))
+    optimum = minimize_scalar(lambda log_t: row_loss(z, y, np.exp(log_t)).mean(), bounds=(-3, 3), method="bounded")
+    ratio = 2 * len(y) * (row_loss(z, y).mean() - optimum.fun)
+    return 1.0 if optimum.x < 0 and ratio < 3.8415 else float(np.exp(optimum.x))
 
 
-def parts_of(numbers):
+def folds_of(numbers):
     """The five parts of pictures, drawn with a fixed seed."""
-    part = np.random.default_rng(0).permutation(numbers.max() + 1) % 5
-    return [np.isin(numbers, np.flatnonzero(part == at)) for at in range(5)]
+    fold_of = np.random.default_rng(0).permutation(numbers.max() + 1) % 5
+    return [np.isin(numbers, np.flatnonzero(fold_of == number)) for number in range(5)]
 
 
 def error_of_mean(values, numbers):
     """The standard error of a mean whose rows come in pictures."""
-    sums = [sum(values[row] - values.mean() for row in np.flatnonzero(numbers == at)) for at in np.unique(numbers)]
+    sums = [
+        sum(values[row] - values.mean() for row in np.flatnonzero(numbers == picture)) for picture in np.unique(numbers)
+    ]
     count = len(sums)
     return np.sqrt(np.square(sums).sum() * count / (count - 1)) / len(values)
 
 
 def test_equal_weights_have_the_likeliest_temperature_of_their_pool():
     log_p, y = unlike(80)
-    found = equal_weights(log_p, y)
-    assert found.weights.tolist() == [1 / 3] * 3
-    assert found.temperature == pytest.approx(likeliest_temperature(log_p.mean(0), y), abs=1e-4)
-    assert found.temperature > 1.05
+    fitted = equal_weights(log_p, y)
+    assert fitted.weights.tolist() == [1 / 3] * 3
+    assert fitted.temperature == pytest.approx(likeliest_temperature(log_p.mean(0), y), abs=1e-4)
+    assert fitted.temperature > 1.05
 
 
 def test_a_pool_is_the_weighted_sum_of_its_members_over_its_temperature_where_options_are():
     log_p = np.log(np.array([[[0.7, 0.2, 0.1], [0.6, 0.4, np.nan]], [[0.1, 0.1, 0.8], [0.5, 0.5, np.nan]]]))
     log_p[1, 1, 0] = np.nan  # one member without the option
-    found = apply_weights(PoolWeights(np.array([0.25, 0.75]), 0.5), log_p)
+    pooled = apply_weights(PoolWeights(np.array([0.25, 0.75]), 0.5), log_p)
     p = 0.7**0.5 * 0.1**1.5, 0.2**0.5 * 0.1**1.5, 0.1**0.5 * 0.8**1.5
-    assert np.exp(found[0]) == pytest.approx(np.array(p) / sum(p), rel=1e-9)
-    assert np.isnan(found[1]).tolist() == [True, False, True] and found[1, 1] == 0
+    assert np.exp(pooled[0]) == pytest.approx(np.array(p) / sum(p), rel=1e-9)
+    assert np.isnan(pooled[1]).tolist() == [True, False, True] and pooled[1, 1] == 0
 
 
 def test_the_best_single_member_is_the_best_at_its_own_temperature():
     log_p, y = unlike(120, (1.5, 0.3, 1.5), sharp=1.0)
     log_p[1] = log_softmax(6 * log_p[1], axis=1)  # the best of them, and far too sure
-    raw = [row_loss(part, y).mean() for part in log_p]
+    raw = [row_loss(member, y).mean() for member in log_p]
     assert int(np.argmin(raw)) != 1
-    found = best_single(log_p, y)
-    assert found.weights.tolist() == [0, 1, 0]
-    assert found.temperature == pytest.approx(likeliest_temperature(log_p[1], y), abs=1e-3)
+    fitted = best_single(log_p, y)
+    assert fitted.weights.tolist() == [0, 1, 0]
+    assert fitted.temperature == pytest.approx(likeliest_temperature(log_p[1], y), abs=1e-3)
 
 
 @pytest.mark.parametrize("penalty", [0.0, 0.03, 1.0])
@@ -95,18 +97,18 @@ def test_convex_weights_are_the_minimum_of_the_loss_and_the_penalty_together(pen
         return row_loss(np.tensordot(weights, log_p, 1), y).mean() + penalty * ((weights - start) ** 2).sum()
 
     best = minimize(loss, start, method="SLSQP", bounds=[(0, None)] * 3, options={"ftol": 1e-12})
-    found = convex_weights(log_p, y, penalty)
-    assert found.weights == pytest.approx(best.x / best.x.sum(), abs=2e-3)
-    assert found.temperature == pytest.approx(1 / best.x.sum(), rel=2e-3)
-    assert found.weights.sum() == pytest.approx(1, abs=1e-12) and found.temperature > 1.05
-    assert np.ptp(found.weights) > 0.02
+    fitted = convex_weights(log_p, y, penalty)
+    assert fitted.weights == pytest.approx(best.x / best.x.sum(), abs=2e-3)
+    assert fitted.temperature == pytest.approx(1 / best.x.sum(), rel=2e-3)
+    assert fitted.weights.sum() == pytest.approx(1, abs=1e-12) and fitted.temperature > 1.05
+    assert np.ptp(fitted.weights) > 0.02
 
 
 def test_a_member_that_says_the_opposite_has_no_weight_at_all():
     log_p, y = unlike(150, (0.5, 0.5, 0.5))
     log_p[2] = log_softmax(-log_p[2], axis=1)
-    found = convex_weights(log_p, y, 0.001)
-    assert found.weights[2] == 0 and found.weights[:2].min() > 0.2
+    fitted = convex_weights(log_p, y, 0.001)
+    assert fitted.weights[2] == 0 and fitted.weights[:2].min() > 0.2
 
 
 @pytest.mark.parametrize("case", ["the opposite", "hardly anything"])
@@ -116,8 +118,8 @@ def test_members_that_say_nothing_about_the_rows_have_equal_weights(case):
         y = log_p.sum(0).argmin(1)
     else:
         log_p = log_softmax(log_p / 1000, axis=1)
-    found, equal = convex_weights(log_p, y, 0.0), equal_weights(log_p, y)
-    assert found.weights.tolist() == [1 / 3] * 3 and found.temperature == equal.temperature
+    fitted, equal = convex_weights(log_p, y, 0.0), equal_weights(log_p, y)
+    assert fitted.weights.tolist() == [1 / 3] * 3 and fitted.temperature == equal.temperature
 
 
 @pytest.mark.parametrize("total, taken", [(0.07, True), (0.045, False), (15.0, True), (30.0, False)])
@@ -126,12 +128,12 @@ def test_pools_whose_temperature_is_out_of_bounds_have_equal_weights(total, take
     log_p, y = unlike(90, (0.7, 1.0, 1.5))
     plain = convex_weights(log_p, y, 0.0)
     scaled = log_p / (total * plain.temperature)
-    found = convex_weights(scaled, y, 0.0)
+    fitted = convex_weights(scaled, y, 0.0)
     if taken:
-        assert found.weights == pytest.approx(plain.weights, abs=0.02) and np.ptp(plain.weights) > 0.1
-        assert found.temperature == pytest.approx(1 / total, rel=0.02)
+        assert fitted.weights == pytest.approx(plain.weights, abs=0.02) and np.ptp(plain.weights) > 0.1
+        assert fitted.temperature == pytest.approx(1 / total, rel=0.02)
     else:
-        assert found.weights.tolist() == [1 / 3] * 3
+        assert fitted.weights.tolist() == [1 / 3] * 3
 
 
 @pytest.mark.parametrize("share, taken", [(0.0006, False), (0.0013, True)])
@@ -151,8 +153,8 @@ def test_a_weight_under_a_thousandth_is_none(share, taken):
     penalty = np.exp(
         brentq(lambda log_penalty: weakest(np.exp(log_penalty)) - share, np.log(1e-5), np.log(100), xtol=1e-5)
     )
-    found = convex_weights(log_p, y, penalty)
-    assert (found.weights[2] > 0.001) if taken else found.weights[2] == 0
+    fitted = convex_weights(log_p, y, penalty)
+    assert (fitted.weights[2] > 0.001) if taken else fitted.weights[2] == 0
 
 
 def drawn_one_by_one(log_p, y, steps=15):
@@ -161,7 +163,7 @@ def drawn_one_by_one(log_p, y, steps=15):
     for _ in range(steps):
         trials = []
         for member in range(len(log_p)):
-            mean = np.mean([log_p[at] for at in [*chosen, member]], axis=0)
+            mean = np.mean([log_p[index] for index in [*chosen, member]], axis=0)
             temperature = likeliest_temperature(mean, y)
             trials.append((row_loss(mean, y, temperature).mean(), member, temperature))
         loss, member, temperature = min(trials)
@@ -176,9 +178,9 @@ def test_greedy_weights_are_those_of_a_draw_by_draw_search(seed, draws):
     log_p, y = unlike(40, (0.8, 1.2, 1.6), seed)
     weights, temperature, count = drawn_one_by_one(log_p, y)
     assert count == draws
-    found = greedy_weights(log_p, y)
-    assert found.weights == pytest.approx(weights, abs=1e-12)
-    assert found.temperature == pytest.approx(temperature, abs=2e-4)
+    fitted = greedy_weights(log_p, y)
+    assert fitted.weights == pytest.approx(weights, abs=1e-12)
+    assert fitted.temperature == pytest.approx(temperature, abs=2e-4)
 
 
 def test_pictures_are_held_out_whole_in_five_parts_and_every_row_once():
@@ -186,33 +188,33 @@ def test_pictures_are_held_out_whole_in_five_parts_and_every_row_once():
     numbers = rng.integers(0, 40, 200)
     log_p, y = unlike(200)
     log_p[0, :, 0] = np.arange(200)  # which row it is
-    seen = []
+    fitted_rows = []
 
-    def fit(part, answers, clusters):
-        rows = part[0, :, 0].astype(int)
+    def fit(values, answers, clusters):
+        rows = values[0, :, 0].astype(int)
         assert (answers == y[rows]).all()
-        seen.append(rows)
-        return PoolWeights(np.array([0.0, 0.0, 1.0]), float(len(seen)))
+        fitted_rows.append(rows)
+        return PoolWeights(np.array([0.0, 0.0, 1.0]), float(len(fitted_rows)))
 
     log_q = held_out_pool(fit, log_p, y, numbers)
-    assert len(seen) == FOLDS == 5
-    held = [np.setdiff1d(np.arange(200), rows) for rows in seen]
+    assert len(fitted_rows) == FOLDS == 5
+    held = [np.setdiff1d(np.arange(200), rows) for rows in fitted_rows]
     assert sorted(np.concatenate(held).tolist()) == list(range(200))
-    for at, rows in enumerate(held, 1):
-        assert not set(numbers[rows]) & set(numbers[seen[at - 1]])
+    for call, rows in enumerate(held, 1):
+        assert not set(numbers[rows]) & set(numbers[fitted_rows[call - 1]])
         assert 7 <= len(set(numbers[rows])) <= 9
-        assert log_q[rows] == pytest.approx(log_softmax(log_p[2, rows] / at, axis=1))
-    seen.clear()
+        assert log_q[rows] == pytest.approx(log_softmax(log_p[2, rows] / call, axis=1))
+    fitted_rows.clear()
     losses = held_out_losses(fit, log_p, y)  # each row is its own picture
-    assert [len(rows) for rows in seen] == [160] * 5
-    for at, rows in enumerate(seen, 1):
+    assert [len(rows) for rows in fitted_rows] == [160] * 5
+    for call, rows in enumerate(fitted_rows, 1):
         out = np.setdiff1d(np.arange(200), rows)
-        assert losses[out] == pytest.approx(row_loss(log_p[2, out], y[out], at))
+        assert losses[out] == pytest.approx(row_loss(log_p[2, out], y[out], call))
 
 
 def held_out_by_a_loop(fit, log_p, y, numbers):
     losses = np.full(len(y), np.nan)
-    for held in parts_of(numbers):
+    for held in folds_of(numbers):
         fitted = fit(log_p[:, ~held], y[~held])
         losses[held] = row_loss(np.tensordot(fitted.weights, log_p[:, held], 1), y[held], fitted.temperature)
     return losses
@@ -223,7 +225,7 @@ def penalty_by_the_rule(log_p, y, numbers):
     equal = held_out_by_a_loop(equal_weights, log_p, y, numbers)
     tried = {
         penalty: held_out_by_a_loop(
-            lambda part, answers, penalty=penalty: convex_weights(part, answers, penalty), log_p, y, numbers
+            lambda values, answers, penalty=penalty: convex_weights(values, answers, penalty), log_p, y, numbers
         )
         for penalty in (10, 1, 0.1, 0.01, 0.001)
     }
@@ -241,10 +243,10 @@ def test_fitted_weights_are_those_of_the_penalty_that_the_rule_takes(noise, seed
     penalty, losses, equal = penalty_by_the_rule(log_p, y, numbers)
     assert penalty == taken
     saved = equal - losses
-    found, expected = fit_weights(log_p, y, "fit", numbers), convex_weights(log_p, y, penalty)
+    fitted, expected = fit_weights(log_p, y, "fit", numbers), convex_weights(log_p, y, penalty)
     figures = f"gain {saved.mean():.4f} ± {error_of_mean(saved, numbers):.4f} NLL"
-    assert found.why == f"fitted weights (fit): on rows held out of the fit they {figures}"
-    assert found.weights.tolist() == expected.weights.tolist() and found.temperature == expected.temperature
+    assert fitted.why == f"fitted weights (fit): on rows held out of the fit they {figures}"
+    assert fitted.weights.tolist() == expected.weights.tolist() and fitted.temperature == expected.temperature
 
 
 def test_how_near_a_penalty_is_to_the_best_is_measured_over_pictures():
@@ -252,14 +254,14 @@ def test_how_near_a_penalty_is_to_the_best_is_measured_over_pictures():
     log_p, y = unlike(50, (0.6, 0.8, 1.1), 16)
     log_p, y, numbers = np.repeat(log_p, 4, axis=1), np.repeat(y, 4), np.arange(200) // 4
     assert penalty_by_the_rule(log_p, y, numbers)[0] == 0.1
-    found, expected = fit_weights(log_p, y, clusters=numbers), convex_weights(log_p, y, 0.1)
-    assert found.why.startswith("fitted weights (fit): ") and found.weights.tolist() == expected.weights.tolist()
+    fitted, expected = fit_weights(log_p, y, clusters=numbers), convex_weights(log_p, y, 0.1)
+    assert fitted.why.startswith("fitted weights (fit): ") and fitted.weights.tolist() == expected.weights.tolist()
 
 
 def test_fits_that_are_equal_in_every_part_gain_nothing_and_are_not_taken():
     log_p, _ = unlike(60)
-    found = fit_weights(log_p, log_p.sum(0).argmin(1))
-    assert found.weights.tolist() == [1 / 3] * 3 and found.why == (
+    fitted = fit_weights(log_p, log_p.sum(0).argmin(1))
+    assert fitted.weights.tolist() == [1 / 3] * 3 and fitted.why == (
         "equal weights: rows held out of the fit prefer them to any others (fit)"
     )
 
@@ -271,9 +273,9 @@ def test_rows_that_take_the_strongest_penalty_are_said_to_prefer_equal_weights()
         penalty, losses, equal = penalty_by_the_rule(log_p, y, np.arange(150))
         if penalty == max(PENALTIES) and (equal - losses).mean() <= error_of_mean(equal - losses, np.arange(150)):
             break
-    found = fit_weights(log_p, y, "fit", np.arange(150))
-    assert penalty == 10 and found.weights.tolist() == [1 / 3] * 3
-    assert found.why == "equal weights: rows held out of the fit prefer them to any others (fit)"
+    fitted = fit_weights(log_p, y, "fit", np.arange(150))
+    assert penalty == 10 and fitted.weights.tolist() == [1 / 3] * 3
+    assert fitted.why == "equal weights: rows held out of the fit prefer them to any others (fit)"
 
 
 def test_likeliest_weights_have_the_lowest_loss_and_then_the_likeliest_temperature():
@@ -284,21 +286,21 @@ def test_likeliest_weights_have_the_lowest_loss_and_then_the_likeliest_temperatu
         return row_loss(np.tensordot(weights, log_p, 1), y).mean()
 
     best = minimize(loss, np.zeros(3), method="SLSQP", options={"ftol": 1e-12}).x
-    found, weights = likeliest_weights(log_p, y), np.exp(best) / np.exp(best).sum()
-    assert found.weights == pytest.approx(weights, abs=2e-3)
-    expected = likeliest_temperature(np.tensordot(found.weights, log_p, 1), y)
-    assert found.temperature == pytest.approx(expected, abs=1e-3)
+    fitted, weights = likeliest_weights(log_p, y), np.exp(best) / np.exp(best).sum()
+    assert fitted.weights == pytest.approx(weights, abs=2e-3)
+    expected = likeliest_temperature(np.tensordot(fitted.weights, log_p, 1), y)
+    assert fitted.temperature == pytest.approx(expected, abs=1e-3)
 
 
 def test_greedy_weights_are_taken_by_the_same_rule():
     log_p, y = unlike(60, (0.5, 2.5))
     losses, equal = (held_out_by_a_loop(fit, log_p, y, np.arange(60)) for fit in (greedy_weights, equal_weights))
     saved = equal - losses
-    found, expected = fit_weights(log_p, y, "greedy"), greedy_weights(log_p, y)
+    fitted, expected = fit_weights(log_p, y, "greedy"), greedy_weights(log_p, y)
     figures = f"gain {saved.mean():.4f} ± {error_of_mean(saved, np.arange(60)):.4f} NLL"
     assert saved.mean() > error_of_mean(saved, np.arange(60))
-    assert found.why == f"fitted weights (greedy): on rows held out of the fit they {figures}"
-    assert found.weights.tolist() == expected.weights.tolist() and found.temperature == expected.temperature
+    assert fitted.why == f"fitted weights (greedy): on rows held out of the fit they {figures}"
+    assert fitted.weights.tolist() == expected.weights.tolist() and fitted.temperature == expected.temperature
 
 
 @pytest.mark.parametrize("kind", ["fit", "greedy"])
@@ -312,9 +314,9 @@ def test_weights_that_gain_no_more_than_their_error_are_not_taken(kind):
         losses, before = (held_out_by_a_loop(fit, log_p, y, numbers) for fit in (greedy_weights, equal_weights))
     saved = before - losses
     assert (0 < saved.mean() < error_of_mean(saved, numbers)) if kind == "fit" else saved.mean() < 0
-    found, equal = fit_weights(log_p, y, kind, numbers), equal_weights(log_p, y)
-    assert found.weights.tolist() == [1 / 3] * 3 and found.temperature == equal.temperature > 1
-    assert found.why == (
+    fitted, equal = fit_weights(log_p, y, kind, numbers), equal_weights(log_p, y)
+    assert fitted.weights.tolist() == [1 / 3] * 3 and fitted.temperature == equal.temperature > 1
+    assert fitted.why == (
         f"equal weights: fitted ones ({kind}) do not earn it, on rows held out of the fit they "
         f"{'gain' if kind == 'fit' else 'lose'} {abs(saved.mean()):.4f} ± {error_of_mean(saved, numbers):.4f} NLL"
     )
@@ -331,24 +333,24 @@ def test_under_ten_rows_nothing_is_fitted():
 def test_choices_are_compared_by_their_losses_on_rows_held_out():
     log_p, y = unlike(100)
     numbers = np.arange(100) // 2
-    found = {part["weights"]: part for part in choices(log_p, y, numbers)}
+    by_name = {choice["weights"]: choice for choice in choices(log_p, y, numbers)}
     ways = {
         "equal": equal_weights,
-        "fit": lambda part, answers: convex_weights(part, answers, PENALTIES[-2]),
+        "fit": lambda values, answers: convex_weights(values, answers, PENALTIES[-2]),
         "greedy": greedy_weights,
         "best single": best_single,
     }
-    assert set(found) == set(ways) and PENALTIES[-2] == 0.01
+    assert set(by_name) == set(ways) and PENALTIES[-2] == 0.01
     equal = held_out_by_a_loop(equal_weights, log_p, y, numbers)
     for name, fit in ways.items():
         losses, right = held_out_by_a_loop(fit, log_p, y, numbers), 0
-        for held in parts_of(numbers):
+        for held in folds_of(numbers):
             fitted = fit(log_p[:, ~held], y[~held])
             right += (np.tensordot(fitted.weights, log_p[:, held], 1).argmax(1) == y[held]).sum()
-        assert found[name]["nll"] == pytest.approx(losses.mean()) and found[name]["accuracy"] == right / 100
-        assert found[name]["gain"] == pytest.approx((equal - losses).mean(), abs=1e-12)
-        assert found[name]["error"] == pytest.approx(error_of_mean(equal - losses, numbers), abs=1e-12)
-    ordered = [part["nll"] for part in choices(log_p, y, numbers)]
+        assert by_name[name]["nll"] == pytest.approx(losses.mean()) and by_name[name]["accuracy"] == right / 100
+        assert by_name[name]["gain"] == pytest.approx((equal - losses).mean(), abs=1e-12)
+        assert by_name[name]["error"] == pytest.approx(error_of_mean(equal - losses, numbers), abs=1e-12)
+    ordered = [choice["nll"] for choice in choices(log_p, y, numbers)]
     assert ordered == sorted(ordered) and len(set(ordered)) == 4
 
 
@@ -367,16 +369,16 @@ def test_fitted_weights_are_the_minimum_of_their_loss():
     from scipy.optimize import minimize
 
     log_p, y = good_and_poor(400)
-    found = convex_weights(log_p, y, 0.0)
+    fitted = convex_weights(log_p, y, 0.0)
 
     def loss(free):
         weights = np.exp(free)
         return -log_softmax(np.tensordot(weights, log_p, 1), axis=1)[np.arange(400), y].mean()
 
     best = minimize(loss, np.zeros(4), method="Nelder-Mead", options={"maxiter": 8000, "fatol": 1e-10, "xatol": 1e-8})
-    log_q = apply_weights(found, log_p)
+    log_q = apply_weights(fitted, log_p)
     assert -log_q[np.arange(400), y].mean() == pytest.approx(best.fun, abs=1e-5)
-    assert found.weights.sum() == pytest.approx(1) and (found.weights >= 0).all()
+    assert fitted.weights.sum() == pytest.approx(1) and (fitted.weights >= 0).all()
     strong = convex_weights(log_p, y, 1e6)
     assert strong.weights == pytest.approx(np.full(4, 0.25), abs=1e-3)
 
@@ -384,14 +386,14 @@ def test_fitted_weights_are_the_minimum_of_their_loss():
 @pytest.mark.parametrize("kind", ["fit", "greedy"])
 def test_fitted_weights_beat_equal_ones_where_members_are_unlike(kind):
     log_p, y = good_and_poor(600)
-    far, truth = good_and_poor(4000, seed=1)
-    found = fit_weights(log_p, y, kind)
+    new_log_p, new_y = good_and_poor(4000, seed=1)
+    fitted = fit_weights(log_p, y, kind)
     loss, equal = (
-        -apply_weights(weights, far)[np.arange(4000), truth].mean()
-        for weights in (found, PoolWeights(np.full(4, 0.25), 1.0))
+        -apply_weights(weights, new_log_p)[np.arange(4000), new_y].mean()
+        for weights in (fitted, PoolWeights(np.full(4, 0.25), 1.0))
     )
-    assert found.why.startswith(f"fitted weights ({kind})") and loss < equal - 0.02
-    assert found.weights[:2].sum() > 0.75
+    assert fitted.why.startswith(f"fitted weights ({kind})") and loss < equal - 0.02
+    assert fitted.weights[:2].sum() > 0.75
 
 
 @pytest.mark.parametrize("kind", ["fit", "greedy"])
@@ -400,12 +402,12 @@ def test_like_members_keep_equal_weights(kind):
     z = rng.normal(0, 2, (200, 4))
     y = (softmax(z, axis=1).cumsum(1) > rng.random((200, 1))).argmax(1)
     log_p = np.stack([log_softmax(z + rng.normal(0, 0.5, z.shape), axis=1) for _ in range(4)])
-    found = fit_weights(log_p, y, kind)
-    assert found.why.startswith("equal weights: ") and found.weights.tolist() == [0.25] * 4
+    fitted = fit_weights(log_p, y, kind)
+    assert fitted.why.startswith("equal weights: ") and fitted.weights.tolist() == [0.25] * 4
 
 
 def test_greedy_weights_count_draws():
     log_p, y = good_and_poor(500)
-    found = greedy_weights(log_p, y)
-    draws = found.weights * np.arange(1, 16)[:, None]
-    assert np.isclose(draws, np.rint(draws)).all(1).any() and found.weights[:2].sum() > 0.6
+    fitted = greedy_weights(log_p, y)
+    draws = fitted.weights * np.arange(1, 16)[:, None]
+    assert np.isclose(draws, np.rint(draws)).all(1).any() and fitted.weights[:2].sum() > 0.6

@@ -1,4 +1,4 @@
-"""Pools: equal members change nothing, order does not matter, files are matched by id, faults are told."""
+"""Pools, their weights and what a member adds, against their definitions written anew and other libraries."""
 
 import numpy as np
 import pytest
@@ -38,13 +38,13 @@ def five_ways(log_p, y):
     Two for each way: as it is, and with a temperature of the pool.
     """
     half = len(y) // 2
-    own = np.stack([part / likeliest_temperature(part[:half], y[:half]) for part in log_p])
-    own = log_softmax(own, axis=2)
-    best = min(own, key=lambda part: losses_of(part[:half], y[:half]).mean())
+    calibrated = np.stack([member / likeliest_temperature(member[:half], y[:half]) for member in log_p])
+    calibrated = log_softmax(calibrated, axis=2)
+    best = min(calibrated, key=lambda member: losses_of(member[:half], y[:half]).mean())
     ways = {
-        "default": pool(own),
+        "default": pool(calibrated),
         "best single": best,
-        "linear": pool(own, "linear"),
+        "linear": pool(calibrated, "linear"),
         "raw log": pool(log_p),
         "raw linear": pool(log_p, "linear"),
     }
@@ -57,16 +57,16 @@ def five_ways(log_p, y):
 def test_without_a_temperature_of_the_pool_the_default_is_the_best_of_five_ways():
     """A temperature for each member and the mean of log-probabilities, as it is shipped, against others as they are."""
     for seed in range(3):
-        found = {name: without for name, (without, _) in five_ways(*members(5, 4000, seed)).items()}
-        for name in set(found) - {"default"}:
-            worse = found[name] - found["default"]
+        losses = {name: without for name, (without, _) in five_ways(*members(5, 4000, seed)).items()}
+        for name in set(losses) - {"default"}:
+            worse = losses[name] - losses["default"]
             assert worse.mean() > 3 * worse.std() / np.sqrt(len(worse)), name
 
 
 def test_with_a_temperature_of_the_pool_log_pools_are_alike_and_the_best_of_five_ways():
     for seed in range(3):
-        found = {name: fitted for name, (_, fitted) in five_ways(*members(5, 4000, seed)).items()}
-        loss = {name: losses.mean() for name, losses in found.items()}
+        by_way = {name: fitted for name, (_, fitted) in five_ways(*members(5, 4000, seed)).items()}
+        loss = {name: losses.mean() for name, losses in by_way.items()}
         assert abs(loss["raw log"] - loss["default"]) < 0.001  # members that are alike
         assert loss["default"] < loss["linear"] < loss["raw linear"] < loss["best single"]
 
@@ -83,18 +83,18 @@ def test_a_temperature_of_the_pool_gains_for_every_pool_and_not_for_a_single_mem
 def test_members_that_are_too_sure_by_unlike_amounts_need_temperatures_of_their_own():
     """The surest would outvote the others; a temperature of the pool alone does not mend that."""
     log_p, y = members(5, 4000)
-    log_p = np.stack([log_softmax(part * size, axis=1) for part, size in zip(log_p, (0.2, 0.2, 0.2, 1, 3))])
-    found = {name: fitted for name, (_, fitted) in five_ways(log_p, y).items()}
-    worse = found["raw log"] - found["default"]
+    log_p = np.stack([log_softmax(member * size, axis=1) for member, size in zip(log_p, (0.2, 0.2, 0.2, 1, 3))])
+    losses = {name: fitted for name, (_, fitted) in five_ways(log_p, y).items()}
+    worse = losses["raw log"] - losses["default"]
     assert worse.mean() > 0.03 and worse.mean() > 3 * worse.std() / np.sqrt(len(worse))
 
 
-def test_weights_are_fitted_only_where_the_rows_can_tell():
+def test_weights_are_fitted_only_where_the_rows_show_a_difference():
     log_p, y = members(2, 3000, sharp=1.0)
     noise = np.random.default_rng(1).normal(0, 1.5, log_p[0].shape)
     bad = np.stack([log_p[0], log_softmax(noise, axis=1)])
-    weights, told = nll_weights(bad, y)
-    assert weights[0] > 0.75 and "gain" in told
+    weights, reason = nll_weights(bad, y)
+    assert weights[0] > 0.75 and "gain" in reason
     assert nll_weights(bad[:, :500], y[:500])[0].tolist() == [0.5, 0.5]
     assert nll_weights(log_p[[0, 0]], y)[0].tolist() == [0.5, 0.5]
 
@@ -103,16 +103,16 @@ def test_agreement_equals_statsmodels():
     log_p, _ = members(4, 200)
     answers = log_p.argmax(2)
     counts = np.stack([(answers == letter).sum(0) for letter in range(4)], 1)
-    found = agreement(log_p)
-    assert found["fleiss_kappa"] == pytest.approx(fleiss_kappa(counts), abs=1e-9)
-    assert found["pairwise"][0][1] == pytest.approx((answers[0] == answers[1]).mean())
+    result = agreement(log_p)
+    assert result["fleiss_kappa"] == pytest.approx(fleiss_kappa(counts), abs=1e-9)
+    assert result["pairwise"][0][1] == pytest.approx((answers[0] == answers[1]).mean())
 
 
-def test_a_member_that_hurts_is_found():
+def test_a_member_that_hurts_is_marked():
     log_p, y = members(3, 1000, sharp=1.0)
     log_p[2] = np.roll(log_p[2], 7, axis=0)
-    found = leave_one_out(log_p, y, PoolSettings("log", [1 / 3] * 3))
-    assert found[2]["hurts"] and not found[0]["hurts"] and not found[1]["hurts"]
+    effects = leave_one_out(log_p, y, PoolSettings("log", [1 / 3] * 3))
+    assert effects[2]["hurts"] and not effects[0]["hurts"] and not effects[1]["hurts"]
 
 
 def unlike(n=60, seed=0):
@@ -127,38 +127,41 @@ def pooled_row_by_row(log_p, kind, weights, temperature=1.0):
     """(N, K) probabilities of a pool by its definition, NaN where an option is missing."""
     result = np.full(log_p.shape[1:], np.nan)
     for row in range(log_p.shape[1]):
-        there = np.flatnonzero(~np.isnan(log_p[:, row]).any(0))
-        p = np.exp(log_p[:, row][:, there])
-        found = np.prod(p ** np.array(weights)[:, None], axis=0)
-        found = found / found.sum()
+        present = np.flatnonzero(~np.isnan(log_p[:, row]).any(0))
+        p = np.exp(log_p[:, row][:, present])
+        q = np.prod(p ** np.array(weights)[:, None], axis=0)
+        q = q / q.sum()
         if kind == "linear":
-            found = np.array(weights) @ p
+            q = np.array(weights) @ p
         elif kind == "vote":
-            votes = [sum(w for w, part in zip(weights, p) if part.argmax() == at) for at in range(len(there))]
-            found = 0.999 * np.array(votes) + 0.001 * found
-        found = found ** (1 / temperature)
-        result[row, there] = found / found.sum()
+            choices = p.argmax(1)
+            votes = [
+                sum(w for w, choice in zip(weights, choices) if choice == option) for option in range(len(present))
+            ]
+            q = 0.999 * np.array(votes) + 0.001 * q
+        q = q ** (1 / temperature)
+        result[row, present] = q / q.sum()
     return result
 
 
 @pytest.mark.parametrize("kind", ["log", "linear", "vote"])
 def test_pools_are_their_definitions_with_weights_temperature_and_fewer_options(kind):
     log_p, _, _ = unlike()
-    given, normal = [2, 1, 1], [0.5, 0.25, 0.25]
-    whole = log_p[:, ~np.isnan(log_p).any((0, 2))]
-    for part in (log_p, whole):
-        found = np.exp(pool(part, kind, given, 1.7))
-        assert np.allclose(found, pooled_row_by_row(part, kind, normal, 1.7), atol=1e-12, equal_nan=True)
-        found = np.exp(pool(part, kind))
-        assert np.allclose(found, pooled_row_by_row(part, kind, [1 / 3] * 3), atol=1e-12, equal_nan=True)
+    weights, shares = [2, 1, 1], [0.5, 0.25, 0.25]
+    complete = log_p[:, ~np.isnan(log_p).any((0, 2))]
+    for values in (log_p, complete):
+        p = np.exp(pool(values, kind, weights, 1.7))
+        assert np.allclose(p, pooled_row_by_row(values, kind, shares, 1.7), atol=1e-12, equal_nan=True)
+        p = np.exp(pool(values, kind))
+        assert np.allclose(p, pooled_row_by_row(values, kind, [1 / 3] * 3), atol=1e-12, equal_nan=True)
 
 
 def test_one_member_without_an_option_takes_it_from_the_pool():
     log_p = np.log(np.array([[[0.5, 0.3, 0.2]], [[0.2, 0.2, 0.6]]]))
     log_p[1, 0, 2] = np.nan
     for kind in ("log", "linear", "vote"):
-        found = np.exp(pool(log_p, kind))
-        assert np.isnan(found[0, 2]) and found[0, :2].sum() == pytest.approx(1)
+        p = np.exp(pool(log_p, kind))
+        assert np.isnan(p[0, 2]) and p[0, :2].sum() == pytest.approx(1)
 
 
 def test_weights_in_a_text_are_finite_numbers_one_for_each_member():
@@ -167,30 +170,30 @@ def test_weights_in_a_text_are_finite_numbers_one_for_each_member():
         assert parse_weights(text, count) is None
 
 
-def test_weights_of_lowest_loss_are_told_by_rows_that_were_held_out_with_their_pictures():
+def test_weights_of_lowest_loss_are_judged_on_rows_held_out_with_their_pictures():
     """Parts, gains, error and weights by code written anew, with another solver."""
     log_p, y, _ = unlike(1000)
     log_p[2] += np.random.default_rng(1).normal(0, 5, log_p[2].shape)  # says little
     pictures = np.arange(1000) // 2
 
-    def best(part, answers):
+    def best(values, answers):
         def loss(free):
             weights = np.exp(free) / np.exp(free).sum()
-            z = np.tensordot(weights, np.nan_to_num(part), 1)
-            z = np.where(np.isnan(part).any(0), -np.inf, z)
+            z = np.tensordot(weights, np.nan_to_num(values), 1)
+            z = np.where(np.isnan(values).any(0), -np.inf, z)
             return losses_of(z, answers).mean()
 
-        found = minimize(loss, np.zeros(3), method="SLSQP", options={"ftol": 1e-12}).x
-        return np.exp(found) / np.exp(found).sum()
+        optimum = minimize(loss, np.zeros(3), method="SLSQP", options={"ftol": 1e-12}).x
+        return np.exp(optimum) / np.exp(optimum).sum()
 
-    def losses(part, weights, answers):
-        z = np.where(np.isnan(part).any(0), -np.inf, np.tensordot(weights, np.nan_to_num(part), 1))
+    def losses(values, weights, answers):
+        z = np.where(np.isnan(values).any(0), -np.inf, np.tensordot(weights, np.nan_to_num(values), 1))
         return losses_of(z, answers)
 
-    part_of = np.random.default_rng(0).permutation(500) % 5
+    fold_of = np.random.default_rng(0).permutation(500) % 5
     gains = np.zeros(1000)
     for number in range(5):
-        held = part_of[pictures] == number
+        held = fold_of[pictures] == number
         weights = best(log_p[:, ~held], y[~held])
         equal = losses(log_p[:, held], np.full(3, 1 / 3), y[held])
         gains[held] = equal - losses(log_p[:, held], weights, y[held])
@@ -215,42 +218,40 @@ def test_weights_of_members_that_are_alike_stay_equal():
 
 def test_agreement_counts_pairs_with_fewer_options_too():
     log_p, _, _ = unlike()
-    answers = np.array([[np.nanargmax(row) for row in part] for part in log_p])
-    found = agreement(log_p)
+    answers = np.array([[np.nanargmax(row) for row in member] for member in log_p])
+    result = agreement(log_p)
     for first in range(3):
         for second in range(3):
-            assert found["pairwise"][first][second] == pytest.approx((answers[first] == answers[second]).mean())
-    assert found["all_agree"] == (np.ptp(answers, axis=0) == 0).mean() < 1
+            assert result["pairwise"][first][second] == pytest.approx((answers[first] == answers[second]).mean())
+    assert result["all_agree"] == (np.ptp(answers, axis=0) == 0).mean() < 1
     counts = np.stack([(answers == letter).sum(0) for letter in range(4)], 1)
-    assert found["fleiss_kappa"] == pytest.approx(fleiss_kappa(counts))
+    assert result["fleiss_kappa"] == pytest.approx(fleiss_kappa(counts))
     assert agreement(np.log(np.tile([0.7, 0.3], (2, 5, 1))))["fleiss_kappa"] is None  # all answers are one letter
 
 
 @pytest.mark.parametrize("kind", ["log", "linear"])
-def test_what_a_member_adds_is_the_pool_without_it_less_the_whole(kind):
+def test_what_a_member_adds_is_the_loss_without_it_less_that_of_the_full_pool(kind):
     log_p, y, pictures = unlike()
     weights, rows = np.array([0.5, 0.3, 0.2]), np.arange(60)
-    found = leave_one_out(log_p, y, PoolSettings(kind, weights.tolist(), 1.4), pictures)
-    whole = pooled_row_by_row(log_p, kind, weights, 1.4)
+    effects = leave_one_out(log_p, y, PoolSettings(kind, weights.tolist(), 1.4), pictures)
+    full = pooled_row_by_row(log_p, kind, weights, 1.4)
     for member in range(3):
-        others = [at for at in range(3) if at != member]
-        rest = pooled_row_by_row(log_p[others], kind, weights[others] / weights[others].sum(), 1.4)
-        saved = np.log(whole[rows, y]) - np.log(rest[rows, y])
-        sums = np.array([(saved[pictures == at] - saved.mean()).sum() for at in np.unique(pictures)])
+        others = [number for number in range(3) if number != member]
+        reduced = pooled_row_by_row(log_p[others], kind, weights[others] / weights[others].sum(), 1.4)
+        saved = np.log(full[rows, y]) - np.log(reduced[rows, y])
+        sums = np.array([(saved[pictures == picture] - saved.mean()).sum() for picture in np.unique(pictures)])
         error = np.sqrt((sums**2).sum() * len(sums) / (len(sums) - 1)) / 60
-        right = (np.nanargmax(whole, 1) == y).mean() - (np.nanargmax(rest, 1) == y).mean()
-        assert found[member]["nll"] == pytest.approx(saved.mean()) and found[member]["error"] == pytest.approx(error)
-        assert found[member]["accuracy"] == pytest.approx(right)
-        assert found[member]["hurts"] == (saved.mean() < -2 * error)
+        right = (np.nanargmax(full, 1) == y).mean() - (np.nanargmax(reduced, 1) == y).mean()
+        assert effects[member]["nll"] == pytest.approx(saved.mean())
+        assert effects[member]["error"] == pytest.approx(error)
+        assert effects[member]["accuracy"] == pytest.approx(right)
+        assert effects[member]["hurts"] == (saved.mean() < -2 * error)
 
 
 def test_without_the_only_member_that_has_a_weight_the_others_are_equal():
     log_p, y, _ = unlike()
-    found = leave_one_out(log_p, y, PoolSettings("log", [1.0, 0.0, 0.0]))
-    rest, rows = pooled_row_by_row(log_p[1:], "log", [0.5, 0.5]), np.arange(60)
+    effects = leave_one_out(log_p, y, PoolSettings("log", [1.0, 0.0, 0.0]))
+    reduced, rows = pooled_row_by_row(log_p[1:], "log", [0.5, 0.5]), np.arange(60)
     alone = np.exp(log_p[0])[rows, y] / np.nansum(np.exp(log_p[0]), 1)
-    assert found[0]["nll"] == pytest.approx((np.log(alone) - np.log(rest[rows, y])).mean())
-    assert found[1]["nll"] == pytest.approx(0, abs=1e-12) and not found[1]["hurts"]
-
-
-# ------------------------------------------------------------------ from files
+    assert effects[0]["nll"] == pytest.approx((np.log(alone) - np.log(reduced[rows, y])).mean())
+    assert effects[1]["nll"] == pytest.approx(0, abs=1e-12) and not effects[1]["hurts"]

@@ -77,7 +77,7 @@ def test_accuracy_and_nll_are_those_of_sklearn(model):
 @pytest.mark.parametrize("half", HALVES)
 def test_the_temperature_is_the_likeliest_of_a_grid(model, half):
     """Or 1, where a sharper one is not significantly likelier."""
-    z, y = (part[half] for part in logits_of(model))
+    z, y = (values[half] for values in logits_of(model))
     expected = temperature_on_a_grid(z, y)
     ratio = 2 * len(y) * (loss_at(z, y, 1.0) - loss_at(z, y, expected))
     if expected < 1 and ratio <= chi2.ppf(0.95, 1):
@@ -282,31 +282,31 @@ def test_the_document_has_the_published_table(report, document):
         check_row(row, entry["model"], *figures)
 
 
-def test_the_document_tells_what_calibration_sets_and_thresholds_gave(report, document):
+def test_the_document_has_the_figures_of_calibration_sets_and_thresholds(report, document):
     worth = {title: report["worth"][name] for title, name in BENCHMARKS.items()}
-    for row, (title, part) in zip(document["Temperature"], worth.items(), strict=True):
+    for row, (title, figures) in zip(document["Temperature"], worth.items(), strict=True):
         keys = "nll_before nll_after nll_before_worst_model nll_after_worst_model ece_before ece_after floor_after"
-        check_row(row, title, *(part["calibration"][key] for key in keys.split()))
-    sets = [(title, entry) for title, part in worth.items() for entry in part["sets"]]
+        check_row(row, title, *(figures["calibration"][key] for key in keys.split()))
+    sets = [(title, entry) for title, figures in worth.items() for entry in figures["sets"]]
     for row, (title, entry) in zip(document["Sets"], sets, strict=True):
         keys = "level covered covered_lowest covered_highest size size_smallest size_largest"
         check_row(row, title, *(entry[key] for key in keys.split()))
-    for row, (title, part) in zip(document["Thresholds"], worth.items(), strict=True):
+    for row, (title, figures) in zip(document["Thresholds"], worth.items(), strict=True):
         keys = "cases given observed_at_least_wanted significantly_below answered"
-        check_row(row, title, *(part["thresholds"][key] for key in keys.split()))
+        check_row(row, title, *(figures["thresholds"][key] for key in keys.split()))
     rules = [
-        (title, what, part["rule"][key])
-        for title, part in worth.items()
+        (title, what, figures["rule"][key])
+        for title, figures in worth.items()
         for key, what in (("task_types", "temperature by task type"), ("letter_bias", "letter bias, a to d alone"))
-        if key in part["rule"]
+        if key in figures["rule"]
     ]
     for row, (title, what, rule) in zip(document["More than a temperature"], rules, strict=True):
         check_row(row, title, what, *(rule[key] for key in ("taken", "nll_saved_where_taken", "least", "most")))
-    for row, (title, part) in zip(document["Letters that are never right"], worth.items(), strict=True):
-        check_row(row, title, part["rule"]["nll_temperature"], part["rule"]["nll_temperature_four_letters"])
+    for row, (title, figures) in zip(document["Letters that are never right"], worth.items(), strict=True):
+        check_row(row, title, figures["rule"]["nll_temperature"], figures["rule"]["nll_temperature_four_letters"])
 
 
-def test_the_document_tells_what_pools_gave(report, document):
+def test_the_document_has_the_figures_of_pools(report, document):
     sizes = (2, 5, 10, 20)
     difference = ("nll_difference", "nll_low", "nll_high")
     for title, name in BENCHMARKS.items():
@@ -330,7 +330,7 @@ def test_the_document_tells_what_pools_gave(report, document):
 
 
 @pytest.mark.parametrize("what", ["questions", "rows"])
-def test_the_document_tells_what_labelled_rows_are_worth(report, document, what):
+def test_the_document_has_the_figures_of_labelled_rows(report, document, what):
     entries = {(entry["labelled"], entry["members"], entry["way"]): entry for entry in report["labelled"][what]}
     ways = {"best member": (1, "best member")}
     for way in ("equal weights", "fitted weights", "greedy weights", "fitted, always"):

@@ -17,7 +17,7 @@ def labelled(n, rng, folds=None, shares=None, pictures=0, selected=0):
     y = (p.cumsum(1) > rng.random((n, 1))).argmax(1)
     answer = p[np.arange(n), y]
     up_to = np.where(p >= answer[:, None], p, 0).sum(1)
-    digests = [f"row{at}" for at in range(n)]
+    digests = [f"row{row}" for row in range(n)]
     return Calibration(
         nonconformity=(1 - answer).tolist(),
         cumulative=up_to.tolist(),
@@ -29,17 +29,17 @@ def labelled(n, rng, folds=None, shares=None, pictures=0, selected=0):
     )
 
 
-def to_come(n, rng, k=4):
+def new_rows(n, rng, k=4):
     return log_softmax(rng.normal(0, 1.5, (n, k)), axis=1)
 
 
-@pytest.mark.parametrize("level, place", [(0.5, 50), (0.8, 80), (0.9, 90), (0.99, 99)])
-def test_sets_of_one_checkpoint_are_split_conformal_ones(level, place):
+@pytest.mark.parametrize("level, rank", [(0.5, 50), (0.8, 80), (0.9, 90), (0.99, 99)])
+def test_sets_of_one_checkpoint_are_split_conformal_sets(level, rank):
     """The (n + 1)·level-th smallest of 99 values is the quantile."""
     rng = np.random.default_rng(0)
-    calibration, log_p = labelled(99, rng), to_come(300, rng)
+    calibration, log_p = labelled(99, rng), new_rows(300, rng)
     log_p[7, 3] = np.nan
-    expected = sorted(calibration.nonconformity)[place - 1]
+    expected = sorted(calibration.nonconformity)[rank - 1]
     sets = conformal_sets(log_p, [calibration], SetRequest(level))
     assert sets.quantile == expected
     assert np.array_equal(sets.held, np.where(np.isnan(log_p), False, 1 - np.exp(log_p) <= expected))
@@ -69,9 +69,9 @@ def test_pictures_of_labelled_rows_weigh_alike():
     assert conformal_sets(log_p, [chosen], SetRequest(0.5)).promise == guarantee(0.5, 50, selected=20)
 
 
-def test_sets_by_cumulated_probabilities_with_and_without_chance():
+def test_aps_sets_equal_their_definition_with_and_without_random_numbers():
     rng = np.random.default_rng(3)
-    calibration, log_p = labelled(99, rng), to_come(200, rng)
+    calibration, log_p = labelled(99, rng), new_rows(200, rng)
     p = np.exp(log_p)
     up_to = np.where(p[:, None] >= p[:, :, None], p[:, None], 0).sum(2)
     expected = sorted(calibration.cumulative)[79]
@@ -86,7 +86,7 @@ def test_sets_by_cumulated_probabilities_with_and_without_chance():
     assert not np.array_equal(random.held, sets.held)
 
 
-def loop(log_p, parts, calibration, level, method="lac", seed=None):
+def sets_by_a_loop(log_p, fold_log_p, calibration, level, method="lac", seed=None):
     """CV+ by its definition: an option is out where too many labelled rows conform better by their own fold."""
     values = np.array(calibration.nonconformity if method == "lac" else calibration.cumulative)
     n, share = len(values), [None, None]
@@ -100,11 +100,11 @@ def loop(log_p, parts, calibration, level, method="lac", seed=None):
         for option in range(log_p.shape[1]):
             better = 0.0
             for value, fold, weight in zip(values, calibration.folds, weights):
-                p = np.exp(parts[fold][row])
-                theirs = 1 - p[option]
+                p = np.exp(fold_log_p[fold][row])
+                candidate = 1 - p[option]
                 if method == "aps":
-                    theirs = p[p >= p[option]].sum() - (share[row] * p[option] if seed is not None else 0)
-                better += weight * (value < theirs - 1e-12)
+                    candidate = p[p >= p[option]].sum() - (share[row] * p[option] if seed is not None else 0)
+                better += weight * (value < candidate - 1e-12)
             held[row, option] = np.isfinite(log_p[row, option]) and better < level * (1 + 1 / pictures) - 1e-9
     return held
 
@@ -119,12 +119,12 @@ def test_sets_of_folds_equal_loops_over_labelled_rows(level, method, seed, pictu
     shares = np.repeat(1 / sizes / 20, sizes).tolist() if pictures else None
     n = int(sizes.sum())
     calibration = labelled(n, rng, rng.integers(0, 3, n).tolist(), shares, pictures)
-    log_p = to_come(40, rng)
-    parts = np.stack([log_softmax(log_p + rng.normal(0, 0.7, log_p.shape), axis=1) for _ in range(3)])
-    log_p[5, 3], parts[:, 5, 3] = np.nan, np.nan
-    sets = conformal_sets(log_p, [calibration] * 3, SetRequest(level, method, seed), parts)
-    filled, each = (np.nan_to_num(part, nan=-np.inf) for part in (log_p, parts))
-    assert np.array_equal(sets.held, loop(filled, each, calibration, level, method, seed))
+    log_p = new_rows(40, rng)
+    fold_log_p = np.stack([log_softmax(log_p + rng.normal(0, 0.7, log_p.shape), axis=1) for _ in range(3)])
+    log_p[5, 3], fold_log_p[:, 5, 3] = np.nan, np.nan
+    sets = conformal_sets(log_p, [calibration] * 3, SetRequest(level, method, seed), fold_log_p)
+    filled, each = (np.nan_to_num(values, nan=-np.inf) for values in (log_p, fold_log_p))
+    assert np.array_equal(sets.held, sets_by_a_loop(filled, each, calibration, level, method, seed))
     assert 0.2 < sets.held.mean() < 0.9 and sets.quantile is None
 
 
@@ -137,9 +137,9 @@ def test_a_row_just_as_conforming_does_not_speak_against_an_option():
         assert held.tolist() == [expected], level
 
 
-def test_what_sets_of_folds_promise_word_by_word():
+def test_the_promise_of_sets_of_folds_is_worded_exactly():
     rng = np.random.default_rng(8)
-    calibration, log_p = labelled(1200, rng, [0, 1] * 600), to_come(2, rng)
+    calibration, log_p = labelled(1200, rng, [0, 1] * 600), new_rows(2, rng)
     sets = conformal_sets(log_p, [calibration] * 2, SetRequest(0.9), np.stack([log_p, log_p]))
     assert sets.promise == (
         "sets of folds (CV+): if rows to come are drawn like the 1,200 labelled rows, each scored by the fold that had "
@@ -148,7 +148,7 @@ def test_what_sets_of_folds_promise_word_by_word():
     )
 
 
-def test_run_json_is_given_the_request_the_quantile_and_the_promise():
+def test_run_json_records_the_request_the_quantile_and_the_promise():
     sets = OptionSets(np.ones((1, 2), bool), 0.75, "as told")
     assert sets.about(SetRequest(0.9, "aps", 3)) == {
         "level": 0.9,

@@ -16,7 +16,7 @@ from scoring.terminal.options import Column, Finite, Names, Pixels, Shard, Table
         (Pixels(several=True), "192,160", [192 * 192, 160 * 160]),
     ],
 )
-def test_what_is_understood(kind, text, value):
+def test_values_of_options_are_read(kind, text, value):
     assert kind.convert(text, None, None) == value
 
 
@@ -31,13 +31,13 @@ def test_what_is_understood(kind, text, value):
         (Pixels(several=False), "192x192", "expected the side of a square"),
     ],
 )
-def test_what_is_refused(kind, text, problem):
+def test_faulty_values_of_options_are_refused_with_what_is_expected(kind, text, problem):
     with pytest.raises(click.BadParameter) as error:
         kind.convert(text, None, None)
     assert problem in error.value.message
 
 
-def test_an_option_that_may_be_given_once():
+def test_an_option_that_may_be_given_once_is_refused_twice():
     assert only_value(None, "--orders") is None and only_value(["cyclic"], "--orders") == "cyclic"
     with pytest.raises(click.UsageError, match="--out-of-fold takes one --orders; call it for each"):
         only_value(["1", "cyclic"], "--orders")

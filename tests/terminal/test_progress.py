@@ -3,7 +3,7 @@
 from scoring.terminal.progress import MANY, Console
 
 
-def test_lines_go_to_stderr_and_a_quiet_console_prints_what_is_for_everyone_alone(capsys):
+def test_lines_go_to_stderr_and_a_quiet_console_prints_only_those_for_everyone(capsys):
     console = Console()
     console.say("one")
     console.quiet = True

@@ -28,13 +28,13 @@ def test_warnings_go_to_stderr_and_the_files_come_last(capsys, tmp_path):
     ]
 
 
-def test_a_row_without_a_score_ends_with_3(capsys, tmp_path):
-    with pytest.raises(SystemExit) as ended:
+def test_a_row_without_a_score_exits_with_3(capsys, tmp_path):
+    with pytest.raises(SystemExit) as exit_error:
         print_results(Results(tmp_path, logits(["ok", "no picture"]), None))
-    assert ended.value.code == SOME_UNSCORED == 3 and "submission.csv" in capsys.readouterr().out
+    assert exit_error.value.code == SOME_UNSCORED == 3 and "submission.csv" in capsys.readouterr().out
 
 
-def test_what_a_calibration_gains_or_loses_is_said_for_each_member(capsys):
+def test_what_a_calibration_gains_or_loses_is_printed_for_each_member(capsys):
     gained = Calibration(2.0, nll_before=0.9, nll_after=0.7, rows=1200, gain=0.15, gain_error=0.02, choice=["one T"])
     lost = Calibration(1.0, nll_before=0.5, nll_after=0.5, rows=30, gain=-0.01, gain_error=0.02, choice=["none"])
     print_calibrations({"m": gained})

@@ -8,7 +8,7 @@ import pytest
 from safetensors.torch import load_file
 
 from benchmarks import command_line
-from tests.shared.processes import ALONE, alone, ended, together, with_code
+from tests.shared.processes import ONE_THREAD, run_alone, run_together, stderr_of_all, with_code
 from tests.shared.tables import copy_rows
 
 CHOICES = ["--epochs", 2, "--batch", 4, "--learning-rate", 1e-3, "--dropout", 0]
@@ -33,7 +33,7 @@ def command(demo, tmp_path):
 def one(demo, tmp_path_factory):
     """The folder of the same training in one process."""
     folder = tmp_path_factory.mktemp("one")
-    alone(*training_of(folder, demo), folder / "out")
+    run_alone(*training_of(folder, demo), folder / "out")
     return folder / "out"
 
 
@@ -57,7 +57,7 @@ def same_training(one: Path, other: Path) -> None:
 
 
 def test_two_processes_train_as_one(tmp_path, command, one):
-    messages = together(2, tmp_path / "err", *command, tmp_path / "two")
+    messages = run_together(2, tmp_path / "err", *command, tmp_path / "two")
     same_training(one, tmp_path / "two")
     assert messages[1] == "" and messages[0].count("epoch 1: validation loss") == 1
 
@@ -68,15 +68,15 @@ def test_what_two_processes_began_one_goes_on_with_and_three_end(tmp_path, comma
     processes = command_line.start_several(2, text, program=program, err=err)
     command_line.wait_until(processes[0], lambda: (out / "train.jsonl").exists() and _lines(out) >= 2)
     processes[1].kill()
-    messages = ended(processes, err)
+    messages = stderr_of_all(processes, err)
     assert processes[0].exitcode == 1 and "start all again" in messages[0], messages
-    process = command_line.start(*command, out, "--save-every", 1, env=ALONE, err=str(err))
+    process = command_line.start(*command, out, "--save-every", 1, env=ONE_THREAD, err=str(err))
     command_line.wait_until(process, lambda: _lines(out) >= 4)
     os.kill(process.pid, 15)
     process.join()
     assert process.exitcode in (0, 130) and "going on:" in err.read_text("utf-8")
     if process.exitcode:
-        assert "going on:" in together(3, err, *command, out)[0]
+        assert "going on:" in run_together(3, err, *command, out)[0]
     same_training(one, out)
 
 
@@ -91,7 +91,7 @@ def test_all_stop_at_one_step_where_all_are_asked_to(tmp_path, command, number):
     command_line.wait_until(processes[0], lambda: (out / "train.jsonl").exists() and _lines(out) >= 1)
     for process in processes:
         os.kill(process.pid, number)
-    messages = ended(processes, err)
+    messages = stderr_of_all(processes, err)
     assert [process.exitcode for process in processes] == [130, 130], messages
     assert "of 6 steps are saved" in messages[0] and "the same command goes on" in messages[0]
 
@@ -106,15 +106,15 @@ def test_an_error_of_one_ends_all_with_its_message(tmp_path, command):
     )
     program, text = with_code(broken, [*command, tmp_path / "two"])
     processes = command_line.start_several(2, text, program=program, err=tmp_path / "err")
-    messages = "".join(ended(processes, tmp_path / "err"))
+    messages = "".join(stderr_of_all(processes, tmp_path / "err"))
     assert [process.exitcode for process in processes] == [1, 1]
     assert messages.count("RuntimeError: the card is broken") == 1
 
 
 def test_a_fold_for_each_process(tmp_path, small_table):
     command = ["train", small_table(12), "--base", "demo/base", *CHOICES, "--epochs", 1, "--folds", 3, "--out"]
-    alone(*command, tmp_path / "one")
-    messages = together(2, tmp_path / "err", *command, tmp_path / "two")
+    run_alone(*command, tmp_path / "one")
+    messages = run_together(2, tmp_path / "err", *command, tmp_path / "two")
     for name in [f"fold{fold}/{name}" for fold in range(3) for name in FILES[:3]]:
         assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "one" / name).read_bytes(), name
     first, second = (json.loads((tmp_path / name / "out-of-fold/metrics.json").read_text()) for name in ("one", "two"))
@@ -123,7 +123,7 @@ def test_a_fold_for_each_process(tmp_path, small_table):
 
 def test_fewer_folds_than_processes_are_trained_by_all(tmp_path, small_table):
     command = ["train", small_table(12), "--base", "demo/base", *CHOICES, "--epochs", 1, "--folds", 2, "--out"]
-    alone(*command, tmp_path / "one")
-    together(3, tmp_path / "err", *command, tmp_path / "three")
+    run_alone(*command, tmp_path / "one")
+    run_together(3, tmp_path / "err", *command, tmp_path / "three")
     for fold in ("fold0", "fold1"):
         same_training(tmp_path / "one" / fold, tmp_path / "three" / fold)
