@@ -73,7 +73,8 @@ def main(rows: int, repeats: int, out: Path | None) -> None:
             page.close()
         browser.close()
     for name, milliseconds in timings.items():
-        click.echo(f"{name:<16}{statistics.median(milliseconds):8.0f}   (slowest {max(milliseconds):.0f})")
+        what = name.removesuffix("_ms").replace("_", " ")
+        click.echo(f"{what:<14}{statistics.median(milliseconds):6.0f} ms   (slowest {max(milliseconds):.0f} ms)")
     click.echo(f"{report['bytes'] / 1e6:.2f} MB, written in {report['seconds_to_write']:.1f} s")
     if out:
         write_json(out, report)
