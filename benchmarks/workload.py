@@ -85,7 +85,7 @@ WORDS = (
 
 @dataclass
 class Workload:
-    """Tables by name: `single` has one question about each picture, `four` has four (the 8B's only)."""
+    """Tables by name: `single` has one question about each picture; `four`, which the 8B alone has, asks four."""
 
     base: Path
     checkpoints: list[Path]
