@@ -1,11 +1,16 @@
-"""Does a row's answer depend on its company, and how far is the engine from the oracle? In this machine's types."""
+"""Does a row's answer depend on the rows in its batch, and how far is the engine from the reference?
+
+Part of the measurement of speed, with the types of numbers that the machine uses:
+
+    python -m benchmarks.throughput --size 8b --tokenizer DIR --work DIR          without --no-exact
+"""
 
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from scoring.engine.batches import prepare_batch
+from scoring.engine.batches import PreparedBatch, prepare_batch
 from scoring.engine.forward import TreeBatch
 from scoring.engine.reference import reference_logits
 from scoring.engine.scorer import Scorer
@@ -15,9 +20,9 @@ from scoring.inputs.questions import read_questions
 
 @torch.no_grad()
 def exactness(scorer: Scorer, table: Path, rows: int = 128, alone: int = 8) -> dict:
-    """Differences of label logits between ways of forming a batch (0 is: to the bit), and to the reference.
+    """Differences of label logits between ways to form a batch (0: the same bits), and from the reference.
 
-    alone: how many rows are also scored by themselves.
+    rows: of the table that are scored. alone: how many of them are also scored one by one.
     """
     questions = read_questions(table)[:rows]
     letters = scorer.label_ids[:4]
@@ -33,38 +38,38 @@ def exactness(scorer: Scorer, table: Path, rows: int = 128, alone: int = 8) -> d
     prepared = [scorer.prepare(row) for row in questions]
     network = scorer.model.network
 
-    def oracle() -> torch.Tensor:
+    def reference() -> torch.Tensor:
         with torch.compiler.set_stance("force_eager"):
             return torch.stack([reference_logits(network, *row)[letters] for row in prepared])
 
     scorer.model.use(scorer.adapters[0])
-    truth = oracle()
+    expected = reference()
     with scorer.packed.switched(scorer.packed.members[0]):
-        same_weights = oracle()
+        same_weights = reference()
     return {
         "rows": len(questions),
         "tree_minus_flat": (together - flat).abs().max().item(),
         "orders_tree_minus_flat": (orders - orders_flat).abs().max().item(),
         "alone_minus_together": (singles - together[:alone]).abs().max().item(),
-        "reference_logit_std": truth.std().item(),
-        "against_the_reference": distance(together, truth),
+        "reference_logit_std": expected.std().item(),
+        "against_the_reference": distance(together, expected),
         "against_the_reference_with_merged_weights": distance(together, same_weights),
-        "merged_against_separate_adapter_both_by_the_reference": distance(same_weights, truth),
+        "merged_against_separate_adapter_both_by_the_reference": distance(same_weights, expected),
     }
 
 
-def distance(found: torch.Tensor, truth: torch.Tensor) -> dict:
-    """How far label logits (N, 4) are apart, as logits, letters and probabilities."""
-    moved = (found.softmax(1) - truth.softmax(1)).abs().max(1).values.cpu().numpy()
+def distance(logits: torch.Tensor, expected: torch.Tensor) -> dict:
+    """How far label logits (N, 4) are from the expected ones: as logits, letters and probabilities."""
+    difference = (logits.softmax(1) - expected.softmax(1)).abs().max(1).values.cpu().numpy()
     return {
-        "max_dlogit": (found - truth).abs().max().item(),
-        "same_letter": (found.argmax(1) == truth.argmax(1)).float().mean().item(),
-        "median_dp": float(np.median(moved)),
-        "max_dp": float(moved.max()),
+        "max_dlogit": (logits - expected).abs().max().item(),
+        "same_letter": (logits.argmax(1) == expected.argmax(1)).float().mean().item(),
+        "median_dp": float(np.median(difference)),
+        "max_dp": float(difference.max()),
     }
 
 
-def answers(scorer: Scorer, tree: Tree, ready) -> torch.Tensor:
-    """(S, 4) label logits of a tree."""
+def answers(scorer: Scorer, tree: Tree, ready: PreparedBatch) -> torch.Tensor:
+    """(S, 4) label logits of the S sequences of a tree."""
     batch = TreeBatch.of(tree, ready.pictures, scorer.prepare.policy, scorer.model.device.type).to(scorer.model.device)
     return scorer.packed.answer(batch, scorer.label_ids[:4])[0].labels

@@ -1,10 +1,10 @@
 """Mutation testing: would the tests notice if a line of the statistics were wrong?
 
-    make mutation                                         everything that setup.cfg lists under [mutmut]; it goes on
-                                                          where it was stopped, and repeats functions that have changed
-    make mutation MUTANTS="scoring.stats.comparison.*"    one module, all of it again
+    make mutation                                         all that setup.cfg lists under [mutmut]; a run that was
+                                                          stopped continues, and changed functions are run again
+    make mutation MUTANTS="scoring.stats.comparison.*"    one module, from the beginning
     make mutation MUTANTS="$(python -m benchmarks.mutation --names scoring.stats.comparison)"
-                                                          its survivors again, after new tests
+                                                          only its survivors, after you wrote tests
     python -m benchmarks.mutation scoring.stats.comparison
                                                           its counts and survivors in the last run
 
@@ -28,9 +28,9 @@ import pytest
 from hypothesis import Phase, settings
 
 MUTANTS = Path("mutants")
-STATISTICS = Path("mutmut-stats.json")  # seen from mutants/, where the tests run
-PROCESSES = {"cli", "subprocess"}  # fixtures and modules; a mutant in another process costs seconds
-SECONDS = 3  # of tests of other modules, for a mutant
+STATISTICS = Path("mutmut-stats.json")  # in mutants/, where the tests run
+PROCESSES = {"cli", "subprocess"}  # fixtures and modules of tests that start processes, which takes seconds
+SECONDS = 3  # how long the tests of other modules may take for one mutant
 VERDICTS = {0: "survived", 1: "killed", 3: "killed", 5: "untested", 33: "untested"}  # by the exit status of pytest
 VERDICTS |= {None: "unchecked", 2: "unchecked"}  # 2: interrupted from the keyboard
 
@@ -38,7 +38,7 @@ VERDICTS |= {None: "unchecked", 2: "unchecked"}  # 2: interrupted from the keybo
 def pytest_configure(config: pytest.Config) -> None:
     """Hypothesis draws the same examples for every mutant, and does not look for the smallest that fails.
 
-    What the process that forks has imported is not searched for garbage, which took half of a mutant's seconds.
+    Garbage collection leaves out what was imported before the fork: searching it took half of a mutant's time.
     """
     gc.freeze()
     phases = (Phase.explicit, Phase.generate)
@@ -47,10 +47,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out simulations and tests that start processes; sort the others by their seconds without mutants.
+    """Leave out simulations and tests that start processes; sort the others by the time they take without mutants.
 
-    For a mutant, the tests of its module come first, and only as many others as take SECONDS: a function that most
-    tests call would take minutes. What others would kill counts as survived.
+    For a mutant, the tests of its module come first, then as many others as take SECONDS together: all tests of a
+    function that most tests call would take minutes. A mutant that only the others would kill counts as survived.
     """
     slow = [
         item
@@ -75,9 +75,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def read_verdicts(folder: Path = MUTANTS) -> dict[str, str]:
-    """What became of each mutant, by its name: killed, survived, untested, unchecked, or timeout.
+    """The verdict on each mutant, by its name: killed, survived, untested, unchecked, or timeout.
 
-    A mutant that a signal ended, or that mutmut stopped, is a timeout: it is counted as killed.
+    A mutant that a signal or mutmut stopped is a timeout, which counts as killed.
     """
     verdicts = {}
     for path in sorted(folder.rglob("*.meta")):
@@ -87,12 +87,12 @@ def read_verdicts(folder: Path = MUTANTS) -> dict[str, str]:
 
 
 def module_of(mutant: str) -> str:
-    """`scoring.stats.comparison` of `scoring.stats.comparison.x_verdict__mutmut_9`."""
+    """`scoring.stats.comparison.x_verdict__mutmut_9` is in `scoring.stats.comparison`."""
     return mutant.rpartition(".")[0]
 
 
 def change_of(mutant: str) -> str:
-    """The lines that a mutant changes, without their surroundings."""
+    """The lines that a mutant changes, without the lines around them."""
     from mutmut.mutation.diff_apply import find_mutant, get_diff_for_mutant
 
     lines = get_diff_for_mutant(mutant, path=find_mutant(mutant).path).splitlines()
@@ -104,17 +104,17 @@ def change_of(mutant: str) -> str:
 @click.option("--names", is_flag=True, help="Only the names of the survivors, in one line.")
 def main(modules: tuple[str, ...], names: bool) -> None:
     """Print the counts of the last run, by module, and what each survivor changes."""
-    verdicts = {name: what for name, what in read_verdicts().items() if not modules or module_of(name) in modules}
-    survivors = [name for name, what in verdicts.items() if what in ("survived", "untested")]
+    verdicts = {name: verdict for name, verdict in read_verdicts().items() if not modules or module_of(name) in modules}
+    survivors = [name for name, verdict in verdicts.items() if verdict in ("survived", "untested")]
     if names:
         click.echo(" ".join(survivors))
         return
-    counts = Counter((module_of(name), what) for name, what in verdicts.items())
-    counts.update(("all", what) for what in verdicts.values())
+    counts = Counter((module_of(name), verdict) for name, verdict in verdicts.items())
+    counts.update(("all", verdict) for verdict in verdicts.values())
     click.echo(f"{'module':32}{'mutants':>9}{'killed':>9}{'timeout':>9}{'survived':>10}{'untested':>10}{'share':>8}")
     for module in [*sorted({module_of(name) for name in verdicts}), "all"]:
         killed, timeout, survived, untested = (
-            counts[module, what] for what in ("killed", "timeout", "survived", "untested")
+            counts[module, verdict] for verdict in ("killed", "timeout", "survived", "untested")
         )
         checked = killed + timeout + survived + untested
         share = f"{(killed + timeout) / checked:.1%}" if checked else "–"

@@ -1,8 +1,9 @@
-"""What option orders are worth, and what they cost: every way of `--orders` on the same rows, each calibrated on rows
-that the checkpoint was not trained on.
+"""What are option orders worth, and what do they cost? Every way of `--orders` scores the same rows.
 
     python -m benchmarks.orders                                the demo, two cores: six minutes
     python -m benchmarks.orders --out FILE --ckpt demo/checkpoints/fold1
+
+Each way has its own calibration, from rows that the checkpoint was not trained on.
 """
 
 import csv
@@ -13,13 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import click
 
-from benchmarks import workload
+from benchmarks import DEMO, workload
 from scoring.checkpoints.calibrate import calibrate_checkpoint
-from scoring.checkpoints.plan import plan_members
-from scoring.engine.packed import product_rate
+from scoring.checkpoints.plan import Plan, plan_members
 from scoring.engine.scorer import Scorer
 from scoring.files.writing import write_json
 from scoring.inputs.questions import Table, read_table
@@ -29,12 +30,19 @@ from scoring.run.run import run
 from scoring.scores.evaluation import compare_folders, evaluate_scores
 from scoring.scores.folder import open_scores
 
-DEMO = workload.DEMO
 ORDERS = ("1", "pride", "2", "adaptive", "cyclic", "all")
 
 
+class Scored(NamedTuple):
+    """One run: its SCORES folder, its seconds without loading, and its message about orders."""
+
+    folder: Path
+    seconds: float
+    note: str
+
+
 class Bench:
-    """One loaded model; tables of held-out and of test rows."""
+    """One loaded model, and two tables: rows that it was not trained on, for calibration, and test rows."""
 
     def __init__(self, ckpt: Path, work: Path):
         self.work, self.fold = work, work / ckpt.name
@@ -46,49 +54,55 @@ class Bench:
         self.test = read_table(DEMO / "test.csv")
         self.scorer = Scorer(self.plan("1"))
 
-    def plan(self, orders: str):
+    def plan(self, orders: str) -> Plan:
+        """The plan of the checkpoint as it is calibrated now."""
         return plan_members([str(self.fold)], str(DEMO / "base"), orders=orders)
 
-    def score(self, table: Table, orders: str, name: str) -> tuple[Path, float, str]:
-        """Folder, seconds, and what is said about orders."""
+    def score(self, table: Table, orders: str, name: str) -> Scored:
+        """Score a table in these orders, into a folder that `name` begins."""
         out = self.work / f"{name}-{orders}"
         shutil.rmtree(out, ignore_errors=True)
         start = time.monotonic()
         scorer = self.scorer.with_plan(self.plan(orders))
         done = run(table, scorer, out, RunOptions(orders), RunContext(say=silent))
-        return out, time.monotonic() - start - done.seconds["loading"], done.orders_note
+        return Scored(out, time.monotonic() - start - done.seconds["loading"], done.orders_note)
 
     def calibrate(self, orders: str) -> float:
-        out, _, _ = self.score(self.held_out, orders, "held-out")
-        return calibrate_checkpoint(out, str(self.fold))[0].temperature
+        """Calibrate the checkpoint for these orders; its temperature."""
+        scores = self.score(self.held_out, orders, "held-out").folder
+        return calibrate_checkpoint(scores, str(self.fold))[0].temperature
 
 
 @click.command()
-@click.option("--ckpt", type=click.Path(path_type=Path), default=DEMO / "checkpoints" / "fold0")
-@click.option("--repeats", default=3, show_default=True, help="Of each timing, interleaved; medians are told.")
+@click.option(
+    "--ckpt",
+    type=click.Path(path_type=Path),
+    default=DEMO / "checkpoints" / "fold0",
+    help="Checkpoint of the demo.  [default: fold0]",
+)
+@click.option("--repeats", default=3, show_default=True, help="Repeats, taking turns; medians are reported.")
 @click.option("--out", type=click.Path(path_type=Path), help="JSON file to write.")
 def main(ckpt: Path, repeats: int, out: Path | None) -> None:
     """Score the demo's test rows in every way and print a table."""
-    report = workload.circumstances(product_rate(1024), "demo", None) | {"checkpoint": ckpt.name, "ways": []}
+    report = workload.circumstances(workload.matrix_rate(), "demo", None) | {"checkpoint": ckpt.name, "ways": []}
     with TemporaryDirectory() as folder:
         bench = Bench(ckpt, Path(folder))
         temperatures = {orders: bench.calibrate(orders) for orders in ORDERS}
-        found = {orders: [] for orders in ORDERS}
+        runs: dict[str, list[Scored]] = {orders: [] for orders in ORDERS}
         for _ in range(repeats):
             for orders in ORDERS:
-                found[orders].append(bench.score(bench.test, orders, "test"))
-        one, every = (open_scores(found[orders][0][0]) for orders in ("1", "cyclic"))
-        gains = compare_folders(one, every)
+                runs[orders].append(bench.score(bench.test, orders, "test"))
+        one, cyclic = (open_scores(runs[orders][0].folder) for orders in ("1", "cyclic"))
+        gains = compare_folders(one, cyclic)
         for orders in ORDERS:
-            path, _, told = found[orders][0]
-            scores = open_scores(path)
+            scores = open_scores(runs[orders][0].folder)
             overall, paired = evaluate_scores(scores)["overall"], compare_folders(one, scores)
-            prompts = int((scores.logits.top_token[:, 0] >= 0).sum())
+            rows, prompts = len(scores.logits.ids), int((scores.logits.top_token[:, 0] >= 0).sum())
             report["ways"].append(
                 {
                     "orders": orders,
-                    "rows_per_second": len(scores.logits.ids) / median(seconds for _, seconds, _ in found[orders]),
-                    "prompts_per_row": prompts / len(scores.logits.ids),
+                    "rows_per_second": rows / median(scored.seconds for scored in runs[orders]),
+                    "prompts_per_row": prompts / rows,
                     "temperature": temperatures[orders],
                     **{name: overall[name] for name in ("accuracy", "nll", "ece")},
                     "against_one_order": paired,
@@ -96,7 +110,7 @@ def main(ckpt: Path, repeats: int, out: Path | None) -> None:
                         name: paired[name]["difference"]["value"] / gains[name]["difference"]["value"]
                         for name in ("accuracy", "nll")
                     },
-                    "told": told,
+                    "told": runs[orders][0].note,
                 }
             )
             click.echo(json.dumps(report["ways"][-1]), err=True)

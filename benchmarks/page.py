@@ -1,11 +1,10 @@
-"""How soon a report page is there, and how fast it answers, in Chromium.
+"""How soon is a report page there, and how fast does it answer in Chromium?
 
-    python -m benchmarks.page --out benchmarks/results/page-cpu.json
+    python -m benchmarks.page --out FILE
 
-A page of 1,000 rows of the demo's test table (its rows taken again and again, with other ids), opened several times.
+The page has 1,000 rows: those of the demo's test table, repeated under other ids. It is opened several times.
 """
 
-import json
 import shutil
 import statistics
 import time
@@ -17,14 +16,12 @@ import click
 import numpy as np
 
 import scoring
+from benchmarks import DEMO
+from benchmarks.synthetic import write_scores
 from scoring.files.writing import write_json
-from scoring.inputs.questions import read_table
+from scoring.inputs.questions import Question, read_table
 from scoring.report.page import write_report
-from scoring.scores.folder import write_results
-from scoring.scores.logits import OptionLogits, write_part
-from scoring.stats.calibration import Calibration
 
-DEMO = Path(__file__).resolve().parent.parent / "demo"
 FLAGS = "--no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update".split()
 SEARCH = """(text) => new Promise((done) => {
   const field = document.getElementById("search"), start = performance.now();
@@ -40,60 +37,47 @@ PAINT = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
 LOADED = "performance.getEntriesByType('navigation')[0].loadEventEnd"
 
 
-def scores_folder(out: Path, rows: int) -> Path:
-    """A SCORES folder of so many rows with the demo's pictures and texts, and logits drawn at random."""
-    known = read_table(DEMO / "test.csv").questions
-    questions = [replace(known[at % len(known)], id=f"row{at:06d}", row=at + 1) for at in range(rows)]
-    rng, shape = np.random.default_rng(0), (rows, 2, 1)
-    z = rng.normal(0, 2, (*shape, 4)).astype(np.float32)
-    ids = [question.id for question in questions]
-    logits = OptionLogits(ids, ["a", "b"], z, np.ones(shape, np.float32), np.ones(shape, np.int64), ["ok"] * rows)
-    (out / "logits").mkdir(parents=True)
-    write_part(out / "logits", 0, logits)
-    write_results(out, questions, logits, [Calibration()] * 2)
-    entries = [{"member": name, "temperature": 1.0} for name in ("a", "b")]
-    write_json(out / "run.json", {"checkpoints": entries, "identity": {"letters": "abcd", "orders": "1"}})
-    return out
+def demo_rows(count: int) -> list[Question]:
+    """The demo's test rows, repeated until there are `count`, with ids of their own."""
+    demo = read_table(DEMO / "test.csv").questions
+    return [replace(demo[number % len(demo)], id=f"row{number:06d}", row=number + 1) for number in range(count)]
 
 
 @click.command()
-@click.option("--rows", default=1000, show_default=True)
-@click.option("--repeats", default=7, show_default=True)
+@click.option("--rows", default=1000, show_default=True, help="Rows of the page.")
+@click.option("--repeats", default=7, show_default=True, help="How often the page is opened.")
 @click.option("--out", type=click.Path(path_type=Path), help="JSON file to write.")
 def main(rows: int, repeats: int, out: Path | None) -> None:
-    """Write a page, open it, search and sort."""
+    """Write a page, open it, search it and sort it."""
     from playwright.sync_api import sync_playwright
 
-    found = {
-        "rows": rows,
-        "versions": scoring.versions(),
-        "first_paint_ms": [],
-        "loaded_ms": [],
-        "search_ms": [],
-        "sort_ms": [],
-    }
+    timings: dict[str, list[float]] = {"first_paint_ms": [], "loaded_ms": [], "search_ms": [], "sort_ms": []}
+    report = {"rows": rows, "versions": scoring.versions(), **timings}
     with TemporaryDirectory() as folder, sync_playwright() as driver:
-        scores = scores_folder(Path(folder) / "scores", rows)
+        logits = np.random.default_rng(0).normal(0, 2, (rows, 2, 4))
+        entries = [{"member": name, "temperature": 1.0} for name in ("a", "b")]
+        scores = write_scores(Path(folder) / "scores", demo_rows(rows), logits, entries)
         start = time.perf_counter()
         path = write_report(scores, limit=rows)
-        found |= {"seconds_to_write": time.perf_counter() - start, "bytes": path.stat().st_size}
+        report |= {"seconds_to_write": time.perf_counter() - start, "bytes": path.stat().st_size}
         browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
-        found["browser"] = f"Chromium {browser.version}"
+        report["browser"] = f"Chromium {browser.version}"
         for _ in range(repeats):
             page = browser.new_page(viewport={"width": 1280, "height": 900})
             page.goto(path.as_uri(), wait_until="load")
-            found["first_paint_ms"].append(page.evaluate(PAINT))
-            found["loaded_ms"].append(page.evaluate(LOADED))
-            found["search_ms"].append(page.evaluate(SEARCH, "row0009"))
+            timings["first_paint_ms"].append(page.evaluate(PAINT))
+            timings["loaded_ms"].append(page.evaluate(LOADED))
+            timings["search_ms"].append(page.evaluate(SEARCH, "row0009"))
             page.evaluate(SEARCH, "")
-            found["sort_ms"].append(page.evaluate(SORT, "sure"))
+            timings["sort_ms"].append(page.evaluate(SORT, "sure"))
             page.close()
         browser.close()
-    for name in ("first_paint_ms", "loaded_ms", "search_ms", "sort_ms"):
-        click.echo(f"{name:<16}{statistics.median(found[name]):8.0f}   (most {max(found[name]):.0f})")
-    click.echo(f"{found['bytes'] / 1e6:.2f} MB, written in {found['seconds_to_write']:.1f} s")
+    for name, milliseconds in timings.items():
+        what = name.removesuffix("_ms").replace("_", " ")
+        click.echo(f"{what:<14}{statistics.median(milliseconds):6.0f} ms   (slowest {max(milliseconds):.0f} ms)")
+    click.echo(f"{report['bytes'] / 1e6:.2f} MB, written in {report['seconds_to_write']:.1f} s")
     if out:
-        out.write_text(json.dumps(found, indent=1) + "\n")
+        write_json(out, report)
 
 
 if __name__ == "__main__":

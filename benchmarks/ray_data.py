@@ -1,8 +1,8 @@
-"""The same `Scorer`, driven by Ray Data (`pip install 'ray[data]'`): for tables that no one process should hold.
+"""The same `Scorer`, driven by Ray Data (`pip install 'ray[data]'`): for tables that are too large for one process.
 
     python -m benchmarks.ray_data demo/test.csv demo/checkpoints/fold0 scores/ray
 
-Each of Ray's processes loads the model once, on a card of its own where there are cards, and answers blocks of rows.
+Each of Ray's processes loads the model once, on its own card where there are cards, and answers blocks of rows.
 """
 
 import sys
@@ -18,6 +18,8 @@ LETTERS = "abcd"
 
 
 class Answers:
+    """A block of a table's columns -> columns of ids, states and probabilities."""
+
     def __init__(self, ckpt: str, images: str):
         self.scorer, self.images = Scorer.load(ckpt), Path(images)
 
@@ -25,22 +27,23 @@ class Answers:
         options = zip(*(rows[letter].astype(str) for letter in LETTERS))
         cells = zip(rows["id"].astype(str), rows["path"], rows["question"], options, rows["task_hint"])
         questions = [
-            Question(id, at, self.images / path, question, texts, task_hint=hint or "")
-            for at, (id, path, question, texts, hint) in enumerate(cells)
+            Question(id, number, self.images / path, question, texts, task_hint=hint or "")
+            for number, (id, path, question, texts, hint) in enumerate(cells)
         ]
         logits = self.scorer.score_batch(questions, len(LETTERS))
         p = np.exp(pooled_log_probabilities(logits, self.scorer.plan.calibrations))
-        columns = {f"p_{letter}": p[:, at] for at, letter in enumerate(LETTERS)}
+        columns = {f"p_{letter}": p[:, column] for column, letter in enumerate(LETTERS)}
         return {"id": rows["id"], "status": np.array(logits.status), **columns}
 
 
 def main(table: str, ckpt: str, out: str) -> None:
+    """Score `table` with `ckpt`, and write the folder `out` of Parquet files."""
     ray.init()
     cards = int(ray.cluster_resources().get("GPU", 0))
-    place = (ckpt, str(Path(table).resolve().parent))
-    # on two cores half of one each, so that reading and writing find room
+    # without cards, half of each of two cores, so that Ray's own reading and writing find room
     processes = {"num_gpus": 1, "concurrency": cards} if cards else {"num_cpus": 0.5, "concurrency": 2}
-    rows = ray.data.read_csv(table).map_batches(Answers, fn_constructor_args=place, batch_size=64, **processes)
+    arguments = (ckpt, str(Path(table).resolve().parent))
+    rows = ray.data.read_csv(table).map_batches(Answers, fn_constructor_args=arguments, batch_size=64, **processes)
     rows.write_parquet(str(Path(out).resolve()))
 
 

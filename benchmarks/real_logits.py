@@ -7,10 +7,10 @@ of the option letters `a` to `f`, the `answer`, and MMBench's `task_type`. They 
 EnSec-AI/VLM-Uncertainty-Bench (MIT licence; Kostumov et al., Uncertainty-Aware Evaluation for Vision-Language Models,
 2024). `e` and `f` are "I don't know" and "None of the above", which are never right.
 
-First the published table: 60 figures of 10 models, from this product's functions; exit code 1 if one is off. Then what
-the product is worth on rows that it was not fitted on, over random halvings. MMBench asks each of its 1,176 questions
-two to four times, with its options rotated: halves are drawn by question there, and every test and interval counts
-questions, not rows. The published table is the exception: its halves are drawn by row.
+First the published table: 60 figures of 10 models, computed by this product's functions; exit code 1 if one differs.
+Then what the product is worth on rows that it was not fitted on, over random halvings. MMBench asks each of its 1,176
+questions two to four times, with its options rotated: halves are drawn by question there, and every test and interval
+counts questions, not rows. The published table is the exception: its halves are drawn by row.
 """
 
 import sys
@@ -39,16 +39,16 @@ from scoring.stats.sets import SetRequest, conformal_sets
 
 LETTERS = "abcdef"
 NAMES = {"mmbench": "MMBench", "oodcv": "OOD-CV"}
-LEVEL, LEVELS = 0.9, (0.8, 0.9, 0.95)
-WANTED = 0.9  # accuracy above a threshold
-FLOOR_DRAWS = 200
-SIZES = (2, 5, 10, 20)
+LEVEL, LEVELS = 0.9, (0.8, 0.9, 0.95)  # coverage of sets: in the published table, and in ours
+WANTED = 0.9  # target accuracy of answers above a threshold
+FLOOR_DRAWS = 200  # of a noise floor
+SIZES = (2, 5, 10, 20)  # members of a pool
 WAYS = ("raw linear", "raw log", "T each, linear", "T each, log", "T each, log, pool T")
 BEST, EQUAL = "best member", "equal weights"
 FITTED = {"fitted weights": "fit", "greedy weights": "greedy"}
-ALWAYS, PULL = "fitted, always", 0.01
-LABELLED = {131: 6, 437: 6, 2188: 3}  # rows: seeds
-MEMBERS = (10, 20)
+ALWAYS, PULL = "fitted, always", 0.01  # PULL: penalty of weights that differ from equal ones
+LABELLED = {131: 6, 437: 6, 2188: 3}  # number of labelled rows: at most so many seeds
+MEMBERS = (10, 20)  # members of a pool with weights from so many labelled rows
 
 # Accuracy, mean set size and UAcc as printed in the source's README, in per cent and options: MMBench, then OOD-CV.
 PUBLISHED = {
@@ -68,7 +68,7 @@ PUBLISHED = {
 @dataclass
 class Benchmark:
     """One set of questions. logits: (M, N, 6) of M members; answers: (N,) indices; task_types: (N,), "" where unknown;
-    questions: (N,) numbers, equal for copies of one question with rotated options; None where every row is its own."""
+    questions: (N,) numbers, equal for copies of one question with rotated options; None where all rows differ."""
 
     name: str
     members: list[str]
@@ -93,19 +93,20 @@ class Benchmark:
 
 
 def read_benchmark(path: Path) -> Benchmark:
-    """The rows of every member, in the order of the file, which must be the same for all. Raises ValueError."""
+    """Members by name, rows in the order of the file, which must be the same for all members."""
     table = pd.read_parquet(path)
-    parts = {str(name): rows for name, rows in table.groupby("member", observed=True, sort=True)}
-    first = next(iter(parts.values()))
-    for name, rows in parts.items():
+    by_member = {str(name): rows for name, rows in table.groupby("member", observed=True, sort=True)}
+    first = next(iter(by_member.values()))
+    for name, rows in by_member.items():
         if not (rows["id"].to_numpy() == first["id"].to_numpy()).all():
-            raise ValueError(f"{path}: the rows of {name} are not those of {next(iter(parts))}, or in another order")
+            other = next(iter(by_member))
+            raise click.ClickException(f"{path}: the rows of {name} are not those of {other}, or in another order")
     answers = np.array([LETTERS.index(letter) for letter in first["answer"]])
     types = first["task_type"].astype(str) if "task_type" in first else pd.Series([""] * len(first))
     # MMBench numbers the rotated copies of a question 1,000,000, 2,000,000 and 3,000,000 higher
     questions = clusters_of([str(int(row) % 1_000_000) for row in first["id"]])
-    logits = np.stack([rows[list(LETTERS)].to_numpy(np.float64) for rows in parts.values()])
-    return Benchmark(path.stem, list(parts), logits, answers, types.to_numpy(), questions)
+    logits = np.stack([rows[list(LETTERS)].to_numpy(np.float64) for rows in by_member.values()])
+    return Benchmark(path.stem, list(by_member), logits, answers, types.to_numpy(), questions)
 
 
 # ------------------------------------------------------------------ the published table
@@ -208,22 +209,23 @@ def measure_half(benchmark: Benchmark, member: int, labelled: np.ndarray, rest: 
         held = conformal_sets(log_p, [calibration], SetRequest(level)).held
         result[f"covered_{level}"] = held[np.arange(len(y)), y].mean()
         result[f"size_{level}"] = held.sum(1).mean()
-    sure = calibration.apply(logits[labelled])
-    hits = (sure.argmax(1) == answers[labelled]).astype(float)
-    threshold = threshold_for(np.exp(sure.max(1)), hits, WANTED, clusters=clusters)["threshold"]
+    labelled_log_p = calibration.apply(logits[labelled])
+    labelled_right = (labelled_log_p.argmax(1) == answers[labelled]).astype(float)
+    confidence = np.exp(labelled_log_p.max(1))
+    threshold = threshold_for(confidence, labelled_right, WANTED, clusters=clusters)["threshold"]
     answered = np.exp(log_p.max(1)) >= (2.0 if threshold is None else threshold)
     if answered.any():
-        chosen = None if others is None else others[answered]
+        answered_clusters = None if others is None else others[answered]
         result |= {
             "answered": answered.mean(),
             "accuracy_answered": right[answered].mean(),
-            "broken": share_of(right[answered], chosen)["high"] < WANTED,
+            "broken": share_of(right[answered], answered_clusters)["high"] < WANTED,
         }
     return result
 
 
 def measure_rule(benchmark: Benchmark, member: int, labelled: np.ndarray, rest: np.ndarray) -> dict:
-    """What `calibrate` takes besides a temperature, and what it gives on `rest`.
+    """What `calibrate` fits besides a temperature, and what that saves on `rest`.
 
     Temperatures by task type, where task types are known; a letter bias on the four letters that can be right, for with
     all six the product looks at none, since no answer is e or f.
@@ -346,7 +348,7 @@ def worth(benchmark: Benchmark, halvings: int, of_rules: int) -> dict:
 
 
 def _rule(taken: pd.Series, before: pd.Series, after: pd.Series) -> dict:
-    """How often it was taken, and the NLL that it saved on rows that it was not fitted on."""
+    """How often a further fit was taken, and the NLL that it saved on rows that it was not fitted on."""
     saved = (before - after)[taken]
     return {
         "taken": taken.mean(),
@@ -471,14 +473,14 @@ def labelled_counts(benchmark: Benchmark, seeds: int, by_question: bool) -> list
 
 # ------------------------------------------------------------------ tables
 def markdown(header: list[str], rows: list[list[str]]) -> str:
-    """A table, as the document has it."""
+    """A Markdown table, as the document has it."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def tables(report: dict) -> dict[str, str]:
     """The tables of docs/real-models.md, by what they show, from the report."""
-    sets = {NAMES[name]: report["worth"][name] for name in NAMES}
+    worth_by_name = {NAMES[name]: report["worth"][name] for name in NAMES}
     result = {
         "Published table": markdown(
             ["model", *(f"{what} {short}" for what in ("accuracy", "set size", "UAcc") for short in ("MMB", "OOD"))],
@@ -499,7 +501,10 @@ def tables(report: dict) -> dict[str, str]:
     }
     result["Temperature"] = markdown(
         ["benchmark", *columns],
-        [[name, *(show(part["calibration"]) for show in columns.values())] for name, part in sets.items()],
+        [
+            [name, *(show(figures["calibration"]) for show in columns.values())]
+            for name, figures in worth_by_name.items()
+        ],
     )
     result["Sets"] = markdown(
         ["benchmark", "asked", "covered", "lowest model", "highest model", "mean size", "smallest", "largest"],
@@ -507,16 +512,16 @@ def tables(report: dict) -> dict[str, str]:
             [name, f"{row['level']:.2f}"]
             + [f"{row[k]:.3f}" for k in ("covered", "covered_lowest", "covered_highest")]
             + [f"{row[k]:.2f}" for k in ("size", "size_smallest", "size_largest")]
-            for name, part in sets.items()
-            for row in part["sets"]
+            for name, figures in worth_by_name.items()
+            for row in figures["sets"]
         ],
     )
     result["Thresholds"] = markdown(
         ["benchmark", "cases", "threshold given", "right often enough", "significantly too rarely", "answered"],
         [
-            [name, *(f"{part['thresholds'][key]}" for key in ("cases", "given", "observed_at_least_wanted"))]
-            + [f"{part['thresholds']['significantly_below']}", f"{part['thresholds']['answered']:.3f}"]
-            for name, part in sets.items()
+            [name, *(f"{figures['thresholds'][key]}" for key in ("cases", "given", "observed_at_least_wanted"))]
+            + [f"{figures['thresholds']['significantly_below']}", f"{figures['thresholds']['answered']:.3f}"]
+            for name, figures in worth_by_name.items()
         ],
     )
     result["More than a temperature"] = markdown(
@@ -524,16 +529,16 @@ def tables(report: dict) -> dict[str, str]:
         [
             [name, title, f"{rule['taken']:.2f}"]
             + [f"{rule[key]:.4f}" for key in ("nll_saved_where_taken", "least", "most")]
-            for name, part in sets.items()
+            for name, figures in worth_by_name.items()
             for key, title in (("task_types", "temperature by task type"), ("letter_bias", "letter bias, a to d alone"))
-            if (rule := part["rule"].get(key))
+            if (rule := figures["rule"].get(key))
         ],
     )
     result["Letters that are never right"] = markdown(
         ["benchmark", "NLL, six letters", "NLL, a to d alone"],
         [
-            [name, *(f"{part['rule'][key]:.3f}" for key in ("nll_temperature", "nll_temperature_four_letters"))]
-            for name, part in sets.items()
+            [name, *(f"{figures['rule'][key]:.3f}" for key in ("nll_temperature", "nll_temperature_four_letters"))]
+            for name, figures in worth_by_name.items()
         ],
     )
     for name in NAMES:
@@ -566,12 +571,12 @@ def _difference(entry: dict) -> str:
     return f"{entry['nll_difference']:+.3f} ({entry['nll_low']:+.3f} to {entry['nll_high']:+.3f})"
 
 
-def rounded(value):
-    """Numbers of a nested report to six decimals; NumPy's as Python's."""
+def rounded(value: object) -> object:
+    """A nested report with its numbers rounded to six decimals, NumPy's as Python's; those not finite become None."""
     if isinstance(value, dict):
-        return {name: rounded(part) for name, part in value.items()}
+        return {name: rounded(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [rounded(part) for part in value]
+        return [rounded(item) for item in value]
     if isinstance(value, np.bool_):
         return bool(value)
     if isinstance(value, float | np.floating):
@@ -580,17 +585,24 @@ def rounded(value):
 
 
 @click.command()
-@click.option("--data", required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--halvings", default=20, show_default=True, help="Of each benchmark, for calibration and plain pools.")
-@click.option("--fitted", default=5, show_default=True, help="Of these, for pools with fitted weights.")
-@click.option("--rules", default=5, show_default=True, help="Of these, for letter bias and task types.")
 @click.option(
-    "--seeds", default=6, show_default=True, help="For each number of labelled rows; 3 at most of the largest."
+    "--data",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of the two Parquet files.",
 )
-@click.option("--table-only", is_flag=True, help="The published table alone.")
+@click.option(
+    "--halvings", default=20, show_default=True, help="Halvings of each benchmark, for calibration and plain pools."
+)
+@click.option("--fitted", default=5, show_default=True, help="How many of these for pools with fitted weights.")
+@click.option("--rules", default=5, show_default=True, help="How many of these for letter bias and task types.")
+@click.option(
+    "--seeds", default=6, show_default=True, help="Draws for each number of labelled rows; 3 at most of the largest."
+)
+@click.option("--table-only", is_flag=True, help="Recompute the published table alone.")
 @click.option("--out", type=click.Path(path_type=Path), help="JSON file to write.")
 def main(data: Path, halvings: int, fitted: int, rules: int, seeds: int, table_only: bool, out: Path | None) -> None:
-    """Recompute the published table, measure what the product is worth, print both as tables."""
+    """Recompute the published table, measure what the product is worth, and print both as tables."""
     start = time.monotonic()
     benchmarks = [read_benchmark(data / f"{name}.parquet") for name in NAMES]
     report = {
@@ -606,9 +618,9 @@ def main(data: Path, halvings: int, fitted: int, rules: int, seeds: int, table_o
     if not table_only:
         report["worth"] = {one.name: worth(one, halvings, rules) for one in benchmarks}
         report["pools"] = {one.name: pools(one, halvings, fitted) for one in benchmarks}
-        copies = benchmarks[0]
+        with_copies = benchmarks[0]  # MMBench
         report["labelled"] = {
-            what: labelled_counts(copies, seeds, what == "questions") for what in ("questions", "rows")
+            what: labelled_counts(with_copies, seeds, what == "questions") for what in ("questions", "rows")
         }
         report |= {"seconds": round(time.monotonic() - start), "processor_seconds": round(time.process_time())}
         for title, text in tables(report).items():

@@ -1,11 +1,11 @@
-"""How many rows a second: every way of answering, on the same rows, in one run on one machine.
+"""How many rows a second does every way of answering score? All ways get the same rows, in one run on one machine.
 
-    python -m benchmarks.throughput                                  the demo: minutes on two cores
+    python -m benchmarks.throughput                                  the demo: some minutes on two cores
     python -m benchmarks.throughput --size 8b --tokenizer DIR --work DIR --rows 2000
 
 The 8B needs a GPU, 25 GB in --work, and a folder with Qwen3's tokenizer.json, tokenizer_config.json and Qwen3-VL's chat
-template. Loading and compilation are told apart. An engine row is a whole `score`: from reading the table's prompts and
-pictures to `probabilities.csv` on disk.
+template. Loading and compilation are reported apart. A way of the engine is a whole `score`: from reading the table's
+prompts and pictures to `probabilities.csv` on disk.
 """
 
 import json
@@ -29,40 +29,40 @@ from scoring.bench.padded import collate, padded_states
 from scoring.checkpoints.plan import Plan, plan_members
 from scoring.engine.batches import prepare_batch
 from scoring.engine.forward import project
-from scoring.engine.packed import product_rate
+from scoring.engine.packed import unwrap
 from scoring.engine.scorer import Scorer
-from scoring.inputs.questions import read_table
+from scoring.files.writing import write_json
+from scoring.inputs.questions import Question, Table, read_table
 from scoring.messages import silent
 from scoring.run.options import RunContext, RunOptions
 from scoring.run.run import run
 
 os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")  # as cli.py does
-GIB = 2**30
 WARM_UP = 4  # rows that are answered one at a time before the clock starts
-SMALL_CARD = 10 * GIB  # what PyTorch may hold in the row that stands for a 12 GB card
+SMALL_CARD = 10 * workload.GIB  # what PyTorch may hold in the way that stands for a 12 GB card
 
 
 @dataclass
 class Way:
-    """A way of answering; `engine` ways are whole runs, the others loops over rows that are timed here."""
+    """A way of answering. With `weights` it is a whole run of the engine, else one of the libraries' ways."""
 
     name: str
     rows: int
     table: str = "single"
-    batch: int = 0  # rows a batch of the baselines
+    batch: int = 0  # rows in a batch of the baselines
     orders: str = "1"
     members: int = 1
-    weights: str = ""  # of the engine
+    weights: str = ""  # how the engine keeps the base: auto, 4bit or 16bit; "" for a baseline
     batch_tokens: int | None = None
     small_card: bool = False
 
 
 def ways_of(size: str, rows: int, modes: list[str], batch: int | None, single: int) -> list[Way]:
-    """The rows of the table, baselines first."""
+    """All ways, baselines first. rows: of the engine's ways; single: of the notebook's way at 8B."""
     if size == "demo":
         batch = batch or 16
         return [
-            Way("seed: generate 2 tokens, a row at a time", min(rows, 40), batch=1),
+            Way("the notebook: generate 2 tokens, a row at a time", min(rows, 40), batch=1),
             Way(f"generate 2 tokens, {batch} rows", min(rows, 200), batch=batch),
             Way(f"padded forward, {batch} rows (transformers and peft)", rows, batch=batch),
             Way("engine: one order", rows, weights="auto"),
@@ -71,7 +71,7 @@ def ways_of(size: str, rows: int, modes: list[str], batch: int | None, single: i
         ]
     batch = batch or 32
     baselines = [
-        Way("seed: generate 2 tokens, a row at a time", single, batch=1),
+        Way("the notebook: generate 2 tokens, a row at a time", single, batch=1),
         Way(f"generate 2 tokens, {batch} rows", max(128, batch), batch=batch),
         Way(f"padded forward, {batch} rows (transformers and peft)", max(128, batch), batch=batch),
     ]
@@ -88,15 +88,15 @@ def ways_of(size: str, rows: int, modes: list[str], batch: int | None, single: i
 
 
 class Bench:
-    """One loaded base; its adapters are added as ways need them."""
+    """One loaded base. Adapters are added when a way needs them."""
 
     def __init__(self, load: workload.Workload, rate: float, compiling: str, work: Path):
         self.load, self.rate, self.compiling, self.work = load, rate, compiling, work
         self.scorer: Scorer | None = None
-        self.packed_as: tuple | None = None
-        self.loading = 0.0
+        self.packed_as: tuple[int, str] | None = None  # number of members, weights
 
     def plan(self, way: Way) -> Plan:
+        """Which checkpoints a way loads."""
         names = [str(name) for name in self.load.checkpoints[: way.members]]
         return plan_members(names, str(self.load.base), orders=way.orders)
 
@@ -106,57 +106,51 @@ class Bench:
         if self.scorer is None or self.packed_as != wanted:
             model = self.scorer.model if self.scorer else None
             if model and way.members > len(model.adapters):
-                from scoring.engine.packed import unwrap
-
                 unwrap(model.network.model)
             self.scorer = None
-            start = time.perf_counter()
             self.scorer, self.packed_as = Scorer(self.plan(way), weights=wanted[1], model=model), wanted
-            self.loading = time.perf_counter() - start
         return self.scorer
 
     def measure(self, way: Way) -> dict:
-        """One repeat of a way: rows a second, and where there is a card, its memory."""
+        """One repeat of a way: rows a second and, on a card, its memory."""
         table = read_table(self.load.tables[way.table])
         table.questions = table.questions[: way.rows]
         scorer = self.ready(way)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
-        found = self._run(way, scorer, table) if way.weights else self._loop(way, scorer, table.questions)
-        if torch.cuda.is_available():
-            found["peak_gib"] = round(torch.cuda.max_memory_allocated() / GIB, 2)
-            found["reserved_gib"] = round(torch.cuda.max_memory_reserved() / GIB, 2)
-        return found | {"rows": len(table.questions), "rows_per_second": len(table.questions) / found["seconds"]}
+        workload.reset_peak()
+        result = self._run(way, scorer, table) if way.weights else self._loop(way, scorer, table.questions)
+        result |= workload.peak_memory()
+        return result | {"rows": len(table.questions), "rows_per_second": len(table.questions) / result["seconds"]}
 
-    def _run(self, way: Way, scorer: Scorer, table) -> dict:
+    def _run(self, way: Way, scorer: Scorer, table: Table) -> dict:
+        """A whole `score` by the engine."""
         options = RunOptions(way.orders, way.batch_tokens, compile=self.compiling)
         if way.small_card:
             total = torch.cuda.get_device_properties(0).total_memory
             torch.cuda.set_per_process_memory_fraction(SMALL_CARD / total)
         try:
-            with TemporaryDirectory(dir=self.work) as out:
-                finished = run(table, scorer, Path(out) / "s", options, RunContext(say=silent))
-                about = json.loads((Path(out) / "s" / "run.json").read_text())
+            with TemporaryDirectory(dir=self.work) as folder:
+                out = Path(folder) / "s"
+                finished = run(table, scorer, out, options, RunContext(say=silent))
+                record = json.loads((out / "run.json").read_text())
         finally:
             if way.small_card:
                 torch.cuda.set_per_process_memory_fraction(1.0)
         assert finished.logits.scored.all(), finished.warnings
         seconds = finished.seconds["planning"] + finished.seconds["scoring"]
-        tokens, patches = about["counts"]["tokens"], self._patches(table.questions)
+        tokens, patches = record["counts"]["tokens"], self._patches(table.questions)
         return {
             "seconds": seconds,
             "planning": finished.seconds["planning"],
             "compiling": finished.seconds["compiling"],
             "waiting_for_pictures": finished.seconds["waiting_for_pictures"],
             "tokens_a_row": tokens / way.rows,
-            "batch_tokens": about["identity"]["batch_tokens"],
-            "split": about["split"],
-            "roofline": self._flop(tokens * way.members, patches) / seconds / self.rate,
+            "batch_tokens": record["identity"]["batch_tokens"],
+            "split": record["split"],
+            "roofline": self._operations(tokens * way.members, patches) / seconds / self.rate,
         }
 
     def profile(self, rows: int = 128, lines: int = 14) -> list[dict]:
-        """Where the time of one batch goes: the longest kernels, in ms."""
+        """Where the time of one batch goes: the kernels that take longest, in ms."""
         from torch.profiler import ProfilerActivity, profile
 
         questions = read_table(self.load.tables["single"]).questions[:rows]
@@ -166,37 +160,37 @@ class Bench:
             self.scorer.answer(ready, 4)[0].top.cpu()
         start = time.perf_counter()
         self.scorer.answer(ready, 4)[0].top.cpu()
-        whole = time.perf_counter() - start
-        with profile(activities=activities) as seen:
+        seconds = time.perf_counter() - start
+        with profile(activities=activities) as recorded:
             self.scorer.answer(ready, 4)[0].top.cpu()
-        own = "self_device_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
-        events = sorted(seen.key_averages(), key=lambda event: -getattr(event, own))
-        found = [{"kernel": f"whole batch of {len(questions)} rows", "ms": whole * 1e3, "calls": 1}]
-        found += [
-            {"kernel": event.key[:90], "ms": round(getattr(event, own) / 1e3, 1), "calls": event.count}
-            for event in events[:lines]
+        kernel_time = "self_device_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
+        events = sorted(recorded.key_averages(), key=lambda event: -getattr(event, kernel_time))
+        return [
+            {"kernel": f"whole batch of {len(questions)} rows", "ms": seconds * 1e3, "calls": 1},
+            *(
+                {"kernel": event.key[:90], "ms": round(getattr(event, kernel_time) / 1e3, 1), "calls": event.count}
+                for event in events[:lines]
+            ),
         ]
-        return found
 
-    def _patches(self, questions) -> int:
+    def _patches(self, questions: list[Question]) -> int:
+        """Patches of all pictures, each counted once."""
         policy = self.scorer.prepare.policy
-        sizes = {question.picture: policy.grid(*question.size) for question in questions}
-        return sum(grid[1] * grid[2] for grid in sizes.values())
+        grids = {question.picture: policy.grid(*question.size) for question in questions}
+        return sum(grid[1] * grid[2] for grid in grids.values())
 
-    def _flop(self, tokens: int, patches: int) -> float:
-        """Floating point operations of the weights alone: two a weight and token."""
-        language = sum(linear.shape[0] * linear.shape[1] for linear in self.scorer.packed.linears)
-        visual = sum(
-            parameter.numel()
-            for name, parameter in self.scorer.model.network.model.visual.named_parameters()
-            if parameter.ndim > 1 and "pos_embed" not in name and "merger" not in name
-        )
-        return 2.0 * language * tokens + 2.0 * visual * patches
+    def _operations(self, tokens: int, patches: int) -> float:
+        """Floating point operations of the weights alone: two for each weight and token, or patch."""
+        language, vision = workload.multiplied_weights(self.scorer.packed, self.scorer.model.network.model.visual)
+        return 2.0 * language * tokens + 2.0 * vision * patches
 
     @torch.no_grad()
-    def _loop(self, way: Way, scorer: Scorer, questions: list) -> dict:
-        """The libraries' own ways, through PEFT's layers, each row from its file on. In batches, rows of like length
-        together and pictures read ahead; the notebook's way prepares each row in its turn."""
+    def _loop(self, way: Way, scorer: Scorer, questions: list[Question]) -> dict:
+        """The libraries' own ways, through PEFT's layers; the time of a row starts with its file.
+
+        Batches hold rows of about one length, and pictures are read ahead. The notebook's way prepares one row after
+        the other.
+        """
         network, prepare = scorer.model.network, scorer.prepare
         scorer.model.use(scorer.adapters[0])
         sequences = prepare.encode_many([(question, question.size, "") for question in questions])
@@ -211,18 +205,18 @@ class Bench:
             else:
                 generate_batch(network, prepare.chat, prepared)
 
-        for at in range(WARM_UP if way.batch == 1 else 1):  # not timed
-            answer([prepare(question) for question in ordered[at : at + way.batch]])
+        for first in range(WARM_UP if way.batch == 1 else 1):  # not timed
+            answer([prepare(question) for question in ordered[first : first + way.batch]])
         start = time.perf_counter()
         with ThreadPoolExecutor() as pool:
-            reading = (map if way.batch == 1 else pool.map)(prepare, ordered)
-            for part in iter(lambda: list(islice(reading, way.batch)), []):
-                answer(part)
+            prepared_rows = (map if way.batch == 1 else pool.map)(prepare, ordered)
+            for batch in iter(lambda: list(islice(prepared_rows, way.batch)), []):
+                answer(batch)
         return {"seconds": time.perf_counter() - start}
 
 
 def table_of(results: list[dict]) -> str:
-    """The results for a terminal."""
+    """The results as a table for a terminal."""
     lines = [f"{'':<50}{'weights':>8}{'rows/s':>9}{'peak GiB':>10}{'tokens':>8}{'roofline':>10}"]
     lines.append("─" * len(lines[0]))
     for way in results:
@@ -236,52 +230,54 @@ def table_of(results: list[dict]) -> str:
 
 
 @click.command()
-@click.option("--size", type=click.Choice(["demo", "8b"]), default="demo", show_default=True)
+@workload.size_option
 @click.option("--rows", default=2000, show_default=True, help="Rows of the engine's ways (the demo has 400).")
 @click.option("--rows-of-many", type=int, help="Rows of the ways with several checkpoints.  [default: --rows]")
-@click.option("--repeats", default=None, type=int, help="Interleaved; medians are told.  [default: 3, 8b: 1]")
-@click.option("--batch-rows", "batch", type=int, help="Rows a batch of the libraries' ways.  [default: 16, 8b: 32]")
+@click.option("--repeats", type=int, help="Repeats, taking turns; medians are reported.  [default: 3, 8b: 1]")
+@click.option("--batch-rows", "batch", type=int, help="Rows in a batch of the libraries' ways.  [default: 16, 8b: 32]")
 @click.option("--single-rows", "single", default=16, show_default=True, help="Rows of the notebook's way at 8B.")
 @click.option("--modes", default="16bit,4bit", show_default=True, help="Weights of the engine at 8B.")
 @click.option("--ways", default="", help="Only ways whose name contains one of these, comma-separated.")
-@click.option("--compile", "compiling", type=click.Choice(["on", "off"]), default="on", show_default=True)
+@click.option(
+    "--compile",
+    "compiling",
+    type=click.Choice(["on", "off"]),
+    default="on",
+    show_default=True,
+    help="Compile layers on a card.",
+)
 @click.option(
     "--exact/--no-exact", default=True, help="Also profile, and at 8B compare with the reference and other batches."
 )
-@click.option("--tokenizer", type=click.Path(path_type=Path, exists=True), help="Folder of the real tokenizer, for 8b.")
-@click.option("--layers", type=int, help="Fewer layers than the 8B has, to try this program.")
-@click.option("--work", type=click.Path(path_type=Path), help="Folder for weights and pictures.")
-@click.option("--out", type=click.Path(path_type=Path), help="JSON file to write.")
+@workload.full_size_options
 def main(
     size, rows, rows_of_many, repeats, batch, single, modes, ways, compiling, exact, tokenizer, layers, work, out
 ) -> None:
     """Time every way of answering and print a table."""
-    work = work or Path("benchmarks/work")
-    work.mkdir(parents=True, exist_ok=True)
-    on_card = torch.cuda.is_available()
-    rate = product_rate(8192 if on_card else 1024)
-    load = workload.demo() if size == "demo" else workload.full_size(work, tokenizer, rows, layers=layers)
+    work = workload.work_folder(work)
+    rate = workload.matrix_rate()
+    load = workload.of_size(size, work, tokenizer, rows, layers=layers)
     rows = min(rows, len(read_table(load.tables["single"]).questions))
     report = workload.circumstances(rate, size, layers) | {"exactness": {}, "profile": {}, "ways": []}
     chosen = [
         way
         for way in ways_of(size, rows, modes.split(","), batch, min(single, rows))
-        if not ways or any(part in f"{way.name} {way.weights}" for part in ways.split(","))
+        if not ways or any(name in f"{way.name} {way.weights}" for name in ways.split(","))
     ]
     click.echo(f"{report['device']}: matrix product {rate / 1e12:.1f} TFLOP/s; workload ready", err=True)
     for way in chosen:
         way.rows = min(way.rows, rows_of_many or way.rows) if way.members > 1 else way.rows
-    bench = Bench(load, rate, compiling if on_card else "off", work)
+    bench = Bench(load, rate, compiling if torch.cuda.is_available() else "off", work)
     measured: dict[int, list[dict]] = {}
     if size == "8b" and exact:  # before anything is compiled
         report["exactness"]["eager"] = exactness(bench.ready(Way("", 0, weights="4bit")), load.tables["single"])
         click.echo(json.dumps(report["exactness"]["eager"]), err=True)
     for repeat in range(repeats or (1 if size == "8b" else 3)):
         for number, way in enumerate(chosen):
-            found = bench.measure(way)
-            measured.setdefault(number, []).append(found)
-            said = {key: round(value, 3) if isinstance(value, float) else value for key, value in found.items()}
-            click.echo(f"{repeat + 1}: {way.name} {way.weights}: {json.dumps(said)}", err=True)
+            result = bench.measure(way)
+            measured.setdefault(number, []).append(result)
+            rounded = {key: round(value, 3) if isinstance(value, float) else value for key, value in result.items()}
+            click.echo(f"{repeat + 1}: {way.name} {way.weights}: {json.dumps(rounded)}", err=True)
             if exact and size == "8b" and way.weights == "4bit" and "compiled" not in report["exactness"]:
                 report["exactness"]["compiled"] = exactness(bench.scorer, load.tables["single"], rows=64)
                 click.echo(json.dumps(report["exactness"]["compiled"]), err=True)
@@ -289,19 +285,20 @@ def main(
                 report["profile"][way.weights] = bench.profile()
                 for line in report["profile"][way.weights]:
                     click.echo(f"  {line['ms']:>8.1f} ms {line['calls']:>6} {line['kernel']}", err=True)
-            report["ways"] = [_median(chosen[at], runs) for at, runs in measured.items()]
+            report["ways"] = [_median(chosen[index], runs) for index, runs in measured.items()]
             report["peak_rss_gib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
             if out:
                 out.parent.mkdir(parents=True, exist_ok=True)
-                out.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+                write_json(out, report)
     click.echo(f"{report['device']}, matrix product {rate / 1e12:.1f} TFLOP/s, {report['size']}")
     click.echo(table_of(report["ways"]))
-    click.echo(f"most memory of this process on the host: {report['peak_rss_gib']} GiB")
+    click.echo(f"peak memory of this process on the host: {report['peak_rss_gib']} GiB")
 
 
 def _median(way: Way, runs: list[dict]) -> dict:
-    middle = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
-    return {"way": way.name, "weights": way.weights, **middle, "each": [run["rows_per_second"] for run in runs]}
+    """Medians over a way's repeats, and the rows a second of each."""
+    medians = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+    return {"way": way.name, "weights": way.weights, **medians, "each": [run["rows_per_second"] for run in runs]}
 
 
 if __name__ == "__main__":

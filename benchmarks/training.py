@@ -1,14 +1,15 @@
-"""How many rows a second training takes: the notebook's step, the libraries' padded step and ours, in one run.
+"""How many rows a second does a training take: by the notebook's step, the libraries' padded step, and ours?
 
-    python -m benchmarks.training                                     the demo: minutes on two cores
+    python -m benchmarks.training                                     the demo: some minutes on two cores
     python -m benchmarks.training --size 8b --tokenizer DIR --work DIR
 
-A step is one as `train` does it: pictures read from files, forward, back, clipping, AdamW. Loading and compilation
-are apart.
+All ways run in one process. A step is one of `train`: pictures read from files, forward, backward, clipping, AdamW.
+Loading and compilation are reported apart.
 """
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,8 +20,10 @@ import torch.nn.functional as F
 
 from benchmarks import workload
 from scoring.bench.padded import collate, padded_states
-from scoring.engine.packed import product_rate, put_back, unwrap
+from scoring.engine.packed import put_back, unwrap
+from scoring.files.writing import write_json
 from scoring.inputs.questions import read_table
+from scoring.messages import silent
 from train.config import TrainConfig
 from train.inputs import TrainContext, TrainingInputs
 from train.model import Memory
@@ -28,28 +31,29 @@ from train.plan import TrainingPlan
 from train.steps import run_steps
 from train.trainer import Trainer
 
-GIB = 2**30
-
 
 @dataclass
 class Way:
+    """A way of training, with `batch` rows in a step."""
+
     name: str
-    kind: str  # "seed", "padded" or a memory mode
+    kind: str  # "notebook", "padded" or a memory mode of `train`: "low" or "fast"
     batch: int
     dropout: float
     compiled: bool = False
 
 
 def ways_of(on_card: bool) -> list[Way]:
-    small = [
-        Way("the notebook: a row at a time, loss on every token, recomputing", "seed", 1, 0.05),
+    """All ways; compiled ones on a card alone."""
+    plain = [
+        Way("the notebook: a row at a time, loss on every token, recomputing", "notebook", 1, 0.05),
         Way("padded, answer's token alone (transformers and PEFT)", "padded", 16, 0.05),
         Way("tree, activations kept", "fast", 16, 0.05),
         Way("tree, activations kept, no dropout", "fast", 16, 0.0),
         Way("tree, recomputing", "low", 16, 0.05),
     ]
     if not on_card:
-        return small
+        return plain
     compiled = [
         Way(f"tree, {name}{tail}, compiled", kind, batch, dropout, True)
         for kind, name, batch in (
@@ -62,79 +66,73 @@ def ways_of(on_card: bool) -> list[Way]:
         )
         for dropout, tail in ((0.05, ""), (0.0, ", no dropout"))
     ]
-    return small[:3] + small[4:] + compiled
+    return plain[:3] + plain[4:] + compiled
 
 
 class Bench:
-    """One loaded model; every way trains it on."""
+    """One loaded model, which every way trains further."""
 
     def __init__(self, load: workload.Workload, work: Path, rate: float, rows: int):
         questions = read_table(load.tables["single"]).questions[:rows]
         self.rate, config = rate, TrainConfig(learning_rate=1e-5, epochs=1, compile="off", save_every=10**9)
         inputs = TrainingInputs(str(load.base), questions, questions[:16], work, config)
-        self.training = Trainer(inputs, TrainContext(say=lambda text: None)).load()
+        self.training = Trainer(inputs, TrainContext(say=silent)).load()
         self.model, self.device = self.training.model, self.training.model.model.device
         self.compiled = False
-        layers = self.model.packed.linears
-        self.language = sum(linear.shape[0] * linear.shape[1] for linear in layers)
-        visual = self.model.network.model.visual.named_parameters()
-        self.visual = sum(
-            weight.numel() for name, weight in visual if weight.ndim > 1 and "pos" not in name and "merger" not in name
-        )
+        self.weights = workload.multiplied_weights(self.model.packed, self.model.network.model.visual)
 
     def measure(self, way: Way, steps: int) -> dict:
+        """Rows a second over so many steps, after two that are not timed; on a card, its memory."""
         start = time.perf_counter()
-        run = self._plain(way) if way.kind in ("seed", "padded") else self._tree(way)
+        run, operations = self._plain(way) if way.kind in ("notebook", "padded") else self._tree(way)
         run(2)
         self._wait()
-        warm = time.perf_counter() - start
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
-            held = torch.cuda.memory_allocated()
+        warm_up = time.perf_counter() - start
+        workload.reset_peak()
+        held = torch.cuda.memory_allocated() if self.device.type == "cuda" else 0  # weights, adapter, optimizer
         start = time.perf_counter()
         run(steps)
         self._wait()
         seconds = time.perf_counter() - start
-        found = {"way": way.name, "batch": way.batch, "dropout": way.dropout, "warm_up": round(warm, 1)}
-        found |= {"seconds": round(seconds, 2), "rows_per_second": steps * way.batch / seconds}
-        if way.kind in ("low", "fast"):
-            # forward, and back through activations; recomputing is forward once more. The vision tower is frozen.
-            passes = {"fast": 2, "low": 3}[way.kind]
-            flop = 2 * self.language * self.tokens * passes + 2 * self.visual * self.patches
-            found["roofline"] = flop * found["rows_per_second"] / self.rate
+        result = {"way": way.name, "batch": way.batch, "dropout": way.dropout, "warm_up": round(warm_up, 1)}
+        result |= {"seconds": round(seconds, 2), "rows_per_second": steps * way.batch / seconds}
+        if operations:
+            result["roofline"] = operations * result["rows_per_second"] / self.rate
         if self.device.type == "cuda":
-            found["held_gib"] = round(held / GIB, 2)  # between steps: weights, adapter, optimizer
-            found["peak_gib"] = round(torch.cuda.max_memory_allocated() / GIB, 2)
-            found["reserved_gib"] = round(torch.cuda.max_memory_reserved() / GIB, 2)
-        return found
+            result |= {"held_gib": round(held / workload.GIB, 2)} | workload.peak_memory()
+        return result
 
-    def _tree(self, way: Way):
+    def _tree(self, way: Way) -> tuple[Callable[[int], object], float]:
+        """The product's steps, and the floating point operations of a row."""
         training, inputs = self.training, self.training.plan.inputs
         self.model.dropout.share = way.dropout
         self.model.recompute(way.kind == "low")
         if way.compiled and not self.compiled:
             self.model.packed.compile()
             self.compiled = True
-        whole = len(inputs.train) // way.batch * way.batch
+        rows = len(inputs.train) // way.batch * way.batch
         config = replace(inputs.config, batch=way.batch)
-        plan = TrainingPlan(replace(inputs, train=inputs.train[:whole], config=config))
+        plan = TrainingPlan(replace(inputs, train=inputs.train[:rows], config=config))
         memory = Memory(way.kind, 10**9 if self.device.type == "cuda" else training.memory.tokens)
         training = replace(training, plan=plan, memory=memory)
         costs = plan.train_costs
-        self.tokens = costs[0].prefix_tokens / way.batch + sum(cost.tokens for cost in costs) / len(costs)
-        self.patches = sum(cost.picture_tokens for cost in costs) / len(costs) * plan.preparer.policy.merge**2
-        return lambda steps: run_steps(training, 1, whole // way.batch - steps)
+        tokens = costs[0].prefix_tokens / way.batch + sum(cost.tokens for cost in costs) / len(costs)
+        patches = sum(cost.picture_tokens for cost in costs) / len(costs) * plan.preparer.policy.merge**2
+        # forward, and back through activations; recomputing is forward once more. The vision tower is frozen.
+        passes = {"fast": 2, "low": 3}[way.kind]
+        language, vision = self.weights
+        operations = 2 * language * tokens * passes + 2 * vision * patches
+        return lambda steps: run_steps(training, 1, rows // way.batch - steps), operations
 
-    def _plain(self, way: Way):
-        """The libraries' own layers; prompts and pictures are prepared before the clock starts."""
+    def _plain(self, way: Way) -> tuple[Callable[[int], object], None]:
+        """Steps through the libraries' own layers; prompts and pictures are prepared before the clock starts."""
         plan, model, network = self.training.plan, self.model, self.model.network
         rows = [plan.preparer(question) for question in plan.inputs.train[: max(16, way.batch)]]
 
         def run(steps: int) -> None:
-            taken = unwrap(network)
+            removed = unwrap(network)
             network.train()
-            if self.device.type == "cuda" or way.kind == "seed":
+            if self.device.type == "cuda" or way.kind == "notebook":
                 model.recompute(True)
                 network.model.language_model.layers[-1].gradient_checkpointing = True
             for module in network.modules():
@@ -142,10 +140,10 @@ class Bench:
                     if hasattr(adapter, "p"):
                         adapter.p = way.dropout
             for step in range(steps):
-                part = [rows[(step * way.batch + at) % len(rows)] for at in range(way.batch)]
-                batch = collate(*map(list, zip(*part))).to(self.device)
+                prepared = [rows[(step * way.batch + number) % len(rows)] for number in range(way.batch)]
+                batch = collate(*map(list, zip(*prepared))).to(self.device)
                 with torch.autocast(self.device.type, model.model.dtype, enabled=self.device.type == "cuda"):
-                    if way.kind == "seed":
+                    if way.kind == "notebook":
                         inputs = batch.inputs(network.config.image_token_id)
                         loss = network(**inputs, use_cache=False, labels=batch.ids).loss
                     else:
@@ -156,9 +154,9 @@ class Bench:
                 self.training.state.optimizer.step()
                 self.training.state.optimizer.zero_grad(set_to_none=True)
             model.recompute(False)
-            put_back(taken)
+            put_back(removed)
 
-        return run
+        return run, None
 
     def _wait(self) -> None:
         if self.device.type == "cuda":
@@ -166,36 +164,32 @@ class Bench:
 
 
 @click.command()
-@click.option("--size", type=click.Choice(["demo", "8b"]), default="demo", show_default=True)
+@workload.size_option
 @click.option("--rows", default=400, show_default=True, help="Rows of the table.")
-@click.option("--steps", default=18, show_default=True, help="Timed steps of 16 rows; others as many rows.")
+@click.option("--steps", default=18, show_default=True, help="Timed steps of 16 rows; other ways get as many rows.")
 @click.option("--ways", default="", help="Only ways whose name contains one of these, separated by semicolons.")
-@click.option("--tokenizer", type=click.Path(path_type=Path, exists=True), help="Folder of the real tokenizer, for 8b.")
-@click.option("--layers", type=int, help="Fewer layers than the 8B has, to try this program.")
-@click.option("--work", type=click.Path(path_type=Path), help="Folder for weights and pictures.")
-@click.option("--out", type=click.Path(path_type=Path), help="JSON file to write.")
+@workload.full_size_options
 def main(size, rows, steps, ways, tokenizer, layers, work, out) -> None:
     """Time every way of training and print a table."""
-    work = work or Path("benchmarks/work")
-    work.mkdir(parents=True, exist_ok=True)
-    on_card = torch.cuda.is_available()
-    rate = product_rate(8192 if on_card else 1024)
-    load = workload.demo() if size == "demo" else workload.full_size(work, tokenizer, rows, layers=layers)
+    work = workload.work_folder(work)
+    rate = workload.matrix_rate()
+    load = workload.of_size(size, work, tokenizer, rows, layers=layers)
     report = workload.circumstances(rate, size, layers) | {"ways": []}
     with TemporaryDirectory(dir=work) as folder:
         bench = Bench(load, Path(folder), rate, rows)
-        for way in ways_of(on_card):
-            if ways and not any(part in way.name for part in ways.split(";")):
+        for way in ways_of(torch.cuda.is_available()):
+            if ways and not any(name in way.name for name in ways.split(";")):
                 continue
+            slower = 8 if way.kind == "notebook" else 1
             try:
-                found = bench.measure(way, max(2, steps * 16 // way.batch // (8 if way.kind == "seed" else 1)))
+                result = bench.measure(way, max(2, steps * 16 // way.batch // slower))
             except torch.OutOfMemoryError:
-                found = {"way": way.name, "batch": way.batch, "dropout": way.dropout, "rows_per_second": 0.0}
+                result = {"way": way.name, "batch": way.batch, "dropout": way.dropout, "rows_per_second": 0.0}
                 torch.cuda.empty_cache()
-            report["ways"].append(found)
-            click.echo(json.dumps(found), err=True)
+            report["ways"].append(result)
+            click.echo(json.dumps(result), err=True)
             if out:
-                out.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+                write_json(out, report)
     click.echo(f"{report['device']}, matrix product {rate / 1e12:.1f} TFLOP/s, {report['size']}")
     for way in report["ways"]:
         peak = f"{way['peak_gib']:6.1f} GiB" if "peak_gib" in way else ""

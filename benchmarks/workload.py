@@ -1,7 +1,10 @@
-"""What is timed: a base, checkpoints and tables, at the real 8B shapes with random weights or at demo size.
+"""What is timed: a base, checkpoints and tables, with the shapes of the real 8B and random weights, or the demo's.
 
-The 8B is a folder like the real one (config, tokenizer, chat template, sharded safetensors), so that it is loaded by
-the code that a user with the real weights runs. Its answers mean nothing; its speed and its equalities do.
+The 8B is a folder like the real one (config, tokenizer, chat template, sharded safetensors), so the code that loads it
+is the code that runs for a user who has the real weights. Its answers mean nothing; its speed does, and so does whether
+two ways of computing agree. The programs' common options and measurements are here too:
+
+    python -m benchmarks.throughput --size 8b --tokenizer DIR --work DIR
 """
 
 import csv
@@ -9,19 +12,23 @@ import json
 import random
 import shutil
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
 import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import save_file
 
 import scoring
+from benchmarks import DEMO
+from scoring.engine.packed import PackedModel, product_rate
 
-DEMO = Path(__file__).resolve().parent.parent / "demo"
-SHARD = 4 * 2**30
+GIB = 2**30
+SHARD = 4 * GIB
 # config.json of Qwen/Qwen3-VL-8B-Instruct
 CONFIG = {
     "architectures": ["Qwen3VLForConditionalGeneration"],
@@ -78,15 +85,48 @@ WORDS = (
 
 @dataclass
 class Workload:
-    """Tables by name: `single` has a picture a row, `four` four questions a picture."""
+    """Tables by name: `single` has one question about each picture; `four`, which the 8B alone has, asks four."""
 
     base: Path
     checkpoints: list[Path]
     tables: dict[str, Path]
 
 
+# ------------------------------------------------------------------ options
+size_option = click.option(
+    "--size", type=click.Choice(["demo", "8b"]), default="demo", show_default=True, help="Which model is timed."
+)
+
+
+def full_size_options(command: Callable) -> Callable:
+    """The options --tokenizer, --layers, --work and --out."""
+    for option in (
+        click.option("--out", type=click.Path(path_type=Path), help="JSON file to write."),
+        click.option("--work", type=click.Path(path_type=Path), help="Folder for weights and pictures."),
+        click.option("--layers", type=int, help="Fewer layers than the 8B has, to try this program."),
+        click.option(
+            "--tokenizer", type=click.Path(path_type=Path, exists=True), help="Folder of the real tokenizer, for 8b."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def work_folder(work: Path | None) -> Path:
+    """The folder of --work, or `benchmarks/work`; made where it is missing."""
+    folder = work or Path("benchmarks/work")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+# ------------------------------------------------------------------ measurements
+def matrix_rate() -> float:
+    """Floating point operations a second of one large matrix product on this machine."""
+    return product_rate(8192 if torch.cuda.is_available() else 1024)
+
+
 def circumstances(rate: float, size: str, layers: int | None) -> dict:
-    """What a report begins with: the call, the machine and the rate of its matrix product, the versions."""
+    """What a report begins with: the call, the machine and its rate of `matrix_rate`, the versions."""
     card = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
     return {
         "command": " ".join(sys.argv[1:]),
@@ -97,7 +137,44 @@ def circumstances(rate: float, size: str, layers: int | None) -> dict:
     }
 
 
+def reset_peak() -> None:
+    """Empty PyTorch's cache and count the card's peak memory anew; does nothing without a card."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_memory() -> dict[str, float]:
+    """GiB on the card at most since `reset_peak`, used by tensors and reserved by PyTorch; empty without a card."""
+    if not torch.cuda.is_available():
+        return {}
+    return {
+        "peak_gib": round(torch.cuda.max_memory_allocated() / GIB, 2),
+        "reserved_gib": round(torch.cuda.max_memory_reserved() / GIB, 2),
+    }
+
+
+def multiplied_weights(packed: PackedModel, visual: torch.nn.Module) -> tuple[int, int]:
+    """How many weights a token of the language model is multiplied with, and how many a patch of a picture."""
+    language = sum(linear.shape[0] * linear.shape[1] for linear in packed.linears)
+    vision = sum(
+        weight.numel()
+        for name, weight in visual.named_parameters()
+        if weight.ndim > 1 and "pos_embed" not in name and "merger" not in name
+    )
+    return language, vision
+
+
+# ------------------------------------------------------------------ what is timed
+def of_size(
+    size: str, folder: Path, tokenizer: Path | None, rows: int, checkpoints: int = 5, layers: int | None = None
+) -> Workload:
+    """The workload of --size; the 8B is made in `folder` where it is missing."""
+    return demo() if size == "demo" else full_size(folder, tokenizer, rows, checkpoints, layers)
+
+
 def demo() -> Workload:
+    """The demo's base, both checkpoints and the test table."""
     return Workload(
         DEMO / "base",
         [DEMO / "checkpoints" / "fold0", DEMO / "checkpoints" / "fold1"],
@@ -108,7 +185,7 @@ def demo() -> Workload:
 def full_size(folder: Path, tokenizer: Path, rows: int, checkpoints: int = 5, layers: int | None = None) -> Workload:
     """The 8B in `folder`. tokenizer: a folder with the real `tokenizer.json` and chat template.
 
-    layers: fewer of them, to try the program where the whole does not fit.
+    layers: how many, to try a program where all of them do not fit.
     """
     base = folder / "base"
     if not (base / "config.json").exists():
@@ -125,7 +202,7 @@ def full_size(folder: Path, tokenizer: Path, rows: int, checkpoints: int = 5, la
 
 
 def make_base(folder: Path, tokenizer: Path, layers: int | None) -> None:
-    """Random weights of the right shapes, bfloat16, in shards with an index."""
+    """A base folder with random bfloat16 weights of the right shapes, in shards with an index."""
     from transformers import AutoConfig, Qwen3VLForConditionalGeneration
 
     folder.mkdir(parents=True)
@@ -133,7 +210,7 @@ def make_base(folder: Path, tokenizer: Path, layers: int | None) -> None:
         shutil.copy(tokenizer / name, folder / name)
     shutil.copy(DEMO / "base" / "preprocessor_config.json", folder)
     settings = json.loads((folder / "preprocessor_config.json").read_text())
-    settings["size"] = {"shortest_edge": 65536, "longest_edge": 16777216}  # the real one's
+    settings["size"] = {"shortest_edge": 65536, "longest_edge": 16777216}  # as the real 8B has
     (folder / "preprocessor_config.json").write_text(json.dumps(settings))
     config = json.loads(json.dumps(CONFIG))
     if layers:
@@ -145,7 +222,7 @@ def make_base(folder: Path, tokenizer: Path, layers: int | None) -> None:
     generator = torch.Generator(device).manual_seed(0)
     shard, size, index = {}, 0, {}
 
-    def flush():
+    def flush() -> None:
         nonlocal shard, size
         name = f"model-{len(set(index.values())):05d}.safetensors"
         save_file(shard, folder / name, metadata={"format": "pt"})
@@ -168,7 +245,7 @@ def make_base(folder: Path, tokenizer: Path, layers: int | None) -> None:
 
 
 def make_adapter(folder: Path, base: Path, seed: int, rank: int = 16) -> None:
-    """A random LoRA on the seven projections, of about the size that training gives one."""
+    """A random LoRA on the seven projections, with weights about as large as trained ones."""
     from train.config import SEVEN_PROJECTIONS
 
     folder.mkdir(parents=True)
@@ -203,7 +280,7 @@ def make_adapter(folder: Path, base: Path, seed: int, rank: int = 16) -> None:
 
 
 def make_pictures(folder: Path, count: int) -> None:
-    """640x480 JPEG files with large forms and fine grain: about 60 KB each, as photographs have."""
+    """640x480 JPEG files with large shapes and fine grain: about 60 KB each, like photographs."""
     folder.mkdir(exist_ok=True)
 
     def make(number: int) -> None:
@@ -217,7 +294,7 @@ def make_pictures(folder: Path, count: int) -> None:
 
 
 def make_table(path: Path, rows: int, questions: int) -> None:
-    """Korean questions of about the length of a competition's; `questions` of them about each picture."""
+    """A table of Korean questions, about as long as real ones; `questions` of them about each picture."""
     rng = random.Random(0)
 
     def words(low: int, high: int) -> str:

@@ -24,7 +24,7 @@ def test_every_way_is_timed_in_one_run(tmp_path):
     assert done.returncode == 0, done.stderr
     report = json.loads(out.read_text())
     assert [way["way"] for way in report["ways"]] == [
-        "seed: generate 2 tokens, a row at a time",
+        "the notebook: generate 2 tokens, a row at a time",
         "generate 2 tokens, 16 rows",
         "padded forward, 16 rows (transformers and peft)",
         "engine: one order",

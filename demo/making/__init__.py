@@ -9,7 +9,7 @@ and in `demo/`):
     python -m demo.making.pretrain     # build/* -> build/base/model.safetensors (one GPU)
 
 The base that these scripts made so far does not locate things in corners, so `demo/base` holds the
-prototype's instead: `demo/README.md` tells both, with figures.
+prototype's instead; `demo/README.md` has the figures of both.
 """
 
 from pathlib import Path

@@ -1,7 +1,7 @@
 """Draws scenes on the GPU: pictures scaled, turned and placed on a background, then disturbed.
 
-All drawings lie on the device at three sizes (premultiplied RGBA); each is sampled from the size that
-is just larger than what is drawn, so that small pictures do not flicker.
+All drawings are on the device in three sizes (premultiplied RGBA). Each is sampled from the size that
+is just larger than what is drawn, so that small pictures have no jagged edges.
 """
 
 import io
@@ -52,17 +52,17 @@ def draw(
         else torch.ones(count, 3, height, width, device=device, dtype=dtype)
     )
     for level, copies in enumerate(drawings):
-        here = placed[placed[:, 1] == level]
-        if not len(here):
+        on_level = placed[placed[:, 1] == level]
+        if not len(on_level):
             continue
-        shape = (len(here), 4, height, width)
+        shape = (len(on_level), 4, height, width)
         sampled = F.grid_sample(
-            copies[here[:, 2].long()],
-            F.affine_grid(_to_drawing(here, height, width), shape, align_corners=False).to(dtype),
+            copies[on_level[:, 2].long()],
+            F.affine_grid(_to_drawing(on_level, height, width), shape, align_corners=False).to(dtype),
             align_corners=False,
             padding_mode="zeros",
         )
-        layer = torch.zeros(count, *shape[1:], device=device, dtype=dtype).index_add_(0, here[:, 0].long(), sampled)
+        layer = torch.zeros(count, *shape[1:], device=device, dtype=dtype).index_add_(0, on_level[:, 0].long(), sampled)
         canvas = canvas * (1 - layer[:, 3:]).clamp(0, 1) + layer[:, :3]
     return (_disturbed(canvas.float()) if disturb else canvas.float()).clamp(0, 1) * 2 - 1
 
@@ -78,7 +78,7 @@ def _to_drawing(placed: torch.Tensor, height: int, width: int) -> torch.Tensor:
 
 
 def _backgrounds(count: int, height: int, width: int, device, dtype) -> torch.Tensor:
-    """Light, white or any colours; three in ten run into a second one."""
+    """Backgrounds of light, white or any colours; three in ten fade into a second colour."""
 
     def share(*shape):
         return torch.rand(count, *shape, device=device)

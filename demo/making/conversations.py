@@ -4,7 +4,7 @@ A conversation is a `Scene` (which pictures stand where) and its text as pieces 
 kind says how much the loss counts: "" (context), "letter" (the answer to a choice), "text" (an answer in
 words), "mark" (O or X after an option: does this name fit?) or "lookup" ("{option}?" -> its letter).
 
-Marks and look-ups are what makes letters learnable in minutes: a letter alone says whether four
+Marks and look-ups make letters learnable in minutes: a letter alone says whether four
 comparisons came out right together, a mark says it of each, and a look-up teaches which letter stands where.
 """
 
@@ -38,7 +38,7 @@ class Curriculum:
     free_answers: float  # a choice is answered in words
     marks: tuple[float, float, float]  # weights of: no option marked, each with 1/2, all
     lookups: float  # a look-up follows a choice
-    instructions: int = 0  # at most so many longer instructions after the options
+    instructions: int = 0  # if not 0, up to three longer instructions follow the options
     scenes: tuple[float, ...] = (0.63, 0.18, 0.19)  # weights of: one picture, four corners, a grid
     corners: tuple[float, ...] = (
         0.2,
@@ -152,8 +152,8 @@ class Conversations:
             return self._choose(pool.name_question(picture, language), kind)
         if way == "confirm":
             true = rng.random() < 0.5
-            shown = picture if true else pool.distractors(picture, 1)[0]
-            return self._answer_in_words("confirm", language, YES_NO[language][not true], name=getattr(shown, language))
+            named = picture if true else pool.distractors(picture, 1)[0]
+            return self._answer_in_words("confirm", language, YES_NO[language][not true], name=getattr(named, language))
         if way.endswith("category"):
             question = pool.category_question(picture, language)
             if way == "category" and question:
@@ -180,27 +180,28 @@ class Conversations:
         ]
 
         def ask():
-            language, at = self._language(), rng.randrange(4)
-            here, find = pool.corner_question(four, at, language), pool.find_question(four, at, language)
+            language, corner = self._language(), rng.randrange(4)
+            what = pool.corner_question(four, corner, language)
+            where = pool.find_question(four, corner, language)
             way = rng.choices(
                 ["words", "choose", "caption", "choose find", "find", "confirm"], self.curriculum.corners
             )[0]
             if way == "words":
-                return self._answer_in_words("corner", language, here.right, corner=here.corner)
+                return self._answer_in_words("corner", language, what.right, corner=what.corner)
             if way == "caption":
                 return self._answer_in_words("caption", language, ", ".join(getattr(p, language) for p in four))
             if way == "find":
-                return self._answer_in_words("find", language, find.right, name=find.name)
+                return self._answer_in_words("find", language, where.right, name=where.name)
             if way == "confirm":
                 true = rng.random() < 0.5
                 return self._answer_in_words(
                     "confirm corner",
                     language,
                     YES_NO[language][not true],
-                    corner=here.corner,
-                    name=here.right if true else rng.choice(here.wrong),
+                    corner=what.corner,
+                    name=what.right if true else rng.choice(what.wrong),
                 )
-            return self._choose(here if way == "choose" else find)
+            return self._choose(what if way == "choose" else where)
 
         return scene, ask
 
@@ -230,9 +231,9 @@ class Conversations:
             if way < 0.85:
                 return self._choose(question)
             if way < 0.93:
-                shown = [(first, many), (second, others)][: 1 + (others > 0)]
+                counts = [(first, many), (second, others)][: 1 + (others > 0)]
                 return self._answer_in_words(
-                    "caption", language, ", ".join(f"{getattr(p, language)} {n}" for p, n in shown)
+                    "caption", language, ", ".join(f"{getattr(p, language)} {n}" for p, n in counts)
                 )
             wrong = pool.distinct(3, pool.core, avoid=[first, second])
             return self._choose(
@@ -263,9 +264,9 @@ class Conversations:
             return [(user, words, "text")]
         turns = [(user, letters[right], "letter")]
         if rng.random() < plan.lookups:
-            for at in rng.sample(range(4), rng.choice([1, 2])):
-                text = options[at] + rng.choice(["?", "", "은?", " = ?"])
-                turns.append(([(text, "")], letters[at], "lookup"))
+            for option in rng.sample(range(4), rng.choice([1, 2])):
+                text = options[option] + rng.choice(["?", "", "은?", " = ?"])
+                turns.append(([(text, "")], letters[option], "lookup"))
         return turns
 
     def _options(self, question: Question, wording: str, options, right: int, style: str, letters: str) -> Pieces:
@@ -277,10 +278,10 @@ class Conversations:
         pieces: Pieces = [(text + (label + "\n" if label else ""), "")]
         between = "\n" if rng.random() < 0.9 else ", "
         marked = rng.choices([0, 0.5, 1], plan.marks)[0]
-        for at, option in enumerate(options):
-            pieces.append(((between if at else "") + style.format(letters[at]) + option, ""))
+        for number, option in enumerate(options):
+            pieces.append(((between if number else "") + style.format(letters[number]) + option, ""))
             if rng.random() < marked:
-                pieces.append(("O" if at == right else "X", "mark"))
+                pieces.append(("O" if number == right else "X", "mark"))
         if rng.random() < 0.6:
             pieces.append((gap() + rng.choice(CLOSINGS[language]), ""))
         count = rng.choice([0, 1, 1, 2, 3]) if plan.instructions else 0

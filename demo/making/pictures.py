@@ -138,14 +138,14 @@ class _Drawings:
 
     def styles(self, code: str) -> dict:
         """style -> function that draws it"""
-        found = {}
+        styles = {}
         name = self.names.get(code)
         name = self.icons.get("aliases", {}).get(name, {}).get("parent", name)
         if name in self.icons["icons"]:
-            found["flat"] = lambda: self._render(self.icons["icons"][name])
+            styles["flat"] = lambda: self._render(self.icons["icons"][name])
         if code in self.files:
-            found["3d"] = lambda: Image.open(self.files[code])
-        return found
+            styles["3d"] = lambda: Image.open(self.files[code])
+        return styles
 
     def _render(self, icon: dict) -> Image.Image:
         import resvg_py

@@ -1,4 +1,4 @@
-"""Trains the base model from scratch in five stages -> `build/base/model.safetensors`.
+"""Train the base model from scratch in five stages -> `build/base/model.safetensors`.
 
     python -m demo.making.pretrain                      # one GPU, under 20 minutes
     python -m demo.making.pretrain --stages see         # one stage at a time; each starts from the one before
@@ -6,10 +6,10 @@
 
 1. see: naming, captions, questions. Letters stay at chance, pictures are learned.
 2. choose: marks and look-ups beside the questions; letters leave chance within some hundred steps.
-3. refine: the same again from a fresh learning rate, until unseen pictures are answered well.
-4. locate: mostly pictures of four corners, with what a choice between them takes asked for itself.
-5. follow: a few steps on longer instructions with the vision tower frozen, never the default prompt itself:
-   without them the words "a, b, c, d" in that prompt's end are taken for options.
+3. refine: the same again, starting at a high learning rate, until unseen pictures are answered well.
+4. locate: mostly pictures of four corners. The two steps of a choice between them are also asked alone.
+5. follow: a few steps on longer instructions with the vision tower frozen, without the default prompt itself.
+   Else the model takes the words "a, b, c, d" at the end of that prompt for options.
 
 Each stage prints, every few seconds, losses and accuracies on its own data, and two accuracies on pictures that
 pretraining never sees: `unseen` (questions in its own wording) and `prompt` (240 rows of train.csv in the default
@@ -42,7 +42,7 @@ from scoring.inputs.tokens import ChatTokenizer, mrope_positions
 
 GRIDS = {(12, 12): 0.6, (10, 12): 0.14, (12, 10): 0.14, (8, 14): 0.06, (14, 8): 0.06}
 WEIGHTS = {"letter": 1.0, "text": 0.4, "mark": 0.5, "lookup": 0.3}
-END_OF_LETTER = 0.05  # weight of <|im_end|> after a letter: easy, and not to be worked on
+END_OF_LETTER = 0.05  # weight of <|im_end|> after a letter, which is easy to learn
 CONCEPT_WEIGHT = 0.3  # of the loss that names the concept from the mean picture token
 
 
@@ -134,7 +134,7 @@ def unseen_questions(pictures: list[Picture], count: int, tokenizer: Tokenizer) 
         [p for p in pictures if p.split == "train"], Curriculum(0.35, (1,), 0.2, 0, (1, 0, 0), 0), seed=7
     )
     chosen = list(islice((sample for sample in talk if any(kind == "letter" for _, kind in sample[1])), count))
-    return [collate(chosen[at : at + 256], (12, 12), tokenizer) for at in range(0, count, 256)]
+    return [collate(chosen[first : first + 256], (12, 12), tokenizer) for first in range(0, count, 256)]
 
 
 def prompt_rows(count: int) -> tuple[torch.Tensor, list, list[str]]:
@@ -182,7 +182,7 @@ class Watch:
             )
             last = hidden[torch.arange(len(answers)), [len(sequence.ids) - 1 for sequence in sequences]]
             chosen = model.lm_head(last)[:, self.letters].float().argmax(1).tolist()
-        prompt = sum("abcd"[at] == answer for at, answer in zip(chosen, answers)) / len(answers)
+        prompt = sum("abcd"[letter] == answer for letter, answer in zip(chosen, answers)) / len(answers)
         return {"unseen": round(right / total, 3), "prompt": round(prompt, 3)}
 
 
@@ -217,7 +217,7 @@ def concept_targets(batch: dict, concepts: torch.Tensor) -> tuple[torch.Tensor, 
 def run(name: str, stage: Stage, model, drawings, pictures, watch: Watch, device: str, args, log) -> None:
     """Train one stage and leave its weights in `build/NAME.safetensors`."""
     steps, batch_size = max(2, round(stage.steps * args.scale)), args.batch or stage.batch
-    seen = [p for p in pictures if p.split == "pretrain"]
+    pretraining = [p for p in pictures if p.split == "pretrain"]
     codes = sorted({p.code for p in pictures})
     concepts = torch.tensor([codes.index(p.code) for p in pictures], device=device)
     classifier = torch.nn.Linear(model.config.text_config.hidden_size, len(codes)).to(device)
@@ -234,14 +234,14 @@ def run(name: str, stage: Stage, model, drawings, pictures, watch: Watch, device
     )
     loader = iter(
         DataLoader(
-            Batches(stage, seen, batch_size, steps, args.seconds),
+            Batches(stage, pretraining, batch_size, steps, args.seconds),
             batch_size=None,
             num_workers=args.workers,
             prefetch_factor=4 if args.workers else None,
             pin_memory=device == "cuda",
         )
     )
-    start, shown, waited, seconds, step, sums = time.time(), time.time(), 0.0, args.seconds, 0, {}
+    start, logged, waited, seconds, step, sums = time.time(), time.time(), 0.0, args.seconds, 0, {}
     warm_up = min(10 if stage.freeze_vision else 60, steps)
     while step < steps and time.time() - start < seconds:
         share = max(step / steps, (time.time() - start) / seconds)
@@ -264,16 +264,16 @@ def run(name: str, stage: Stage, model, drawings, pictures, watch: Watch, device
         step += 1
         if step % 20 == 0 or step == 1:
             with torch.no_grad():
-                found = {"loss": loss, "concept": (named.argmax(1) == concept).float().mean()}
+                figures = {"loss": loss, "concept": (named.argmax(1) == concept).float().mean()}
                 for kind, weight in WEIGHTS.items():
-                    here = batch["weight"] == weight
-                    found[kind] = (logits[here].argmax(1) == batch["target"][here]).float().mean()
-                for key, value in found.items():
+                    of_kind = batch["weight"] == weight
+                    figures[kind] = (logits[of_kind].argmax(1) == batch["target"][of_kind]).float().mean()
+                for key, value in figures.items():
                     sums.setdefault(key, []).append(value)
         if stage.freeze_vision and step in args.snapshots:
             save(model, f"{name}{step}")
-        if step == steps or time.time() - shown > args.every or (stage.freeze_vision and step % 5 == 0):
-            shown = time.time()
+        if step == steps or time.time() - logged > args.every or (stage.freeze_vision and step % 5 == 0):
+            logged = time.time()
             means = {key: round(torch.stack(values).nanmean().item(), 3) for key, values in sums.items()}
             entry = {
                 "stage": name,
@@ -320,7 +320,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=14)
     parser.add_argument("--every", type=float, default=20, help="seconds between lines of the log")
     parser.add_argument("--watched", type=int, default=1024, help="questions about unseen pictures")
-    parser.add_argument("--snapshots", type=lambda text: [int(part) for part in text.split(",")], default=[5, 10, 20])
+    parser.add_argument("--snapshots", type=lambda text: [int(step) for step in text.split(",")], default=[5, 10, 20])
     parser.add_argument(
         "--compile", action="store_true", help="fuse small operations: a minute at first, 15 %% faster then"
     )

@@ -105,10 +105,10 @@ class Pool:
         wrong = [str(n) for n in range(lowest, lowest + 4) if n != count]
         return Question("count", language, str(count), wrong, name=getattr(counted, language))
 
-    def corner_question(self, four: list[Picture], at: int, language: str) -> Question:
-        right, *wrong = (getattr(p, language) for p in [four[at], *four[:at], *four[at + 1 :]])
-        return Question("corner", language, right, wrong, corner=CORNERS[at][language])
+    def corner_question(self, four: list[Picture], corner: int, language: str) -> Question:
+        right, *wrong = (getattr(p, language) for p in [four[corner], *four[:corner], *four[corner + 1 :]])
+        return Question("corner", language, right, wrong, corner=CORNERS[corner][language])
 
-    def find_question(self, four: list[Picture], at: int, language: str) -> Question:
-        right, *wrong = (c[language] for c in [CORNERS[at], *CORNERS[:at], *CORNERS[at + 1 :]])
-        return Question("find", language, right, wrong, name=getattr(four[at], language))
+    def find_question(self, four: list[Picture], corner: int, language: str) -> Question:
+        right, *wrong = (c[language] for c in [CORNERS[corner], *CORNERS[:corner], *CORNERS[corner + 1 :]])
+        return Question("find", language, right, wrong, name=getattr(four[corner], language))

@@ -140,10 +140,14 @@ class Tables:
         self, placed: list[tuple[Picture, int]], columns: int, cell: int, sizes: tuple[float, float]
     ) -> Image.Image:
         canvas = self._canvas(columns * cell)
-        for picture, at in placed:
+        for picture, number in placed:
             size = cell * self.rng.uniform(*sizes)
             _paste(
-                canvas, picture, at % columns * cell + (cell - size) / 2, at // columns * cell + (cell - size) / 2, size
+                canvas,
+                picture,
+                number % columns * cell + (cell - size) / 2,
+                number // columns * cell + (cell - size) / 2,
+                size,
             )
         return canvas
 
@@ -175,13 +179,13 @@ def make() -> None:
     (DEMO / "images").mkdir()
     for split, count in ROWS.items():
         rows = Tables([p for p in pictures if p.split == split], rng).rows(count)
-        letters = [at for _ in range(count // 4) for at in rng.sample(range(4), 4)]
+        letters = [letter for _ in range(count // 4) for letter in rng.sample(range(4), 4)]
         with open(DEMO / f"{split}.csv", "w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
             table.writerow(COLUMNS)
-            for number, ((task, picture, question), at) in enumerate(zip(rows, letters, strict=True)):
+            for number, ((task, picture, question), letter) in enumerate(zip(rows, letters, strict=True)):
                 options = rng.sample(question.wrong, 3)
-                options.insert(at, question.right)
+                options.insert(letter, question.right)
                 path = f"images/{hashlib.sha1(f'{split}{number}'.encode()).hexdigest()[:10]}.jpg"
                 picture.save(DEMO / path, quality=88)
                 table.writerow(
@@ -190,12 +194,12 @@ def make() -> None:
                         path,
                         _text(task, question, question.right in animals, rng),
                         *options,
-                        "abcd"[at],
+                        "abcd"[letter],
                         task,
                         TABLE_HINTS[task][question.language],
                     ]
                 )
-        print(split, len(rows), Counter(task for task, *_ in rows), Counter("abcd"[at] for at in letters))
+        print(split, len(rows), Counter(task for task, *_ in rows), Counter("abcd"[letter] for letter in letters))
 
 
 if __name__ == "__main__":
