@@ -430,7 +430,7 @@ def pools(benchmark: Benchmark, halvings: int, of_fitted: int) -> dict:
                 for way, kind in FITTED.items():
                     weights = fit_weights(fit[:size], y, kind, clusters)
                     log_q = apply_weights(weights, calibrated[:size])
-                    entry = {"members": size, "way": way, "taken": weights.why.startswith("fitted")}
+                    entry = {"members": size, "way": way, "taken": weights.fit is not None}
                     fitted.append(entry | against(ways[WAYS[-1]], log_q, answers, others))
     return {"pools": averaged(entries, "halvings"), "fitted": averaged(fitted, "halvings")}
 
@@ -464,7 +464,7 @@ def labelled_counts(benchmark: Benchmark, seeds: int, by_question: bool) -> list
             ways[ALWAYS] = convex_weights(fit[:size], y, PULL)
             for way, weights in ways.items():
                 entry = {"labelled": count, "members": size, "way": way}
-                entry["taken"] = not weights.why.startswith("equal")
+                entry["taken"] = way not in FITTED or weights.fit is not None
                 entries.append(entry | measured(apply_weights(weights, calibrated[:size]), answers))
     return averaged(entries, "seeds")
 

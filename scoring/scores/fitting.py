@@ -19,9 +19,7 @@ from scoring.stats.pool_weights import (
     Fit,
     WeightChoice,
     choices,
-    convex_fit,
     fit_weights,
-    greedy_weights,
     held_out_pool,
     likeliest_weights,
 )
@@ -167,19 +165,16 @@ def _weighting(
 ) -> _Weighting:
     """The weights that --weights chooses; those of the pool where it names none of FITTED. log_p: (M, N, K)."""
     if choice == "nll":
-        weights, why = nll_weights(log_p, y, clusters)
-        notes = [f"{why}: {_listed(pool.names, weights)}"]
-        return _Weighting(weights.tolist(), notes, fit=None if why.startswith("equal") else likeliest_weights)
+        chosen = nll_weights(log_p, y, clusters)
+        notes = [f"{chosen.why}: {_listed(pool.names, chosen.weights)}"]
+        return _Weighting(chosen.weights.tolist(), notes, fit=likeliest_weights if chosen.fitted else None)
     if choice not in FITTED:
         return _Weighting(pool.settings.weights or [], [])
     fitted = fit_weights(log_p, y, choice, clusters)
     notes = [f"{fitted.why}: {_listed(pool.names, fitted.weights)}"]
     if unused := [name for name, weight in zip(pool.names, fitted.weights) if weight == 0]:
         notes.append(f"weight 0, so that the pool does without: {', '.join(unused)}")
-    fit: Fit | None = None
-    if not fitted.why.startswith("equal"):
-        fit = greedy_weights if fitted.penalty is None else convex_fit(fitted.penalty)
-    return _Weighting(fitted.weights.tolist(), notes, fitted.temperature, fit)
+    return _Weighting(fitted.weights.tolist(), notes, fitted.temperature, fitted.fit)
 
 
 def _fit(pool: MemberPool, log_p: np.ndarray, y: np.ndarray, clusters: np.ndarray | None, choice: str) -> FittedPool:
