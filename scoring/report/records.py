@@ -18,7 +18,7 @@ def number(value: float | None, form: str = ".3f", unit: float = 1) -> str:
     return NO_VALUE if value is None else format(value / unit if unit != 1 else value, form)
 
 
-# ------------------------------------------------------------------ metrics.json
+# ------------------------------------------------------------------ a metric
 @dataclass(frozen=True)
 class Estimate:
     """A metric and its 95 % interval; None for all three where the metric is not defined on these rows."""
@@ -44,6 +44,45 @@ class CalibrationError(Estimate):
     floor_95: float
 
 
+# ------------------------------------------------------------------ comparison.json
+@dataclass(frozen=True)
+class Systems:
+    """comparison.json, the part that names the two systems."""
+
+    first: str
+    second: str
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A metric of two systems and their difference; smallest: the effect that a 5 % test finds four times in five."""
+
+    first: float
+    second: float
+    difference: Estimate
+    smallest: float
+
+
+@dataclass(frozen=True)
+class AccuracyDifference(Difference):
+    """only_first, only_second: rows that only one of the systems has right."""
+
+    only_first: int
+    only_second: int
+    mcnemar_p: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two systems on the rows that both have scored; only_in_one: rows that they do not share."""
+
+    rows: int
+    accuracy: AccuracyDifference
+    nll: Difference
+    only_in_one: int = 0
+
+
+# ------------------------------------------------------------------ metrics.json
 @dataclass(frozen=True)
 class Calibrated:
     """Metrics that say how calibrated probabilities are."""
@@ -146,13 +185,13 @@ class Pool:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Members and their pool. pool_against_best: the comparison with the best member, for `verdict`."""
+    """Members and their pool. best: the name of the best member. pool_against_best: that member against the pool."""
 
     pool: Pool
     members: list[Member]
     agreement: Agreement
     best: str
-    pool_against_best: dict[str, Any]
+    pool_against_best: Comparison
 
 
 @dataclass(frozen=True)
@@ -236,44 +275,6 @@ class Details:
     orders: list[OrderAgreement] = field(default_factory=list)
     sets: SetCoverage | None = None
     suspects: LabelCheck | None = None
-
-
-# ------------------------------------------------------------------ comparison.json
-@dataclass(frozen=True)
-class Systems:
-    """comparison.json, the part that names the two systems."""
-
-    first: str
-    second: str
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A metric of two systems and their difference; smallest: the effect that a 5 % test finds four times in five."""
-
-    first: float
-    second: float
-    difference: Estimate
-    smallest: float
-
-
-@dataclass(frozen=True)
-class AccuracyDifference(Difference):
-    """only_first, only_second: rows that only one of the systems has right."""
-
-    only_first: int
-    only_second: int
-    mcnemar_p: float
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Two systems on the rows that both have scored; only_in_one: rows that they do not share."""
-
-    rows: int
-    accuracy: AccuracyDifference
-    nll: Difference
-    only_in_one: int = 0
 
 
 # ------------------------------------------------------------------ bench.json

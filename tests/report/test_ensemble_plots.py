@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from scoring.report.ensemble_plots import disagreement, draw_ensemble
+from scoring.report.records import Metrics, read_record
 from scoring.scores.pooling import pool_files
 from tests.shared.scores_folders import another, scores
 
@@ -20,4 +21,5 @@ def test_disagreement_is_its_definition():
 
 def test_the_picture_is_drawn_without_the_pictures_too(tmp_path):
     found = pool_files([scores(tmp_path / "a"), another(tmp_path / "b")], tmp_path / "out")
-    assert draw_ensemble(found.scores, found.metrics).read_bytes()[:4] == b"\x89PNG"
+    metrics = read_record(Metrics, found.metrics)
+    assert draw_ensemble(found.scores, metrics).read_bytes()[:4] == b"\x89PNG"

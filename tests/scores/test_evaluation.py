@@ -17,7 +17,7 @@ from scipy.special import softmax
 from scoring.files.reading import FileError
 from scoring.inputs.digests import question_digest
 from scoring.report.figures import figures_of_scores
-from scoring.report.tables import details_table, to_text
+from scoring.report.records import Metrics, read_record
 from scoring.scores.evaluation import compare_folders, evaluate_scores, exposure_warnings, warnings_of
 from scoring.scores.exposure import CALIBRATION, TRAINING, VALIDATION, exposure, read_rows, write_rows
 from scoring.scores.folder import RunError, open_scores
@@ -27,6 +27,7 @@ from scoring.stats.comparison import compare
 from scoring.stats.metrics import measure
 from scoring.stats.selective import risk_coverage, threshold_for
 from tests.shared.demo import FOLD0
+from tests.shared.report_folders import details_text
 from tests.shared.scores_folders import scores
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -214,10 +215,10 @@ def test_a_threshold_is_promised_by_rows_alone_that_no_member_has_met(tmp_path):
     assert found["selective"] == expected | {"rows": 120, "left_out": 80}
     assert found["overall"]["rows"] == 200
     line = f"{expected['coverage']:.0%} of the 120 rows that no member has met."
-    assert line in to_text(details_table(found))
+    assert line in details_text(found)
     none = evaluate_scores(open_scores(tmp_path / "a"), target=0.999)["selective"] | {"rows": 120, "left_out": 80}
     told = "No confidence threshold can promise 100% right on the 120 rows that no member has met (80 are left out)."
-    assert told in to_text(details_table(found | {"selective": none}))
+    assert told in details_text(found | {"selective": none})
 
 
 @pytest.mark.parametrize(
@@ -235,10 +236,9 @@ def test_where_every_row_was_met_no_threshold_is_promised_and_it_says_why(tmp_pa
     chosen = found["selective"]
     assert chosen["threshold"] is None and chosen["bound"] is None and chosen["left_out"] == 200
     assert chosen["reason"] == f"every labelled row was {how}"
-    assert f"No confidence threshold is promised: every labelled row was {how}." in to_text(details_table(found))
-    assert any(
-        "No confidence threshold is promised" in figure.description for figure in figures_of_scores(folder, found)
-    )
+    assert f"No confidence threshold is promised: every labelled row was {how}." in details_text(found)
+    figures = figures_of_scores(folder, read_record(Metrics, found))
+    assert any("No confidence threshold is promised" in figure.description for figure in figures)
 
 
 def test_evaluate_repeats_what_score_says_of_rows_that_were_met(cli, tmp_path):
