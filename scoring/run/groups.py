@@ -24,7 +24,7 @@ from scoring.checkpoints.weights import base_fingerprint
 from scoring.engine.scorer import Scorer
 from scoring.files.lock import LOCK, lock_folder
 from scoring.inputs.questions import Table
-from scoring.run.options import ModelOptions, RunContext, RunOptions, RunResult
+from scoring.run.options import ModelOptions, RunContext, RunOptions, RunResult, total_seconds
 from scoring.run.run import run
 from scoring.scores.folder import RunError, columns_of
 from scoring.scores.pooling import PoolOptions, pool_files
@@ -166,7 +166,7 @@ def _run_each(
 
 def _pool(table: Table, groups: list[Group], results: list[RunResult], out: Path) -> RunResult:
     """The runs' files as one SCORES folder, whose run.json describes all of them."""
-    seconds = {key: sum(result.seconds[key] for result in results) for key in results[0].seconds}
+    seconds = total_seconds(results)
     peak_bytes = max(result.peak_bytes for result in results)
     run_json: dict[str, Any] = {
         "command": sys.argv,
