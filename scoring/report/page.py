@@ -17,11 +17,11 @@ from scoring.files.reading import FileError, read_json
 from scoring.files.writing import write_text
 from scoring.messages import ProgressBar
 from scoring.report.figures import FigureViews, figures_of_bench, figures_of_scores
-from scoring.report.records import BenchRun, BenchWay, Comparison, Data, Estimate, Metrics, Run, Systems, read_record
+from scoring.report.records import BenchRun, BenchWay, Comparison, Estimate, Metrics, Systems, read_record
 from scoring.report.rows import FILTERS, Row, rows_of_bench, rows_of_scores, thumbnails
 from scoring.report.tables import Table, bench_tables, comparison_table, members_table, metrics_table
 from scoring.scores.evaluation import evaluate_scores
-from scoring.scores.folder import RunError, open_scores
+from scoring.scores.folder import RunError, RunRecord, TableEntry, open_scores
 from scoring.scores.suspects import read_flagged
 
 ROWS, BYTES = 1_000, 5_000_000  # of a page; more rows may take more bytes
@@ -114,7 +114,7 @@ def _asset(name: str) -> Markup:
 # ------------------------------------------------------------------ SCORES
 def _page_of_scores(folder: Path, limit: int) -> Page:
     scores = open_scores(folder)
-    run = read_record(Run, scores.run_json, folder / "run.json")
+    run = scores.run
     values = read_json(folder / "metrics.json") or evaluate_scores(scores)
     metrics = read_record(Metrics, values, folder / "metrics.json") if values else None
     scored, total = int(scores.logits.scored.sum()), len(scores.logits.ids)
@@ -164,7 +164,7 @@ def _tables_of_scores(folder: Path, metrics: Metrics) -> list[Table]:
     return tables
 
 
-def _run_of_scores(run: Run) -> dict[str, str]:
+def _run_of_scores(run: RunRecord) -> dict[str, str]:
     identity = run.identity
     members = [
         f"{checkpoint.member} ({checkpoint.fingerprint or 'no fingerprint'}, temperature {checkpoint.temperature:.3f})"
@@ -188,7 +188,7 @@ def _run_of_scores(run: Run) -> dict[str, str]:
     return {name: text for name, text in texts.items() if text}
 
 
-def _data_text(data: Data) -> str:
+def _data_text(data: TableEntry) -> str:
     return f"{data.file} (SHA-256 {data.sha256[:16]}…)" if data.sha256 else ""
 
 

@@ -1,13 +1,14 @@
-"""What the report reads of metrics.json, comparison.json, bench.json and run.json, as typed records.
+"""What the report reads of metrics.json, comparison.json and bench.json, as typed records.
 
-A record has the fields that tables, figures and page use, under the file's own names; other keys are ignored. Numbers
-become text here alone, so that every table rounds alike.
+run.json is read when a folder is opened, see `scores/folder.py`. A record has the fields that tables, figures and page
+use, under the file's own names; other keys are ignored. Numbers become text here alone: every table rounds alike.
 """
 
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from scoring.files.reading import as_object
+from scoring.scores.folder import TableEntry
 
 NO_VALUE = "–"  # a cell without a number
 T = TypeVar("T")
@@ -379,14 +380,6 @@ class BenchRow:
 
 
 @dataclass(frozen=True)
-class Data:
-    """The table that was read."""
-
-    file: str = ""
-    sha256: str = ""
-
-
-@dataclass(frozen=True)
 class BenchRun(Bench):
     """The whole of bench.json: what was run, and each row, too."""
 
@@ -399,48 +392,9 @@ class BenchRun(Bench):
     compiled: bool
     repeats: int
     per_row: list[BenchRow]
-    data: Data = field(default_factory=Data)
+    data: TableEntry = field(default_factory=TableEntry)
     command: list[str] = field(default_factory=list)
     versions: dict[str, str | None] = field(default_factory=dict)
-
-
-# ------------------------------------------------------------------ run.json
-@dataclass(frozen=True)
-class Checkpoint:
-    """A member that was scored or pooled."""
-
-    member: str
-    temperature: float
-    fingerprint: str | None = None
-
-
-@dataclass(frozen=True)
-class Identity:
-    """What the logits depend on; of a pool, of anyone's numbers, little of it is known."""
-
-    base: str | None = None
-    quantization: str | None = None
-    dtype: str | None = None
-    device: str | None = None
-    pixels: int | None = None
-    orders: str = "1"
-
-
-@dataclass(frozen=True)
-class Run:
-    """run.json of a SCORES folder."""
-
-    checkpoints: list[Checkpoint]
-    base: str | None = None
-    identity: Identity = field(default_factory=Identity)
-    data: Data = field(default_factory=Data)
-    counts: dict[str, int] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-    versions: dict[str, str | None] = field(default_factory=dict)
-    command: list[str] = field(default_factory=list)
-    sources: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
 
 
 FILES: dict[type[Any], str] = {
@@ -450,7 +404,6 @@ FILES: dict[type[Any], str] = {
     Systems: "comparison.json",
     Bench: "bench.json",
     BenchRun: "bench.json",
-    Run: "run.json",
 }
 
 

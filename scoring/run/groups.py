@@ -182,7 +182,7 @@ def _pool(table: Table, groups: list[Group], results: list[RunResult], out: Path
     return RunResult(
         pooled.scores.logits,
         pooled.metrics,
-        pooled.scores.run_json["warnings"],
+        pooled.scores.run.warnings,
         sum(result.scored_now for result in results),
         seconds,
         peak_bytes,

@@ -54,11 +54,11 @@ def evaluate_scores(
     metrics["orders"] = order_report(scores.logits)
     if len(scores.logits.members) > 1:
         metrics["ensemble"] = evaluate_members(scores, rows, y)
-    if sets := scores.run_json.get("sets"):
+    if sets := scores.run.sets:
         in_set = scores.option_sets()[rows]
         metrics["sets"] = {
-            "asked": sets["level"],
-            "method": sets.get("method", "lac"),
+            "asked": sets.level,
+            "method": sets.method,
             "covered": float(in_set[np.arange(len(y)), y].mean()),
             "mean_size": float(in_set.sum(1).mean()),
         }

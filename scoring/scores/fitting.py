@@ -69,7 +69,7 @@ def fit_pool(pool: MemberPool, request: FitRequest) -> FittedPool:
     """
     if not is_number_file(request.path):
         scores = open_scores(request.path)
-        if scores.run_json["checkpoints"][0].get("adapters"):
+        if scores.run.checkpoints[0].adapters:
             return _fit_folds(pool, scores, request)
     return _fit_labelled(pool, request)
 
@@ -140,11 +140,7 @@ def _usable_rows(members: Sequence[Member], logits: np.ndarray, path: Path) -> t
 
 def _trained_on_table(members: Sequence[Member]) -> bool:
     """Whether a checkpoint that has no record of its training rows was trained on this very table."""
-    return any(
-        bool(member.data.get("sha256")) and member.entry.get("trained_on") == member.data["sha256"]
-        for member in members
-        if not member.flags.any()
-    )
+    return any(member.trained_on_its_table for member in members if not member.flags.any())
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,7 +205,7 @@ def _fit(pool: MemberPool, log_p: np.ndarray, y: np.ndarray, clusters: np.ndarra
 def _fit_folds(pool: MemberPool, scores: Scores, request: FitRequest) -> FittedPool:
     """One temperature for all folds, from rows that were each scored by the fold that was not trained on it."""
     _check_folds(pool, scores, request)
-    adapters = scores.run_json["checkpoints"][0]["adapters"]
+    adapters = scores.run.checkpoints[0].adapters or []
     keys = _keys(scores.questions)
     labelled_keys = {keys[row] for row in scores.answered} - {""}
     shared = np.array([key in labelled_keys for key in _member_keys(pool.members)])
@@ -227,10 +223,10 @@ def _fit_folds(pool: MemberPool, scores: Scores, request: FitRequest) -> FittedP
 
 def _check_folds(pool: MemberPool, scores: Scores, request: FitRequest) -> None:
     """EnsembleError where these are not the members' labelled out-of-fold rows, or do not suit the request."""
-    entry = scores.run_json["checkpoints"][0]
-    if foreign := [member.name for member in pool.members if member.fingerprint not in entry["adapters"]]:
+    entry = scores.run.checkpoints[0]
+    if foreign := [member.name for member in pool.members if member.fingerprint not in (entry.adapters or [])]:
         raise EnsembleError(f"{scores.folder}: not the out-of-fold rows of {', '.join(foreign)}")
-    orders = entry.get("orders") or scores.run_json["identity"].get("orders", "1")
+    orders = entry.orders or scores.run.identity.orders
     if others := [member for member in pool.members if member.orders != orders]:
         raise EnsembleError(
             f"{scores.folder}: scored in orders {orders}, but {others[0].name} in orders {others[0].orders}; make "

@@ -25,7 +25,8 @@ class Member:
     """One member's numbers: (N, K) logits (raw log-probabilities averaged over orders, or what a file has).
 
     NaN where a row has fewer options, or no score. questions: columns of questions.parquet, as far as they are known.
-    exposed: (N,) flags of `scores/exposure.py`. entry: the member in run.json. data: the table in run.json.
+    exposed: (N,) flags of `scores/exposure.py`. entry: the member in run.json, all of which goes into the run.json of a
+    pool; the properties below read it. data: the table in run.json. path: the folder or file that holds the member.
     """
 
     name: str
@@ -46,6 +47,11 @@ class Member:
     def orders(self) -> str:
         """The option orders in which the member was scored."""
         return str(self.entry.get("orders", "1"))
+
+    @property
+    def trained_on_its_table(self) -> bool:
+        """Whether the checkpoint was trained on the very table that the member scored."""
+        return bool(self.data.get("sha256")) and self.entry.get("trained_on") == self.data["sha256"]
 
     @property
     def settings(self) -> dict[str, Any]:

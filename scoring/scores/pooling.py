@@ -114,7 +114,7 @@ def import_file(path: Path, out: Path, options: PoolOptions | None = None) -> Po
     """
     options = options or PoolOptions()
     members = read_members(path, options.form, options.answers)
-    if out.exists() and any(out.iterdir()) and open_scores(out).run_json.get("sources") != [str(path)]:
+    if out.exists() and any(out.iterdir()) and open_scores(out).run.sources != [str(path)]:
         raise RunError(f"{out} holds other results; choose another --out")
     return _write(_pool(members, [path], options), out, options, {}, ())
 

@@ -50,8 +50,12 @@ def pooled_log_probabilities(
     task_types: list[str] | None = None,
     settings: PoolSettings | None = None,
 ) -> np.ndarray:
-    """(N, K): the members' calibrated log-probabilities, pooled; a single member without settings as it is."""
-    members = member_log_probabilities(logits, calibrations, task_types)
+    """(N, K): the members' calibrated log-probabilities, pooled, see `pool_members`."""
+    return pool_members(member_log_probabilities(logits, calibrations, task_types), settings)
+
+
+def pool_members(members: np.ndarray, settings: PoolSettings | None = None) -> np.ndarray:
+    """(N, K) log-probabilities of the pool of (M, N, K) members; a single member without settings as it is."""
     if len(members) == 1 and settings is None:
         single: np.ndarray = members[0]
         return single
