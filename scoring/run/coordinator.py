@@ -73,7 +73,7 @@ class Coordinator:
 
     # ------------------------------------------------------------ the first process
     def _decide(self, identity: dict[str, Any]) -> RunState:
-        """Claim the folder, and cut the rows into batches."""
+        """Prepare the folder, decide what is left to this machine, and cut the rows into batches."""
         options, processes = self.job.options, self.processes
         wanted = dict(identity)
         if options.batch_tokens is not None:
@@ -103,9 +103,9 @@ class Coordinator:
         """Tokens of a batch: as asked for, else what fits into the smallest memory of all processes."""
         if self.job.options.batch_tokens is not None:
             return self.job.options.batch_tokens
-        room: list[int] = [self.loader.load().packed.batch_tokens()]
-        room += [self._offered("tokens", rank) for rank in self.processes.others]
-        return min(room)
+        fitting: list[int] = [self.loader.load().packed.batch_tokens()]
+        fitting += [self._offered("tokens", rank) for rank in self.processes.others]
+        return min(fitting)
 
     def _compiled(self) -> bool:
         """Whether the layers are compiled: as asked for, else where that saves time."""

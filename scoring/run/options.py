@@ -48,7 +48,11 @@ class ModelOptions:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a run is done. The run decides what is `None` or "auto" by this machine, and writes its decision down."""
+    """How a run is done. The run decides what is `None` or "auto" by this machine, and writes its decision down.
+
+    orders: see `parse_orders`. batch_tokens: most tokens of a batch. weights: of linear layers, `4bit` or `16bit`.
+    compile: `on` or `off`. overwrite: replace another run's results.
+    """
 
     orders: str = "1"
     margin: float = 0.7  # adaptive orders: score again where the likeliest option leads by less

@@ -96,10 +96,10 @@ class Scheduler:
 
     def schedule(self, budget: int, has_part: Callable[[int], bool]) -> None:
         """Cut the scorable rows into batches of at most `budget` tokens; this shard's without a part are to do."""
-        first = 0
+        start = 0
         for orders, costs in self._costs:
-            self._cut(self.scorable[first : first + len(costs)], costs, orders, budget)
-            first += len(costs)
+            self._cut(self.scorable[start : start + len(costs)], costs, orders, budget)
+            start += len(costs)
         self.assigned = assign_batches([batch.tokens for batch in self.batches.values()], self.options.shard or (1, 1))
         self.todo = [number for number in self.assigned if not has_part(number)]
         self.rows_todo = self.rows_in(self.todo)
@@ -119,9 +119,9 @@ class Scheduler:
             if scored[question.id] and leads[question.id] < self.options.margin and orders_of(question, REST)
         ]
         costs = [cost for cost in costs_of(self.plan.preparer, unsure, REST) if isinstance(cost, TokenCost)]
-        begun = len(self.batches)
+        first = len(self.batches)
         self._cut(unsure, costs, REST, budget)
-        self.todo = [number for number in range(begun, len(self.batches)) if not has_part(number)]
+        self.todo = [number for number in range(first, len(self.batches)) if not has_part(number)]
         return describe_adaptive(self.scorable, unsure, self.options.margin)
 
     def _cut(self, questions: Sequence[Question], costs: list[TokenCost], orders: str, budget: int) -> None:
