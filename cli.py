@@ -257,7 +257,7 @@ def score(  # noqa: PLR0913 its parameters are its options
     with report_errors(session, distributed=True):
         from scoring.inputs.orders import parse_orders
 
-        orders_list = [parse_orders(part) for part in orders.split(",")]
+        orders_list = [parse_orders(text) for text in orders.split(",")]
         table = read(session.console, data, reading)
         table = replace(table, questions=table.questions[:limit])
         out = out or Path("scores") / data.name.split(".")[0]

@@ -118,7 +118,7 @@ class Validator:
             loss=float((log_totals - logits[np.arange(len(rows)), y]).mean()),
             accuracy=float((np.nanargmax(logits, 1) == y).mean()),
             nll=nll(logits, y),
-            calibration=calibrate(LabelledRows(logits, y, clusters=picture_clusters(rows)), more=False),
+            calibration=calibrate(LabelledRows(logits, y, clusters=picture_clusters(rows)), temperature_only=True),
             scores=LabelLogits(logits, masses.astype(np.float32), tokens.astype(np.int64)),
             generated=generated,
         )

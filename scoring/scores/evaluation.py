@@ -238,7 +238,7 @@ def calibrate_out_of_fold(scores: Scores, fingerprint: dict[str, Any]) -> Calibr
         ),
         one_order=False,
         fingerprint=fingerprint,
-        more=False,
+        temperature_only=True,
     )
     folds = scores.questions.get("fold")
     fitted.folds = [folds[row] for row in rows] if folds else []

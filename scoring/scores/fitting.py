@@ -183,7 +183,7 @@ def _fit(pool: MemberPool, log_p: np.ndarray, y: np.ndarray, clusters: np.ndarra
     notes = list(weighting.notes)
     settings = PoolSettings(pool.settings.kind, weighting.weights)
     pooled = LabelledRows(settings.pool(log_p), y, None, clusters)
-    labelled = calibrate(pooled, one_order=False, more=False)
+    labelled = calibrate(pooled, one_order=False, temperature_only=True)
     temperature = weighting.temperature
     if temperature is None:
         temperature = labelled.temperature

@@ -87,6 +87,7 @@ class OptionLogits:
 
 
 def part_path(folder: Path, number: int) -> Path:
+    """The file of a batch in the folder of parts; its number is that of the batch."""
     return folder / f"part-{number:06d}.parquet"
 
 
@@ -120,6 +121,7 @@ def write_part(folder: Path, number: int, part: OptionLogits, mark: str = "") ->
 
 
 def _read(paths: list[str], letters: int) -> pa.Table:
+    """All rows of these parts, with their logits, label mass, top token and status. Raises FileError."""
     names = (
         "label_mass",
         "top_token",

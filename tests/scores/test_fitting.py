@@ -213,7 +213,9 @@ def test_rows_of_one_picture_stay_together_in_the_fit_of_a_temperature(tmp_path)
     opened = open_scores(tmp_path / "labelled")
     clusters = clusters_of([f"{row // 4:016x}" for row in range(200)])
     own = calibrate(
-        LabelledRows(as_pool(opened.members), opened.answers(np.arange(200)), None, clusters), False, more=False
+        LabelledRows(as_pool(opened.members), opened.answers(np.arange(200)), None, clusters),
+        False,
+        temperature_only=True,
     )
     assert notes_of(tmp_path / "out") == [
         f"temperature of the pool {own.temperature:.3f}, on 200 rows: {own.choice[0]}"
