@@ -24,7 +24,7 @@ from scoring.inputs.orders import option_orders
 from scoring.inputs.pictures import PictureError, read_picture
 from scoring.inputs.prompt import LETTERS, PromptTemplate
 from scoring.inputs.questions import Question
-from scoring.scores.logits import OptionLogits
+from scoring.scores.logits import SCORED, OptionLogits
 from scoring.scores.probabilities import pooled_log_probabilities
 
 
@@ -134,7 +134,7 @@ class Scorer:
         expected[rows[sequence], :, order, option] = True
         for row in np.unique(rows).tolist():
             finite = bool(np.isfinite(result.logits[row][expected[row]]).all())
-            result.status[row] = "ok" if finite else "the model gave no finite logits"
+            result.status[row] = SCORED if finite else "the model gave no finite logits"
             if not finite:
                 result.logits[row], result.label_mass[row], result.top_token[row] = np.nan, np.nan, -1
         return result
@@ -168,7 +168,7 @@ class Scorer:
         if isinstance(picture, (str, Path)):
             picture = read_picture(picture)
         logits = self.score([Question("1", 1, picture, question, tuple(options), task_hint=hint)])
-        if logits.status[0] != "ok":
+        if logits.status[0] != SCORED:
             raise PictureError(logits.status[0], "a picture and a prompt that the model can take", "see above")
         p = np.exp(pooled_log_probabilities(logits, self.plan.calibrations)[0])
         return {letter: float(value) for letter, value in zip(LETTERS, p)}

@@ -12,6 +12,7 @@ from scoring.inputs.answers import AnswerTable
 from scoring.inputs.prompt import LETTERS
 from scoring.scores.exposure import CALIBRATION, calibrated_rows
 from scoring.scores.folder import Columns, Scores, open_scores
+from scoring.scores.logits import SCORED
 from scoring.scores.number_files import check_answers, first_of, is_number_file, read_number_file
 from scoring.scores.probabilities import member_logits
 from scoring.stats.calibration import Calibration, log_probabilities
@@ -114,7 +115,7 @@ def _members_of_file(path: Path, form: str) -> list[Member]:
             name=member.name,
             ids=member.ids,
             logits=member.log_p,
-            status=["ok" if scored else "no number in the file" for scored in np.isfinite(member.log_p).any(1)],
+            status=[SCORED if scored else "no number in the file" for scored in np.isfinite(member.log_p).any(1)],
             questions=member.questions,
             entry={"orders": "1", "file": str(path)},
             exposed=np.zeros(len(member.ids), np.uint8),
