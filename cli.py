@@ -43,6 +43,7 @@ from train.options import training_options
 
 if TYPE_CHECKING:
     from scoring.inputs.questions import Question, Table
+    from scoring.report.records import Metrics
     from scoring.run.options import RunResult
     from scoring.scores.folder import Scores
     from scoring.stats.sets import SetRequest
@@ -256,7 +257,7 @@ def score(  # noqa: PLR0913 its parameters are its options
     with report_errors(session, distributed=True):
         from scoring.inputs.orders import parse_orders
 
-        orders_list = [parse_orders(part) for part in orders.split(",")]
+        orders_list = [parse_orders(text) for text in orders.split(",")]
         table = read(session.console, data, reading)
         table = replace(table, questions=table.questions[:limit])
         out = out or Path("scores") / data.name.split(".")[0]
@@ -403,6 +404,7 @@ def evaluate(  # noqa: PLR0913 its parameters are its options
     for several members; comparison.json with OTHER.
     """
     with report_errors(session):
+        from scoring.report.records import Comparison, read_record
         from scoring.report.tables import comparison_table, to_text
         from scoring.scores.evaluation import compare_folders
         from scoring.scores.external import open_or_import
@@ -415,7 +417,8 @@ def evaluate(  # noqa: PLR0913 its parameters are its options
             others, notes = open_or_import(other, other_out, form, answers, ())
             for note in notes:
                 session.console.say(note)
-            click.echo(to_text(comparison_table(compare_folders(results, others), (str(scores), str(other)))))
+            comparison = read_record(Comparison, compare_folders(results, others))
+            click.echo(to_text(comparison_table(comparison, (str(scores), str(other)))))
             return
         metrics = _evaluate(results, scores, _columns(results, by, data), accuracy)
         if plot:
@@ -433,28 +436,30 @@ def _columns(results: "Scores", names: tuple[str, ...], data: Path | None) -> di
     return {name: [values[name].get(id, "") for id in results.logits.ids] for name in names}
 
 
-def _evaluate(results: "Scores", path: Path, columns: dict[str, list[str]], accuracy: float) -> dict[str, Any]:
+def _evaluate(results: "Scores", path: Path, columns: dict[str, list[str]], accuracy: float) -> "Metrics":
     """Write and print all metrics. Raises RunError where no row has an answer."""
+    from scoring.report.records import Details, Metrics, read_record
     from scoring.report.tables import details_table, members_table, metrics_table, to_text
     from scoring.scores.evaluation import evaluate_scores
     from scoring.scores.folder import RunError
 
-    metrics = evaluate_scores(results, columns, accuracy, suspects=True)
-    if metrics is None:
+    values = evaluate_scores(results, columns, accuracy, suspects=True)
+    if values is None:
         raise RunError(f"{path}: no scored row has an answer; nothing to evaluate against (--answers names a table)")
-    tables = [metrics_table(metrics), details_table(metrics)]
-    if "ensemble" in metrics:
+    metrics = read_record(Metrics, values)
+    tables = [metrics_table(metrics), details_table(read_record(Details, values))]
+    if metrics.ensemble:
         tables.append(members_table(metrics))
     click.echo("\n\n".join(to_text(table) for table in tables))
     return metrics
 
 
-def _plot(results: "Scores", metrics: dict[str, Any]) -> None:
+def _plot(results: "Scores", metrics: "Metrics") -> None:
     """Draw the pictures of an evaluation, and print where they are."""
     from scoring.report.plots import draw_folder
 
     click.echo(f"\npicture: {draw_folder(results, metrics)}")
-    if "ensemble" in metrics:
+    if metrics.ensemble:
         from scoring.report.ensemble_plots import draw_ensemble
 
         click.echo(f"picture: {draw_ensemble(results, metrics)}")
@@ -486,6 +491,7 @@ def ensemble(  # noqa: PLR0913 its parameters are its options
     what each member adds and, where there are labels, what other weights would give.
     """
     with report_errors(session):
+        from scoring.report.records import Metrics, read_record
         from scoring.report.tables import members_table, to_text
         from scoring.scores.external import read_files
         from scoring.scores.pooling import PoolOptions, check_replaceable, pool_files
@@ -495,7 +501,9 @@ def ensemble(  # noqa: PLR0913 its parameters are its options
         pooled = pool_files(scores, out, PoolOptions(kind, weights, form, fit, given, known, sets))
         for note in pooled.notes:
             click.echo(note, err=True)
-        tables = "\n\n" + to_text(members_table(pooled.metrics)) if pooled.metrics else ""
+        tables = ""
+        if pooled.metrics:
+            tables = "\n\n" + to_text(members_table(read_record(Metrics, pooled.metrics)))
         print_results(Results(out, pooled.scores.logits, pooled.metrics, tables=tables))
 
 

@@ -192,7 +192,7 @@ def measure_half(benchmark: Benchmark, member: int, labelled: np.ndarray, rest: 
     logits, answers = benchmark.logits[member], benchmark.answers
     clusters, others = benchmark.clusters(labelled), benchmark.clusters(rest)
     y = answers[rest]
-    calibration = calibrate(LabelledRows(logits[labelled], answers[labelled], None, clusters), more=False)
+    calibration = calibrate(LabelledRows(logits[labelled], answers[labelled], None, clusters), temperature_only=True)
     raw, log_p = log_probabilities(logits[rest]), calibration.apply(logits[rest])
     right = (log_p.argmax(1) == y).astype(float)
     result: dict = {"temperature": calibration.temperature, "accuracy": right.mean()}
@@ -232,7 +232,7 @@ def measure_rule(benchmark: Benchmark, member: int, labelled: np.ndarray, rest: 
     """
     logits, y, types = benchmark.logits[member], benchmark.answers, benchmark.task_types
     clusters, four = benchmark.clusters(labelled), logits[:, :4]
-    plain = calibrate(LabelledRows(four[labelled], y[labelled], None, clusters), more=False)
+    plain = calibrate(LabelledRows(four[labelled], y[labelled], None, clusters), temperature_only=True)
     biased = calibrate(LabelledRows(four[labelled], y[labelled], None, clusters))
     result = {
         "letters": bool(biased.letters),
@@ -255,7 +255,7 @@ def worst_by_rows(benchmark: Benchmark, halvings: int) -> float:
     for seed in range(halvings):
         labelled, rest = replace(benchmark, questions=None).draw(np.random.default_rng(seed), len(y) // 2)
         for logits in benchmark.logits:
-            calibration = calibrate(LabelledRows(logits[labelled], y[labelled]), more=False)
+            calibration = calibrate(LabelledRows(logits[labelled], y[labelled]), temperature_only=True)
             before, after = log_probabilities(logits[rest]), calibration.apply(logits[rest])
             worst = max(worst, float((row_losses(after, y[rest]) - row_losses(before, y[rest])).mean()))
     return worst
@@ -384,7 +384,10 @@ def members_by_nll(
     """Members with their temperatures, the lowest NLL of the labelled rows first: their numbers (M,), and (M, N, K)
     log-probabilities of the labelled rows and of the rest."""
     y, clusters = benchmark.answers[labelled], benchmark.clusters(labelled)
-    fits = [calibrate(LabelledRows(logits[labelled], y, None, clusters), more=False) for logits in benchmark.logits]
+    fits = [
+        calibrate(LabelledRows(logits[labelled], y, None, clusters), temperature_only=True)
+        for logits in benchmark.logits
+    ]
     order = np.argsort([fit.nll_after for fit in fits], kind="stable")
     log_p = [np.stack([fits[m].apply(benchmark.logits[m][rows]) for m in order]) for rows in (labelled, rest)]
     return order, *log_p
@@ -432,7 +435,7 @@ def pools(benchmark: Benchmark, halvings: int, of_fitted: int) -> dict:
                 for way, kind in FITTED.items():
                     weights = fit_weights(fit[:size], y, kind, clusters)
                     log_q = apply_weights(weights, calibrated[:size])
-                    entry = {"members": size, "way": way, "taken": weights.why.startswith("fitted")}
+                    entry = {"members": size, "way": way, "taken": weights.fit is not None}
                     fitted.append(entry | against(ways[WAYS[-1]], log_q, answers, others))
     return {"pools": averaged(entries, "halvings"), "fitted": averaged(fitted, "halvings")}
 
@@ -466,7 +469,7 @@ def labelled_counts(benchmark: Benchmark, seeds: int, by_question: bool) -> list
             ways[ALWAYS] = convex_weights(fit[:size], y, PULL)
             for way, weights in ways.items():
                 entry = {"labelled": count, "members": size, "way": way}
-                entry["taken"] = not weights.why.startswith("equal")
+                entry["taken"] = way not in FITTED or weights.fit is not None
                 entries.append(entry | measured(apply_weights(weights, calibrated[:size]), answers))
     return averaged(entries, "seeds")
 

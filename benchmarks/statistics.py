@@ -87,7 +87,7 @@ def sets(repeats: int, level: float = 0.9) -> dict:
     for _ in tqdm(range(repeats), "sets"):
         z = rng.normal(0, 2, (600, 4))
         y = draw_answers(softmax(z, axis=1), rng)
-        calibration = calibrate(LabelledRows(2.5 * z[:200], y[:200]), more=False)
+        calibration = calibrate(LabelledRows(2.5 * z[:200], y[:200]), temperature_only=True)
         p = np.exp(calibration.apply(2.5 * z[200:]))
         held = option_sets(p, set_quantile(np.array(calibration.nonconformity), level))
         covered.append(held[np.arange(400), y[200:]].mean())

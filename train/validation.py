@@ -19,7 +19,7 @@ from scoring.inputs.prompt import LETTERS
 from scoring.inputs.questions import Question
 from scoring.scores.folder import columns_of, open_scores
 from scoring.scores.held_out import MEMBER, write_held_out
-from scoring.scores.logits import OptionLogits
+from scoring.scores.logits import SCORED, OptionLogits
 from scoring.stats.calibration import Calibration, LabelledRows, calibrate, log_probabilities, nll
 from scoring.stats.resampling import clusters_of
 from train.distributed import TrainingGroup
@@ -118,7 +118,7 @@ class Validator:
             loss=float((log_totals - logits[np.arange(len(rows)), y]).mean()),
             accuracy=float((np.nanargmax(logits, 1) == y).mean()),
             nll=nll(logits, y),
-            calibration=calibrate(LabelledRows(logits, y, clusters=picture_clusters(rows)), more=False),
+            calibration=calibrate(LabelledRows(logits, y, clusters=picture_clusters(rows)), temperature_only=True),
             scores=LabelLogits(logits, masses.astype(np.float32), tokens.astype(np.int64)),
             generated=generated,
         )
@@ -210,7 +210,7 @@ def write_scores(out: Path, rows: list[Question], adapters: Sequence[HeldOutRows
             getattr(logits, name)[adapter.indices, 0, 0] = values
         fold[adapter.indices] = number
         for row in adapter.indices:
-            logits.status[row] = "ok"
+            logits.status[row] = SCORED
     columns = columns_of(rows) | ({"fold": fold.tolist()} if len(adapters) > 1 else {})
     folders = ", ".join(adapter.name for adapter in adapters)
     entry = {"folder": folders, "adapters": [adapter.fingerprint for adapter in adapters], **settings}

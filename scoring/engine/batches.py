@@ -28,7 +28,7 @@ from scoring.inputs.tokens import TokenSequence
 
 CHUNK = 1_000  # rows whose prompts are encoded together
 READERS = min(8, os.cpu_count() or 1)  # threads that decode pictures: more of them wait for Python's lock
-AHEAD = {"cpu": 0, "cuda": 2}  # batches that are prepared before their turn
+AHEAD = {"cpu": 0, "cuda": 2}  # batches that are prepared while one is answered
 
 Pixels = NDArray[np.uint8]  # (height, width, 3)
 
@@ -54,7 +54,7 @@ class TokenCost:
 
 
 def costs_of(preparer: Preparer, questions: list[Question], orders: str) -> Iterator[TokenCost | PictureError]:
-    """The cost of each row, or why it cannot be scored."""
+    """The cost of each row in these option orders (see `orders_of`), or why it cannot be scored."""
     for start in range(0, len(questions), CHUNK):
         chunk = questions[start : start + CHUNK]
         encoded = _encode(preparer, [(question, question.size) for question in chunk], orders)
@@ -66,10 +66,10 @@ def _encode(
     preparer: Preparer, rows: list[tuple[Question, tuple[int, int]]], orders: str
 ) -> Iterator[tuple[list[str], list[TokenSequence] | PictureError]]:
     """For each (question, size of its picture) its orders, and its prompt in each of them or what is wrong with one."""
-    names = [orders_of(question, orders) for question, _ in rows]
-    prompts = [(*row, order) for row, row_orders in zip(rows, names) for order in row_orders]
+    orders_by_row = [orders_of(question, orders) for question, _ in rows]
+    prompts = [(*row, order) for row, row_orders in zip(rows, orders_by_row) for order in row_orders]
     encoded = iter(preparer.encode_many(prompts))
-    for row_orders in names:
+    for row_orders in orders_by_row:
         sequences, fault = [], None
         for sequence in [next(encoded) for _ in row_orders]:
             if isinstance(sequence, PictureError):
@@ -80,6 +80,7 @@ def _encode(
 
 
 def _token_cost(question: Question, sequences: list[TokenSequence]) -> TokenCost:
+    """The cost of a row, from its prompt in each of its orders."""
     picture = sequences[0].picture
     tokens = tree_tokens(sequences) if len(sequences) > 1 else len(sequences[0].ids)
     return TokenCost(picture_key(question), picture.start, picture.stop - picture.start, tokens - picture.stop)
@@ -216,7 +217,7 @@ def prepare_batch(
 
 
 def build_tensors(batch: PreparedBatch, preparer: Preparer, device: str) -> TreeBatch:
-    """The tree of a batch that has sequences, as tensors on the host. device: `cpu` or `cuda`, their later home."""
+    """The tree of a batch that has sequences, as tensors on the host. device: `cpu` or `cuda`, where they will go."""
     tree = Tree.build(batch.sequences, batch.picture)
     return TreeBatch.of(tree, batch.pictures, preparer.policy, device)
 

@@ -35,15 +35,15 @@ def make_device_map(
         auto_model: Any = AutoModelForImageTextToText
         network: Network = auto_model.from_config(config, dtype=dtype, trust_remote_code=False)
     network.tie_weights()
-    whole = [*network._no_split_modules, type(network.model.visual).__name__]
+    unsplit = [*network._no_split_modules, type(network.model.visual).__name__]
     linear = {f"{name}.weight" for name, module in network.named_modules() if isinstance(module, nn.Linear)}
-    small = {name for name in linear if four_bit and not name.startswith(tuple(not_quantized))}
-    plain = {name: dtype for name, _ in network.named_parameters() if name not in small}
+    in_4bit = {name for name in linear if four_bit and not name.startswith(tuple(not_quantized))}
+    plain = {name: dtype for name, _ in network.named_parameters() if name not in in_4bit}
     room = {card: int(FOR_WEIGHTS * size) for card, size in free.items()}
     options: dict[str, Any] = {
-        "no_split_module_classes": whole,
-        "dtype": CustomDtype.INT4 if small else dtype,
-        "special_dtypes": plain if small else {},
+        "no_split_module_classes": unsplit,
+        "dtype": CustomDtype.INT4 if in_4bit else dtype,
+        "special_dtypes": plain if in_4bit else {},
     }
     device_map: dict[str, Any] = infer_auto_device_map(
         network, get_balanced_memory(network, room, **options), **options

@@ -68,9 +68,10 @@ class TreeBatch:
 
     @classmethod
     def of(cls, tree: Tree, pictures: list[NDArray[np.uint8]], policy: PixelPolicy, device: str) -> "TreeBatch":
-        """`pictures` (height, width, 3) uint8 as `tree.pictures` numbers them. device: `cpu` or `cuda`, its later home.
+        """The tensors on the host. pictures: (height, width, 3) uint8 each, as `tree.pictures` numbers them.
 
-        Everything that depends on numbers of the batch is worked out here: later, to ask would be to wait for the card.
+        device: `cpu` or `cuda`, where the tensors will go. What depends on values of the tensors is worked out here: to
+        read a value later would be to wait for the card.
         """
         pin = device == "cuda"  # for copies that do not wait
 
@@ -286,7 +287,7 @@ def _keep_leaves(
         "key_index": leaf_keys,
         "cu_seq_lens_q": torch.arange(len(leaves) + 1, device=hidden.device, dtype=torch.int32),
         "cu_seq_lens_k": bounds,
-        "max_length_q": 2,  # of one query flash attention would make a decoding step, split by the number of rows
+        "max_length_q": 2,  # for 1, flash attention has another kernel, whose sums depend on the number of rows
         "keys_and_values": (keys, values),
     }
     return (hidden[:, leaves],), kwargs

@@ -22,6 +22,7 @@ from scoring.engine.device_map import GIB, devices_of, make_device_map, move_inp
 
 
 def default_device() -> torch.device:
+    """The current card, or the CPU of a machine without one."""
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 

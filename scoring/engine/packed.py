@@ -95,7 +95,7 @@ class PackedModel:
         need, free = sum(linear.expanded_bytes for linear in self.linears), free_bytes(self.model.device)
         if len(devices_of(self.network)) > 1 and weights == "auto":  # several cards were necessary: room is short
             return "4bit"
-        room = ROOM if self.model.device.type == "cuda" else need
+        room = ROOM if self.model.device.type == "cuda" else need  # on a CPU as much again must stay free
         if weights == "auto":
             weights = "16bit" if need + room <= free else "4bit"
             if need >= GIB:
@@ -170,8 +170,9 @@ class PackedModel:
 
 
 def same_bits() -> dict[str, bool]:
-    """The compiler's options under which a row has the same bits in every batch and run: sums are not chosen by timing,
-    nor by the number of rows.
+    """The compiler's options under which a row has the same bits in every batch and run.
+
+    The order of sums is then chosen neither by timing nor by the number of rows.
 
     They go with each compilation: set as globals they last for one, after which PyTorch restores
     `use_deterministic_algorithms` and with it `deterministic` (benchmarks/LOG.md, 2026-11-26).

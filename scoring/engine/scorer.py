@@ -24,7 +24,7 @@ from scoring.inputs.orders import option_orders
 from scoring.inputs.pictures import PictureError, read_picture
 from scoring.inputs.prompt import LETTERS, PromptTemplate
 from scoring.inputs.questions import Question
-from scoring.scores.logits import OptionLogits
+from scoring.scores.logits import SCORED, OptionLogits
 from scoring.scores.probabilities import pooled_log_probabilities
 
 
@@ -93,8 +93,11 @@ class Scorer:
         return scorer
 
     def answer(self, batch: PreparedBatch, letters: int) -> list[AnswerLogits]:
-        """Begin the forward passes of a batch, one for each member. The results are on the device, perhaps not computed
-        yet."""
+        """Begin the forward passes of a batch: for each member the answers of the batch's sequences.
+
+        They are on the device, perhaps not computed yet. letters: the largest number of options of a row. Nothing for a
+        batch without a sequence.
+        """
         if not batch.sequences:
             return []
         tensors = batch.tensors or build_tensors(batch, self.prepare, self.model.device.type)
@@ -103,7 +106,10 @@ class Scorer:
     def collect(
         self, batch: PreparedBatch, answers: list[AnswerLogits], letters: int, orders: str = "1"
     ) -> OptionLogits:
-        """Logits by the data's options. The `status` of a row whose picture could not be read is the reason."""
+        """The logits of a batch's rows by the data's options, from what `answer` gave for it; waits for the device.
+
+        letters, orders: of the table of logits. The `status` of a row whose picture could not be read is the reason.
+        """
         result = OptionLogits.empty([question.id for question in batch.questions], self.plan.members, letters, orders)
         for row, fault in batch.faults.items():
             result.status[row] = fault
@@ -111,24 +117,24 @@ class Scorer:
             return result
         rows = np.array(batch.rows)
         order_index = np.array([option_orders(len(order), orders).index(order) for order in batch.orders])
-        option_at = np.full((len(rows), letters), -1)  # the data's option at each letter of each sequence
-        for number, order in enumerate(batch.orders):
-            option_at[number, : len(order)] = [LETTERS.index(letter) for letter in order]
+        option_at = np.full((len(rows), letters), -1)  # (S, K) the data's option at each letter of each sequence
+        for number, options in enumerate(batch.orders):
+            option_at[number, : len(options)] = [LETTERS.index(name) for name in options]
         present = option_at >= 0
-        sequence, letter = np.nonzero(present)
-        option, order_of = option_at[sequence, letter], order_index[sequence]
+        sequence, letter = np.nonzero(present)  # of every letter that a sequence shows; below, its option and order
+        option, order = option_at[sequence, letter], order_index[sequence]
         for member, answer in enumerate(answers):
             labels = answer.labels.float().cpu().numpy()
             with np.errstate(invalid="ignore"):  # below, NaN logits become the row's status
                 total = np.logaddexp.reduce(np.where(present, labels, -np.inf), axis=1)
-            result.logits[rows[sequence], member, order_of, option] = labels[sequence, letter]
+            result.logits[rows[sequence], member, order, option] = labels[sequence, letter]
             result.label_mass[rows, member, order_index] = np.exp(total - answer.log_total.cpu().numpy())
             result.top_token[rows, member, order_index] = answer.top.cpu().numpy()
-        expected = np.zeros(result.logits.shape, bool)
-        expected[rows[sequence], :, order_of, option] = True
+        expected = np.zeros(result.logits.shape, bool)  # (N, M, O, K) where a finite logit must be
+        expected[rows[sequence], :, order, option] = True
         for row in np.unique(rows).tolist():
             finite = bool(np.isfinite(result.logits[row][expected[row]]).all())
-            result.status[row] = "ok" if finite else "the model gave no finite logits"
+            result.status[row] = SCORED if finite else "the model gave no finite logits"
             if not finite:
                 result.logits[row], result.label_mass[row], result.top_token[row] = np.nan, np.nan, -1
         return result
@@ -162,7 +168,7 @@ class Scorer:
         if isinstance(picture, (str, Path)):
             picture = read_picture(picture)
         logits = self.score([Question("1", 1, picture, question, tuple(options), task_hint=hint)])
-        if logits.status[0] != "ok":
+        if logits.status[0] != SCORED:
             raise PictureError(logits.status[0], "a picture and a prompt that the model can take", "see above")
         p = np.exp(pooled_log_probabilities(logits, self.plan.calibrations)[0])
         return {letter: float(value) for letter, value in zip(LETTERS, p)}

@@ -37,7 +37,7 @@ def read_answers(file: Path) -> AnswerTable:
                 f"{len(names)}, as in the header",
                 "correct that line",
             )
-        identity, cell = row.cells[index_of["id"]], row.cells[index_of["answer"]].strip()
+        row_id, cell = row.cells[index_of["id"]], row.cells[index_of["answer"]].strip()
         options = tuple(row.cells[index_of[letter]] for letter in letters)
         options = tuple(option for option in options if option.strip()) or tuple("x" * len(LETTERS))
         letter = read_answer(cell, options, False) if cell else ""
@@ -45,6 +45,6 @@ def read_answers(file: Path) -> AnswerTable:
             raise table_fault(
                 file, f"the answer {cell!r} in line {row.line}", "a letter or an option's text", "correct it"
             )
-        answers[identity] = letter
-        types[identity] = row.cells[index_of["task_type"]].strip() if "task_type" in index_of else ""
+        answers[row_id] = letter
+        types[row_id] = row.cells[index_of["task_type"]].strip() if "task_type" in index_of else ""
     return AnswerTable(file, answers, types)

@@ -32,6 +32,7 @@ DEFAULT_BUDGET = 448 * 448  # pixels, as in the competition notebook
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # such pictures are read, or refused with an error
 
 
+# ------------------------------------------------------------------ how large a picture may be
 @dataclass(frozen=True)
 class PictureLimits:
     """How large a picture may be. Both are checked before a pixel is decoded, from the file and its header."""
@@ -83,6 +84,7 @@ class _PillowLimit:
 _PILLOW_LIMIT = _PillowLimit()
 
 
+# ------------------------------------------------------------------ a file -> an upright RGB picture
 class PictureError(UserError):
     """A picture that cannot be used; `found`, `expected` and `fix` say what, for a row's fault."""
 
@@ -161,6 +163,20 @@ def open_picture(path: str | Path, limits: PictureLimits = DEFAULT_LIMITS) -> Im
     return picture
 
 
+def _describe_content(path: str | Path, error: Exception) -> str:
+    """What a file seems to hold that Pillow could not open, for the message."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(512)
+    except OSError as problem:
+        return f"not readable ({problem.strerror})"
+    if not head:
+        return "an empty file"
+    if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml", b"<svg")):
+        return "a web page or XML, not a picture"
+    return "not a picture" if isinstance(error, UnidentifiedImageError) else f"a broken picture ({error})"
+
+
 def upright_size(picture: Image.Image) -> tuple[int, int]:
     """(width, height) after the EXIF orientation, from the header alone."""
     try:
@@ -176,7 +192,7 @@ def read_picture(path: str | Path, limits: PictureLimits = DEFAULT_LIMITS) -> Im
         try:
             with _PILLOW_LIMIT.set_to(limits.pixels):
                 picture.load()
-        except Exception as error:  # as above
+        except Exception as error:  # decoders raise a dozen types
             raise PictureError(
                 f"broken pixels ({error})", "a whole picture", "replace the file or drop the row"
             ) from None
@@ -199,6 +215,7 @@ def to_rgb(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB")
 
 
+# ------------------------------------------------------------------ a picture -> patches
 @dataclass
 class _Preprocessor:
     """The fields of a base's picture settings that are used here."""
@@ -245,7 +262,12 @@ def pixel_limit_of(folder: Path) -> int | None:
 
 @dataclass(frozen=True)
 class PixelPolicy:
-    """How a picture becomes patches: the pixel budget and the base model's patch sizes and normalisation."""
+    """How a picture becomes patches: the pixel budget and the base model's patch sizes and normalisation.
+
+    min_pixels, max_pixels: of the picture as the model sees it. patch: side of a patch in pixels. merge: patches on a
+    side of the square that becomes one token. frames: how often a patch holds the picture, as if it were a film. mean,
+    std: of the three channels, levels from 0 to 1.
+    """
 
     min_pixels: int = DEFAULT_BUDGET
     max_pixels: int = DEFAULT_BUDGET
@@ -323,17 +345,3 @@ class PixelPolicy:
         blocks = blocks.transpose(1, 4, 2, 5, 0, 3, 6)[:, :, :, :, :, None]
         blocks = np.broadcast_to(blocks, (*blocks.shape[:5], self.frames, patch, patch))
         return np.ascontiguousarray(blocks).reshape(rows * columns, -1)
-
-
-def _describe_content(path: str | Path, error: Exception) -> str:
-    """What a file seems to hold that Pillow could not open, for the message."""
-    try:
-        with open(path, "rb") as file:
-            head = file.read(512)
-    except OSError as problem:
-        return f"not readable ({problem.strerror})"
-    if not head:
-        return "an empty file"
-    if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml", b"<svg")):
-        return "a web page or XML, not a picture"
-    return "not a picture" if isinstance(error, UnidentifiedImageError) else f"a broken picture ({error})"

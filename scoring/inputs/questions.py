@@ -172,9 +172,9 @@ def read_columns(file: Path, names: Sequence[str], id_column: str = "id") -> dic
         if len(row.cells) != len(header):
             count, expected = f"{len(row.cells)} cells in line {row.line}", f"{len(header)}, as in the header"
             raise table_fault(file, count, expected, "`check` lists all such rows")
-        identity = str(row.number) if id_index is None else row.cells[id_index]
+        row_id = str(row.number) if id_index is None else row.cells[id_index]
         for name in names:
-            cells[name][identity] = row.cells[index_of[name]].strip()
+            cells[name][row_id] = row.cells[index_of[name]].strip()
     return cells
 
 
@@ -186,7 +186,7 @@ def _find_columns(file: Path, header: list[str], renamed: dict[str, str]) -> dic
     """
     if problems := _check_renamed(file, header, renamed):
         raise InputError(problems)
-    our_name = {normalized([name])[0]: ours for ours, name in renamed.items()}
+    our_name = {normalized([file_name])[0]: name for name, file_name in renamed.items()}
     names = [our_name.get(name, "" if name in renamed else name) for name in normalized(header)]
     if problems := _check_names(file, header, names):
         raise InputError(problems)
@@ -197,15 +197,16 @@ def _check_renamed(file: Path, header: list[str], renamed: dict[str, str]) -> li
     """What is wrong with the names that columns were said to have."""
     names = normalized(header)
     problems = []
-    for ours, name in renamed.items():
-        fix = f"correct --column {ours}=…"
-        if ours not in _KNOWN:
+    for name, file_name in renamed.items():
+        fix = f"correct --column {name}=…"
+        if name not in _KNOWN:
             problems.append(
-                _table_problem(file, ours, "an unknown column name", f"one of {', '.join(_NAMED)}, a, b, …", fix)
+                _table_problem(file, name, "an unknown column name", f"one of {', '.join(_NAMED)}, a, b, …", fix)
             )
-        elif normalized([name])[0] not in names:
+        elif normalized([file_name])[0] not in names:
             columns = ", ".join(map(quoted, header))
-            problems.append(_table_problem(file, ours, f"no column {quoted(name)} among {columns}", "its name", fix))
+            found = f"no column {quoted(file_name)} among {columns}"
+            problems.append(_table_problem(file, name, found, "its name", fix))
     return problems
 
 
@@ -269,15 +270,17 @@ def _survey(table: TextTable, columns: dict[str, int]) -> tuple[set[str], bool]:
 
 
 def _ragged(table: TextTable, row: Row) -> Problem:
+    """The problem of a row with more or fewer cells than the header."""
     found, expected = f"{len(row.cells)} cells", f"{len(table.header)}, as in the header"
     fix = "put quotation marks around cells with separators or line breaks"
     return Problem(str(table.file), row.number, row.line, "", "", found, expected, fix)
 
 
-def _repeated(table: TextTable, row: Row, identity: str, first: int) -> Problem:
-    found = f"{quoted(identity)} again (first in row {first})"
+def _repeated(table: TextTable, row: Row, row_id: str, first: int) -> Problem:
+    """The problem of a row whose id the row with the number `first` has already."""
+    found = f"{quoted(row_id)} again (first in row {first})"
     fix = "make the ids unique or drop the column"
-    return Problem(str(table.file), row.number, row.line, identity, "id", found, "a unique id for each row", fix)
+    return Problem(str(table.file), row.number, row.line, row_id, "id", found, "a unique id for each row", fix)
 
 
 class _LocatedPicture(NamedTuple):

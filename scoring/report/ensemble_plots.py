@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,7 +14,7 @@ from scoring.files.writing import write_whole
 from scoring.inputs.pictures import PictureError, read_picture
 from scoring.inputs.prompt import LETTERS
 from scoring.report.plots import draw_reliability
-from scoring.report.records import Agreement, Calibrated, Metrics, read_record
+from scoring.report.records import Agreement, Calibrated, Metrics
 from scoring.scores.folder import Scores
 from scoring.scores.probabilities import member_log_probabilities
 from scoring.stats.calibration import Calibration
@@ -27,9 +26,9 @@ SIDE = 224  # longest side of such a picture, in pixels
 MOST_NUMBERED = 12  # members in a matrix whose cells show numbers
 
 
-def draw_ensemble(scores: Scores, values: dict[str, Any]) -> Path:
-    """Draw `ensemble.png` in the folder; its path. values: metrics.json of several members, or ValueError is raised."""
-    ensemble = read_record(Metrics, values).ensemble
+def draw_ensemble(scores: Scores, metrics: Metrics) -> Path:
+    """Draw `ensemble.png` in the folder; its path. Raises ValueError for the metrics of one member."""
+    ensemble = metrics.ensemble
     if ensemble is None:
         raise ValueError("metrics of one member; expected those of an ensemble")
     figure = Figure(figsize=(13, 10.5), dpi=110)

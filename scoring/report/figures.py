@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from scoring.inputs.prompt import LETTERS
 from scoring.report.ensemble_plots import draw_agreement
 from scoring.report.plots import INK, draw_estimate, draw_groups, draw_letters, draw_reliability, draw_risk
-from scoring.report.records import Bench, BenchWay, Estimate, Metrics, read_record
+from scoring.report.records import Bench, BenchWay, Estimate, Metrics
 from scoring.report.tables import threshold_note
 from scoring.scores.folder import Scores
 
@@ -54,14 +54,13 @@ def draw_views(title: str, draw: Callable[[Axes], None], description: str) -> Fi
 
 
 # ------------------------------------------------------------------ SCORES
-def figures_of_scores(scores: Scores, values: dict[str, Any] | None) -> list[FigureViews]:
-    """The plots of `evaluation.png` and `ensemble.png`, and the confusion of letters. values: metrics.json.
+def figures_of_scores(scores: Scores, metrics: Metrics | None) -> list[FigureViews]:
+    """The plots of `evaluation.png` and `ensemble.png`, and the confusion of letters.
 
     Without metrics: how sure the answers are.
     """
-    if values is None:
+    if metrics is None:
         return [_confidences(scores)] if scores.logits.scored.any() else []
-    metrics = read_record(Metrics, values)
     rows = scores.answered
     p, y = np.exp(scores.log_p[rows]), scores.answers(rows)
     best = np.nanargmax(p, 1)

@@ -8,7 +8,6 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -18,11 +17,11 @@ from scoring.files.reading import FileError, read_json
 from scoring.files.writing import write_text
 from scoring.messages import ProgressBar
 from scoring.report.figures import FigureViews, figures_of_bench, figures_of_scores
-from scoring.report.records import BenchRun, BenchWay, Data, Estimate, Metrics, Run, Systems, read_record
+from scoring.report.records import BenchRun, BenchWay, Comparison, Estimate, Metrics, Systems, read_record
 from scoring.report.rows import FILTERS, Row, rows_of_bench, rows_of_scores, thumbnails
 from scoring.report.tables import Table, bench_tables, comparison_table, members_table, metrics_table
 from scoring.scores.evaluation import evaluate_scores
-from scoring.scores.folder import RunError, open_scores
+from scoring.scores.folder import RunError, RunRecord, TableEntry, open_scores
 from scoring.scores.suspects import read_flagged
 
 ROWS, BYTES = 1_000, 5_000_000  # of a page; more rows may take more bytes
@@ -115,7 +114,7 @@ def _asset(name: str) -> Markup:
 # ------------------------------------------------------------------ SCORES
 def _page_of_scores(folder: Path, limit: int) -> Page:
     scores = open_scores(folder)
-    run = read_record(Run, scores.run_json, folder / "run.json")
+    run = scores.run
     values = read_json(folder / "metrics.json") or evaluate_scores(scores)
     metrics = read_record(Metrics, values, folder / "metrics.json") if values else None
     scored, total = int(scores.logits.scored.sum()), len(scores.logits.ids)
@@ -127,8 +126,8 @@ def _page_of_scores(folder: Path, limit: int) -> Page:
             Headline("rows scored", f"{scored:,}", f"of {total:,}"),
         ],
         warnings=run.warnings,
-        figures=figures_of_scores(scores, values),
-        tables=_tables_of_scores(folder, values) if values else [],
+        figures=figures_of_scores(scores, metrics),
+        tables=_tables_of_scores(folder, metrics) if metrics else [],
         rows=rows_of_scores(scores, limit, suspects),
         total=total,
         run=_run_of_scores(run),
@@ -153,19 +152,19 @@ def _interval(estimate: Estimate, form: str = ".3f") -> str:
     return f"95 %: {estimate.interval(form)}"
 
 
-def _tables_of_scores(folder: Path, values: dict[str, Any]) -> list[Table]:
-    """Metrics, members where there are several, and the last comparison. values: metrics.json."""
-    tables = [metrics_table(values)]
-    if "ensemble" in values:
-        tables.append(members_table(values))
+def _tables_of_scores(folder: Path, metrics: Metrics) -> list[Table]:
+    """Metrics, members where there are several, and the last comparison."""
+    tables = [metrics_table(metrics)]
+    if metrics.ensemble:
+        tables.append(members_table(metrics))
     path = folder / "comparison.json"
-    if comparison := read_json(path):
-        systems = read_record(Systems, comparison, path)
+    if values := read_json(path):
+        systems, comparison = read_record(Systems, values, path), read_record(Comparison, values, path)
         tables.append(comparison_table(comparison, (systems.first, systems.second)))
     return tables
 
 
-def _run_of_scores(run: Run) -> dict[str, str]:
+def _run_of_scores(run: RunRecord) -> dict[str, str]:
     identity = run.identity
     members = [
         f"{checkpoint.member} ({checkpoint.fingerprint or 'no fingerprint'}, temperature {checkpoint.temperature:.3f})"
@@ -189,7 +188,7 @@ def _run_of_scores(run: Run) -> dict[str, str]:
     return {name: text for name, text in texts.items() if text}
 
 
-def _data_text(data: Data) -> str:
+def _data_text(data: TableEntry) -> str:
     return f"{data.file} (SHA-256 {data.sha256[:16]}…)" if data.sha256 else ""
 
 

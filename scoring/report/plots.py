@@ -4,7 +4,6 @@ The functions that take an axis also draw the page's figures (`figures.py`).
 """
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,7 +12,7 @@ from matplotlib.figure import Figure
 
 from scoring.files.writing import write_whole
 from scoring.inputs.prompt import LETTERS
-from scoring.report.records import CalibrationError, Estimate, Letter, Metrics, read_record
+from scoring.report.records import CalibrationError, Estimate, Letter, Metrics
 from scoring.scores.folder import Scores
 from scoring.stats.metrics import BINS, equal_mass_bins
 from scoring.stats.selective import lower_bound
@@ -22,9 +21,8 @@ INK, PALE, BAND = "#2f86c9", "#8c959f80", "#8c959f40"  # readable on white and o
 MOST_GROUPS = 20  # task types in a plot
 
 
-def draw_folder(scores: Scores, values: dict[str, Any]) -> Path:
-    """Draw `evaluation.png` in the folder, four panels; its path. values: metrics.json."""
-    metrics = read_record(Metrics, values)
+def draw_folder(scores: Scores, metrics: Metrics) -> Path:
+    """Draw `evaluation.png` in the folder, four panels; its path. metrics: those of the folder."""
     rows = scores.answered
     p, y = np.exp(scores.log_p[rows]), scores.answers(rows)
     figure = Figure(figsize=(11, 8), dpi=110)

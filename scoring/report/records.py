@@ -1,13 +1,14 @@
-"""What the report reads of metrics.json, comparison.json, bench.json and run.json, as typed records.
+"""What the report reads of metrics.json, comparison.json and bench.json, as typed records.
 
-A record has the fields that tables, figures and page use, under the file's own names; other keys are ignored. Numbers
-become text here alone, so that every table rounds alike.
+run.json is read when a folder is opened, see `scores/folder.py`. A record has the fields that tables, figures and page
+use, under the file's own names; other keys are ignored. Numbers become text here alone: every table rounds alike.
 """
 
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from scoring.files.reading import as_object
+from scoring.scores.folder import TableEntry
 
 NO_VALUE = "–"  # a cell without a number
 T = TypeVar("T")
@@ -18,7 +19,7 @@ def number(value: float | None, form: str = ".3f", unit: float = 1) -> str:
     return NO_VALUE if value is None else format(value / unit if unit != 1 else value, form)
 
 
-# ------------------------------------------------------------------ metrics.json
+# ------------------------------------------------------------------ a metric
 @dataclass(frozen=True)
 class Estimate:
     """A metric and its 95 % interval; None for all three where the metric is not defined on these rows."""
@@ -44,6 +45,45 @@ class CalibrationError(Estimate):
     floor_95: float
 
 
+# ------------------------------------------------------------------ comparison.json
+@dataclass(frozen=True)
+class Systems:
+    """comparison.json, the part that names the two systems."""
+
+    first: str
+    second: str
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A metric of two systems and their difference; smallest: the effect that a 5 % test finds four times in five."""
+
+    first: float
+    second: float
+    difference: Estimate
+    smallest: float
+
+
+@dataclass(frozen=True)
+class AccuracyDifference(Difference):
+    """only_first, only_second: rows that only one of the systems has right."""
+
+    only_first: int
+    only_second: int
+    mcnemar_p: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two systems on the rows that both have scored; only_in_one: rows that they do not share."""
+
+    rows: int
+    accuracy: AccuracyDifference
+    nll: Difference
+    only_in_one: int = 0
+
+
+# ------------------------------------------------------------------ metrics.json
 @dataclass(frozen=True)
 class Calibrated:
     """Metrics that say how calibrated probabilities are."""
@@ -146,13 +186,13 @@ class Pool:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Members and their pool. pool_against_best: the comparison with the best member, for `verdict`."""
+    """Members and their pool. best: the name of the best member. pool_against_best: that member against the pool."""
 
     pool: Pool
     members: list[Member]
     agreement: Agreement
     best: str
-    pool_against_best: dict[str, Any]
+    pool_against_best: Comparison
 
 
 @dataclass(frozen=True)
@@ -236,44 +276,6 @@ class Details:
     orders: list[OrderAgreement] = field(default_factory=list)
     sets: SetCoverage | None = None
     suspects: LabelCheck | None = None
-
-
-# ------------------------------------------------------------------ comparison.json
-@dataclass(frozen=True)
-class Systems:
-    """comparison.json, the part that names the two systems."""
-
-    first: str
-    second: str
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A metric of two systems and their difference; smallest: the effect that a 5 % test finds four times in five."""
-
-    first: float
-    second: float
-    difference: Estimate
-    smallest: float
-
-
-@dataclass(frozen=True)
-class AccuracyDifference(Difference):
-    """only_first, only_second: rows that only one of the systems has right."""
-
-    only_first: int
-    only_second: int
-    mcnemar_p: float
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Two systems on the rows that both have scored; only_in_one: rows that they do not share."""
-
-    rows: int
-    accuracy: AccuracyDifference
-    nll: Difference
-    only_in_one: int = 0
 
 
 # ------------------------------------------------------------------ bench.json
@@ -378,14 +380,6 @@ class BenchRow:
 
 
 @dataclass(frozen=True)
-class Data:
-    """The table that was read."""
-
-    file: str = ""
-    sha256: str = ""
-
-
-@dataclass(frozen=True)
 class BenchRun(Bench):
     """The whole of bench.json: what was run, and each row, too."""
 
@@ -398,48 +392,9 @@ class BenchRun(Bench):
     compiled: bool
     repeats: int
     per_row: list[BenchRow]
-    data: Data = field(default_factory=Data)
+    data: TableEntry = field(default_factory=TableEntry)
     command: list[str] = field(default_factory=list)
     versions: dict[str, str | None] = field(default_factory=dict)
-
-
-# ------------------------------------------------------------------ run.json
-@dataclass(frozen=True)
-class Checkpoint:
-    """A member that was scored or pooled."""
-
-    member: str
-    temperature: float
-    fingerprint: str | None = None
-
-
-@dataclass(frozen=True)
-class Identity:
-    """What the logits depend on; of a pool, of anyone's numbers, little of it is known."""
-
-    base: str | None = None
-    quantization: str | None = None
-    dtype: str | None = None
-    device: str | None = None
-    pixels: int | None = None
-    orders: str = "1"
-
-
-@dataclass(frozen=True)
-class Run:
-    """run.json of a SCORES folder."""
-
-    checkpoints: list[Checkpoint]
-    base: str | None = None
-    identity: Identity = field(default_factory=Identity)
-    data: Data = field(default_factory=Data)
-    counts: dict[str, int] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-    versions: dict[str, str | None] = field(default_factory=dict)
-    command: list[str] = field(default_factory=list)
-    sources: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
 
 
 FILES: dict[type[Any], str] = {
@@ -449,7 +404,6 @@ FILES: dict[type[Any], str] = {
     Systems: "comparison.json",
     Bench: "bench.json",
     BenchRun: "bench.json",
-    Run: "run.json",
 }
 
 

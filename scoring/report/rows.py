@@ -16,7 +16,7 @@ from scoring.messages import ProgressBar
 from scoring.report.ensemble_plots import disagreement
 from scoring.report.records import BenchAnswer, BenchRow, BenchRun
 from scoring.scores.folder import Scores
-from scoring.scores.logits import OptionLogits
+from scoring.scores.logits import SCORED, OptionLogits
 from scoring.scores.probabilities import margins, predictions
 
 SURE = 0.7  # the least probability of a sure answer
@@ -227,7 +227,7 @@ def _bench_row(index: int, row: BenchRow, main: str, titles: dict[str, str], fla
         options=_options(row.options, p, answer.letter, row.answer),
         answer=row.answer,
         letter=answer.letter,
-        status="ok" if answer.letter else "no letter",
+        status=SCORED if answer.letter else "no letter",
         task_type=row.task_type,
         flags=flags,
         replies=[

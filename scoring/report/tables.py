@@ -1,11 +1,11 @@
 """Tables of metrics, comparisons and benchmarks, built once for the terminal and the page.
 
-A builder makes a `Table` of text cells from the content of metrics.json, comparison.json or bench.json. `to_text` lays
-tables out for the terminal; the page's template (`assets/report.html`) shows the same cells as HTML.
+A builder makes a `Table` of text cells from a record of metrics.json or comparison.json, or from bench.json. `to_text`
+lays tables out for the terminal; the page's template (`assets/report.html`) shows the same cells as HTML.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from scoring.report.records import (
@@ -60,9 +60,8 @@ def _grid(table: Table) -> str:
 
 
 # ------------------------------------------------------------------ metrics
-def metrics_table(values: dict[str, Any]) -> Table:
-    """Metrics of all rows, by task type, and by the columns that `evaluate --by` named. values: metrics.json."""
-    metrics = read_record(Metrics, values)
+def metrics_table(metrics: Metrics) -> Table:
+    """Metrics of all rows, by task type, and by the columns that `evaluate --by` named."""
     rows = [_group_row("all", metrics.overall)]
     for column, groups in metrics.by.items():
         prefix = "" if column == "task_type" else f"{column}: "
@@ -84,9 +83,8 @@ def _group_row(name: str, group: Group) -> list[str]:
     ]
 
 
-def details_table(values: dict[str, Any]) -> Table:
+def details_table(details: Details) -> Table:
     """Further metrics of all rows; the confidence threshold, option orders, sets and suspicious labels in its notes."""
-    details = read_record(Details, values)
     overall = details.overall
     rows = [
         _estimate_row("NLL", overall.nll),
@@ -164,14 +162,13 @@ def _labels_note(check: LabelCheck) -> str:
 
 
 # ------------------------------------------------------------------ ensembles
-def members_table(values: dict[str, Any]) -> Table:
+def members_table(metrics: Metrics) -> Table:
     """Members and pool of an ensemble, what each member adds, and how the pool compares with the best of them.
 
-    values: metrics.json of several members. Raises ValueError where it is of one.
+    Raises ValueError for the metrics of one member.
     """
     from scoring.stats.comparison import verdict  # with SciPy, which the command line does not wait for
 
-    metrics = read_record(Metrics, values)
     ensemble = metrics.ensemble
     if ensemble is None:
         raise ValueError("metrics of one member; expected those of an ensemble")
@@ -185,7 +182,7 @@ def members_table(values: dict[str, Any]) -> Table:
     notes = [
         f"All members give the same answer in {ensemble.agreement.all_agree:.0%} of rows"
         + (f"; Fleiss' kappa {kappa:.2f}." if kappa is not None else "."),
-        f"The pool against its best member, {ensemble.best}: {verdict(ensemble.pool_against_best, names)}.",
+        f"The pool against its best member, {ensemble.best}: {verdict(asdict(ensemble.pool_against_best), names)}.",
     ]
     notes += [
         f"{member.member} hurts: without it the pool's NLL is {member.adds.nll_change:.4f} lower. Leave it out."
@@ -205,11 +202,10 @@ def _gain_cells(gain: Gain) -> list[str]:
 
 
 # ------------------------------------------------------------------ comparisons
-def comparison_table(values: dict[str, Any], names: tuple[str, str]) -> Table:
-    """Two systems on the same rows, and in words which is better. values: comparison.json. names: of the systems."""
+def comparison_table(comparison: Comparison, names: tuple[str, str]) -> Table:
+    """Two systems on the same rows, and in words which is better. names: of the systems."""
     from scoring.stats.comparison import verdict
 
-    comparison = read_record(Comparison, values)
     accuracy, nll = comparison.accuracy, comparison.nll
     gain, change = accuracy.difference, nll.difference
     rows = [
@@ -225,7 +221,7 @@ def comparison_table(values: dict[str, Any], names: tuple[str, str]) -> Table:
     note = (
         f"{comparison.rows:,} rows in both{not_shared}. Only the first is right in {accuracy.only_first:,}, "
         f"only the second in {accuracy.only_second:,}: exact McNemar p = {accuracy.mcnemar_p:.2g}. "
-        f"So {verdict(values, names)}."
+        f"So {verdict(asdict(comparison), names)}."
     )
     return Table("Comparison", ["", "accuracy", "NLL"], rows, [note])
 

@@ -26,18 +26,19 @@ Pieces = list[tuple[PreparedBatch, list[AnswerLogits]]]
 
 
 @dataclass(frozen=True)
-class _Begun:
-    """A batch that is on the device."""
+class _BatchOnDevice:
+    """A batch whose forward is begun. number: that of its part."""
 
     number: int
-    ready: PreparedBatch
+    prepared: PreparedBatch
     pieces: Pieces
 
 
 class BatchLoop:
     """Scores batches from a queue that all processes of a call share, and measures what that takes.
 
-    peak_bytes, and the `split` of the state: the largest of all processes, in the first one.
+    state.split grows where a batch does not fit into memory. In the first process, it and peak_bytes become the largest
+    of all processes once these have finished.
     """
 
     def __init__(self, job: Job, scheduler: Scheduler, loader: ModelLoader, state: RunState):
@@ -103,7 +104,7 @@ class BatchLoop:
         self.peak_bytes = max([self.peak_bytes, *(report["peak_bytes"] for report in reports.values())])
 
     def _score(self, scorer: Scorer, numbers: Iterable[int], count: int, bar: SharedBar) -> None:
-        """These batches. While one is on the device, the results of the one before are written."""
+        """Score `count` batches by their numbers. While one is on the device, the one before is written."""
         taken: deque[int] = deque()
 
         def batches() -> Iterator[tuple[list[Question], str]]:
@@ -112,17 +113,17 @@ class BatchLoop:
                 batch = self.scheduler.batches[number]
                 yield batch.questions, batch.orders
 
-        on_device: _Begun | None = None
+        on_device: _BatchOnDevice | None = None
         done = 0
         ahead = read_ahead(self.job.plan.preparer, batches(), scorer.model.device.type)
         start = waiting_since = time.monotonic()
         try:
-            for ready in ahead:
+            for prepared in ahead:
                 self.waiting_seconds += time.monotonic() - waiting_since
-                pieces = self._answer(scorer, ready)
+                pieces = self._answer(scorer, prepared)
                 if on_device:
                     self._file(scorer, on_device, bar)
-                on_device, done = _Begun(taken.popleft(), ready, pieces), done + 1
+                on_device, done = _BatchOnDevice(taken.popleft(), prepared, pieces), done + 1
                 if self.stop.is_set():
                     break
                 waiting_since = time.monotonic()
@@ -136,10 +137,13 @@ class BatchLoop:
             ahead.close()
             self.busy_seconds += time.monotonic() - start
 
-    def _answer(self, scorer: Scorer, ready: PreparedBatch) -> Pieces:
-        """The forward of a batch. The next batches, and the next starts, are cut in as many pieces at once."""
+    def _answer(self, scorer: Scorer, prepared: PreparedBatch) -> Pieces:
+        """The forward of a batch, in as many pieces as an earlier batch had to be cut into, and more where it must.
+
+        The number is kept in the state, for later batches and for later starts of the run.
+        """
         state = self.state
-        pieces, split = answer_in_pieces(scorer, ready, self.job.letters, state.split)
+        pieces, split = answer_in_pieces(scorer, prepared, self.job.letters, state.split)
         if split > state.split:
             if state.split == 1:
                 self.job.context.say(
@@ -151,32 +155,33 @@ class BatchLoop:
                 write_state(self.job.out, state)
         return pieces
 
-    def _file(self, scorer: Scorer, begun: _Begun, bar: SharedBar) -> None:
+    def _file(self, scorer: Scorer, batch: _BatchOnDevice, bar: SharedBar) -> None:
         """Write a batch's part. Its rows are in the batch's order, however it was cut."""
-        ready, letters, orders = begun.ready, self.job.letters, self.job.options.orders
-        part = OptionLogits.empty([question.id for question in ready.questions], self.job.plan.members, letters, orders)
-        for piece, answers in begun.pieces:
+        prepared, letters, orders = batch.prepared, self.job.letters, self.job.options.orders
+        ids = [question.id for question in prepared.questions]
+        part = OptionLogits.empty(ids, self.job.plan.members, letters, orders)
+        for piece, answers in batch.pieces:
             part.take(scorer.collect(piece, answers, letters, orders))
-        for row, fault in ready.faults.items():
+        for row, fault in prepared.faults.items():
             part.status[row] = fault
-        write_part(self.job.parts, begun.number, part, self.processes.mark)
-        self.rows += len(ready.questions)
-        bar.update(len(ready.questions))
+        write_part(self.job.parts, batch.number, part, self.processes.mark)
+        self.rows += len(prepared.questions)
+        bar.update(len(prepared.questions))
 
 
-def answer_in_pieces(scorer: Scorer, ready: PreparedBatch, letters: int, split: int) -> tuple[Pieces, int]:
+def answer_in_pieces(scorer: Scorer, prepared: PreparedBatch, letters: int, split: int) -> tuple[Pieces, int]:
     """The forward of a batch in `split` pieces, and in more where those do not fit; how many pieces that took.
 
     split: a power of two. A row that does not fit alone gets that as its fault.
     """
-    waiting = [ready]
+    waiting = [prepared]
     for _ in range(split.bit_length() - 1):
         waiting = [half for piece in waiting for half in piece.halves()]
-    begun: Pieces = []
+    answered: Pieces = []
     while waiting:
         piece = waiting.pop(0)
         try:
-            begun.append((piece, scorer.answer(piece, letters)))
+            answered.append((piece, scorer.answer(piece, letters)))
             continue
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
@@ -185,9 +190,9 @@ def answer_in_pieces(scorer: Scorer, ready: PreparedBatch, letters: int, split: 
         halves = piece.halves()
         if len(halves) == 1:
             piece.faults.update(dict.fromkeys(piece.rows, "out of memory, alone in its batch"))
-            begun.append((piece, []))
+            answered.append((piece, []))
             continue
-        while split < len(begun) + len(waiting) + 2:
+        while split < len(answered) + len(waiting) + 2:
             split *= 2
         waiting = halves + waiting
-    return begun, split
+    return answered, split

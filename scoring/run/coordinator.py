@@ -5,7 +5,6 @@ tokens fit into their memory; then they follow. A run of one process is its own 
 """
 
 from collections.abc import Callable
-from dataclasses import astuple
 from typing import Any
 
 from scoring.engine.packed import compiling_pays
@@ -15,7 +14,7 @@ from scoring.run.loader import ModelLoader
 from scoring.run.options import Job
 from scoring.run.processes import Queue
 from scoring.run.run_folder import RunState, check_same, prepare_folder, read_state
-from scoring.run.scheduler import Scheduler, describe_pride
+from scoring.run.scheduler import RowCost, Scheduler, costs_to_json, describe_pride
 from scoring.scores.logits import OptionLogits, part_path
 
 
@@ -43,9 +42,9 @@ class Coordinator:
         return RunState.from_json(message["state"], "the first process"), self._queue(key)
 
     def plan_unsure(self, state: RunState, read: Callable[[int], OptionLogits]) -> tuple[str, Queue]:
-        """What is to be said about orders, and the batches that adaptive orders add.
+        """What to say about orders that differ between rows, or "", and the batches that adaptive orders add.
 
-        read: the logits of the first parts, as many as given.
+        read: gives the logits of the first parts; its argument is their number.
         """
         key, scheduler, orders = f"{self.name}/1", self.scheduler, self.job.options.orders
         if not self.processes.first:
@@ -61,9 +60,11 @@ class Coordinator:
         return note, self._queue(key)
 
     def _queue(self, key: str) -> Queue:
+        """The scheduled batches, for all processes to take from."""
         return Queue(self.processes, key, self.scheduler.todo)
 
     def _publish(self, key: str, state: RunState) -> None:
+        """Let the other processes receive what was decided, and the schedule."""
         if self.processes.count > 1:
             self.processes.publish(key, {"state": state.to_json(), **self.scheduler.to_json()})
 
@@ -72,7 +73,7 @@ class Coordinator:
 
     # ------------------------------------------------------------ the first process
     def _decide(self, identity: dict[str, Any]) -> RunState:
-        """Claim the folder, and cut the rows into batches."""
+        """Prepare the folder, decide what is left to this machine, and cut the rows into batches."""
         options, processes = self.job.options, self.processes
         wanted = dict(identity)
         if options.batch_tokens is not None:
@@ -81,30 +82,30 @@ class Coordinator:
             wanted["compile"] = options.compile == "on"
         before = read_state(self.job.out, wanted, options.overwrite and processes.first_time("overwrite"))
         processes.publish(f"{self.name}/measure", before is None and options.batch_tokens is None)
-        self.scheduler.add_costs(
-            [
-                self._offered("costs", rank)
-                if rank in processes.others
-                else self.scheduler.costs(rank, processes.count)
-                for rank in range(processes.count)
-            ]
-        )
+        self.scheduler.add_costs([self._costs_of(rank) for rank in range(processes.count)])
         state = before or RunState(identity, self._batch_tokens(), self._compiled())
         prepare_folder(self.job.out, state, is_new=before is None)
         self.scheduler.schedule(state.batch_tokens, self._has_part)
         return state
 
+    def _costs_of(self, rank: int) -> list[list[RowCost]]:
+        """What a process's share of the rows costs: received from it, or worked out here."""
+        count = self.processes.count
+        if rank in self.processes.others:
+            return self.scheduler.costs_from_json(self._offered("costs", rank), rank, count)
+        return self.scheduler.costs(rank, count)
+
     def _offered(self, what: str, rank: int) -> Any:
-        """What another process offered."""
+        """What another process has published with `_offer`; waits for it. what: `costs` or `tokens`."""
         return self.processes.receive(f"{self.name}/{what}/{rank}", rank)
 
     def _batch_tokens(self) -> int:
         """Tokens of a batch: as asked for, else what fits into the smallest memory of all processes."""
         if self.job.options.batch_tokens is not None:
             return self.job.options.batch_tokens
-        room: list[int] = [self.loader.load().packed.batch_tokens()]
-        room += [self._offered("tokens", rank) for rank in self.processes.others]
-        return min(room)
+        fitting: list[int] = [self.loader.load().packed.batch_tokens()]
+        fitting += [self._offered("tokens", rank) for rank in self.processes.others]
+        return min(fitting)
 
     def _compiled(self) -> bool:
         """Whether the layers are compiled: as asked for, else where that saves time."""
@@ -138,10 +139,6 @@ class Coordinator:
     def _offer(self) -> None:
         """Tell the first process what this share of the rows costs, and how many tokens of a batch fit here."""
         rank, count = self.processes.rank, self.processes.count
-        costs = [
-            [cost if isinstance(cost, str) else astuple(cost)[1:] for cost in costs_of_pass]
-            for costs_of_pass in self.scheduler.costs(rank, count)
-        ]
-        self.processes.publish(f"{self.name}/costs/{rank}", costs)
+        self.processes.publish(f"{self.name}/costs/{rank}", costs_to_json(self.scheduler.costs(rank, count)))
         if self.processes.receive(f"{self.name}/measure"):
             self.processes.publish(f"{self.name}/tokens/{rank}", self.loader.load().packed.batch_tokens())

@@ -24,7 +24,7 @@ from scoring.checkpoints.weights import base_fingerprint
 from scoring.engine.scorer import Scorer
 from scoring.files.lock import LOCK, lock_folder
 from scoring.inputs.questions import Table
-from scoring.run.options import ModelOptions, RunContext, RunOptions, RunResult
+from scoring.run.options import ModelOptions, RunContext, RunOptions, RunResult, total_seconds
 from scoring.run.run import run
 from scoring.scores.folder import RunError, columns_of
 from scoring.scores.pooling import PoolOptions, pool_files
@@ -36,11 +36,14 @@ RUNS = "runs"  # the folder of the groups' runs
 
 @dataclass
 class Group:
-    """One run of a call: members that share base, prompt, pixels, quantisation and orders."""
+    """One run of a call: members that share base, prompt, pixels, quantisation and orders.
+
+    labels: (M,) the members' names in the pool of all groups.
+    """
 
     plan: Plan
     orders: str
-    labels: list[str]  # the members' names in the pool
+    labels: list[str]
 
 
 def plan_groups(
@@ -113,7 +116,7 @@ def run_groups(
     if not context.processes.first:
         return _run_each(table, groups, out, options, context)[-1]
     with lock_folder(out):
-        _claim(out, options.overwrite and context.processes.first_time("overwrite"))
+        _prepare_folder(out, options.overwrite and context.processes.first_time("overwrite"))
         return _pool(table, groups, _run_each(table, groups, out, options, context), out)
 
 
@@ -145,7 +148,7 @@ def release_memory() -> None:
 def _run_each(
     table: Table, groups: list[Group], out: Path, options: RunOptions, context: RunContext
 ) -> list[RunResult]:
-    """Each group's run, in a folder of its own."""
+    """Each group's run, in a folder of its own. The loaded model stays for the next group where that needs the same."""
     results: list[RunResult] = []
     scorer: Scorer | None = None  # the last run's, for the next where that needs the same model
     for number, group in enumerate(groups, 1):
@@ -166,7 +169,7 @@ def _run_each(
 
 def _pool(table: Table, groups: list[Group], results: list[RunResult], out: Path) -> RunResult:
     """The runs' files as one SCORES folder, whose run.json describes all of them."""
-    seconds = {key: sum(result.seconds[key] for result in results) for key in results[0].seconds}
+    seconds = total_seconds(results)
     peak_bytes = max(result.peak_bytes for result in results)
     run_json: dict[str, Any] = {
         "command": sys.argv,
@@ -182,7 +185,7 @@ def _pool(table: Table, groups: list[Group], results: list[RunResult], out: Path
     return RunResult(
         pooled.scores.logits,
         pooled.metrics,
-        pooled.scores.run_json["warnings"],
+        pooled.scores.run.warnings,
         sum(result.scored_now for result in results),
         seconds,
         peak_bytes,
@@ -190,8 +193,11 @@ def _pool(table: Table, groups: list[Group], results: list[RunResult], out: Path
     )
 
 
-def _claim(out: Path, overwrite: bool) -> None:
-    """Raises RunError where `out` holds a single run or other files. overwrite: remove what is there."""
+def _prepare_folder(out: Path, overwrite: bool) -> None:
+    """Make room for several runs in `out`. Raises RunError where it holds a single run or other files.
+
+    overwrite: remove these.
+    """
     if overwrite:
         for path in (out / RUNS, out / "logits"):
             shutil.rmtree(path, ignore_errors=True)
@@ -201,5 +207,6 @@ def _claim(out: Path, overwrite: bool) -> None:
 
 
 def _side(pixels: int) -> str:
+    """A pixel budget in a member's name: 448 for 448 x 448, else such as 200000px."""
     side = math.isqrt(pixels)
     return str(side) if side * side == pixels else f"{pixels}px"

@@ -64,7 +64,7 @@ class ModelLoader:
         start = time.monotonic()
         self.say("compiling the layers for this card (the next run finds most of it on disk) …")
         scorer.packed.compile()
-        ready = prepare_batch(self.plan.preparer, batch.questions[:WARM_UP_ROWS], batch.orders)
-        for answer in scorer.answer(ready, self.job.letters):
+        prepared = prepare_batch(self.plan.preparer, batch.questions[:WARM_UP_ROWS], batch.orders)
+        for answer in scorer.answer(prepared, self.job.letters):
             answer.top.cpu()
         self.compiling_seconds += time.monotonic() - start

@@ -48,7 +48,11 @@ class ModelOptions:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a run is done. The run decides what is `None` or "auto" by this machine, and writes its decision down."""
+    """How a run is done. The run decides what is `None` or "auto" by this machine, and writes its decision down.
+
+    orders: see `parse_orders`. batch_tokens: most tokens of a batch. weights: of linear layers, `4bit` or `16bit`.
+    compile: `on` or `off`. overwrite: replace another run's results.
+    """
 
     orders: str = "1"
     margin: float = 0.7  # adaptive orders: score again where the likeliest option leads by less
@@ -108,7 +112,9 @@ class Job:
 class RunResult:
     """What a run leaves: its logits as read back from the parts, and what there is to say about them.
 
-    logits: None in processes other than the first. seconds: by phase. scorer: the loaded model, for another run.
+    logits: None in processes other than the first. metrics: those of metrics.json, None without answers. scored_now:
+    rows that this call scored, not an earlier one. seconds: by phase. peak_bytes: of memory on a card. orders_note: a
+    sentence about orders that differ between rows, or "". scorer: the loaded model, for another run.
     """
 
     logits: OptionLogits | None
@@ -119,3 +125,8 @@ class RunResult:
     peak_bytes: int = 0
     orders_note: str = ""
     scorer: "Scorer | None" = None
+
+
+def total_seconds(results: Sequence[RunResult]) -> dict[str, float]:
+    """Seconds by phase of several runs of a call, one after the other."""
+    return {phase: sum(result.seconds[phase] for result in results) for phase in results[0].seconds}

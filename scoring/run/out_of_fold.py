@@ -17,7 +17,7 @@ from scoring.checkpoints.plan import Plan
 from scoring.files.lock import lock_folder
 from scoring.inputs.questions import Table
 from scoring.run.groups import RUNS, release_memory
-from scoring.run.options import ModelOptions, RunContext, RunOptions, RunResult
+from scoring.run.options import ModelOptions, RunContext, RunOptions, RunResult, total_seconds
 from scoring.run.run import run
 from scoring.scores.evaluation import warnings_of
 from scoring.scores.exposure import TRAINING, VALIDATION
@@ -89,17 +89,21 @@ def score_out_of_fold(
             return results[-1]
         settings = {key: plan.identity[key] for key in ("base", "template", "pixels", "quantization")}
         entry = {"folder": folds.folder, "adapters": list(plan.identity["adapters"].values()), **settings}
-        seconds = {key: sum(result.seconds[key] for result in results) for key in results[0].seconds}
+        seconds = total_seconds(results)
         warnings = warnings_of(logits, plan.preparer.chat.label_ids(table.letters), plan.calibrations)
-        about = {"command": sys.argv, "data": table.about(), "seconds": seconds, "warnings": warnings}
-        metrics = write_held_out(out, columns | {"fold": fold.tolist()}, logits, entry, about)
+        run_json = {"command": sys.argv, "data": table.about(), "seconds": seconds, "warnings": warnings}
+        metrics = write_held_out(out, columns | {"fold": fold.tolist()}, logits, entry, run_json)
     return RunResult(logits, metrics, warnings, sum(result.scored_now for result in results), seconds)
 
 
-def _put(logits: OptionLogits, rows: Rows, part: OptionLogits) -> None:
-    """A fold's scores into those of all; a part whose rows have fewer options has fewer letters and orders."""
-    orders, letters = part.logits.shape[2:]
-    logits.logits[rows, :, :orders, :letters] = part.logits
-    logits.label_mass[rows, :, :orders], logits.top_token[rows, :, :orders] = part.label_mass, part.top_token
-    for row, status in zip(rows.tolist(), part.status):
+def _put(logits: OptionLogits, rows: Rows, fold_logits: OptionLogits) -> None:
+    """Put a fold's scores into those of all folds.
+
+    rows: (R,) the fold's rows among all. A fold whose rows have fewer options has fewer letters and orders.
+    """
+    orders, letters = fold_logits.logits.shape[2:]
+    logits.logits[rows, :, :orders, :letters] = fold_logits.logits
+    logits.label_mass[rows, :, :orders] = fold_logits.label_mass
+    logits.top_token[rows, :, :orders] = fold_logits.top_token
+    for row, status in zip(rows.tolist(), fold_logits.status):
         logits.status[row] = status

@@ -74,14 +74,17 @@ class Processes:
 
     @property
     def first(self) -> bool:
+        """Whether this process plans, prints and writes."""
         return self.rank == 0
 
     @property
     def others(self) -> list[int]:
+        """The ranks of the other processes that are not lost."""
         return [rank for rank in range(self.count) if rank != self.rank and rank not in self.lost]
 
     @property
     def name(self) -> str:
+        """What messages call this process."""
         return f"process {self.rank} on {socket.gethostname()}"
 
     @property
@@ -123,6 +126,7 @@ class Processes:
             self.store.set(key, str(len(pieces)))
 
     def is_published(self, key: str) -> bool:
+        """Whether a process has published a value under this key."""
         with _connected():
             return bool(self.store.check([key]))
 

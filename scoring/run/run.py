@@ -58,6 +58,7 @@ def run(
 
 
 def _run(job: Job, scorer: Scorer | None) -> RunResult:
+    """Plan, score, plan and score what adaptive orders add; the first process then writes the results."""
     loader = ModelLoader(job, scorer)
     scheduler = Scheduler(job.table, job.plan, job.options)
     coordinator = Coordinator(job, scheduler, loader)
@@ -80,23 +81,22 @@ def _run(job: Job, scorer: Scorer | None) -> RunResult:
         "verifying": loader.verifying_seconds,
         "waiting_for_pictures": loop.waiting_seconds,
     }
-    about = _describe(loop, seconds, orders_note)
-    scored = _scored_run(job, loader.label_ids, about, logits)
+    scored = _scored_run(job, loader.label_ids, _run_json(loop, seconds, orders_note), logits)
     if job.options.shard:
         leave_shard(scored, job.options.shard, scheduler.assigned, scheduler.unscorable)
-        written = WrittenRun(None, list(scored.warnings), about["seconds"])
+        written = WrittenRun(None, list(scored.warnings), scored.run_json["seconds"])
     else:
         written = write_run(scored)
     seconds["scoring"] = written.seconds["scoring"]
     return RunResult(
-        logits,
-        written.metrics,
-        written.warnings,
-        scheduler.rows_todo,
-        seconds,
-        loop.peak_bytes,
-        orders_note,
-        loader.scorer,
+        logits=logits,
+        metrics=written.metrics,
+        warnings=written.warnings,
+        scored_now=scheduler.rows_todo,
+        seconds=seconds,
+        peak_bytes=loop.peak_bytes,
+        orders_note=orders_note,
+        scorer=loader.scorer,
     )
 
 
@@ -123,8 +123,11 @@ def _read_logits(job: Job, scheduler: Scheduler, parts: int | None = None) -> Op
     return logits
 
 
-def _describe(loop: BatchLoop, seconds: dict[str, float], orders_note: str) -> dict[str, Any]:
-    """What was done, with what, and how long it took: run.json, except for what follows from the logits."""
+def _run_json(loop: BatchLoop, seconds: dict[str, float], orders_note: str) -> dict[str, Any]:
+    """run.json, except for what follows from the logits: what was done, with what, and how long it took.
+
+    seconds: by phase.
+    """
     job, scheduler, scorer = loop.job, loop.scheduler, loop.loader.scorer
     return {
         "command": sys.argv,
@@ -150,9 +153,10 @@ def _describe(loop: BatchLoop, seconds: dict[str, float], orders_note: str) -> d
     }
 
 
-def _scored_run(job: Job, label_ids: list[int], about: dict[str, Any], logits: OptionLogits) -> ScoredRun:
+def _scored_run(job: Job, label_ids: list[int], run_json: dict[str, Any], logits: OptionLogits) -> ScoredRun:
+    """The scored run with what its members had met of the rows before."""
     columns = columns_of(job.table.questions)
     exposed = job.plan.exposed(columns, job.table.digest)
     columns["exposed"] = exposed.tolist()
     warnings = exposure_warnings(job.plan.members, exposed)
-    return ScoredRun(job.out, about, columns, logits, job.plan.calibrations, label_ids, job.options.sets, warnings)
+    return ScoredRun(job.out, run_json, columns, logits, job.plan.calibrations, label_ids, job.options.sets, warnings)

@@ -30,6 +30,7 @@ class RunState:
         return {**self.identity, "batch_tokens": self.batch_tokens, "compile": self.compile}
 
     def to_json(self) -> dict[str, Any]:
+        """The content of `plan.json`, and of the message to other processes."""
         return {**self.settings, "split": self.split}
 
     @classmethod
@@ -50,6 +51,7 @@ class _Decisions:
 
 
 def write_state(out: Path, state: RunState) -> None:
+    """Write `plan.json`."""
     write_json(out / "plan.json", state.to_json())
 
 

@@ -21,6 +21,8 @@ from scoring.scores.probabilities import margins, pooled_log_probabilities
 FEWEST_SAMPLED, SAMPLED = 64, 0.05  # rows that `--orders pride` scores in all cyclic orders: at least, and their share
 REST = "rest"  # the cyclic orders that the first pass of adaptive orders leaves out
 
+RowCost = TokenCost | str  # what a row adds to a batch, or why it cannot be scored
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -68,8 +70,8 @@ class Scheduler:
             }
         return identity
 
-    def costs(self, rank: int = 0, count: int = 1) -> list[list[TokenCost | str]]:
-        """For each pass, what every `count`-th row from `rank` on adds to a batch, or why it cannot be scored."""
+    def costs(self, rank: int = 0, count: int = 1) -> list[list[RowCost]]:
+        """For each pass, the cost of every `count`-th row from `rank` on: the share of process `rank` of `count`."""
         return [
             [
                 cost.found if isinstance(cost, PictureError) else cost
@@ -78,26 +80,26 @@ class Scheduler:
             for orders, rows in self._passes
         ]
 
-    def add_costs(self, shares: Sequence[list[list[Any]]]) -> None:
-        """Take in the `costs` of all processes, by rank; those of others are lists, without the picture."""
+    def add_costs(self, shares: Sequence[list[list[RowCost]]]) -> None:
+        """Take in the `costs` of all processes, by rank."""
         for number, (orders, rows) in enumerate(self._passes):
             costs = []
-            for index, question in enumerate(rows):
+            for index, question in enumerate(rows):  # as `costs` deals them to the processes
                 cost = shares[index % len(shares)][number][index // len(shares)]
                 if isinstance(cost, str):
                     self.unscorable[question.id] = cost
                 else:
                     self.scorable.append(question)
-                    costs.append(cost if isinstance(cost, TokenCost) else TokenCost(picture_key(question), *cost))
+                    costs.append(cost)
             self._costs.append((orders, costs))
         self.tokens = tokens_in(cost for _, costs in self._costs for cost in costs)
 
     def schedule(self, budget: int, has_part: Callable[[int], bool]) -> None:
         """Cut the scorable rows into batches of at most `budget` tokens; this shard's without a part are to do."""
-        first = 0
+        start = 0
         for orders, costs in self._costs:
-            self._cut(self.scorable[first : first + len(costs)], costs, orders, budget)
-            first += len(costs)
+            self._cut(self.scorable[start : start + len(costs)], costs, orders, budget)
+            start += len(costs)
         self.assigned = assign_batches([batch.tokens for batch in self.batches.values()], self.options.shard or (1, 1))
         self.todo = [number for number in self.assigned if not has_part(number)]
         self.rows_todo = self.rows_in(self.todo)
@@ -117,12 +119,13 @@ class Scheduler:
             if scored[question.id] and leads[question.id] < self.options.margin and orders_of(question, REST)
         ]
         costs = [cost for cost in costs_of(self.plan.preparer, unsure, REST) if isinstance(cost, TokenCost)]
-        begun = len(self.batches)
+        first = len(self.batches)
         self._cut(unsure, costs, REST, budget)
-        self.todo = [number for number in range(begun, len(self.batches)) if not has_part(number)]
+        self.todo = [number for number in range(first, len(self.batches)) if not has_part(number)]
         return describe_adaptive(self.scorable, unsure, self.options.margin)
 
     def _cut(self, questions: Sequence[Question], costs: list[TokenCost], orders: str, budget: int) -> None:
+        """Add the batches of these rows, whose costs are in their order."""
         for rows in plan_batches(costs, budget):
             number = len(self.batches)
             tokens = tokens_in(costs[row] for row in rows)
@@ -132,9 +135,19 @@ class Scheduler:
         """Rows of these batches."""
         return sum(len(self.batches[number].questions) for number in numbers)
 
-    # ------------------------------------------------------------ for the other processes of a call
+    # ------------------------------------------------------------ messages between the processes of a call
+    def costs_from_json(self, values: list[list[Any]], rank: int, count: int) -> list[list[RowCost]]:
+        """The `costs` of another process, from its message (`costs_to_json`)."""
+        return [
+            [
+                cost if isinstance(cost, str) else TokenCost(picture_key(question), *cost)
+                for question, cost in zip(rows[rank::count], share)
+            ]
+            for (_, rows), share in zip(self._passes, values)
+        ]
+
     def to_json(self) -> dict[str, Any]:
-        """What is to do, by indices of the table's rows."""
+        """The schedule as a message: the batches to do, by indices of the table's rows."""
         if not self.todo:
             return {"todo": []}
         index = {question.id: row for row, question in enumerate(self.table.questions)}
@@ -150,6 +163,17 @@ class Scheduler:
             for number, orders, rows in message["todo"]
         }
         self.todo = list(self.batches)
+
+
+def costs_to_json(costs: list[list[RowCost]]) -> list[list[str | list[int]]]:
+    """`Scheduler.costs` as a message: of a cost its numbers alone, since every process knows the pictures."""
+    return [
+        [
+            cost if isinstance(cost, str) else [cost.prefix_tokens, cost.picture_tokens, cost.text_tokens]
+            for cost in share
+        ]
+        for share in costs
+    ]
 
 
 # ---------------------------------------------------------------- orders that are not the same for all rows
@@ -171,6 +195,7 @@ def sample_size(rows: int) -> int:
 
 
 def describe_pride(rows: Sequence[Question]) -> str:
+    """What was done with the letters' prior."""
     return (
         f"the letters' prior was estimated on {sample_size(len(rows)):,} rows in all cyclic orders, and removed from "
         "the others"

@@ -43,14 +43,17 @@ def assign_batches(tokens: Sequence[int], shard: tuple[int, int]) -> list[int]:
 
 @dataclass
 class _Shard:
-    """`shard.json`: which one of how many, its parts, and what the end of the run needs besides them."""
+    """`shard.json`: which one of how many, its parts, and what the end of the run needs besides them.
+
+    shard: (number, count), numbered from 1. about: what becomes run.json. statuses: of rows that no batch holds.
+    """
 
     shard: list[int]
     parts: list[int]
     about: dict[str, Any]
     calibrations: list[dict[str, Any]]
     label_ids: list[int]
-    statuses: dict[str, str] = field(default_factory=dict)  # of rows that no batch holds
+    statuses: dict[str, str] = field(default_factory=dict)
     sets: SetRequest | None = None
     warnings: list[str] = field(default_factory=list)
 
@@ -109,26 +112,26 @@ def merge(
 
 def _whole_run(folders: Sequence[Path], shards: list[_Shard], out: Path) -> ScoredRun:
     """The whole run, as its shards describe it."""
-    first, abouts = shards[0], [shard.about for shard in shards]
+    first, reports = shards[0], [shard.about for shard in shards]
     columns = pq.read_table(folders[0] / "questions.parquet").to_pydict()
     identity = {key: value for key, value in first.about["identity"].items() if key != "shard"}
     members = [entry["member"] for entry in first.about["checkpoints"]]
     layout = Layout(columns["id"], members, len(identity["letters"]), identity["orders"])
     logits = read_parts(out / "logits", layout)
     logits.status = [first.statuses.get(id, status) for id, status in zip(logits.ids, logits.status)]
-    about = first.about | {
+    run_json = first.about | {
         "command": sys.argv,
         "identity": identity,
-        "split": max(part["split"] for part in abouts),
-        "notes": list(dict.fromkeys(note for part in abouts for note in part["notes"])),
-        "counts": first.about["counts"] | {"scored_now": sum(part["counts"]["scored_now"] for part in abouts)},
-        "seconds": {key: sum(part["seconds"][key] for part in abouts) for key in first.about["seconds"]},
-        "peak_gpu_bytes": max(part["peak_gpu_bytes"] for part in abouts),
-        "processes": [process for part in abouts for process in part["processes"]],
+        "split": max(report["split"] for report in reports),
+        "notes": list(dict.fromkeys(note for report in reports for note in report["notes"])),
+        "counts": first.about["counts"] | {"scored_now": sum(report["counts"]["scored_now"] for report in reports)},
+        "seconds": {key: sum(report["seconds"][key] for report in reports) for key in first.about["seconds"]},
+        "peak_gpu_bytes": max(report["peak_gpu_bytes"] for report in reports),
+        "processes": [process for report in reports for process in report["processes"]],
         "sources": [str(folder) for folder in folders],
     }
     calibrations = [Calibration.from_json(values, folders[0] / SHARD) for values in first.calibrations]
-    return ScoredRun(out, about, columns, logits, calibrations, first.label_ids, first.sets, first.warnings)
+    return ScoredRun(out, run_json, columns, logits, calibrations, first.label_ids, first.sets, first.warnings)
 
 
 def _read(folder: Path) -> _Shard:

@@ -21,7 +21,7 @@ from scoring.stats.comparison import compare
 from scoring.stats.metrics import evaluate, measure_members
 from scoring.stats.pools import PoolSettings, agreement, leave_one_out
 from scoring.stats.resampling import clusters_of
-from scoring.stats.selective import no_threshold, risk_coverage, threshold_for
+from scoring.stats.selective import Threshold, no_threshold, risk_coverage, threshold_for
 
 # Where a warning starts.
 LOW_MASS = 0.9  # 5th percentile of the label mass
@@ -54,11 +54,11 @@ def evaluate_scores(
     metrics["orders"] = order_report(scores.logits)
     if len(scores.logits.members) > 1:
         metrics["ensemble"] = evaluate_members(scores, rows, y)
-    if sets := scores.run_json.get("sets"):
+    if sets := scores.run.sets:
         in_set = scores.option_sets()[rows]
         metrics["sets"] = {
-            "asked": sets["level"],
-            "method": sets.get("method", "lac"),
+            "asked": sets.level,
+            "method": sets.method,
             "covered": float(in_set[np.arange(len(y)), y].mean()),
             "mean_size": float(in_set.sum(1).mean()),
         }
@@ -69,9 +69,7 @@ def evaluate_scores(
     return metrics
 
 
-def _threshold(
-    scores: Scores, rows: np.ndarray, confidence: np.ndarray, right: np.ndarray, target: float
-) -> dict[str, Any]:
+def _threshold(scores: Scores, rows: np.ndarray, confidence: np.ndarray, right: np.ndarray, target: float) -> Threshold:
     """The confidence threshold, from the rows that no member has met before: they alone are like rows to come.
 
     rows: (R,) labelled rows, with their confidence and whether they are right. Where rows are left out, `rows` and
@@ -81,14 +79,15 @@ def _threshold(
     unseen = (exposed == 0).all(1)
     if unseen.all():
         return threshold_for(confidence, right, target, clusters=clusters_of(scores.pictures(rows)))
-    counts = {"rows": int(unseen.sum()), "left_out": int((~unseen).sum())}
     if not unseen.any():
         names = {TRAINING: "trained", VALIDATION: "validated", CALIBRATION: "calibrated"}
         uses = [name for flag, name in names.items() if (exposed & flag).any()]
         listed = " or ".join([", ".join(uses[:-1]), uses[-1]]) if len(uses) > 1 else uses[0]
-        return no_threshold(target, f"every labelled row was {listed} on") | counts
-    clusters = clusters_of(scores.pictures(rows[unseen]))
-    return threshold_for(confidence[unseen], right[unseen], target, clusters=clusters) | counts
+        threshold = no_threshold(target, f"every labelled row was {listed} on")
+    else:
+        clusters = clusters_of(scores.pictures(rows[unseen]))
+        threshold = threshold_for(confidence[unseen], right[unseen], target, clusters=clusters)
+    return {**threshold, "rows": int(unseen.sum()), "left_out": int((~unseen).sum())}
 
 
 def evaluate_members(scores: Scores, rows: np.ndarray, y: np.ndarray) -> dict[str, Any]:
@@ -230,10 +229,6 @@ class FittedRows:
         return replace(calibration, note=f"{calibration.note}; {note}", choice=[f"{first}; {note}", *others])
 
 
-def _rows_have(count: int) -> str:
-    return f"{count:,} {'row has' if count == 1 else 'rows have'}"
-
-
 def calibrate_out_of_fold(scores: Scores, fingerprint: dict[str, Any]) -> Calibration:
     """One temperature for all folds of a training, from its out-of-fold rows; it holds what their option sets need."""
     rows = scores.answered
@@ -243,7 +238,7 @@ def calibrate_out_of_fold(scores: Scores, fingerprint: dict[str, Any]) -> Calibr
         ),
         one_order=False,
         fingerprint=fingerprint,
-        more=False,
+        temperature_only=True,
     )
     folds = scores.questions.get("fold")
     fitted.folds = [folds[row] for row in rows] if folds else []
@@ -285,12 +280,13 @@ def warnings_of(
     if not scored.any():
         reasons = dict.fromkeys(logits.status)
         return [f"no row has a score: {'; '.join(list(reasons)[:5])}"]
+    known_answers = np.array(answers or [""] * len(scored))[scored]
     warnings = [
-        *_mass(logits, scored, label_ids),
-        *_ties(logits, scored),
-        *_letters(log_p[scored] if log_p is not None else None, np.array(answers or [""] * len(scored))[scored]),
-        *_orders(logits),
-        *_temperatures(logits, calibrations),
+        *_low_mass(logits, scored, label_ids),
+        *_many_ties(logits, scored),
+        *_preferred_letter(None if log_p is None else log_p[scored], known_answers),
+        *_unlike_orders(logits),
+        *_far_temperatures(logits, calibrations),
     ]
     if unscored := np.flatnonzero(~scored).tolist():
         named = ", ".join(f"{quoted(logits.ids[row])} ({logits.status[row]})" for row in unscored[:MOST_NAMED])
@@ -298,7 +294,8 @@ def warnings_of(
     return warnings
 
 
-def _mass(logits: OptionLogits, scored: np.ndarray, label_ids: list[int]) -> list[str]:
+def _low_mass(logits: OptionLogits, scored: np.ndarray, label_ids: list[int]) -> list[str]:
+    """Letters that get little of the whole softmax, or likeliest tokens that are no letters. scored: (N,) bool."""
     if not np.isfinite(logits.label_mass[scored]).any() or not (logits.top_token[scored] >= 0).any():
         return []  # numbers from files have no label mass
     mass = float(np.nanquantile(logits.label_mass[scored], 0.05))
@@ -313,7 +310,8 @@ def _mass(logits: OptionLogits, scored: np.ndarray, label_ids: list[int]) -> lis
     ]
 
 
-def _ties(logits: OptionLogits, scored: np.ndarray) -> list[str]:
+def _many_ties(logits: OptionLogits, scored: np.ndarray) -> list[str]:
+    """Forwards whose two likeliest letters have the same logit. scored: (N,) bool."""
     best = np.sort(np.where(np.isnan(logits.logits[scored]), -np.inf, logits.logits[scored]), axis=-1)
     present = np.isfinite(best[..., -1])
     ties = float((best[..., -1] == best[..., -2])[present].mean())
@@ -325,8 +323,11 @@ def _ties(logits: OptionLogits, scored: np.ndarray) -> list[str]:
     ]
 
 
-def _letters(log_p: np.ndarray | None, answers: np.ndarray) -> list[str]:
-    """A letter that is answered more often than it is right, or than 1 in K where answers are not known."""
+def _preferred_letter(log_p: np.ndarray | None, answers: np.ndarray) -> list[str]:
+    """A letter that is answered more often than it is right, or than 1 in K where answers are not known.
+
+    log_p: (R, K) of the pool, None where it is not known. answers: (R,) right letters, or "".
+    """
     if log_p is None:
         return []
     full = np.isfinite(log_p).all(1)
@@ -349,7 +350,8 @@ def _letters(log_p: np.ndarray | None, answers: np.ndarray) -> list[str]:
     ]
 
 
-def _orders(logits: OptionLogits) -> list[str]:
+def _unlike_orders(logits: OptionLogits) -> list[str]:
+    """Members whose answers depend on the order of the options."""
     return [
         f"orders disagree: {logits.members[member]} gives the same answer in every option order in "
         f"{agreed.all_agree:.0%} of {agreed.rows:,} rows; another order changes {agreed.changed_by_another:.0%} of its "
@@ -359,7 +361,8 @@ def _orders(logits: OptionLogits) -> list[str]:
     ]
 
 
-def _temperatures(logits: OptionLogits, calibrations: list[Calibration]) -> list[str]:
+def _far_temperatures(logits: OptionLogits, calibrations: list[Calibration]) -> list[str]:
+    """Members whose temperature is far from 1."""
     return [
         f"{member}: its temperature is {calibration.temperature:.2f}, far from 1. Usual causes: trained for too long "
         "(over 1) or hardly at all (under 1), or fitted on rows that are not like these."
@@ -390,3 +393,8 @@ def exposure_warnings(members: Sequence[str], exposed: np.ndarray) -> list[str]:
             if count := int(met.sum()):
                 warnings.append(f"{count:,} of {len(flags):,} rows {text.format(member)}")
     return warnings
+
+
+def _rows_have(count: int) -> str:
+    """The beginning of a message, such as "1 row has" or "2 rows have"."""
+    return f"{count:,} {'row has' if count == 1 else 'rows have'}"

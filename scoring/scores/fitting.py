@@ -19,9 +19,7 @@ from scoring.stats.pool_weights import (
     Fit,
     WeightChoice,
     choices,
-    convex_fit,
     fit_weights,
-    greedy_weights,
     held_out_pool,
     likeliest_weights,
 )
@@ -71,7 +69,7 @@ def fit_pool(pool: MemberPool, request: FitRequest) -> FittedPool:
     """
     if not is_number_file(request.path):
         scores = open_scores(request.path)
-        if scores.run_json["checkpoints"][0].get("adapters"):
+        if scores.run.checkpoints[0].adapters:
             return _fit_folds(pool, scores, request)
     return _fit_labelled(pool, request)
 
@@ -142,11 +140,7 @@ def _usable_rows(members: Sequence[Member], logits: np.ndarray, path: Path) -> t
 
 def _trained_on_table(members: Sequence[Member]) -> bool:
     """Whether a checkpoint that has no record of its training rows was trained on this very table."""
-    return any(
-        bool(member.data.get("sha256")) and member.entry.get("trained_on") == member.data["sha256"]
-        for member in members
-        if not member.flags.any()
-    )
+    return any(member.trained_on_its_table for member in members if not member.flags.any())
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,19 +161,16 @@ def _weighting(
 ) -> _Weighting:
     """The weights that --weights chooses; those of the pool where it names none of FITTED. log_p: (M, N, K)."""
     if choice == "nll":
-        weights, why = nll_weights(log_p, y, clusters)
-        notes = [f"{why}: {_listed(pool.names, weights)}"]
-        return _Weighting(weights.tolist(), notes, fit=None if why.startswith("equal") else likeliest_weights)
+        chosen = nll_weights(log_p, y, clusters)
+        notes = [f"{chosen.why}: {_listed(pool.names, chosen.weights)}"]
+        return _Weighting(chosen.weights.tolist(), notes, fit=likeliest_weights if chosen.fitted else None)
     if choice not in FITTED:
         return _Weighting(pool.settings.weights or [], [])
     fitted = fit_weights(log_p, y, choice, clusters)
     notes = [f"{fitted.why}: {_listed(pool.names, fitted.weights)}"]
     if unused := [name for name, weight in zip(pool.names, fitted.weights) if weight == 0]:
         notes.append(f"weight 0, so that the pool does without: {', '.join(unused)}")
-    fit: Fit | None = None
-    if not fitted.why.startswith("equal"):
-        fit = greedy_weights if fitted.penalty is None else convex_fit(fitted.penalty)
-    return _Weighting(fitted.weights.tolist(), notes, fitted.temperature, fit)
+    return _Weighting(fitted.weights.tolist(), notes, fitted.temperature, fitted.fit)
 
 
 def _fit(pool: MemberPool, log_p: np.ndarray, y: np.ndarray, clusters: np.ndarray | None, choice: str) -> FittedPool:
@@ -192,7 +183,7 @@ def _fit(pool: MemberPool, log_p: np.ndarray, y: np.ndarray, clusters: np.ndarra
     notes = list(weighting.notes)
     settings = PoolSettings(pool.settings.kind, weighting.weights)
     pooled = LabelledRows(settings.pool(log_p), y, None, clusters)
-    labelled = calibrate(pooled, one_order=False, more=False)
+    labelled = calibrate(pooled, one_order=False, temperature_only=True)
     temperature = weighting.temperature
     if temperature is None:
         temperature = labelled.temperature
@@ -214,7 +205,7 @@ def _fit(pool: MemberPool, log_p: np.ndarray, y: np.ndarray, clusters: np.ndarra
 def _fit_folds(pool: MemberPool, scores: Scores, request: FitRequest) -> FittedPool:
     """One temperature for all folds, from rows that were each scored by the fold that was not trained on it."""
     _check_folds(pool, scores, request)
-    adapters = scores.run_json["checkpoints"][0]["adapters"]
+    adapters = scores.run.checkpoints[0].adapters or []
     keys = _keys(scores.questions)
     labelled_keys = {keys[row] for row in scores.answered} - {""}
     shared = np.array([key in labelled_keys for key in _member_keys(pool.members)])
@@ -232,10 +223,10 @@ def _fit_folds(pool: MemberPool, scores: Scores, request: FitRequest) -> FittedP
 
 def _check_folds(pool: MemberPool, scores: Scores, request: FitRequest) -> None:
     """EnsembleError where these are not the members' labelled out-of-fold rows, or do not suit the request."""
-    entry = scores.run_json["checkpoints"][0]
-    if foreign := [member.name for member in pool.members if member.fingerprint not in entry["adapters"]]:
+    entry = scores.run.checkpoints[0]
+    if foreign := [member.name for member in pool.members if member.fingerprint not in (entry.adapters or [])]:
         raise EnsembleError(f"{scores.folder}: not the out-of-fold rows of {', '.join(foreign)}")
-    orders = entry.get("orders") or scores.run_json["identity"].get("orders", "1")
+    orders = entry.orders or scores.run.identity.orders
     if others := [member for member in pool.members if member.orders != orders]:
         raise EnsembleError(
             f"{scores.folder}: scored in orders {orders}, but {others[0].name} in orders {others[0].orders}; make "

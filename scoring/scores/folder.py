@@ -18,7 +18,7 @@ from scoring.inputs.questions import Question
 from scoring.scores.logits import Layout, OptionLogits, read_parts
 from scoring.scores.probabilities import (
     member_log_probabilities,
-    pooled_log_probabilities,
+    pool_members,
     write_probabilities,
     write_submission,
 )
@@ -31,6 +31,7 @@ class RunError(FileError):
     """A folder that cannot be used: another run's results, or not a SCORES folder."""
 
 
+# ------------------------------------------------------------------ what is written
 Columns = dict[str, list[Any]]  # of questions.parquet, see `columns_of`
 
 
@@ -69,7 +70,7 @@ def typed_columns(columns: Columns) -> dict[str, list[Any] | pa.Array]:
 
 @dataclass(frozen=True)
 class ResultOptions:
-    """What results hold besides the default.
+    """What results hold besides pooled probabilities.
 
     sets: option sets for the column `set`, or the request for those that the calibrations give. pool: how members are
     pooled; None for the mean of their log-probabilities.
@@ -92,13 +93,12 @@ def write_results(
     """
     options = options or ResultOptions()
     columns = questions if isinstance(questions, dict) else columns_of(questions)
-    log_p = pooled_log_probabilities(logits, calibrations, columns["task_type"], options.pool)
+    members = member_log_probabilities(logits, calibrations, columns["task_type"])
+    log_p = pool_members(members, options.pool)
     answers = columns["answer"] if any(columns["answer"]) else None
     write_table(out / "questions.parquet", pa.table(typed_columns(columns)))
-    members = None
     if len(logits.members) > 1:
         (out / "members").mkdir(exist_ok=True)
-        members = member_log_probabilities(logits, calibrations, columns["task_type"])
         for index, (name, member) in enumerate(zip(logits.members, members)):
             write_probabilities(out / "members" / f"{name}.csv", logits.of_member(index), member, answers)
     sets = options.sets
@@ -109,9 +109,74 @@ def write_results(
     return log_p, sets
 
 
+# ------------------------------------------------------------------ what is read
+@dataclass(frozen=True)
+class MemberEntry:
+    """A member in run.json. adapters: fingerprints of the folds that scored out-of-fold rows; None for other rows."""
+
+    member: str
+    temperature: float
+    fingerprint: str | None = None
+    calibration: dict[str, Any] | None = None
+    orders: str | None = None
+    adapters: list[str] | None = None
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What the logits depend on; of a pool, of anyone's numbers, little of it is known. letters: such as `abcd`."""
+
+    letters: str
+    orders: str = "1"
+    base: str | None = None
+    pixels: int | None = None
+    quantization: str | None = None
+    dtype: str | None = None
+    device: str | None = None
+
+
+@dataclass(frozen=True)
+class TableEntry:
+    """The table that was read, see `Table.about`."""
+
+    file: str = ""
+    sha256: str = ""
+    columns: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SetsEntry:
+    """The option sets that were asked for, see `SetRequest`."""
+
+    level: float
+    method: str = "lac"
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What later steps read of run.json, under the file's own names; other keys are ignored."""
+
+    checkpoints: list[MemberEntry]
+    identity: Identity
+    base: str | None = None
+    pool: PoolSettings | None = None
+    sets: SetsEntry | None = None
+    data: TableEntry = field(default_factory=TableEntry)
+    counts: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    versions: dict[str, str | None] = field(default_factory=dict)
+    command: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
+
+
 @dataclass
 class Scores:
-    """A SCORES folder as read: raw logits, the calibrated pool, and what is known of the rows."""
+    """A SCORES folder as read: raw logits, the calibrated pool, and what is known of the rows.
+
+    run_json: everything in run.json, to be passed on to files made of this one; `run` has what is read of it.
+    """
 
     folder: Path
     run_json: dict[str, Any]
@@ -120,9 +185,14 @@ class Scores:
     questions: Columns
 
     @cached_property
+    def run(self) -> RunRecord:
+        """run.json. Raises FileError where one of its values has another type."""
+        return as_object(RunRecord, self.run_json, self.folder / "run.json")
+
+    @cached_property
     def log_p(self) -> np.ndarray:
         """(N, K) pooled log-probabilities."""
-        return pooled_log_probabilities(self.logits, self.calibrations, self.questions["task_type"], self.pool)
+        return pool_members(self.members, self.pool)
 
     @cached_property
     def members(self) -> np.ndarray:
@@ -132,9 +202,7 @@ class Scores:
     @property
     def pool(self) -> PoolSettings | None:
         """How the members were pooled; None for the run of a single checkpoint, or of several with equal weights."""
-        values = self.run_json.get("pool")
-        known = ("kind", "weights", "temperature")
-        return PoolSettings(**{name: values[name] for name in known if name in values}) if values else None
+        return self.run.pool
 
     @cached_property
     def answered(self) -> np.ndarray:
@@ -173,61 +241,13 @@ class Scores:
         return exposed
 
 
-@dataclass
-class _Member:
-    """What later steps read of an entry of `checkpoints` in run.json."""
-
-    member: str
-    temperature: float
-    fingerprint: str | None = None
-    calibration: dict[str, Any] | None = None
-
-
-@dataclass
-class _Identity:
-    letters: str
-    orders: str = "1"
-    pixels: int | None = None
-
-
-@dataclass
-class _Data:
-    file: str = ""
-    sha256: str = ""
-    columns: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass
-class _Pool:
-    kind: str = "log"
-    weights: list[float] = field(default_factory=list)
-    temperature: float = 1.0
-
-
-@dataclass
-class _RunJson:
-    """What later steps read of run.json, with the type that each value must have."""
-
-    checkpoints: list[_Member]
-    identity: _Identity
-    pool: _Pool = field(default_factory=_Pool)
-    data: _Data = field(default_factory=_Data)
-    counts: dict[str, int] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-    versions: dict[str, Any] = field(default_factory=dict)
-    command: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    sources: list[str] = field(default_factory=list)
-
-
 def open_scores(folder: Path) -> Scores:
     """A SCORES folder. Raises RunError where it is none, or not finished; FileError where a part of it is damaged."""
     path = folder / "run.json"
     run_json = read_json(path)
     if run_json is None:
         raise RunError(f"{folder}: not a finished SCORES folder (no run.json); expected what `score` wrote")
-    known = as_object(_RunJson, run_json, path)
+    run = as_object(RunRecord, run_json, path)
     try:
         questions = pq.read_table(folder / "questions.parquet").to_pydict()
         count = len(questions["id"])
@@ -239,11 +259,11 @@ def open_scores(folder: Path) -> Scores:
             raise KeyError(", ".join(sorted(missing)))
     except (OSError, pa.ArrowException, KeyError) as error:
         raise RunError(f"{folder}: questions.parquet cannot be read ({error}); expected what `score` wrote") from None
-    members = [entry.member for entry in known.checkpoints]
-    layout = Layout(questions["id"], members, len(known.identity.letters), known.identity.orders)
+    members = [entry.member for entry in run.checkpoints]
+    layout = Layout(questions["id"], members, len(run.identity.letters), run.identity.orders)
     logits = read_parts(folder / "logits", layout)
     calibrations = [
         Calibration.from_json(entry.calibration or {"temperature": entry.temperature}, path)
-        for entry in known.checkpoints
+        for entry in run.checkpoints
     ]
     return Scores(folder, run_json, logits, calibrations, questions)

@@ -17,6 +17,9 @@ from scoring.files.writing import write_table
 from scoring.inputs.orders import option_orders
 from scoring.inputs.prompt import LETTERS
 
+# The status of a row with a score, and of one that no part holds. Any other one says why a row has no score.
+SCORED, NOT_SCORED = "ok", "not scored"
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -35,7 +38,7 @@ class OptionLogits:
     logits: (N, M, O, K) float32 by the data's option; NaN where a row has fewer options or orders, or no score.
     label_mass: (N, M, O) float32, the share of the full softmax that falls on the row's letters.
     top_token: (N, M, O) int64, the id of the vocabulary's argmax; -1 without a score.
-    status: (N,) "ok", or why the row has no score.
+    status: (N,) SCORED, or why the row has no score.
     orders: the choice of orders, such as `1` or `cyclic`; see `option_orders`.
     """
 
@@ -57,14 +60,14 @@ class OptionLogits:
             np.full((*shape, letters), np.nan, np.float32),
             np.full(shape, np.nan, np.float32),
             np.full(shape, -1, np.int64),
-            ["not scored"] * len(ids),
+            [NOT_SCORED] * len(ids),
             orders,
         )
 
     def take(self, other: "OptionLogits") -> None:
         """Take over what a batch with the same rows has: a row's scores, or the reason why it has none."""
         for row, status in enumerate(other.status):
-            if status != "not scored":
+            if status != NOT_SCORED:
                 self.status[row] = status
                 for name in ("logits", "label_mass", "top_token"):
                     getattr(self, name)[row] = getattr(other, name)[row]
@@ -83,10 +86,11 @@ class OptionLogits:
     @property
     def scored(self) -> np.ndarray:
         """(N,) bool: rows with a score from every member."""
-        return np.array([status == "ok" for status in self.status], bool)
+        return np.array([status == SCORED for status in self.status], bool)
 
 
 def part_path(folder: Path, number: int) -> Path:
+    """The file of a batch in the folder of parts; its number is that of the batch."""
     return folder / f"part-{number:06d}.parquet"
 
 
@@ -120,6 +124,7 @@ def write_part(folder: Path, number: int, part: OptionLogits, mark: str = "") ->
 
 
 def _read(paths: list[str], letters: int) -> pa.Table:
+    """All rows of these parts, with their logits, label mass, top token and status. Raises FileError."""
     names = (
         "label_mass",
         "top_token",

@@ -12,6 +12,7 @@ from scoring.inputs.answers import AnswerTable
 from scoring.inputs.prompt import LETTERS
 from scoring.scores.exposure import CALIBRATION, calibrated_rows
 from scoring.scores.folder import Columns, Scores, open_scores
+from scoring.scores.logits import SCORED
 from scoring.scores.number_files import check_answers, first_of, is_number_file, read_number_file
 from scoring.scores.probabilities import member_logits
 from scoring.stats.calibration import Calibration, log_probabilities
@@ -25,7 +26,8 @@ class Member:
     """One member's numbers: (N, K) logits (raw log-probabilities averaged over orders, or what a file has).
 
     NaN where a row has fewer options, or no score. questions: columns of questions.parquet, as far as they are known.
-    exposed: (N,) flags of `scores/exposure.py`. entry: the member in run.json. data: the table in run.json.
+    exposed: (N,) flags of `scores/exposure.py`. entry: the member in run.json, all of which goes into the run.json of a
+    pool; the properties below read it. data: the table in run.json. path: the folder or file that holds the member.
     """
 
     name: str
@@ -46,6 +48,11 @@ class Member:
     def orders(self) -> str:
         """The option orders in which the member was scored."""
         return str(self.entry.get("orders", "1"))
+
+    @property
+    def trained_on_its_table(self) -> bool:
+        """Whether the checkpoint was trained on the very table that the member scored."""
+        return bool(self.data.get("sha256")) and self.entry.get("trained_on") == self.data["sha256"]
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -108,7 +115,7 @@ def _members_of_file(path: Path, form: str) -> list[Member]:
             name=member.name,
             ids=member.ids,
             logits=member.log_p,
-            status=["ok" if scored else "no number in the file" for scored in np.isfinite(member.log_p).any(1)],
+            status=[SCORED if scored else "no number in the file" for scored in np.isfinite(member.log_p).any(1)],
             questions=member.questions,
             entry={"orders": "1", "file": str(path)},
             exposed=np.zeros(len(member.ids), np.uint8),

@@ -22,7 +22,7 @@ from scoring.scores.fitting import (
     shared_rows_text,
 )
 from scoring.scores.folder import Columns, ResultOptions, RunError, Scores, open_scores, write_results
-from scoring.scores.logits import OptionLogits, write_part
+from scoring.scores.logits import SCORED, OptionLogits, write_part
 from scoring.scores.members import (
     Member,
     MemberPool,
@@ -114,7 +114,7 @@ def import_file(path: Path, out: Path, options: PoolOptions | None = None) -> Po
     """
     options = options or PoolOptions()
     members = read_members(path, options.form, options.answers)
-    if out.exists() and any(out.iterdir()) and open_scores(out).run_json.get("sources") != [str(path)]:
+    if out.exists() and any(out.iterdir()) and open_scores(out).run.sources != [str(path)]:
         raise RunError(f"{out} holds other results; choose another --out")
     return _write(_pool(members, [path], options), out, options, {}, ())
 
@@ -216,12 +216,12 @@ def _option_logits(pool: MemberPool) -> OptionLogits:
 
 
 def _statuses(pool: MemberPool) -> list[str]:
-    """(N,) `ok`, or the first member that has no score for the row, and why."""
-    statuses = ["ok"] * len(pool.ids)
+    """(N,) SCORED, or the first member that has no score for the row, and why."""
+    statuses = [SCORED] * len(pool.ids)
     for member, unscored in reversed(list(zip(pool.members, ~np.isfinite(pool.logits).any(2)))):
         if not unscored.any():
             continue
-        reasons = {id: status for id, status in zip(member.ids, member.status) if status != "ok"}
+        reasons = {id: status for id, status in zip(member.ids, member.status) if status != SCORED}
         for row in np.flatnonzero(unscored):
             statuses[row] = f"no score from {member.name}: {reasons.get(pool.ids[row], 'no number')}"
     return statuses

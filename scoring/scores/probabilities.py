@@ -50,8 +50,12 @@ def pooled_log_probabilities(
     task_types: list[str] | None = None,
     settings: PoolSettings | None = None,
 ) -> np.ndarray:
-    """(N, K): the members' calibrated log-probabilities, pooled; a single member without settings as it is."""
-    members = member_log_probabilities(logits, calibrations, task_types)
+    """(N, K): the members' calibrated log-probabilities, pooled, see `pool_members`."""
+    return pool_members(member_log_probabilities(logits, calibrations, task_types), settings)
+
+
+def pool_members(members: np.ndarray, settings: PoolSettings | None = None) -> np.ndarray:
+    """(N, K) log-probabilities of the pool of (M, N, K) members; a single member without settings as it is."""
     if len(members) == 1 and settings is None:
         single: np.ndarray = members[0]
         return single
@@ -126,6 +130,6 @@ def _decimals(values: np.ndarray, scored: np.ndarray) -> pa.Array:
     """Numbers from 0 on with 6 decimals; "" where the row has no score, or no number."""
     present = scored & np.isfinite(values)
     millionths = np.rint(np.where(present, values, 0) * 1e6).astype(np.int64)
-    whole, decimals = (pa.array(number).cast(pa.string()) for number in (millionths // 10**6, millionths % 10**6))
-    cells = pc.binary_join_element_wise(whole, pc.utf8_lpad(decimals, 6, "0"), ".")
+    integers, decimals = (pa.array(number).cast(pa.string()) for number in (millionths // 10**6, millionths % 10**6))
+    cells = pc.binary_join_element_wise(integers, pc.utf8_lpad(decimals, 6, "0"), ".")
     return pc.if_else(pa.array(present), cells, "")

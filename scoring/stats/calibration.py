@@ -399,17 +399,20 @@ def _held_out(fit: Callable[[LabelledRows], Calibration], rows: LabelledRows) ->
 
 # ------------------------------------------------------------------ what is decided: the rule
 def calibrate(
-    rows: LabelledRows, one_order: bool = True, fingerprint: dict[str, Any] | None = None, more: bool = True
+    rows: LabelledRows,
+    one_order: bool = True,
+    fingerprint: dict[str, Any] | None = None,
+    temperature_only: bool = False,
 ) -> Calibration:
     """The calibration that these labelled rows support, by the rule at the head of this module.
 
     one_order: whether a letter stands for one option; False where logits are averaged over option orders. fingerprint:
-    what the logits depend on, for the file. more: False for a temperature alone.
+    what the logits depend on, for the file. temperature_only: try neither a letter bias nor temperatures by task type.
     """
     common, determined = _fit_temperature(rows)
     held_out, reason = _try_temperature(common, determined, rows)
     chosen, unseen, reasons = common, held_out, [reason]
-    candidates = _candidates(rows, one_order) if determined and more else []
+    candidates = _candidates(rows, one_order) if determined and not temperature_only else []
     for candidate in candidates:
         trial = _try_candidate(candidate, rows, common, held_out)
         reasons.append(f"{candidate.name}: {trial.reason}")
@@ -466,6 +469,8 @@ class _Trial:
 
 
 def _candidates(rows: LabelledRows, one_order: bool) -> list[_Candidate]:
+    """What may be taken instead of a temperature alone. one_order: see `calibrate`."""
+
     def fit_letter_bias(labelled: LabelledRows) -> Calibration:
         return fit_letters(labelled.logits, labelled.answers)
 
@@ -508,11 +513,13 @@ def _why_no_letters(rows: LabelledRows, one_order: bool) -> str:
 
 
 def _letter_features(rows: LabelledRows) -> list[np.ndarray]:
+    """(N, K) for each letter but the first: 1 at that letter."""
     letters = rows.logits.shape[1]
     return [np.where(np.isnan(rows.logits), 0, np.arange(letters) == letter) for letter in range(1, letters)]
 
 
 def _group_features(rows: LabelledRows) -> list[np.ndarray]:
+    """(N, K) for each separable group: the logits of its rows, else 0."""
     return [np.where((rows.types == name)[:, None], rows.logits, 0) for name in _separable_groups(rows)]
 
 
@@ -523,7 +530,7 @@ def _separable_groups(rows: LabelledRows) -> list[str]:
 
 
 def _gain_text(saved: np.ndarray, rows: LabelledRows) -> str:
-    """saved: (N,) NLL that each row saves."""
+    """What rows gain or lose on average, with its standard error. saved: (N,) NLL that each row saves."""
     gain = saved.mean()
     return f"{'gain' if gain > 0 else 'lose'} {abs(gain):.4f} ± {mean_error(saved, rows.clusters):.4f} NLL"
 

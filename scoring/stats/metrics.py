@@ -252,11 +252,13 @@ class Sums:
 
 
 def _absolute(vector: np.ndarray) -> np.ndarray:
+    """(…,) sums of the absolute values of (…, D) vectors."""
     length: np.ndarray = np.abs(vector).sum(-1)
     return length
 
 
 def _euclidean(vector: np.ndarray) -> np.ndarray:
+    """(…,) lengths of (…, D) vectors."""
     length: np.ndarray = np.sqrt((vector**2).sum(-1))
     return length
 
@@ -312,7 +314,10 @@ def _vectors(sums: dict[str, np.ndarray], letters: int, width: float) -> dict[st
 
 
 def _figures(sums: dict[str, np.ndarray], seen_share: float) -> dict[str, np.ndarray]:
-    """name -> (draws,) metrics. seen_share: the mean share of a group of ranks that comes up to a row of it."""
+    """name -> (draws,) metrics that are no length of a vector.
+
+    seen_share: the mean share of a group of ranks that comes up to a row of it.
+    """
     total = sums["one"]
     hits, misses = sums["rank right"], sums["rank wrong"]  # from the most confident on
     seen, missed = (values.cumsum(1) - values * (1 - seen_share) for values in (hits + misses, misses))
@@ -347,8 +352,8 @@ def measure(p: np.ndarray, y: np.ndarray, clusters: np.ndarray | None = None, se
     rows, letters = p.shape
     confidence, right = p.max(1), (p.argmax(1) == y).astype(float)
     sums = _row_sums(p, y)
-    whole = sums.of(np.ones((1, rows), np.float32))
-    width = smooth_width(whole["cell"][0] / rows)
+    totals = sums.of(np.ones((1, rows), np.float32))
+    width = smooth_width(totals["cell"][0] / rows)
     rows_a_rank = rows / min(RANKS, rows)
     seen_share = (rows_a_rank + 1) / (2 * rows_a_rank)
     figures, vectors = [], []  # of chunks of draws
@@ -357,14 +362,14 @@ def measure(p: np.ndarray, y: np.ndarray, clusters: np.ndarray | None = None, se
         figures.append(_figures(drawn, seen_share))
         vectors.append(_vectors(drawn, letters, width))
     count = cluster_count(rows, clusters)
-    values = {name: float(value[0]) for name, value in _figures(whole, seen_share).items()}
+    values = {name: float(value[0]) for name, value in _figures(totals, seen_share).items()}
     values |= {"auroc": auroc(confidence, right), "aurc": aurc(confidence, right)}
     estimates = {name: with_interval(value, _joined(figures, name), count) for name, value in values.items()}
-    for name, (signal,) in _vectors(whole, letters, width).items():
+    for name, (signal,) in _vectors(totals, letters, width).items():
         interval = length_interval(LENGTHS[name], signal, _joined(vectors, name) - signal, count)
         length = float(LENGTHS[name](signal))
         if name == "rms_calibration_error":
-            length = _debiased(whole)
+            length = _debiased(totals)
             interval["low"] = min(interval["low"], length)
         estimates[name] = {"value": length, **interval}
     return {
@@ -389,6 +394,7 @@ def _joined(of_chunks: list[dict[str, np.ndarray]], name: str) -> np.ndarray:
 
 
 def _letters(p: np.ndarray, y: np.ndarray) -> list[LetterMetrics]:
+    """How often each letter is right, is answered, and is answered where it is right."""
     rows, letters = p.shape
     best = p.argmax(1)
     count = np.bincount(y, minlength=letters).tolist()
@@ -416,13 +422,13 @@ def measure_members(
         sums.add(f"brier {number}", row_brier(member, y))
         confidence = member.max(1)
         sums.add(f"ece {number}", (member.argmax(1) == y) - confidence, equal_mass_bins(confidence), BINS)
-    whole = sums.of(np.ones((1, rows), np.float32))
+    totals = sums.of(np.ones((1, rows), np.float32))
     draws = [sums.of(weights) for weights in bootstrap_weights(rows, clusters, rng, draws_for(members * rows))]
     count = cluster_count(rows, clusters)
 
     def mean(name: str) -> tuple[np.ndarray, np.ndarray]:
-        """(size,) means over all rows, and (draws, size) over those of each draw."""
-        value, *drawn = (totals[name] / totals["one"] for totals in (whole, *draws))
+        """(size,) means of a name's sums over all rows, and (draws, size) over those of each draw."""
+        value, *drawn = (sums_of[name] / sums_of["one"] for sums_of in (totals, *draws))
         return value[0], np.concatenate(drawn)
 
     def mean_estimate(name: str) -> Estimate:

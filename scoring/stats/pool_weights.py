@@ -28,14 +28,14 @@ SMALLEST = 1e-3  # share of all weights below which a weight is 0
 class PoolWeights:
     """Weights of a log pool.
 
-    weights: (M,), summing to 1. temperature: of the pool. why: the reason for the choice, in words. penalty: of convex
-    weights, None for others.
+    weights: (M,), summing to 1. temperature: of the pool. Of those that `fit_weights` chooses, why: the reason, in
+    words; fit: how they were fitted, to repeat it on other rows, None for equal ones.
     """
 
     weights: np.ndarray
     temperature: float
     why: str = ""
-    penalty: float | None = None
+    fit: "Fit | None" = None
 
 
 Fit = Callable[[np.ndarray, np.ndarray, np.ndarray | None], PoolWeights]  # of log_p, answers, clusters
@@ -152,7 +152,7 @@ def fit_weights(
         if penalty == max(PENALTIES) or max(abs(gain), error) < NO_GAIN:
             why = f"equal weights: rows held out of the fit prefer them to any others ({kind})"
         return replace(equal_weights(log_p, answers, clusters), why=why)
-    return replace(fit(log_p, answers, clusters), why=f"fitted weights ({kind}): {comparison}", penalty=penalty)
+    return replace(fit(log_p, answers, clusters), why=f"fitted weights ({kind}): {comparison}", fit=fit)
 
 
 def _choose_penalty(

@@ -32,7 +32,7 @@ class EnsembleError(UserError):
 def parse_weights(text: str, count: int) -> list[float] | None:
     """The finite numbers of a text that separates them by commas; None if it holds anything but `count` of them."""
     try:
-        numbers = [float(part) for part in text.split(",")]
+        numbers = [float(cell) for cell in text.split(",")]
     except ValueError:
         return None
     return numbers if len(numbers) == count and np.isfinite(numbers).all() else None
@@ -72,8 +72,20 @@ def gained(gain: float, error: float, gain_word: str = "gain", lose_word: str = 
     return f"{gain_word if gain > 0 else lose_word} {abs(gain):.4f} ± {error:.4f}"
 
 
-def nll_weights(log_p: np.ndarray, answers: np.ndarray, clusters: np.ndarray | None = None) -> tuple[np.ndarray, str]:
-    """(M,) weights of the log pool that sum to 1, and why they were chosen.
+@dataclass(frozen=True, eq=False)
+class NllWeights:
+    """Weights of the log pool, as `nll_weights` chooses them.
+
+    weights: (M,), summing to 1. fitted: False for equal ones. why: the reason for the choice, in words.
+    """
+
+    weights: np.ndarray
+    fitted: bool
+    why: str
+
+
+def nll_weights(log_p: np.ndarray, answers: np.ndarray, clusters: np.ndarray | None = None) -> NllWeights:
+    """Weights of the log pool from labelled rows.
 
     Those with the lowest NLL, if there are at least 1,000 labelled rows, and rows held out of the fit gain more than a
     standard error by them; else equal ones.
@@ -81,7 +93,7 @@ def nll_weights(log_p: np.ndarray, answers: np.ndarray, clusters: np.ndarray | N
     members, rows = len(log_p), len(answers)
     equal = np.full(members, 1 / members)
     if rows < FEWEST_FOR_WEIGHTS:
-        return equal, f"equal weights: {rows:,} labelled rows are under {FEWEST_FOR_WEIGHTS:,}"
+        return NllWeights(equal, False, f"equal weights: {rows:,} labelled rows are under {FEWEST_FOR_WEIGHTS:,}")
     numbers = np.arange(rows) if clusters is None else clusters
     folds = np.random.default_rng(0).permutation(numbers.max() + 1)[numbers] % FOLDS
     gains = np.empty(rows)
@@ -93,10 +105,10 @@ def nll_weights(log_p: np.ndarray, answers: np.ndarray, clusters: np.ndarray | N
     gain, error = float(gains.mean()), mean_error(gains, clusters)
     comparison = f"on rows held out of the fit {gained(gain, error)} NLL"
     if max(abs(gain), error) < NO_GAIN:
-        return equal, "equal weights: on rows held out of the fit, fitted ones are no better"
+        return NllWeights(equal, False, "equal weights: on rows held out of the fit, fitted ones are no better")
     if gain <= error:
-        return equal, f"equal weights: fitted ones {comparison}"
-    return lowest_loss(log_p, answers), f"fitted weights {comparison}"
+        return NllWeights(equal, False, f"equal weights: fitted ones {comparison}")
+    return NllWeights(lowest_loss(log_p, answers), True, f"fitted weights {comparison}")
 
 
 def lowest_loss(log_p: np.ndarray, answers: np.ndarray) -> np.ndarray:
@@ -250,8 +262,8 @@ def leave_one_out(
     log_p: np.ndarray, answers: np.ndarray, settings: PoolSettings, clusters: np.ndarray | None = None
 ) -> list[Gain]:
     """For each member, what the pool gains by it."""
-    whole = settings.pool(log_p)
-    losses, right = row_losses(whole, answers), np.nanargmax(whole, 1) == answers
+    pooled = settings.pool(log_p)
+    losses, right = row_losses(pooled, answers), np.nanargmax(pooled, 1) == answers
     result: list[Gain] = []
     for member in range(len(log_p)):
         others = [other for other in range(len(log_p)) if other != member]

@@ -3,7 +3,7 @@
 confidence: (N,) the probability of the likeliest option. right: (N,) 1.0 where that option is right, else 0.0.
 """
 
-from typing import Any, TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 from scipy.special import betaincinv
@@ -21,6 +21,23 @@ class RiskPoint(TypedDict):
     coverage: float
     risk: float
     threshold: float
+
+
+class Threshold(TypedDict):
+    """The confidence threshold for a target accuracy, see `threshold_for`.
+
+    wanted: the target. threshold: None where none can promise that; coverage is 0 then, accuracy and bound are None.
+    reason: why no row may be used. rows, left_out: rows that were used, and not, where some may not be used.
+    """
+
+    wanted: float
+    threshold: float | None
+    coverage: float
+    accuracy: float | None
+    bound: float | None
+    reason: NotRequired[str]
+    rows: NotRequired[int]
+    left_out: NotRequired[int]
 
 
 def risk_coverage(confidence: np.ndarray, right: np.ndarray) -> list[RiskPoint]:
@@ -45,8 +62,8 @@ def lower_bound(right: np.ndarray | float, total: np.ndarray | float, level: flo
 
 def threshold_for(
     confidence: np.ndarray, right: np.ndarray, wanted: float, level: float = 0.95, clusters: np.ndarray | None = None
-) -> dict[str, Any]:
-    """The lowest confidence threshold for a target accuracy: wanted, threshold, coverage, accuracy, bound.
+) -> Threshold:
+    """The lowest confidence threshold for a target accuracy.
 
     With probability `level` over the draw of these rows, answers whose confidence is at least `threshold` are right
     with at least the `wanted` share on rows drawn like these; threshold is None where none can promise that. bound: the
@@ -79,10 +96,12 @@ def threshold_for(
     }
 
 
-def no_threshold(wanted: float, reason: str = "") -> dict[str, Any]:
+def no_threshold(wanted: float, reason: str = "") -> Threshold:
     """The result of `threshold_for` where no threshold can promise enough. reason: why no row may be used, or ""."""
-    result = {"wanted": wanted, "threshold": None, "coverage": 0.0, "accuracy": None, "bound": None}
-    return result | ({"reason": reason} if reason else {})
+    result: Threshold = {"wanted": wanted, "threshold": None, "coverage": 0.0, "accuracy": None, "bound": None}
+    if reason:
+        result["reason"] = reason
+    return result
 
 
 # ------------------------------------------------------------------ sets of options

@@ -33,10 +33,11 @@ class Results:
 
 def print_results(results: Results) -> None:
     """Print metrics, warnings and the files' places; ends with exit code 3 where a row has no score."""
+    from scoring.report.records import Metrics, read_record
     from scoring.report.tables import metrics_table, to_text
 
     if results.metrics:
-        click.echo(to_text(metrics_table(results.metrics)) + results.tables)
+        click.echo(to_text(metrics_table(read_record(Metrics, results.metrics))) + results.tables)
     for warning in results.warnings:
         click.echo(f"warning: {warning}", err=True)
     for line in results.lines:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from scoring.report.ensemble_plots import disagreement, draw_ensemble
+from scoring.report.records import Metrics, read_record
 from scoring.scores.pooling import pool_files
 from tests.shared.scores_folders import write_other_member, write_scores
 
@@ -20,4 +21,5 @@ def test_disagreement_is_its_definition():
 
 def test_the_figure_is_drawn_without_the_picture_files(tmp_path):
     pooled = pool_files([write_scores(tmp_path / "a"), write_other_member(tmp_path / "b")], tmp_path / "out")
-    assert draw_ensemble(pooled.scores, pooled.metrics).read_bytes()[:4] == b"\x89PNG"
+    metrics = read_record(Metrics, pooled.metrics)
+    assert draw_ensemble(pooled.scores, metrics).read_bytes()[:4] == b"\x89PNG"

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import pytest
 
 from scoring.report.page import write_report
-from scoring.report.records import Threshold
+from scoring.report.records import Comparison, Details, Metrics, Threshold, read_record
 from scoring.report.tables import (
     Table,
     bench_tables,
@@ -67,9 +67,9 @@ def folders(tmp_path_factory):
     """Folders of each kind with the tables that belong to them, by name."""
     out = tmp_path_factory.mktemp("tables")
     one, other, several = folder(out / "one"), folder(out / "other", unscored=[3]), folder(out / "several", members=3)
-    metrics = evaluate_scores(open_scores(one), {"colour": ["red", "blue"] * 20})
-    comparison = compare_folders(open_scores(one), open_scores(other))
-    pooled = evaluate_scores(open_scores(several))
+    metrics = read_record(Metrics, evaluate_scores(open_scores(one), {"colour": ["red", "blue"] * 20}))
+    comparison = read_record(Comparison, compare_folders(open_scores(one), open_scores(other)))
+    pooled = read_record(Metrics, evaluate_scores(open_scores(several)))
     bench = bench_json(out / "bench")
     return {
         "one": (one, [metrics_table(metrics), comparison_table(comparison, (str(one), str(other)))]),
@@ -120,7 +120,7 @@ def test_metrics_are_shown_for_all_rows_and_each_group(folders):
 def test_a_metric_that_is_not_defined_has_a_dash_and_a_reason(tmp_path):
     metrics = evaluate_scores(open_scores(folder(tmp_path / "s")))
     metrics["overall"]["auroc"] = {"value": None, "low": None, "high": None}
-    table = details_table(metrics)
+    table = details_table(read_record(Details, metrics))
     assert ["AUROC of confidence", "–", "all right, or all wrong"] in table.rows and len(table.rows) == 9
 
 
@@ -156,7 +156,7 @@ def test_a_note_says_what_a_threshold_promises(threshold, note):
 def test_orders_and_sets_are_described_in_notes(tmp_path):
     metrics = evaluate_scores(open_scores(folder(tmp_path / "s", orders="cyclic")))
     metrics |= {"sets": {"asked": 0.9, "method": "lac", "covered": 0.925, "mean_size": 1.5}}
-    _, order, sets = details_table(metrics).notes
+    _, order, sets = details_table(read_record(Details, metrics)).notes
     assert order.startswith("m0: ") and "another order changes" in order and "probability by letter 0." in order
     assert sets == "Sets asked to hold the right option in 90%: they do in 92.5%, with 1.50 options on average."
 
@@ -171,12 +171,14 @@ def test_the_pool_stands_below_its_members(folders):
 def test_a_member_that_hurts_is_named(tmp_path):
     metrics = evaluate_scores(open_scores(folder(tmp_path / "s", members=2)))
     metrics["ensemble"]["members"][1]["adds"] |= {"nll": -0.02, "error": 0.001, "hurts": True}
-    assert members_table(metrics).notes[-1] == "m1 hurts: without it the pool's NLL is 0.0200 lower. Leave it out."
+    notes = members_table(read_record(Metrics, metrics)).notes
+    assert notes[-1] == "m1 hurts: without it the pool's NLL is 0.0200 lower. Leave it out."
 
 
 def test_one_member_has_no_table_of_members(tmp_path):
+    metrics = read_record(Metrics, evaluate_scores(open_scores(folder(tmp_path / "s"))))
     with pytest.raises(ValueError, match="metrics of one member"):
-        members_table(evaluate_scores(open_scores(folder(tmp_path / "s"))))
+        members_table(metrics)
 
 
 # ------------------------------------------------------------------ comparisons
@@ -186,7 +188,7 @@ def test_one_member_has_no_table_of_members(tmp_path):
 def test_rows_that_two_systems_do_not_share_are_counted(tmp_path, count, words):
     first, second = folder(tmp_path / "a"), folder(tmp_path / "b")
     comparison = compare_folders(open_scores(first), open_scores(second)) | {"only_in_one": count}
-    table = comparison_table(comparison, ("one", "other"))
+    table = comparison_table(read_record(Comparison, comparison), ("one", "other"))
     assert [row[0] for row in table.rows[:3]] == ["one", "other", "difference"] and table.rows[2][1] == "+0.0000"
     assert words in table.notes[0] and "exact McNemar p = 1. So " in table.notes[0]
 

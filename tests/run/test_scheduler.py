@@ -9,6 +9,7 @@ from scipy.special import log_softmax
 
 from scoring.run.options import RunOptions
 from scoring.run.run import run
+from scoring.run.scheduler import Scheduler, costs_to_json
 from scoring.scores.folder import RunError, open_scores
 from scoring.scores.probabilities import margins
 
@@ -50,3 +51,12 @@ def test_pride_shows_a_sample_all_orders(scorer, table, tmp_path, monkeypatch):
     shown = np.isfinite(finished.logits.logits[:, 0, :, 0]).sum(1)
     assert sorted(shown) == [1] * 14 + [4] * 6 and "6 rows in all cyclic orders" in finished.orders_note
     assert json.loads((tmp_path / "run.json").read_text())["orders"][0]["rows"] == 6
+
+
+def test_the_costs_of_a_process_are_the_same_in_the_first(scorer, table):
+    table.questions[4] = replace(table.questions[4], question="long " * 3_000)  # more than the context
+    scheduler = Scheduler(table, scorer.plan, RunOptions("pride"))
+    for rank in range(3):
+        costs = scheduler.costs(rank, 3)
+        assert scheduler.costs_from_json(json.loads(json.dumps(costs_to_json(costs))), rank, 3) == costs
+        assert any(isinstance(cost, str) for share in costs for cost in share) == (rank == 1)

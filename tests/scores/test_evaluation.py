@@ -15,7 +15,7 @@ from scipy.special import softmax
 from scoring.files.reading import FileError
 from scoring.inputs.digests import question_digest
 from scoring.report.figures import figures_of_scores
-from scoring.report.tables import details_table, to_text
+from scoring.report.records import Metrics, read_record
 from scoring.scores.evaluation import compare_folders, evaluate_scores, exposure_warnings, warnings_of
 from scoring.scores.exposure import CALIBRATION, TRAINING, VALIDATION, exposure, read_rows, write_rows
 from scoring.scores.folder import RunError, open_scores
@@ -25,6 +25,7 @@ from scoring.stats.comparison import compare
 from scoring.stats.metrics import measure
 from scoring.stats.selective import risk_coverage, threshold_for
 from tests.shared.demo import FOLD0
+from tests.shared.report_folders import details_text
 from tests.shared.scores_folders import change_exposure, write_scores
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -214,12 +215,12 @@ def test_a_threshold_is_promised_only_on_rows_that_no_member_has_met(tmp_path):
     assert metrics["selective"] == expected | {"rows": 120, "left_out": 80}
     assert metrics["overall"]["rows"] == 200
     line = f"{expected['coverage']:.0%} of the 120 rows that no member has met."
-    assert line in to_text(details_table(metrics))
+    assert line in details_text(metrics)
     none = evaluate_scores(open_scores(tmp_path / "a"), target=0.999)["selective"] | {"rows": 120, "left_out": 80}
     sentence = (
         "No confidence threshold can promise 100% right on the 120 rows that no member has met (80 are left out)."
     )
-    assert sentence in to_text(details_table(metrics | {"selective": none}))
+    assert sentence in details_text(metrics | {"selective": none})
 
 
 @pytest.mark.parametrize(
@@ -237,10 +238,9 @@ def test_no_threshold_is_promised_where_members_have_met_every_row(tmp_path, fla
     chosen = metrics["selective"]
     assert chosen["threshold"] is None and chosen["bound"] is None and chosen["left_out"] == 200
     assert chosen["reason"] == f"every labelled row was {how}"
-    assert f"No confidence threshold is promised: every labelled row was {how}." in to_text(details_table(metrics))
-    assert any(
-        "No confidence threshold is promised" in figure.description for figure in figures_of_scores(folder, metrics)
-    )
+    assert f"No confidence threshold is promised: every labelled row was {how}." in details_text(metrics)
+    figures = figures_of_scores(folder, read_record(Metrics, metrics))
+    assert any("No confidence threshold is promised" in figure.description for figure in figures)
 
 
 def test_evaluate_warns_of_rows_of_the_training_as_score_does(cli, tmp_path):

@@ -17,9 +17,7 @@ from scoring.scores.pooling import PoolOptions, pool_files
 from scoring.stats.calibration import Calibration, LabelledRows, calibrate
 from scoring.stats.pool_weights import (
     choices,
-    convex_fit,
     fit_weights,
-    greedy_weights,
     held_out_pool,
     likeliest_weights,
 )
@@ -124,10 +122,9 @@ def test_fitted_weights_and_their_temperature_are_those_of_the_labelled_rows(tmp
     notes = [f"{expected.why}: {listed}"]
     if none := [name for name, weight in zip("uvw", expected.weights) if weight == 0]:
         notes.append(f"weight 0, so that the pool does without: {', '.join(none)}")
-    assert pooled.run_json["notes"][1:] == notes and expected.why.startswith("fitted weights")
+    assert pooled.run_json["notes"][1:] == notes and expected.fit
     assert none == ["w"]
-    fit = greedy_weights if weights == "greedy" else convex_fit(expected.penalty)
-    wrong = np.sort(1 - np.exp(held_out_pool(fit, log_p, y, np.arange(300)))[np.arange(300), y])
+    wrong = np.sort(1 - np.exp(held_out_pool(expected.fit, log_p, y, np.arange(300)))[np.arange(300), y])
     assert pooled.run_json["sets"]["quantile"] == pytest.approx(wrong[int(np.ceil(301 * 0.8)) - 1], abs=1e-4)
 
 
@@ -138,12 +135,13 @@ def test_weights_of_lowest_loss_come_with_a_temperature_of_their_pool(tmp_path):
     rows = write_long_file(tmp_path / "rows.parquet", *draw_rows(50, 4, 1000))
     options = PoolOptions("log", "nll", fit=labelled, sets=SetRequest(0.8, "aps"))
     pooled = pool_files([rows], tmp_path / "out", options).scores
-    weights, why = nll_weights(log_p, y, np.arange(1000))
+    chosen = nll_weights(log_p, y, np.arange(1000))
+    weights = chosen.weights
     temperature = likeliest_temperature(pool(log_p, "log", weights), y)
     assert pooled.pool.weights == pytest.approx(weights.tolist(), abs=1e-4)
     assert pooled.pool.temperature == pytest.approx(temperature, abs=1e-3)
     listed = ", ".join(f"{name} {weight:.2f}" for name, weight in zip("uvw", weights))
-    assert why.startswith("fitted weights") and pooled.run_json["notes"][1] == f"{why}: {listed}"
+    assert chosen.fitted and pooled.run_json["notes"][1] == f"{chosen.why}: {listed}"
     assert pooled.run_json["notes"][2].startswith(f"temperature of the pool {temperature:.3f}, on 1,000 rows: ")
     p = np.exp(held_out_pool(likeliest_weights, log_p, y, np.arange(1000)))
     right = p[np.arange(1000), y]
@@ -194,15 +192,12 @@ def test_rows_of_one_picture_stay_together_in_the_fit_of_weights_and_of_sets(tmp
     opened, clusters = open_scores(labelled), clusters_of(pictures)
     y = opened.answers(np.arange(n))
     if weights == "nll":
-        (values, why), fit = nll_weights(opened.members, y, clusters), likeliest_weights
+        chosen, fit = nll_weights(opened.members, y, clusters), likeliest_weights
     else:
-        fitted = fit_weights(opened.members, y, weights, clusters)
-        values, why, fit = (
-            fitted.weights,
-            fitted.why,
-            greedy_weights if weights == "greedy" else convex_fit(fitted.penalty),
-        )
-    assert why.startswith("fitted weights")
+        chosen = fit_weights(opened.members, y, weights, clusters)
+        fit = chosen.fit
+    values, why = chosen.weights, chosen.why
+    assert fit and why.startswith("fitted weights")
     assert pooled.run_json["notes"][0] == f"{why}: a {values[0]:.2f}, b {values[1]:.2f}"
     unseen = np.exp(held_out_pool(fit, opened.members, y, clusters))
     quantile = set_quantile(1 - unseen[np.arange(n), y], 0.8, None, n // 4)
@@ -217,7 +212,9 @@ def test_rows_of_one_picture_stay_together_in_the_fit_of_a_temperature(tmp_path)
     opened = open_scores(tmp_path / "labelled")
     clusters = clusters_of([f"{row // 4:016x}" for row in range(200)])
     calibration = calibrate(
-        LabelledRows(as_pool(opened.members), opened.answers(np.arange(200)), None, clusters), False, more=False
+        LabelledRows(as_pool(opened.members), opened.answers(np.arange(200)), None, clusters),
+        False,
+        temperature_only=True,
     )
     assert notes_of(tmp_path / "out") == [
         f"temperature of the pool {calibration.temperature:.3f}, on 200 rows: {calibration.choice[0]}"

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+from scoring.files.reading import FileError
 from scoring.files.writing import write_text, write_whole
 from scoring.inputs.questions import Question
 from scoring.scores.evaluation import evaluate_scores, warnings_of
@@ -13,6 +14,7 @@ from scoring.scores.folder import open_scores, write_results
 from scoring.scores.logits import OptionLogits, write_part
 from scoring.scores.probabilities import pooled_log_probabilities
 from scoring.stats.calibration import Calibration
+from scoring.stats.pools import PoolSettings
 from tests.shared.scores_folders import random_logits
 
 
@@ -122,3 +124,22 @@ def test_warnings_name_a_cause():
     assert "low label mass" in warning and "template" in warning
     logits.status[7] = "picture: an empty file"
     assert "'id7' (picture: an empty file)" in warnings_of(logits, [1, 2, 3, 4], [Calibration()])[1]
+
+
+def test_run_json_is_read_as_a_record(tmp_path):
+    logits = random_logits(4)
+    questions = [Question(name, 1, None, "q", ("w", "x", "y", "z")) for name in logits.ids]
+    pool = {"kind": "linear", "weights": [0.75, 0.25], "temperature": 1.5, "told": ["a note"]}
+    write_folder(tmp_path, questions, logits, pool=pool, sets={"level": 0.9}, sources=["a", "b"])
+    run = open_scores(tmp_path).run
+    assert run.pool == PoolSettings("linear", [0.75, 0.25], 1.5) and run.sources == ["a", "b"]
+    assert (run.sets.level, run.sets.method) == (0.9, "lac") and run.data.file == ""
+    assert [entry.fingerprint for entry in run.checkpoints] == ["m0m0", "m1m1"]
+
+
+def test_a_value_of_another_type_in_run_json_is_named(tmp_path):
+    logits = random_logits(4)
+    questions = [Question(name, 1, None, "q", ("w", "x", "y", "z")) for name in logits.ids]
+    write_folder(tmp_path, questions, logits, pool={"kind": 3})
+    with pytest.raises(FileError, match="run.json: pool.kind is 3; expected a valid string"):
+        open_scores(tmp_path)

@@ -14,13 +14,13 @@ from scipy.special import softmax
 from scoring.files.reading import FileError
 from scoring.inputs.questions import Question
 from scoring.report.page import write_report
-from scoring.report.tables import details_table, to_text
 from scoring.scores.evaluation import evaluate_scores
 from scoring.scores.exposure import CALIBRATION, TRAINING, VALIDATION
 from scoring.scores.folder import columns_of, open_scores, write_results
 from scoring.scores.logits import OptionLogits, write_part
 from scoring.scores.suspects import find_suspects, read_flagged
 from scoring.stats.calibration import Calibration
+from tests.shared.report_folders import details_text
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -222,7 +222,7 @@ def test_rows_that_any_member_was_trained_on_are_left_out(tmp_path):
     summary, listed = metrics["suspects"], [row["id"] for row in rows_of(tmp_path / "s")]
     assert summary["rows"] == 198 and summary["left_out"] == 2 and summary["worst"][0] == f"row{worst[2]}"
     assert not {f"row{worst[0]}", f"row{worst[1]}"} & set(listed)
-    assert "2 rows of the training are left out." in to_text(details_table(metrics))
+    assert "2 rows of the training are left out." in details_text(metrics)
 
 
 def test_where_all_rows_were_trained_on_nothing_is_listed_and_the_reason_is_given(tmp_path):
@@ -239,7 +239,7 @@ def test_where_all_rows_were_trained_on_nothing_is_listed_and_the_reason_is_give
         "reason": "every labelled row was trained on",
     }
     assert not (folder / "suspects.csv").exists()
-    assert "Labels are not checked: every labelled row was trained on." in to_text(details_table(metrics))
+    assert "Labels are not checked: every labelled row was trained on." in details_text(metrics)
     assert "label doubtful" not in write_report(folder).read_text("utf-8")
 
 
@@ -251,14 +251,14 @@ def test_the_terminal_names_the_number_and_the_first(tmp_path):
     line = (
         "At most 1 label looks wrong; look at it in suspects.csv, first: row7 (labelled a, the model says c with 0.97)."
     )
-    assert line in to_text(details_table(metrics)).splitlines()
+    assert line in details_text(metrics).splitlines()
     metrics["suspects"] |= {"flagged": 3, "rows": 40}
-    assert "At most 3 labels look wrong; look at them in suspects.csv, first: row7" in to_text(details_table(metrics))
-    assert "weak model" not in to_text(details_table(metrics))
+    assert "At most 3 labels look wrong; look at them in suspects.csv, first: row7" in details_text(metrics)
+    assert "weak model" not in details_text(metrics)
     metrics["suspects"] |= {"flagged": 5}
-    assert "so many of 40 rows suggest a weak model" in to_text(details_table(metrics))
+    assert "so many of 40 rows suggest a weak model" in details_text(metrics)
     metrics["suspects"] |= {"flagged": 0}
-    assert "No label looks wrong; the least credible ones are in suspects.csv." in to_text(details_table(metrics))
+    assert "No label looks wrong; the least credible ones are in suspects.csv." in details_text(metrics)
 
 
 def test_evaluate_writes_suspects_and_scoring_does_not(cli, tmp_path):

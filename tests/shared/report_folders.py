@@ -7,11 +7,18 @@ import numpy as np
 from PIL import Image
 
 from scoring.inputs.questions import Question
+from scoring.report.records import Details, read_record
+from scoring.report.tables import details_table, to_text
 from scoring.scores.folder import write_results
 from scoring.scores.logits import OptionLogits, write_part
 from scoring.stats.calibration import Calibration
 
 HOSTILE = '</script><script>window.hacked=1</script><img src=x onerror="window.hacked=1">{{ 7*7 }} \'"&<b>'
+
+
+def details_text(metrics: dict) -> str:
+    """What `evaluate` prints of metrics.json below the metrics of all rows and groups."""
+    return to_text(details_table(read_record(Details, metrics)))
 
 
 def picture(path: Path, seed: int = 0, grain: int = 12) -> Path:

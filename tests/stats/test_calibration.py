@@ -163,7 +163,7 @@ def test_the_temperature_is_the_root_of_its_equation():
 @given(st.integers(0, 10_000), st.floats(0.2, 6), st.integers(20, 80), st.integers(2, 6))
 def test_a_fit_never_raises_the_loss_nor_changes_an_answer(seed, temperature, rows, letters):
     logits, y = simulated(rows, temperature, seed, letters)
-    fitted = calibrate(LabelledRows(logits, y), more=False)
+    fitted = calibrate(LabelledRows(logits, y), temperature_only=True)
     assert fitted.nll_after <= fitted.nll_before + 1e-9
     log_p = fitted.apply(logits)
     assert (log_p[np.arange(rows), logits.argmax(1)] >= log_p.max(1) - 1e-12).all()

@@ -93,10 +93,10 @@ def test_weights_are_fitted_only_where_the_rows_show_a_difference():
     log_p, y = members(2, 3000, sharp=1.0)
     noise = np.random.default_rng(1).normal(0, 1.5, log_p[0].shape)
     bad = np.stack([log_p[0], log_softmax(noise, axis=1)])
-    weights, reason = nll_weights(bad, y)
-    assert weights[0] > 0.75 and "gain" in reason
-    assert nll_weights(bad[:, :500], y[:500])[0].tolist() == [0.5, 0.5]
-    assert nll_weights(log_p[[0, 0]], y)[0].tolist() == [0.5, 0.5]
+    chosen = nll_weights(bad, y)
+    assert chosen.weights[0] > 0.75 and chosen.fitted and "gain" in chosen.why
+    assert nll_weights(bad[:, :500], y[:500]).weights.tolist() == [0.5, 0.5]
+    assert nll_weights(log_p[[0, 0]], y).weights.tolist() == [0.5, 0.5]
 
 
 def test_agreement_equals_statsmodels():
@@ -199,21 +199,23 @@ def test_weights_of_lowest_loss_are_judged_on_rows_held_out_with_their_pictures(
         gains[held] = equal - losses(log_p[:, held], weights, y[held])
     sums = np.bincount(pictures, gains - gains.mean())
     error = np.sqrt((sums**2).sum() * 500 / 499) / 1000
-    weights, why = nll_weights(log_p, y, pictures)
-    words = why.split()
-    assert why.startswith("fitted weights on rows held out of the fit gain ") and why.endswith(" NLL")
+    chosen = nll_weights(log_p, y, pictures)
+    words = chosen.why.split()
+    assert chosen.fitted and chosen.why.startswith("fitted weights on rows held out of the fit gain ")
+    assert chosen.why.endswith(" NLL")
     assert float(words[10]) == pytest.approx(gains.mean(), abs=2e-4)
     assert float(words[12]) == pytest.approx(error, abs=2e-4)
-    assert weights == pytest.approx(best(log_p, y), abs=2e-3)
-    few, why = nll_weights(log_p[:, :999], y[:999])
-    assert few.tolist() == [1 / 3] * 3 and why == "equal weights: 999 labelled rows are under 1,000"
+    assert chosen.weights == pytest.approx(best(log_p, y), abs=2e-3)
+    few = nll_weights(log_p[:, :999], y[:999])
+    assert few.weights.tolist() == [1 / 3] * 3 and not few.fitted
+    assert few.why == "equal weights: 999 labelled rows are under 1,000"
 
 
 def test_weights_of_members_that_are_alike_stay_equal():
     log_p, y = members(3, 1000, seed=3)
-    weights, why = nll_weights(log_p[[0, 0, 0]], y)
-    assert weights.tolist() == [1 / 3] * 3
-    assert why == "equal weights: on rows held out of the fit, fitted ones are no better"
+    chosen = nll_weights(log_p[[0, 0, 0]], y)
+    assert chosen.weights.tolist() == [1 / 3] * 3 and not chosen.fitted
+    assert chosen.why == "equal weights: on rows held out of the fit, fitted ones are no better"
 
 
 def test_agreement_counts_pairs_with_fewer_options_too():
