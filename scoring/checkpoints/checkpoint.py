@@ -17,16 +17,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from scoring.checkpoints.adapter import (
-    ADAPTER_CONFIG,
-    ADAPTER_FILE,
-    AdapterCheck,
-    AdapterConfig,
-    adapter_fingerprint,
-    check_adapter,
-    config_faults,
-    unknown_settings,
-)
+from scoring.checkpoints.adapter import ADAPTER_CONFIG, ADAPTER_FILE, AdapterCheck, adapter_fingerprint, check_adapter
+from scoring.checkpoints.adapter_config import AdapterConfig, config_faults, unknown_settings
 from scoring.checkpoints.weights import BaseWeights, CheckpointError, base_fingerprint, first_names, sampled_fingerprint
 from scoring.files.reading import as_object, read_json, read_object
 from scoring.inputs.pictures import PixelPolicy

@@ -23,12 +23,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import scoring
-from scoring.checkpoints.adapter import ADAPTER_CONFIG, ADAPTER_FILE, HEAD, LORA_A, LORA_B, MAGNITUDE, names_of
+from scoring.checkpoints.adapter import ADAPTER_CONFIG, ADAPTER_FILE, LORA_A, LORA_B, MAGNITUDE, names_of
 from scoring.checkpoints.checkpoint import CALIBRATION, MANIFEST, Checkpoint, is_hub_id
 from scoring.checkpoints.compatibility import quantization_of, read_sound
 from scoring.checkpoints.quantization import NOT_QUANTIZED, why_no_4bit
 from scoring.checkpoints.weights import (
     EMBEDDINGS,
+    HEAD,
     HEAD_WEIGHT,
     BaseWeights,
     CheckpointError,

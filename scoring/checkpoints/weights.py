@@ -27,7 +27,7 @@ MODEL_TYPES = ("qwen3_vl", MIXTURE)
 FLOATS = ("F32", "BF16", "F16", "F64")  # safetensors' names
 ITEM_SIZES = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2, "I64": 8, "I32": 4, "I8": 1, "U8": 1, "BOOL": 1}
 ROUTER = ".mlp.gate"  # of a mixture: two-dimensional, but no linear layer
-HEAD_WEIGHT, EMBEDDINGS = "lm_head.weight", "model.language_model.embed_tokens.weight"
+HEAD, HEAD_WEIGHT, EMBEDDINGS = "lm_head", "lm_head.weight", "model.language_model.embed_tokens.weight"
 STATE = ".quant_state.bitsandbytes__"  # a tensor of JSON beside each packed weight
 PACKED_PARAMETERS = re.compile(r"\.(absmax|quant_map|nested_absmax|nested_quant_map|quant_state\.bitsandbytes__\w+)$")
 CACHED = 64 * 2**20  # the digests of files of at least so many bytes are remembered between runs
@@ -251,7 +251,7 @@ class BaseWeights:
             )
         if HEAD_WEIGHT in self.packed:
             raise CheckpointError(
-                f"{self.folder}: its lm_head is in 4 bits too, which is not supported: name another base"
+                f"{self.folder}: its {HEAD} is in 4 bits too, which is not supported: name another base"
             )
 
 
