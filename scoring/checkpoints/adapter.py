@@ -76,9 +76,10 @@ class AdapterCheck:
 
 
 def check_adapter(folder: Path, base: BaseWeights, config: AdapterConfig | None = None) -> AdapterCheck:
-    """Compare an adapter's file with names and shapes of its base, and with its own configuration.
+    """Compare an adapter's file with names and shapes of its base, and with its own configuration, where it is given.
 
-    Reads the file's header, and its values, which must be finite, some of them in lora_B other than 0.
+    Reads the file's header and its values: they must be finite, and some in lora_B other than 0. Raises CheckpointError
+    where the file cannot be read; what does not fit is in the result's `faults`.
     """
     tensors = read_header(folder / ADAPTER_FILE)
     keys, faults = _locate_tensors(tensors, base)
@@ -94,7 +95,7 @@ def check_adapter(folder: Path, base: BaseWeights, config: AdapterConfig | None 
 def _locate_tensors(
     tensors: dict[str, StoredTensor], base: BaseWeights
 ) -> tuple[dict[str, tuple[str, str]], list[str]]:
-    """`AdapterCheck.keys`, and the tensors that have no place in the base or are damaged, in words."""
+    """`AdapterCheck.keys`, and faults: tensors that belong to no module of the base, or are damaged."""
     linear = set(base.linear)
     keys: dict[str, tuple[str, str]] = {}
     first_key: dict[tuple[str, str], str] = {}  # of several spellings of one tensor
@@ -155,7 +156,7 @@ class _Layer:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names by which the configuration's patterns may mean the layer."""
+        """The layer's names that the configuration's patterns are matched with."""
         return names_of(self.module, self.keys[LORA_A])
 
     def describe(self, *parameters: str) -> list[str]:
@@ -206,22 +207,22 @@ def _shape_faults(layers: list[_Layer]) -> list[str]:
 def _setting_faults(layers: list[_Layer], config: AdapterConfig) -> list[str]:
     """Ranks and layers that are not those of the configuration."""
     ranks: list[str] = []
-    strangers: list[str] = []
+    untargeted: list[str] = []
     for layer in layers:
         if not layer.factors_fit:
             continue
         if layer.tensors[LORA_A].shape[0] != config.rank(*layer.names):
             ranks += layer.describe(LORA_A)
         if not config.targets(*layer.names):
-            strangers.append(layer.keys[LORA_A])
+            untargeted.append(layer.keys[LORA_A])
     faults = []
     if ranks:
         faults.append(
             f"{_list_keys(ranks)} have another rank than {ADAPTER_CONFIG} says; expected files of one adapter"
         )
-    if strangers:
+    if untargeted:
         faults.append(
-            f"{_list_keys(strangers)} belong to layers that target_modules in {ADAPTER_CONFIG} does not name; "
+            f"{_list_keys(untargeted)} belong to layers that target_modules in {ADAPTER_CONFIG} does not name; "
             "expected files of one adapter"
         )
     return faults
@@ -257,7 +258,7 @@ def _dora_faults(layers: list[_Layer], config: AdapterConfig) -> list[str]:
 
 
 def names_of(module: str, key: str) -> tuple[str, ...]:
-    """The names by which patterns may mean a layer: that in its tensor `key`, if it differs, and the base's."""
+    """The names of a layer that patterns are matched with: that in its tensor `key`, if it differs, and the base's."""
     return tuple(dict.fromkeys((_split_key(key)[0], module)))
 
 
@@ -314,7 +315,7 @@ def _is_base_weight(key: str, tensor: StoredTensor, base: BaseWeights) -> bool:
 
 
 def _rounded(values: Floats, dtype: str) -> Floats:
-    """float32 values as a type of safetensors holds them."""
+    """float32 values, rounded to a type of safetensors such as "BF16"."""
     if dtype == "F16":
         return values.astype(np.float16).astype(np.float32)
     if dtype == "BF16":  # to the nearest, ties to even
@@ -374,5 +375,5 @@ def adapter_fingerprint(folder: Path) -> str:
 
 
 def file_fingerprint(path: Path) -> str:
-    """The first version of adapters' fingerprints, which old files record: 16 hexadecimal digits of the weights."""
+    """The first version of adapters' fingerprints, which old files record: 16 hexadecimal digits, of the weights."""
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

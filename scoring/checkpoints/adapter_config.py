@@ -15,15 +15,15 @@ from scoring.checkpoints.weights import HEAD
 Number = TypeVar("Number", int, float)
 MERGE = "merge it into a whole model with the tool that made it, and score that folder"
 
-# Settings of adapter_config.json that are applied here:
+# Settings of adapter_config.json that are applied,
 APPLIED = {"r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "target_modules"}
 APPLIED |= {"layers_to_transform", "layers_pattern", "exclude_modules", "peft_type", "init_lora_weights"}
-# settings that matter in training only, or describe:
+# settings that only training needs, or that describe the adapter,
 DESCRIBES = {"lora_dropout", "task_type", "inference_mode", "auto_mapping", "peft_version", "base_model_name_or_path"}
 DESCRIBES |= {"fan_in_fan_out"}  # PEFT resets it for linear layers
 DESCRIBES |= {"revision", "megatron_core", "megatron_config", "qalora_group_size", "loftq_config", "eva_config"}
 DESCRIBES |= {"corda_config", "lora_ga_config", "runtime_config", "ensure_weight_tying"}
-# and settings that change the arithmetic, and are not applied:
+# and settings that change the arithmetic and are not applied, with what they are for:
 NOT_APPLIED = {
     "modules_to_save": "modules saved whole",
     "trainable_token_indices": "trained tokens",
@@ -40,14 +40,18 @@ NOT_APPLIED = {
 }
 # Initialisations that leave the base as it is, as PEFT's True and False do. Others change it, or are unknown.
 PLAIN_INITS = ("gaussian", "eva", "orthogonal", "mica")
-CONVERTED = ("pissa", "olora", "corda", "lora_ga")
+CONVERTIBLE = ("pissa", "olora", "corda", "lora_ga")  # those that PEFT can convert to an adapter on the original base
 # PEFT's regular expressions: of a key of rank_pattern or alpha_pattern, and of a layer's number after layers_pattern.
 _PATTERN, _LAYERS = r"(.*\.)?({})$", r"(?:^|.*?\.){}\.(\d+)\."
 
 
 @dataclass
 class AdapterConfig:
-    """The settings of `adapter_config.json` that scoring needs, with their types."""
+    """The settings of `adapter_config.json` that scoring needs, as PEFT names them.
+
+    Raises ValueError for ranks, alphas and patterns that cannot be used. A layer may have two names, that in the
+    adapter's file and that in the base: methods take all of them.
+    """
 
     r: int
     lora_alpha: float
@@ -120,6 +124,7 @@ def _by_pattern(patterns: Mapping[str, Number] | None, names: tuple[str, ...], c
 
 
 def _named(names: list[str] | str | None, layer: str) -> bool:
+    """Whether a list of names (or ends of names) or a regular expression means a layer."""
     if isinstance(names, str):
         return bool(names) and re.fullmatch(names, layer) is not None
     return any(layer == name or layer.endswith(f".{name}") for name in names or ())
@@ -136,7 +141,7 @@ def config_faults(values: dict[str, Any]) -> list[str]:
     if not isinstance(init, bool | None) and str(init).lower() not in PLAIN_INITS:
         name = str(init).lower()
         remedy = "score it on the base that it was trained on, saved whole, or " + MERGE
-        if name.startswith(CONVERTED):
+        if name.startswith(CONVERTIBLE):
             remedy = (
                 "convert it with PEFT, save_pretrained(…, path_initial_model_for_weight_conversion=…), and score what "
                 "that writes"
@@ -152,7 +157,7 @@ def config_faults(values: dict[str, Any]) -> list[str]:
 
 
 def unknown_settings(values: dict[str, Any]) -> list[str]:
-    """Settings that are not empty and that this version does not know; PEFT ignores unknown settings, too."""
+    """Names of settings that are not empty and not known here. PEFT ignores unknown settings, too."""
     known = APPLIED | DESCRIBES | {*NOT_APPLIED, "bias"}
     return sorted(
         name for name, value in values.items() if name not in known and value not in (None, False, "", [], {})
