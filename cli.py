@@ -58,7 +58,7 @@ SECTIONS = {
     "Data": ("check",),
     "Training": ("train",),
     "Scoring": ("score", "merge", "bench"),
-    "Judging": ("evaluate", "calibrate", "report", "show"),
+    "Evaluation": ("evaluate", "calibrate", "report", "show"),
     "Combining": ("ensemble", "soup", "export"),
 }
 
@@ -89,13 +89,12 @@ def main(context: click.Context, debug: bool) -> None:
 @click.argument("data", type=click.Path(path_type=Path))
 @table_options
 @click.option("--deep", is_flag=True, help="Decode the pictures completely, not only their headers.")
-@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON, for programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, for programs.")
 @click.pass_obj
 def check(session: Session, data: Path, reading: TableOptions, deep: bool, as_json: bool) -> None:
     """Check a table and its pictures, and list all problems.
 
-    Exit code 0: all rows are good. 2: there are problems, all of them listed. 3: some rows are bad, and
-    --skip-bad-rows leaves them out.
+    Exit code 0: all rows are good. 2: there are problems. 3: some rows are bad, and --skip-bad-rows left them out.
     """
     with report_errors(session):
         if as_json:
@@ -119,7 +118,11 @@ def _exit_if_incomplete(table: "Table") -> None:
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--base", required=True, help="Base model: folder or hub id, such as Qwen/Qwen3-VL-8B-Instruct.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Checkpoint folder to write.")
-@click.option("--valid", type=click.Path(path_type=Path), help="Validation table.  [default: 10 % of the pictures]")
+@click.option(
+    "--valid",
+    type=click.Path(path_type=Path),
+    help="Validation table.  [default: a share of the pictures of DATA, see --valid-share]",
+)
 @table_options
 @click.option(
     "--template",
@@ -132,14 +135,18 @@ def _exit_if_incomplete(table: "Table") -> None:
     help="Pixel budget, such as 448 for 448x448.  [default: 448, within the limits of the base]",
 )
 @training_options
-@click.option("--config", "file", type=click.Path(path_type=Path), help="TOML file with training options; options win.")
 @click.option(
-    "--folds", type=click.IntRange(2), help="Train this many adapters, OUT/fold0 …, each holding out its own part."
+    "--config", "file", type=click.Path(path_type=Path), help="TOML file of training options; the command line wins."
+)
+@click.option(
+    "--folds",
+    type=click.IntRange(2),
+    help="Train this many adapters, OUT/fold0, OUT/fold1 …; each is validated on a part of DATA that it does not see.",
 )
 @click.option(
     "--log", "trackers", type=click.Choice(list(TRACKERS)), multiple=True, help="Also log to this tracker. Repeatable."
 )
-@click.option("--overwrite", is_flag=True, help="Replace an existing checkpoint or an unfinished training.")
+@click.option("--overwrite", is_flag=True, help="Start anew, replacing a checkpoint or an unfinished training in OUT.")
 @click.pass_obj
 def train(  # noqa: PLR0913 its parameters are its options
     session: Session,
@@ -159,8 +166,8 @@ def train(  # noqa: PLR0913 its parameters are its options
 ) -> None:
     """Train a LoRA adapter on a 4-bit base.
 
-    Keeps the epoch with the best validation NLL, and fits its temperature. The same command continues a training that
-    was stopped or killed.
+    DATA is a table with answers. The epoch with the best validation NLL (negative log-likelihood) is kept, with a
+    temperature fitted on the validation rows. The same command continues a training that was stopped or killed.
     """
     console = session.console
     with report_errors(session, distributed=True):
@@ -170,7 +177,7 @@ def train(  # noqa: PLR0913 its parameters are its options
         from train.lora import check_choices
 
         if folds and valid:
-            raise click.UsageError("--folds holds out parts of DATA itself; leave out --valid")
+            raise click.UsageError("--folds validates on parts of DATA; leave out --valid")
         config = TrainConfig.read(file, **choices)
         check_trackers(trackers)
         if not overwrite:
@@ -199,7 +206,7 @@ def train(  # noqa: PLR0913 its parameters are its options
 
 
 def _validation_rows(session: Session, rows: "list[Question]", valid: Path, reading: TableOptions) -> "list[Question]":
-    """The rows of a validation table; what they share with the training rows is printed or raised."""
+    """The rows of a validation table. Prints which pictures they share with training; raises where they share rows."""
     from train.split import check_valid
 
     valid_rows = answered(read(session.console, valid, reading, deep=True))
@@ -221,9 +228,11 @@ def _split(session: Session, rows: "list[Question]", config: TrainConfig) -> "tu
 @main.command()
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option(
-    "--ckpt", "checkpoints", multiple=True, required=True, help="Checkpoint: folder or hub id. Repeat for an ensemble."
+    "--ckpt", "checkpoints", multiple=True, required=True, help="Checkpoint: folder or hub id. Repeatable: an ensemble."
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for the results.  [default: scores/DATA]")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder for the results.  [default: scores/NAME, for NAME.csv]"
+)
 @table_options
 @model_options
 @several_pixels
@@ -232,7 +241,7 @@ def _split(session: Session, rows: "list[Question]", config: TrainConfig) -> "tu
 @click.option(
     "--out-of-fold",
     is_flag=True,
-    help="DATA is the training table of the folds in CKPT: score each row by the fold that did not see it.",
+    help="DATA is the training table of the folds in --ckpt: score each row by the fold that did not see it.",
 )
 @click.pass_obj
 def score(  # noqa: PLR0913 its parameters are its options
@@ -249,10 +258,10 @@ def score(  # noqa: PLR0913 its parameters are its options
     limit: int | None,
     out_of_fold: bool,
 ) -> None:
-    """Score a table by one forward pass, and pool checkpoints.
+    """Score a table by the logits of the letters, and pool checkpoints.
 
-    Writes probabilities.csv, submission.csv, logits/*.parquet, run.json and, where there are answers, metrics.json. The
-    same command continues a run that was stopped or killed.
+    Writes a SCORES folder: probabilities.csv, submission.csv (id and answer), logits/*.parquet, run.json and, where
+    there are answers, metrics.json. The same command continues a run that was stopped or killed.
     """
     with report_errors(session, distributed=True):
         from scoring.inputs.orders import parse_orders
@@ -290,13 +299,13 @@ def score(  # noqa: PLR0913 its parameters are its options
 
 
 def _print_scored(result: "RunResult", out: Path, rows: int, shard: tuple[int, int] | None) -> None:
-    """Print what a run left. Only the first process of a call has it."""
+    """Print what a run left. In the other processes of a call it has no logits, and nothing is printed."""
     if result.logits is None:
         return
     speed = f", {result.scored_now / result.seconds['scoring']:.1f} rows/s" if result.scored_now else ""
     if shard:
         number, count = shard
-        click.echo(f"shard {number} of {count} is done{speed}; when all are: merge")
+        click.echo(f"shard {number} of {count} is done{speed}; when all are done, merge them with `merge`")
         return
     lines = [result.orders_note] if result.orders_note else []
     lines.append(f"{int(result.logits.scored.sum()):,} of {rows:,} rows scored{speed}")
@@ -312,7 +321,7 @@ def merge_shards(session: Session, shards: tuple[Path, ...], out: Path, overwrit
     """Merge the shards of a table that `score --shard` scored.
 
     The merged folder is the one that a single run would have written. Missing shards, duplicates and shards of another
-    run are named.
+    run are refused by name.
     """
     with report_errors(session):
         from scoring.run.shards import merge
@@ -323,7 +332,7 @@ def merge_shards(session: Session, shards: tuple[Path, ...], out: Path, overwrit
 
 @main.command()
 @click.argument("scores", type=click.Path(path_type=Path))
-@click.option("--ckpt", help="Checkpoint (or folder of folds) that scored them; its folder gets the calibration.")
+@click.option("--ckpt", help="Checkpoint (or folder of folds) that scored the rows; it gets the calibration.")
 @click.option("--out", type=click.Path(path_type=Path), help="File to write.  [default: in the checkpoint's folder]")
 @form_option
 @answers_option
@@ -333,14 +342,14 @@ def calibrate(  # noqa: PLR0913 its parameters are its options
 ) -> None:
     """Fit a temperature on labelled rows that were not trained on.
 
-    SCORES is a SCORES folder or any CSV or Parquet file with id, a column for each letter, and answers. A letter bias
-    or temperatures by task type are fitted too where that pays off.
+    SCORES is a folder that `score`, `ensemble` or `merge` wrote, or any CSV or Parquet file with id, a column for each
+    letter, and answers. A letter bias or temperatures by task type are fitted too where that pays off.
 
     \b
-    With --ckpt  the calibration goes into the checkpoint's folder, where `score` finds it.
-    With --out   it goes into a file for `ensemble` and `evaluate`; each member is calibrated.
+    With --ckpt       the calibration goes into the checkpoint's folder, where `score` finds it.
+    With --out alone  each member of SCORES is calibrated, into a file for `ensemble` and `evaluate`.
 
-    A file needs --out. Reports what was chosen, why, and the gain on rows held out of the fit.
+    Where SCORES is a file, leave out --ckpt. Reports what was chosen, why, and the gain on rows held out of the fit.
     """
     with report_errors(session):
         if ckpt:
@@ -364,7 +373,7 @@ def calibrate(  # noqa: PLR0913 its parameters are its options
 @click.argument("other", required=False, type=click.Path(path_type=Path))
 @click.option("--by", multiple=True, help="Also group the metrics by this column of the table. Repeatable.")
 @click.option(
-    "--data", type=click.Path(path_type=Path), help="Table with the columns of --by.  [default: the one scored]"
+    "--data", type=click.Path(path_type=Path), help="Table with the columns of --by.  [default: the scored table]"
 )
 @click.option(
     "--accuracy",
@@ -377,7 +386,8 @@ def calibrate(  # noqa: PLR0913 its parameters are its options
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="Folder for the results of a file; those of OTHER go into its subfolder `other`.  [default: scores/FILE]",
+    help="Folder for the results of a file, or of a folder with --answers or --calibration; those of OTHER go into "
+    "OUT/other.  [default: a folder in scores/]",
 )
 @file_options
 @click.pass_obj
@@ -394,14 +404,14 @@ def evaluate(  # noqa: PLR0913 its parameters are its options
     answers: Path | None,
     calibrations: tuple[Path, ...],
 ) -> None:
-    """Report every metric with its uncertainty, or compare two.
+    """Report every metric with its uncertainty, or compare two results.
 
-    SCORES is a SCORES folder or any CSV or Parquet file with id, a column for each letter (probabilities,
-    log-probabilities or logits) and, where known, answer, task_type and member. With OTHER, the two are compared row by
-    row.
+    SCORES is a folder that `score`, `ensemble` or `merge` wrote, or any CSV or Parquet file with id, a column for each
+    letter (probabilities, log-probabilities or logits) and, where known, answer, task_type and member. With OTHER, the
+    two are compared row by row.
 
-    Writes metrics.json, evaluation.png and suspects.csv (rows whose label may be wrong) into the folder; ensemble.png
-    for several members; comparison.json with OTHER.
+    Writes metrics.json, evaluation.png and suspects.csv (rows whose label may be wrong) into the folder; with several
+    members ensemble.png; with OTHER only comparison.json.
     """
     with report_errors(session):
         from scoring.report.records import Comparison, read_record
@@ -445,7 +455,9 @@ def _evaluate(results: "Scores", path: Path, columns: dict[str, list[str]], accu
 
     values = evaluate_scores(results, columns, accuracy, suspects=True)
     if values is None:
-        raise RunError(f"{path}: no scored row has an answer; nothing to evaluate against (--answers names a table)")
+        raise RunError(
+            f"{path}: no scored row has an answer to evaluate against; name a table of answers with --answers"
+        )
     metrics = read_record(Metrics, values)
     tables = [metrics_table(metrics), details_table(read_record(Details, values))]
     if metrics.ensemble:
@@ -467,7 +479,9 @@ def _plot(results: "Scores", metrics: "Metrics") -> None:
 
 @main.command()
 @click.argument("scores", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the pool, a SCORES folder too.")
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="Folder for the pooled results, a SCORES folder too."
+)
 @pool_options
 @click.option("--overwrite", is_flag=True, help="Replace an existing ensemble.")
 @click.pass_obj
@@ -484,11 +498,12 @@ def ensemble(  # noqa: PLR0913 its parameters are its options
     sets: "SetRequest | None",
     overwrite: bool,
 ) -> None:
-    """Pool SCORES folders or files of scores, matched by id.
+    """Pool the results of several runs or files, matched by id.
 
-    A file is CSV or Parquet with id and a column for each letter. Rows with one id must be the same question with the
-    same options. By default each member keeps its own temperature, and their log-probabilities are averaged. Reports
-    what each member adds and, where there are labels, what other weights would give.
+    Each of SCORES is a folder that `score`, `ensemble` or `merge` wrote, or a CSV or Parquet file with id and a column
+    for each letter. Rows with one id must be the same question with the same options. By default each member keeps its
+    own temperature, and the log-probabilities are averaged. Reports what each member adds and, where there are
+    answers, what other weights would give.
     """
     with report_errors(session):
         from scoring.report.records import Metrics, read_record
@@ -544,9 +559,10 @@ def average_adapters(
 @click.option(
     "--quantization",
     type=click.Choice(["nf4", "none"]),
-    help="Add the adapter to the base as 4 bits represent it, or to the original base.  [default: as scored]",
+    help="nf4: add the adapter to the values that the base has in 4 bits. none: to its original weights.  "
+    "[default: as `score` uses the checkpoint]",
 )
-@click.option("--adapter-only", is_flag=True, help="Copy only the adapter, with what scoring needs of it.")
+@click.option("--adapter-only", is_flag=True, help="Copy only the adapter and the files that scoring needs.")
 @click.option("--base-name", help="With --adapter-only: hub id of the base, where the checkpoint names a folder.")
 @click.pass_obj
 def export(  # noqa: PLR0913 its parameters are its options
@@ -561,12 +577,12 @@ def export(  # noqa: PLR0913 its parameters are its options
 ) -> None:
     """Write base and adapter as one model, for other engines too.
 
-    transformers, other engines and `score` load it without the adapter. With --adapter-only: only the adapter, without
-    the files that its training left.
+    transformers, other engines and `score` load the folder like any model. --adapter-only writes no model: it copies
+    the adapter, without the files that its training left.
     """
     with report_errors(session):
         if base_name and not adapter_only:
-            raise click.UsageError("--base-name belongs to --adapter-only")
+            raise click.UsageError("--base-name is for --adapter-only; add that, or leave --base-name out")
         from scoring.checkpoints.export import ExportOptions, export_adapter, export_model
 
         if adapter_only:
@@ -606,18 +622,18 @@ def measure_ways(  # noqa: PLR0913 its parameters are its options
 ) -> None:
     """Measure one forward pass against generating text.
 
-    All ways answer the same rows, of DATA or of the embedded demo.
+    All ways answer the same rows, those of DATA or of the demo in this repository.
 
     \b
-    seed          the notebook: one row at a time, 2 greedy tokens, a letter or else "a"
+    seed          the competition notebook: one row at a time, 2 greedy tokens, a letter or else "a"
     one           1 greedy token in left-padded batches, the same extraction
     batched       2 greedy tokens in left-padded batches, the same extraction
-    strong        up to 16 tokens in batches, a stronger extraction that may find no letter
-    forward       one forward pass a row, comparing the logits of the letters
-    padded        the same in padded batches, by transformers and PEFT
-    engine-4bit   the engine with its weights in 4 bits, as in the ways above
-    engine-16bit  the engine with its weights expanded to 16 bits
-    engine        what `score` does here, with the weights that --weights chooses
+    strong        up to 16 greedy tokens in left-padded batches, a better extraction that may find no letter
+    forward       transformers and PEFT: one forward pass a row, comparing the logits of the letters
+    padded        the same in right-padded batches
+    engine-4bit   the engine of `score`, its weights in 4 bits, as in the ways above
+    engine-16bit  the engine of `score`, its weights expanded to 16 bits
+    engine        what `score` does, with the weights that --weights chooses
     cyclic        what `score --orders cyclic` does
     """
     with report_errors(session):
@@ -645,10 +661,10 @@ def measure_ways(  # noqa: PLR0913 its parameters are its options
 @click.option("--rows", type=click.IntRange(1), default=1000, show_default=True, help="Largest number of rows to show.")
 @click.pass_obj
 def report(session: Session, folder: Path, out: Path | None, rows: int) -> None:
-    """Write an HTML page with figures, tables and rows of a result.
+    """Write an HTML page with the figures, tables and rows of a result.
 
-    DIR is a folder of `score`, `ensemble` or `bench`, or a file of scores as `evaluate` reads it; the page of a file
-    goes into scores/FILE, or to --out alone. The page needs no network and no other file: send it to anyone.
+    DIR is a folder that `score`, `ensemble`, `merge` or `bench` wrote, or a file of scores as `evaluate` reads it. The
+    page of a file goes into scores/FILE, or to --out. It needs no network and no other file: send it to anyone.
     """
     with report_errors(session):
         from scoring.report.page import write_report

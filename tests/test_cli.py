@@ -205,7 +205,7 @@ def test_bench_of_some_ways_and_what_it_refuses(cli, tmp_path, small_table):
     report = json.loads((tmp_path / "b" / "bench.json").read_text())
     assert list(report["ways"]) == ["forward", "engine"] and report["first_token"] is None
     assert "ratio" not in report["ways"]["engine"] and "ratio" not in done.stdout
-    assert "expected some of seed" in cli(*arguments, "--ways", "forward,x", check=2).stderr
+    assert "expected one or more of seed" in cli(*arguments, "--ways", "forward,x", check=2).stderr
     picture = tmp_path / table.read_text("utf-8").splitlines()[2].split(",")[1]
     picture.write_bytes(picture.read_bytes()[:-2000])  # its header is whole
     done = cli(*arguments, "--ways", "engine", check=2)

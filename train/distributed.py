@@ -1,7 +1,7 @@
 """One training in several processes: each learns from its share of every step's rows, and their gradients are summed.
 
-A row weighs the same in any process: its loss, of its one answer token, is divided by the rows of the whole step. So a
-step equals that of one process, but for the order of sums and the draws of dropout.
+A row has the same weight in any process: its loss, of its one answer token, is divided by the rows of the whole step.
+So a step equals that of one process, except for the order of sums and the dropout that is drawn.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ from scoring.engine.batches import TokenCost, tokens_in
 from scoring.run.processes import ProcessError, Processes
 from scoring.run.shards import assign_batches
 
-TIMEOUT = timedelta(seconds=300)  # of one collective, once all processes have come to it
+TIMEOUT = timedelta(seconds=300)  # of one collective, once all processes have reached it
 
 
 class TrainingGroup:
@@ -48,7 +48,7 @@ class TrainingGroup:
         return sorted(row for index in assigned for row in groups[index])
 
     def assign_batches(self, tokens: Sequence[int]) -> list[int]:
-        """This process's batches, of batches with so many tokens."""
+        """The indices of this process's batches, given the tokens of each batch."""
         return assign_batches(tokens, (self.processes.rank + 1, self.processes.count))
 
     def sum_gradients(self, weights: Sequence[torch.Tensor], *values: float) -> list[float]:
@@ -103,4 +103,4 @@ class TrainingGroup:
             yield
         except RuntimeError as error:  # of NCCL or gloo
             reason = str(error).strip().split("\n")[0]
-            raise ProcessError(f"a sum over all processes broke off ({reason}); start all again") from None
+            raise ProcessError(f"a sum over all processes failed ({reason}); start all of them again") from None

@@ -27,11 +27,11 @@ class Dropout:
         self.seed = int(np.random.SeedSequence(position).generate_state(1, np.uint64)[0] >> 1)
 
     def mask(self, layer: int) -> Mask:
-        """For kernels, which draw the mask themselves."""
+        """A layer's mask in this forward, for kernels, which draw it themselves."""
         return Mask((self.seed + layer * 0x9E3779B97F4A7C15) % 2**63, self.share)
 
     def draw(self, layer: int, x: torch.Tensor) -> torch.Tensor | None:
-        """Like `x`: 1 for elements to keep, 0 for those to drop; None without dropout. For where there is no kernel."""
+        """(like `x`) 1 for elements to keep, 0 for those to drop; None without dropout. For where no kernel draws."""
         if not self.share:
             return None
         seed = self.mask(layer).seed

@@ -27,7 +27,7 @@ def end_epoch(training: Training, epoch: int) -> None:
 
 
 def stops_early(training: Training) -> bool:
-    """Whether so many epochs as `patience` says were no better than one before; says so."""
+    """Whether the last `patience` epochs were no better than an earlier one. Prints a line if so."""
     patience, results = training.plan.config.patience, training.state.results
     if not patience or not results or len(results) - best(results).epoch < patience:
         return False

@@ -21,17 +21,12 @@ RUN = "run.json"  # of a SCORES folder
 REMEDY = "Choose another --out, or start anew with --overwrite"
 # The part of a training's identity (see `train.identity`) that depends on its rows: it changes where a row is repaired.
 ROW_KEYS = ("training rows", "validation rows", "content of training rows", "content of validation rows")
-CHANGEABLE = (
-    "save_every",
-    "patience",
-    "memory",
-    "compile",
-    "batch_tokens",
-)  # choices that a resumed training may change
+# Choices that a resumed training may change.
+CHANGEABLE = ("save_every", "patience", "memory", "compile", "batch_tokens")
 
 
 class FolderError(UserError):
-    """A folder that holds something else than the training that is to be written there."""
+    """A folder that holds something other than the training that is to be written there."""
 
 
 def finished(folder: Path) -> bool:
@@ -52,7 +47,7 @@ def check_out(out: Path, folds: int | None) -> None:
 
 
 def _conflict(out: Path, folds: int | None) -> str:
-    """What in `out` stands in the way of a training in so many folds, or without folds; "" where nothing does."""
+    """What `out` holds that a training in so many folds (None: without folds) would overwrite; "" for nothing."""
     present = fold_folders(out)
     if not folds:
         if finished(out):
@@ -72,7 +67,7 @@ def check_finished(folder: Path, identity: dict[str, Any]) -> None:
     """
     manifest = read_object(Manifest, folder / MANIFEST)
     if manifest is None:
-        raise FolderError(f"{folder} holds an adapter without {MANIFEST}, of another program. {REMEDY}")
+        raise FolderError(f"{folder} holds an adapter without {MANIFEST}, made by another program. {REMEDY}")
     rows = [manifest.data.get(name) for name in ("train_rows", "valid_rows", "train_digest", "valid_digest")]
     before = {name: value for name, value in manifest.training.items() if name not in CHANGEABLE} | {
         "base": manifest.base_fingerprint,
@@ -92,7 +87,7 @@ def write_fault(folder: Path, fault: str) -> None:
 
 
 def read_fault(folder: Path) -> str | None:
-    """What stopped the training, where that was a row."""
+    """The message of the unusable row that stopped the training in `folder`; None where no row did."""
     try:
         return str(json.loads((folder / FAULT).read_text("utf-8"))["fault"])
     except FileNotFoundError:

@@ -1,4 +1,7 @@
-"""K adapters, each validated on the part that it was not trained on. A picture, by content, is never in both parts."""
+"""Training in folds: K adapters, each validated on the part of the rows that it was not trained on.
+
+A picture, by content, is never in both parts.
+"""
 
 import math
 import warnings
@@ -55,7 +58,7 @@ def assign_folds(questions: list[Question], folds: int, seed: int) -> list[NDArr
 
 
 def _name(question: Question, number: int) -> str:
-    """The name of a picture, given the first row with it."""
+    """The name of a picture: its path, or its first row's number where it has none. number: that row's index."""
     return str(question.picture) if isinstance(question.picture, Path) else f"row {number:09}"
 
 
@@ -74,10 +77,10 @@ class _Fold:
 
 
 def train_folds(inputs: TrainingInputs, folds: int, context: TrainContext) -> None:
-    """Train OUT/fold0 … on the training rows, each but its own part; then write OUT/out-of-fold and calibrate it.
+    """Train OUT/fold0, OUT/fold1 …, each on all rows but one part; then write OUT/out-of-fold and calibrate it.
 
-    Finished folds are left as they are. Where there are as many folds as processes or more, each process trains folds
-    of its own, and takes another when one is done; fewer folds are trained one after the other by all processes.
+    Finished folds are left as they are. With at least as many folds as processes, each process trains a fold alone and
+    takes another when it is done; fewer folds are trained one after the other by all processes together.
 
     Raises FolderError or StateError, before anything is loaded, where a fold's folder holds another training.
     """
@@ -102,7 +105,7 @@ def train_folds(inputs: TrainingInputs, folds: int, context: TrainContext) -> No
 
 
 def _plan_folds(inputs: TrainingInputs, folds: int, context: TrainContext, apart: bool) -> list[_Fold]:
-    """apart: each is trained by one process alone."""
+    """The folds and what trains them. apart: each is trained by one process alone."""
     plan = []
     for number, valid_rows in enumerate(assign_folds(inputs.train, folds, inputs.config.seed)):
         folder, held_out = inputs.out / f"fold{number}", set(valid_rows.tolist())
@@ -118,7 +121,7 @@ def _plan_folds(inputs: TrainingInputs, folds: int, context: TrainContext, apart
 def _train_fold(fold: _Fold, context: TrainContext) -> None:
     """Train a fold, unless it is finished."""
     if finished(fold.folder):
-        context.say(f"fold {fold.number}: finished before")
+        context.say(f"fold {fold.number}: already finished")
         return
     inputs = fold.trainer.plan.inputs
     context.say(f"fold {fold.number}: {len(inputs.train):,} training rows, {len(inputs.valid):,} validation rows")

@@ -1,4 +1,4 @@
-"""The identity of a training: its choices, base, prompt, pixel budget and rows. Equal ones give the same adapter."""
+"""The identity of a training: its choices, base, prompt, pixel budget and rows. Equal identities, equal adapters."""
 
 import hashlib
 import json
@@ -46,7 +46,7 @@ class TrainingRows:
 def identity_of(
     config: TrainConfig, base: Path, template: PromptTemplate, pixels: int, rows: TrainingRows
 ) -> dict[str, Any]:
-    """name -> value, as JSON reads it back."""
+    """name -> value of all that the adapter depends on besides the machine, as JSON reads it back."""
     record = rows.to_json()
     identifying = (record[name] for name in ("train_rows", "valid_rows", "train_digest", "valid_digest"))
     values = {name: value for name, value in asdict(config).items() if name not in CHANGEABLE} | {

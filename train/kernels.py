@@ -1,4 +1,4 @@
-"""An adapter's narrow product with dropout, one kernel forward and one back, for cards.
+"""Triton kernels for cards: an adapter's narrow product with dropout, one kernel forward and one back.
 
 The mask is a hash of seed, row and column: computed in the registers where it is used, never written to memory.
 Separate operations (draw, multiply, product, add) took 180 of 1,160 ms of an 8B step (benchmarks/LOG.md).
@@ -11,10 +11,11 @@ import triton.language as tl
 from train.dropout import Mask
 
 ROWS, COLUMNS = 32, 128  # of a tile
-PROGRAMS = 512  # about so many in a backward pass
+PROGRAMS = 512  # about so many run in a backward pass
 
 # Triton compiles the three functions that follow: their parameters have the types of its own language, which Python's
-# annotations cannot name, and every pointer, number and constant is a parameter.
+# annotations cannot name, and every pointer, number and constant is a parameter. Shapes: x (tokens, width), down
+# (rank, width), inner (tokens, rank); ranks is the rank, padded to a power of two; rows and columns are a tile's.
 
 
 @triton.jit

@@ -1,4 +1,4 @@
-"""A linear layer whose adapter learns: one product forward, one back, its weight made from 4 bits for each.
+"""A linear layer whose adapter learns: one product forward and one back, each with the weight unpacked from 4 bits.
 
 PEFT's own layer keeps a copy of its input after dropout for the backward pass. On a card this one keeps a seed, and
 draws the mask again where it is needed.
@@ -20,7 +20,10 @@ ADAPTER = "default"  # PEFT's name for the one adapter of a training
 
 
 class TrainableLinear(MergedLinear):
-    """Learns while the network trains with gradients; else it scores, with the adapter as it is now."""
+    """A linear layer with PEFT's adapter: (…, K) -> (…, N). It learns while the network trains with gradients.
+
+    Otherwise it scores, with the adapter as it is now. number: the layer's, for its dropout.
+    """
 
     def __init__(self, inner: torch.nn.Module, dtype: torch.dtype):
         super().__init__(inner, dtype)
@@ -125,7 +128,7 @@ class LoraProduct(torch.autograd.Function):
 
 
 def has_kernels(x: torch.Tensor) -> bool:
-    """Whether the narrow products have kernels of their own for this tensor."""
+    """Whether `train.kernels` can compute the adapter's narrow products of this tensor."""
     return has_flash(x) and find_triton()
 
 
@@ -142,6 +145,7 @@ def _kernels() -> ModuleType:
 
 
 def _masked(x: torch.Tensor, drawn: torch.Tensor | None) -> torch.Tensor:
+    """`x` without what dropout drops. drawn: 1 or 0 for each element; None without dropout."""
     return x if drawn is None else x * drawn
 
 

@@ -48,7 +48,7 @@ def open_tracker(name: str, out: Path, config: dict[str, Any]) -> Tracker:
     if name == "wandb":
         import wandb
 
-        run = wandb.init(project=PROJECT, name=out.name, dir=out, config=config)  # WANDB_MODE=offline stays here
+        run = wandb.init(project=PROJECT, name=out.name, dir=out, config=config)  # offline with WANDB_MODE=offline
         return Tracker(lambda values, step: run.log(values, step=step), run.finish)
     import trackio
 
@@ -57,7 +57,7 @@ def open_tracker(name: str, out: Path, config: dict[str, Any]) -> Tracker:
 
 
 class NoLog:
-    """The log of a process that is not the first of its training: none."""
+    """The log of all processes but the first of a training: it writes nothing."""
 
     size = 0
 

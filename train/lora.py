@@ -28,7 +28,7 @@ def check_choices(base: Path, config: TrainConfig) -> None:
     for target in config.targets:
         matches = [name for name in modules if f".{name}".endswith(f".{target}")]
         if others := [name for name in matches if name not in linear]:
-            faults.append(f"{target} is also {others[0]}, which is no linear layer and cannot have an adapter here")
+            faults.append(f"{target} means {others[0]}, which is no linear layer and cannot have an adapter here")
         elif not matches and not (mixture and target in FEED_FORWARD):
             faults.append(f"{target} is no layer of {base}")
     if faults:
@@ -67,15 +67,15 @@ def add_lora(network: Any, config: TrainConfig) -> "PeftModel":
 
 
 def save_lora(model: "PeftModel", folder: Path, base: str) -> None:
-    """Write adapter and configuration, each beside and renamed. base: its name in the configuration."""
+    """Write adapter and configuration, each into a hidden folder first. base: its name in the configuration."""
     folder.mkdir(parents=True, exist_ok=True)
-    beside = folder / ".saving"
-    shutil.rmtree(beside, ignore_errors=True)
-    model.save_pretrained(str(beside), safe_serialization=True, save_embedding_layers=False)
-    config = json.loads((beside / ADAPTER_CONFIG).read_text())
+    hidden = folder / ".saving"
+    shutil.rmtree(hidden, ignore_errors=True)
+    model.save_pretrained(str(hidden), safe_serialization=True, save_embedding_layers=False)
+    config = json.loads((hidden / ADAPTER_CONFIG).read_text())
     config["base_model_name_or_path"] = base
     config["target_modules"] = sorted(config["target_modules"])  # a set: its order changes from run to run
-    (beside / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    (hidden / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     for name in (ADAPTER_FILE, ADAPTER_CONFIG):
-        os.replace(beside / name, folder / name)
-    shutil.rmtree(beside)
+        os.replace(hidden / name, folder / name)
+    shutil.rmtree(hidden)

@@ -38,7 +38,7 @@ class Memory:
         return cls(mode, min(memory.tokens for memory in memories))
 
     def chosen(self, config: TrainConfig) -> "Memory":
-        """With what the choices of this call say: after an out-of-memory error a resumed training may need less."""
+        """With the mode and tokens that this call chooses: after an out-of-memory error it may need less."""
         mode = self.mode if config.memory == "auto" else config.memory
         return replace(self, mode=mode, tokens=config.batch_tokens or self.tokens)
 
@@ -46,7 +46,8 @@ class Memory:
 class LearningModel:
     """`loss_backward` adds the gradients of rows; `packed.answer` scores with the adapter as it is now.
 
-    weights: the trainable ones, all of the adapter. network: transformers' module, with PEFT's layers in it.
+    weights: the trainable ones, all of the adapter. network: transformers' module, with PEFT's layers in it. label_ids:
+    the letters' token ids. Raises ConfigError where no layer has a targeted name.
     """
 
     def __init__(self, folder: Path, config: TrainConfig, policy: PixelPolicy, label_ids: list[int]):
@@ -71,7 +72,7 @@ class LearningModel:
 
     # ------------------------------------------------------------ memory
     def choose_memory(self, step_tokens: int) -> Memory:
-        """What `--memory` and `--batch-tokens` say, or what this machine has room for. step_tokens: of one step."""
+        """As `--memory` and `--batch-tokens` say, or else by the free memory. step_tokens: tokens of one step."""
         config, device = self.config, self.model.device
         if device.type == "cpu":
             return Memory("low" if config.memory == "low" else "fast", config.batch_tokens or CPU_TOKENS)
@@ -85,7 +86,7 @@ class LearningModel:
         return Memory(mode, config.batch_tokens or max(FEWEST_TOKENS, min(MOST_TOKENS, fit[mode])))
 
     def use(self, memory: Memory, steps: int, step_tokens: int) -> str:
-        """Set up the network for `steps` more steps, compiled where that pays; a line that says so."""
+        """Set up the network for `steps` more steps, compiled where that pays; return a line about it."""
         self.recompute(memory.mode == "low")
         if self.config.compile == "auto":  # where layers are recomputed it was slower (benchmarks/LOG.md)
             compiled = memory.mode == "fast" and compiling_pays(self.model.folder, 3 * steps * step_tokens)[0]
@@ -100,7 +101,7 @@ class LearningModel:
         )
 
     def recompute(self, on: bool) -> None:
-        """Whether layers recompute their activations in the backward pass."""
+        """Let layers recompute their activations in the backward pass, or keep them."""
         network = self.network
         network.gradient_checkpointing_disable()
         if on:
@@ -174,7 +175,7 @@ def answer_loss(
 
 
 def average(averages: Sequence[torch.Tensor], weights: Sequence[torch.Tensor], decay: float, step: int) -> None:
-    """Update the moving averages; over fewer steps at first, so that the initial weights are forgotten."""
+    """Update the moving averages in place. At first they span fewer steps, to forget the initial weights."""
     decay = min(decay, (1 + step) / (10 + step))
     with torch.no_grad():
         torch._foreach_lerp_([*averages], [*weights], 1 - decay)

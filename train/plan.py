@@ -19,8 +19,8 @@ from train.lora import check_choices
 class TrainingPlan:
     """A training's base folder, prompts, rows, number of steps and identity.
 
-    identity: name -> value of everything that its adapter depends on; equal ones give the same adapter.
-    Raises ConfigError where the base has no layers as the choices name them.
+    identity: name -> value of everything that its adapter depends on: equal identities give the same adapter.
+    Raises ConfigError where the base lacks layers that the choices name.
     """
 
     def __init__(self, inputs: TrainingInputs):
@@ -39,12 +39,12 @@ class TrainingPlan:
 
     @cached_property
     def train_costs(self) -> list[TokenCost]:
-        """Of the training rows, in the data's order. Raises TrainError where a prompt is too long."""
+        """The training rows' tokens, in the order of the data. Raises TrainError where a prompt is too long."""
         return self._costs(self.inputs.train)
 
     @cached_property
     def valid_costs(self) -> list[TokenCost]:
-        """Of the validation rows. Raises TrainError where a prompt is too long."""
+        """The validation rows' tokens. Raises TrainError where a prompt is too long."""
         return self._costs(self.inputs.valid)
 
     def check_lengths(self) -> None:

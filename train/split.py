@@ -12,11 +12,11 @@ from scoring.inputs.questions import Question
 
 UNKNOWN = "unknown"
 LISTED = 5  # ids in a message
-SKEW = 0.5  # relative difference between the share of rows held out and the share asked for that is worth a notice
+SKEW = 0.5  # relative difference of the held-out share of the rows from --valid-share that is worth a notice
 
 
 class SplitError(UserError):
-    """Rows that cannot be split into training and validation, or two tables that must not be used as such."""
+    """Rows that cannot be split into training and validation, or two tables that share rows."""
 
 
 def strata(questions: list[Question]) -> list[str]:
@@ -47,7 +47,7 @@ def split(questions: list[Question], share: float, seed: int) -> tuple[list[Ques
     if pictures < 2:
         raise SplitError(
             f"{_count(len(questions), 'row')} of {_count(pictures, 'picture')} cannot be split into training and "
-            "validation; expected at least 2 pictures: add rows about others, or name a validation table with --valid"
+            "validation; expected at least 2 pictures: add rows with others, or name a validation table with --valid"
         )
     if held_out == pictures:
         raise SplitError(

@@ -34,7 +34,7 @@ class SavedState:
 
 # ------------------------------------------------------------------ the file
 def write_state(folder: Path, state: SavedState) -> None:
-    """Write the state whole, in the place of the last one."""
+    """Write the state, replacing the last one only once it is complete."""
     tensors = {name: tensor.contiguous() for name, tensor in state.tensors.items()}
     data = save(tensors, {"state": json.dumps(state.values)})
     write_whole(folder / STATE, lambda file: file.write(data))
@@ -114,7 +114,7 @@ class TrainingState:
         self.results: list[Validation] = []
 
     def update(self, rows: int) -> Update:
-        """Update the weights by their gradients, which are of a step of so many rows."""
+        """Update the weights by their gradients. rows: of the step."""
         learning_rate = self.schedule.get_last_lr()[0]
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.weights, self.config.clip or torch.inf)
@@ -141,7 +141,7 @@ class TrainingState:
             weight.data, mean.data = mean.data, weight.data
 
     def save(self) -> SavedState:
-        """Everything as it is now, in main memory, for `restore`."""
+        """A copy of everything as it is now, in main memory, for `restore`."""
         tensors = {
             f"{key}.{index}": value.detach().cpu()  # AdamW's moments and step counts
             for index, weight in enumerate(self.weights)

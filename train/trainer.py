@@ -22,8 +22,8 @@ from train.validation import Validation
 class Trainer:
     """Fine-tunes one adapter on the training rows, validated on the validation rows, into the checkpoint folder `out`.
 
-    Raises TrainError, StateError where `out` holds another training, RunError where processes see different things,
-    ProcessError where another failed, PictureError where a picture cannot be read any more.
+    Raises TrainError, StateError where `out` holds another training, RunError where processes have different inputs,
+    ProcessError where another process failed, PictureError where a picture can no longer be read.
     """
 
     def __init__(self, inputs: TrainingInputs, context: TrainContext | None = None):
@@ -54,7 +54,7 @@ class Trainer:
 
     # ------------------------------------------------------------ setup
     def setup(self) -> Training:
-        """Load the model, resume from the saved state where there is one, and mark the folder as not finished."""
+        """Load the model, resume from the saved state where there is one, and mark the folder as unfinished."""
         saved = self.read_saved_state()
         training = self.load(saved)
         if not saved:
@@ -105,7 +105,7 @@ class Trainer:
         return f"training/{self.out.name}"
 
     def _restore(self, state: TrainingState, saved: SavedState) -> Memory:
-        """Set `state` as it was saved; the memory of the saved state, but for what this call chooses."""
+        """Set `state` as it was saved; return the memory of the saved state, with what this call's options change."""
         state.restore(saved)
         epoch, step = divmod(state.step, self.plan.steps_per_epoch)
         self.context.say(
@@ -114,7 +114,7 @@ class Trainer:
         return Memory(**saved.values["memory"]).chosen(self.plan.config)
 
     def _choose_memory(self, model: LearningModel, step_tokens: int) -> Memory:
-        """What every process has room for."""
+        """The memory settings that every process has room for."""
         memories = self.processes.gather(f"{self._key}/memory", asdict(model.choose_memory(step_tokens)))
         return Memory.least([Memory(**memory) for memory in memories])
 
@@ -141,7 +141,7 @@ class Trainer:
             training.close()
 
     def finish(self, training: Training) -> None:
-        """Mark the folder as finished, and part from the other processes."""
+        """Mark the folder as finished, and leave the group of processes."""
         if self.processes.first:
             (self.out / STATE).unlink()
         training.group.close()

@@ -52,10 +52,10 @@ class LabelLogits:
 
 @dataclass
 class Validation:
-    """One epoch's validation: its logits, and what they are worth.
+    """One epoch's validation: its logits, and the metrics of its N rows.
 
-    loss: cross-entropy over the vocabulary. generated: the accuracy by generating a text and extracting the letter;
-    NaN where that was not asked for.
+    loss: mean cross-entropy over the vocabulary. nll: mean NLL over the letters, raw. generated: the accuracy by
+    generating a text and extracting the letter; NaN where that was not asked for.
     """
 
     epoch: int
@@ -94,7 +94,7 @@ def best(results: list[Validation]) -> Validation:
 class Validator:
     """Validates a model as it is now, each process on its share of the rows.
 
-    costs: of the rows, in their order. token_budget: tokens of one forward.
+    costs: the rows' tokens, in the rows' order. token_budget: the most tokens of one forward.
     """
 
     model: LearningModel

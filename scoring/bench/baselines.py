@@ -33,22 +33,22 @@ from scoring.stats.calibration import log_probabilities
 FEWEST_ROWS, MOST_ROWS = 4, {"cpu": 32, "cuda": 256}  # of the libraries' batches; a CPU gains nothing beyond
 SHORT_SECONDS = 1.0  # batches that take less are measured twice
 AS_FAST = 0.95  # a larger batch is chosen where it is at least about as fast
-FEW_TOKENS, MORE_TOKENS = 2, 16
+FEW_TOKENS, MORE_TOKENS = 2, 16  # that the ways which generate texts generate at most
 
 Prepared = tuple[TokenSequence, NDArray[Any]]  # a prompt, and its picture's patches (N, 1536)
-Advance = Callable[[int], object]  # told how many rows are done
-AnswerBatch = Callable[[list[Prepared]], list[Any]]
+Advance = Callable[[int], object]  # called with the number of rows that are done since the last call
+AnswerBatch = Callable[[list[Prepared]], list[Any]]  # a batch's prompts -> a result for each
 
 
 class BatchedWay(NamedTuple):
-    """A way in batches. answer_batch: prompts -> a result for each; read: a row's result -> its answer."""
+    """A way that answers in batches. answer_batch: prompts -> a result for each. read: a row's result -> its answer."""
 
     answer_batch: AnswerBatch
     read: Callable[[Any, Question], Answer]
 
 
 class Baselines:
-    """The libraries' ways over the rows of a table, with a loaded model whose adapter is in use and uncompiled."""
+    """The libraries' ways over the rows of a table, with a loaded model that uses its adapter and is not compiled."""
 
     def __init__(self, scorer: Scorer, table: Table):
         self.scorer, self.questions = scorer, table.questions
@@ -140,7 +140,7 @@ class Baselines:
         return list(zip(answers.labels.cpu().numpy(), answers.top.tolist()))
 
     def _in_halves(self, answer_batch: AnswerBatch, prepared: list[Prepared]) -> list[Any]:
-        """A batch's results; in halves where memory does not suffice."""
+        """A batch's results. Where memory does not suffice, the batch is answered in halves."""
         try:
             return answer_batch(prepared)
         except (RuntimeError, MemoryError) as error:
@@ -151,10 +151,7 @@ class Baselines:
         return self._in_halves(answer_batch, prepared[:half]) + self._in_halves(answer_batch, prepared[half:])
 
     def choose_batches(self, ways: list[str]) -> dict[str, BatchSize]:
-        """Measure how many rows the batches of the libraries' ways get, each way by itself.
-
-        `strong` has the batches of `batched`.
-        """
+        """Measure and set how many rows the batches of each way have. `strong` has the batches of `batched`."""
         batched = [name for name in ways if name in self.batched]
         if not batched:
             return {}
@@ -176,7 +173,7 @@ class Baselines:
         while size not in rates:
             try:
                 seconds = _seconds(answer_batch, rows[:size])
-                if seconds < SHORT_SECONDS:  # so short a time may hold a start of something
+                if seconds < SHORT_SECONDS:  # a start-up may be a large part of so short a time
                     seconds = min(seconds, _seconds(answer_batch, rows[:size]))
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error) or not rates:
@@ -201,7 +198,7 @@ class Baselines:
         return Answer(extract_stated(text, question.options), generated.first_token, text)
 
     def _calibrated(self, result: tuple[NDArray[Any], int], question: Question) -> Answer:
-        """From logits of the letters (K,) and the likeliest token of the whole vocabulary."""
+        """The calibrated answer, from logits of the letters (K,) and the likeliest token of the whole vocabulary."""
         labels, top = result
         options = len(question.options)
         logits = np.full((1, len(labels)), np.nan)

@@ -1,4 +1,4 @@
-"""Reading a letter from a generated text: the notebook's way, and a stronger one that may find none."""
+"""Reading a letter from a generated text: as the competition notebook does, and a better way that may find none."""
 
 import re
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The baseline that this project replaces: greedy generation. `bench/extraction.py` reads a letter from its text."""
+"""The baseline that this project replaces: greedy generation. `bench/extraction.py` reads a letter from the text."""
 
 from typing import Any, NamedTuple
 
@@ -27,7 +27,7 @@ class Generated(NamedTuple):
 def generate_text(
     network: Network, chat: ChatTokenizer, sequence: TokenSequence, patches: NDArray[Any], new_tokens: int = 2
 ) -> Generated:
-    """The greedy continuation of one prompt."""
+    """The greedy continuation of one prompt by at most `new_tokens` tokens. patches: (N, 1536), the picture's."""
     inputs = model_inputs(sequence, patches, network.device, network.config.image_token_id)
     ids = network.generate(
         **inputs,
@@ -46,7 +46,10 @@ def generate_batch(
     prepared: list[tuple[TokenSequence, NDArray[Any]]],
     new_tokens: int = 2,
 ) -> list[Generated]:
-    """The greedy continuations of several prompts at once, padded on the left as generation needs it."""
+    """The greedy continuations of several prompts at once, padded on the left as generation needs it.
+
+    prepared: each prompt, and its picture's patches (N, 1536).
+    """
     length = max(len(sequence.ids) for sequence, _ in prepared)
     ids = torch.full((len(prepared), length), chat.control["<|im_end|>"])
     mask = torch.zeros_like(ids)
@@ -74,4 +77,5 @@ def generate_batch(
 
 
 def _decoded(chat: ChatTokenizer, ids: list[int], prompt: int) -> Generated:
+    """ids: the prompt's and the new ones. prompt: how many are the prompt's."""
     return Generated(chat.decode(ids), ids[prompt], chat.decode(ids[prompt:]))

@@ -1,7 +1,7 @@
 """Generating a text against reading logits: ten ways to answer, on the same rows, in one run.
 
-Every way takes each row from its file to its letter with the same loaded model. Ways take turns, forward in one repeat
-and backward in the next, so that the machine's drift affects all alike. Warm-up and compilation are not timed.
+Every way takes each row from its file to its letter with the same loaded model. The ways take turns, in reverse order
+in every other repeat, so that the machine's drift affects all alike. Warm-up and compilation are not timed.
 
 The engine is also measured with its weights in 4 bits, as the libraries multiply: its speed is compared with theirs
 where weights, batches and orders are alike.
@@ -53,16 +53,16 @@ from scoring.scores.probabilities import pooled_log_probabilities, predictions
 
 WARM_UP_ROWS = 8
 ORDERS = {ENGINE_4BIT: "1", ENGINE_16BIT: "1", ENGINE: "1", "cyclic": "cyclic"}  # of the engine's ways
-WEIGHTS = {ENGINE_4BIT: "4bit", ENGINE_16BIT: "16bit"}  # of those that do not take the weights that were chosen
+WEIGHTS = {ENGINE_4BIT: "4bit", ENGINE_16BIT: "16bit"}  # of those that do not use the weights that --weights chose
 
 
 @dataclass(frozen=True)
 class BenchOptions:
     """What to measure, and how.
 
-    out: the folder of `bench.json`. model: settings that replace the checkpoint's own. run: of the engine's ways.
-    ways: None: all that apply. price: of an hour of this machine. cost_rows: rows of a data set whose cost the report
-    gives.
+    out: the folder of `bench.json`. model: settings that replace the checkpoint's own. run: options of the engine's
+    ways. ways: their names; None for all that apply. price: of this machine per hour. cost_rows: rows of a data set
+    whose cost the report gives.
     """
 
     out: Path
@@ -75,7 +75,7 @@ class BenchOptions:
 
 
 def bench(table: Table, ckpt: str, options: BenchOptions, progress: Progress, say: Say = print) -> dict[str, Any]:
-    """Measure the ways and write `bench.json`; its content.
+    """Measure the ways and write `bench.json`; return its content.
 
     Raises CheckpointError, MismatchError, PictureError, or RunError where none of the ways applies.
     """
@@ -206,7 +206,7 @@ class Bench:
         return any(getattr(layer.weight, "quant_state", None) is not None for layer in layers)
 
     def _packing_of(self, name: str) -> str | None:
-        """Which of `packings` a way needs; None: it is one of the libraries'."""
+        """Which of `packings` a way needs; None for the libraries' ways."""
         return self._engine_weights(name) if name in ORDERS else None
 
     def _engine_weights(self, name: str) -> str:
@@ -214,7 +214,7 @@ class Bench:
         return WEIGHTS.get(name, self.scorer.packed.weights)
 
     def _weights_of(self, name: str) -> str:
-        """In how many bits a way's weights are. The libraries multiply with the base's."""
+        """In how many bits a way's weights are, `4bit` or `16bit`. The libraries multiply with the base's."""
         return (self._packing_of(name) or "4bit") if self._quantised else "16bit"
 
     def _applicable(self, ways: list[str], say: Say) -> list[str]:
@@ -228,7 +228,7 @@ class Bench:
         return ways
 
     def _pack(self, name: str) -> str:
-        """Make layers with a way's weights, beside the scorer's; why they cannot be made, "" where they can."""
+        """Make layers with a way's weights, beside the scorer's. Returns why they cannot be made; "" where they can."""
         weights, model = WEIGHTS[name], self.scorer.model
         if weights == "4bit" and not self._quantised:
             return "the base is not quantised, so that there are no weights in 4 bits"
@@ -263,9 +263,9 @@ class Bench:
             put_back(in_use)
 
     def _share_compilation(self, name: str) -> bool:
-        """Take over another packing's compilation; whether this packing's layers have yet to run with it.
+        """Mark a way's packing as compiled where another one is, because a layer is compiled once for all its weights.
 
-        A layer is compiled once for all its weights.
+        Returns whether this packing's layers have yet to run with that compilation.
         """
         weights = self._packing_of(name)
         packed = self.packings.get(weights) if weights else None
@@ -287,7 +287,7 @@ class Bench:
 
     # ------------------------------------------------------------ the engine
     def _answer_by_engine(self, name: str, questions: list[Question], advance: Advance) -> TimedAnswers:
-        """A whole `score`, files included; without the right answers, so that it computes no metrics."""
+        """Answer by a complete `score`, files included; without the right answers, so that it computes no metrics."""
         plan = self.plans[name]
         table = replace(self.table, questions=[replace(question, answer="") for question in questions])
         clock = _Clock(advance)
@@ -313,7 +313,7 @@ class Bench:
 
 
 def _base_layer(linear: MergedLinear) -> torch.nn.Module:
-    """The library's own layer, inside of PEFT's where PEFT has one around it."""
+    """The base's own layer, also where PEFT has put a layer around it."""
     layer: torch.nn.Module = linear.inner
     if hasattr(linear.inner, "get_base_layer"):
         layer = linear.inner.get_base_layer()

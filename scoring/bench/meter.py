@@ -1,4 +1,4 @@
-"""What a stretch of work takes: seconds, the largest memory of card and process, and the card's energy."""
+"""Measures what a piece of work takes: seconds, the largest memory of card and process, and the card's energy."""
 
 import threading
 import time
@@ -58,7 +58,7 @@ class Meter:
 
 
 def card_joules(device: torch.device) -> float | None:
-    """The energy that the card has used since its driver was loaded; None where nothing counts it."""
+    """The energy in joules that the card has used since its driver was loaded; None where nothing counts it."""
     if device.type != "cuda":
         return None
     try:

@@ -40,7 +40,7 @@ class PaddedBatch:
 
 
 def collate(sequences: list[TokenSequence], patches: list[NDArray[Any]]) -> PaddedBatch:
-    """Pad on the right to the longest prompt. Padding is token 0: nothing attends to it."""
+    """Pad on the right to the longest prompt with token 0, to which nothing attends. patches: (N, 1536) each."""
     length = max(len(sequence.ids) for sequence in sequences)
     ids = np.zeros((len(sequences), length), np.int64)
     positions = np.zeros((3, len(sequences), length), np.int64)

@@ -16,7 +16,7 @@ from scoring.inputs.questions import Question
 from scoring.stats.metrics import measure_members
 from scoring.stats.resampling import clusters_of, mcnemar, share_of
 
-# Names of ways, as --ways and bench.json give them; `seed` is the notebook that this project began with.
+# Names of ways, as in --ways and bench.json. `seed` is the competition notebook, with which this project began.
 ENGINE, NOTEBOOK, SINGLE = "engine", "seed", "forward"
 ENGINE_4BIT, ENGINE_16BIT = "engine-4bit", "engine-16bit"
 
@@ -25,8 +25,7 @@ ENGINE_4BIT, ENGINE_16BIT = "engine-4bit", "engine-16bit"
 class Way:
     """A way to answer.
 
-    batched: whether it answers several rows at once. tokens: how many it generates for a row at most; 0: it reads
-    logits.
+    batched: whether it answers several rows at once. tokens: the most that it generates for a row; 0: it reads logits.
     """
 
     title: str
@@ -63,9 +62,9 @@ LIKE_FOR_LIKE = {
 class Answer:
     """A way's answer to one row.
 
-    letter: "" where it gives none. token: the id that its generation starts with, or that its forward gives the highest
-    logit. text: what it generated. fallback: whether the letter stands for a text without one. p: the options'
-    probabilities, where it has them.
+    letter: "" where it gives none. token: the id of the first token that it generates, or of the token with the highest
+    logit. text: what it generated. fallback: whether the text had no letter and `letter` is the default. p: (K,) the
+    options' probabilities, where it has them.
     """
 
     letter: str
@@ -79,7 +78,7 @@ class Answer:
 class TimedAnswers:
     """A way's answers to N rows.
 
-    row_seconds: (N,) each row's, or its share of its batch's. seconds: of all rows; None: by the caller's clock.
+    row_seconds: (N,) a row's seconds, or its share of its batch's. seconds: of all rows; None: the caller measures.
     """
 
     answers: list[Answer]
@@ -89,7 +88,7 @@ class TimedAnswers:
 
 @dataclass
 class Repeat:
-    """One timed pass of a way over N rows. row_seconds: (N,) as in `TimedAnswers`."""
+    """One timed pass of a way over N rows. row_seconds: (N,) as in `TimedAnswers`. The others: see `meter.Meter`."""
 
     seconds: float
     row_seconds: list[float]
@@ -140,7 +139,7 @@ def summarise(
 ) -> dict[str, Any]:
     """The report's `ways`: speed, cost and answers of each; `first_token`: a check; and `per_row`.
 
-    label_ids: token ids of the letters. price: of an hour of this machine. cost_rows: rows of a data set whose cost the
+    label_ids: token ids of the letters. price: of this machine per hour. cost_rows: rows of a data set whose cost the
     report gives.
     """
     answered = [row for row, question in enumerate(questions) if question.answer]
@@ -194,7 +193,8 @@ def _clusters(questions: Sequence[Question], rows: list[int]) -> NDArray[Any] | 
 def _compare_like_for_like(ways: dict[str, dict[str, Any]]) -> None:
     """Add `like_for_like` to the libraries' ways in batches: the engine's speed as a multiple of theirs.
 
-    With the same weights and one order of the options; without such an engine among the ways there is none.
+    The engine is the one with the same weights and one order of the options. Nothing is added where that was not
+    measured.
     """
     engines = {ways[name].get("weights"): name for name in (ENGINE, ENGINE_16BIT, ENGINE_4BIT) if name in ways}
     for way in (ways[name] for name in LIKE_FOR_LIKE if name in ways):
@@ -290,8 +290,8 @@ def _first_tokens(
 ) -> dict[str, Any] | None:
     """Rows whose likeliest token is a letter's, and those of them whose generation starts with another token.
 
-    Both come from the library's own forward of one row alone, so that none is expected. None where one was not
-    measured.
+    Both come from the libraries' own forward of one row alone, so no such row is expected. Returns None where one of
+    the two ways was not measured.
     """
     if NOTEBOOK not in measurements or SINGLE not in measurements:
         return None

@@ -1,24 +1,25 @@
-"""A LoRA adapter, whoever wrote it: what its files say, whether it fits a base, and its PEFT configuration. No torch.
+"""A LoRA adapter's tensors, whoever wrote them: whether they fit a base, and their PEFT configuration. No torch.
 
-An adapter gives the logits that PEFT would give, or is refused by the name of what is not applied: its type, its
-initialisation, a setting of its configuration, a tensor. A tensor's name says what it is, in every spelling that PEFT,
-LLaMA-Factory, ms-swift, Unsloth and wrappers of distributed training have written.
+An adapter gives the logits that PEFT would give, or is refused with the names of what does not fit. A tensor's name
+says what it is, in every spelling that PEFT, LLaMA-Factory, ms-swift, Unsloth and wrappers of distributed training
+have written.
 """
 
 import hashlib
 import json
-import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from scoring.checkpoints.adapter_config import APPLIED, MERGE, AdapterConfig
 from scoring.checkpoints.weights import (
     EMBEDDINGS,
     FLOATS,
+    HEAD,
     BaseWeights,
     CheckpointError,
     Floats,
@@ -31,40 +32,10 @@ from scoring.files.reading import read_json
 if TYPE_CHECKING:
     from peft import LoraConfig
 
-Number = TypeVar("Number", int, float)
 ADAPTER_FILE, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 UNKNOWN_MODULE = "no module of the base has that name"
 LORA_A, LORA_B, MAGNITUDE = LORA_PARAMETERS = ("lora_A.weight", "lora_B.weight", "lora_magnitude_vector")
-HEAD = "lm_head"
 WRAPPERS = re.compile(r"(^|\.)(module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|base_layer)(?=\.)")
-MERGE = "merge it into a whole model with the tool that made it, and score that folder"
-
-# Settings of adapter_config.json that are applied here:
-APPLIED = {"r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "target_modules"}
-APPLIED |= {"layers_to_transform", "layers_pattern", "exclude_modules", "peft_type", "init_lora_weights"}
-# settings that matter in training only, or describe:
-DESCRIBES = {"lora_dropout", "task_type", "inference_mode", "auto_mapping", "peft_version", "base_model_name_or_path"}
-DESCRIBES |= {"fan_in_fan_out"}  # PEFT resets it for linear layers
-DESCRIBES |= {"revision", "megatron_core", "megatron_config", "qalora_group_size", "loftq_config", "eva_config"}
-DESCRIBES |= {"corda_config", "lora_ga_config", "runtime_config", "ensure_weight_tying"}
-# and settings that change the arithmetic, and are not applied:
-NOT_APPLIED = {
-    "modules_to_save": "modules saved whole",
-    "trainable_token_indices": "trained tokens",
-    "lora_bias": "a bias of lora_B",
-    "target_parameters": "LoRA on parameters",
-    "layer_replication": "repeated layers",
-    "alora_invocation_tokens": "activated LoRA",
-    "use_qalora": "QA-LoRA",
-    "use_bdlora": "block-diagonal LoRA",
-    "arrow_config": "Arrow",
-    "velora_config": "VeLoRA",
-    "monteclora_config": "MonteCLoRA",
-    "kasa_config": "KaSA",
-}
-# Initialisations that leave the base as it is, as PEFT's True and False do. Others change it, or are unknown.
-PLAIN_INITS = ("gaussian", "eva", "orthogonal", "mica")
-CONVERTED = ("pissa", "olora", "corda", "lora_ga")
 # What a tensor that is no LoRA factor belongs to, by a piece of its name.
 FOREIGN_NAMES = {
     "lora_embedding": "LoRA on embeddings",
@@ -85,124 +56,7 @@ FOREIGN_NAMES = {
 }
 
 
-@dataclass
-class AdapterConfig:
-    """The settings of `adapter_config.json` that scoring needs, with their types."""
-
-    r: int
-    lora_alpha: float
-    base_model_name_or_path: str | None = None
-    revision: str | None = None
-    rank_pattern: dict[str, int] | None = None
-    alpha_pattern: dict[str, float] | None = None
-    target_modules: list[str] | str | None = None
-    exclude_modules: list[str] | str | None = None
-    layers_to_transform: list[int] | int | None = None
-    layers_pattern: list[str] | str | None = None
-    use_rslora: bool | None = False
-    use_dora: bool | None = False
-
-    def __post_init__(self) -> None:
-        if self.r < 1 or any(rank < 1 for rank in (self.rank_pattern or {}).values()):
-            raise ValueError(f"r is {self.r}, rank_pattern {self.rank_pattern}; expected ranks of at least 1")
-        alphas = [self.lora_alpha, *(self.alpha_pattern or {}).values()]
-        if not self.lora_alpha or not all(math.isfinite(alpha) for alpha in alphas):
-            raise ValueError(
-                f"lora_alpha is {self.lora_alpha:g}; expected a finite number other than 0, in patterns too"
-            )
-        layers = [self.layers_pattern] if isinstance(self.layers_pattern, str) else self.layers_pattern or []
-        expressions = [_PATTERN.format(key) for key in (*(self.rank_pattern or ()), *(self.alpha_pattern or ()))]
-        expressions += [_LAYERS.format(pattern) for pattern in layers]
-        expressions += [names for names in (self.target_modules, self.exclude_modules) if isinstance(names, str)]
-        for expression in expressions:
-            try:
-                re.compile(expression)
-            except re.error as error:
-                raise ValueError(f"{expression!r} is not a regular expression ({error})") from None
-
-    def rank(self, *names: str) -> int:
-        """A layer's rank: that of the first pattern that matches one of its names, else `r`."""
-        return _by_pattern(self.rank_pattern, names, self.r)
-
-    def alpha(self, *names: str) -> float:
-        """A layer's alpha: that of the first pattern that matches one of its names, else `lora_alpha`."""
-        return _by_pattern(self.alpha_pattern, names, self.lora_alpha)
-
-    def scaling(self, *names: str) -> float:
-        """The factor of a layer's B·A: alpha / rank, or alpha / sqrt(rank) with rsLoRA."""
-        rank = self.rank(*names)
-        return float(self.alpha(*names) / (rank**0.5 if self.use_rslora else rank))
-
-    def targets(self, *names: str) -> bool:
-        """Whether PEFT would put an adapter on a layer with one of these names."""
-        return any(self._targets(name) for name in names)
-
-    def _targets(self, layer: str) -> bool:
-        if _named(self.exclude_modules, layer):
-            return False
-        if isinstance(self.target_modules, str) or not self.target_modules:
-            return self.target_modules == "all-linear" and layer != HEAD or _named(self.target_modules, layer)
-        indexes = self.layers_to_transform
-        if not _named(self.target_modules, layer) or indexes is None or indexes == []:
-            return _named(self.target_modules, layer)
-        patterns = [self.layers_pattern] if isinstance(self.layers_pattern, str) else self.layers_pattern or [r"[^.]*"]
-        matches = (re.match(_LAYERS.format(pattern), layer) for pattern in patterns)
-        index = next((int(match[1]) for match in matches if match), None)
-        return index in (indexes if isinstance(indexes, list) else [indexes])
-
-
-_PATTERN, _LAYERS = r"(.*\.)?({})$", r"(?:^|.*?\.){}\.(\d+)\."  # PEFT's
-
-
-def _by_pattern(patterns: Mapping[str, Number] | None, names: tuple[str, ...], common: Number) -> Number:
-    """The value of the first pattern that matches one of a layer's names, else the common one."""
-    for key, value in (patterns or {}).items():
-        if any(re.match(_PATTERN.format(key), name) for name in names):
-            return value
-    return common
-
-
-def _named(names: list[str] | str | None, layer: str) -> bool:
-    if isinstance(names, str):
-        return bool(names) and re.fullmatch(names, layer) is not None
-    return any(layer == name or layer.endswith(f".{name}") for name in names or ())
-
-
-def config_faults(values: dict[str, Any]) -> list[str]:
-    """What an `adapter_config.json` asks for that is not applied here, each with what to do."""
-    kind = str(values.get("peft_type") or "").upper()
-    if kind != "LORA":
-        name = f"an adapter of type {kind}" if kind else "peft_type is missing"
-        return [f"{name}; only LORA is applied: {MERGE}"]
-    faults = []
-    init = values.get("init_lora_weights", True)
-    if not isinstance(init, bool | None) and str(init).lower() not in PLAIN_INITS:
-        name = str(init).lower()
-        remedy = "score it on the base that it was trained on, saved whole, or " + MERGE
-        if name.startswith(CONVERTED):
-            remedy = (
-                "convert it with PEFT, save_pretrained(…, path_initial_model_for_weight_conversion=…), and score what "
-                "that writes"
-            )
-        faults.append(f"init_lora_weights is {init!r}: the adapter belongs to a base that PEFT had changed; {remedy}")
-    for name, method in NOT_APPLIED.items():
-        if value := values.get(name):
-            items = f" ({', '.join(map(str, value))})" if isinstance(value, list) else ""
-            faults.append(f"{name}: {method}{items}: not supported; {MERGE}")
-    if values.get("bias") not in (None, "none"):
-        faults.append(f"bias is {values['bias']!r}: trained biases: not supported; {MERGE}")
-    return faults
-
-
-def unknown_settings(values: dict[str, Any]) -> list[str]:
-    """Settings that are not empty and that this version does not know; PEFT ignores unknown settings, too."""
-    known = APPLIED | DESCRIBES | {*NOT_APPLIED, "bias"}
-    return sorted(
-        name for name, value in values.items() if name not in known and value not in (None, False, "", [], {})
-    )
-
-
-# ------------------------------------------------------------------ an adapter's file
+# ------------------------------------------------------------------ the file, compared with its base
 @dataclass
 class AdapterCheck:
     """How an adapter's file fits a base. keys: each tensor's (module of the base, parameter); faults: what is wrong."""
@@ -222,9 +76,10 @@ class AdapterCheck:
 
 
 def check_adapter(folder: Path, base: BaseWeights, config: AdapterConfig | None = None) -> AdapterCheck:
-    """Compare an adapter's file with names and shapes of its base, and with its own configuration.
+    """Compare an adapter's file with names and shapes of its base, and with its own configuration, where it is given.
 
-    Reads the file's header, and its values, which must be finite, some of them in lora_B other than 0.
+    Reads the file's header and its values: they must be finite, and some in lora_B other than 0. Raises CheckpointError
+    where the file cannot be read; what does not fit is in the result's `faults`.
     """
     tensors = read_header(folder / ADAPTER_FILE)
     keys, faults = _locate_tensors(tensors, base)
@@ -240,7 +95,7 @@ def check_adapter(folder: Path, base: BaseWeights, config: AdapterConfig | None 
 def _locate_tensors(
     tensors: dict[str, StoredTensor], base: BaseWeights
 ) -> tuple[dict[str, tuple[str, str]], list[str]]:
-    """`AdapterCheck.keys`, and the tensors that have no place in the base or are damaged, in words."""
+    """`AdapterCheck.keys`, and faults: tensors that belong to no module of the base, or are damaged."""
     linear = set(base.linear)
     keys: dict[str, tuple[str, str]] = {}
     first_key: dict[tuple[str, str], str] = {}  # of several spellings of one tensor
@@ -301,7 +156,7 @@ class _Layer:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names by which the configuration's patterns may mean the layer."""
+        """The layer's names that the configuration's patterns are matched with."""
         return names_of(self.module, self.keys[LORA_A])
 
     def describe(self, *parameters: str) -> list[str]:
@@ -352,22 +207,22 @@ def _shape_faults(layers: list[_Layer]) -> list[str]:
 def _setting_faults(layers: list[_Layer], config: AdapterConfig) -> list[str]:
     """Ranks and layers that are not those of the configuration."""
     ranks: list[str] = []
-    strangers: list[str] = []
+    untargeted: list[str] = []
     for layer in layers:
         if not layer.factors_fit:
             continue
         if layer.tensors[LORA_A].shape[0] != config.rank(*layer.names):
             ranks += layer.describe(LORA_A)
         if not config.targets(*layer.names):
-            strangers.append(layer.keys[LORA_A])
+            untargeted.append(layer.keys[LORA_A])
     faults = []
     if ranks:
         faults.append(
             f"{_list_keys(ranks)} have another rank than {ADAPTER_CONFIG} says; expected files of one adapter"
         )
-    if strangers:
+    if untargeted:
         faults.append(
-            f"{_list_keys(strangers)} belong to layers that target_modules in {ADAPTER_CONFIG} does not name; "
+            f"{_list_keys(untargeted)} belong to layers that target_modules in {ADAPTER_CONFIG} does not name; "
             "expected files of one adapter"
         )
     return faults
@@ -403,7 +258,7 @@ def _dora_faults(layers: list[_Layer], config: AdapterConfig) -> list[str]:
 
 
 def names_of(module: str, key: str) -> tuple[str, ...]:
-    """The names by which patterns may mean a layer: that in its tensor `key`, if it differs, and the base's."""
+    """The names of a layer that patterns are matched with: that in its tensor `key`, if it differs, and the base's."""
     return tuple(dict.fromkeys((_split_key(key)[0], module)))
 
 
@@ -460,7 +315,7 @@ def _is_base_weight(key: str, tensor: StoredTensor, base: BaseWeights) -> bool:
 
 
 def _rounded(values: Floats, dtype: str) -> Floats:
-    """float32 values as a type of safetensors holds them."""
+    """float32 values, rounded to a type of safetensors such as "BF16"."""
     if dtype == "F16":
         return values.astype(np.float16).astype(np.float32)
     if dtype == "BF16":  # to the nearest, ties to even
@@ -520,5 +375,5 @@ def adapter_fingerprint(folder: Path) -> str:
 
 
 def file_fingerprint(path: Path) -> str:
-    """The first version of adapters' fingerprints, which old files record: 16 hexadecimal digits of the weights."""
+    """The first version of adapters' fingerprints, which old files record: 16 hexadecimal digits, of the weights."""
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""A calibration for a checkpoint from rows that it scored, if it is the checkpoint that scored them. No torch."""
+"""Calibrates a checkpoint, or a folder of folds, on labelled rows that it scored. No torch."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -23,8 +23,8 @@ SETTINGS = ("base", "template", "pixels", "quantization")
 class CalibrateOptions:
     """How a calibration is made.
 
-    out: the file to write, None for the checkpoint's folder. answers: a table with answers for rows of the SCORES
-    folder that have none. say: prints how many it has.
+    out: the file to write; None: a file in the checkpoint's folder. answers: a table with answers for rows of the
+    SCORES folder that have none. say: prints how many answers it gave.
     """
 
     out: Path | None = None
@@ -84,7 +84,7 @@ def _check_settings(scores: Scores, entry: dict[str, Any], fingerprint: dict[str
 
 
 def _with_renewed_base(name: str) -> Checkpoint:
-    """A checkpoint, with today's fingerprint of its base where it records the first version and has the base here."""
+    """A checkpoint, with its base's current fingerprint where it records the first version and the base is local."""
     checkpoint = read_checkpoint(name)
     if checkpoint.adapter and checkpoint.manifest.base_fingerprint:
         with suppress(FileError):

@@ -17,16 +17,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from scoring.checkpoints.adapter import (
-    ADAPTER_CONFIG,
-    ADAPTER_FILE,
-    AdapterCheck,
-    AdapterConfig,
-    adapter_fingerprint,
-    check_adapter,
-    config_faults,
-    unknown_settings,
-)
+from scoring.checkpoints.adapter import ADAPTER_CONFIG, ADAPTER_FILE, AdapterCheck, adapter_fingerprint, check_adapter
+from scoring.checkpoints.adapter_config import AdapterConfig, config_faults, unknown_settings
 from scoring.checkpoints.weights import BaseWeights, CheckpointError, base_fingerprint, first_names, sampled_fingerprint
 from scoring.files.reading import as_object, read_json, read_object
 from scoring.inputs.pictures import PixelPolicy
@@ -40,9 +32,7 @@ TRAINING_STATES = re.compile(
     r"(optimizer|scheduler|lr_scheduler|scaler|rng_state|random_states|training_args|trainer_state).*"
 )
 WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz", ".npy", ".pkl")
-
-
-Flags = NDArray[np.uint8]  # of `scores/exposure.py`
+Flags = NDArray[np.uint8]  # how rows were met before: see `scores/exposure.py`
 
 
 @dataclass(frozen=True)
@@ -98,7 +88,10 @@ class Manifest:
         )
 
     def renewed(self, base: Path) -> "Manifest":
-        """With today's fingerprint of the base where the manifest records the first version of this very base's."""
+        """With the current fingerprint of `base`, where the manifest records this base by the first version of it.
+
+        See `sampled_fingerprint`: checkpoints of early versions record that one.
+        """
         if self.base_fingerprint and self.base_fingerprint == sampled_fingerprint(base):
             return replace(self, base_fingerprint=base_fingerprint(base))
         return self
@@ -137,7 +130,7 @@ class Checkpoint:
         return self.adapter
 
     def renewed(self, base: Path) -> "Checkpoint":
-        """With a manifest that records today's fingerprint of this base: see `Manifest.renewed`."""
+        """With a manifest that records the current fingerprint of this base: see `Manifest.renewed`."""
         return replace(self, manifest=self.manifest.renewed(base))
 
     def check(self, base: BaseWeights) -> AdapterCheck:
@@ -181,9 +174,9 @@ class Checkpoint:
 
 
 def find_base(base: str, beside: Path | None = None, revision: str | None = None, local_only: bool = False) -> Path:
-    """The folder of a base: that of this name, or of this name relative to the checkpoint `beside`, or the hub's.
+    """The folder of a base: the folder of this name, or relative to the checkpoint folder `beside`, or from the hub.
 
-    A hub id may have an `@revision`. local_only: do not download.
+    A hub id may have an `@revision`. local_only: do not download. Raises CheckpointError where there is none.
     """
     if not base:
         raise CheckpointError(f"{beside or 'the checkpoint'}: names no base; name the model it was made on with --base")
@@ -204,7 +197,10 @@ def is_hub_id(name: str) -> bool:
 
 
 def _fetch(name: str, revision: str | None = None, local_only: bool = False) -> Path:
-    """A hub repository's configuration and safetensors: no code, no pickles."""
+    """The local folder of a hub repository's configuration and safetensors: no code, no pickles are fetched.
+
+    Raises CheckpointError where the hub does not give them.
+    """
     from huggingface_hub import snapshot_download
 
     name, _, named_revision = name.partition("@")
@@ -254,16 +250,19 @@ def read_checkpoint(name: str, base: str | None = None) -> Checkpoint:
 
 
 def _locate(name: str) -> tuple[Path, list[str]]:
-    """A checkpoint's folder, fetched where it is a hub id, and all files of its hub repository. CheckpointError."""
+    """A checkpoint's folder, fetched where it is a hub id, and the names of all files of its hub repository.
+
+    Raises CheckpointError where there is no such folder or repository.
+    """
     if Path(name).is_dir():
         return Path(name), []
     if not is_hub_id(name) or Path(name).exists():
-        raise CheckpointError(f"checkpoint {name!r}: no such folder; expected an adapter folder or a hub id")
+        raise CheckpointError(f"checkpoint {name!r}: no such folder; expected a checkpoint's folder or a hub id")
     return _fetch(name), _files_on_hub(name)
 
 
 def _read_adapter(folder: Path, hub_files: list[str]) -> tuple[AdapterConfig | None, list[str]]:
-    """An adapter's configuration, None for a whole model, and notes on it. Raises FileError where it cannot work."""
+    """An adapter's configuration (None for a whole model) and notes on it. Raises FileError if it cannot be applied."""
     path = folder / ADAPTER_CONFIG
     values = read_json(path)
     if values is None:
@@ -277,7 +276,7 @@ def _read_adapter(folder: Path, hub_files: list[str]) -> tuple[AdapterConfig | N
 
 
 def _refuse_incomplete(folder: Path, hub_files: list[str]) -> None:
-    """CheckpointError where an adapter's weights are missing, or not in one safetensors file."""
+    """Raises CheckpointError where an adapter's weights are missing, or not in one safetensors file."""
     if (folder / ADAPTER_FILE).exists():
         return
     shards = sorted(path.name for path in folder.glob("adapter_model-*.safetensors"))

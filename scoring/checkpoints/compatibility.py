@@ -1,4 +1,4 @@
-"""Whether checkpoints fit their bases and the settings of a run, and how to say where they do not. No torch."""
+"""Whether checkpoints fit their bases and the settings of a run, and what to say where they do not. No torch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -70,9 +70,9 @@ class Member:
 
 # ------------------------------------------------------------------ reading checkpoints with their bases
 def read_members(names: Sequence[str], base: str | None = None) -> tuple[list[Checkpoint], list[Path]]:
-    """The checkpoints of all names, a folder of folds standing for its folds, and the folder of each one's base.
+    """The checkpoints of all names, and the folder of each one's base. A folder of folds stands for its folds.
 
-    Raises CheckpointError with all that is wrong with any of them. Each base is checked once.
+    Raises CheckpointError with everything that is wrong with any of them. Each base is checked once.
     """
     checkpoints: list[Checkpoint] = []
     folders: list[Path] = []
@@ -98,7 +98,7 @@ def read_members(names: Sequence[str], base: str | None = None) -> tuple[list[Ch
 
 
 def read_sound(names: Sequence[str], base: str | None = None) -> tuple[list[Checkpoint], list[Path]]:
-    """As `read_members`; raises MismatchError too, where a checkpoint and its base do not belong together."""
+    """As `read_members`, but raises MismatchError where a checkpoint and its base do not belong together."""
     checkpoints, folders = read_members(names, base)
     for checkpoint, folder in zip(checkpoints, folders):
         for difference in base_differences(checkpoint, folder, base_relation(checkpoint.manifest, folder)):
@@ -146,7 +146,7 @@ def base_differences(checkpoint: Checkpoint, base: Path, relation: BaseRelation)
 def quantization_of(checkpoint: Checkpoint, base: Path, requested: str | None) -> str:
     """The quantization in which the base is used: as it is stored, as requested, or as the checkpoint was made.
 
-    Raises MismatchError where a base that is stored in 4 bits is requested in others.
+    Raises MismatchError where a base that is stored in 4 bits is requested in another quantization.
     """
     stored = stored_bits(base)
     if requested and stored and requested != stored:
@@ -182,7 +182,7 @@ def declared_settings(checkpoint: Checkpoint, base: Path) -> dict[str, object]:
 
 
 def undeclared_settings(checkpoint: Checkpoint, base: Path, pixels: int) -> list[str]:
-    """Notes on a checkpoint without a manifest: chat template and pixels of its folder that are not used."""
+    """Notes on a checkpoint without a manifest whose folder has a chat template or pixel budget that is not used."""
     if checkpoint.declared or not checkpoint.adapter:
         return []
     try:

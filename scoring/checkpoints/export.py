@@ -1,10 +1,10 @@
-"""A checkpoint as one whole model folder, or an adapter without what its training left, to give away.
+"""Export: a checkpoint as one whole model folder, or an adapter with only what scoring needs, to give away.
 
 The whole model is the base with the adapter added to its weights, as `score` multiplies with them: where the checkpoint
 is used on a 4-bit base, to the values that those 4 bits stand for. transformers and other engines load the folder.
 
 One shard at a time is in memory. Everything is written into a hidden folder beside OUT, which is renamed in the end, so
-that an export that was killed leaves nothing that looks whole.
+that a killed export leaves nothing that looks complete.
 """
 
 import json
@@ -23,12 +23,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import scoring
-from scoring.checkpoints.adapter import ADAPTER_CONFIG, ADAPTER_FILE, HEAD, LORA_A, LORA_B, MAGNITUDE, names_of
+from scoring.checkpoints.adapter import ADAPTER_CONFIG, ADAPTER_FILE, LORA_A, LORA_B, MAGNITUDE, names_of
 from scoring.checkpoints.checkpoint import CALIBRATION, MANIFEST, Checkpoint, is_hub_id
 from scoring.checkpoints.compatibility import quantization_of, read_sound
 from scoring.checkpoints.quantization import NOT_QUANTIZED, why_no_4bit
 from scoring.checkpoints.weights import (
     EMBEDDINGS,
+    HEAD,
     HEAD_WEIGHT,
     BaseWeights,
     CheckpointError,
@@ -115,8 +116,8 @@ def _plan_merge(checkpoint: Checkpoint, folder: Path, options: ExportOptions) ->
     merge = Merge(checkpoint, MergeBase(BaseWeights.of(folder), quantization), DTYPES[options.dtype])
     if quantization != scored_in:
         merge.notes.append(
-            f"the checkpoint is scored with --quantization {scored_in}, this is made with {quantization}: other "
-            "answers, and no calibration goes along"
+            f"the checkpoint is scored with --quantization {scored_in}, but exported with {quantization}: the model's "
+            "answers differ, so no calibration is copied"
         )
     return merge
 
@@ -126,7 +127,7 @@ def _check_space(out: Path, merge: "Merge") -> int:
     size = sum(merge.bytes_of(tensor) for tensor in merge.names)
     free = shutil.disk_usage(out.parent).free
     if free < size:
-        raise CheckpointError(f"{out}: {size / 1e9:.1f} GB are to be written, but {free / 1e9:.1f} GB are free there")
+        raise CheckpointError(f"{out}: needs {size / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free; free some space")
     return size
 
 
@@ -135,7 +136,7 @@ def _read_one(name: str, base: str | None) -> tuple[Checkpoint, Path]:
     checkpoints, folders = read_sound([name], base)
     if len(checkpoints) > 1:
         several = ", ".join(str(checkpoint.folder) for checkpoint in checkpoints)
-        raise CheckpointError(f"{name}: {len(checkpoints)} checkpoints; export one of them, or their soup: {several}")
+        raise CheckpointError(f"{name}: {len(checkpoints)} checkpoints; export one of {several}, or make their `soup`")
     return checkpoints[0], folders[0]
 
 
@@ -310,7 +311,7 @@ def _read_tensor(path: Path, key: str) -> torch.Tensor:
 
 
 def _through_4bit(weight: torch.Tensor, kind: str) -> torch.Tensor:
-    """A weight after bitsandbytes' 4 bits, as `Model.load` makes them of a base in 16 bits."""
+    """A weight of a base in 16 bits, quantized to 4 bits and back, as `Model.load` quantizes it; float32."""
     from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 
     packed, state = quantize_4bit(weight.float(), blocksize=64, compress_statistics=True, quant_type=kind)

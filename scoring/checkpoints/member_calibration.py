@@ -65,7 +65,7 @@ class CalibrationSource:
         """The calibration of a member. settings: what its logits depend on in this run."""
         calibration = self._find(member)
         if calibration is None:
-            reason = "none, as asked" if self.choice == "none" else "no calibration"
+            reason = "--calibration none" if self.choice == "none" else "no calibration"
             note = f"{member.name}: {reason}, so its probabilities are raw (temperature 1)"
             return MemberCalibration(Calibration(), notes=[note])
         recorded = {key: value for key, value in calibration.fingerprint.items() if key in settings}
@@ -124,7 +124,7 @@ def _read_folds_calibration(names: Sequence[str], orders: str, members: Sequence
 
 
 def _renewed(calibration: Calibration | None, members: Sequence[Member], base: Path) -> Calibration | None:
-    """A calibration with today's fingerprints in place of their first versions, where it is for these very files."""
+    """A calibration with current fingerprints, where it records first versions of those of these members and base."""
     if calibration is None:
         return None
     recorded = dict(calibration.fingerprint)

@@ -1,4 +1,4 @@
-"""What a run is about to do, compared with what its checkpoints were made with. No torch: mistakes show at once."""
+"""What a run is about to load, compared with what its checkpoints were made with. No torch: mistakes show at once."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -163,12 +163,12 @@ def _members(checkpoints: Sequence[Checkpoint], bases: Sequence[Path]) -> list[M
 
 
 def _check_shared_base(member: Member, first: Member) -> None:
-    """MismatchError where two members have different bases: the adapters of a run share their base's weights."""
+    """Raises MismatchError where two members have different bases: the adapters of a run share one base's weights."""
     if member.base_fingerprint != first.base_fingerprint:
         raise MismatchError(
             f"{member.checkpoint.folder}: base is {member.base_fingerprint} ({member.checkpoint.manifest.base}), but "
-            f"{first.checkpoint.folder} has {first.base_fingerprint} ({first.checkpoint.manifest.base}); score them "
-            "apart"
+            f"{first.checkpoint.folder} has {first.base_fingerprint} ({first.checkpoint.manifest.base}); score them in "
+            "separate runs"
         )
 
 
@@ -184,7 +184,7 @@ def _run_settings(member: Member, members: Sequence[Member], settings: LogitSett
 
 
 def _precision_notes(member: Member) -> list[str]:
-    """A note where a member was made on the same model in other bits."""
+    """A note where a member was made on the same model in another precision."""
     if member.base_relation != "other precision":
         return []
     made_on = member.checkpoint.manifest.base_fingerprint

@@ -73,12 +73,14 @@ def _read_ingredients(names: list[str], weights: list[float] | None, base: str |
     checkpoints, folders = read_sound(names, base)
     weights = weights or [1 / len(checkpoints)] * len(checkpoints)
     if len(checkpoints) < 2 or len(weights) != len(checkpoints):
-        raise CheckpointError(f"{len(checkpoints)} checkpoints, {len(weights)} weights; expected two or more, one each")
+        raise CheckpointError(
+            f"{len(checkpoints)} checkpoints, {len(weights)} weights; expected two or more, and a weight for each"
+        )
     return [Ingredient(*ingredient) for ingredient in zip(checkpoints, folders, weights)]
 
 
 def _must_match(first: Ingredient, other: Ingredient) -> None:
-    """CheckpointError, naming the field and both values, where two adapters were made for different things."""
+    """Raises CheckpointError, naming the field and both values, where two adapters cannot be averaged."""
     for checkpoint in (first.checkpoint, other.checkpoint):
         if checkpoint.adapter is None:
             raise CheckpointError(f"{checkpoint.folder}: a whole model; expected adapters over one base")
@@ -173,7 +175,7 @@ def _write_manifest(out: Path, ingredients: Sequence[Ingredient]) -> None:
 
 
 def _write_rows(folders: Sequence[Path], out: Path) -> None:
-    """The rows that any of the adapters was made from, where all have a record of theirs: the average has met them."""
+    """Record for the average the rows that any of the adapters has met, if all of them have such a record."""
     flags: dict[str, int] = {}
     for folder in folders:
         record = read_rows(folder)

@@ -27,10 +27,10 @@ MODEL_TYPES = ("qwen3_vl", MIXTURE)
 FLOATS = ("F32", "BF16", "F16", "F64")  # safetensors' names
 ITEM_SIZES = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2, "I64": 8, "I32": 4, "I8": 1, "U8": 1, "BOOL": 1}
 ROUTER = ".mlp.gate"  # of a mixture: two-dimensional, but no linear layer
-HEAD_WEIGHT, EMBEDDINGS = "lm_head.weight", "model.language_model.embed_tokens.weight"
+HEAD, HEAD_WEIGHT, EMBEDDINGS = "lm_head", "lm_head.weight", "model.language_model.embed_tokens.weight"
 STATE = ".quant_state.bitsandbytes__"  # a tensor of JSON beside each packed weight
 PACKED_PARAMETERS = re.compile(r"\.(absmax|quant_map|nested_absmax|nested_quant_map|quant_state\.bitsandbytes__\w+)$")
-CACHED = 64 * 2**20  # the digests of files of at least so many bytes are remembered between runs
+CACHED = 64 * 2**20  # bytes: the digests of files that are at least so large are remembered between runs
 BLOCK = 16 * 2**20  # bytes
 
 Floats = NDArray[np.float32] | NDArray[np.float64]
@@ -234,6 +234,7 @@ class BaseWeights:
         return [name for name in names if f"{name}.weight" in self.shapes and not name.endswith(others)]
 
     def _refuse_types(self) -> None:
+        """Raises CheckpointError for weights that are stored in a type that is not supported."""
         for name, tensor in self.tensors.items():
             if tensor.dtype not in FLOATS and name not in self.packed and not PACKED_PARAMETERS.search(name):
                 raise CheckpointError(
@@ -242,6 +243,7 @@ class BaseWeights:
                 )
 
     def _refuse_contradictions(self) -> None:
+        """Raises CheckpointError where configuration and files disagree about 4 bits, or the head is in 4 bits."""
         stored = stored_bits(self.folder, self.config)
         if bool(self.packed) != bool(stored):
             declared = "weights" if stored else "no weights"
@@ -251,7 +253,7 @@ class BaseWeights:
             )
         if HEAD_WEIGHT in self.packed:
             raise CheckpointError(
-                f"{self.folder}: its lm_head is in 4 bits too, which is not supported: name another base"
+                f"{self.folder}: its {HEAD} is in 4 bits too, which is not supported: name another base"
             )
 
 
@@ -307,7 +309,7 @@ def _quantization_config(config: dict[str, Any]) -> dict[str, Any]:
 
 # ------------------------------------------------------------------ fingerprints
 class _FileState(NamedTuple):
-    """Changes with a file's content, and stays where only its folder is renamed."""
+    """What tells that a file's content is unchanged: it changes with the content, but not if a folder is renamed."""
 
     file: str  # device and inode
     size: int
@@ -338,7 +340,7 @@ def file_digests(paths: list[Path]) -> list[str]:
 
 @lru_cache(maxsize=256)
 def _digest(path: str, state: _FileState) -> str:
-    """state: so that a file that changes is read again."""
+    """SHA-256 of a file. state: a part of the cache's key, so that a file that has changed is read again."""
     digest = hashlib.sha256()
     with open(path, "rb", buffering=0) as file:
         while block := file.read(BLOCK):
@@ -383,7 +385,7 @@ def base_fingerprint(folder: Path) -> str:
 
 
 def sampled_fingerprint(folder: Path) -> str:
-    """The first version of fingerprints, which old checkpoints record: of each file the header and 16 samples."""
+    """The first version of a base's fingerprint, which old checkpoints record: of 17 samples of each file."""
     digest = hashlib.sha256((folder / "config.json").read_bytes())
     for path in sorted(folder.glob("*.safetensors")):
         size = path.stat().st_size
@@ -410,10 +412,10 @@ CODES_APART = 0.01  # share of the codes that may differ
 
 
 def nf4_codes(weights: BaseWeights) -> str:
-    """Hexadecimal digits: the NF4 codes of the first 64 weights of some linear layers, as stored, or as they would be.
+    """The NF4 codes of the first 64 weights of some linear layers, as hexadecimal digits: as stored, or as computed.
 
-    The same, up to rounding, for a model in 16 bits and in NF4, and different for a model that was trained further. ""
-    for a base that is stored in 4 bits of another kind.
+    They are the same, up to rounding, for a model in 16 bits and in NF4, and differ for a model that was trained
+    further. "" for a base that is stored in 4 bits of another kind.
     """
     names = sorted(name for name in weights.linear if ".language_model.layers." in name)
     chosen = [names[round(index)] for index in np.linspace(0, len(names) - 1, COMPARED)] if names else []

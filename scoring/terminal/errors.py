@@ -1,4 +1,4 @@
-"""Errors and Ctrl-C as a person sees them: a message, an exit code, and how to go on."""
+"""Errors and Ctrl-C as a person sees them: a message, an exit code, and the command that continues."""
 
 import errno
 import os
@@ -15,12 +15,12 @@ import click
 from scoring.errors import UserError
 from scoring.terminal.session import Session
 
-BUG, BAD_INPUT, SOME_UNSCORED, STOPPED = 1, 2, 3, 130  # exit codes; 0 is done
+BUG, BAD_INPUT, SOME_UNSCORED, STOPPED = 1, 2, 3, 130  # exit codes beside 0; a failed machine counts as a bug
 
 
 @contextmanager
 def report_errors(session: Session, distributed: bool = False) -> Iterator[None]:
-    """Print an error that the user can fix as a message, exit code 2; any other as one line, exit code 1.
+    """Inside, an error that the user can fix ends with its message and exit code 2, any other with exit code 1.
 
     With --debug any error is raised. distributed: inside, this process works with the others that torchrun or
     accelerate started; without it, only the first of them does anything.
@@ -51,8 +51,8 @@ def report_errors(session: Session, distributed: bool = False) -> Iterator[None]
 
 
 def _end_stopped(session: Session, progress: str) -> NoReturn:
-    """Say how far a stopped call came and how to go on, and end it."""
-    session.console.say(f"\nstopped{f': {progress}' if progress else ''}{_how_to_go_on(session)}")
+    """Say how far a stopped call came and how to continue it, and end it."""
+    session.console.say(f"\nstopped{f': {progress}' if progress else ''}{_how_to_continue(session)}")
     if session.processes and session.first:
         session.processes.fail("stopped", STOPPED)
     elif session.processes:
@@ -64,19 +64,19 @@ def _describe(session: Session, error: Exception) -> tuple[str, int]:
     """An error's message, and the exit code."""
     if fault := _machine_fault(error):
         text, code = fault
-        return f"{text}{_how_to_go_on(session)}", code
+        return f"{text}{_how_to_continue(session)}", code
     if type(error).__name__ in ("OutOfMemoryError", "MemoryError", "ArrowMemoryError"):
-        return f"out of memory; lower --batch-tokens, or close other programs{_how_to_go_on(session)}", BUG
+        return f"out of memory; lower --batch-tokens, or close other programs{_how_to_continue(session)}", BUG
     if isinstance(error, UserError):
         return str(error), BAD_INPUT
     return (
         f"{type(error).__name__}: {error}\nThis is a fault of the program or the machine; "
-        "--debug (before the command) shows the trace."
+        "--debug (before the command) shows the traceback."
     ), BUG
 
 
 def _machine_fault(error: Exception) -> tuple[str, int] | None:
-    """What a full disk, a missing drive or a missing permission means, and the exit code."""
+    """The message and exit code for a full disk, a missing drive or a missing permission; None for other errors."""
     number = error.errno if isinstance(error, OSError) else None
     if "No space left on device" in str(error):  # as libraries in other languages put it
         number = errno.ENOSPC
@@ -86,18 +86,20 @@ def _machine_fault(error: Exception) -> tuple[str, int] | None:
     if number in (errno.ENOSPC, errno.EDQUOT):
         return f"{file}no space left on the disk; free some. Rows and steps that were saved are kept", BUG
     if number in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"{file}{os.strerror(number)}; expected a file or folder of yours", BAD_INPUT
+        return f"{file}{os.strerror(number)}; expected a file or folder that you may use", BAD_INPUT
     return f"{file}{os.strerror(number)}; is the file or the drive still there?", BUG
 
 
 def _end_others(session: Session, error: Exception, text: str, code: int) -> tuple[str, int]:
-    """Let the other processes end too. The message to print, "" where another process of this host has printed it, and
-    the exit code."""
+    """Let the other processes end too; return the message to print and the exit code.
+
+    The message is "" where another process of this host has printed it.
+    """
     from scoring.run.processes import ProcessError
 
     processes = session.processes
     assert processes is not None
-    original = error.original if isinstance(error, ProcessError) else None  # "" where this process noticed it
+    original = error.original if isinstance(error, ProcessError) else None  # "" where this process noticed the fault
     prints = processes.first_to_say(original or text)
     if isinstance(error, ProcessError):
         processes.leave()
@@ -108,8 +110,8 @@ def _end_others(session: Session, error: Exception, text: str, code: int) -> tup
     return text if prints else "", code
 
 
-def _how_to_go_on(session: Session) -> str:
-    """The command that goes on with stopped work, where there is one: the same, without --overwrite."""
+def _how_to_continue(session: Session) -> str:
+    """A line with the command that continues stopped work: the same, without --overwrite; "" where none does."""
     if click.get_current_context().info_name not in ("score", "train"):
         return ""
     if session.processes:
@@ -121,14 +123,14 @@ def _how_to_go_on(session: Session) -> str:
 
 @contextmanager
 def stoppable(session: Session) -> Iterator[None]:
-    """Inside, the first Ctrl-C (or SIGTERM) sets `session.stop`: work stops once it is saved. Another stops at once."""
+    """Inside, the first Ctrl-C (or SIGTERM) sets `session.stop`: work stops once saved. A second one stops at once."""
 
     def ask(number: int, frame: FrameType | None) -> None:
         if session.stop.is_set():
             raise KeyboardInterrupt
         session.stop.set()
         if session.first:
-            os.write(2, b"\nstopping after what is at hand is saved; once more: at once\n")
+            os.write(2, b"\nstopping after the current work is saved; press Ctrl-C again to stop at once\n")
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -68,7 +68,7 @@ class Names(ParamType):
             return value
         names = [part.strip() for part in value.split(",")]
         if unknown := [name for name in names if name not in self.known]:
-            self.fail(f"{', '.join(map(repr, unknown))}: expected some of {', '.join(self.known)}")
+            self.fail(f"{', '.join(map(repr, unknown))}: expected one or more of {', '.join(self.known)}")
         return names
 
 
@@ -82,33 +82,36 @@ class Shard(ParamType):
             return value
         number, _, count = value.partition("/")
         if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
-            self.fail(f"{value!r}: expected which shard of how many, from 1, such as 2/4")
+            self.fail(f"{value!r}: expected the shard's number, counted from 1, and how many there are, such as 2/4")
         return int(number), int(count)
 
 
 class Column(ParamType):
-    """`question=Q`: our name of a column, and the table's."""
+    """`question=Q`: a column's name in this program, and its name in the table."""
 
     name = "name=column"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         name, _, column = value.partition("=") if isinstance(value, str) else (value[0], "=", value[1])
         if not (name.strip() and column.strip()):
-            self.fail(f"{value!r}: expected our name of the column, =, and the table's, such as question=Q")
+            self.fail(f"{value!r}: expected a column's usual name, =, and its name in the table, such as question=Q")
         return name.strip().casefold(), column.strip()
 
 
 def only_value(values: "list[T] | tuple[T, ...] | None", option: str) -> T | None:
     """The only value of an option that takes no more with --out-of-fold; None where it is not given."""
     if values and len(values) > 1:
-        raise click.UsageError(f"--out-of-fold takes one {option}; call it for each")
+        raise click.UsageError(f"--out-of-fold takes a single {option}; run the command once for each")
     return values[0] if values else None
 
 
 # ---------------------------------------------------------------- records
 @dataclass(frozen=True)
 class TableOptions:
-    """How a table and its pictures are read. columns: our name -> the table's, where they differ."""
+    """How a table and its pictures are read. columns: a column's usual name -> its name in the table, if they differ.
+
+    picture_pixels, picture_bytes: the most that a picture may have; None for the defaults.
+    """
 
     images: Path | None
     allow_outside: bool
@@ -123,7 +126,7 @@ class TableOptions:
 
 @dataclass(frozen=True)
 class ModelChoices:
-    """Settings that replace the checkpoint's own, as given. template: a file."""
+    """Settings that replace the checkpoint's own, as given; None where not given. template: a file."""
 
     base: str | None
     template: Path | None
@@ -155,7 +158,7 @@ class EngineChoices:
 
 @dataclass(frozen=True)
 class RunChoices:
-    """How a table is scored, without its orders."""
+    """How a table is scored, apart from the option orders. shard: (number, count), numbered from 1."""
 
     margin: float
     sets: "SetRequest | None"
@@ -216,22 +219,22 @@ table_options = _together(
     click.option(
         "--images",
         type=click.Path(path_type=Path, exists=True, file_okay=False),
-        help="Folder that the paths of pictures start from.  [default: the table's folder]",
+        help="Folder that picture paths are relative to.  [default: the table's folder]",
     ),
-    click.option("--allow-outside", is_flag=True, help="Allow paths of pictures outside of that folder."),
+    click.option("--allow-outside", is_flag=True, help="Allow picture paths that lead out of that folder."),
     click.option("--skip-bad-rows", is_flag=True, help="Leave out faulty rows, and end with exit code 3."),
     click.option(
         "--column",
         "columns",
         type=Column(),
         multiple=True,
-        help="A column that the table names differently, such as question=Q or a=option_1. Repeatable.",
+        help="Column that has another name in the table, such as question=Q or a=option_1. Repeatable.",
     ),
     click.option(
         "--max-picture-pixels",
         "picture_pixels",
         type=click.IntRange(1),
-        help="Refuse pictures with more pixels, before they are decoded.  [default: 200 million]",
+        help="Refuse pictures with more pixels, before decoding them.  [default: 200 million]",
     ),
     click.option(
         "--max-picture-bytes",
@@ -267,7 +270,7 @@ one_pixels = click.option(
 several_pixels = click.option(
     "--pixels",
     type=Pixels(several=True),
-    help="Pixel budget, such as 448 for 448x448. 448,560 scores each checkpoint at both and pools the scores.  "
+    help="Pixel budget, such as 448 for 448x448. 448,560 scores each checkpoint at both and pools the results.  "
     "[default: the checkpoint's]",
 )
 
@@ -275,21 +278,22 @@ _engine_options = (
     click.option(
         "--batch-tokens",
         type=click.IntRange(64),
-        help="Tokens in a batch; fewer need less memory.  [default: chosen by free memory]",
+        help="Most tokens in a batch; fewer need less memory.  [default: chosen by free memory]",
     ),
     click.option(
         "--weights",
         type=click.Choice(["auto", "4bit", "16bit"]),
         default="auto",
         show_default=True,
-        help="Keep the base in 4 bits, or expand it to 16 bits: faster, with the same logits.",
+        help="Weights in memory: 4bit needs less room, 16bit is faster, with the same logits. auto: 16bit if it fits.",
     ),
     click.option(
         "--compile",
         type=click.Choice(["auto", "on", "off"]),
         default="auto",
         show_default=True,
-        help="Compile the layers for this GPU: takes half a minute once, and scores faster afterwards.",
+        help="Compile the layers for this GPU: takes half a minute, then scores faster. auto: where the run is long "
+        "enough.",
     ),
 )
 
@@ -297,7 +301,7 @@ _set_options = (
     click.option(
         "--sets",
         type=Finite(0.5, 1, max_open=True),
-        help="Add conformal sets of options that contain the right one at this rate, such as 0.9.",
+        help="Add a conformal set of options to each row; this share of the sets, such as 0.9, holds the right option.",
     ),
     click.option(
         "--sets-method",
@@ -307,7 +311,9 @@ _set_options = (
         help="lac: smallest sets on average. aps: set sizes that follow a row's difficulty.",
     ),
     click.option(
-        "--sets-seed", type=click.IntRange(0), help="With aps: randomize the sets by this seed, exact on average."
+        "--sets-seed",
+        type=click.IntRange(0),
+        help="With aps: randomize the sets with this seed, so that the rate of --sets is met exactly on average.",
     ),
 )
 
@@ -317,7 +323,7 @@ form_option = click.option(
     type=click.Choice(["auto", "probabilities", "log-probabilities", "logits", "shares"]),
     default="auto",
     show_default=True,
-    help="What the letter columns of a file hold. shares: numbers that are divided by their sum.",
+    help="What the letter columns of a file hold. shares: any non-negative numbers, to be divided by their sum.",
 )
 answers_option = click.option(
     "--answers",
@@ -329,7 +335,7 @@ _calibrations_option = click.option(
     "calibrations",
     type=click.Path(path_type=Path),
     multiple=True,
-    help="Calibration file from `calibrate --out`, matched to members by adapter, or else by name. Repeatable.",
+    help="File from `calibrate --out`, matched to members by adapter, or else by name. Repeatable.",
 )
 file_options = _together(form_option, answers_option, _calibrations_option)
 
@@ -339,7 +345,7 @@ run_options = _together(
         default="1",
         show_default=True,
         help="Option orders to average over: 1, cyclic, all, a number, adaptive (more where the lead is small), or "
-        "pride (remove the letters' prior). 1,cyclic scores each checkpoint both ways and pools the scores.",
+        "pride (remove the letters' prior). 1,cyclic scores each checkpoint both ways and pools the results.",
     ),
     click.option(
         "--margin",
@@ -360,17 +366,17 @@ run_options = _together(
         type=click.Choice(["none", "auto"]),
         default="none",
         show_default=True,
-        help="auto: spread a base that is too large for one GPU over all of them.",
+        help="auto: spread the layers over all GPUs of this host, for a base that is too large for one.",
     ),
     click.option(
         "--verify/--no-verify",
         default=True,
         show_default=True,
-        help="Compare the first row with the forward pass of transformers before scoring the others.",
+        help="Compare one row with the forward pass of transformers and PEFT before scoring the others.",
     ),
     click.option("--shard", type=Shard(), help="Score only this shard of the batches, such as 2/4; see `merge`."),
     *_engine_options,
-    click.option("--overwrite", is_flag=True, help="Start anew where the folder holds another run."),
+    click.option("--overwrite", is_flag=True, help="Start anew, replacing the run in the folder."),
     _as_sets,
     as_record(RunChoices, "choices"),
 )
@@ -393,13 +399,13 @@ bench_options = _together(
         show_default=True,
         help="Interleaved repeats of each way; the medians are reported.",
     ),
-    click.option("--price", type=Finite(0, min_open=True), help="Price of an hour of this machine, for the cost."),
+    click.option("--price", type=Finite(0, min_open=True), help="Price of this machine per hour, to report costs."),
     click.option(
         "--cost-rows",
         type=click.IntRange(1),
         default=100_000,
         show_default=True,
-        help="Number of rows to report the cost of.",
+        help="Number of rows whose time and cost are reported.",
     ),
     *_engine_options,
     as_record(EngineChoices, "choices"),
@@ -412,14 +418,14 @@ pool_options = _together(
         type=click.Choice(["log", "linear", "vote"]),
         default="log",
         show_default=True,
-        help="Average log-probabilities or probabilities, or count votes.",
+        help="log: average log-probabilities. linear: average probabilities. vote: count the members' answers.",
     ),
     click.option(
         "--weights",
         default="equal",
         show_default=True,
-        help="equal; or numbers, such as 0.5,0.3,0.2; or, for log pools, weights fitted on --fit: fit or greedy (used "
-        "where held-out rows gain more than the error), or nll (the same, from 1,000 labelled rows on).",
+        help="equal, numbers such as 0.5,0.3,0.2, or (for log pools) weights fitted on the rows of --fit: fit, greedy, "
+        "or nll, which needs 1,000 rows. Fitted weights are used only where held-out rows gain more than the error.",
     ),
     click.option(
         "--fit",

@@ -5,11 +5,11 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
-MANY = 1_000  # items from which on a loop over them shows a bar
+MANY = 1_000  # items: a loop over at least so many shows a progress bar
 
 
 class Bar:
-    """A progress bar with rows/s and the time left; a line every half minute where stderr is no terminal."""
+    """A progress bar with rows/s and the time left; where stderr is no terminal, a line every half minute."""
 
     def __init__(self, total: int, done: int = 0, unit: str = "row", scale: bool = False, disable: bool = False):
         """scale: write large numbers with a unit's prefix, as for bytes."""
@@ -45,11 +45,11 @@ class Bar:
 
 
 class Console:
-    """What a call prints on stderr. quiet: nothing, as the processes of a call do that are not its first."""
+    """What a call prints on stderr. quiet: it prints nothing, as in all processes of a call but the first."""
 
     def __init__(self) -> None:
         self.quiet = False
-        self._bar: Bar | None = None  # the last one
+        self._bar: Bar | None = None  # the one that was opened last
 
     def say(self, text: str, everyone: bool = False) -> None:
         """Print a line, above the progress bar where there is one. everyone: also where the console is quiet."""

@@ -36,7 +36,7 @@ def read_all_rows(console: Console, data: Path, options: TableOptions, deep: boo
 def read(console: Console, data: Path, options: TableOptions, deep: bool = False) -> "Table":
     """The table, its notices printed.
 
-    Raises InputError with all its problems; with --skip-bad-rows they are printed, if a good row is left.
+    Raises InputError with all its problems. With --skip-bad-rows they are printed instead, if at least one row is good.
     """
     table = read_all_rows(console, data, options, deep)
     for notice in table.notices:
@@ -51,7 +51,7 @@ def read(console: Console, data: Path, options: TableOptions, deep: bool = False
 
 
 def check_as_json(console: Console, data: Path, options: TableOptions, deep: bool) -> int:
-    """Print what `check` finds as JSON on stdout; the exit code."""
+    """Print the result of `check` as JSON on stdout; return the exit code."""
     report: dict[str, Any] = {
         "file": str(data),
         "readable": True,
@@ -93,7 +93,7 @@ def answered(table: "Table") -> "list[Question]":
             id=question.id,
             column="answer",
             found="no answer",
-            expected="the right option's letter",
+            expected="the letter of the right option",
             fix="fill it in, or drop the row",
         )
         for question in table.good
@@ -105,7 +105,10 @@ def answered(table: "Table") -> "list[Question]":
 
 
 def or_demo(data: Path | None, ckpt: str | None, limit: int | None) -> tuple[Path, str, int | None]:
-    """(table, checkpoint, rows) of a benchmark: those of the embedded demo where no table is named."""
+    """(table, checkpoint, rows) of a benchmark: those of the repository's demo where no table is named.
+
+    rows: the most to use; None for all. Raises click.UsageError where there is no demo, or a table without checkpoint.
+    """
     if data is not None:
         if ckpt is None:
             raise click.UsageError("name the checkpoint with --ckpt")

@@ -32,7 +32,7 @@ class Results:
 
 
 def print_results(results: Results) -> None:
-    """Print metrics, warnings and the files' places; ends with exit code 3 where a row has no score."""
+    """Print metrics, warnings and where the files are; end with exit code 3 where a row has no score."""
     from scoring.report.records import Metrics, read_record
     from scoring.report.tables import metrics_table, to_text
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Session:
     """Made once by the main command, and passed on to what it calls.
 
-    debug: show the trace of an error. stop: set by Ctrl-C inside of `stoppable`. processes: those of the call, once
+    debug: show the traceback of an error. stop: set by Ctrl-C inside `stoppable`. processes: those of the call, once
     this one has joined them.
     """
 

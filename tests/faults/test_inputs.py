@@ -72,8 +72,8 @@ def test_columns_of_another_name(cli, folder):
     [
         ("question=none", "no column 'none' among"),
         ("colour=path", "an unknown column name"),
-        ("question", "expected our name of the column"),
-        ("=x", "expected our name of the column"),
+        ("question", "expected a column's usual name"),
+        ("=x", "expected a column's usual name"),
     ],
 )
 def test_a_column_that_is_not_there_is_named(cli, folder, given, message):

@@ -51,7 +51,7 @@ def test_stopped_once_a_run_files_its_batch_and_tells_how_to_go_on(cli, tmp_path
     os.kill(process.pid, number)
     process.join()
     told = trace_free(said.read_text("utf-8"))
-    assert process.exitcode == 130 and "stopping after what is at hand is saved" in told
+    assert process.exitcode == 130 and "stopping after the current work is saved" in told
     assert "batches are filed" in told and "go on with: python cli.py score" in told and "--overwrite" not in told
     assert not list(out.glob("**/*.tmp")) and not (out / "run.json").exists()
     assert "going on:" in cli(*arguments, "--out", out).stderr

@@ -122,7 +122,7 @@ def test_what_cannot_be_merged_is_named(cli, tmp_path, small_table):
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "x", "1/0", "1"])
 def test_a_shard_that_cannot_be(cli, shard):
     assert (
-        "expected which shard of how many"
+        "expected the shard's number"
         in cli("score", "demo/test.csv", "--ckpt", FOLD0, "--shard", shard, check=2).stderr
     )
 

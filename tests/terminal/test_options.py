@@ -23,8 +23,8 @@ def test_values_of_options_are_read(kind, text, value):
 @pytest.mark.parametrize(
     "kind, text, problem",
     [
-        (Names(("one", "two")), "one,three", "'three': expected some of one, two"),
-        (Shard(), "5/4", "expected which shard of how many, from 1, such as 2/4"),
+        (Names(("one", "two")), "one,three", "'three': expected one or more of one, two"),
+        (Shard(), "5/4", "expected the shard's number, counted from 1, and how many there are, such as 2/4"),
         (Shard(), "0/4", "such as 2/4"),
         (Column(), "question=", "such as question=Q"),
         (Finite(0), "nan", "nan"),
@@ -39,7 +39,7 @@ def test_faulty_values_of_options_are_refused_with_what_is_expected(kind, text, 
 
 def test_an_option_that_may_be_given_once_is_refused_twice():
     assert only_value(None, "--orders") is None and only_value(["cyclic"], "--orders") == "cyclic"
-    with pytest.raises(click.UsageError, match="--out-of-fold takes one --orders; call it for each"):
+    with pytest.raises(click.UsageError, match="--out-of-fold takes a single --orders; run the command once for each"):
         only_value(["1", "cyclic"], "--orders")
 
 

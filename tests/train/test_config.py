@@ -24,12 +24,14 @@ def test_the_defaults_are_the_notebooks():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("rnak = 8", "no such choice: rnak; there are epochs"),
-        ("rank = 0", "rank: found 0; expected int from 1"),
+        ("rnak = 8", "unknown: rnak; expected some of epochs"),
+        ("rank = 0", "rank: found 0; expected a whole number from 1"),
         ("rank = true", "rank: found True"),
         ('schedule = "square"', "schedule: found 'square'; expected one of linear, cosine, constant"),
-        ("dropout = 1.0", "dropout: found 1.0; expected float from 0 to 0.95"),
-        ("learning_rate = 0", "learning_rate: found 0"),
+        ("dropout = 1.0", "dropout: found 1.0; expected a number from 0 to 0.95"),
+        ("learning_rate = 0", "learning_rate: found 0; expected a number above 0"),
+        ("targets = 3", "targets: found 3; expected a list of names"),
+        ("rslora = 1", "rslora: found 1; expected true or false"),
         ("rank = ", "expected a TOML file"),
     ],
 )

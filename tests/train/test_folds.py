@@ -57,7 +57,7 @@ def test_folds_hold_every_row_out_once_and_keep_pictures_whole(tmp_path):
 def test_finished_folds_are_not_trained_again(base, questions, folded, tmp_path, unloaded):
     out = shutil.copytree(folded, tmp_path / "folds")
     lines = train_in_folds(base, questions[:12], out, FOLDS, 3)
-    assert [line for line in lines if "finished before" in line] == [f"fold {n}: finished before" for n in range(3)]
+    assert [line for line in lines if "already finished" in line] == [f"fold {n}: already finished" for n in range(3)]
     assert contents(out).keys() == contents(folded).keys()
     longer = replace(FOLDS, memory="low", batch_tokens=300, save_every=7)  # what does not change an adapter
     train_in_folds(base, questions[:12], out, longer, 3)
@@ -83,5 +83,5 @@ def test_folds_leave_out_of_fold_logits_and_are_scored_together(base, questions,
     assert plan_members([str(out)]).members == ["fold0", "fold1"]
     before = (out / "out-of-fold" / "probabilities.csv").read_bytes()
     train_folds(inputs, 2, TrainContext(say=lines.append))  # nothing is trained again
-    assert "fold 1: finished before" in lines
+    assert "fold 1: already finished" in lines
     assert (out / "out-of-fold" / "probabilities.csv").read_bytes() == before

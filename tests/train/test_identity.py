@@ -70,6 +70,6 @@ def test_finished_folds_of_older_versions_are_known_by_what_they_record(base, qu
         about = json.loads(path.read_text())
         del about["data"]["train_digest"], about["data"]["valid_digest"], about["training"]["ema"]
         path.write_text(json.dumps(about))
-    assert "fold 2: finished before" in train_in_folds(base, questions[:12], out, FOLDS, 3)
+    assert "fold 2: already finished" in train_in_folds(base, questions[:12], out, FOLDS, 3)
     with pytest.raises(FolderError, match="training rows was 8, now 6"):
         train_in_folds(base, questions[:9], out, FOLDS, 3)

@@ -12,8 +12,11 @@ from train.config import ConfigError
 @pytest.mark.parametrize(
     "choices, message",
     [
-        ({"targets": ("embed_tokens",)}, "embed_tokens is also model.language_model.embed_tokens, which is no linear"),
-        ({"targets": ("q_proj", "proj")}, "proj is also model.visual.patch_embed.proj, which is no linear layer"),
+        (
+            {"targets": ("embed_tokens",)},
+            "embed_tokens means model.language_model.embed_tokens, which is no linear",
+        ),
+        ({"targets": ("q_proj", "proj")}, "proj means model.visual.patch_embed.proj, which is no linear layer"),
         ({"targets": ("q_proj", "qproj")}, "qproj is no layer of"),
         ({"quantization": "none"}, "are in 4 bits \\(nf4\\) already"),
     ],
