@@ -442,6 +442,8 @@ def _columns(results: "Scores", names: tuple[str, ...], data: Path | None) -> di
     from scoring.inputs.questions import read_columns
 
     table = results.run_json.get("data", {})
+    if data is None and "file" not in table:
+        raise click.UsageError("--by needs --data here: these results do not record one table that they come from")
     values = read_columns(data or Path(table["file"]), names, table.get("columns", {}).get("id", "id"))
     return {name: [values[name].get(id, "") for id in results.logits.ids] for name in names}
 

@@ -36,15 +36,17 @@ def real_folder(tmp_path_factory, base):
     return models
 
 
-@pytest.fixture(params=["demo", "real"])
+@pytest.fixture(scope="module", params=["demo", "real"])
 def folder(request, base):
     return base if request.param == "demo" else request.getfixturevalue("real_folder")
 
 
-def library_ids(folder, system, user, count):
-    from transformers import AutoTokenizer
+@pytest.fixture(scope="module")
+def chat(folder):
+    return ChatTokenizer(folder)
 
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+
+def library_ids(tokenizer, system, user, count):
     text = tokenizer.apply_chat_template(
         [
             {"role": "system", "content": [{"type": "text", "text": system}]},
@@ -56,12 +58,14 @@ def library_ids(folder, system, user, count):
     return tokenizer(text.replace("<|image_pad|>", "<|image_pad|>" * count)).input_ids
 
 
-def test_token_ids_equal_those_of_the_library(folder):
-    chat = ChatTokenizer(folder)
+def test_token_ids_equal_those_of_the_library(chat, folder):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
     for question in QUESTIONS:
         system, user = PromptTemplate().render(*question)
         sequence = chat.encode(system, user, GRID)
-        assert sequence.ids.tolist() == library_ids(folder, system, user, 36)
+        assert sequence.ids.tolist() == library_ids(tokenizer, system, user, 36)
         assert (
             sequence.ids[sequence.picture] == chat.image_token_id
         ).all() and sequence.picture.stop - sequence.picture.start == 36
@@ -80,8 +84,7 @@ def test_token_ids_equal_those_of_the_library(folder):
         "<tool_call>",
     ],
 )
-def test_control_tokens_in_cells_are_plain_text(folder, text):
-    chat = ChatTokenizer(folder)
+def test_control_tokens_in_cells_are_plain_text(chat, text):
     system, user = PromptTemplate().render(text, [text, "b", "c", "d"], text)
     plain = chat.encode(*PromptTemplate().render("q", ["a", "b", "c", "d"], "h"), GRID)
     hostile = chat.encode(system, user, GRID)
@@ -105,8 +108,7 @@ def test_positions_equal_get_rope_index(plain_base, base):
         assert np.array_equal(sequence.positions(), expected[:, 0].numpy())
 
 
-def test_every_letter_has_a_label_token_of_its_own(folder):
-    chat = ChatTokenizer(folder)
+def test_every_letter_has_a_label_token_of_its_own(chat, folder):
     ids = chat.label_ids("abcdefghijklmnopqrstuvwxyz")
     assert len(set(ids)) == 26 and [chat.tokenizer.decode([token]) for token in ids[:4]] == list("abcd")
     if "package" in str(folder):

@@ -8,9 +8,7 @@ from pathlib import Path
 from benchmarks import command_line
 from benchmarks.faults import SCORED, content
 from tests.shared.demo import FOLD0
-from tests.shared.processes import ONE_THREAD, run_alone, run_together, stderr_of_all, with_code
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.shared.processes import ONE_THREAD, forked_program, run_alone, run_together, stderr_of_all, with_code
 
 
 def killed_halfway(tmp_path, arguments, which: int, code: str = "") -> tuple[list, Path]:
@@ -53,8 +51,7 @@ def test_two_hosts_that_start_anew_where_a_process_was_killed(tmp_path, small_ta
     arguments = ["score", small_table(20), "--ckpt", FOLD0, "--batch-tokens", 200]
     run_alone(*arguments, "--out", tmp_path / "one")
     words = ["cli.py", *map(str, arguments), "--overwrite", "--out", str(tmp_path / "two")]
-    program = tmp_path / "killed_once.py"
-    program.write_text(
+    code = (
         "import os, signal, sys, time\nfrom pathlib import Path\nfrom scoring.engine.scorer import Scorer\n"
         "import scoring.run.processes as p; p.PARTING = 0.5\n"  # nobody is left to read a message
         f"mark, parts, whole = Path({str(tmp_path / 'killed')!r}), Path({str(tmp_path / 'two')!r}), Scorer.answer\n"
@@ -64,13 +61,14 @@ def test_two_hosts_that_start_anew_where_a_process_was_killed(tmp_path, small_ta
         "    time.sleep(0 if mark.exists() else 0.3)\n    return whole(*given)\n"
         f"Scorer.answer = answer\nimport cli\nsys.argv = {words!r}\ncli.main()\n"
     )
+    program = forked_program(tmp_path, code)
     meeting = ["--rdzv_backend", "c10d", "--rdzv_endpoint", f"127.0.0.1:{command_line.free_port()}"]
     group = ["-m", "torch.distributed.run", "--nnodes", "2", "--nproc_per_node", "1", "--max-restarts", "3", *meeting]
-    environment = os.environ | ONE_THREAD | {"PYTHONPATH": str(ROOT)}
     started = [sys.executable, *group, str(program)]
-    hosts = [subprocess.Popen(started, cwd=ROOT, env=environment, stdout=-1, stderr=-2, text=True) for _ in range(2)]
-    told = [host.communicate(timeout=250)[0] for host in hosts]
-    assert [host.returncode for host in hosts] == [0, 0], told
-    assert (tmp_path / "killed").exists() and "".join(told).count("going on:") == 1
-    assert "".join(told).count("20 of 20 rows scored") == 1
+    hosts = [subprocess.Popen(started, env=os.environ | ONE_THREAD, stdout=-1, stderr=-2, text=True) for _ in range(2)]
+    outputs = [host.communicate(timeout=250)[0] for host in hosts]
+    messages = "".join(path.read_text("utf-8") for path in tmp_path.glob("worker*"))
+    assert [host.returncode for host in hosts] == [0, 0], (outputs, messages)
+    assert (tmp_path / "killed").exists() and messages.count("going on:") == 1
+    assert messages.count("20 of 20 rows scored") == 1
     assert content(tmp_path / "two", SCORED) == content(tmp_path / "one", SCORED)

@@ -1,6 +1,11 @@
 """Several processes of the command line at once, and what they print."""
 
+import os
+from contextlib import suppress
+from itertools import count
+from multiprocessing.connection import Connection, Listener
 from pathlib import Path
+from threading import Thread
 
 from benchmarks import command_line
 
@@ -34,3 +39,48 @@ def with_code(code: str, arguments: list) -> tuple[str, str]:
     """(program, argument) that run `code` and then the command line."""
     words = ["cli.py", *map(str, arguments)]
     return "benchmarks.command_line", f"import sys\n{code}\nimport cli\nsys.argv = {words!r}\ncli.main()"
+
+
+# ------------------------------------------------------------------ processes that torchrun starts
+FORKED = """
+import os, sys
+from multiprocessing.connection import Client
+connection = Client({address!r}, authkey={key!r})
+connection.send(dict(os.environ))
+code = connection.recv()
+if code < 0:
+    os.kill(os.getpid(), -code)
+sys.exit(code)
+"""
+
+
+def forked_program(folder: Path, code: str) -> Path:
+    """A program that runs `code` in a process forked from the one that has imported the libraries.
+
+    It passes its environment on, ends as that process does, and takes it along where it is killed itself. What the
+    processes print goes to `folder`/worker0.out, worker0.err, worker1.out and so on.
+    """
+    key, numbers = os.urandom(16), count()
+    listener = Listener(("127.0.0.1", 0), authkey=key)
+
+    def follow(connection: Connection) -> None:
+        worker = folder / f"worker{next(numbers)}"
+        out, err = f"{worker}.out", f"{worker}.err"
+        program, env = "benchmarks.command_line", connection.recv()
+        process = command_line.start(code, program=program, env=env, out=out, err=err)
+        while process.is_alive() and not connection.poll(0.05):
+            pass
+        if process.is_alive():  # the other end is gone
+            process.kill()
+        process.join()
+        with suppress(OSError):
+            connection.send(process.exitcode)
+
+    def serve() -> None:
+        while True:
+            Thread(target=follow, args=(listener.accept(),), daemon=True).start()
+
+    Thread(target=serve, daemon=True).start()
+    program = folder / "forked.py"
+    program.write_text(FORKED.format(address=listener.address, key=key), "utf-8")
+    return program

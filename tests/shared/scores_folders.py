@@ -55,10 +55,10 @@ def change_run(folder, **values):
     (folder / "run.json").write_text(json.dumps(run_json(folder) | values))
 
 
-def change_settings(folder, member=0, **values):
+def change_settings(folder, index=0, /, **values):
     """Change what run.json records of one member."""
     checkpoints = run_json(folder)["checkpoints"]
-    checkpoints[member] |= values
+    checkpoints[index] |= values
     change_run(folder, checkpoints=checkpoints)
 
 

@@ -16,9 +16,9 @@ def trainer_of(base, rows, valid, out, config, say=lambda text: None, **options)
     return Trainer(TrainingInputs(str(base), rows, valid, out, config, **options), TrainContext(say=say))
 
 
-def trained(base, questions, out, config=QUICK, rows=20, **options):
+def trained(base, questions, out, config=QUICK, rows=20, valid=6, **options):
     """(the training, the results of its epochs), as `run` trains, which returns the results alone."""
-    trainer = trainer_of(base, questions[:rows], questions[100:124], out, config, **options)
+    trainer = trainer_of(base, questions[:rows], questions[100 : 100 + valid], out, config, **options)
     with lock_folder(out):
         training = trainer.setup()
         trainer.train(training)

@@ -19,7 +19,7 @@ def questions(demo):
 @pytest.fixture(scope="session")
 def first(base, questions, tmp_path_factory):
     out = tmp_path_factory.mktemp("first") / "ckpt"
-    return out, *trained(base, questions, out)
+    return out, *trained(base, questions, out, valid=24)
 
 
 @pytest.fixture
