@@ -16,6 +16,7 @@ ROOMS = [
     "errors",
     "messages",
     "files",
+    "readers",
     "inputs",
     "stats",
     "scores",

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from scoring.inputs.answer_reading import AnswerError, read_answer
 from scoring.inputs.prompt import LETTERS
-from scoring.inputs.questions import read_answer
-from scoring.inputs.rows import normalized, open_table, table_fault
+from scoring.readers.opening import open_table
+from scoring.readers.records import as_text, normalized, table_fault
 
 
 @dataclass
@@ -37,14 +38,14 @@ def read_answers(file: Path) -> AnswerTable:
                 f"{len(names)}, as in the header",
                 "correct that line",
             )
-        row_id, cell = row.cells[index_of["id"]], row.cells[index_of["answer"]].strip()
-        options = tuple(row.cells[index_of[letter]] for letter in letters)
-        options = tuple(option for option in options if option.strip()) or tuple("x" * len(LETTERS))
-        letter = read_answer(cell, options, False) if cell else ""
-        if letter is None:
-            raise table_fault(
-                file, f"the answer {cell!r} in line {row.line}", "a letter or an option's text", "correct it"
-            )
-        answers[row_id] = letter
-        types[row_id] = row.cells[index_of["task_type"]].strip() if "task_type" in index_of else ""
+        cells = [as_text(cell) for cell in row.cells]
+        row_id, cell = cells[index_of["id"]], cells[index_of["answer"]].strip()
+        options = [cells[index_of[letter]] for letter in letters]
+        options = [option for option in options if option.strip()] or [""] * len(LETTERS)
+        try:
+            answers[row_id] = read_answer(cell, options) if cell else ""
+        except AnswerError as error:
+            found = f"the answer {error.found} in {f'line {row.line}' if row.line else f'row {row.number}'}"
+            raise table_fault(file, found, error.expected, "correct it") from None
+        types[row_id] = cells[index_of["task_type"]].strip() if "task_type" in index_of else ""
     return AnswerTable(file, answers, types)

@@ -5,9 +5,7 @@ unreliable: `read_table` raises. A *row* fault (no picture, an empty question, a
 option) concerns one row: it is listed in `Table.problems`, and `read_questions` raises on any.
 """
 
-import re
 import sys
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -17,6 +15,8 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from PIL import Image
 
 from scoring.errors import InputError, Problem, quoted
+from scoring.inputs.answer_reading import AUTO, AnswerError, AnswerSurvey, read_answer
+from scoring.inputs.layouts import KNOWN, Layout, find_layout
 from scoring.inputs.pictures import (
     DEFAULT_LIMITS,
     PictureError,
@@ -27,13 +27,11 @@ from scoring.inputs.pictures import (
     upright_size,
 )
 from scoring.inputs.prompt import LETTERS
-from scoring.inputs.rows import Row, TextTable, normalized, open_table, table_fault
+from scoring.readers.opening import open_table
+from scoring.readers.records import Records, Row, as_text, normalized, table_fault
 
 LONGEST_CELL = 200_000  # characters; longer than any model's context
 READERS = 4  # threads that look at pictures
-_NAMED = ("id", "path", "question", "answer", "task_type", "task_hint")
-_KNOWN = (*_NAMED, *LETTERS)
-_ANSWER = re.compile(r"[(\[]?\s*([A-Za-z])\s*[)\].:]*")  # b, B, (b), b. and so on
 T = TypeVar("T")
 
 
@@ -58,6 +56,15 @@ class Question:
     limits: PictureLimits = DEFAULT_LIMITS
 
 
+_MEANINGS = {
+    AUTO: "letters or the options' texts",
+    "letters": "letters",
+    "text": "the options' texts",
+    "from-0": "numbers, 0 = a",
+    "from-1": "numbers, 1 = a",
+}
+
+
 @dataclass
 class Table:
     """A table as read: all rows, also faulty ones, in the file's order."""
@@ -69,10 +76,22 @@ class Table:
     notices: list[str] = field(default_factory=list)
     columns: dict[str, str] = field(default_factory=dict)  # our name -> the file's, where they differ
     images: str | None = None  # the folder of the pictures, if one was given
+    format: str = "CSV"
+    layout: str = "letters"  # or "choices": a list of options in one column
+    answers: str = AUTO  # how they were read: AUTO or one of READINGS
 
     def about(self) -> dict[str, Any]:
-        """What a result records of the table it is made from."""
-        return {"file": str(self.file), "sha256": self.digest} | ({"columns": self.columns} if self.columns else {})
+        """What a result records of the table it is made from: nothing of what is as usual."""
+        usual = {"columns": {}, "layout": "letters", "answers": AUTO}
+        unusual = {name: getattr(self, name) for name, value in usual.items() if getattr(self, name) != value}
+        return {"file": str(self.file), "sha256": self.digest} | unusual
+
+    def reading(self) -> str:
+        """In one line, what the table was read as."""
+        options = "a list of options" if self.layout == "choices" else "a column for each option"
+        renamed = ", ".join(f"{name} from {quoted(theirs)}" for name, theirs in self.columns.items())
+        answers = f"answers: {_MEANINGS[self.answers]}" if any(row.answer for row in self.questions) else "no answers"
+        return "; ".join(filter(None, [f"{self.format}, {options}", renamed, answers]))
 
     @property
     def good(self) -> list[Question]:
@@ -94,6 +113,8 @@ class TableOptions:
     columns: our name of a column -> the file's, for columns that have other names there.
     deep: decode every pixel instead of reading the headers alone.
     limits: how large pictures may be, now and when they are decoded for the model.
+    encoding: of a file of text, by Python's name; None: it is found out.
+    answers: what the answers are, one of READINGS; None: it is found out.
     """
 
     images: str | Path | None = None
@@ -101,6 +122,8 @@ class TableOptions:
     columns: dict[str, str] = field(default_factory=dict)
     deep: bool = False
     limits: PictureLimits = DEFAULT_LIMITS
+    encoding: str | None = None
+    answers: str | None = None
 
 
 class PictureProgress(Protocol):
@@ -123,36 +146,44 @@ def read_questions(file: str | Path, images: str | Path | None = None, allow_out
 def read_table(file: str | Path, options: TableOptions | None = None, progress: PictureProgress | None = None) -> Table:
     """Read a table and look at every picture it names, each once.
 
-    Raises InputError for table faults; row faults are listed in the result.
+    Raises InputError, with the faults of rows too, where rows cannot be told apart or the answers' meaning is not
+    certain. Otherwise faults of rows are listed in the result.
     """
     file, options = Path(file), options or TableOptions()
-    text = open_table(file, {*_KNOWN, *normalized(options.columns.values())})
-    columns = _find_columns(file, text.header, options.columns)
-    paths, numbered = _survey(text, columns)
-    layout = _Layout(
+    records = open_table(file, {*KNOWN, *normalized(options.columns.values())}, options.encoding)
+    layout = find_layout(file, records.header, options.columns)
+    survey = _Survey(records, layout, options.answers)
+    source = _Source(
         file=file,
-        columns=columns,
-        options=[columns[letter] for letter in LETTERS if letter in columns],
-        pictures=_look_at_pictures(file, paths, options, progress),
-        numbered=numbered,
+        layout=layout,
+        names={index: name for name, index in layout.fields.items()} | layout.names_of_options(records.header),
+        pictures=_look_at_pictures(file, survey.paths, options, progress),
+        answers=survey.reading,
         limits=options.limits,
     )
     questions, problems = [], []
-    for row in text.rows():
-        reader = _RowReader(layout, row)
-        questions.append(reader.question())
-        problems += reader.problems
-    notices = list(text.notices)
-    if numbered:
-        notices.append(f"{file}: every answer is a number; read as 1 = a, 2 = b and so on")
+    for row in records.rows():
+        if len(row.cells) == len(records.header):
+            reader = _RowReader(source, row)
+            questions.append(reader.question())
+            problems += reader.problems
+    if survey.problems:
+        raise InputError(sorted(survey.problems + problems, key=lambda problem: problem.row))
+    notices = list(records.notices)
+    if (reading := survey.reading or AUTO) in ("from-0", "from-1"):
+        first = int(reading[-1])
+        notices.append(f"{file}: every answer is a number; read as {first} = a, {first + 1} = b and so on")
     return Table(
-        file,
-        text.digest,
-        questions,
-        problems,
-        notices + _oddities(file, columns, questions),
-        options.columns,
-        str(Path(options.images).resolve()) if options.images else None,
+        file=file,
+        digest=records.digest,
+        questions=questions,
+        problems=problems,
+        notices=notices + _oddities(file, "answer" in layout.fields, questions),
+        columns=options.columns | layout.spelled,
+        images=str(Path(options.images).resolve()) if options.images else None,
+        format=records.format,
+        layout=layout.name,
+        answers=reading,
     )
 
 
@@ -161,126 +192,96 @@ def read_columns(file: Path, names: Sequence[str], id_column: str = "id") -> dic
 
     Rows of a table without `id_column` are named by their numbers.
     """
-    text = open_table(file, {*_KNOWN, *normalized(names)})
-    header = [name.strip() for name in text.header]
+    records = open_table(file, {*KNOWN, *normalized(names)})
+    header = [name.strip() for name in records.header]
     index_of = dict(zip(normalized(header), range(len(header)))) | {name: index for index, name in enumerate(header)}
     if missing := [name for name in names if name not in index_of]:
         raise table_fault(file, f"columns {', '.join(header)}", f"a column {missing[0]}", "name one of them with --by")
     cells: dict[str, dict[str, str]] = {name: {} for name in names}
     id_index = index_of.get(id_column.strip().casefold(), index_of.get(id_column))
-    for row in text.rows():
+    for row in records.rows():
         if len(row.cells) != len(header):
             count, expected = f"{len(row.cells)} cells in line {row.line}", f"{len(header)}, as in the header"
             raise table_fault(file, count, expected, "`check` lists all such rows")
-        row_id = str(row.number) if id_index is None else row.cells[id_index]
+        row_id = str(row.number) if id_index is None else as_text(row.cells[id_index])
         for name in names:
-            cells[name][row_id] = row.cells[index_of[name]].strip()
+            cells[name][row_id] = as_text(row.cells[index_of[name]]).strip()
     return cells
 
 
-# ------------------------------------------------------------------ the columns
-def _find_columns(file: Path, header: list[str], renamed: dict[str, str]) -> dict[str, int]:
-    """Our name of a column -> its index, for the named columns and the options' letters.
-
-    renamed: `TableOptions.columns`.
-    """
-    if problems := _check_renamed(file, header, renamed):
-        raise InputError(problems)
-    our_name = {normalized([file_name])[0]: name for name, file_name in renamed.items()}
-    names = [our_name.get(name, "" if name in renamed else name) for name in normalized(header)]
-    if problems := _check_names(file, header, names):
-        raise InputError(problems)
-    return {name: names.index(name) for name in _KNOWN if name in names}
-
-
-def _check_renamed(file: Path, header: list[str], renamed: dict[str, str]) -> list[Problem]:
-    """What is wrong with the names that columns were said to have."""
-    names = normalized(header)
-    problems = []
-    for name, file_name in renamed.items():
-        fix = f"correct --column {name}=…"
-        if name not in _KNOWN:
-            problems.append(
-                _table_problem(file, name, "an unknown column name", f"one of {', '.join(_NAMED)}, a, b, …", fix)
-            )
-        elif normalized([file_name])[0] not in names:
-            columns = ", ".join(map(quoted, header))
-            found = f"no column {quoted(file_name)} among {columns}"
-            problems.append(_table_problem(file, name, found, "its name", fix))
-    return problems
-
-
-def _check_names(file: Path, header: list[str], names: list[str]) -> list[Problem]:
-    """What is wrong with the columns of a table. names: ours for each of the header's."""
-    problems = [
-        _table_problem(file, name, f"{count} columns of that name", "one", "rename or drop the others")
-        for name, count in Counter(names).items()
-        if count > 1 and name in _KNOWN
-    ]
-    columns = ", ".join(map(quoted, header))
-    problems += [
-        _table_problem(file, name, f"no such column among {columns}", f"a column {name!r}", "rename the column")
-        for name in ("path", "question")
-        if name not in names
-    ]
-    options = [letter for letter in LETTERS if letter in names]
-    if len(options) < 2 or options != list(LETTERS[: len(options)]):
-        problems.append(
-            _table_problem(
-                file,
-                "a, b, …",
-                f"option columns {', '.join(options) or 'none'}",
-                "two or more columns a, b, c, …, without a gap",
-                "rename the columns with the options",
-            )
-        )
-    return problems
-
-
-def _table_problem(file: Path, column: str, found: str, expected: str, fix: str) -> Problem:
-    return Problem(str(file), 0, 0, "", column, found, expected, fix)
-
-
 # ------------------------------------------------------------------ all rows, before each is read
-def _survey(table: TextTable, columns: dict[str, int]) -> tuple[set[str], bool]:
-    """All `path` cells, and whether answers are numbers. Raises InputError if rows are ragged or ids are repeated."""
-    problems: list[Problem] = []
-    paths: set[str] = set()
-    first_row: dict[str, int] = {}  # with each id
-    letters = [letter for letter in LETTERS if letter in columns]
-    numbered = "answer" in columns
-    rows = answers = 0
-    for row in table.rows():
-        rows, cells = row.number, row.cells
-        if len(cells) != len(table.header):
-            problems.append(_ragged(table, row))
-            continue
-        paths.add(cells[columns["path"]].strip())
-        if "id" in columns and (name := cells[columns["id"]]).strip() and first_row.setdefault(name, rows) != rows:
-            problems.append(_repeated(table, row, name, first_row[name]))
-        if numbered and (answer := cells[columns["answer"]].strip()):
-            answers += 1
-            is_number = re.fullmatch(r"[1-9]\d?", answer) and int(answer) <= len(letters)
-            numbered = bool(is_number) and answer not in {cells[columns[letter]].strip() for letter in letters}
-    if problems:
-        raise InputError(problems)
-    if not rows:
-        raise table_fault(table.file, "no rows", "a header and at least one row", "check the file")
-    return paths - {""}, numbered and answers > 0
+class _Survey:
+    """One reading of all rows, for what no row shows by itself.
+
+    paths: all `path` cells. reading: what the answers mean; None where that is not certain. problems: rows that cannot
+    be told apart, and answers whose meaning is not certain. Raises InputError where there is no row.
+    """
+
+    def __init__(self, records: Records, layout: Layout, answers: str | None):
+        self.paths: set[str] = set()
+        self.problems: list[Problem] = []
+        self._records, self._layout = records, layout
+        self._first_row: dict[str, int] = {}  # with each id
+        counts, from_0, rows = AnswerSurvey(), layout.name == "choices", 0
+        for row in records.rows():
+            rows = row.number
+            if len(row.cells) != len(records.header):
+                self.problems.append(_ragged(records, row))
+                continue
+            self._look_at(row)
+            if answers is None and (cell := answer_cell(layout, row)):
+                counts.add(cell, _options_of(layout, row))
+                from_0 = from_0 and isinstance(row.cells[layout.fields["answer"]], int | float)
+        if not rows:
+            raise table_fault(records.file, "no rows", "a header and at least one row", "check the file")
+        self.paths.discard("")
+        self.reading = answers or counts.reading(from_0)
+        if self.reading is None:
+            self.problems.append(_uncertain(records.file, counts))
+
+    def _look_at(self, row: Row) -> None:
+        self.paths.add(self._layout.cell(row.cells, "path").strip())
+        row_id = self._layout.cell(row.cells, "id")
+        if row_id.strip() and self._first_row.setdefault(row_id, row.number) != row.number:
+            self.problems.append(_repeated(self._records, row, row_id, self._first_row[row_id]))
 
 
-def _ragged(table: TextTable, row: Row) -> Problem:
-    """The problem of a row with more or fewer cells than the header."""
+def answer_cell(layout: Layout, row: Row) -> str:
+    """A row's answer as text; "" if there is none. Whole numbers of a column of floats lose their `.0`."""
+    value = row.cells[layout.fields["answer"]] if "answer" in layout.fields else None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, list):
+        value = ",".join(map(as_text, value))
+    return as_text(value).strip()
+
+
+def _options_of(layout: Layout, row: Row) -> list[str]:
+    """A row's options without empty ones at the end."""
+    options = layout.option_texts(row.cells) or []
+    while options and not options[-1].strip():
+        options.pop()
+    return options
+
+
+def _ragged(table: Records, row: Row) -> Problem:
     found, expected = f"{len(row.cells)} cells", f"{len(table.header)}, as in the header"
     fix = "put quotation marks around cells with separators or line breaks"
     return Problem(str(table.file), row.number, row.line, "", "", found, expected, fix)
 
 
-def _repeated(table: TextTable, row: Row, row_id: str, first: int) -> Problem:
-    """The problem of a row whose id the row with the number `first` has already."""
+def _repeated(table: Records, row: Row, row_id: str, first: int) -> Problem:
     found = f"{quoted(row_id)} again (first in row {first})"
     fix = "make the ids unique or drop the column"
     return Problem(str(table.file), row.number, row.line, row_id, "id", found, "a unique id for each row", fix)
+
+
+def _uncertain(file: Path, counts: AnswerSurvey) -> Problem:
+    what = "numbers, which are also texts of options" if counts.texts == counts.answers else "numbers"
+    found = f"{counts.answers:,} answers that are all {what}"
+    expected = "letters, or numbers that show where they count from (a 0, or the number of options)"
+    fix = "say what they are: --answers from-1 where 1 is the first option, from-0, or text"
+    return Problem(str(file), 0, 0, "", "answer", found, expected, fix)
 
 
 class _LocatedPicture(NamedTuple):
@@ -311,42 +312,30 @@ def _look_at_pictures(
 
 
 # ------------------------------------------------------------------ one row
-def read_answer(cell: str, options: tuple[str, ...], numbered: bool) -> str | None:
-    """The letter that an answer cell means; None if it means no option."""
-    letters = LETTERS[: len(options)]
-    if numbered:
-        return letters[int(cell) - 1] if int(cell) <= len(letters) else None
-    match = _ANSWER.fullmatch(cell)
-    if match and match[1].lower() in letters:
-        return match[1].lower()
-    same = [letter for letter, option in zip(letters, options) if option.strip() == cell]
-    return same[0] if len(same) == 1 else None
-
-
 @dataclass(frozen=True)
-class _Layout:
+class _Source:
     """What is known of a table before its rows are read.
 
-    columns: our name of a column -> its index. options: the indices of the options' columns. pictures: by their `path`
-    cells. numbered: whether answers are numbers.
+    names: index of a column -> its name in messages. pictures: by their `path` cells. answers: what they mean; None
+    where that is not certain, and they are not read.
     """
 
     file: Path
-    columns: dict[str, int]
-    options: list[int]
+    layout: Layout
+    names: dict[int, str]
     pictures: dict[str, _LocatedPicture | PictureError]
-    numbered: bool
+    answers: str | None
     limits: PictureLimits
 
 
 class _RowReader:
     """Reads one row; `problems` lists what is wrong with it once `question` was called."""
 
-    __slots__ = ("layout", "row", "id", "problems")
+    __slots__ = ("source", "layout", "row", "id", "problems")
 
-    def __init__(self, layout: _Layout, row: Row):
-        self.layout, self.row = layout, row
-        self.id = row.cells[layout.columns["id"]] if "id" in layout.columns else str(row.number)
+    def __init__(self, source: _Source, row: Row):
+        self.source, self.layout, self.row = source, source.layout, row
+        self.id = self.layout.cell(row.cells, "id") if "id" in self.layout.fields else str(row.number)
         self.problems: list[Problem] = []
 
     def question(self) -> Question:
@@ -359,36 +348,32 @@ class _RowReader:
             id=self.id,
             row=self.row.number,
             picture=picture,
-            question=self.row.cells[self.layout.columns["question"]],
+            question=self.layout.cell(self.row.cells, "question"),
             options=options,
             answer=answer,
             task_type=sys.intern(self._stripped("task_type")),
             task_hint=self._stripped("task_hint"),
             fault=self.problems[0].text if self.problems else "",
             size=size,
-            limits=self.layout.limits,
+            limits=self.source.limits,
         )
 
     def _stripped(self, name: str) -> str:
-        """The cell of a column without spaces around it; "" if the table has no such column."""
-        columns = self.layout.columns
-        return self.row.cells[columns[name]].strip() if name in columns else ""
+        """The cell of a field without spaces around it; "" if the table has no such column."""
+        return self.layout.cell(self.row.cells, name).strip()
 
     def _add_problem(self, column: str, found: str, expected: str, fix: str) -> None:
-        file, row = str(self.layout.file), self.row
+        file, row = str(self.source.file), self.row
         self.problems.append(Problem(file, row.number, row.line, self.id, column, found, expected, fix))
 
     def _check_cells(self) -> None:
         """Cells that no text can be, an empty id, an empty question."""
-        if max(map(len, self.row.cells)) > LONGEST_CELL or "\0" in "".join(self.row.cells):
-            for name, index in self.layout.columns.items():
-                cell = self.row.cells[index]
-                if "\0" in cell:
-                    self._add_problem(name, "a NUL character", "text", "remove it")
-                elif len(cell) > LONGEST_CELL:
-                    self._add_problem(
-                        name, f"{len(cell):,} characters", f"at most {LONGEST_CELL:,}", "shorten the cell"
-                    )
+        for index, name in self.source.names.items():
+            cell = as_text(self.row.cells[index])
+            if "\0" in cell:
+                self._add_problem(name, "a NUL character", "text", "remove it")
+            elif len(cell) > LONGEST_CELL:
+                self._add_problem(name, f"{len(cell):,} characters", f"at most {LONGEST_CELL:,}", "shorten the cell")
         if not self.id.strip():
             self._add_problem("id", "an empty cell", "an id", "fill it in")
         if not self._stripped("question"):
@@ -400,7 +385,7 @@ class _RowReader:
         if not cell:
             self._add_problem("path", "an empty cell", "a picture file", "fill it in or drop the row")
             return None, (0, 0)
-        picture = self.layout.pictures[cell]
+        picture = self.source.pictures[cell]
         if isinstance(picture, PictureError):
             self._add_problem("path", f"{quoted(cell)}: {picture.found}", picture.expected, picture.fix)
             return None, (0, 0)
@@ -408,33 +393,41 @@ class _RowReader:
 
     def _options(self) -> tuple[str, ...]:
         """The options up to the last that is filled in; all cells if an empty one stands between."""
-        cells = tuple([self.row.cells[index] for index in self.layout.options])
-        filled = [bool(cell.strip()) for cell in cells]
+        texts = self.layout.option_texts(self.row.cells)
+        if texts is None:
+            cell = self.row.cells[self.layout.options[0]]
+            found = quoted(as_text(cell)) if cell else "an empty cell"
+            self._add_problem("choices", found, 'a list of texts, such as ["cat", "dog"]', "write it as a list")
+            return ()
+        filled = [bool(text.strip()) for text in texts]
         count = sum(filled)
         if not all(filled[:count]):
-            empty = LETTERS[filled.index(False)]
             self._add_problem(
-                empty, "an empty option before a filled one", "options without a gap", "move them together"
+                LETTERS[filled.index(False)],
+                "an empty option before a filled one",
+                "options without a gap",
+                "move them together",
             )
-            return cells
-        if count < 2:
-            self._add_problem("b", f"{count} options", "at least 2", "fill the options in or drop the row")
-        return cells[:count]
+            return tuple(texts)
+        if not 2 <= count <= len(LETTERS):  # noqa: PLR2004 one option is no choice
+            expected = "at least 2" if count < len(LETTERS) else f"at most {len(LETTERS)}"
+            self._add_problem("b", f"{count} options", expected, "fill the options in or drop the row")
+        return tuple(texts[: min(count, len(LETTERS))])
 
     def _answer(self, options: tuple[str, ...]) -> str:
         """The right option's letter; "" if there is none, or none that can be understood."""
-        cell = self._stripped("answer")
-        if not cell:
+        cell = answer_cell(self.layout, self.row)
+        if not cell or self.source.answers is None:
             return ""
-        letter = read_answer(cell, options, self.layout.numbered)
-        if letter is None:
-            expected = f"one of {', '.join(LETTERS[: len(options)])} or an option's text"
-            self._add_problem("answer", quoted(cell), expected, "correct the answer")
-        return letter or ""
+        try:
+            return read_answer(cell, options, self.source.answers)
+        except AnswerError as error:
+            self._add_problem("answer", error.found, error.expected, "correct the answer")
+            return ""
 
 
-def _oddities(file: Path, columns: dict[str, int], questions: list[Question]) -> list[str]:
-    """Notices of what is allowed but may be a mistake."""
+def _oddities(file: Path, answers: bool, questions: list[Question]) -> list[str]:
+    """Notices of what is allowed but may be a mistake. answers: whether the table has a column of them."""
     notices = []
     equal = [
         question.row
@@ -444,6 +437,6 @@ def _oddities(file: Path, columns: dict[str, int], questions: list[Question]) ->
     if equal:
         notices.append(f"{file}: {len(equal)} rows have equal options (first: row {equal[0]})")
     unanswered = sum(not question.answer and not question.fault for question in questions)
-    if "answer" in columns and 0 < unanswered < len(questions):
+    if answers and 0 < unanswered < len(questions):
         notices.append(f"{file}: {unanswered} of {len(questions)} rows have no answer")
     return notices

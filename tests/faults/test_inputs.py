@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from scoring.errors import InputError
-from scoring.inputs import rows
 from scoring.inputs.questions import TableOptions, read_table
+from scoring.readers import unpacking
 
 HEADER = "id,path,question,a,b,c,d,answer"
 ROW = "1,p.png,q?,w,x,y,z,a"
@@ -94,7 +94,7 @@ def test_a_grouping_column_is_found_by_the_tables_own_id(cli, tmp_path, small_ta
 # ------------------------------------------------------------------ bombs
 def test_a_packed_table_has_a_limit(cli, folder, monkeypatch):
     """A million bytes of one letter are a thousand when packed."""
-    monkeypatch.setattr(rows, "MAX_BYTES", 100_000)
+    monkeypatch.setattr(unpacking, "MAX_BYTES", 100_000)
     (folder / "t.csv").write_bytes(gzip.compress(f"{HEADER}\n{ROW}{'a' * 1_000_000}\n".encode()))
     with pytest.raises(InputError, match="GiB when unpacked"):
         read_table(folder / "t.csv")

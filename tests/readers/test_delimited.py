@@ -5,8 +5,8 @@ import csv
 import pytest
 
 from scoring.errors import InputError
-from scoring.inputs import rows
-from scoring.inputs.rows import open_table
+from scoring.readers import delimited
+from scoring.readers.delimited import open_delimited
 
 
 @pytest.fixture
@@ -15,14 +15,14 @@ def opened(tmp_path):
 
     def write(text: str):
         (tmp_path / "t.csv").write_text(text, "utf-8")
-        return open_table(tmp_path / "t.csv", {"a", "b"})
+        return open_delimited(tmp_path / "t.csv", {"a", "b"})
 
     return write
 
 
 @pytest.mark.parametrize("block", [1, 2, 3, 1000])
 def test_rows_know_their_number_and_line(opened, monkeypatch, block):
-    monkeypatch.setattr(rows, "BLOCK", block)
+    monkeypatch.setattr(delimited, "BLOCK", block)
     table = opened('a,b\n1,2\n\n"one\ntwo",3\n4,5\n6\n')
     assert list(table.rows()) == [
         (1, 2, ["1", "2"]),
@@ -35,7 +35,7 @@ def test_rows_know_their_number_and_line(opened, monkeypatch, block):
 
 @pytest.mark.parametrize("block", [1, 2, 1000])
 def test_broken_quoting_is_reported_with_its_line(opened, monkeypatch, block):
-    monkeypatch.setattr(rows, "BLOCK", block)
+    monkeypatch.setattr(delimited, "BLOCK", block)
     with pytest.raises(InputError, match="broken quoting from line 4 on"):
         list(opened('a,b\n1,2\n3,4\n"open,5\n6,7\n').rows())
 

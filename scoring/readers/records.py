@@ -1,0 +1,59 @@
+"""What every reader makes of a file: the names of its columns, and its rows."""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from scoring.errors import InputError, Problem
+
+
+class Row(NamedTuple):
+    """One row of a table.
+
+    number: from 1, without a header. line: where the row begins in a file of text, from 1; 0 where there are no lines.
+    cells: a value for each column, as the file has it: text, or a number, list and so on where the format has types.
+    """
+
+    number: int
+    line: int
+    cells: list[Any]
+
+
+class Records(Protocol):
+    """A table that is open for reading.
+
+    format: in words, such as `CSV` or `Parquet`. header: the columns' names. digest: SHA-256 of the bytes, unpacked.
+    notices: what had to be guessed.
+    """
+
+    file: Path
+    format: str
+    header: list[str]
+    digest: str
+    notices: list[str]
+
+    def rows(self) -> Iterator[Row]:
+        """Every row, from the first, on each call. Raises InputError where the file is broken."""
+        ...
+
+
+def normalized(names: Iterable[str]) -> list[str]:
+    """Names of columns in the form in which they are compared."""
+    return [name.strip().strip('"').casefold() for name in names]
+
+
+def as_text(value: Any) -> str:
+    """A cell as text; "" for a missing one. Text stays as written; lists and objects become JSON."""
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    if isinstance(value, bool | list | dict):
+        return json.dumps(value, ensure_ascii=False)
+    return str(value)
+
+
+def table_fault(file: Path, found: str, expected: str, fix: str) -> InputError:
+    """An error with one problem that concerns the whole table."""
+    return InputError([Problem(str(file), 0, 0, "", "", found, expected, fix)])
