@@ -32,7 +32,10 @@ FAULTS = {
     "torch.OutOfMemoryError('CUDA')": (1, "error: out of memory; lower --batch-tokens"),
     "OSError(28, 'No space left on device', 'x')": (1, "error: x: no space left on the disk; free some"),
     "OSError(5, 'Input/output error', 'x')": (1, "error: x: Input/output error; is the file or the drive still there?"),
-    "PermissionError(13, 'Permission denied', 'x')": (2, "error: x: Permission denied; expected a file or folder that you may use"),
+    "PermissionError(13, 'Permission denied', 'x')": (
+        2,
+        "error: x: Permission denied; expected a file or folder that you may use",
+    ),
     "KeyboardInterrupt('halfway')": (130, "stopped: halfway"),
 }
 
