@@ -5,6 +5,8 @@
     make mutation MUTANTS="scoring.stats.comparison.*"    one module, from the beginning
     make mutation MUTANTS="$(python -m benchmarks.mutation --names scoring.stats.comparison)"
                                                           only its survivors, after you wrote tests
+    make mutation MUTANTS="$(python -m benchmarks.mutation --sample 1000)"
+                                                          a random sample of those that are unchecked: all take hours
     python -m benchmarks.mutation scoring.stats.comparison
                                                           its counts and survivors in the last run
 
@@ -13,13 +15,14 @@ function. A mutant is killed when a test fails, and survives when none does. Eve
 that folder after existing tests have been changed, so that the tests of each function are recorded anew.
 
 For mutmut, this module is also a pytest plugin (`-p benchmarks.mutation`) that makes the verdict on a mutant quick and
-repeatable: no tests that start processes or are marked as `simulation`, the tests of the mutant's module first and then
-the quickest others for a few seconds, the same Hypothesis examples in every run.
+repeatable: no tests that start processes or are marked as `simulation`, the quickest tests of the mutant's module first
+and then the quickest others for a few seconds, the same Hypothesis examples in every run.
 """
 
 import gc
 import json
 import os
+import random
 from collections import Counter
 from pathlib import Path
 
@@ -30,7 +33,8 @@ from hypothesis import Phase, settings
 MUTANTS = Path("mutants")
 STATISTICS = Path("mutmut-stats.json")  # in mutants/, where the tests run
 PROCESSES = {"cli", "subprocess"}  # fixtures and modules of tests that start processes, which takes seconds
-SECONDS = 3  # how long the tests of other modules may take for one mutant
+OWN_SECONDS = 8  # how long the tests of its own module may take for one mutant
+OTHER_SECONDS = 3  # and those of other modules
 VERDICTS = {0: "survived", 1: "killed", 3: "killed", 5: "untested", 33: "untested"}  # by the exit status of pytest
 VERDICTS |= {None: "unchecked", 2: "unchecked"}  # 2: interrupted from the keyboard
 
@@ -49,8 +53,9 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out simulations and tests that start processes; sort the others by the time they take without mutants.
 
-    For a mutant, the tests of its module come first, then as many others as take SECONDS together: all tests of a
-    function that most tests call would take minutes. A mutant that only the others would kill counts as survived.
+    For a mutant, the quickest tests of its module that take OWN_SECONDS together come first, then as many of the others
+    as take OTHER_SECONDS: all tests of a function that most tests call would take minutes. A mutant that only the rest
+    would kill counts as survived.
     """
     slow = [
         item
@@ -60,16 +65,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     seconds = json.loads(STATISTICS.read_text())["duration_by_test"] if STATISTICS.exists() else {}
     module, _, mutant = os.environ.get("MUTANT_UNDER_TEST", "").rpartition(".")
     mirror = f"test_{module.rpartition('.')[2]}.py"
-    chosen = [item for item in items if item not in slow]
-    chosen.sort(key=lambda item: (item.path.name != mirror, seconds.get(item.nodeid, 0)))
+    chosen = sorted(
+        (item for item in items if item not in slow),
+        key=lambda item: (item.path.name != mirror, seconds.get(item.nodeid, 0)),
+    )
     if "__mutmut_" in mutant:
-        total = 0.0
-        for number, item in enumerate(chosen):
-            total += seconds.get(item.nodeid, 0) if item.path.name != mirror else 0
-            if total > SECONDS:
-                slow += chosen[number:]
-                del chosen[number:]
-                break
+        left = {True: OWN_SECONDS, False: OTHER_SECONDS}
+        for item in chosen:
+            left[item.path.name == mirror] -= seconds.get(item.nodeid, 0)
+            if left[item.path.name == mirror] < 0:
+                slow.append(item)
+        chosen = [item for item in chosen if item not in slow]
     config.hook.pytest_deselected(items=slow)
     items[:] = chosen
 
@@ -102,9 +108,15 @@ def change_of(mutant: str) -> str:
 @click.command()
 @click.argument("modules", nargs=-1)
 @click.option("--names", is_flag=True, help="Only the names of the survivors, in one line.")
-def main(modules: tuple[str, ...], names: bool) -> None:
+@click.option("--sample", type=int, help="Only so many names of mutants that are unchecked, drawn at random.")
+@click.option("--seed", default=0, show_default=True, help="Of that draw.")
+def main(modules: tuple[str, ...], names: bool, sample: int | None, seed: int) -> None:
     """Print the counts of the last run, by module, and what each survivor changes."""
     verdicts = {name: verdict for name, verdict in read_verdicts().items() if not modules or module_of(name) in modules}
+    if sample:
+        unchecked = sorted(name for name, verdict in verdicts.items() if verdict == "unchecked")
+        click.echo(" ".join(random.Random(seed).sample(unchecked, min(sample, len(unchecked)))))
+        return
     survivors = [name for name, verdict in verdicts.items() if verdict in ("survived", "untested")]
     if names:
         click.echo(" ".join(survivors))

@@ -182,7 +182,7 @@ def main(size, rows, steps, ways, tokenizer, layers, work, out) -> None:
                 continue
             slower = 8 if way.kind == "notebook" else 1
             try:
-                result = bench.measure(way, max(2, steps * 16 // way.batch // slower))
+                result = bench.measure(way, max(1, steps * 16 // way.batch // slower))
             except torch.OutOfMemoryError:
                 result = {"way": way.name, "batch": way.batch, "dropout": way.dropout, "rows_per_second": 0.0}
                 torch.cuda.empty_cache()

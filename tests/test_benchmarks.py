@@ -37,7 +37,7 @@ def test_every_way_is_timed_in_one_run(tmp_path):
 
 def test_every_way_of_training_is_timed(tmp_path):
     out = tmp_path / "t.json"
-    done = command_line.run("--rows", 48, "--steps", 1, "--work", tmp_path, "--out", out, program="benchmarks.training")
+    done = command_line.run("--rows", 32, "--steps", 1, "--work", tmp_path, "--out", out, program="benchmarks.training")
     assert done.returncode == 0, done.stderr
     report = json.loads(out.read_text())
     assert len(report["ways"]) == 5 and all(way["rows_per_second"] > 0 for way in report["ways"])

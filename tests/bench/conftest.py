@@ -4,14 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from scoring.bench.measure import ORDERS, Bench
 from scoring.checkpoints.plan import plan_members
 from scoring.inputs.questions import read_table
-from scoring.run.options import RunOptions
 
 
 @pytest.fixture(scope="module")
 def bench(scorer, demo, tmp_path_factory):
+    from scoring.bench.measure import ORDERS, Bench
+    from scoring.run.options import RunOptions
+
     table = read_table(demo / "test.csv")
     plans = {
         name: plan_members([str(demo / "checkpoints" / "fold0")], orders=orders) for name, orders in ORDERS.items()

@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file, save_file
 
 from tests.shared.demo import FOLD0
 
@@ -13,6 +12,7 @@ from tests.shared.demo import FOLD0
 @pytest.fixture
 def copy(tmp_path, demo):
     """A copy of the first checkpoint; `change(tensors)` may return others, `config` and `drop` alter its files."""
+    from safetensors.torch import load_file, save_file
 
     def make(change=lambda tensors: tensors, drop=(), name="copy", **config):
         folder = tmp_path / name

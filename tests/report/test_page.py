@@ -116,14 +116,14 @@ def test_pages_of_a_thousand_pictures_and_of_long_texts_stay_under_the_limit(tmp
 
 
 def write_report_of_long_texts(out, columns):
-    """Cells of 100,000 characters are cut, and where still too long fewer rows are shown."""
+    """Cells of 20,000 characters are cut, and where still too long fewer rows are shown."""
     n = len(columns["id"])
     logits = OptionLogits.empty(columns["id"], ["m"], 4)
     logits.logits[:] = np.random.default_rng(0).normal(size=logits.logits.shape)
     logits.status = ["ok"] * n
     (out / "logits").mkdir(parents=True)
     write_part(out / "logits", 0, logits)
-    long = columns | {"question": ["가" * 100_000] * n, "choices": [["나" * 5_000] * 4] * n}
+    long = columns | {"question": ["가" * 20_000] * n, "choices": [["나" * 5_000] * 4] * n}
     write_results(out, long, logits, [Calibration()])
     record = {"checkpoints": [{"member": "m", "temperature": 1.0}], "identity": {"letters": "abcd"}}
     (out / "run.json").write_text(json.dumps(record))

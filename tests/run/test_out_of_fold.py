@@ -114,8 +114,8 @@ def test_what_is_no_fold_or_no_row_of_them_is_refused(folds, scored, demo, cli, 
     done = cli(*arguments, "--ckpt", folds, "--limit", ROWS + 2, check=2)
     assert f"2 of {ROWS + 2} rows are held out by no fold" in done.stderr and "'test_0030'" in done.stderr
     assert "has no folds" in cli(*arguments, "--ckpt", folds / "fold0", "--base", demo / "base", check=2).stderr
-    assert "takes one --orders" in cli(*arguments, "--ckpt", folds, "--orders", "1,cyclic", check=2).stderr
-    assert "takes one --ckpt" in cli(*arguments, "--ckpt", folds, "--ckpt", folds, check=2).stderr
+    assert "takes a single --orders" in cli(*arguments, "--ckpt", folds, "--orders", "1,cyclic", check=2).stderr
+    assert "takes a single --ckpt" in cli(*arguments, "--ckpt", folds, "--ckpt", folds, check=2).stderr
     both = cli("calibrate", scored / "both", "--ckpt", folds, check=2)
     assert "not out-of-fold rows" in both.stderr
     other = shutil.copytree(folds, tmp_path / "other")

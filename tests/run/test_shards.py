@@ -47,7 +47,7 @@ def table(small_table, tmp_path) -> Path:
 def test_merged_shards_are_the_bytes_of_one_process(cli, tmp_path, table, orders):
     arguments = [table, "--ckpt", FOLD0, "--ckpt", FOLD1, "--batch-tokens", 350, "--orders", orders]
     cli("score", *arguments, "--out", tmp_path / "whole", check=3)
-    shards = scored_in(cli, tmp_path, 3, arguments)
+    shards = scored_in(cli, tmp_path, 2, arguments)
     done = cli("merge", *reversed(shards), "--out", tmp_path / "merged", check=3)
     assert "1 row has no score" in done.stderr and "accuracy" in done.stdout
     assert content(tmp_path / "merged", SCORED) == content(tmp_path / "whole", SCORED)

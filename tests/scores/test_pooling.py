@@ -607,6 +607,6 @@ def test_folders_are_pooled_evaluated_and_fitted(tmp_path):
     ):
         pool_files([a, b], tmp_path / "x", PoolOptions(fit=a))
     change_run(tmp_path / "out", data={"sha256": "t"})
-    change_settings(tmp_path / "out", member=1, trained_on="t")
+    change_settings(tmp_path / "out", 1, trained_on="t")
     with pytest.raises(EnsembleError, match="was trained on these rows"):
         pool_files([a, b], tmp_path / "x", PoolOptions(fit=tmp_path / "out"))

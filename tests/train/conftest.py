@@ -1,14 +1,13 @@
-"""Trainings that several files look at: each is made once for a process."""
+"""Trainings that several files look at: each is made once for a process.
+
+Fixtures import what loads torch: a run of tests that need no model starts without it.
+"""
 
 import shutil
 
 import pytest
 
-import train.trainer
-from scoring.engine.loading import Model
 from scoring.inputs.questions import read_table
-from tests.shared.trainings import FOLDS, Killed, train_in_folds, trained
-from train.training import Training
 
 
 @pytest.fixture(scope="session")
@@ -18,6 +17,8 @@ def questions(demo):
 
 @pytest.fixture(scope="session")
 def first(base, questions, tmp_path_factory):
+    from tests.shared.trainings import trained
+
     out = tmp_path_factory.mktemp("first") / "ckpt"
     return out, *trained(base, questions, out, valid=24)
 
@@ -25,6 +26,8 @@ def first(base, questions, tmp_path_factory):
 @pytest.fixture
 def stopped(base, questions, tmp_path, monkeypatch):
     """Begin a training in the folder given, and kill it after two steps."""
+    from tests.shared.trainings import Killed, trained
+    from train.training import Training
 
     def stop(out, config):
         save = Training.save_state
@@ -45,6 +48,8 @@ def stopped(base, questions, tmp_path, monkeypatch):
 @pytest.fixture(scope="session")
 def folded(base, questions, tmp_path_factory):
     """Three folds of twelve rows, finished."""
+    from tests.shared.trainings import FOLDS, train_in_folds
+
     out = tmp_path_factory.mktemp("folded") / "folds"
     train_in_folds(base, questions[:12], out, FOLDS, 3)
     return out
@@ -57,12 +62,14 @@ def unloaded(monkeypatch):
     def load(*arguments):
         raise AssertionError("a model is loaded")
 
-    monkeypatch.setattr(train.trainer, "LearningModel", load)
+    monkeypatch.setattr("train.trainer.LearningModel", load)
 
 
 @pytest.fixture(scope="module")
 def base_in_4_bits(base, tmp_path_factory):
     """The demo's base as `…-bnb-4bit` folders hold it."""
+    from scoring.engine.loading import Model
+
     folder = tmp_path_factory.mktemp("four") / "base"
     shutil.copytree(base, folder, ignore=shutil.ignore_patterns("*.safetensors"))
     Model.load(base).network.save_pretrained(folder)

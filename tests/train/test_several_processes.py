@@ -112,7 +112,7 @@ def test_an_error_of_one_ends_all_with_its_message(tmp_path, command):
 
 
 def test_a_fold_for_each_process(tmp_path, small_table):
-    command = ["train", small_table(12), "--base", "demo/base", *CHOICES, "--epochs", 1, "--folds", 3, "--out"]
+    command = ["train", small_table(6), "--base", "demo/base", *CHOICES, "--epochs", 1, "--folds", 3, "--out"]
     run_alone(*command, tmp_path / "one")
     messages = run_together(2, tmp_path / "err", *command, tmp_path / "two")
     for name in [f"fold{fold}/{name}" for fold in range(3) for name in FILES[:3]]:
@@ -122,7 +122,7 @@ def test_a_fold_for_each_process(tmp_path, small_table):
 
 
 def test_fewer_folds_than_processes_are_trained_by_all(tmp_path, small_table):
-    command = ["train", small_table(12), "--base", "demo/base", *CHOICES, "--epochs", 1, "--folds", 2, "--out"]
+    command = ["train", small_table(8), "--base", "demo/base", *CHOICES, "--epochs", 1, "--folds", 2, "--out"]
     run_alone(*command, tmp_path / "one")
     run_together(3, tmp_path / "err", *command, tmp_path / "three")
     for fold in ("fold0", "fold1"):
