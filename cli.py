@@ -101,6 +101,8 @@ def check(session: Session, data: Path, reading: TableOptions, deep: bool, as_js
             sys.exit(check_as_json(session.console, data, reading, deep))
         table = read(session.console, data, reading, deep)
         pictures = len({question.picture for question in table.good})
+        if table.is_usual:  # otherwise it is said already
+            session.console.say(f"{data}: read as {table.reading()}")
         click.echo(
             f"{data}: {len(table.good):,} good rows, {len(table.letters)} options, {pictures:,} pictures"
             f"{', with answers' if any(question.answer for question in table.good) else ', no answers'}"

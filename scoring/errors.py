@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 MAX_LISTED = 10  # problems of one kind that a message lists
+MAX_LINES = 200  # of a message
+MAX_WIDTH = 1_000  # characters of a line of it
 
 
 class UserError(ValueError):
@@ -11,7 +13,10 @@ class UserError(ValueError):
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong, where, and what to do. `row` counts from 1 without the header; 0 is the whole table."""
+    """One thing that is wrong, where, and what to do.
+
+    `row` counts from 1 without the header; 0 is the whole table. `line` is 0 in files that have no lines.
+    """
 
     file: str
     row: int
@@ -24,7 +29,9 @@ class Problem:
 
     @property
     def text(self) -> str:
-        where = f"row {self.row} (line {self.line}{f', id {quoted(self.id)}' if self.id else ''}), " if self.row else ""
+        place = [f"line {self.line}"] * bool(self.line) + [f"id {quoted(self.id)}"] * bool(self.id)
+        details = f" ({', '.join(place)})" if place else ""
+        where = f"row {self.row}{details}, " if self.row else ""
         column = f"column {self.column}: " if self.column else ""
         return f"{where}{column}found {self.found}; expected {self.expected}; {self.fix}"
 
@@ -38,7 +45,10 @@ class InputError(UserError):
 
 
 def describe(problems: list[Problem]) -> str:
-    """Problems grouped by file, column and what was expected; a long group is cut, with the number of the others."""
+    """Problems grouped by file, column and what was expected; a long group is cut, with the number of the others.
+
+    No more than MAX_LINES lines of MAX_WIDTH characters, whatever is wrong.
+    """
     groups: dict[tuple[str, str, str], list[Problem]] = {}
     for problem in problems:
         groups.setdefault((problem.file, problem.column, problem.expected), []).append(problem)
@@ -49,7 +59,9 @@ def describe(problems: list[Problem]) -> str:
             lines.append(
                 f"{file}: … and {len(group) - MAX_LISTED:,} more rows with such a problem in column {group[0].column}"
             )
-    return "\n".join(lines)
+    if len(lines) > MAX_LINES:
+        lines = [*lines[: MAX_LINES - 1], f"… and {len(lines) - MAX_LINES + 1:,} more lines"]
+    return "\n".join(line if len(line) <= MAX_WIDTH else line[:MAX_WIDTH] + "…" for line in lines)
 
 
 def quoted(text: str, longest: int = 60) -> str:

@@ -86,6 +86,11 @@ class Table:
         unusual = {name: getattr(self, name) for name, value in usual.items() if getattr(self, name) != value}
         return {"file": str(self.file), "sha256": self.digest} | unusual
 
+    @property
+    def is_usual(self) -> bool:
+        """Whether it is a CSV with our names and layout, read without a decision that a message should tell."""
+        return self.format == "CSV" and self.about().keys() == {"file", "sha256"}
+
     def reading(self) -> str:
         """In one line, what the table was read as."""
         options = "a list of options" if self.layout == "choices" else "a column for each option"

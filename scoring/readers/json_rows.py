@@ -53,7 +53,7 @@ def _is_jsonl(file: Path) -> bool:
         more = stream.read(HEAD).strip()
     try:
         first = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return isinstance(first, dict) and (bool(more) or not _lists_of_objects(first))
 

@@ -110,13 +110,16 @@ def only_value(values: "list[T] | tuple[T, ...] | None", option: str) -> T | Non
 class TableOptions:
     """How a table and its pictures are read. columns: a column's usual name -> its name in the table, if they differ.
 
-    picture_pixels, picture_bytes: the most that a picture may have; None for the defaults.
+    encoding, meaning: of a file of text, and of the answers; None where they are found out. picture_pixels,
+    picture_bytes: the most that a picture may have; None for the defaults.
     """
 
     images: Path | None
     allow_outside: bool
     skip_bad_rows: bool
     columns: dict[str, str]
+    encoding: str | None
+    meaning: str | None
     picture_pixels: int | None
     picture_bytes: int | None
 
@@ -228,7 +231,14 @@ table_options = _together(
         "columns",
         type=Column(),
         multiple=True,
-        help="Column that has another name in the table, such as question=Q or a=option_1. Repeatable.",
+        help="Column that has another name in the table, such as question=Q or a=first. Repeatable.",
+    ),
+    click.option("--encoding", help="Encoding of a text file, such as shift_jis.  [default: found out]"),
+    click.option(
+        "--answers",
+        "meaning",
+        type=click.Choice(["letters", "text", "from-0", "from-1"]),
+        help="What the answers are: letters, the options' texts, or numbers from 0 or 1.  [default: found out]",
     ),
     click.option(
         "--max-picture-pixels",

@@ -29,7 +29,15 @@ def read_all_rows(console: Console, data: Path, options: TableOptions, deep: boo
         return console.count(pictures, total, "picture")
 
     limits = PictureLimits.of(options.picture_pixels, options.picture_bytes)
-    table_options = questions.TableOptions(options.images, options.allow_outside, options.columns, deep, limits)
+    table_options = questions.TableOptions(
+        images=options.images,
+        allow_outside=options.allow_outside,
+        columns=options.columns,
+        deep=deep,
+        limits=limits,
+        encoding=options.encoding,
+        answers=options.meaning,
+    )
     return questions.read_table(data, table_options, progress)
 
 
@@ -39,6 +47,8 @@ def read(console: Console, data: Path, options: TableOptions, deep: bool = False
     Raises InputError with all its problems. With --skip-bad-rows they are printed instead, if at least one row is good.
     """
     table = read_all_rows(console, data, options, deep)
+    if not table.is_usual:
+        console.say(f"{table.file}: read as {table.reading()}")
     for notice in table.notices:
         console.say(notice)
     if table.problems and not (options.skip_bad_rows and table.good):
@@ -69,6 +79,10 @@ def check_as_json(console: Console, data: Path, options: TableOptions, deep: boo
             "options": len(table.letters),
             "pictures": len({question.picture for question in table.good}),
             "answers": sum(bool(question.answer) for question in table.good),
+            "format": table.format,
+            "layout": table.layout,
+            "columns": table.columns,
+            "reading": table.answers,
             "notices": table.notices,
         }
         problems = table.problems

@@ -20,7 +20,7 @@ def test_answers_and_types_are_found_by_id(tmp_path):
 
 
 def test_an_answer_may_be_the_text_of_an_option(tmp_path):
-    table = answers_of(tmp_path, "id,a,b,answer\nr1,cat,dog,dog\nr2,b,a,b\n")
+    table = answers_of(tmp_path, "id,a,b,answer\nr1,cat,dog,dog\nr2,x,y,B\n")
     assert table.answer["r1"] == "b" and table.task_type == {"r1": "", "r2": ""}
 
 
@@ -31,6 +31,7 @@ def test_an_answer_may_be_the_text_of_an_option(tmp_path):
         ("answer\na\n", "expected a column id"),
         ("id,answer\nr1,a\nr2\n", "1 cells in line 3"),
         ("id,a,b,answer\nr1,cat,dog,bird\n", "the answer 'bird' in line 2"),
+        ("id,a,b,answer\nr1,b,a,b\n", "the answer 'b', which is a letter and the text of option a in line 2"),
     ],
 )
 def test_tables_that_give_no_answers_are_refused(tmp_path, text, problem):

@@ -96,10 +96,88 @@ def test_usual_spellings_of_an_answer_are_read(table, cell, letter):
 def test_numbered_answers_are_read_only_where_all_are(table):
     result = table(f"{HEADER}\n{row(answer='2')}\n{row(id='2', answer='4')}\n")
     assert [question.answer for question in result.questions] == ["b", "d"] and "number" in result.notices[0]
+    assert result.answers == "from-1" and result.about()["answers"] == "from-1"
     mixed = table(f"{HEADER}\n{row(answer='2')}\n{row(id='2', answer='a')}\n")
     assert mixed.problems[0].column == "answer"
-    meant = table(f"{HEADER}\n{row(a='4', b='3', c='2', d='1', answer='2')}\n")  # the option's own text
-    assert meant.questions[0].answer == "c"
+
+
+def test_numbers_that_may_mean_two_things_are_refused_until_it_is_said_what_they_are(table):
+    """The second option, or the one whose text is 2; and 2 of four options may be counted from 0 or from 1."""
+    doubtful = f"{HEADER}\n{row(a='4', b='3', c='2', d='1', answer='2')}\n"
+    with pytest.raises(
+        InputError, match="1 answers that are all numbers, which are also texts of options; .*--answers"
+    ):
+        table(doubtful)
+    for answers, letter in (("text", "c"), ("from-1", "b"), ("from-0", "c")):
+        assert table(doubtful, answers=answers).questions[0].answer == letter
+    with pytest.raises(InputError, match="1 answers that are all numbers; .*--answers from-1"):
+        table(f"{HEADER}\n{row(answer='2')}\n")
+    zero = table(f"{HEADER}\n{row(answer='2')}\n{row(id='2', answer='0')}\n")
+    assert [question.answer for question in zero.questions] == ["c", "a"] and "0 = a" in zero.notices[0]
+    counts = {"a": "10", "b": "20", "c": "30", "d": "40"}
+    texts = table(f"{HEADER}\n{row(**counts, answer='20')}\n{row(id='2', **counts, answer='40')}\n")
+    assert [question.answer for question in texts.questions] == ["b", "d"] and texts.answers == "text"
+
+
+def test_a_letter_that_is_another_options_text_is_a_fault_of_its_row(table):
+    result = table(f"{HEADER}\n{row(a='X', b='A', answer='A')}\n{row(id='2', answer='w')}\n")
+    assert "'A', which is a letter and the text of option b" in result.problems[0].text
+    assert result.questions[1].answer == "a" and len(result.problems) == 1
+    assert table(f"{HEADER}\n{row(a='X', b='A', answer='A')}\n", answers="text").questions[0].answer == "b"
+
+
+def test_repeated_ids_are_reported_with_all_other_faults(table):
+    rows = [row(), row(path="none.png"), row(id="2", question=""), row(id="2")]
+    with pytest.raises(InputError) as caught:
+        table("\n".join([HEADER, *rows]))
+    assert [(problem.row, problem.column) for problem in caught.value.problems] == [
+        (2, "id"),
+        (2, "path"),
+        (3, "question"),
+        (4, "id"),
+    ]
+
+
+# ------------------------------------------------------------------ other names, formats and layouts
+def test_a_list_of_options_and_other_names_are_read_and_said(table):
+    first = '{"question_id": "q1", "image_path": "p.png", "question": "q?", "choices": ["w", "x", "y"], "answer": 1}'
+    second = '{"question_id": "q2", "image_path": "p.png", "question": "q?", "choices": ["w"], "answer": 0}'
+    result = table(f"[{first}, {second}]")
+    assert (result.questions[0].id, result.questions[0].options) == ("q1", ("w", "x", "y"))
+    assert [question.answer for question in result.questions] == ["b", "a"]  # a list counts from 0
+    assert result.reading() == (
+        "JSON, a list of options; id from 'question_id', path from 'image_path'; answers: numbers, 0 = a"
+    )
+    assert result.about() == {
+        "file": str(result.file),
+        "sha256": result.digest,
+        "columns": {"id": "question_id", "path": "image_path"},
+        "layout": "choices",
+        "answers": "from-0",
+    }
+    assert [problem.text for problem in result.problems] == [
+        "row 2 (id 'q2'), column b: found 1 options; expected at least 2; fill the options in or drop the row"
+    ]
+
+
+def test_a_cell_that_is_no_list_of_options_is_a_fault_of_its_row(table):
+    lists = ["['w', 'x']", '[""w"", ""x""]', "w or x", "", '[[""w""], ""x""]']
+    rows = [f'{number},p.png,q?,"{cell}"' for number, cell in enumerate(lists)]
+    result = table("\n".join(["id,path,question,options", *rows]))
+    assert [question.options for question in result.questions] == [("w", "x"), ("w", "x"), (), (), ()]
+    assert [problem.row for problem in result.problems] == [3, 4, 5]
+    assert "found 'w or x'; expected a list of texts" in result.problems[0].text
+
+
+def test_more_than_twenty_six_options_are_a_fault_of_their_row(table):
+    result = table(f'path,question,choices\np.png,q?,"{list(range(27))}"\n')
+    assert "found 27 options; expected at most 26" in result.problems[0].text
+
+
+def test_an_ordinary_table_records_nothing_new(table):
+    result = table(f"{HEADER}\n{row()}\n")
+    assert result.about() == {"file": str(result.file), "sha256": result.digest}
+    assert result.reading() == "CSV, a column for each option; answers: letters or the options' texts"
 
 
 def test_rows_may_have_fewer_options(table):

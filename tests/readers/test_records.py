@@ -1,0 +1,30 @@
+"""Cells as text, and names of columns as they are compared."""
+
+import pytest
+
+from scoring.readers.records import as_text, normalized, table_fault
+
+
+@pytest.mark.parametrize(
+    "value, text",
+    [
+        ("001", "001"),
+        (None, ""),
+        (7, "7"),
+        (1.5, "1.5"),
+        (True, "true"),
+        (["고양이", 1], '["고양이", 1]'),
+        ({"a": None}, '{"a": null}'),
+    ],
+)
+def test_a_cell_of_any_type_has_one_text(value, text):
+    assert as_text(value) == text
+
+
+def test_names_are_compared_without_case_blanks_and_quotation_marks():
+    assert normalized([" Question ", '"PATH"', "Straße"]) == ["question", "path", "strasse"]
+
+
+def test_a_fault_of_the_table_names_no_row(tmp_path):
+    error = table_fault(tmp_path / "t.csv", "x", "y", "z")
+    assert str(error) == f"{tmp_path / 't.csv'}: found x; expected y; z" and error.problems[0].row == 0
