@@ -4,12 +4,14 @@ import csv
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 from benchmarks import command_line
 from benchmarks.faults import SCORED, content
+from tests.shared.templates import THEIR_FILE, THEIRS
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLD0, FOLD1 = (f"demo/checkpoints/{name}" for name in ("fold0", "fold1"))
@@ -176,6 +178,25 @@ def test_a_template_of_ones_own(cli, small_table, tmp_path):
         "score", table, "--ckpt", FOLD0, "--template", tmp_path / "t.toml", "--allow-mismatch", "--out", tmp_path / "s"
     )
     assert "template is" in done.stderr and "template is" in (tmp_path / "s" / "run.json").read_text()
+
+
+def test_an_adapter_of_another_tool_is_scored_by_capital_letters(cli, small_table, tmp_path):
+    """It says nothing of its prompt, so that no --allow-mismatch is needed; tables and results keep a, b, c, d."""
+    (tmp_path / "theirs").mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        shutil.copy(ROOT / FOLD0 / name, tmp_path / "theirs")
+    (tmp_path / "t.toml").write_text(THEIR_FILE)
+    model = ["--ckpt", tmp_path / "theirs", "--base", "demo/base", "--pixels", 192]
+    done = cli("score", small_table(4), *model, "--template", tmp_path / "t.toml", "--out", tmp_path / "s")
+    assert "low label mass" not in done.stderr
+    with open(tmp_path / "s" / "probabilities.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["pred"] for row in rows} <= {*"abcd"} and {"p_a", "p_b", "p_c", "p_d"} <= {*rows[0]}
+    assert all(float(row["label_mass"]) > 0.9 for row in rows)
+    assert json.loads((tmp_path / "s" / "run.json").read_text())["identity"]["template"] == THEIRS.fingerprint
+    (tmp_path / "t.toml").write_text("letters = 'upper'")
+    refused = cli("score", small_table(4), *model, "--template", tmp_path / "t.toml", check=2).stderr
+    assert "t.toml: letters is upper, but the default system and user would ask for a lower-case letter" in refused
 
 
 def test_bench(cli, tmp_path, small_table):

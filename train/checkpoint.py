@@ -50,7 +50,7 @@ def _manifest(plan: TrainingPlan, model: LearningModel, memory: Memory, result: 
         base_fingerprint=base_fingerprint(plan.base_folder),
         base_stored=cast(Stored, stored_bits(plan.base_folder)),
         base_codes=nf4_codes(BaseWeights.of(plan.base_folder)),
-        template=asdict(plan.preparer.template),
+        template=plan.preparer.template.to_json(),
         letters=plan.letters,
         pixels={"min_pixels": policy.min_pixels, "max_pixels": policy.max_pixels},
         quantization=cast(Quantization, loaded.quantization),

@@ -83,9 +83,8 @@ class Trainer:
         plan, config, say = self.plan, self.plan.config, self.context.say
         plan.check_lengths()
         step_tokens = plan.step_tokens(self.processes.count)
-        model = LearningModel(
-            plan.base_folder, config, plan.preparer.policy, plan.preparer.chat.label_ids(plan.letters)
-        )
+        label_ids = plan.preparer.label_ids(len(plan.letters))
+        model = LearningModel(plan.base_folder, config, plan.preparer.policy, label_ids)
         group = TrainingGroup(self.processes, model.model.device, self._key)
         for note in model.model.notes:
             say(note)

@@ -192,10 +192,9 @@ class Baselines:
         letter, fallback = extract_choice(generated.text)
         return Answer(letter, generated.first_token, generated.new_text, fallback)
 
-    @staticmethod
-    def _read_stated(generated: Generated, question: Question) -> Answer:
-        text = generated.new_text
-        return Answer(extract_stated(text, question.options), generated.first_token, text)
+    def _read_stated(self, generated: Generated, question: Question) -> Answer:
+        text, labels = generated.new_text, self.scorer.prepare.template.labels
+        return Answer(extract_stated(text, question.options, labels), generated.first_token, text)
 
     def _calibrated(self, result: tuple[NDArray[Any], int], question: Question) -> Answer:
         """The calibrated answer, from logits of the letters (K,) and the likeliest token of the whole vocabulary."""

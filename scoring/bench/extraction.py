@@ -20,15 +20,18 @@ def extract_choice(text: str) -> tuple[str, bool]:
     return (letter, False) if letter else (FALLBACK, True)
 
 
-def extract_stated(text: str, options: Sequence[str]) -> str:
+def extract_stated(text: str, options: Sequence[str], labels: str = LETTERS) -> str:
     """The letter that a *generated* text states (without the prompt), "" where it states none or more than one.
+
+    labels: the letters as the prompt shows them, in lower or upper case; the result is in lower case.
 
     In this order, the first that finds a letter decides: the whole text is a letter, bare or with `().:*`; "answer: b",
     "answer is b", "정답: b", "정답은 b"; the text begins with a letter in brackets or before `)`, `.` or `:`; all
     letters in brackets are the same one; one option's text is repeated, and no other's; one letter stands alone as a
-    word ("a" does not count: it is an article).
+    word. In either case of letters that word is no "a" (an article), and among capitals neither an "A" that begins a
+    sentence nor "I".
     """
-    text, letters = text.strip().lower(), LETTERS[: len(options)]
+    written, text, letters = text.strip(), text.strip().lower(), LETTERS[: len(options)]
     alone = text.strip(" \t\r\n()[]{}<>.:,;!*\"'`")
     if len(alone) == 1 and alone in letters:
         return alone
@@ -41,8 +44,19 @@ def extract_stated(text: str, options: Sequence[str]) -> str:
             return matches.pop() if len(matches) == 1 else ""
     if repeated := _repeated_options(text, options):
         return letters[repeated.pop()] if len(repeated) == 1 else ""
-    words = set(re.findall(rf"(?<![\w'])([{letters.replace('a', '')}])(?![\w'])", text))
+    words = _single_capitals(written, labels[: len(options)]) if labels.isupper() else _single_letters(text, letters)
     return words.pop() if len(words) == 1 else ""
+
+
+def _single_letters(text: str, letters: str) -> set[str]:
+    """The letters that stand alone as a word, but for the article "a"."""
+    return set(re.findall(rf"(?<![\w'])([{letters.replace('a', '')}])(?![\w'])", text))
+
+
+def _single_capitals(text: str, labels: str) -> set[str]:
+    """The capitals that stand alone as a word, in lower case, but for "A cat" at a sentence's beginning and for "I"."""
+    text = re.sub(r"(?:^|(?<=[.!?\n]))(\s*)A(?=\s+\w)", r"\1", text)
+    return {word.lower() for word in re.findall(rf"(?<![\w'])([{labels.replace('I', '')}])(?![\w'])", text)}
 
 
 def _repeated_options(text: str, options: Sequence[str]) -> set[int]:

@@ -4,6 +4,7 @@ In: questions and a `Measurement` of each way. Out: the content of `bench.json`,
 """
 
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ from scoring.inputs.questions import Question
 from scoring.stats.metrics import measure_members
 from scoring.stats.resampling import clusters_of, mcnemar, share_of
 
+MOST_TEXTS = 5  # that begin with no letter, in the report
 # Names of ways, as in --ways and bench.json. `seed` is the competition notebook, with which this project began.
 ENGINE, NOTEBOOK, SINGLE = "engine", "seed", "forward"
 ENGINE_4BIT, ENGINE_16BIT = "engine-4bit", "engine-16bit"
@@ -290,8 +292,9 @@ def _first_tokens(
 ) -> dict[str, Any] | None:
     """Rows whose likeliest token is a letter's, and those of them whose generation starts with another token.
 
-    Both come from the libraries' own forward of one row alone, so no such row is expected. Returns None where one of
-    the two ways was not measured.
+    Both come from the libraries' own forward of one row alone, so no such row is expected. `others`, where there are
+    any: the most frequent texts that are generated where the likeliest token is no letter's, with their numbers of
+    rows. Returns None where one of the two ways was not measured.
     """
     if NOTEBOOK not in measurements or SINGLE not in measurements:
         return None
@@ -299,11 +302,15 @@ def _first_tokens(
     checked = [
         (question, top, first) for question, top, first in pairs if top.token in label_ids[: len(question.options)]
     ]
-    return {
+    others = Counter(
+        first.text or "" for question, top, first in pairs if top.token not in label_ids[: len(question.options)]
+    )
+    result = {
         "rows": len(pairs),
         "top_is_a_label": len(checked),
         "violations": [question.id for question, top, first in checked if first.token != top.token],
     }
+    return result | ({"others": dict(others.most_common(MOST_TEXTS))} if others else {})
 
 
 def _row(question: Question, row: int, measurements: dict[str, Measurement]) -> dict[str, Any]:

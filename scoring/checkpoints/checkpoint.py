@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from scoring.checkpoints.adapter_config import AdapterConfig, config_faults, unk
 from scoring.checkpoints.weights import BaseWeights, CheckpointError, base_fingerprint, first_names, sampled_fingerprint
 from scoring.files.reading import as_object, read_json, read_object
 from scoring.inputs.pictures import PixelPolicy
-from scoring.inputs.prompt import LETTERS, PromptTemplate
+from scoring.inputs.prompt import LETTERS, LetterCase, PromptTemplate
 from scoring.scores.exposure import TRAINING, VALIDATION, exposure, read_rows
 from scoring.stats.calibration import Calibration, read_calibration
 
@@ -58,7 +58,7 @@ class Manifest:
     base_fingerprint: str | None = ""
     base_stored: Literal["nf4", "fp4", ""] = ""  # where the base itself was in 4 bits
     base_codes: str = ""  # of `nf4_codes`: the same for this base in 16 and in 4 bits
-    template: dict[str, str] = field(default_factory=lambda: asdict(PromptTemplate()))
+    template: dict[str, str] = field(default_factory=lambda: PromptTemplate().to_json())
     letters: str = "abcd"
     pixels: dict[str, int] = field(default_factory=dict)  # min_pixels, max_pixels
     quantization: Literal["nf4", "fp4", "none"] = "nf4"
@@ -70,7 +70,9 @@ class Manifest:
 
     def __post_init__(self) -> None:
         if unknown := set(self.template) - set(PromptTemplate.__dataclass_fields__):
-            raise ValueError(f"template has {', '.join(sorted(unknown))}; expected system, user, option and hint")
+            expected = ", ".join(PromptTemplate.__dataclass_fields__)
+            raise ValueError(f"template has {', '.join(sorted(unknown))}; expected {expected}")
+        _ = self.prompt  # checks its values
         if not 2 <= len(self.letters) <= len(LETTERS) or not LETTERS.startswith(self.letters):
             raise ValueError(f"letters is {self.letters!r}; expected the first 2 to 26 of the alphabet, such as abcd")
         if self.pixels and self.pixels.get("max_pixels", 0) < 1:
@@ -78,7 +80,9 @@ class Manifest:
 
     @property
     def prompt(self) -> PromptTemplate:
-        return PromptTemplate(**self.template)
+        texts = dict(self.template)
+        case = cast(LetterCase, texts.pop("letters", "lower"))  # which PromptTemplate checks
+        return PromptTemplate(**texts, letters=case)
 
     @property
     def settings(self) -> LogitSettings:
@@ -233,7 +237,10 @@ def read_checkpoint(name: str, base: str | None = None) -> Checkpoint:
     if manifest is None:
         manifest = Manifest(adapter.base_model_name_or_path or "", adapter.revision) if adapter else Manifest()
         if adapter:
-            notes.append(f"{folder}: no {MANIFEST}; scored with the defaults: the Korean template, 448x448 pixels, NF4")
+            notes.append(
+                f"{folder}: no {MANIFEST}; where no option says otherwise, it is scored with the defaults: the Korean "
+                "template, 448x448 pixels, NF4"
+            )
     if base:
         manifest = replace(manifest, base=base, revision=None)
     unread = {*_unread_weights(path.name for path in folder.iterdir()), *_unread_weights(hub_files)}

@@ -1,13 +1,13 @@
 """Whether checkpoints fit their bases and the settings of a run, and what to say where they do not. No torch."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 from scoring.checkpoints.adapter import ADAPTER_FILE, file_fingerprint
-from scoring.checkpoints.checkpoint import Checkpoint, Manifest, folds_of, read_checkpoint
+from scoring.checkpoints.checkpoint import Checkpoint, LogitSettings, Manifest, folds_of, read_checkpoint
 from scoring.checkpoints.weights import (
     BaseWeights,
     CheckpointError,
@@ -20,6 +20,7 @@ from scoring.checkpoints.weights import (
 from scoring.errors import UserError
 from scoring.files.reading import FileError
 from scoring.inputs.pictures import PixelPolicy, pixel_limit_of
+from scoring.inputs.prompt import PromptTemplate
 from scoring.inputs.tokens import TokenError, read_chat_template
 
 UNREAD = "unread weights"
@@ -179,6 +180,22 @@ def declared_settings(checkpoint: Checkpoint, base: Path) -> dict[str, object]:
         "pixels": manifest.policy(base).max_pixels,
         "quantization": manifest.quantization,
     }
+
+
+def declared_differences(
+    checkpoint: Checkpoint, base: Path, template: PromptTemplate, settings: LogitSettings
+) -> list[Difference]:
+    """What a run has otherwise than the checkpoint's manifest says; of the template also in which fields.
+
+    template, settings: the run's.
+    """
+    fields = ", ".join(checkpoint.manifest.prompt.differing(template))
+    return [
+        replace(difference, text=f"{difference.text} (they differ in {fields})")
+        if difference.setting == "template"
+        else difference
+        for difference in setting_differences(declared_settings(checkpoint, base), settings.to_json())
+    ]
 
 
 def undeclared_settings(checkpoint: Checkpoint, base: Path, pixels: int) -> list[str]:

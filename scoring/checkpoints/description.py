@@ -74,11 +74,11 @@ def _setting_rows(checkpoint: Checkpoint) -> list[Row]:
     pixels = f"{manifest.pixels['max_pixels']:,}" if manifest.pixels else "448x448 within the base's limits (default)"
     rows = [
         ("template", prompt.fingerprint),
-        ("  system", prompt.system),
+        ("  system", prompt.system or "none: the conversation begins with the user's turn"),
         ("  user", prompt.user),
         ("  option", prompt.option),
         ("  hint", prompt.hint),
-        ("letters", manifest.letters),
+        ("letters", f"{manifest.letters}{', shown and answered in upper case' if prompt.letters == 'upper' else ''}"),
         ("pixels", pixels),
         ("quantization", manifest.quantization + (f", trained in {manifest.dtype}" if manifest.dtype else "")),
         ("calibration", _describe_calibrations(checkpoint)),

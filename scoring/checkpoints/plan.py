@@ -14,10 +14,9 @@ from scoring.checkpoints.compatibility import (
     Member,
     MismatchError,
     base_differences,
-    declared_settings,
+    declared_differences,
     quantization_of,
     read_members,
-    setting_differences,
     undeclared_settings,
 )
 from scoring.checkpoints.member_calibration import CalibrationSource
@@ -143,7 +142,7 @@ def plan_members(  # noqa: PLR0913 - the library's call to plan a run: its param
         choice = source.choose(member, _run_settings(member, members, settings, orders))
         notes += undeclared_settings(member.checkpoint, member.base, policy.max_pixels)
         notes += _precision_notes(member) + choice.notes
-        differences = _differences(member, settings, choice.differences)
+        differences = _differences(member, template, settings, choice.differences)
         notes += _accepted(member, differences, noted, allow_mismatch)
         calibrations.append(choice.calibration)
     source.check_used()
@@ -194,12 +193,14 @@ def _precision_notes(member: Member) -> list[str]:
     ]
 
 
-def _differences(member: Member, settings: LogitSettings, of_calibration: Iterable[Difference]) -> list[Difference]:
-    """All that differs between a member and the run, its calibration included."""
+def _differences(
+    member: Member, template: PromptTemplate, settings: LogitSettings, of_calibration: Iterable[Difference]
+) -> list[Difference]:
+    """All that differs between a member and the run, its calibration included. template: the run's."""
     checkpoint, base = member.checkpoint, member.base
     differences = [
         *base_differences(checkpoint, base, member.base_relation),
-        *setting_differences(declared_settings(checkpoint, base), settings.to_json()),
+        *declared_differences(checkpoint, base, template, settings),
         *of_calibration,
     ]
     if member.base_relation == "other precision":  # which is a note

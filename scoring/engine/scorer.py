@@ -50,7 +50,7 @@ class Scorer:
         """
         self.plan = plan
         self.prepare = plan.preparer
-        self.label_ids = self.prepare.chat.label_ids(LETTERS)
+        self.label_ids = self.prepare.label_ids()
         self.adapters = [
             f"member{number}" if checkpoint.adapter else None for number, checkpoint in enumerate(plan.checkpoints)
         ]
@@ -89,7 +89,7 @@ class Scorer:
         """The loaded model with the prompt, pixels and names of a plan that it `fits`."""
         scorer = copy(self)
         scorer.plan, scorer.prepare = plan, plan.preparer
-        scorer.label_ids = plan.preparer.chat.label_ids(LETTERS)
+        scorer.label_ids = scorer.prepare.label_ids()
         return scorer
 
     def answer(self, batch: PreparedBatch, letters: int) -> list[AnswerLogits]:

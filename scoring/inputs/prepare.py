@@ -42,6 +42,13 @@ class Preparer:
         text = (read_object(_Config, folder / "config.json") or _Config()).text_config
         return cls(ChatTokenizer(folder), template, policy, text.max_position_embeddings)
 
+    def label_ids(self, options: int = len(LETTERS)) -> list[int]:
+        """(K,) the token ids by which the first K options are answered, as the template shows their letters.
+
+        Raises TokenError where a letter is not a single token after the prompt.
+        """
+        return self.chat.label_ids(self.template.labels[:options], bool(self.template.system))
+
     def encode(self, question: Question, size: tuple[int, int] | None = None, order: str = "") -> TokenSequence:
         """The prompt for a picture of that upright size (default: the one in the picture's header).
 

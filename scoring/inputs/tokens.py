@@ -9,7 +9,6 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import NoReturn
 
@@ -93,6 +92,7 @@ class ChatTokenizer:
             trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
         )
         environment.globals["raise_exception"] = _raise
+        self._frames: dict[bool, list[str]] = {}  # whether there is a system turn -> see `_frame`
         chat_template = read_chat_template(folder)
         if chat_template is None:
             raise TokenError(
@@ -104,7 +104,10 @@ class ChatTokenizer:
             raise TokenError(f"{folder}: its chat template cannot be used: {error}; expected Qwen3-VL's own") from None
 
     def encode(self, system: str, user: str, grid: tuple[int, int, int], merge: int = 2) -> TokenSequence:
-        """The prompt up to the answer's first token; the picture comes before the user's text."""
+        """The prompt up to the answer's first token; the picture comes before the user's text.
+
+        system: "" for a conversation without a system turn.
+        """
         return self.encode_many([(system, user, grid)], merge)[0]
 
     def encode_many(self, prompts: list[tuple[str, str, tuple[int, int, int]]], merge: int = 2) -> list[TokenSequence]:
@@ -128,12 +131,13 @@ class ChatTokenizer:
             sequences.append(TokenSequence(np.array(ids, np.int64), slice(start, end), grid))
         return sequences
 
-    def label_ids(self, letters: str) -> list[int]:
+    def label_ids(self, letters: str, system: bool = True) -> list[int]:
         """The token id of each letter as an answer: the one id that follows the prompt's ids.
 
-        Raises TokenError, naming the letter and its ids, if the letter is not a single token after the prompt.
+        system: whether the prompt has a system turn. Raises TokenError, naming the letter and its ids, if the letter
+        is not a single token after the prompt.
         """
-        last = self._prompt("s", "u")[-1]
+        last = self._prompt("s" if system else "", "u")[-1]
         tail = last if isinstance(last, _Plain) else ""
         before = self._plain.encode(tail, add_special_tokens=False).ids
         ids_of = {letter: self._plain.encode(tail + letter, add_special_tokens=False).ids for letter in letters}
@@ -158,21 +162,34 @@ class ChatTokenizer:
 
         return [
             _Plain(re.sub(f"{SYSTEM}|{USER}", fill, piece)) if isinstance(piece, _Plain) else piece
-            for piece in self._frame
+            for piece in self._frame(bool(system))
         ]
 
-    @cached_property
-    def _frame(self) -> list[str]:
-        """The conversation's pieces with stand-ins for the texts: the template never sees a cell."""
+    def _frame(self, system: bool) -> list[str]:
+        """The conversation's pieces with stand-ins for the texts: the template never sees a cell.
+
+        system: whether it has a system turn. Rendered once.
+        """
+        if system not in self._frames:
+            self._frames[system] = self._pieces(self._rendered(system))
+        return self._frames[system]
+
+    def _rendered(self, system: bool) -> str:
+        """The conversation as the chat template writes it, with stand-ins for the texts."""
         user = [{"type": "image", "image": ""}, {"type": "text", "text": USER}]
-        system = [{"type": "text", "text": SYSTEM}]
-        messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
+        messages: list[dict[str, object]] = [{"role": "user", "content": user}]
+        if system:
+            messages.insert(0, {"role": "system", "content": [{"type": "text", "text": SYSTEM}]})
         try:
-            rendered = self._chat.render(add_generation_prompt=True, tools=None, messages=messages)
+            rendered: str = self._chat.render(add_generation_prompt=True, tools=None, messages=messages)
         except TemplateError as error:  # also of one that uses variables that it is not given
             raise TokenError(f"the base's chat template cannot be used: {error}; expected Qwen3-VL's own") from None
-        if not (rendered.count(SYSTEM) == rendered.count(USER) == rendered.count(IMAGE_TOKEN) == 1):
+        if [rendered.count(part) for part in (SYSTEM, USER, IMAGE_TOKEN)] != [int(system), 1, 1]:
             raise TokenError("the base's chat template leaves texts or the picture out; expected Qwen3-VL's own")
+        return rendered
+
+    def _pieces(self, rendered: str) -> list[str]:
+        """Plain texts and control tokens, in turn."""
         pieces: list[str] = []
         position = 0
         for match in [*self._control_pattern.finditer(rendered), None]:

@@ -336,11 +336,15 @@ class BenchWay:
 
 @dataclass(frozen=True)
 class FirstTokens:
-    """Rows whose likeliest token is a letter, and ids of those whose generation starts with another token."""
+    """Rows whose likeliest token is a letter, and ids of those whose generation starts with another token.
+
+    others: the most frequent texts that are generated where that token is no letter, with their numbers of rows.
+    """
 
     rows: int
     top_is_a_label: int
     violations: list[str]
+    others: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

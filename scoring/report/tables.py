@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from scoring.errors import quoted
 from scoring.report.records import (
     NO_VALUE,
     Bench,
@@ -269,6 +270,9 @@ def _answers_table(bench: Bench) -> Table:
             f"In {check.top_is_a_label:,} of {check.rows:,} rows the likeliest token is a letter; generation "
             f"starts with another one in {len(check.violations)} of them (0 expected)."
         )
+    if check and check.others:
+        texts = ", ".join(f"{quoted(text)} ({rows:,})" for text, rows in check.others.items())
+        notes.append(f"Where it is no letter, the texts begin with {texts}.")
     if unsteady := [f"{name} {way.unsteady}" for name, way in bench.ways.items() if way.unsteady]:
         warnings.append(f"letters that changed between repeats: {', '.join(unsteady)}")
     return Table("Answers", header, [_answers_row(way) for way in bench.ways.values()], notes, warnings)

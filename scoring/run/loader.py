@@ -23,7 +23,7 @@ class ModelLoader:
         """scorer: of the job's plan, where it is loaded already."""
         start = time.monotonic()
         self.job, self.plan, self.say, self.scorer = job, job.plan, job.context.say, scorer
-        self.label_ids = self.plan.preparer.chat.label_ids(job.table.letters)
+        self.label_ids = self.plan.preparer.label_ids(len(job.table.letters))
         self.machine = machine()
         self.comparison: dict[str, Any] | None = None
         self.verifying_seconds = self.compiling_seconds = 0.0

@@ -90,7 +90,7 @@ def score_out_of_fold(
         settings = {key: plan.identity[key] for key in ("base", "template", "pixels", "quantization")}
         entry = {"folder": folds.folder, "adapters": list(plan.identity["adapters"].values()), **settings}
         seconds = total_seconds(results)
-        warnings = warnings_of(logits, plan.preparer.chat.label_ids(table.letters), plan.calibrations)
+        warnings = warnings_of(logits, plan.preparer.label_ids(len(table.letters)), plan.calibrations)
         run_json = {"command": sys.argv, "data": table.about(), "seconds": seconds, "warnings": warnings}
         metrics = write_held_out(out, columns | {"fold": fold.tolist()}, logits, entry, run_json)
     return RunResult(logits, metrics, warnings, sum(result.scored_now for result in results), seconds)

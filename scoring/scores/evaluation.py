@@ -305,8 +305,9 @@ def _low_mass(logits: OptionLogits, scored: np.ndarray, label_ids: list[int]) ->
         return []
     return [
         f"low label mass: its 5th percentile is {mass:.2f}, and in {others:.1%} of rows the likeliest token is no "
-        "letter. Usual causes: a prompt other than in training, a 'thinking' model, or a base that was not "
-        "fine-tuned. Compare the template with the checkpoint's (`show`)."
+        "letter. Usual causes: a prompt other than in training (its wording, or A for a), a 'thinking' model, "
+        "or a base that was not fine-tuned. Compare the template with the checkpoint's (`show`); `bench` shows "
+        "what the model writes."
     ]
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 from scoring.bench.extraction import extract_choice, extract_stated
+from tests.shared.templates import THEIRS
 
 # Right values: the notebook's rules applied by hand.
 NOTEBOOK = [
@@ -134,3 +135,35 @@ def test_options_alike_stay_unanswered():
 )
 def test_repeated_options_are_whole_words_and_the_longest_counts(text, options, letter):
     assert extract_stated(text, options) == letter
+
+
+@pytest.mark.parametrize(
+    "text, letter",
+    [
+        ("B", "b"),
+        ("B.", "b"),
+        ("(A)", "a"),
+        ("A", "a"),
+        ("The answer is A", "a"),
+        ("A. dog", "a"),
+        ("I choose D", "d"),
+        ("it must be A", "a"),  # in lower case it would be an article
+        ("A hen is there", ""),
+        ("Look. A hen is there", ""),
+        ("a hen is there", ""),
+        ("it must be b", ""),  # no capital
+        ("A or B", "b"),
+        ("C or B", ""),
+    ],
+)
+def test_capital_letters_are_extracted_as_options(text, letter):
+    assert extract_stated(text, OPTIONS, THEIRS.labels) == letter
+
+
+def test_the_pronoun_is_no_letter():
+    assert extract_stated("so I see nothing", list("qrstuvwxyz"), THEIRS.labels) == ""
+    assert extract_stated("so J fits", list("qrstuvwxyz"), THEIRS.labels) == "j"
+
+
+def test_the_notebooks_extractor_takes_capital_letters_too():
+    assert extract_choice("user\nReply with A, B, C, D and nothing else.\nassistant\nC") == ("c", False)

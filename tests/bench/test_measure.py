@@ -9,12 +9,13 @@ import torch
 from scoring.bench.extraction import extract_choice
 from scoring.bench.generate import generate_text
 from scoring.bench.measure import ORDERS, Bench
-from scoring.bench.summary import WAYS, TimedAnswers
+from scoring.bench.summary import WAYS, TimedAnswers, summarise
 from scoring.checkpoints.plan import plan_members
 from scoring.engine.reference import reference_logits
 from scoring.engine.scorer import Scorer
 from scoring.run.options import RunOptions
 from scoring.scores.folder import RunError
+from tests.shared.templates import THEIRS
 
 
 class Silent:
@@ -145,3 +146,31 @@ def test_letters_that_change_between_repeats_are_counted(bench, monkeypatch):
     monkeypatch.setattr(bench, "_answer", lambda *arguments: TimedAnswers(changed + measured.answers[2:], [1.0] * 4))
     bench._repeat("forward", measured, lambda count: None)
     assert measured.unsteady == 2
+
+
+def test_capital_letters_are_asked_for_and_extracted(bench, demo):
+    """The options are a, b, c, d; the model sees, writes and is compared by A, B, C, D."""
+    checkpoint = [str(demo / "checkpoints" / "fold0")]
+    plans = {
+        name: plan_members(checkpoint, template=THEIRS, orders=orders, allow_mismatch=True)
+        for name, orders in ORDERS.items()
+    }
+    scorer = bench.scorer.with_plan(plans["engine"])
+    asked = Bench(scorer, bench.table, plans, RunOptions(), bench.work)
+    ways = ["seed", "one", "strong", "forward", "padded", "engine"]
+    measured = last(asked.measure(ways, 1, Silent, lambda text: None))
+    scorer.model.use(scorer.adapters[0])
+    capitals = [scorer.prepare.chat.tokenizer.token_to_id(letter) for letter in "ABCD"]
+    for row, question in enumerate(bench.questions):
+        logits = reference_logits(scorer.model.network, *scorer.prepare(question))
+        letter = "abcd"[int(logits[capitals].argmax())]
+        assert measured["forward"].answers[row].token == int(logits.argmax()) in capitals
+        for name in ways:
+            answer = measured[name].answers[row]
+            assert (answer.letter, answer.text, answer.fallback) == (letter, answer.text and letter.upper(), False), (
+                name
+            )
+    first = summarise(bench.questions, measured, scorer.label_ids)["first_token"]
+    assert first == {"rows": 4, "top_is_a_label": 4, "violations": []}
+    wrong = summarise(bench.questions, measured, bench.scorer.label_ids)["first_token"]
+    assert wrong["top_is_a_label"] == 0 and sum(wrong["others"].values()) == 4 and {*wrong["others"]} <= {*"ABCD"}

@@ -136,9 +136,23 @@ def test_first_tokens_that_generation_does_not_start_with_are_listed():
     measured["seed"].answers[2].token = 12  # a violation
     measured["forward"].answers[5].token = 999  # no label on top: nothing is promised
     check = summarise(questions, measured, LABELS)["first_token"]
-    assert check == {"rows": 8, "top_is_a_label": 7, "violations": ["r2"]}
+    written = measured["seed"].answers[5].text
+    assert check == {"rows": 8, "top_is_a_label": 7, "violations": ["r2"], "others": {written: 1}}
     del measured["seed"]
     assert summarise(questions, measured, LABELS)["first_token"] is None
+
+
+def test_the_texts_that_begin_with_no_letter_are_quoted_the_most_frequent_first():
+    questions, measured = draw_measurements(12)
+    texts = ["A", "A", "A", "<think>", "<think>", " A", "The", "Well", "Oh", "b", "b", "b"]
+    for row, text in enumerate(texts):
+        measured["forward"].answers[row].token = 999 if text != "b" else 11
+        measured["seed"].answers[row].text = text
+    report = summarise(questions, measured, LABELS)
+    others = {"A": 3, "<think>": 2, " A": 1, "The": 1, "Well": 1}
+    assert report["first_token"]["top_is_a_label"] == 3 and report["first_token"]["others"] == others
+    text = to_text(*bench_tables(report | {"price_per_hour": None}))
+    assert "Where it is no letter, the texts begin with 'A' (3), '<think>' (2), ' A' (1)" in " ".join(text.split())
 
 
 def test_letters_that_are_missing_or_fallen_back_to_are_counted_and_wrong():

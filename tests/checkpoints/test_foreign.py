@@ -20,6 +20,7 @@ from scoring.engine.reference import reference_logits
 from scoring.engine.scorer import Scorer
 from scoring.files.reading import FileError
 from tests.shared.foreign_checkpoints import KEYS, KINDS, SEVEN, Workshop, table
+from tests.shared.templates import THEIRS
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "foreign-checkpoints.md"
 
@@ -143,6 +144,36 @@ def test_notes_name_template_and_pixels_of_an_adapter_without_a_manifest(shop):
     (folder / "preprocessor_config.json").write_text(json.dumps({"max_pixels": 1_000_000}))
     notes = " ".join(plan_members([str(folder)], str(shop.base), pixels=50_000, quantization="none").notes)
     assert "its chat template is not the base's" in notes and "allow 1,000,000 pixels, scored with 50,000" in notes
+
+
+def test_an_adapter_is_asked_in_its_own_tools_prompt(shop, test_rows):
+    """Capital letters and no system turn: the library's ids of the conversation, and PEFT's logits of A, B, C, D."""
+    from peft import PeftModel
+    from transformers import AutoTokenizer
+
+    shop.used, rows = shop.base, test_rows[:3]
+    folder = shop.lora()
+    plan = planned(folder, shop.base, template=THEIRS)
+    scorer = Scorer(plan, "cpu", torch.float32)
+    network = PeftModel.from_pretrained(shop.network(), folder).eval().base_model.model
+    tokenizer = AutoTokenizer.from_pretrained(shop.base)
+    capitals = tokenizer.convert_tokens_to_ids(list("ABCD"))
+    expected = []
+    for row in rows:
+        sequence, patches = scorer.prepare(row)
+        lines = [f"{letter}. {option}" for letter, option in zip("ABCD", row.options, strict=True)]
+        hint = f"\nA hint: {row.task_hint}" if row.task_hint else ""
+        text = "\n".join([row.question, *lines, f"Reply with A, B, C, D and nothing else.{hint}"])
+        content = [{"type": "image", "image": ""}, {"type": "text", "text": text}]
+        options = {"tokenize": False, "add_generation_prompt": True}
+        rendered = tokenizer.apply_chat_template([{"role": "user", "content": content}], **options)
+        count = sequence.picture.stop - sequence.picture.start
+        assert sequence.ids.tolist() == tokenizer(rendered.replace("<|image_pad|>", "<|image_pad|>" * count)).input_ids
+        expected.append(reference_logits(network, sequence, patches)[capitals].numpy())
+    result = scorer.score(rows)
+    assert np.abs(result.logits[:, 0, 0] - np.stack(expected)).max() < 1e-4
+    assert compare_first(scorer, rows).largest < 1e-4
+    assert np.abs(np.stack(expected) - scored(planned(folder, shop.base), rows)).max() > 1e-3  # another prompt
 
 
 def test_a_fingerprint_sees_every_weight_and_the_scaling(shop, base, tmp_path):

@@ -44,6 +44,7 @@ def checkpoint(tmp_path) -> Path:
         ("scoring.json", '{"base": 7}', "base is 7; expected a valid string"),
         ("scoring.json", '{"pixels": {"max_pixels": -1}}', "expected max_pixels"),
         ("scoring.json", '{"template": {"colour": "x"}}', "template has colour; expected system, user, option"),
+        ("scoring.json", '{"template": {"letters": "Upper"}}', "letters are 'Upper'; expected lower or upper"),
         ("scoring.json", '{"letters": "abd"}', "letters is 'abd'; expected the first 2 to 26"),
         ("scoring.json", '{"quantization": "int8"}', "quantization is 'int8'; expected 'nf4', 'fp4' or 'none'"),
         ("scoring.json", "[]", "found a list; expected a JSON object"),

