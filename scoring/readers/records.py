@@ -27,11 +27,16 @@ class Records(Protocol):
     notices: what had to be guessed.
     """
 
-    file: Path
-    format: str
-    header: list[str]
-    digest: str
-    notices: list[str]
+    @property
+    def file(self) -> Path: ...
+    @property
+    def format(self) -> str: ...
+    @property
+    def header(self) -> list[str]: ...
+    @property
+    def digest(self) -> str: ...
+    @property
+    def notices(self) -> list[str]: ...
 
     def rows(self) -> Iterator[Row]:
         """Every row, from the first, on each call. Raises InputError where the file is broken."""
