@@ -31,6 +31,7 @@ from scoring.terminal.options import (
     only_value,
     pool_options,
     run_options,
+    sample_option,
     several_pixels,
     table_options,
 )
@@ -43,6 +44,7 @@ from train.options import training_options
 
 if TYPE_CHECKING:
     from scoring.inputs.questions import Question, Table
+    from scoring.inputs.sample import SampleSubmission
     from scoring.report.records import Metrics
     from scoring.run.options import RunResult
     from scoring.scores.folder import Scores
@@ -239,6 +241,7 @@ def _split(session: Session, rows: "list[Question]", config: TrainConfig) -> "tu
 @model_options
 @several_pixels
 @run_options
+@sample_option
 @click.option("--limit", type=click.IntRange(1), help="Score only the first N rows.")
 @click.option(
     "--out-of-fold",
@@ -257,6 +260,7 @@ def score(  # noqa: PLR0913 its parameters are its options
     orders: str,
     calibration: str,
     choices: RunChoices,
+    sample: Path | None,
     limit: int | None,
     out_of_fold: bool,
 ) -> None:
@@ -269,8 +273,13 @@ def score(  # noqa: PLR0913 its parameters are its options
         from scoring.inputs.orders import parse_orders
 
         orders_list = [parse_orders(text) for text in orders.split(",")]
+        wanted = _read_sample(sample)
         table = read(session.console, data, reading)
         table = replace(table, questions=table.questions[:limit])
+        if wanted:
+            ids = [question.id for question in table.questions]
+            wanted.rows_in(ids)  # raises before anything is loaded
+            _say_left_out(session, wanted, ids)
         out = out or Path("scores") / data.name.split(".")[0]
         from scoring.checkpoints.checkpoint import folds_of
 
@@ -281,7 +290,7 @@ def score(  # noqa: PLR0913 its parameters are its options
             from scoring.run.out_of_fold import Folds, score_out_of_fold
 
             settings = model.options(only_value(pixels, "--pixels"))
-            options = choices.options(only_value(orders_list, "--orders") or "1")
+            options = replace(choices.options(only_value(orders_list, "--orders") or "1"), sample=wanted)
             folds = Folds(only_value(checkpoints, "--ckpt") or "", settings)
             with stoppable(session):
                 result = score_out_of_fold(table, folds, out, options, session.context())
@@ -296,8 +305,22 @@ def score(  # noqa: PLR0913 its parameters are its options
         for note in dict.fromkeys(note for group in groups for note in group.plan.notes):
             session.console.say(note)
         with stoppable(session):
-            result = run_groups(table, groups, out, choices.options(), session.context())
+            options = replace(choices.options(), sample=wanted)
+            result = run_groups(table, groups, out, options, session.context())
         _print_scored(result, out, len(table.questions), choices.shard)
+
+
+def _read_sample(path: Path | None) -> "SampleSubmission | None":
+    """The sample submission in a file; None where no file is named."""
+    from scoring.inputs.sample import read_sample
+
+    return read_sample(path) if path else None
+
+
+def _say_left_out(session: Session, sample: "SampleSubmission | None", ids: list[str]) -> None:
+    """Say which rows submission.csv lacks because the sample does. ids: of all rows."""
+    if sample and (lacking := sample.left_out(ids)):
+        session.console.say(f"{lacking}; submission.csv leaves such rows out")
 
 
 def _print_scored(result: "RunResult", out: Path, rows: int, shard: tuple[int, int] | None) -> None:
@@ -317,9 +340,10 @@ def _print_scored(result: "RunResult", out: Path, rows: int, shard: tuple[int, i
 @main.command("merge")
 @click.argument("shards", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the merged results.")
+@sample_option
 @click.option("--overwrite", is_flag=True, help="Replace existing results.")
 @click.pass_obj
-def merge_shards(session: Session, shards: tuple[Path, ...], out: Path, overwrite: bool) -> None:
+def merge_shards(session: Session, shards: tuple[Path, ...], out: Path, sample: Path | None, overwrite: bool) -> None:
     """Merge the shards of a table that `score --shard` scored.
 
     The merged folder is the one that a single run would have written. Missing shards, duplicates and shards of another
@@ -328,7 +352,9 @@ def merge_shards(session: Session, shards: tuple[Path, ...], out: Path, overwrit
     with report_errors(session):
         from scoring.run.shards import merge
 
-        logits, metrics, notes = merge(shards, out, overwrite)
+        wanted = _read_sample(sample)
+        logits, metrics, notes = merge(shards, out, overwrite, wanted)
+        _say_left_out(session, wanted, logits.ids)
         print_results(Results(out, logits, metrics, notes))
 
 
@@ -487,6 +513,7 @@ def _plot(results: "Scores", metrics: "Metrics") -> None:
     "--out", required=True, type=click.Path(path_type=Path), help="Folder for the pooled results, a SCORES folder too."
 )
 @pool_options
+@sample_option
 @click.option("--overwrite", is_flag=True, help="Replace an existing ensemble.")
 @click.pass_obj
 def ensemble(  # noqa: PLR0913 its parameters are its options
@@ -500,6 +527,7 @@ def ensemble(  # noqa: PLR0913 its parameters are its options
     answers: Path | None,
     calibrations: tuple[Path, ...],
     sets: "SetRequest | None",
+    sample: Path | None,
     overwrite: bool,
 ) -> None:
     """Pool the results of several runs or files, matched by id.
@@ -517,7 +545,10 @@ def ensemble(  # noqa: PLR0913 its parameters are its options
 
         check_replaceable(out, overwrite)
         known, given = read_files(answers, calibrations)
-        pooled = pool_files(scores, out, PoolOptions(kind, weights, form, fit, given, known, sets))
+        wanted = _read_sample(sample)
+        options = PoolOptions(kind, weights, form, fit, given, known, sets, sample=wanted)
+        pooled = pool_files(scores, out, options)
+        _say_left_out(session, wanted, pooled.scores.logits.ids)
         for note in pooled.notes:
             click.echo(note, err=True)
         tables = ""

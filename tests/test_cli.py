@@ -170,6 +170,46 @@ def test_a_table_without_answers_is_scored(cli, small_table, tmp_path):
     assert "no scored row has an answer" in cli("evaluate", tmp_path / "s", check=2).stderr
 
 
+def test_a_sample_submission_gives_header_ids_and_order(cli, small_table, tmp_path):
+    table, sample = small_table(5), tmp_path / "sample_submission.csv"
+    rows = list(csv.reader(table.read_text("utf-8").splitlines()))
+    rows[2][1] = "images/none.jpg"  # of test_0001
+    with open(table, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+    call = ["score", table, "--skip-bad-rows", "--ckpt", FOLD0, "--sample", sample, "--out", tmp_path / "s"]
+    assert "sample_submission.csv: found no such file" in cli(*call, check=2).stderr
+    sample.write_text("Nr,Label\ntest_0003,d\ntest_9999,d\ntest_0001,d\n")
+    done = cli(*call, check=2)
+    assert (
+        "found 1 of 3 ids that no row of the table has: 'test_9999'; 3 of 5 ids of the table are not in" in done.stderr
+    )
+    assert "loading" not in done.stderr and not (tmp_path / "s").exists()
+    sample.write_text("Nr,Label\ntest_0003,d\ntest_0001,d\n")
+    assert "'test_0003'" in cli(*call, "--limit", 3, check=2).stderr
+    done = cli(*call, check=3)
+    told = f"3 of 5 ids of the table are not in {sample}: 'test_0000', 'test_0002', 'test_0004'; submission.csv leaves"
+    assert told in done.stderr and "4 of 5 rows scored" in done.stdout
+    header, first, second = (tmp_path / "s" / "submission.csv").read_text().splitlines()
+    assert (header, second) == ("Nr,Label", "test_0001,") and re.fullmatch("test_0003,[abcd]", first)
+    scored = (tmp_path / "s" / "probabilities.csv").read_text().splitlines()
+    assert len(scored) == 6 and scored[4].startswith(f"{first},")  # all rows, in the table's order
+
+
+def test_an_ensemble_takes_a_sample_submission(cli, tmp_path):
+    for name, number in (("a", 0.7), ("b", 0.6)):
+        lines = [f"{id},{number},{1 - number:.1f}" for id in ("x", "y", "z")]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["id,p_a,p_b", *lines[:2], "z,0.1,0.9", ""]))
+    sample = tmp_path / "sample.csv"
+    sample.write_text("nr,answer\nz,\nx,\n")
+    call = ["ensemble", tmp_path / "a.csv", tmp_path / "b.csv", "--sample", sample]
+    done = cli(*call, "--out", tmp_path / "pool")
+    assert f"1 of 3 ids of the table is not in {sample}: 'y'; submission.csv leaves such rows out" in done.stderr
+    assert (tmp_path / "pool" / "submission.csv").read_text() == "nr,answer\nz,b\nx,a\n"
+    sample.write_text("nr,answer\nw,\n")
+    refused = cli(*call, "--out", tmp_path / "other", check=2)
+    assert "no row of the table has: 'w'" in refused.stderr and not (tmp_path / "other").exists()
+
+
 def test_a_template_of_ones_own(cli, small_table, tmp_path):
     (tmp_path / "t.toml").write_text('system = "Answer."\nuser = "{question}\\n{options}{hint}"\n')
     table = small_table(2)

@@ -47,10 +47,10 @@ def _strict(value: Any) -> Any:
     return [_strict(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def write_csv(path: Path, rows: list[list[str]]) -> None:
-    """UTF-8, comma-separated, lines that end with LF."""
+def write_csv(path: Path, rows: list[list[str]], delimiter: str = ",") -> None:
+    """UTF-8, lines that end with LF."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    csv.writer(text, delimiter=delimiter, lineterminator="\n").writerows(rows)
     write_text(path, text.getvalue())
 
 

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -17,9 +18,9 @@ from scoring.files.reading import FileError, read_json
 from scoring.files.writing import write_text
 from scoring.messages import ProgressBar
 from scoring.report.figures import FigureViews, figures_of_bench, figures_of_scores
-from scoring.report.records import BenchRun, BenchWay, Comparison, Estimate, Metrics, Systems, read_record
+from scoring.report.records import BenchRun, BenchWay, Comparison, Details, Estimate, Metrics, Systems, read_record
 from scoring.report.rows import FILTERS, Row, rows_of_bench, rows_of_scores, thumbnails
-from scoring.report.tables import Table, bench_tables, comparison_table, members_table, metrics_table
+from scoring.report.tables import Table, bench_tables, comparison_table, details_table, members_table, metrics_table
 from scoring.scores.evaluation import evaluate_scores
 from scoring.scores.folder import RunError, RunRecord, TableEntry, open_scores
 from scoring.scores.suspects import read_flagged
@@ -127,7 +128,7 @@ def _page_of_scores(folder: Path, limit: int) -> Page:
         ],
         warnings=run.warnings,
         figures=figures_of_scores(scores, metrics),
-        tables=_tables_of_scores(folder, metrics) if metrics else [],
+        tables=_tables_of_scores(folder, metrics, values) if metrics and values else [],
         rows=rows_of_scores(scores, limit, suspects),
         total=total,
         run=_run_of_scores(run),
@@ -152,14 +153,19 @@ def _interval(estimate: Estimate, form: str = ".3f") -> str:
     return f"95 %: {estimate.interval(form)}"
 
 
-def _tables_of_scores(folder: Path, metrics: Metrics) -> list[Table]:
-    """Metrics, members where there are several, and the last comparison."""
+def _tables_of_scores(folder: Path, metrics: Metrics, values: dict[str, Any]) -> list[Table]:
+    """Metrics, further ones of a run in all cyclic orders, members where there are several, and the last comparison.
+
+    values: metrics.json.
+    """
     tables = [metrics_table(metrics)]
+    if metrics.circular:
+        tables.append(details_table(read_record(Details, values, folder / "metrics.json")))
     if metrics.ensemble:
         tables.append(members_table(metrics))
     path = folder / "comparison.json"
-    if values := read_json(path):
-        systems, comparison = read_record(Systems, values, path), read_record(Comparison, values, path)
+    if compared := read_json(path):
+        systems, comparison = read_record(Systems, compared, path), read_record(Comparison, compared, path)
         tables.append(comparison_table(comparison, (systems.first, systems.second)))
     return tables
 

@@ -206,6 +206,19 @@ class OrderAgreement:
 
 
 @dataclass(frozen=True)
+class CircularAccuracy(Estimate):
+    """The share of rows that are right in every cyclic order, over `rows`; None where no row has them all.
+
+    fewer_orders: rows that do not count since they have fewer orders; right_in_fewer: those of them that are right in
+    these.
+    """
+
+    rows: int
+    fewer_orders: int
+    right_in_fewer: int
+
+
+@dataclass(frozen=True)
 class SetCoverage:
     """Sets of options: the level that was asked for, the share that holds the right option, and their mean size."""
 
@@ -245,6 +258,7 @@ class Metrics:
     risk_coverage: list[RiskPoint]
     selective: Threshold
     ensemble: Ensemble | None = None
+    circular: CircularAccuracy | None = None
     suspects: LabelCheck | None = None
 
     @property
@@ -269,11 +283,12 @@ class MoreEstimates:
 
 @dataclass(frozen=True)
 class Details:
-    """metrics.json, the part that only `evaluate` prints."""
+    """metrics.json, the part that only `evaluate` prints, and the page of a run in all cyclic orders shows."""
 
     overall: MoreEstimates
     selective: Threshold
     orders: list[OrderAgreement] = field(default_factory=list)
+    circular: CircularAccuracy | None = None
     sets: SetCoverage | None = None
     suspects: LabelCheck | None = None
 

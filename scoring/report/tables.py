@@ -13,6 +13,7 @@ from scoring.report.records import (
     NO_VALUE,
     Bench,
     BenchWay,
+    CircularAccuracy,
     Comparison,
     Details,
     Estimate,
@@ -85,7 +86,10 @@ def _group_row(name: str, group: Group) -> list[str]:
 
 
 def details_table(details: Details) -> Table:
-    """Further metrics of all rows; the confidence threshold, option orders, sets and suspicious labels in its notes."""
+    """Further metrics of all rows, and CircularEval where the run has every cyclic order.
+
+    In its notes: the confidence threshold, option orders, rows that CircularEval leaves out, sets, suspicious labels.
+    """
     overall = details.overall
     rows = [
         _estimate_row("NLL", overall.nll),
@@ -99,6 +103,9 @@ def details_table(details: Details) -> Table:
         _estimate_row("spread of recall over letters", overall.recall_std),
     ]
     notes = [threshold_note(details.selective), *map(_order_note, details.orders)]
+    if details.circular:
+        rows.append(_circular_row(details.circular))
+        notes += _circular_notes(details.circular)
     if details.sets:
         notes.append(_sets_note(details.sets))
     if details.suspects:
@@ -133,6 +140,25 @@ def _order_note(orders: OrderAgreement) -> str:
         f"{orders.member}: {orders.all_agree:.0%} of rows have one answer in all their orders, another order "
         f"changes {orders.changed_by_another:.0%} of answers{letters}"
     )
+
+
+def _circular_row(circular: CircularAccuracy) -> list[str]:
+    interval = "no row has them all" if circular.value is None else circular.interval(".4f")
+    return ["CircularEval: right in every cyclic order", circular.text(".4f"), interval]
+
+
+def _circular_notes(circular: CircularAccuracy) -> list[str]:
+    """Where rows are left out, how many, and between which values the share would be with them."""
+    fewer, right = circular.fewer_orders, circular.right_in_fewer
+    if not fewer:
+        return []
+    rows_have = "row has" if fewer == 1 else "rows have"
+    total, all_right = circular.rows + fewer, (circular.value or 0) * circular.rows
+    return [
+        f"CircularEval is of {circular.rows:,} rows: {fewer:,} {rows_have} fewer orders, {right:,} of them right in "
+        f"these. Shown in every order too, they would make it {all_right / total:.4f} to "
+        f"{(all_right + right) / total:.4f}."
+    ]
 
 
 def _sets_note(sets: SetCoverage) -> str:

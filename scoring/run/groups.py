@@ -24,6 +24,7 @@ from scoring.checkpoints.weights import base_fingerprint
 from scoring.engine.scorer import Scorer
 from scoring.files.lock import LOCK, lock_folder
 from scoring.inputs.questions import Table
+from scoring.inputs.sample import SampleSubmission
 from scoring.run.options import ModelOptions, RunContext, RunOptions, RunResult, total_seconds
 from scoring.run.run import run
 from scoring.scores.folder import RunError, columns_of
@@ -111,13 +112,16 @@ def run_groups(
             f"--shard with {len(groups)} settings: a call for each of them (one base, prompt, --pixels and --orders), "
             "then `merge` each and `ensemble` them"
         )
+    if options.sample:
+        options.sample.rows_in([question.id for question in table.questions])
     if len(groups) == 1:
         return run(table, groups[0].plan, out, replace(options, orders=groups[0].orders), context)
     if not context.processes.first:
         return _run_each(table, groups, out, options, context)[-1]
     with lock_folder(out):
         _prepare_folder(out, options.overwrite and context.processes.first_time("overwrite"))
-        return _pool(table, groups, _run_each(table, groups, out, options, context), out)
+        results = _run_each(table, groups, out, options, context)
+        return _pool(table, groups, results, out, options.sample)
 
 
 def check_sets(groups: list[Group], request: SetRequest | None, table: Table, allow_mismatch: bool = False) -> None:
@@ -153,7 +157,7 @@ def _run_each(
     scorer: Scorer | None = None  # the last run's, for the next where that needs the same model
     for number, group in enumerate(groups, 1):
         context.say(f"run {number} of {len(groups)}: {', '.join(group.labels)}")
-        group_options = replace(options, orders=group.orders, overwrite=False)
+        group_options = replace(options, orders=group.orders, overwrite=False, sample=None)
         model: Plan | Scorer = group.plan
         if scorer is not None and scorer.fits(group.plan):
             model = scorer.with_plan(group.plan)
@@ -167,7 +171,9 @@ def _run_each(
     return results
 
 
-def _pool(table: Table, groups: list[Group], results: list[RunResult], out: Path) -> RunResult:
+def _pool(
+    table: Table, groups: list[Group], results: list[RunResult], out: Path, sample: SampleSubmission | None
+) -> RunResult:
     """The runs' files as one SCORES folder, whose run.json describes all of them."""
     seconds = total_seconds(results)
     peak_bytes = max(result.peak_bytes for result in results)
@@ -181,7 +187,7 @@ def _pool(table: Table, groups: list[Group], results: list[RunResult], out: Path
     warnings = [warning for result in results for warning in result.warnings]
     labels = [label for group in groups for label in group.labels]
     paths = [out / RUNS / str(number) for number in range(1, len(groups) + 1)]
-    pooled = pool_files(paths, out, PoolOptions(names=labels), run_json, warnings)
+    pooled = pool_files(paths, out, PoolOptions(names=labels, sample=sample), run_json, warnings)
     return RunResult(
         pooled.scores.logits,
         pooled.metrics,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from scoring.checkpoints.plan import Plan, plan_members
 from scoring.inputs.prompt import PromptTemplate
 from scoring.inputs.questions import Table
+from scoring.inputs.sample import SampleSubmission
 from scoring.messages import Progress, Say
 from scoring.run.processes import Processes
 from scoring.scores.folder import RunError
@@ -51,7 +52,8 @@ class RunOptions:
     """How a run is done. The run decides what is `None` or "auto" by this machine, and writes its decision down.
 
     orders: see `parse_orders`. batch_tokens: most tokens of a batch. weights: of linear layers, `4bit` or `16bit`.
-    compile: `on` or `off`. overwrite: replace another run's results.
+    compile: `on` or `off`. overwrite: replace another run's results. sample: whose header, ids and order submission.csv
+    has.
     """
 
     orders: str = "1"
@@ -64,6 +66,7 @@ class RunOptions:
     overwrite: bool = False
     verify: bool = True  # compare one row with the libraries' own forward before scoring the others
     device_map: str = "none"  # "auto": spread the base over all cards
+    sample: SampleSubmission | None = None
 
     def __post_init__(self) -> None:
         if self.shard and self.orders == "adaptive":
@@ -71,6 +74,8 @@ class RunOptions:
                 "--shard with adaptive orders: which rows are scored in more orders depends on all rows; use --orders "
                 "cyclic or pride"
             )
+        if self.shard and self.sample:
+            raise RunError("--shard with --sample: a shard writes no submission.csv; give the sample to `merge`")
 
 
 @dataclass(frozen=True)

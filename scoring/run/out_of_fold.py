@@ -66,6 +66,10 @@ def score_out_of_fold(
         raise RunError(f"--out-of-fold: {folds.folder} has no folds; expected a folder that `train --folds` wrote")
     if options.shard:
         raise RunError("--out-of-fold with --shard: each fold is a run of its own; leave out --shard")
+    if options.sample:
+        raise RunError(
+            "--out-of-fold with --sample: these are rows of the training, not of a submission; leave out --sample"
+        )
     plan = folds.plan(folds.folder, options.orders)
     table = replace(table, questions=[question for question in table.questions if not question.fault])
     columns = columns_of(table.questions)

@@ -41,14 +41,17 @@ def run(
     """Score a table into `out`; go on where an earlier run with the same inputs stopped.
 
     model: a plan, or the scorer of a plan, where it is loaded already. Raises RunError where `out` holds the results of
-    other inputs, LockError where it cannot be written, ProcessError where another process failed, KeyboardInterrupt
-    once it is asked to stop and has filed the batch at hand.
+    other inputs, InputError where the table lacks an id of the sample, LockError where `out` cannot be written,
+    ProcessError where another process failed, KeyboardInterrupt once it is asked to stop and has filed the batch at
+    hand.
     """
     plan, scorer = (model.plan, model) if isinstance(model, Scorer) else (model, None)
     job = Job(table, plan, out, options or RunOptions(), context or RunContext())
     processes = job.context.processes
     if job.options.device_map == "auto" and processes.count > 1:
         raise RunError("--device-map auto spreads one process over all cards; start it without torchrun")
+    if job.options.sample:
+        job.options.sample.rows_in([question.id for question in table.questions])
     gc.freeze()  # the model's and the libraries' objects live on: looking through them cost .6 s of a run of 10 s
     try:
         with lock_folder(out) if processes.first else nullcontext():
@@ -159,4 +162,7 @@ def _scored_run(job: Job, label_ids: list[int], run_json: dict[str, Any], logits
     exposed = job.plan.exposed(columns, job.table.digest)
     columns["exposed"] = exposed.tolist()
     warnings = exposure_warnings(job.plan.members, exposed)
-    return ScoredRun(job.out, run_json, columns, logits, job.plan.calibrations, label_ids, job.options.sets, warnings)
+    options, calibrations = job.options, job.plan.calibrations
+    return ScoredRun(
+        job.out, run_json, columns, logits, calibrations, label_ids, options.sets, warnings, options.sample
+    )

@@ -8,7 +8,7 @@ import heapq
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from scoring.files.differences import changed
 from scoring.files.lock import lock_folder
 from scoring.files.reading import read_json, read_object
 from scoring.files.writing import write_json, write_table, write_whole
+from scoring.inputs.sample import SampleSubmission
 from scoring.scores.finalize import ScoredRun, write_run
 from scoring.scores.folder import RunError, typed_columns
 from scoring.scores.logits import Layout, OptionLogits, part_path, read_parts
@@ -89,15 +90,18 @@ def leave_shard(scored: ScoredRun, shard: tuple[int, int], parts: list[int], sta
 
 
 def merge(
-    folders: Sequence[Path], out: Path, overwrite: bool = False
+    folders: Sequence[Path], out: Path, overwrite: bool = False, sample: SampleSubmission | None = None
 ) -> tuple[OptionLogits, dict[str, Any] | None, list[str]]:
     """The shards' parts as one finished SCORES folder; (logits, metrics, warnings).
 
-    Raises RunError, naming all faults at once, where shards are missing, double, not finished or of different runs.
+    sample: whose header, ids and order submission.csv has. Raises RunError, naming all faults at once, where shards are
+    missing, double, not finished or of different runs; InputError where no row has an id of the sample.
     """
     shards = [_read(folder) for folder in folders]
     _check(folders, shards)
     check_replaceable(out, overwrite)
+    if sample:
+        sample.rows_in(pq.read_table(folders[0] / "questions.parquet", columns=["id"])["id"].to_pylist())
     with lock_folder(out):
         (out / "logits").mkdir(exist_ok=True)
         for folder, shard in zip(folders, shards):
@@ -105,7 +109,7 @@ def merge(
                 _copy(part_path(folder / "logits", number), part_path(out / "logits", number))
         plan = read_json(folders[0] / "plan.json") or {}
         write_json(out / "plan.json", {key: value for key, value in plan.items() if key != "shard"})
-        scored = _whole_run(folders, shards, out)
+        scored = replace(_whole_run(folders, shards, out), sample=sample)
         written = write_run(scored)
         return scored.logits, written.metrics, written.warnings
 

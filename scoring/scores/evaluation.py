@@ -10,6 +10,7 @@ from scoring.errors import quoted
 from scoring.files.writing import write_json
 from scoring.inputs.prompt import LETTERS
 from scoring.scores import position
+from scoring.scores.circular import circular_accuracy
 from scoring.scores.exposure import CALIBRATION, TRAINING, VALIDATION, known_by_content, numbers_of
 from scoring.scores.folder import Columns, RunError, Scores
 from scoring.scores.logits import OptionLogits
@@ -52,6 +53,8 @@ def evaluate_scores(
     metrics["risk_coverage"] = risk_coverage(confidence, right)
     metrics["selective"] = _threshold(scores, rows, confidence, right, target)
     metrics["orders"] = order_report(scores.logits)
+    if circular := circular_accuracy(scores):
+        metrics["circular"] = circular
     if len(scores.logits.members) > 1:
         metrics["ensemble"] = evaluate_members(scores, rows, y)
     if sets := scores.run.sets:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from scoring.files.writing import write_json
+from scoring.inputs.sample import SampleSubmission
 from scoring.scores.evaluation import evaluate_scores, order_report, warnings_of
 from scoring.scores.folder import Columns, ResultOptions, Scores, write_results
 from scoring.scores.logits import OptionLogits
@@ -19,7 +20,8 @@ class ScoredRun:
     """A run whose batches are all scored.
 
     run_json: the values of run.json, except for those that follow from the logits. columns: see `folder.columns_of`.
-    label_ids: the letters' tokens. sets: the option sets to add. warnings: those known before the logits.
+    label_ids: the letters' tokens. sets: the option sets to add. warnings: those known before the logits. sample: see
+    `ResultOptions`.
     """
 
     out: Path
@@ -30,6 +32,7 @@ class ScoredRun:
     label_ids: list[int]
     sets: SetRequest | None = None
     warnings: Sequence[str] = ()
+    sample: SampleSubmission | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +47,7 @@ class WrittenRun:
 def write_run(run: ScoredRun) -> WrittenRun:
     """Write all files of a SCORES folder but its parts: probabilities, submission, run.json, metrics."""
     start, logits = time.monotonic(), run.logits
-    options = ResultOptions(run.sets)
+    options = ResultOptions(run.sets, sample=run.sample)
     log_p, sets = write_results(run.out, run.columns, logits, run.calibrations, options)
     warnings = [*warnings_of(logits, run.label_ids, run.calibrations, run.columns["answer"], log_p), *run.warnings]
     scored, seconds = int(logits.scored.sum()), run.run_json["seconds"]
@@ -58,6 +61,8 @@ def write_run(run: ScoredRun) -> WrittenRun:
         run_json["orders"] = orders
     if sets and run.sets:
         run_json["sets"] = sets.about(run.sets)
+    if run.sample:
+        run_json["sample"] = run.sample.about()
     write_json(run.out / "run.json", run_json)
     metrics = evaluate_scores(Scores(run.out, run_json, logits, run.calibrations, run.columns))
     return WrittenRun(metrics, warnings, seconds)

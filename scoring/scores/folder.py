@@ -15,6 +15,7 @@ from scoring.files.writing import write_table
 from scoring.inputs.digests import picture_digests, question_digest
 from scoring.inputs.prompt import LETTERS
 from scoring.inputs.questions import Question
+from scoring.inputs.sample import SampleSubmission
 from scoring.scores.logits import Layout, OptionLogits, read_parts
 from scoring.scores.probabilities import (
     member_log_probabilities,
@@ -73,11 +74,12 @@ class ResultOptions:
     """What results hold besides pooled probabilities.
 
     sets: option sets for the column `set`, or the request for those that the calibrations give. pool: how members are
-    pooled; None for the mean of their log-probabilities.
+    pooled; None for the mean of their log-probabilities. sample: whose header, ids and order submission.csv has.
     """
 
     sets: SetRequest | OptionSets | None = None
     pool: PoolSettings | None = None
+    sample: SampleSubmission | None = None
 
 
 def write_results(
@@ -105,7 +107,7 @@ def write_results(
     if isinstance(sets, SetRequest):
         sets = conformal_sets(log_p, calibrations, sets, members)
     write_probabilities(out / "probabilities.csv", logits, log_p, answers, sets.held if sets else None)
-    write_submission(out / "submission.csv", logits, log_p)
+    write_submission(out / "submission.csv", logits, log_p, options.sample)
     return log_p, sets
 
 

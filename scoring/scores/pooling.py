@@ -11,6 +11,7 @@ import scoring
 from scoring.files.writing import write_json
 from scoring.inputs.answers import AnswerTable
 from scoring.inputs.prompt import LETTERS
+from scoring.inputs.sample import SampleSubmission
 from scoring.scores.evaluation import evaluate_scores, exposure_warnings, warnings_of
 from scoring.scores.exposure import CALIBRATION
 from scoring.scores.fitting import (
@@ -56,7 +57,8 @@ class PoolOptions:
     fit: labelled rows that no member was trained on: a SCORES folder or a file of the same members, for a temperature
     of the pool (and weights); or a training's out-of-fold rows, for one temperature for all its folds. calibrations: of
     members, from files of `calibrate`. answers: by id, for rows without one. sets: option sets to add; they need `fit`.
-    names: of the members, in their order; None for their own, made distinct.
+    names: of the members, in their order; None for their own, made distinct. sample: whose header, ids and order
+    submission.csv has.
     """
 
     kind: str = "log"
@@ -67,6 +69,7 @@ class PoolOptions:
     answers: AnswerTable | None = None
     sets: SetRequest | None = None
     names: Sequence[str] | None = None
+    sample: SampleSubmission | None = None
 
     def __post_init__(self) -> None:
         if self.kind != "log" and self.weights in FITTED:
@@ -94,7 +97,8 @@ def pool_files(
 ) -> Pooled:
     """Pool the members of SCORES folders and files, matched by id, into the folder `out`.
 
-    run_json, warnings: further values and warnings for run.json. Raises EnsembleError, RunError, SetsError.
+    run_json, warnings: further values and warnings for run.json. Raises EnsembleError, RunError, SetsError, and
+    InputError where no row has an id of the sample.
     """
     options = options or PoolOptions()
     members = [
@@ -104,7 +108,10 @@ def pool_files(
     ]
     if len(members) < 2:
         raise EnsembleError(f"{len(members)} member; expected two or more to pool")
-    return _write(_pool(members, paths, options), out, options, run_json or {}, warnings)
+    fitted = _pool(members, paths, options)
+    if options.sample:
+        options.sample.rows_in(fitted.pool.ids)
+    return _write(fitted, out, options, run_json or {}, warnings)
 
 
 def import_file(path: Path, out: Path, options: PoolOptions | None = None) -> Pooled:
@@ -183,7 +190,8 @@ def _write(
     for path in (out / "logits").glob("part-*.parquet"):  # of the results that are replaced
         path.unlink()
     write_part(out / "logits", 0, table)
-    result_options = ResultOptions(_sets(fitted, columns, options.sets), None if single else pool.settings)
+    sets_asked = _sets(fitted, columns, options.sets)
+    result_options = ResultOptions(sets_asked, None if single else pool.settings, options.sample)
     log_p, sets = write_results(out, columns, table, pool.calibrations, result_options)
     warnings = [
         *warnings,
@@ -196,6 +204,8 @@ def _write(
     values = _run_json(fitted, table, run_json) | {"warnings": warnings}
     if sets and options.sets:
         values["sets"] = sets.about(options.sets)
+    if options.sample:
+        values["sample"] = options.sample.about()
     write_json(out / "run.json", values)
     scores, notes = open_scores(out), list(fitted.notes)
     if not single and not options.fit and len(scores.answered) and not run_json:

@@ -6,8 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from scoring.files.writing import write_columns
+from scoring.files.writing import write_columns, write_csv
 from scoring.inputs.prompt import LETTERS
+from scoring.inputs.sample import SampleSubmission
 from scoring.scores.logits import OptionLogits
 from scoring.scores.position import in_all_orders, without_prior
 from scoring.stats.calibration import Calibration, log_probabilities
@@ -108,9 +109,19 @@ def write_probabilities(
     write_columns(path, columns)
 
 
-def write_submission(path: Path, logits: OptionLogits, log_p: np.ndarray) -> None:
-    """`submission.csv`: id and letter. A row without a score has no letter."""
-    write_columns(path, {"id": logits.ids, "answer": predictions(logits, log_p)})
+def write_submission(
+    path: Path, logits: OptionLogits, log_p: np.ndarray, sample: SampleSubmission | None = None
+) -> None:
+    """`submission.csv`: id and letter, with the header, the ids and the order of `sample`, if there is one.
+
+    A row without a score has no letter. Raises InputError where the sample has an id that no row has.
+    """
+    letters = predictions(logits, log_p)
+    if sample is None:
+        write_columns(path, {"id": logits.ids, "answer": letters})
+        return
+    answers = [letters[row] for row in sample.rows_in(logits.ids)]
+    write_csv(path, [sample.header, *map(list, zip(sample.ids, answers))], sample.delimiter)
 
 
 def margins(log_p: np.ndarray) -> np.ndarray:

@@ -335,6 +335,11 @@ form_option = click.option(
     show_default=True,
     help="What the letter columns of a file hold. shares: any non-negative numbers, to be divided by their sum.",
 )
+sample_option = click.option(
+    "--sample",
+    type=click.Path(path_type=Path),
+    help="Sample submission, a table of two columns (ids and answers): submission.csv gets its header, ids and order.",
+)
 answers_option = click.option(
     "--answers",
     type=click.Path(path_type=Path),

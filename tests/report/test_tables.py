@@ -70,15 +70,19 @@ def folders(tmp_path_factory):
     metrics = read_record(Metrics, evaluate_scores(open_scores(one), {"colour": ["red", "blue"] * 20}))
     comparison = read_record(Comparison, compare_folders(open_scores(one), open_scores(other)))
     pooled = read_record(Metrics, evaluate_scores(open_scores(several)))
+    rotated = folder(out / "cyclic", orders="cyclic")
+    in_orders = evaluate_scores(open_scores(rotated))
+    rotated_tables = [metrics_table(read_record(Metrics, in_orders)), details_table(read_record(Details, in_orders))]
     bench = bench_json(out / "bench")
     return {
         "one": (one, [metrics_table(metrics), comparison_table(comparison, (str(one), str(other)))]),
         "several": (several, [metrics_table(pooled), members_table(pooled)]),
+        "cyclic": (rotated, rotated_tables),
         "bench": (bench, bench_tables(json.loads((bench / "bench.json").read_text()))),
     }
 
 
-@pytest.mark.parametrize("name", ["one", "several", "bench"])
+@pytest.mark.parametrize("name", ["one", "several", "cyclic", "bench"])
 def test_the_terminal_and_the_page_have_the_same_cells_and_notes(folders, name):
     path, tables = folders[name]
     page = on_page(path)
@@ -159,6 +163,35 @@ def test_orders_and_sets_are_described_in_notes(tmp_path):
     _, order, sets = details_table(read_record(Details, metrics)).notes
     assert order.startswith("m0: ") and "another order changes" in order and "probability by letter 0." in order
     assert sets == "Sets asked to hold the right option in 90%: they do in 92.5%, with 1.50 options on average."
+
+
+def circular_table(tmp_path, **values) -> Table:
+    metrics = evaluate_scores(open_scores(folder(tmp_path / "s")))
+    assert "circular" not in metrics  # a run in one order
+    nothing = {"value": None, "low": None, "high": None, "rows": 0, "fewer_orders": 0, "right_in_fewer": 0}
+    return details_table(read_record(Details, metrics | {"circular": nothing | values}))
+
+
+def test_circular_eval_is_a_row_of_its_own(tmp_path):
+    table = circular_table(tmp_path, value=0.75, low=0.7, high=0.79, rows=400)
+    assert table.rows[-1] == ["CircularEval: right in every cyclic order", "0.7500", "0.7000 – 0.7900"]
+    assert len(table.rows) == 10 and len(table.notes) == 1
+
+
+def test_rows_that_circular_eval_leaves_out_are_told_with_what_they_could_change(tmp_path):
+    """300 of 400 rows are right in every order; of 100 others 80 are right in theirs: 300 to 380 of 500."""
+    table = circular_table(tmp_path, value=0.75, low=0.7, high=0.79, rows=400, fewer_orders=100, right_in_fewer=80)
+    assert table.notes[-1] == (
+        "CircularEval is of 400 rows: 100 rows have fewer orders, 80 of them right in these. Shown in every order too, "
+        "they would make it 0.6000 to 0.7600."
+    )
+
+
+def test_circular_eval_of_no_row_has_a_dash_and_a_reason(tmp_path):
+    table = circular_table(tmp_path, fewer_orders=1, right_in_fewer=1)
+    assert table.rows[-1] == ["CircularEval: right in every cyclic order", "–", "no row has them all"]
+    assert "of 0 rows: 1 row has fewer orders, 1 of them right in these" in table.notes[-1]
+    assert table.notes[-1].endswith("they would make it 0.0000 to 1.0000.")
 
 
 # ------------------------------------------------------------------ ensembles

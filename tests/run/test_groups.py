@@ -8,7 +8,9 @@ import pytest
 
 from scoring import read_questions
 from scoring.checkpoints.compatibility import MismatchError
+from scoring.errors import InputError
 from scoring.inputs.questions import Table
+from scoring.inputs.sample import read_sample
 from scoring.messages import silent
 from scoring.run.groups import plan_groups, run_groups
 from scoring.run.options import RunContext, RunOptions
@@ -99,6 +101,26 @@ def test_what_cannot_be_meant_is_refused(table, tmp_path, stranger):
     run(table, plan_groups(FOLDS[:1])[0].plan, tmp_path / "out", RunOptions(), QUIET)
     with pytest.raises(RunError, match="holds other results"):
         run_groups(table, plan_groups([FOLDS[0], stranger]), tmp_path / "out", RunOptions(), QUIET)
+
+
+def test_the_pool_of_several_runs_has_the_sample_and_the_runs_have_their_own_ids(table, tmp_path):
+    ids = [question.id for question in table.questions]
+    (tmp_path / "sample.csv").write_text(f"nr,answer\n{ids[3]},\n{ids[1]},\n")
+    options = RunOptions(sample=read_sample(tmp_path / "sample.csv"))
+    groups = plan_groups(FOLDS[:1], orders=["1", "2"])
+    run_groups(table, groups, tmp_path / "out", options, QUIET)
+    lines = (tmp_path / "out" / "submission.csv").read_text().splitlines()
+    assert lines[0] == "nr,answer" and [line.split(",")[0] for line in lines[1:]] == [ids[3], ids[1]]
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["sample"]["rows"] == 2
+    for number in ("1", "2"):
+        each = tmp_path / "out" / "runs" / number
+        assert (each / "submission.csv").read_text().splitlines()[0] == "id,answer"
+        assert "sample" not in json.loads((each / "run.json").read_text())
+    (tmp_path / "sample.csv").write_text("nr,answer\nstranger,\n")
+    options = RunOptions(sample=read_sample(tmp_path / "sample.csv"))
+    with pytest.raises(InputError, match="stranger"):
+        run_groups(table, groups, tmp_path / "other", options, QUIET)
+    assert not (tmp_path / "other").exists()
 
 
 def test_through_the_command_line(cli, tmp_path):

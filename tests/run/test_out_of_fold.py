@@ -11,8 +11,12 @@ from scoring.checkpoints.calibrate import calibrate_folds
 from scoring.checkpoints.compatibility import MismatchError
 from scoring.checkpoints.plan import plan_members
 from scoring.inputs.digests import question_digests
+from scoring.inputs.questions import Table
+from scoring.inputs.sample import read_sample
+from scoring.run.options import ModelOptions, RunOptions
+from scoring.run.out_of_fold import Folds, score_out_of_fold
 from scoring.scores.exposure import VALIDATION, write_rows
-from scoring.scores.folder import open_scores
+from scoring.scores.folder import RunError, open_scores
 from scoring.scores.probabilities import member_logits
 
 ROWS = 30
@@ -107,6 +111,15 @@ def test_the_pool_of_folds_is_calibrated_for_the_orders_it_is_used_in(folds, sco
     assert sets["quantile"] is None and "CV+" in sets["guarantee"] and "at least 60%" in sets["guarantee"]
     metrics = json.loads((tmp_path / "sets" / "metrics.json").read_text())
     assert 0.6 <= metrics["sets"]["covered"] <= 1 and 0.6 <= metrics["sets"]["mean_size"] <= 4
+
+
+def test_a_sample_submission_is_not_for_rows_of_the_training(folds, demo, tmp_path):
+    (tmp_path / "sample.csv").write_text("id,answer\ntest_0000,a\n")
+    table = Table(demo / "test.csv", "digest", read_questions(demo / "test.csv")[:ROWS])
+    options = RunOptions(sample=read_sample(tmp_path / "sample.csv"))
+    with pytest.raises(RunError, match="--out-of-fold with --sample: .* leave out --sample"):
+        score_out_of_fold(table, Folds(str(folds), ModelOptions()), tmp_path / "x", options)
+    assert not (tmp_path / "x").exists()
 
 
 def test_what_is_no_fold_or_no_row_of_them_is_refused(folds, scored, demo, cli, tmp_path):

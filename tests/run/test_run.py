@@ -10,7 +10,9 @@ from pyarrow.dataset import dataset
 from scipy.special import log_softmax
 
 from scoring.checkpoints.plan import plan_members
+from scoring.errors import InputError
 from scoring.inputs.orders import option_orders
+from scoring.inputs.sample import read_sample
 from scoring.run.options import RunOptions
 from scoring.run.run import run
 from scoring.scores.folder import RunError, open_scores
@@ -42,6 +44,42 @@ def test_orders_are_written_and_read_back(scorer, table, tmp_path, orders):
     assert set(written[written["id"] == table.questions[0].id]["order"]) == set(option_orders(4, orders))
     assert set(written[written["id"] == table.questions[3].id]["order"]) == set(option_orders(3, orders))
     assert set(written[written["id"] == table.questions[5].id]["order"]) == {"abcd"}
+
+
+# ------------------------------------------------------------------ the submission
+def sample_of(folder, ids):
+    path = folder / "sample_submission.csv"
+    path.write_text("\n".join(["ID,Label", *(f"{id},a" for id in ids), ""]))
+    return read_sample(path)
+
+
+def test_a_finished_run_may_be_given_another_sample(scorer, table, tmp_path):
+    ids, out = [question.id for question in table.questions], tmp_path / "out"
+    run(table, scorer, out, RunOptions())
+    results = [path for path in out.rglob("*") if path.is_file() and path.name not in ("run.json", "submission.csv")]
+    whole = {path: path.read_bytes() for path in results}
+    plain, about = (out / "submission.csv").read_text(), json.loads((out / "run.json").read_text())
+    answers = dict(line.split(",") for line in plain.splitlines())
+    sample = sample_of(tmp_path, [ids[7], ids[0], ids[19]])
+    again = run(table, scorer, out, RunOptions(sample=sample))
+    assert again.scored_now == 0  # nothing is scored again
+    lines = ["ID,Label", *(f"{id},{answers[id]}" for id in sample.ids), ""]
+    assert (out / "submission.csv").read_text() == "\n".join(lines)
+    assert {path: path.read_bytes() for path in whole} == whole
+    with_sample = json.loads((out / "run.json").read_text())
+    assert with_sample["sample"] == {"file": str(sample.file), "sha256": sample.digest, "rows": 3}
+    assert with_sample.keys() - about.keys() == {"sample"} and with_sample["identity"] == about["identity"]
+    run(table, scorer, out, RunOptions())
+    assert (out / "submission.csv").read_text() == plain and "sample" not in json.loads((out / "run.json").read_text())
+
+
+def test_a_sample_with_ids_that_the_table_lacks_stops_a_run_before_it_begins(scorer, table, tmp_path):
+    sample = sample_of(tmp_path, [table.questions[0].id, "stranger"])
+    with pytest.raises(InputError, match="1 of 2 ids that no row of the table has: 'stranger'; 19 of 20 ids"):
+        run(table, scorer, tmp_path / "out", RunOptions(sample=sample))
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(RunError, match="a shard writes no submission.csv; give the sample to `merge`"):
+        RunOptions(shard=(1, 2), sample=sample)
 
 
 # ------------------------------------------------------------------ orders that are not the same for all rows

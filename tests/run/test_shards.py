@@ -88,6 +88,27 @@ def test_a_killed_shard_goes_on(cli, tmp_path, small_table):
     assert content(tmp_path / "merged", SCORED) == content(tmp_path / "whole", SCORED)
 
 
+def test_merge_takes_the_sample_and_a_shard_does_not(cli, tmp_path, small_table):
+    arguments = [small_table(6), "--ckpt", FOLD0]
+    (tmp_path / "sample.csv").write_text("id,label\ntest_0004,a\ntest_0001,a\n")
+    sample = ["--sample", tmp_path / "sample.csv"]
+    refused = cli("score", *arguments, *sample, "--shard", "1/2", "--out", tmp_path / "x", check=2)
+    assert "give the sample to `merge`" in refused.stderr and not (tmp_path / "x").exists()
+    shards = scored_in(cli, tmp_path, 2, arguments)
+    done = cli("merge", *shards, *sample, "--out", tmp_path / "merged")
+    assert "4 of 6 ids of the table are not in" in done.stderr
+    cli("score", *arguments, *sample, "--out", tmp_path / "whole")
+    assert content(tmp_path / "merged", SCORED) == content(tmp_path / "whole", SCORED)
+    lines = (tmp_path / "merged" / "submission.csv").read_text().splitlines()
+    assert lines[0] == "id,label" and [line.split(",")[0] for line in lines[1:]] == ["test_0004", "test_0001"]
+    about = json.loads((tmp_path / "merged" / "run.json").read_text())
+    assert about["sample"]["file"] == str(tmp_path / "sample.csv")
+    (tmp_path / "sample.csv").write_text("id,label\nstranger,a\n")
+    refused = cli("merge", *shards, *sample, "--out", tmp_path / "other", check=2)
+    assert "1 of 1 ids that no row of the table has: 'stranger'" in refused.stderr
+    assert not (tmp_path / "other").exists()
+
+
 def test_what_cannot_be_merged_is_named(cli, tmp_path, small_table):
     arguments = [small_table(6), "--ckpt", FOLD0, "--batch-tokens", 200]
     shards = scored_in(cli, tmp_path, 3, arguments)

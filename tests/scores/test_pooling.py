@@ -9,7 +9,9 @@ import pytest
 from scipy.special import log_softmax
 
 import scoring
+from scoring.errors import InputError
 from scoring.inputs.answers import AnswerTable
+from scoring.inputs.sample import read_sample
 from scoring.scores.exposure import TRAINING, VALIDATION
 from scoring.scores.folder import RunError, open_scores
 from scoring.scores.logits import write_part
@@ -610,3 +612,28 @@ def test_folders_are_pooled_evaluated_and_fitted(tmp_path):
     change_settings(tmp_path / "out", 1, trained_on="t")
     with pytest.raises(EnsembleError, match="was trained on these rows"):
         pool_files([a, b], tmp_path / "x", PoolOptions(fit=tmp_path / "out"))
+
+
+# ------------------------------------------------------------------ the submission
+def test_a_pool_has_the_submission_of_the_sample(tmp_path):
+    files = two_files(tmp_path)
+    pool_files(files, tmp_path / "plain")
+    header, *lines = (tmp_path / "plain" / "submission.csv").read_text().splitlines()
+    (tmp_path / "sample.csv").write_text("\n".join(["nr,label", *(f"{line[:-1]}d" for line in reversed(lines)), ""]))
+    sample = read_sample(tmp_path / "sample.csv")
+    pool_files(files, tmp_path / "out", PoolOptions(sample=sample))
+    written = (tmp_path / "out" / "submission.csv").read_text().splitlines()
+    assert header == "id,answer" and written == ["nr,label", *reversed(lines)]
+    about = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert about["sample"] == {"file": str(sample.file), "sha256": sample.digest, "rows": len(lines)}
+    assert "sample" not in json.loads((tmp_path / "plain" / "run.json").read_text())
+    for name in ("probabilities.csv", "questions.parquet"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
+
+
+def test_a_pool_without_an_id_of_the_sample_is_not_written(tmp_path):
+    (tmp_path / "sample.csv").write_text("id,answer\nstranger,a\n")
+    options = PoolOptions(sample=read_sample(tmp_path / "sample.csv"))
+    with pytest.raises(InputError, match="1 of 1 ids that no row of the table has: 'stranger'"):
+        pool_files(two_files(tmp_path), tmp_path / "out", options)
+    assert not (tmp_path / "out").exists()

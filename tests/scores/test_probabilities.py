@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
+from scoring.errors import InputError
+from scoring.inputs.sample import read_sample
 from scoring.scores.logits import OptionLogits
 from scoring.scores.probabilities import (
     PoolSettings,
@@ -70,6 +72,28 @@ def test_every_cell_of_the_files_is_as_worked_out_by_hand(tmp_path):
     assert (tmp_path / "s.csv").read_text(encoding="utf-8").splitlines() == [
         "id,answer", '"x,1",a', "é,b", "z,", '"""q""",a',
     ]  # fmt: skip
+
+
+def test_a_submission_has_the_header_ids_and_order_of_the_sample(tmp_path):
+    logits, log_p = by_hand()  # of the ids x,1 é z "q": a, b, no score, a
+    (tmp_path / "sample.csv").write_text('"Id, or name",Réponse\n"""q""",d\nz,d\n"x,1",d\n', "utf-8")
+    sample = read_sample(tmp_path / "sample.csv")
+    write_submission(tmp_path / "s.csv", logits, log_p, sample)
+    written = (tmp_path / "s.csv").read_text("utf-8")
+    assert written == '"Id, or name",Réponse\n"""q""",a\nz,\n"x,1",a\n'
+    (tmp_path / "sample.csv").write_text("nr;wahl\né;\nz;\nx,1;\n", "utf-8")
+    write_submission(tmp_path / "s.csv", logits, log_p, read_sample(tmp_path / "sample.csv"))
+    assert (tmp_path / "s.csv").read_text("utf-8") == "nr;wahl\né;b\nz;\nx,1;a\n"
+
+
+def test_a_sample_with_other_ids_leaves_the_submission_as_it_was(tmp_path):
+    logits, log_p = by_hand()
+    write_submission(tmp_path / "s.csv", logits, log_p)
+    before = (tmp_path / "s.csv").read_bytes()
+    (tmp_path / "sample.csv").write_text("id,answer\nz,a\nw,a\n")
+    with pytest.raises(InputError, match="1 of 2 ids that no row of the table has: 'w'"):
+        write_submission(tmp_path / "s.csv", logits, log_p, read_sample(tmp_path / "sample.csv"))
+    assert (tmp_path / "s.csv").read_bytes() == before
 
 
 @pytest.mark.parametrize(
