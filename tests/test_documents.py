@@ -191,7 +191,7 @@ def workplace(tmp_path_factory):
         (folder / name).symlink_to(ROOT / name)
     for name, table, first in (("train", "train", 1), ("test", "test", 1), ("valid", "test", 41)):
         lines = (ROOT / "demo" / f"{table}.csv").read_text("utf-8").splitlines()
-        (folder / f"{name}.csv").write_text("\n".join([lines[0], *lines[first : first + 40]]) + "\n", "utf-8")
+        (folder / f"{name}.csv").write_text("\n".join([lines[0], *lines[first : first + 24]]) + "\n", "utf-8")
     shutil.copytree(ROOT / "demo" / "images", folder / "images")
     return folder
 

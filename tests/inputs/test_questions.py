@@ -1,6 +1,7 @@
 """Tables as people really have them: every spelling that is read, every fault that is reported."""
 
 import gzip
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -10,6 +11,7 @@ from scoring.inputs.pictures import PictureError, PictureLimits
 from scoring.inputs.questions import TableOptions, read_questions, read_table
 
 HEADER = "id,path,question,a,b,c,d,answer,task_type,task_hint"
+CASES = Path(__file__).resolve().parents[1] / "cases" / "tables"
 
 
 @pytest.fixture
@@ -278,3 +280,24 @@ def test_a_limit_applies_to_its_own_reading_alone(table, tmp_path, preparer):
     with pytest.raises(PictureError, match="over 1,200 pixels"):
         preparer.picture(strict)
     assert preparer.picture(accepted.questions[0]).size == (41, 30)
+
+
+# ------------------------------------------------------------------ tables as benchmarks write them
+@pytest.mark.parametrize(
+    "name, hint, category, reading",
+    [
+        ("vlmevalkit.tsv", "자세히 보세요", "objects", "TSV, a column for each option"),
+        ("seed_bench.json", "", "", "JSON, a column for each option"),
+        ("science_qa.jsonl", "자세히 보세요", "", "JSONL, a list of options"),
+        ("mmmu.csv", "", "", "CSV with semicolons, a list of options"),
+    ],
+)
+def test_the_same_questions_come_out_of_every_layout(demo, name, hint, category, reading):
+    table = read_table(CASES / name, TableOptions(images=demo))
+    assert not table.problems and table.reading().startswith(reading)
+    assert [question.id for question in table.questions] == ["100", "101", "102"]
+    assert [question.answer for question in table.questions] == ["b", "d", "a"]
+    first, second, _ = table.questions
+    assert (first.question, first.options) == ("그림에 있는 것은 무엇인가요?", ("고양이", "사과", "자동차", "시계"))
+    assert (first.task_hint, second.task_hint, first.task_type) == (hint, "", category)
+    assert second.options == ("a boat", "a tree", "a drum", "a shoe") and second.size[0] > 0

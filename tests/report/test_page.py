@@ -21,6 +21,12 @@ from tests.shared.report_folders import HOSTILE, bench_json, folder
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.fixture
+def without_figures(monkeypatch):
+    """Figures take two seconds a page, and do not matter to what a test looks for."""
+    monkeypatch.setattr("scoring.report.page.figures_of_scores", lambda *arguments: [])
+
+
 def test_a_page_of_scores_has_rows_metrics_and_pictures(tmp_path):
     text = write_report(folder(tmp_path / "s", unscored=[3])).read_text("utf-8")
     assert text.count("<article") == 40 and "무엇인가요 7?" in text and "option w7" in text
@@ -46,6 +52,7 @@ def test_nothing_is_loaded_from_anywhere(tmp_path):
         assert not re.search(r"url\(|@import|https?://(?!www\.w3\.org)", text.replace("%3A//www.w3.org", ""))
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_hostile_cells_stay_text(tmp_path):
     paths = [folder(tmp_path / "s", hostile=True, n=12), bench_json(tmp_path / "b", hostile=True)]
     for text in (write_report(path).read_text("utf-8") for path in paths):
@@ -75,12 +82,14 @@ def test_a_page_of_an_ensemble_has_members_and_disagreement(tmp_path):
     assert "orders disagree (" in text
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_a_comparison_is_shown(tmp_path):
     first, second = folder(tmp_path / "a"), folder(tmp_path / "b")
     compare_folders(open_scores(first), open_scores(second))
     assert "exact McNemar p" in write_report(first).read_text("utf-8")
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_groups_that_evaluate_was_asked_for_are_shown(tmp_path):
     path = folder(tmp_path / "s")
     evaluate_scores(open_scores(path), {"colour": ["red", "blue"] * 20})
@@ -93,6 +102,7 @@ def test_a_page_without_answers_or_pictures_says_so(tmp_path):
     assert text.count("picture not found") == 40
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_a_page_without_a_scored_row_is_written(tmp_path):
     text = write_report(folder(tmp_path / "s", n=5, unscored=range(5))).read_text("utf-8")
     assert "unscored (5)" in text
@@ -105,6 +115,7 @@ def test_a_page_of_a_benchmark_has_replies_ratios_and_costs(tmp_path):
     assert "wrong and sure" not in text  # no such row
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_pages_of_a_thousand_pictures_and_of_long_texts_stay_under_the_limit(tmp_path):
     path = folder(tmp_path / "s", n=1000, pictures=100, grain=60)
     text = write_report(path)
@@ -142,6 +153,7 @@ def test_folders_without_readable_results_are_refused(tmp_path):
         write_report(tmp_path)
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_folders_of_older_versions_have_no_texts(tmp_path):
     import pyarrow.parquet as pq
 
