@@ -235,7 +235,7 @@ class _Survey:
                 continue
             self._look_at(row)
             if answers is None and (cell := answer_cell(layout, row)):
-                counts.add(cell, _options_of(layout, row))
+                counts.add(cell, _options_of(layout, row) if cell[0].isdigit() else ())
                 from_0 = from_0 and isinstance(row.cells[layout.fields["answer"]], int | float)
         if not rows:
             raise table_fault(records.file, "no rows", "a header and at least one row", "check the file")
@@ -373,12 +373,14 @@ class _RowReader:
 
     def _check_cells(self) -> None:
         """Cells that no text can be, an empty id, an empty question."""
-        for index, name in self.source.names.items():
-            cell = as_text(self.row.cells[index])
-            if "\0" in cell:
-                self._add_problem(name, "a NUL character", "text", "remove it")
-            elif len(cell) > LONGEST_CELL:
-                self._add_problem(name, f"{len(cell):,} characters", f"at most {LONGEST_CELL:,}", "shorten the cell")
+        if not _all_are_readable(self.row.cells):
+            for index, name in self.source.names.items():
+                cell = as_text(self.row.cells[index])
+                if "\0" in cell:
+                    self._add_problem(name, "a NUL character", "text", "remove it")
+                elif len(cell) > LONGEST_CELL:
+                    found, expected = f"{len(cell):,} characters", f"at most {LONGEST_CELL:,}"
+                    self._add_problem(name, found, expected, "shorten the cell")
         if not self.id.strip():
             self._add_problem("id", "an empty cell", "an id", "fill it in")
         if not self._stripped("question"):
@@ -429,6 +431,14 @@ class _RowReader:
         except AnswerError as error:
             self._add_problem("answer", error.found, error.expected, "correct the answer")
             return ""
+
+
+def _all_are_readable(cells: list[Any]) -> bool:
+    """Whether all cells are texts without a NUL, and not too long. Looking at all at once takes a fifth of the time."""
+    try:
+        return "\0" not in "".join(cells) and max(map(len, cells)) <= LONGEST_CELL
+    except TypeError:  # some are no texts
+        return False
 
 
 def _oddities(file: Path, answers: bool, questions: list[Question]) -> list[str]:
