@@ -18,7 +18,7 @@ from scoring.scores.evaluation import evaluate_scores
 from scoring.scores.exposure import CALIBRATION, TRAINING, VALIDATION
 from scoring.scores.folder import columns_of, open_scores, write_results
 from scoring.scores.logits import OptionLogits, write_part
-from scoring.scores.suspects import find_suspects, read_flagged
+from scoring.scores.suspects import as_balanced_classes, find_suspects, read_flagged
 from scoring.stats.calibration import Calibration
 from tests.shared.report_folders import details_text
 
@@ -152,6 +152,7 @@ def test_few_rows_are_ranked_and_flagged_from_two_for_each_option_on(rows):
     p, y = np.tile([0.97, 0.01, 0.01, 0.01], (rows, 1)), np.zeros(rows, int)
     right = find_suspects(p, y)
     assert not right.flags.any() and len(right.order) == len(right.quality) == rows
+    assert right.flags.dtype == bool and len(right.quality[right.order]) == len(right.order[~right.flags]) == rows
     y[2:3] = 2
     wrong = find_suspects(p, y)
     assert np.flatnonzero(wrong.flags).tolist() == ([2] if rows == 8 else [])
@@ -172,6 +173,14 @@ def test_no_process_is_started(monkeypatch):
     monkeypatch.setattr(multiprocessing, "Pool", refuse)
     monkeypatch.setattr(multiprocessing.Process, "start", refuse)
     assert find_suspects(*draw_rows(200)[:2]).flags.any()
+
+
+def test_equal_labels_are_dealt_to_the_positions_in_the_order_of_the_rows():
+    p, y = np.tile([0.5, 0.3, 0.2], (300, 1)), np.zeros(300, int)
+    classes, position = as_balanced_classes(p, y)
+    assert position.tolist() == [0, 1, 2, 2, 1, 0] * 50
+    by_position = {0: [0.5, 0.3, 0.2], 1: [0.2, 0.5, 0.3], 2: [0.3, 0.2, 0.5]}  # the others follow by falling p
+    assert classes.tolist() == [by_position[index] for index in position]
 
 
 # ------------------------------------------------------------------ folders
