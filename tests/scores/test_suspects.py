@@ -176,11 +176,12 @@ def test_no_process_is_started(monkeypatch):
 
 
 def test_equal_labels_are_dealt_to_the_positions_in_the_order_of_the_rows():
-    p, y = np.tile([0.5, 0.3, 0.2], (300, 1)), np.zeros(300, int)
+    p, y = np.tile([[0.4, 0.35, 0.25], [0.6, 0.3, 0.1]], (150, 1)), np.zeros(300, int)
     classes, position = as_balanced_classes(p, y)
-    assert position.tolist() == [0, 1, 2, 2, 1, 0] * 50
-    by_position = {0: [0.5, 0.3, 0.2], 1: [0.2, 0.5, 0.3], 2: [0.3, 0.2, 0.5]}  # the others follow by falling p
-    assert classes.tolist() == [by_position[index] for index in position]
+    assert position.tolist() == [0, 0, 1, 1, 2, 2, 2, 2, 1, 1, 0, 0] * 25  # the rows of 0.4 in turn, then those of 0.6
+    first = {0: [0.4, 0.35, 0.25], 1: [0.25, 0.4, 0.35], 2: [0.35, 0.25, 0.4]}  # the others follow by falling p
+    second = {0: [0.6, 0.3, 0.1], 1: [0.1, 0.6, 0.3], 2: [0.3, 0.1, 0.6]}
+    assert classes.tolist() == [(second if row % 2 else first)[index] for row, index in enumerate(position)]
 
 
 # ------------------------------------------------------------------ folders
