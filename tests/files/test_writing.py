@@ -20,3 +20,15 @@ def test_columns_are_written_as_the_csv_module_writes_them(tmp_path):
     write_columns(tmp_path / "columns.csv", columns)
     write_csv_rows(tmp_path / "rows.csv", [list(columns), *zip(*columns.values())])
     assert (tmp_path / "columns.csv").read_bytes() == (tmp_path / "rows.csv").read_bytes()
+
+
+def test_columns_without_rows_are_a_header(tmp_path):
+    for columns, header in (({"id": []}, "id\n"), ({"id": [], "answer": []}, "id,answer\n")):
+        write_columns(tmp_path / "columns.csv", columns)
+        assert (tmp_path / "columns.csv").read_text() == header
+
+
+def test_json_is_indented_by_two_with_characters_as_they_are_and_null_for_no_number(tmp_path):
+    files.write_json(tmp_path / "x.json", {"name": {"é": [float("nan"), 1.5]}, "n": float("-inf")})
+    text = '{\n  "name": {\n    "é": [\n      null,\n      1.5\n    ]\n  },\n  "n": null\n}\n'
+    assert (tmp_path / "x.json").read_bytes() == text.encode()

@@ -10,21 +10,31 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.special import softmax
+from scipy.special import log_softmax, softmax
 
 from scoring.files.reading import FileError
 from scoring.inputs.digests import question_digest
 from scoring.report.figures import figures_of_scores
 from scoring.report.records import Metrics, read_record
-from scoring.scores.evaluation import compare_folders, evaluate_scores, exposure_warnings, warnings_of
+from scoring.scores.evaluation import (
+    calibrate_folder,
+    calibrate_out_of_fold,
+    compare_folders,
+    evaluate_members,
+    evaluate_scores,
+    exposure_warnings,
+    order_report,
+    warnings_of,
+)
 from scoring.scores.exposure import CALIBRATION, TRAINING, VALIDATION, exposure, read_rows, write_rows
-from scoring.scores.folder import RunError, open_scores
+from scoring.scores.folder import RunError, Scores, open_scores
 from scoring.scores.logits import OptionLogits
-from scoring.stats.calibration import Calibration
+from scoring.stats.calibration import Calibration, LabelledRows, calibrate
 from scoring.stats.comparison import compare
 from scoring.stats.metrics import measure
 from scoring.stats.selective import risk_coverage, threshold_for
 from tests.shared.demo import FOLD0
+from tests.shared.predictions import likeliest_temperature
 from tests.shared.report_folders import details_text
 from tests.shared.scores_folders import change_exposure, write_scores
 
@@ -240,7 +250,11 @@ def test_no_threshold_is_promised_where_members_have_met_every_row(tmp_path, fla
     assert chosen["threshold"] is None and chosen["bound"] is None and chosen["left_out"] == 200
     assert chosen["reason"] == f"every labelled row was {how}"
     assert f"No confidence threshold is promised: every labelled row was {how}." in details_text(metrics)
-    figures = figures_of_scores(folder, read_record(Metrics, metrics))
+
+
+def test_the_figure_of_confidence_says_that_no_threshold_is_promised(tmp_path):
+    folder = with_exposed(tmp_path / "a", [TRAINING] * 200)
+    figures = figures_of_scores(folder, read_record(Metrics, evaluate_scores(folder)))
     assert any("No confidence threshold is promised" in figure.description for figure in figures)
 
 
@@ -274,3 +288,236 @@ def test_a_question_is_recognised_by_what_it_asks_and_a_row_by_that(tmp_path):
     path = re.escape(str(tmp_path / "rows.parquet"))
     with pytest.raises(FileError, match=f"^{path}: .+; expected the rows of a training; the file is damaged$"):
         read_rows(tmp_path)
+
+
+# ------------------------------------------------------------------ folders that are in memory alone
+def scores_of(logits, y, orders="1", folder=Path("folder"), **columns):
+    """A folder of (N, M, O, K) logits of options and (N,) answers, with further columns of questions.parquet."""
+    count, members = logits.shape[:2]
+    ids, names = [f"row{row}" for row in range(count)], [*"mnop"[:members]]
+    shape = logits.shape[:3]
+    table = OptionLogits(
+        ids, names, logits.astype(np.float32), np.ones(shape), np.ones(shape, int), ["ok"] * count, orders
+    )
+    empty = dict.fromkeys(("task_type", "picture", "picture_digest"), [""] * count)
+    questions = {
+        "id": ids,
+        "answer": ["abcd"[index] for index in y],
+        "digest": [f"d{row}" for row in range(count)],
+        "question": [f"q{row}" for row in range(count)],
+        "choices": [[]] * count,
+        "exposed": [[]] * count,
+        **empty,
+        **columns,
+    }
+    run = {
+        "checkpoints": [{"member": name, "temperature": 1.0} for name in names],
+        "identity": {"letters": "abcd"[: logits.shape[3]], "orders": orders},
+    }
+    return Scores(folder, run, table, [Calibration()] * members, questions)
+
+
+def draw(n, preferred=0.0, seed=0):
+    """(n, 4) logits and (n,) answers that they give the right probabilities for, but for option a's in nats."""
+    rng = np.random.default_rng(seed)
+    z = rng.normal(0, 2, (n, 4))
+    y = (softmax(z + [preferred, 0, 0, 0], axis=1).cumsum(1) > rng.random((n, 1))).argmax(1)
+    return z, y
+
+
+def of_rows(each, count):
+    """Names of pictures with `each` rows."""
+    return [f"{row // each:03}.jpg" for row in range(count)]
+
+
+@pytest.mark.parametrize("kind", ["groups", "letters"])
+def test_a_calibration_has_the_task_types_the_letters_and_the_pictures_of_its_rows(kind):
+    z, y = draw(260, preferred=3.0 if kind == "letters" else 0.0)
+    types = ["count" if row < 130 else "color" for row in range(260)]
+    if kind == "groups":
+        z *= np.where(np.arange(260) < 130, 1, 5)[:, None]
+    scores = scores_of(z[:, None, None], y, picture=of_rows(2, 260), task_type=types)
+    fitted = calibrate_folder(scores, 0, np.zeros(260, np.uint8), {"adapter": "f"})
+    labelled = LabelledRows(z.astype(np.float32), y, types, np.arange(260) // 2)
+    expected = calibrate(labelled, one_order=True, fingerprint={"adapter": "f"})
+    assert len(getattr(expected, kind)) == {"groups": 2, "letters": 4}[kind] and expected.pictures == 130
+    assert getattr(fitted, kind) == pytest.approx(getattr(expected, kind), abs=1e-5)
+    assert fitted.temperature == pytest.approx(expected.temperature, abs=1e-5)
+    assert fitted.gain_error == pytest.approx(expected.gain_error, abs=1e-5)
+    assert (fitted.choice, fitted.pictures, fitted.fingerprint) == (expected.choice, 130, {"adapter": "f"})
+    assert fitted.digests == [f"d{row}" for row in range(260)]
+
+
+def test_a_run_in_several_orders_is_calibrated_on_the_mean_over_them_without_letters():
+    z, y = draw(200, preferred=3.0)
+    by_order = 3 * (z[:, None] + np.random.default_rng(1).normal(0, 1, (200, 4, 4)))
+    scores = scores_of(by_order[:, None], y, "cyclic", picture=of_rows(2, 200))
+    fitted = calibrate_folder(scores, 0, np.zeros(200, np.uint8), {})
+    mean = log_softmax(by_order, axis=2).mean(1)
+    expected, first = likeliest_temperature(mean, y), likeliest_temperature(by_order[:, 0], y)
+    assert fitted.temperature == pytest.approx(expected, abs=1e-3) and abs(expected - first) > 0.2
+    assert fitted.choice[1] == "letter bias: not looked at, several option orders average it out"
+    assert fitted.letters == [] and fitted.all_orders is None
+
+
+def test_rows_of_a_pride_run_in_all_orders_have_a_temperature_of_their_own_pictures_together():
+    z, y = draw(200, preferred=3.0)
+    by_order = 3 * (z[:, None] + np.random.default_rng(1).normal(0, 1, (200, 4, 4)))
+    by_order[140:, 1:] = np.nan
+    scores = scores_of(by_order[:, None], y, "pride", picture=of_rows(4, 200))
+    exposed = np.array([TRAINING] * 12 + [0] * 188, np.uint8)
+    fitted = calibrate_folder(scores, 0, exposed, {})
+    mean = log_softmax(log_softmax(by_order[12:140], axis=2).mean(1), axis=1)
+    expected = likeliest_temperature(mean, y[12:140])
+    assert fitted.all_orders == pytest.approx(expected, abs=1e-3) and fitted.rows == 188
+    reason = calibrate(LabelledRows(mean, y[12:140], None, np.arange(128) // 4), one_order=False).choice[0]
+    assert fitted.choice[-1] == f"rows shown in all orders: {reason}"
+    assert "12 rows that the checkpoint was trained on are left out" in fitted.choice
+
+
+def test_a_pride_run_whose_labelled_rows_were_shown_in_one_order_has_one_temperature():
+    z, y = draw(60)
+    by_order = z[:, None].repeat(4, 1)
+    by_order[20:, 1:] = np.nan
+    scores = scores_of(by_order[:, None], y, "pride")
+    scores.questions["answer"][:20] = [""] * 20
+    fitted = calibrate_folder(scores, 0, np.zeros(60, np.uint8), {})
+    assert fitted.all_orders is None and fitted.rows == 40
+    assert fitted.choice[-1].startswith("rows shown in all orders: temperature 1.000: 0 labelled rows are too few")
+
+
+def test_a_calibration_says_that_one_row_is_left_out_and_refuses_rows_of_the_training_alone():
+    z, y = draw(40)
+    scores = scores_of(z[:, None, None], y)
+    fitted = calibrate_folder(scores, 0, np.array([TRAINING] + [VALIDATION] * 9 + [0] * 30, np.uint8), {})
+    assert fitted.choice[-1] == "1 row that the checkpoint was trained on is left out" and fitted.selected == 9
+    with pytest.raises(RunError) as error:
+        calibrate_folder(scores, 0, np.full(40, TRAINING | VALIDATION, np.uint8), {})
+    assert str(error.value) == (
+        "folder: found no scored row with an answer that the checkpoint was not trained on; a calibration on training "
+        "rows would be far too confident. Score other labelled rows"
+    )
+
+
+def test_folds_have_one_temperature_of_all_their_rows_pictures_together():
+    z, y = draw(150, preferred=3.0)
+    folds, flags = [row // 3 % 3 for row in range(150)], [[VALIDATION]] * 5 + [[CALIBRATION]] * 20 + [[]] * 125
+    scores = scores_of(2 * z[:, None, None], y, picture=of_rows(3, 150), exposed=flags, fold=folds)
+    scores.questions["answer"][149] = ""
+    fitted = calibrate_out_of_fold(scores, {"adapters": ["f0", "f1", "f2"]})
+    assert fitted.temperature == pytest.approx(likeliest_temperature(2 * z[:149], y[:149]), abs=1e-3)
+    labelled = LabelledRows(2 * z[:149], y[:149], None, np.arange(149) // 3)
+    expected = calibrate(labelled, temperature_only=True)
+    assert fitted.choice == expected.choice and len(fitted.choice) == 1 and not fitted.letters
+    assert fitted.gain_error == pytest.approx(expected.gain_error, abs=1e-5) and fitted.pictures == 50
+    assert fitted.selected == 5 and fitted.folds == folds[:149]
+    assert fitted.digests == [f"d{row}" for row in range(149)]
+    assert fitted.fingerprint == {"adapters": ["f0", "f1", "f2"]}
+    del scores.questions["fold"]  # in folders of early versions
+    assert calibrate_out_of_fold(scores, {}).folds == []
+
+
+@pytest.mark.parametrize(
+    "name, noun, other, rows",
+    [
+        ("picture_digest", "picture", "p", "2 rows have"),
+        ("question", "question", "what?", "1 row has"),
+        ("choices", "options", ["u", "v"], "2 rows have"),
+    ],
+)
+def test_other_questions_under_the_same_ids_are_refused_with_their_number(name, noun, other, rows):
+    z, y = draw(30)
+    known = {"picture_digest": ["x"] * 30, "choices": [["w", "x"]] * 30}
+    first, second = (scores_of(z[:, None, None], y, **known) for _ in range(2))
+    changed = [5, 7] if rows == "2 rows have" else [7]
+    second.questions[name] = [other if row in changed else value for row, value in enumerate(first.questions[name])]
+    second.questions[name][20] = ""  # not known
+    with pytest.raises(RunError) as error:
+        compare_folders(first, second)
+    assert str(error.value) == (
+        f"{rows} another {noun} under the same id in the two folders, such as id 'row{changed[0]}'; expected the same "
+        "questions"
+    )
+
+
+def test_the_message_about_other_answers_names_the_first_id():
+    z, y = draw(30)
+    first, second = scores_of(z[:, None, None], y), scores_of(z[:, None, None], np.r_[y[:4], (y[4:6] + 1) % 4, y[6:]])
+    with pytest.raises(RunError) as error:
+        compare_folders(first, second)
+    assert str(error.value) == "2 rows have different answers in the two folders, such as id 'row4'"
+
+
+def test_the_pool_is_compared_with_the_member_of_lowest_loss_pictures_together():
+    z, y = draw(80)
+    noise = np.random.default_rng(1).normal(0, 2, (80, 3, 4)) * np.array([2, 0.1, 1])[:, None]
+    scores = scores_of((z[:, None] + noise)[:, :, None], y, picture=of_rows(4, 80))
+    result = evaluate_members(scores, np.arange(80), y)
+    log_p = log_softmax(scores.logits.logits[:, :, 0].astype(float), axis=2)
+    losses = -log_p[np.arange(80), :, y].mean(0)
+    assert losses.argmin() == 1 and result["best"] == "n"
+    assert [entry["member"] for entry in result["members"]] == ["m", "n", "o"]
+    assert [entry["nll"]["value"] for entry in result["members"]] == pytest.approx(losses.tolist())
+    assert result["pool"] == {"kind": "log", "weights": [1 / 3] * 3, "temperature": 1.0}
+    pooled, pictures = softmax(log_p.mean(1), axis=1), np.arange(80) // 4
+    expected = compare(np.exp(log_p[:, 1]), pooled, y, pictures)
+    assert result["pool_against_best"]["pictures"] == 20
+    for name in ("accuracy", "nll"):
+        difference = result["pool_against_best"][name]["difference"]
+        assert difference == pytest.approx(expected[name]["difference"])
+
+
+def test_rows_without_a_value_of_a_column_are_a_group_called_unknown(tmp_path):
+    z, y = draw(30)
+    scores = scores_of(z[:, None, None], y, folder=tmp_path)
+    metrics = evaluate_scores(scores, {"colour": ["red"] * 12 + [""] * 18})
+    assert {name: group["rows"] for name, group in metrics["by"]["colour"].items()} == {"red": 12, "unknown": 18}
+
+
+def test_the_report_of_orders_names_members_with_rows_in_several_orders_alone():
+    """Two options, so that the orders are ab and ba; the first row has one answer, the second changes it."""
+    logits = np.zeros((2, 2, 2, 2))
+    logits[:, 1, :, 0] = np.log(3)  # the option a has 3 of 4
+    logits[1, 1, 1] = [0, np.log(3)]
+    logits[:, 0, 1] = np.nan
+    report = order_report(scores_of(logits, [0, 0], "cyclic").logits)
+    share = report[0].pop("letter_share")
+    assert report == [{"member": "n", "rows": 2, "all_agree": 0.5, "changed_by_another": 0.5}]
+    assert share == pytest.approx([(0.75 + 0.25 + 0.75 + 0.75) / 4, (0.25 + 0.75 + 0.25 + 0.25) / 4])
+
+
+# ------------------------------------------------------------------ where warnings start, and what they say
+def answered_as(counts):
+    """(R, 4) log-probabilities of rows of which so many are answered by each letter."""
+    return log_softmax(3.0 * np.eye(4)[np.repeat(np.arange(4), counts)], axis=1)
+
+
+@pytest.mark.parametrize(
+    "given, right, warned",
+    [
+        ([28, 11, 11, 10], None, False),  # 47 % of 60, expected 25 %: 4 standard errors are 22.4 points
+        ([29, 11, 10, 10], None, True),
+        ([31, 30, 30, 9], [34, 33, 33, 0], False),  # a letter that is never right has no standard error
+        ([30, 30, 30, 10], [34, 33, 33, 0], True),
+    ],
+)
+def test_a_letter_is_preferred_from_a_tenth_and_four_standard_errors_on(given, right, warned):
+    n = sum(given)
+    answers = [*"".join(letter * count for letter, count in zip("abcd", right))] if right else None
+    assert ("one letter preferred" in joined_warnings(plain(n), answers=answers, log_p=answered_as(given))) == warned
+
+
+def test_the_warning_about_a_letter_says_what_helps():
+    assert joined_warnings(plain(), log_p=answered_as([15, 0, 42, 3])) == (
+        "one letter preferred: c is answered in 70% of rows, more often than 1 in 4 (25%). Usual causes: training data "
+        "whose answers were not balanced, or a base that prefers a letter. `--orders cyclic` averages it out."
+    )
+
+
+@pytest.mark.parametrize("temperature, far", [(0.33, True), (0.34, False), (0.6, False), (3.0, False), (3.01, True)])
+def test_a_temperature_is_far_from_one_beyond_three_or_a_third(temperature, far):
+    text = (
+        f"m: its temperature is {temperature:.2f}, far from 1. Usual causes: trained for too long (over 1) or hardly "
+        "at all (under 1), or fitted on rows that are not like these."
+    )
+    assert joined_warnings(plain(), Calibration(temperature)) == (text if far else "")

@@ -10,9 +10,10 @@ from scipy.special import log_softmax
 
 from scoring.inputs.answers import AnswerTable
 from scoring.scores.exposure import CALIBRATION, TRAINING, VALIDATION
-from scoring.scores.fitting import describe_choices
+from scoring.scores.fitting import FitRequest, describe_choices, fit_pool
 from scoring.scores.folder import open_scores
-from scoring.scores.logits import write_part
+from scoring.scores.logits import OptionLogits, write_part
+from scoring.scores.members import MemberPool, aligned, read_members
 from scoring.scores.pooling import PoolOptions, pool_files
 from scoring.stats.calibration import Calibration, LabelledRows, calibrate
 from scoring.stats.pool_weights import (
@@ -808,3 +809,80 @@ def test_choices_of_weights_are_compared_on_held_out_rows(tmp_path):
     assert (dropped in record["told"]) == bool(zero)
     expected = pool(log_p, "log", record["weights"], record["temperature"])
     assert np.abs(np.exp(fitted.scores.log_p) - np.exp(expected)).max() < 1e-5
+
+
+# ------------------------------------------------------------------ the fit alone, without a folder of its results
+def fit_on(labelled, weights="1", rows=None):
+    """What the labelled rows give a log pool of the members of `rows`, or of the labelled rows themselves."""
+    members = read_members(rows or labelled)
+    equal = PoolSettings("log", [1 / len(members)] * len(members))
+    calibrations = [Calibration()] * len(members)
+    return fit_pool(MemberPool(members, aligned(members), calibrations, equal), FitRequest(labelled, weights))
+
+
+def two_members(out, n, each, noise):
+    """A folder of two members, of which the second has noise; `each` rows show one picture."""
+    folder = write_scores(out, n)
+    table = open_scores(folder).logits
+    noisy = table.logits + np.random.default_rng(1).normal(0, noise, table.logits.shape).astype(np.float32)
+    both = [np.concatenate([values, values], 1) for values in (table.label_mass, table.top_token)]
+    logits = np.concatenate([table.logits, noisy], 1)
+    write_part(folder / "logits", 0, OptionLogits(table.ids, ["m", "n"], logits, *both, table.status))
+    change_run(folder, checkpoints=[{"member": name, "fingerprint": name, "temperature": 1.0} for name in "mn"])
+    change_columns(folder, picture_digest=[f"{row // each:016x}" for row in range(n)], exposed=[[]] * n)
+    opened = open_scores(folder)
+    return folder, opened.members, opened.answers(np.arange(n)), np.arange(n) // each
+
+
+def test_weights_of_lowest_loss_are_fitted_with_pictures_together(tmp_path):
+    folder, log_p, y, pictures = two_members(tmp_path / "a", 1000, 4, 9.0)
+    chosen = nll_weights(log_p, y, pictures)
+    assert chosen.why != nll_weights(log_p, y).why
+    first, second = chosen.weights
+    assert fit_on(folder, "nll").notes[0] == f"{chosen.why}: m {first:.2f}, n {second:.2f}"
+
+
+def test_an_equal_log_pool_says_what_other_weights_would_give_with_pictures_together(tmp_path):
+    folder, log_p, y, pictures = two_members(tmp_path / "a", 24, 2, 1.0)
+    temperature, *others = fit_on(folder, "equal").notes
+    assert temperature.startswith("temperature of the pool") and len(others) > 0
+    assert others == describe_choices(choices(log_p, y, pictures)) != describe_choices(choices(log_p, y))
+    assert len(fit_on(folder, "1,1").notes) == 1
+
+
+def test_the_pictures_of_labelled_rows_count(tmp_path):
+    folder = write_scores(tmp_path / "a", 60)
+    change_columns(folder, picture_digest=[f"{row // 3:016x}" for row in range(60)])
+    fitted = fit_on(folder)
+    assert fitted.labelled.rows == 60 and fitted.labelled.pictures == 20 and fitted.shared.all()
+
+
+@pytest.mark.parametrize("content, name, known", [("", "x", True), ("", "y", False), ("p", "y", True)])
+def test_the_name_of_a_picture_counts_where_its_content_is_not_known(tmp_path, content, name, known):
+    rows, labelled = (write_scores(tmp_path / folder, 40) for folder in "ab")
+    for folder, picture in ((rows, "x"), (labelled, name)):
+        change_columns(folder, picture=[f"{picture}{row}.jpg" for row in range(40)], picture_digest=[content] * 40)
+    assert fit_on(labelled, rows=rows).shared.tolist() == [known] * 40
+
+
+def test_rows_of_folds_of_which_only_the_id_is_known_are_not_taken_for_those_of_the_pool(tmp_path):
+    unknown = {
+        "question": [""] * 40,
+        "choices": pa.array([[]] * 40, pa.list_(pa.string())),
+        "picture_digest": [""] * 40,
+    }
+    rows, labelled = (write_scores(tmp_path / folder, 40) for folder in "ab")
+    for folder in (rows, labelled):
+        change_columns(folder, **unknown)
+    change_settings(labelled, adapters=["x"])
+    change_columns(labelled, fold=[0] * 40)
+    assert not fit_on(labelled, rows=rows).shared.any()
+
+
+def test_the_folds_of_labelled_rows_are_numbered_as_the_members_of_the_pool(tmp_path):
+    folder, *_ = two_members(tmp_path / "rows", 40, 1, 1.0)
+    labelled = write_scores(tmp_path / "labelled", 40)
+    change_settings(labelled, adapters=["n", "other", "m"])
+    change_columns(labelled, fold=[0, 1, 2, 2] * 10)
+    first, second = fit_on(labelled, rows=folder).pool.calibrations
+    assert first.folds == second.folds == [1, -1, 0, 0] * 10  # the pool does without the fold in the middle

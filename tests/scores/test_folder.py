@@ -4,13 +4,14 @@ import csv
 import json
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from scoring.files.reading import FileError
 from scoring.files.writing import write_text, write_whole
 from scoring.inputs.questions import Question
 from scoring.scores.evaluation import evaluate_scores, warnings_of
-from scoring.scores.folder import open_scores, write_results
+from scoring.scores.folder import RunError, columns_of, open_scores, write_results
 from scoring.scores.logits import OptionLogits, write_part
 from scoring.scores.probabilities import pooled_log_probabilities
 from scoring.stats.calibration import Calibration
@@ -143,3 +144,65 @@ def test_a_value_of_another_type_in_run_json_is_named(tmp_path):
     write_folder(tmp_path, questions, logits, pool={"kind": 3})
     with pytest.raises(FileError, match="run.json: pool.kind is 3; expected a valid string"):
         open_scores(tmp_path)
+
+
+def test_questions_are_told_apart_by_picture_text_and_options_in_any_order(tmp_path):
+    def digest(picture="x", question="q", options=("w", "x")):
+        path = tmp_path / f"{picture}.png"
+        path.write_text(picture)
+        return columns_of([Question("1", 1, path, question, options)])["digest"][0]
+
+    assert digest() == digest(options=("x", "w"))
+    assert len({digest(), digest(picture="y"), digest(question="r"), digest(options=("w", "y"))}) == 4
+
+
+def test_the_types_of_the_columns_of_questions_do_not_depend_on_their_values(tmp_path):
+    logits, options = random_logits(2, ("m",)), ("w", "x", "y", "z")
+    questions = [Question(name, 1, None, "q", options) for name in logits.ids]
+    columns = columns_of(questions) | {"fold": [0, 1]}
+    write_folder(tmp_path, columns, logits)
+    path = tmp_path / "questions.parquet"
+    schema = pq.read_schema(path)
+    types = {name: str(schema.field(name).type) for name in ("options", "choices", "exposed", "fold")}
+    expected = {"options": "int32", "choices": "list<element: string>", "exposed": "list<element: uint8>"}
+    assert types == expected | {"fold": "int32"}
+    write_folder(tmp_path, columns | {"choices": [[], []], "exposed": [[3], [0]]}, logits)
+    assert pq.read_schema(path).equals(schema)
+
+
+def test_results_of_members_are_replaced(tmp_path):
+    logits = random_logits(4)
+    questions = [Question(name, 1, None, "q", ("w", "x", "y", "z")) for name in logits.ids]
+    write_folder(tmp_path, questions, logits)
+    first = (tmp_path / "members" / "m1.csv").read_text()
+    logits.logits = logits.logits[::-1]
+    write_folder(tmp_path, questions, logits)
+    second = (tmp_path / "members" / "m1.csv").read_text()
+    assert [line.split(",")[2:6] for line in second.splitlines()[1:]] == [
+        line.split(",")[2:6] for line in reversed(first.splitlines()[1:])
+    ]
+
+
+def test_a_questions_file_that_cannot_be_read_is_named_with_its_fault(tmp_path):
+    logits = random_logits(2, ("m",))
+    questions = [Question(name, 1, None, "q", ("w", "x", "y", "z")) for name in logits.ids]
+    write_folder(tmp_path, questions, logits)
+    path = tmp_path / "questions.parquet"
+    pq.write_table(pq.read_table(path).drop_columns(["options", "answer"]), path)
+    with pytest.raises(RunError) as error:
+        open_scores(tmp_path)
+    assert str(error.value) == (
+        f"{tmp_path}: questions.parquet cannot be read ('answer, options'); expected what `score` wrote"
+    )
+
+
+def test_sets_are_read_from_a_long_file_with_line_ends_in_its_cells(tmp_path):
+    """A cell of two megabytes, more than the reader takes at a time."""
+    logits = random_logits(3, ("m",))
+    questions = [Question(name, 1, None, "q", ("w", "x", "y", "z")) for name in logits.ids]
+    write_folder(tmp_path, questions, logits)
+    rows = [["id", "status", "set"], ["id0", "ok", "bd"], ["id1", "a, b\n" * 400_000, ""], ["id2", "ok", "a"]]
+    with open(tmp_path / "probabilities.csv", "w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
+    held = open_scores(tmp_path).option_sets()
+    assert held.tolist() == [[False, True, False, True], [False] * 4, [True, False, False, False]]

@@ -18,7 +18,7 @@ from scoring.scores.evaluation import evaluate_scores
 from scoring.scores.exposure import CALIBRATION, TRAINING, VALIDATION
 from scoring.scores.folder import columns_of, open_scores, write_results
 from scoring.scores.logits import OptionLogits, write_part
-from scoring.scores.suspects import find_suspects, read_flagged
+from scoring.scores.suspects import as_balanced_classes, find_suspects, read_flagged
 from scoring.stats.calibration import Calibration
 from tests.shared.report_folders import details_text
 
@@ -152,6 +152,7 @@ def test_few_rows_are_ranked_and_flagged_from_two_for_each_option_on(rows):
     p, y = np.tile([0.97, 0.01, 0.01, 0.01], (rows, 1)), np.zeros(rows, int)
     right = find_suspects(p, y)
     assert not right.flags.any() and len(right.order) == len(right.quality) == rows
+    assert right.flags.dtype == bool and len(right.quality[right.order]) == len(right.order[~right.flags]) == rows
     y[2:3] = 2
     wrong = find_suspects(p, y)
     assert np.flatnonzero(wrong.flags).tolist() == ([2] if rows == 8 else [])
@@ -172,6 +173,15 @@ def test_no_process_is_started(monkeypatch):
     monkeypatch.setattr(multiprocessing, "Pool", refuse)
     monkeypatch.setattr(multiprocessing.Process, "start", refuse)
     assert find_suspects(*draw_rows(200)[:2]).flags.any()
+
+
+def test_equal_labels_are_dealt_to_the_positions_in_the_order_of_the_rows():
+    p, y = np.tile([[0.4, 0.35, 0.25], [0.6, 0.3, 0.1]], (150, 1)), np.zeros(300, int)
+    classes, position = as_balanced_classes(p, y)
+    assert position.tolist() == [0, 0, 1, 1, 2, 2, 2, 2, 1, 1, 0, 0] * 25  # the rows of 0.4 in turn, then those of 0.6
+    first = {0: [0.4, 0.35, 0.25], 1: [0.25, 0.4, 0.35], 2: [0.35, 0.25, 0.4]}  # the others follow by falling p
+    second = {0: [0.6, 0.3, 0.1], 1: [0.1, 0.6, 0.3], 2: [0.3, 0.1, 0.6]}
+    assert classes.tolist() == [(second if row % 2 else first)[index] for row, index in enumerate(position)]
 
 
 # ------------------------------------------------------------------ folders
