@@ -131,6 +131,7 @@ def test_options_alike_stay_unanswered():
         ("a cat", ["at", "ox"], ""),  # inside a word
         ("그것은고양이", ["고양이", "개"], "a"),  # Korean puts particles and words together
         ("'a'", ["cat", "dog"], "a"),  # a letter in quotes is no article
+        ("upward!down", ["upward!", "down"], ""),  # both, without a space
     ],
 )
 def test_repeated_options_are_whole_words_and_the_longest_counts(text, options, letter):

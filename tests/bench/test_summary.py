@@ -119,6 +119,21 @@ def test_intervals_and_mcnemar_equal_statsmodels():
         assert way["against_engine"]["differ"] == [f"r{row}" for row, (a, b) in pairs if a.letter != b.letter]
 
 
+def test_cost_is_of_a_hundred_thousand_rows_if_no_number_is_given():
+    questions, measured = draw_measurements(20)
+    cost = summarise(questions, measured, LABELS)["ways"]["engine"]["cost"]
+    assert cost == {"rows": 100_000, "hours": pytest.approx(100_000 / 10 / 3600), "money": None}
+
+
+def test_a_setup_has_what_is_known_of_it():
+    assert WaySetup().to_json() == {}
+    assert WaySetup("4bit").to_json() == {"weights": "4bit"}
+    assert WaySetup(batch=BatchSize(8, {8: 2.5})).to_json() == {
+        "batch_rows": 8,
+        "rows_per_second_by_batch": {"8": 2.5},
+    }
+
+
 def test_nll_is_that_of_the_right_options_where_a_way_has_probabilities():
     questions, measured = draw_measurements()
     ways = summarise(questions, measured, LABELS)["ways"]

@@ -1,20 +1,23 @@
 """Members from files: what each cell, column and row becomes, to the digit, and what is refused, word by word."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.special import log_softmax, softmax
 
 from scoring.files.writing import write_json
+from scoring.inputs.answers import AnswerTable
 from scoring.inputs.orders import option_orders
 from scoring.inputs.questions import Question
-from scoring.scores.exposure import TRAINING, VALIDATION
+from scoring.scores.exposure import CALIBRATION, TRAINING, VALIDATION
 from scoring.scores.folder import columns_of, open_scores, write_results
 from scoring.scores.logits import OptionLogits, write_part
-from scoring.scores.members import Member, aligned, read_members
+from scoring.scores.members import Member, MemberPool, aligned, match_calibrations, read_members
 from scoring.scores.number_files import first_of
 from scoring.scores.pooling import PoolOptions, pool_files
 from scoring.stats.calibration import Calibration
-from scoring.stats.pools import EnsembleError
+from scoring.stats.pools import EnsembleError, PoolSettings
 from tests.shared.number_files import write_csv, write_table
 from tests.shared.predictions import draw_rows, members
 from tests.shared.scores_folders import change_columns, change_settings, two_folders, write_scores
@@ -99,6 +102,74 @@ def test_a_folder_that_names_no_orders_was_scored_in_one(tmp_path):
     expected = {"orders": "1", "letters": "abc", "member": "n", "temperature": 2.0, "fingerprint": None}
     assert n.entry == expected and n.data == {}
     assert m.entry["orders"] == "1" and m.data == {"file": "of m"}
+
+
+# ------------------------------------------------------------------ answers of a table
+def with_answers(path, answers):
+    (member,) = read_members(path, answers=AnswerTable(Path("answers.csv"), answers, {}))
+    return member
+
+
+def refusal_of(path, answers):
+    with pytest.raises(EnsembleError) as error:
+        with_answers(path, answers)
+    return str(error.value)
+
+
+def test_answers_of_a_table_fill_what_is_empty_and_a_note_counts_them(tmp_path):
+    path = write_table(tmp_path / "m.csv", "id,p_a,p_b,answer\nx,0.6,0.4,a\ny,0.5,0.5,\nz,1,0,\n")
+    one, both = with_answers(path, {"x": "a", "y": "b", "u": "a"}), with_answers(path, {"y": "b", "z": "a"})
+    assert one.questions["answer"] == ["a", "b", ""] and both.questions["answer"] == ["a", "b", "a"]
+    assert one.notes[1:] == [f"answers.csv: has 2 of the 3 ids of {path}, fills in 1 answer"]
+    assert both.notes[1:] == [f"answers.csv: has 2 of the 3 ids of {path}, fills in 2 answers"]
+
+
+def test_an_answer_of_a_table_that_is_no_option_of_its_row_is_named(tmp_path):
+    path = write_table(tmp_path / "m.csv", "id,p_a,p_b\nx,0.6,0.4\ny,0.5,0.5\n")
+    assert refusal_of(path, {"x": "b", "y": "c"}) == (
+        f"{path}: answers that are no letter of an option with a number: 'y' ('c'); expected letters, such as a"
+    )
+
+
+@pytest.mark.parametrize("answers, example", [({}, "for it has no row"), ({"u": "a", "v": "a"}, "such as 'u'")])
+def test_a_table_with_none_of_the_ids_is_refused(tmp_path, answers, example):
+    path = write_table(tmp_path / "m.csv", "id,p_a,p_b\nx,0.6,0.4\ny,0.5,0.5\n")
+    assert refusal_of(path, answers) == (
+        f"answers.csv: none of its ids, {example}, is an id of {path}, such as 'x'; expected the answers of these rows"
+    )
+
+
+def test_rows_that_have_another_answer_already_are_named(tmp_path):
+    path = write_table(tmp_path / "m.csv", "id,p_a,p_b,answer\nx,0.6,0.4,a\ny,0.5,0.5,b\n")
+    assert refusal_of(path, {"x": "b", "y": "b"}) == (
+        f"{path}: 1 row has another answer in answers.csv: 'x' (a, and b in the table); "
+        "expected one right answer for each id"
+    )
+    assert refusal_of(path, {"x": "b", "y": "a"}) == (
+        f"{path}: 2 rows have another answer in answers.csv: 'x' (a, and b in the table), "
+        "'y' (b, and a in the table); expected one right answer for each id"
+    )
+
+
+# ------------------------------------------------------------------ calibrations
+def test_rows_of_a_given_calibration_are_flagged_beside_what_is_known_of_them():
+    known = {"digest": ["w", "x", "y", "z"], "picture_digest": ["p"] * 4, "question": ["q"] * 4}
+    exposed = np.array([TRAINING, VALIDATION | CALIBRATION, CALIBRATION, 0], np.uint8)
+    member = Member("m", list("wxyz"), np.zeros((4, 2)), questions=known, exposed=exposed)
+    given = Calibration(2.0, digests=["x", "z"], fingerprint={"member": "m", "orders": "1"})
+    (calibrated,) = match_calibrations([member], [given])
+    assert calibrated.exposed.tolist() == [TRAINING, VALIDATION | CALIBRATION, 0, CALIBRATION]
+    assert calibrated.exposed.dtype == np.uint8 and calibrated.calibration is given
+
+
+def test_members_of_a_pool_have_the_temperatures_of_their_rows_task_types():
+    """At temperature 2 probabilities of 4 : 1 are 2 : 1."""
+    logits = np.log(np.tile([0.8, 0.2], (2, 2, 1)))
+    names = [Member(name, ["x", "y"], logits[0]) for name in "mn"]
+    pool = MemberPool(names, logits, [Calibration(1.0, groups={"count": 2.0}), Calibration()], PoolSettings())
+    p = np.exp(pool.calibrated(logits, ["count", "object"]))
+    assert p[0] == pytest.approx(np.array([[2 / 3, 1 / 3], [0.8, 0.2]]))
+    assert p[1] == pytest.approx(np.array([[0.8, 0.2], [0.8, 0.2]]))
 
 
 # ------------------------------------------------------------------ members side by side

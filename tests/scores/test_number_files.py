@@ -16,7 +16,7 @@ from scoring.inputs.answers import AnswerTable
 from scoring.scores import number_files
 from scoring.scores.folder import RunError
 from scoring.scores.members import read_members
-from scoring.scores.number_files import NAME_IT, is_number_file
+from scoring.scores.number_files import NAME_IT, is_number_file, read_number_file
 from scoring.stats.calibration import Calibration
 from scoring.stats.pools import EnsembleError
 
@@ -206,7 +206,7 @@ def test_shares_that_sum_to_nothing_are_refused(tmp_path):
 
 @pytest.mark.parametrize("form, cells", [("probabilities", "1.5,-0.5"), ("shares", "5,-1")])
 def test_negative_probabilities_and_shares_are_refused_whatever_they_sum_to(tmp_path, form, cells):
-    message, negative = refusal(csv_file(tmp_path, f"id,a,b\nx,0.5,0.5\ny,{cells}\n"), form), cells.split(",")[1]
+    message, negative = refusal(csv_file(tmp_path, f"id,a,b\nx,1,0\ny,{cells}\n"), form), cells.split(",")[1]
     assert message == f"{form} must not be negative; they are in 'y' ({negative}). {NAME_IT}"
 
 
@@ -345,7 +345,7 @@ def test_answers_are_letters_in_any_of_the_usual_spellings(tmp_path, cell):
     assert read_one(path).questions["answer"] == ["a"]
 
 
-@pytest.mark.parametrize("cell", ["c", "d", "z", "1", "blue", "ab", "abc"])
+@pytest.mark.parametrize("cell", ["c", "d", "z", "1", "blue", "ab", "abc", "X"])
 def test_answers_that_are_no_option_of_their_row_are_refused(tmp_path, cell):
     path = csv_file(tmp_path, f"id,p_a,p_b,p_c,answer\nw,0.2,0.3,0.5,c\nx,0.5,0.5,,{cell}\n")
     assert refusal(path) == (
@@ -459,6 +459,18 @@ def test_ids_are_texts_as_they_stand(tmp_path, mark, delimiter, name):
     text = f"{mark}id|p_a|p_b|answer\n{quoted}|0.5|0.5|a\n".replace("|", delimiter)
     source = read_one(csv_file(tmp_path, text))
     assert source.ids == [name] and source.questions["id"] == [name]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_ids_are_texts_though_their_columns_name_ends_with_a_line(tmp_path, end):
+    assert read_one(csv_file(tmp_path, f'"id{end}",p_a,p_b\n007,0.5,0.5\n')).ids == ["007"]
+
+
+def test_a_file_shows_what_it_holds_where_nothing_is_asked_for(tmp_path):
+    path = csv_file(tmp_path, "id,a,b\nx,0.75,0.25\n")
+    (member,), note = read_number_file(path)
+    assert np.exp(member.log_p) == pytest.approx(np.array([[0.75, 0.25]]))
+    assert note == f"{path}: a … b read as probabilities, since each row sums to 1"
 
 
 def test_cells_with_line_ends_may_lie_anywhere_in_a_large_file(tmp_path):

@@ -225,6 +225,19 @@ def test_exposure_of_a_member_follows_its_rows_into_the_order_of_the_first(tmp_p
     assert [f"warning: {text}" for text in warnings] == pooled.notes[-2:]
 
 
+def test_a_letter_that_the_pool_prefers_is_warned_of(tmp_path):
+    """Each member answers b in half of 60 rows, and the pool answers a in all of them; a is right in half."""
+    paths = []
+    for name, odd in (("a", 0), ("b", 1)):
+        p_a = [0.9 if row % 2 == odd else 0.4 for row in range(60)]
+        lines = [f"r{row},{p},{1 - p:.1f},{'ab'[row // 30]}\n" for row, p in enumerate(p_a)]
+        paths.append(write_table(tmp_path / f"{name}.csv", "id,p_a,p_b,answer\n" + "".join(lines)))
+    pool_files(paths, tmp_path / "out")
+    (warning,) = run_json(tmp_path / "out")["warnings"]
+    preferred = "one letter preferred: a is answered in 100% of rows, more often than it is right (50%). "
+    assert warning.startswith(preferred)
+
+
 def test_a_missing_row_is_named_in_one_warning(tmp_path):
     first = write_table(tmp_path / "a.csv", "id,p_a,p_b\nx,0.6,0.4\ny,,\n")
     second = write_table(tmp_path / "b.csv", "id,p_a,p_b\nx,0.7,0.3\ny,0.2,0.8\n")

@@ -222,3 +222,11 @@ def test_pride_is_calibrated_on_rows_in_one_order_as_it_is_used(tmp_path):
     assert "rows shown in all orders" in fitted.choice[-1] and not fitted.letters
     mean = log_softmax(test.logits.logits[:64, 0], axis=2).mean(1)
     assert np.allclose(log_p[:64], log_softmax(mean / averaged, axis=1), atol=1e-5)
+
+
+def test_numbers_of_32_bits_stay_so_without_the_letters_prior():
+    logits = noisy(orders="pride")
+    logits.logits = logits.logits.astype(np.float32)
+    logits.logits[20:, :, 1:] = np.nan
+    assert prior(logits, 0) is not None
+    assert without_prior(logits, 0).dtype == in_one_order(logits, 0).dtype == np.float32

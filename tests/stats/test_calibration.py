@@ -1,6 +1,7 @@
 """Temperatures: right on simulated data, safe on degenerate data."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from scoring.stats.calibration import (
     BOUNDS,
     Calibration,
     LabelledRows,
+    _gain_text,
     calibrate,
     efficient_scores,
     fit_groups,
@@ -23,6 +25,7 @@ from scoring.stats.calibration import (
     log_probabilities,
     nll,
     read_calibration,
+    standard_error,
 )
 
 
@@ -550,3 +553,105 @@ def test_a_calibration_is_written_read_and_reduced_without_loss(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             Calibration(**bad)
+
+
+def test_a_file_whose_values_are_wrong_is_named(tmp_path):
+    path = tmp_path / "calibration.json"
+    path.write_text('{"temperature": -1.0, "fingerprint": {"orders": "1"}}')
+    with pytest.raises(FileError, match=re.escape(f"{path}: temperature is -1.0; expected a temperature above 0")):
+        read_calibration(path)
+
+
+def test_rows_that_are_selected_keep_their_types_and_pictures():
+    rows = LabelledRows(np.eye(3), np.array([0, 1, 2]), ["x", "y", "z"], np.array([4, 4, 7]))
+    for selection in (np.array([True, False, True]), np.array([0, 2])):
+        some = rows.select(selection)
+        assert some.logits.tolist() == [[1, 0, 0], [0, 0, 1]] and some.answers.tolist() == [0, 2]
+        assert some.task_types == ["x", "z"] and some.clusters.tolist() == [4, 7] and some.pictures == 2
+    assert LabelledRows(np.eye(3), np.array([0, 1, 2])).select(np.array([0])).clusters is None
+
+
+def test_a_fit_says_how_many_rows_it_is_from():
+    assert fit_temperature(*simulated(150, 1.7)).rows == 150
+
+
+def test_the_standard_error_of_one_row_is_as_worked_out_by_hand():
+    """Probabilities 1/5 and 4/5 of logits that differ by ln 4: the variance of the logit is 4/25 · (ln 4)²."""
+    assert standard_error(np.array([[0.0, np.log(4)]]), 1.0) == pytest.approx(2.5 / np.log(4))
+    assert standard_error(np.array([[0.0, 2 * np.log(4), np.nan]]), 2.0) == pytest.approx(2.5 / np.log(4))
+
+
+def test_a_mean_gain_is_a_gain_or_a_loss():
+    rows = LabelledRows(np.zeros((2, 2)), np.zeros(2, int))
+    assert _gain_text(np.array([0.1, 0.3]), rows) == "gain 0.2000 ± 0.1000 NLL"
+    assert _gain_text(np.array([-0.1, -0.3]), rows) == "lose 0.2000 ± 0.1000 NLL"
+
+
+@pytest.mark.filterwarnings("error")  # scipy warns of options that it does not know
+def test_a_letter_that_is_never_right_has_the_lowest_bias_there_is():
+    logits, y = simulated(200, 1.0)
+    letters = fit_letters(logits, np.where(y == 3, 0, y)).letters
+    assert letters[3] == pytest.approx(-5) and np.abs(letters[:3]).max() < 4
+
+
+@pytest.mark.parametrize("bias, seed, word", [(0.8, 7, "gain"), (0.0, 9, "lose")])
+def test_what_a_letter_bias_gains_over_the_temperature_is_that_of_held_out_rows(bias, seed, word):
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, 2, (200, 4))
+    y = draw_answers(logits / 1.5 + [0, 0, 0, bias], rng)
+    fold_of, saved = np.random.default_rng(0).permutation(200) % 5, np.zeros(200)
+    for fold in range(5):
+        held = fold_of == fold
+        biased = fit_letters(logits[~held], y[~held]).apply(logits[held])
+        temperature = likeliest_temperature(logits[~held], y[~held])
+        saved[held] = losses_of(logits[held], y[held], temperature) - losses_of(biased, y[held])
+    figures = f"{abs(saved.mean()):.4f} ± {error_of_mean(saved, np.arange(200)):.4f} NLL"
+    line = calibrate(LabelledRows(logits, y)).choice[1]
+    assert line.startswith("letter bias: earned, " if bias else "letter bias: not earned, ")
+    assert line.endswith(f"; rows held out of the fit {word} {figures} over the temperature")
+
+
+def test_task_types_that_differ_are_told_apart_over_pictures():
+    rng = np.random.default_rng(3)
+    logits, types = rng.normal(0, 3, (300, 4)), ["x"] * 150 + ["y"] * 150
+    y = draw_answers(logits / np.repeat([0.5, 4.0], 150)[:, None], rng)
+    shown = calibrate(LabelledRows(logits, y, types, np.arange(300) // 2))
+    assert shown.groups["x"] < 1 < shown.groups["y"]
+    assert re.match(r"temperature by task type: earned, p = 0\.00\d+ over 150 pictures; ", shown.choice[2])
+
+
+def sharper_by_chance():
+    """12 pictures of 12 copies, 10 of them right, with probabilities .7 and .3.
+
+    T = ln(7/3) / ln(5) is the likeliest: significant over 144 rows, not over 12 pictures.
+    """
+    logits = np.tile(np.log([0.7, 0.3]), (144, 1))
+    return logits, np.repeat([0] * 10 + [1] * 2, 12), np.repeat(np.arange(12), 12)
+
+
+def test_the_common_temperature_of_task_types_is_tested_over_pictures():
+    logits, y, pictures = sharper_by_chance()
+    expected = np.log(7 / 3) / np.log(5)
+    assert fit_groups(LabelledRows(logits, y)).temperature == pytest.approx(expected, abs=1e-6)
+    assert fit_groups(LabelledRows(logits, y, clusters=pictures)).temperature == 1
+
+
+def test_a_task_type_that_says_next_to_nothing_is_shrunk_as_in_a_meta_analysis():
+    """Answers of small logits that are all wrong: a temperature at its bound, with a large standard error."""
+    from statsmodels.stats.meta_analysis import combine_effects
+
+    rng = np.random.default_rng(6)
+    types = np.repeat(["x", "y"], 120)
+    logits = rng.normal(0, 3, (240, 4))
+    logits[120:] = rng.normal(0, 0.8, (120, 4))
+    y = draw_answers(logits / 1.5, rng)
+    y[120:] = logits[120:].argmin(1)
+    common = likeliest_temperature(logits, y)
+    separate = np.array([likeliest_temperature(logits[:120], y[:120]), 20.0])
+    errors = np.array([error_of_log_temperature(logits[types == name], t) for name, t in zip("xy", separate)])
+    weights, deviations = errors**-2, np.log(separate / common)
+    assert weights.sum() - (weights**2).sum() / weights.sum() < 0.5
+    between = combine_effects(deviations, errors**2, method_re="dl").tau2
+    fitted = fit_groups(LabelledRows(logits, y, types.tolist()))
+    expected = common * np.exp(deviations * between / (between + errors**2))
+    assert between > 0 and list(fitted.groups.values()) == pytest.approx(expected, rel=1e-3)

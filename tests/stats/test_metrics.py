@@ -66,6 +66,8 @@ def test_ece_equals_brute_force():
     total = sum(len(rows) * abs(right[rows].mean() - confidence[rows].mean()) for rows in np.array_split(order, 15))
     assert ece(confidence, right) == pytest.approx(total / 203, abs=1e-12)
     assert measure(p, y)["ece"]["value"] == pytest.approx(total / 203, abs=1e-7)
+    total = sum(len(rows) * abs(right[rows].mean() - confidence[rows].mean()) for rows in np.array_split(order, 4))
+    assert ece(confidence, right, 4) == pytest.approx(total / 203, abs=1e-12)
 
 
 def test_the_noise_floor_is_that_of_a_perfect_model():
@@ -135,6 +137,9 @@ def test_the_other_figures_equal_loops_and_scikit_learn(sharpness, rows):
     recalls = recall_score(y, p.argmax(1), average=None)
     assert metrics["recall_std"]["value"] == pytest.approx(np.std(recalls), abs=1e-6)
     assert [letter["recall"] for letter in metrics["letters"]] == pytest.approx(recalls)
+    for index, letter in enumerate(metrics["letters"]):
+        assert list(letter) == ["rows", "recall", "predicted"] and letter["rows"] == (y == index).sum()
+        assert letter["predicted"] == (p.argmax(1) == index).mean()
     for name in ("nll", "brier", "ece", "smooth_ece", "auroc", "aurc"):
         assert metrics[name]["low"] < metrics[name]["high"]
 
@@ -334,3 +339,64 @@ def test_members_are_measured_as_one_alone_is():
             assert metrics[name]["low"] == pytest.approx(alone[name]["low"], rel=0.05)
             assert metrics[name]["high"] == pytest.approx(alone[name]["high"], rel=0.05)
         assert metrics["ece"]["floor_95"] == pytest.approx(alone["ece"]["floor_95"], rel=0.15)
+
+
+def test_rows_of_one_group_of_ranks_are_ties_in_the_auroc_of_a_draw():
+    rng = np.random.default_rng(3)
+    right, weights = (rng.random(12) < 0.6).astype(float), rng.integers(0, 4, (3, 12))
+    group = np.array([0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2])
+    sums = Sums(12)
+    for name in ("one", "nll", "brier"):
+        sums.add(name, np.ones(12))
+    sums.add("rank right", right, group, 3)
+    sums.add("rank wrong", 1 - right, group, 3)
+    figures = _figures(sums.of(weights.astype(np.float32)), 1.0)
+    for draw, times in enumerate(weights):
+        assert figures["auroc"][draw] == pytest.approx(roc_auc_score(right, -group, sample_weight=times))
+
+
+def test_intervals_of_ranks_agree_with_a_bootstrap_of_the_rows():
+    p, y = answers(300, seed=9)
+    confidence, right, metrics = p.max(1), (p.argmax(1) == y).astype(float), measure(p, y)
+    drawn = np.random.default_rng(0).integers(0, 300, (400, 300))
+    for name, metric in (("auroc", auroc), ("aurc", aurc)):
+        low, high = np.quantile([metric(confidence[rows], right[rows]) for rows in drawn], [0.025, 0.975])
+        assert metrics[name]["low"] == pytest.approx(low, abs=0.015), name
+        assert metrics[name]["high"] == pytest.approx(high, abs=0.015), name
+
+
+def test_errors_of_both_signs_do_not_cancel_in_the_smooth_error():
+    """Confidence .55 where all are right and .95 where half are: +.45 and -.45, each at its own confidence."""
+    confidence = np.repeat([0.55, 0.95], 40)
+    y = np.r_[np.zeros(60, int), np.ones(20, int)]
+    residuals = np.zeros(CELLS)
+    residuals[int(0.55 * CELLS)], residuals[int(0.95 * CELLS)] = 0.45 * 40 / 80, -0.45 * 40 / 80
+    expected = brentq(lambda width: np.abs(spread(residuals, width)).sum() - width, 0.05, 0.9, xtol=1e-5)
+    value = measure(np.stack([confidence, 1 - confidence], 1), y)["smooth_ece"]["value"]
+    assert value == pytest.approx(expected, abs=1e-4) and value > 0.2
+
+
+def test_too_much_confidence_is_no_correlation_of_a_pictures_hits():
+    rng = np.random.default_rng(5)
+    confidence, clusters = np.repeat(rng.uniform(0.6, 0.99, 500), 4), np.repeat(np.arange(500), 4)
+    right = (rng.random(2000) < confidence - 0.3).astype(float)
+    together = noise_floor(confidence, np.random.default_rng(0), right=right, clusters=clusters)
+    assert together == pytest.approx(noise_floor(confidence, np.random.default_rng(0)), rel=0.15)
+
+
+def test_the_noise_floor_of_pictures_is_that_of_simulated_pictures():
+    """Four copies of each row are right or wrong together."""
+    p, y = answers(100, seed=10)
+    p, y, clusters = np.repeat(p, 4, 0), np.repeat(y, 4), np.repeat(np.arange(100), 4)
+    rng, confidence = np.random.default_rng(1), p.max(1)
+    errors = [ece(confidence, (rng.random(100)[clusters] < confidence).astype(float)) for _ in range(400)]
+    floor = measure(p, y, clusters)["ece"]  # the correlation is estimated from these hits
+    assert floor["floor_mean"] == pytest.approx(np.mean(errors), rel=0.2)
+    assert floor["floor_95"] == pytest.approx(np.quantile(errors, 0.95), rel=0.2)
+    assert noise_floor(confidence, np.random.default_rng(1))["floor_95"] < 0.7 * floor["floor_95"]
+
+
+@pytest.mark.parametrize("rows", [20, 1200])  # groups of one row, and of several
+def test_where_all_are_wrong_the_risk_is_one_in_every_draw(rows):
+    p, _ = answers(rows, seed=11)
+    assert measure(p, p.argmin(1))["aurc"] == pytest.approx({"value": 1, "low": 1, "high": 1}, abs=1e-6)

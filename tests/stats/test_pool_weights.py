@@ -327,6 +327,7 @@ def test_under_ten_rows_nothing_is_fitted():
     few = fit_weights(log_p[:, :9], y[:9])
     assert few.weights.tolist() == [1 / 3] * 3 and few.temperature == 1
     assert few.why == "equal weights: 9 labelled rows are too few to fit any"
+    assert fit_weights(log_p[:, :9], y[:9], "fit", np.zeros(9, int)).why == few.why
     assert "too few" not in fit_weights(log_p, y).why
 
 
@@ -411,3 +412,24 @@ def test_greedy_weights_count_draws():
     fitted = greedy_weights(log_p, y)
     draws = fitted.weights * np.arange(1, 16)[:, None]
     assert np.isclose(draws, np.rint(draws)).all(1).any() and fitted.weights[:2].sum() > 0.6
+
+
+def test_a_fit_is_told_which_of_its_rows_share_pictures():
+    log_p, y = unlike(40)
+    log_p[0, :, 0] = np.arange(40)  # which row it is
+    given = []
+
+    def fit(values, answers, clusters):
+        given.append(clusters.tolist() == (values[0, :, 0] // 4).tolist())
+        return PoolWeights(np.eye(3)[2], 1.0)
+
+    held_out_pool(fit, log_p, y, np.arange(40) // 4)
+    assert given == [True] * 5
+
+
+def test_a_sharper_pool_of_likeliest_weights_is_tested_over_pictures():
+    """12 pictures of 12 copies, 10 of them right, with probabilities .7 and .3: T = ln(7/3) / ln(5) by chance."""
+    log_p = np.tile(np.log([0.7, 0.3]), (2, 144, 1))
+    y, pictures = np.repeat([0] * 10 + [1] * 2, 12), np.repeat(np.arange(12), 12)
+    assert likeliest_weights(log_p, y).temperature == pytest.approx(np.log(7 / 3) / np.log(5), abs=1e-6)
+    assert likeliest_weights(log_p, y, pictures).temperature == 1

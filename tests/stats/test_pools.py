@@ -6,7 +6,16 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 from statsmodels.stats.inter_rater import fleiss_kappa
 
-from scoring.stats.pools import PoolSettings, agreement, leave_one_out, nll_weights, parse_weights, pool
+from scoring.stats.pools import (
+    PoolSettings,
+    agreement,
+    leave_one_out,
+    likeness,
+    lowest_loss,
+    nll_weights,
+    parse_weights,
+    pool,
+)
 from tests.shared.predictions import likeliest_temperature, losses_of, members
 
 
@@ -257,3 +266,47 @@ def test_without_the_only_member_that_has_a_weight_the_others_are_equal():
     alone = np.exp(log_p[0])[rows, y] / np.nansum(np.exp(log_p[0]), 1)
     assert effects[0]["nll"] == pytest.approx((np.log(alone) - np.log(reduced[rows, y])).mean())
     assert effects[1]["nll"] == pytest.approx(0, abs=1e-12) and not effects[1]["hurts"]
+
+
+@pytest.mark.filterwarnings("error")  # scipy warns of options that it does not know
+def test_no_share_of_the_weights_of_lowest_loss_is_better_moved_to_another_member():
+    log_p, y = members(3, 300)
+    weights = lowest_loss(log_p, y)
+    lowest = losses_of(np.tensordot(weights, log_p, 1), y).mean()
+    assert weights.sum() == pytest.approx(1) and weights.min() > 0.01
+    for giver in range(3):
+        for taker in {0, 1, 2} - {giver}:
+            moved = weights + 0.01 * (np.eye(3)[taker] - np.eye(3)[giver])
+            assert losses_of(np.tensordot(moved, log_p, 1), y).mean() > lowest
+
+
+# ------------------------------------------------------------------ members that are one
+def normalised(logits):
+    """Log-probabilities of (N, K) logits, NaN where an option is missing."""
+    return logits - np.log(np.nansum(np.exp(logits), 1, keepdims=True))
+
+
+def test_equal_numbers_are_one_member_where_options_are_missing_too():
+    log_p = np.log(np.array([[0.6, 0.3, 0.1], [0.5, 0.5, np.nan]]))
+    assert likeness(log_p, log_p.copy()) == ""
+    assert likeness(np.full((2, 3), np.nan), np.full((2, 3), np.nan)) is None  # no number says so
+
+
+def test_one_temperature_apart_is_seen_where_options_are_nearly_even_and_one_is_missing():
+    """Logits of ±0.1 and of ±0.2: the temperature is 2."""
+    flat = np.tile([0.1, -0.1, np.nan], (6, 1))
+    assert likeness(normalised(flat), normalised(2 * flat)) == ", but for one temperature (2.00)"
+    assert likeness(normalised(2 * flat), normalised(flat)) == ", but for one temperature (2.00)"
+    assert likeness(normalised(flat), normalised(-flat)) is None
+
+
+def test_members_with_other_options_are_two_however_unlikely_the_option_is():
+    first = np.tile([0.6, 0.39999, 0.00001], (6, 1))
+    second = np.tile([0.6, 0.4, np.nan], (6, 1))
+    assert likeness(np.log(first), np.log(second)) is None
+    second[:, 2] = 0.00002
+    assert likeness(np.log(first), np.log(second)) == ", but for rounding"
+
+
+def test_a_single_option_does_not_make_members_one():
+    assert likeness(np.zeros((2, 1)), np.array([[0.0], [np.nan]])) is None

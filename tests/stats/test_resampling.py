@@ -20,6 +20,7 @@ from scoring.stats.comparison import compare
 from scoring.stats.metrics import measure, noise_floor
 from scoring.stats.resampling import (
     clusters_of,
+    draws_for,
     effective_rows,
     latent_correlation,
     length_interval,
@@ -114,7 +115,19 @@ def test_lengths_are_corrected_for_noise_and_never_negative():
     assert strong["high"] == pytest.approx(500 + 1.96 * np.sqrt(10), abs=0.6)
 
 
+def test_the_smallest_signal_of_a_length_is_no_longer_than_what_was_observed():
+    """Noise that takes half of the signal in every draw would make 1.5 times the signal as long as observed."""
+    interval = length_interval(lambda v: np.abs(v).sum(-1), np.array([2.0, 0.0]), np.tile([-1.0, 0.0], (50, 1)), 1000)
+    assert interval["low"] == pytest.approx(2, abs=0.01) and interval["low"] <= 2
+    assert interval["high"] == pytest.approx(3)  # what the noise took
+
+
 # ------------------------------------------------------------------ shares and levels
+def test_draws_are_fewer_where_rows_times_draws_would_be_over_fifty_million():
+    assert [draws_for(rows) for rows in (0, 1, 50_000)] == [1000] * 3
+    assert [draws_for(rows) for rows in (50_001, 62_500, 200_000, 10**7)] == [999, 800, 250, 200]
+
+
 def test_rows_that_are_copies_count_once():
     hits = np.random.default_rng(5).random(100) < 0.7
     copied = share_of(np.repeat(hits, ROWS), CLUSTERS)
@@ -142,6 +155,7 @@ def test_effective_rows_where_nothing_can_be_estimated():
     assert effective_rows(np.ones(400), None) == 400
     assert effective_rows(np.array([1.0, 0, 1]), np.array([5, 9, 2])) == 3  # each row has a picture of its own
     assert effective_rows(np.array([1.0, 0, 1, 1]), np.zeros(4, int)) == 1
+    assert effective_rows(np.array([1.0, 0]), np.zeros(2, int)) == 1
     spread = np.tile([1.0, 0, 1, 0], PICTURES)  # less than independent rows would: still no more rows than there are
     assert effective_rows(spread, CLUSTERS) == pytest.approx(400 * (1.959964 / 1.9842169515) ** 2)
 
