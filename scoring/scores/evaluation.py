@@ -150,7 +150,8 @@ def _common_rows(first: Scores, second: Scores) -> tuple[np.ndarray, np.ndarray]
 
 def _check_same_questions(first: Scores, first_rows: np.ndarray, second: Scores, second_rows: np.ndarray) -> None:
     """Raises RunError where rows of one id have another picture, question or options, as far as both are known."""
-    for name, noun in (("picture_digest", "picture"), ("question", "question"), ("choices", "options")):
+    known = {"picture_digest": "picture", "question": "question", "choices": "options", "options": "number of options"}
+    for name, noun in known.items():
         differ = []
         for row, other in zip(first_rows.tolist(), second_rows.tolist()):
             value, other_value = first.questions[name][row], second.questions[name][other]

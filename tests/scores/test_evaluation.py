@@ -440,6 +440,15 @@ def test_other_questions_under_the_same_ids_are_refused_with_their_number(name, 
     )
 
 
+def test_other_numbers_of_options_under_the_same_ids_are_refused():
+    """Files of numbers know no texts: a letter that one lacks would be cut from the other, and its answer with it."""
+    z, y = draw(30)
+    first, second = (scores_of(z[:, None, None], y) for _ in range(2))
+    first.questions["options"], second.questions["options"] = [4] * 30, [4] * 3 + [3] * 2 + [4] * 25
+    with pytest.raises(RunError, match="2 rows have another number of options under the same id .*, such as id .row3."):
+        compare_folders(first, second)
+
+
 def test_the_message_about_other_answers_names_the_first_id():
     z, y = draw(30)
     first, second = scores_of(z[:, None, None], y), scores_of(z[:, None, None], np.r_[y[:4], (y[4:6] + 1) % 4, y[6:]])
