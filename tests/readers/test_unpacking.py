@@ -25,11 +25,12 @@ def two_members(data: bytes) -> bytes:
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, zstd, two_members])
 def test_bytes_come_back_unpacked(tmp_path, pack):
-    (tmp_path / "t").write_bytes(pack(DATA))
+    packed = pack(DATA)  # once: gzip writes the time into its header
+    (tmp_path / "t").write_bytes(packed)
     assert b"".join(blocks_of(tmp_path / "t")) == DATA
     with open_unpacked(tmp_path / "t") as stream:
         assert stream.read(7) == DATA[:7] and stream.read(3) == DATA[7:10]
-    assert digest_of(tmp_path / "t") == hashlib.sha256(pack(DATA)).hexdigest()
+    assert digest_of(tmp_path / "t") == hashlib.sha256(packed).hexdigest()
 
 
 @pytest.mark.parametrize("pack, name", [(gzip.compress, "gzip"), (zstd, "zstd")])
