@@ -1,5 +1,6 @@
 """What is wrong with an input, in words that help to correct it: where, found, expected, what to do."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 MAX_LISTED = 10  # problems of one kind that a message lists
@@ -62,6 +63,13 @@ def describe(problems: list[Problem]) -> str:
     if len(lines) > MAX_LINES:
         lines = [*lines[: MAX_LINES - 1], f"… and {len(lines) - MAX_LINES + 1:,} more lines"]
     return "\n".join(line if len(line) <= MAX_WIDTH else line[:MAX_WIDTH] + "…" for line in lines)
+
+
+def first_of(items: Iterable[str], most: int = MAX_LISTED) -> str:
+    """The first of a list, separated by commas, and how many more there are."""
+    listed = list(items)
+    more = len(listed) - most
+    return ", ".join(listed[:most]) + (f" … and {more:,} more" if more > 0 else "")
 
 
 def quoted(text: str, longest: int = 60) -> str:

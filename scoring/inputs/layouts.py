@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scoring.errors import InputError, Problem, quoted
+from scoring.errors import InputError, Problem, first_of, quoted
 from scoring.inputs.prompt import LETTERS
 from scoring.readers.records import as_text, normalized
 
@@ -112,19 +112,19 @@ class _Columns:
 
     def __init__(self, file: Path, header: list[str], renamed: dict[str, str]):
         self.file, self.header, self.renamed = file, header, renamed
-        our_name = {normalized([theirs])[0]: name for name, theirs in renamed.items()}
+        our_name = {normalized([file_name])[0]: name for name, file_name in renamed.items()}
         self.names = [our_name.get(name, "" if name in renamed else name) for name in normalized(header)]
 
     def check_renamed(self) -> list[Problem]:
         """What is wrong with the names that --column gives."""
         names, problems = normalized(self.header), []
-        for name, theirs in self.renamed.items():
+        for name, file_name in self.renamed.items():
             fix = f"correct --column {name}=…"
             if name not in NAMES and name not in LETTERS:
                 expected = f"one of {', '.join(NAMES)}, a, b, …"
                 problems.append(self._problem(name, "an unknown column name", expected, fix))
-            elif normalized([theirs])[0] not in names:
-                found = f"no column {quoted(theirs)} among {self._listed()}"
+            elif normalized([file_name])[0] not in names:
+                found = f"no column {quoted(file_name)} among {self._listed()}"
                 problems.append(self._problem(name, found, "its name", fix))
         return problems
 
@@ -164,22 +164,22 @@ class _Columns:
             sets[pattern.format("a")] = [pattern.format(letter) for letter in LETTERS]
         for pattern in NUMBERED:
             sets[pattern.format(1)] = [pattern.format(number) for number in range(1, len(LETTERS) + 1)]
-        found = {}
+        candidates = {}
         for first, names in sets.items():
             count = next((index for index, name in enumerate(names) if name not in self.names), len(names))
             if count > 1:
-                found[first] = [self.names.index(name) for name in names[:count]]
+                candidates[first] = [self.names.index(name) for name in names[:count]]
         if not {*LETTERS} & {*self.renamed}:
-            found |= {name: [self.names.index(name)] for name in LISTS if name in self.names}
-        elif "a" in found:
-            found = {"a": found["a"]}
-        return found
+            candidates |= {name: [self.names.index(name)] for name in LISTS if name in self.names}
+        elif "a" in candidates:
+            candidates = {"a": candidates["a"]}
+        return candidates
 
-    def check_options(self, found: dict[str, list[int]]) -> list[Problem]:
+    def check_options(self, candidates: dict[str, list[int]]) -> list[Problem]:
         """One set of columns holds the options, and none of them is left out after a gap."""
         letters = [letter for letter in LETTERS if letter in self.names]
         gap = letters and letters != list(LETTERS[: len(letters)])
-        if not found or (gap and "a" in found):
+        if not candidates or (gap and "a" in candidates):
             return [
                 self._problem(
                     "a, b, …",
@@ -188,8 +188,8 @@ class _Columns:
                     "rename the columns with the options",
                 )
             ]
-        if len(found) > 1:
-            ways = [self._listed(indices[:2]) for indices in found.values()]
+        if len(candidates) > 1:
+            ways = [self._listed(indices[:2]) for indices in candidates.values()]
             return [
                 self._problem(
                     "a, b, …",
@@ -205,13 +205,14 @@ class _Columns:
         ours = ["choices"] if first in LISTS else list(LETTERS[: len(indices)])
         names = {name: self.header[index].strip() for name, index in zip(ours, indices)}
         return {
-            name: theirs for name, theirs in names.items() if theirs.casefold() not in (name, self.renamed.get(name))
+            name: file_name
+            for name, file_name in names.items()
+            if name not in self.renamed and file_name.casefold() != name
         }
 
     def _listed(self, indices: list[int] | None = None) -> str:
         names = [self.header[index] for index in indices] if indices else self.header
-        more = f" … and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
-        return ", ".join(map(quoted, names[:MOST_NAMES])) + more
+        return first_of(map(quoted, names), MOST_NAMES)
 
     def _problem(self, column: str, found: str, expected: str, fix: str) -> Problem:
         return Problem(str(self.file), 0, 0, "", column, found, expected, fix)

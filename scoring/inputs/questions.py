@@ -94,7 +94,7 @@ class Table:
     def reading(self) -> str:
         """In one line, what the table was read as."""
         options = "a list of options" if self.layout == "choices" else "a column for each option"
-        renamed = ", ".join(f"{name} from {quoted(theirs)}" for name, theirs in self.columns.items())
+        renamed = ", ".join(f"{name} from {quoted(file_name)}" for name, file_name in self.columns.items())
         answers = f"answers: {_MEANINGS[self.answers]}" if any(row.answer for row in self.questions) else "no answers"
         return "; ".join(filter(None, [f"{self.format}, {options}", renamed, answers]))
 
@@ -416,7 +416,7 @@ class _RowReader:
                 "move them together",
             )
             return tuple(texts)
-        if not 2 <= count <= len(LETTERS):  # noqa: PLR2004 one option is no choice
+        if not 2 <= count <= len(LETTERS):
             expected = "at least 2" if count < len(LETTERS) else f"at most {len(LETTERS)}"
             self._add_problem("b", f"{count} options", expected, "fill the options in or drop the row")
         return tuple(texts[: min(count, len(LETTERS))])

@@ -204,7 +204,7 @@ class _Decoding:
     def _look_at(self, text: str, line: int) -> None:
         """Remember what notices need. line: the number of the text's first line."""
         if self.sample is None and not text.isascii():
-            index = next(index for index, sign in enumerate(text) if ord(sign) > 127 and sign != "\ufeff")  # noqa: PLR2004
+            index = next(index for index, sign in enumerate(text) if ord(sign) > 127 and sign != "\ufeff")
             start, end = text.rfind("\n", 0, index) + 1, text.find("\n", index)
             self.sample = line + text.count("\n", 0, index), text[start : end if end >= 0 else None].strip()
         if self.lost is None and REPLACEMENT in text:

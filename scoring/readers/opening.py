@@ -1,12 +1,13 @@
 """A file -> its reader, by its content and not by its name."""
 
 import codecs
+import hashlib
 from pathlib import Path
 
 from scoring.readers.delimited import open_delimited
 from scoring.readers.json_rows import looks_like_json, open_json
 from scoring.readers.records import Records, table_fault
-from scoring.readers.unpacking import blocks_of, check_file, open_unpacked
+from scoring.readers.unpacking import open_unpacked
 
 HEAD = 1 << 12  # bytes that show what a file is
 
@@ -18,7 +19,6 @@ def open_table(file: Path, known: set[str], encoding: str | None = None) -> Reco
     """
     if encoding:
         _check_encoding(file, encoding)
-    check_file(file)
     with open_unpacked(file) as stream:
         head = stream.read(HEAD)
     if head[:4] == b"PAR1":
@@ -26,7 +26,9 @@ def open_table(file: Path, known: set[str], encoding: str | None = None) -> Reco
 
         return open_parquet(file)
     if looks_like_json(head):
-        return open_json(file, _unpacked_digest(file))
+        with open_unpacked(file) as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        return open_json(file, digest)
     return open_delimited(file, known, encoding)
 
 
@@ -36,12 +38,3 @@ def _check_encoding(file: Path, encoding: str) -> None:
     except LookupError:
         found, expected = f"--encoding {encoding}", "an encoding that Python knows, such as utf-8, cp949 or shift_jis"
         raise table_fault(file, found, expected, "correct its name") from None
-
-
-def _unpacked_digest(file: Path) -> str:
-    import hashlib
-
-    digest = hashlib.sha256()
-    for block in blocks_of(file):
-        digest.update(block)
-    return digest.hexdigest()

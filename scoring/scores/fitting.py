@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from scoring.errors import quoted
+from scoring.errors import first_of, quoted
 from scoring.inputs.answers import AnswerTable
 from scoring.inputs.prompt import LETTERS
 from scoring.scores.evaluation import calibrate_out_of_fold
 from scoring.scores.exposure import TRAINING, VALIDATION
 from scoring.scores.folder import Columns, Scores, open_scores
 from scoring.scores.members import Member, MemberPool, aligned, column_of, exposure_of, read_members
-from scoring.scores.number_files import first_of, is_number_file
+from scoring.scores.number_files import is_number_file
 from scoring.stats.calibration import Calibration, LabelledRows, calibrate, log_probabilities
 from scoring.stats.pool_weights import (
     Fit,

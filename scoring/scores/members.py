@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from scoring.errors import quoted
+from scoring.errors import first_of, quoted
 from scoring.inputs.answers import AnswerTable
 from scoring.inputs.prompt import LETTERS
 from scoring.scores.exposure import CALIBRATION, calibrated_rows
 from scoring.scores.folder import Columns, Scores, open_scores
 from scoring.scores.logits import SCORED
-from scoring.scores.number_files import check_answers, first_of, is_number_file, read_number_file
+from scoring.scores.number_files import check_answers, is_number_file, read_number_file
 from scoring.scores.probabilities import member_logits
 from scoring.stats.calibration import Calibration, log_probabilities
 from scoring.stats.pools import EnsembleError, PoolSettings, likeness

@@ -7,7 +7,6 @@ show what the numbers are. A note says how they were read; where that is not cer
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,14 +16,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import csv as arrow_csv
 
-from scoring.errors import quoted
+from scoring.errors import first_of, quoted
 from scoring.inputs.digests import question_digest
 from scoring.inputs.prompt import LETTERS
 from scoring.scores.folder import Columns
 from scoring.stats.calibration import log_probabilities
 from scoring.stats.pools import EnsembleError
 
-MOST_LISTED = 10  # faults of one kind that a message lists
 FORMATS = ("probabilities", "log-probabilities", "logits", "shares")
 COLUMNS = {  # pattern of the letters' column names -> what they hold, or "" where the numbers must show it
     "p_{}": "probabilities",
@@ -135,13 +133,6 @@ def check_answers(path: Path, ids: list[str], letters: list[str], cells: list[st
             f"{path}: answers that are no letter of an option with a number: {first_of(faults)}; expected letters, "
             "such as a"
         )
-
-
-def first_of(faults: Iterable[str]) -> str:
-    """The first of a list of faults, and how many more there are."""
-    listed = list(faults)
-    more = len(listed) - MOST_LISTED
-    return ", ".join(listed[:MOST_LISTED]) + (f" … and {more:,} more" if more > 0 else "")
 
 
 # ------------------------------------------------------------------ cells

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 import scoring
+from scoring.errors import first_of
 from scoring.files.writing import write_json
 from scoring.inputs.answers import AnswerTable
 from scoring.inputs.prompt import LETTERS
@@ -37,7 +38,6 @@ from scoring.scores.members import (
     refuse_doubles,
     weights_by_path,
 )
-from scoring.scores.number_files import first_of
 from scoring.stats.calibration import Calibration
 from scoring.stats.pools import EnsembleError, PoolSettings, parse_weights
 from scoring.stats.sets import OptionSets, SetRequest, SetsError, conformal_sets

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax, softmax
 
+from scoring.errors import first_of
 from scoring.files.writing import write_json
 from scoring.inputs.answers import AnswerTable
 from scoring.inputs.orders import option_orders
@@ -14,7 +15,6 @@ from scoring.scores.exposure import CALIBRATION, TRAINING, VALIDATION
 from scoring.scores.folder import columns_of, open_scores, write_results
 from scoring.scores.logits import OptionLogits, write_part
 from scoring.scores.members import Member, MemberPool, aligned, match_calibrations, read_members
-from scoring.scores.number_files import first_of
 from scoring.scores.pooling import PoolOptions, pool_files
 from scoring.stats.calibration import Calibration
 from scoring.stats.pools import EnsembleError, PoolSettings
