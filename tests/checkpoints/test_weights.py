@@ -18,6 +18,7 @@ from scoring.checkpoints.weights import (
     check_base,
     read_header,
 )
+from scoring.inputs.families.qwen3_vl import QWEN3_VL
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def test_lora_lands_on_the_text_model_of_the_8b_alone(real_shapes):
     from train.lora import add_lora
 
     model, shapes = real_shapes
-    peft = add_lora(model, TrainConfig())
+    peft = add_lora(model, TrainConfig(), QWEN3_VL)
     names = [name for name, value in peft.named_parameters() if value.requires_grad]
     assert len(names) == 2 * 7 * 36 and all("language_model.layers" in name for name in names)
     assert sum(value.numel() for value in peft.parameters() if value.requires_grad) == 43_646_976
@@ -56,7 +57,7 @@ def test_lora_lands_on_the_text_model_of_the_8b_alone(real_shapes):
 def test_adapters_for_the_8b_are_checked_by_headers_alone(real_shapes, tmp_path):
 
     _, shapes = real_shapes
-    stored = {name: StoredTensor(tmp_path, "BF16", shape, start=0, size=0) for name, shape in shapes.items()}
+    stored = {name: StoredTensor(tmp_path, name, "BF16", shape, start=0, size=0) for name, shape in shapes.items()}
     for prefix in (
         "base_model.model.model.language_model.layers",
         "base_model.model.model.layers",
@@ -69,7 +70,7 @@ def test_adapters_for_the_8b_are_checked_by_headers_alone(real_shapes, tmp_path)
             },
             tmp_path / "adapter_model.safetensors",
         )
-        check = check_adapter(tmp_path, BaseWeights(tmp_path, {}, stored))
+        check = check_adapter(tmp_path, BaseWeights(tmp_path, REAL_8B, QWEN3_VL, stored))
         assert set(check.keys.values()) == {
             ("model.language_model.layers.3.self_attn.k_proj", f"lora_{factor}.weight") for factor in "AB"
         }
