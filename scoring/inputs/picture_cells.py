@@ -62,6 +62,15 @@ def pictures_in(cell: Any) -> list[CellPicture]:
     return pictures
 
 
+def holds_picture(cell: Any) -> bool:
+    """Whether a cell holds a picture itself, not the name of a file."""
+    try:
+        sources = [picture.source for picture in pictures_in(cell)]
+    except PictureError:
+        return False
+    return any(isinstance(source, bytes) and SIGNATURE.match(source) for source in sources)
+
+
 def _parsed(text: str) -> Any:
     """The list or object that a text writes as JSON or as Python does; None where it is another text."""
     for parse in (json.loads, ast.literal_eval):
@@ -148,6 +157,10 @@ class PictureStore:
         if self.keep and not _has_size(path, len(data)):
             self._write(path, data)
         return path
+
+    def digest_of(self, path: Path) -> str:
+        """The SHA-256 that the name of a file of this store tells, also where it was not kept; "" for other files."""
+        return path.stem if path.is_relative_to(self.folder) else ""
 
     def _write(self, path: Path, data: bytes) -> None:
         mark = f".{os.getpid()}-{threading.get_ident()}"  # others may write the same picture now

@@ -20,12 +20,14 @@ DEMO_ROWS = 80  # of a benchmark without arguments
 T = TypeVar("T")
 
 
-def read_all_rows(console: Console, data: Path, options: TableOptions, deep: bool = False) -> "Table":
-    """The table with its faulty rows. deep: decode every picture."""
+def read_all_rows(
+    console: Console, data: Path, options: TableOptions, deep: bool = False, keep: bool = True
+) -> "Table":
+    """The table with its faulty rows. deep: decode every picture. keep: those inside the table become files."""
     from scoring.inputs import questions
     from scoring.inputs.pictures import PictureLimits
 
-    def progress(pictures: Iterable[T], total: int) -> Iterable[T]:
+    def progress(pictures: Iterable[T], total: int | None) -> Iterable[T]:
         return console.count(pictures, total, "picture")
 
     limits = PictureLimits.of(options.picture_pixels, options.picture_bytes)
@@ -38,16 +40,18 @@ def read_all_rows(console: Console, data: Path, options: TableOptions, deep: boo
         encoding=options.encoding,
         answers=options.meaning,
         text_only_rows=options.text_only_rows,
+        split=options.split,
+        keep_pictures=keep,
     )
     return questions.read_table(data, table_options, progress)
 
 
-def read(console: Console, data: Path, options: TableOptions, deep: bool = False) -> "Table":
-    """The table, its notices printed.
+def read(console: Console, data: Path, options: TableOptions, deep: bool = False, keep: bool = True) -> "Table":
+    """The table, its notices printed. deep, keep: as in `read_all_rows`.
 
     Raises InputError with all its problems. With --skip-bad-rows they are printed instead, if at least one row is good.
     """
-    table = read_all_rows(console, data, options, deep)
+    table = read_all_rows(console, data, options, deep, keep)
     if not table.is_usual:
         console.say(f"{table.file}: read as {table.reading()}")
     for notice in table.notices:
@@ -73,7 +77,7 @@ def check_as_json(console: Console, data: Path, options: TableOptions, deep: boo
         "answers": 0,
     }
     try:
-        table = read_all_rows(console, data, options, deep)
+        table = read_all_rows(console, data, options, deep, keep=False)
         report |= {
             "rows": len(table.questions),
             "good": len(table.good),
@@ -82,6 +86,7 @@ def check_as_json(console: Console, data: Path, options: TableOptions, deep: boo
             "answers": sum(bool(question.answer) for question in table.good),
             "format": table.format,
             "layout": table.layout,
+            "split": table.split,
             "columns": table.columns,
             "reading": table.answers,
             "notices": table.notices,
