@@ -87,7 +87,7 @@ class Table:
 
     def about(self) -> dict[str, Any]:
         """What a result records of the table it is made from: nothing of what is as usual."""
-        usual = {"columns": {}, "layout": "letters", "answers": AUTO, "split": None}
+        usual: dict[str, object] = {"columns": {}, "layout": "letters", "answers": AUTO, "split": None}
         unusual = {name: getattr(self, name) for name, value in usual.items() if getattr(self, name) != value}
         return {"file": str(self.file), "sha256": self.digest} | unusual
 
