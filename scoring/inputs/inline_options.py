@@ -23,6 +23,7 @@ _HEADING = re.compile(
     r"(?:\s*:\s*|[ \t]*\n\s*)",
     re.IGNORECASE,
 )
+_FIRST_LETTER = re.compile(r"\s*[(\[（［]?\s?[AaＡａ①]")
 _LONGEST_INSTRUCTION = 400  # characters
 _JOINED = re.compile(r"(?:^|\s)(?:and|or|또는|혹은|및)$", re.IGNORECASE)
 
@@ -86,14 +87,32 @@ def strip_letters(options: Sequence[str]) -> list[str] | None:
 
     "A. cat", "B. dog" or "(a) cat", "(b) dog": not "A cat", "B dog", which may be texts.
     """
+    if len(options) < 2 or not _FIRST_LETTER.match(options[0]):
+        return None
     for style in _STYLES:
         matches = [style.pattern.match(option.strip().translate(_PLAIN)) for option in options]
-        if all(match and match.start() == 0 for match in matches):
-            letters = [style.letter(match) for match in matches if match]
-            texts = [option.strip()[match.end() :].strip() for option, match in zip(options, matches) if match]
-            if letters == list(LETTERS[: len(options)]) and len(options) > 1 and all(texts):
-                return texts
+        letters = [style.letter(match) for match in matches if match]
+        texts = [option.strip()[match.end() :].strip() for option, match in zip(options, matches) if match]
+        if letters == list(LETTERS[: len(options)]) and all(texts):
+            return texts
     return None
+
+
+def repeats_options(question: str, options: Sequence[str]) -> bool:
+    """Whether a question's text holds all of these options, each behind its letter, in one spelling."""
+    if len(options) < 2 or not all(option in question for option in options):
+        return False
+    plain = question.translate(_PLAIN)
+    texts = [option.strip().translate(_PLAIN) for option in options]
+    for style in _STYLES:
+        held = set()
+        for match in style.pattern.finditer(plain):
+            place, start = LETTERS.index(style.letter(match)), match.end()
+            if place < len(texts) and re.compile(rf"\s*{re.escape(texts[place])}(?!\w)").match(plain, start):
+                held.add(place)
+        if len(held) == len(texts):
+            return True
+    return False
 
 
 # ------------------------------------------------------------------ letters in a text
