@@ -38,6 +38,7 @@ def read_all_rows(console: Console, data: Path, options: TableOptions, deep: boo
         encoding=options.encoding,
         answers=options.meaning,
         text_only_rows=options.text_only_rows,
+        layout=options.layout,
     )
     return questions.read_table(data, table_options, progress)
 
@@ -82,6 +83,7 @@ def check_as_json(console: Console, data: Path, options: TableOptions, deep: boo
             "answers": sum(bool(question.answer) for question in table.good),
             "format": table.format,
             "layout": table.layout,
+            "own_letters": table.own_letters,
             "columns": table.columns,
             "reading": table.answers,
             "notices": table.notices,

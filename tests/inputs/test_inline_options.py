@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from scoring.inputs.inline_options import EXPECTED, InlineError, cut_options, strip_letters
+from scoring.inputs.inline_options import EXPECTED, InlineError, cut_options, repeats_options, strip_letters
 
 
 @pytest.mark.parametrize(
@@ -177,3 +177,21 @@ def test_the_longest_texts_are_refused_in_a_moment(text):
 )
 def test_letters_before_options_are_taken_off_where_all_have_their_own(options, texts):
     assert strip_letters(options) == texts
+
+
+@pytest.mark.parametrize(
+    "question, repeated",
+    [
+        ("Which?\nA. cat\nB. dog\nSay why.", True),
+        ("Which? (A) cat (B) dog", True),
+        ("Which? ① cat, ② dog", True),
+        ("Which of B: dog and A: cat?", True),
+        ("Which? (A) dog (B) cat", False),
+        ("Which? (A) cats (B) dogs", False),
+        ("Which? A. cat (B) dog", False),
+        ("Is it a cat or a dog?", False),
+        ("Which? (A) cat", False),
+    ],
+)
+def test_a_question_that_lists_its_options_with_their_letters_is_recognised(question, repeated):
+    assert repeats_options(question, ["cat", "dog"]) is repeated

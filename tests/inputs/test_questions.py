@@ -163,6 +163,83 @@ def test_a_list_of_options_and_other_names_are_read_and_said(table):
     ]
 
 
+def test_options_inside_the_questions_are_read_and_said(table):
+    text = "<image>\\nWhich lane?\\nA. left\\nB. right\\nAnswer with the option's letter."
+    rows = [
+        f'{{"index": 1, "question": "{text}", "path": "p.png", "answer": "B"}}',
+        f'{{"index": 2, "question": "{text}", "path": "p.png", "answer": "right"}}',
+        '{"index": 3, "question": "How many lanes?", "path": "p.png", "answer": "2"}',
+    ]
+    result = table("\n".join(rows))
+    assert [(question.question, question.options, question.answer) for question in result.good] == [
+        ("Which lane?", ("left", "right"), "b")
+    ] * 2
+    assert result.layout == result.about()["layout"] == "inline"
+    assert result.reading() == (
+        "JSONL, options inside the question; id from 'index'; answers: letters or the options' texts"
+    )
+    assert "cut off in 2 rows: 'Answer with the option's letter.'" in result.notices[0]
+    assert [(problem.row, problem.column) for problem in result.problems] == [(3, "question")]
+    assert "found no list of options in 'How many lanes?'; expected a question, and after it" in result.problems[0].text
+
+
+def test_conversations_are_read_and_what_is_no_question_is_told(table):
+    turns = '[{{"from": "human", "value": "{}"}}, {{"from": "gpt", "value": "{}"}}]'
+    asked = "<image>\\nWhich?\\n(A) cat\\n(B) dog"
+    rows = [
+        f'{{"id": "1", "image": "p.png", "conversations": {turns.format(asked, "B")}}}',
+        f'{{"id": "2", "image": "p.png", "conversations": {turns.format(asked, "A. cat")}}}',
+        f'{{"id": "3", "image": "p.png", "conversations": {turns.format(asked, "a dog")}}}',
+        f'{{"id": "4", "image": "p.png", "conversations": {turns.format("Describe it.", "A dog.")}}}',
+        f'{{"id": "5", "image": "p.png", "conversations": {turns.format("", "A")}}}',
+        f'{{"id": "6", "image": "p.png", "conversations": {turns.format(asked.replace("W", chr(92) + "u0000"), "A")}}}',
+    ]
+    result = table("[" + ",".join(rows) + "]")
+    assert [(question.question, question.answer) for question in result.good] == [("Which?", "b"), ("Which?", "a")]
+    assert [(problem.row, problem.column) for problem in result.problems] == [
+        (3, "answer"),
+        (4, "question"),
+        (5, "question"),
+        (6, "question"),
+    ]
+    assert result.reading().startswith(
+        "JSON, conversations, options inside the human turn; path from 'image', messages from 'conversations'"
+    )
+
+
+def test_letters_that_options_carry_are_taken_off_if_all_rows_have_them(table):
+    first, second = (
+        row(a="A. w", b="B. x", c="C. y", d="D. 4", answer="A. w"),
+        row(id="2", a="a) 1", b="b) 2", c="", d=""),
+    )
+    result = table(f"{HEADER}\n{first}\n{second.replace(',a,t,h', ',2,t,h')}\n")
+    assert [(question.options, question.answer) for question in result.questions] == [
+        (("w", "x", "y", "4"), "a"),
+        (("1", "2"), "b"),
+    ]
+    assert "all 2 rows begin with their letters, such as 'A. w'; they were taken off" in result.notices[0]
+    assert result.about()["own_letters"] is True and "their letters taken off" in result.reading()
+    some = table(f"{HEADER}\n{first}\n{row(id='2')}\n")
+    assert some.questions[0].options == ("A. w", "B. x", "C. y", "D. 4") and some.questions[0].answer == "a"
+    assert "1 of 2 rows begin with letters of their own, such as 'A. w' (first: row 1)" in some.notices[0]
+    assert "own_letters" not in some.about()
+
+
+def test_numbers_that_are_texts_without_their_letters_are_not_certain(table):
+    lettered = dict(a="A. 1", b="B. 2", c="C. 3", d="D. 4", answer="2")
+    with pytest.raises(InputError, match="numbers, which are also texts of options"):
+        table(f"{HEADER}\n{row(**lettered)}\n")
+    assert table(f"{HEADER}\n{row(**lettered)}\n", answers="text").questions[0].answer == "b"
+
+
+def test_questions_that_list_their_options_too_are_told(table):
+    listing = row(question="which? (A) w (B) x (C) y (D) z", id="2")
+    result = table(f"{HEADER}\n{row()}\n{listing}\n")
+    assert "the questions of 1 row list the options once more (first: row 2); such rows cannot" in result.notices[0]
+    inline = table(f"{HEADER}\n{listing}\n", layout="inline").questions[0]
+    assert (inline.question, inline.options) == ("which?", ("w", "x", "y", "z"))
+
+
 def test_a_cell_that_is_no_list_of_options_is_a_fault_of_its_row(table):
     lists = ["['w', 'x']", '[""w"", ""x""]', "w or x", "", '[[""w""], ""x""]']
     rows = [f'{number},p.png,q?,"{cell}"' for number, cell in enumerate(lists)]
