@@ -69,8 +69,11 @@ class InlineQuestion(NamedTuple):
 
 
 def cut_options(text: str) -> InlineQuestion:
-    """The question and the options that a text holds. Raises InlineError where they are not certain."""
-    body, instruction = _without_instruction(text)
+    """The question and the options that a text holds. Raises InlineError where they are not certain.
+
+    `<image>` marks at the end of a text without others come before the question: no option owns them.
+    """
+    body, instruction = _without_instruction(_with_marks_first(text))
     plain = body.translate(_PLAIN)
     found = _after_heading(plain) or _in_lines(plain) or _after_a_sentence(plain)
     if found is None:
@@ -287,6 +290,15 @@ def _after_a_sentence(text: str) -> _List | None:
     if any("?" in text[start:end] for start, end in spans):
         raise InlineError(f"a question behind the letters, {quoted(text[marks[0].start :])}")
     return _List(marks[0].start, spans)
+
+
+def _with_marks_first(text: str) -> str:
+    stripped = text.rstrip()
+    while stripped.endswith("<image>"):
+        stripped = stripped.removesuffix("<image>").rstrip()
+    if "<image" in stripped or len(stripped) == len(text.rstrip()):
+        return text
+    return text[len(stripped) :].strip() + "\n" + stripped
 
 
 def _ends(text: str, signs: str) -> bool:

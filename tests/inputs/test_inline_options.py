@@ -52,6 +52,14 @@ def test_options_are_cut_out_of_the_text(text, question, options):
     assert cut_options(text) == (question, options, "")
 
 
+def test_picture_marks_at_the_end_come_before_the_question():
+    assert cut_options("Is it day?\n(A) yes\n(B) no\n<image>") == ("<image>\nIs it day?", ["yes", "no"], "")
+    text = "Which is darker?\n(A) the first\n(B) the second\nAnswer:\n<image>\n<image>\n"
+    assert cut_options(text) == ("<image>\n<image>\nWhich is darker?", ["the first", "the second"], "Answer:")
+    with pytest.raises(InlineError, match="'<image>' after the last option"):
+        cut_options("Is <image> darker?\n(A) yes\n(B) no\n<image>")
+
+
 @pytest.mark.parametrize(
     "text, options",
     [
