@@ -23,7 +23,7 @@ _HEADING = re.compile(
     r"(?:\s*:\s*|[ \t]*\n\s*)",
     re.IGNORECASE,
 )
-_FIRST_LETTER = re.compile(r"\s*[(\[（［]?\s?[AaＡａ①]")
+_FIRST_LETTER = re.compile(r"\s*(?:[(\[（［]?\s?[AaＡａ]\s?[)\].:）］．：]|①)")
 _LONGEST_INSTRUCTION = 400  # characters
 _JOINED = re.compile(r"(?:^|\s)(?:and|or|또는|혹은|및)$", re.IGNORECASE)
 

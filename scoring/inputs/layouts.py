@@ -97,25 +97,26 @@ class Layout:
 
     def read(self, cells: list[Any]) -> RawQuestion:
         """What a row asks."""
+        options, fault = None, None
+        if self.name == "letters":
+            options = [as_text(cells[index]) for index in self.options]
+        elif self.name == "choices":
+            options, fault = _options_of(cells[self.options[0]])
         picture = cells[self.fields["path"]] if "path" in self.fields else None
         raw = RawQuestion(
             id=self.cell(cells, "id"),
             pictures=[] if picture is None or picture == "" else [picture],
             question=self.cell(cells, "question"),
-            options=None,
+            options=options,
             answer=cells[self.fields["answer"]] if "answer" in self.fields else None,
             task_type=self.cell(cells, "task_type"),
             task_hint=self.cell(cells, "task_hint"),
+            fault=fault,
         )
-        match self.name:
-            case "letters":
-                raw = replace(raw, options=[as_text(cells[index]) for index in self.options])
-            case "choices":
-                raw = _with_list(raw, cells[self.options[0]])
-            case "inline":
-                raw = _with_cut_options(raw)
-            case _:
-                raw = _with_cut_options(self._with_turns(raw, cells))
+        if self.name == "chat":
+            raw = self._with_turns(raw, cells)
+        if self.name in ("inline", "chat"):
+            raw = _with_cut_options(raw)
         if self.kind is not None and not any(raw.options or ()) and as_text(cells[self.kind]).casefold() in OPEN:
             fault = RowFault("question", "an open question, without options", "options", "drop the row")
             return replace(raw, options=None, fault=fault)
@@ -155,13 +156,12 @@ class Layout:
         )
 
 
-def _with_list(raw: RawQuestion, cell: Any) -> RawQuestion:
-    """The row with the options that a cell lists."""
-    if (options := read_list(cell)) is None:
-        found = quoted(as_text(cell)) if cell else "an empty cell"
-        expected = 'a list of texts, such as ["cat", "dog"]'
-        return replace(raw, fault=RowFault("choices", found, expected, "write it as a list"))
-    return replace(raw, options=options)
+def _options_of(cell: Any) -> tuple[list[str] | None, RowFault | None]:
+    """(the options that a cell lists, None), or (None, why there are none)."""
+    if (options := read_list(cell)) is not None:
+        return options, None
+    found = quoted(as_text(cell)) if cell else "an empty cell"
+    return None, RowFault("choices", found, 'a list of texts, such as ["cat", "dog"]', "write it as a list")
 
 
 def _with_cut_options(raw: RawQuestion) -> RawQuestion:
