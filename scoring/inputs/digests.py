@@ -36,14 +36,16 @@ def _file_digest(path: str, size: int, changed: int) -> str:
 
 
 def picture_digests(questions: Sequence[Question]) -> list[str]:
-    """(N,) the digest of each question's pictures, in their order; "" without any, or where one's file is gone.
+    """(N,) one digest of all of a question's pictures; "" without any, or where one's file is gone."""
+    return list(map(_joined, digests_of_pictures(questions)))
 
-    Every file is read once.
-    """
+
+def digests_of_pictures(questions: Sequence[Question]) -> list[list[str]]:
+    """(N,) the digest of each of a question's pictures, in their order; "" if its file is gone. Files are read once."""
     pictures = {picture_key(picture): picture for question in questions for picture in question.pictures}
     with ThreadPoolExecutor(READERS) as threads:
         digest_of = dict(zip(pictures, threads.map(picture_digest, pictures.values())))
-    return [_joined([digest_of[picture_key(picture)] for picture in question.pictures]) for question in questions]
+    return [[digest_of[picture_key(picture)] for picture in question.pictures] for question in questions]
 
 
 def _joined(digests: list[str]) -> str:
