@@ -7,7 +7,7 @@ Options stand in a column for each (`letters`), in one column as a list (`choice
 import ast
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -16,12 +16,13 @@ from typing import Any, NamedTuple
 from scoring.errors import InputError, Problem, first_of, quoted
 from scoring.inputs import conversations
 from scoring.inputs.inline_options import EXPECTED, InlineError, cut_options
+from scoring.inputs.picture_columns import FIRST_ROWS, HELD, NAMED, picture_columns
 from scoring.inputs.prompt import LETTERS
-from scoring.readers.records import as_text, normalized
+from scoring.readers.records import Records, as_text, normalized
 
 SPELLINGS = {  # our name -> names that are read as it, the likeliest first
     "id": ("id", "question_id", "qid", "index"),
-    "path": ("path", "image_path", "img_path", "image", "images"),
+    "path": (*NAMED, *HELD),
     "question": ("question",),
     "answer": ("answer",),
     "task_type": ("task_type", "task type", "category"),
@@ -43,9 +44,9 @@ KNOWN = {
     *(name for names in SPELLINGS.values() for name in names),
     *(pattern.format(letter) for pattern in LETTERED for letter in "abcd"),
     *(pattern.format(number) for pattern in NUMBERED for number in (1, 2, 3, 4)),
+    *(f"image_{number}" for number in range(1, 9)),
 }
 MOST_NAMES = 30  # columns that a message lists
-FIRST_ROWS = 100  # in which options inside the questions are looked for
 
 
 class RowFault(NamedTuple):
@@ -84,14 +85,16 @@ class Layout:
 
     fields: our name -> the index of its column. options: the indices of the options' columns, or of the one column that
     holds lists; none where texts hold the options. spelled: our name -> the table's, where they differ and --column did
-    not say so. turns: "messages", or some of QUERY -> the index of its column, in conversations. kind: the index of the
-    column that says which questions are open, or None.
+    not say so. pictures: the indices of the pictures' columns, in the pictures' order. turns: "messages", or some of
+    QUERY -> the index of its column, in conversations. kind: the index of the column that says which questions are
+    open, or None.
     """
 
     name: str  # one of LAYOUTS
     fields: dict[str, int]
     options: list[int]
     spelled: dict[str, str] = field(default_factory=dict)
+    pictures: list[int] = field(default_factory=list)
     turns: dict[str, int] = field(default_factory=dict)
     kind: int | None = None
 
@@ -102,10 +105,9 @@ class Layout:
             options = [as_text(cells[index]) for index in self.options]
         elif self.name == "choices":
             options, fault = _options_of(cells[self.options[0]])
-        picture = cells[self.fields["path"]] if "path" in self.fields else None
         raw = RawQuestion(
             id=self.cell(cells, "id"),
-            pictures=[] if picture is None or picture == "" else [picture],
+            pictures=[cell for index in self.pictures if (cell := cells[index]) is not None and cell != ""],
             question=self.cell(cells, "question"),
             options=options,
             answer=cells[self.fields["answer"]] if "answer" in self.fields else None,
@@ -203,24 +205,20 @@ def _value_of(cell: Any) -> Any:
 
 
 def find_layout(
-    file: Path,
-    header: list[str],
-    renamed: dict[str, str],
-    wanted: str | None = None,
-    rows: Iterable[list[Any]] = (),
+    records: Records, renamed: dict[str, str], inside: Collection[int] = (), wanted: str | None = None
 ) -> Layout:
     """The layout of a table. Raises InputError, with all that is wrong with its columns.
 
-    renamed: our name of a column -> the table's, as --column gives them. wanted: one of LAYOUTS, as --layout names it.
-    rows: the table's, which show whether questions hold their options.
+    renamed: our name of a column -> the table's, as --column gives them. inside: the indices of columns that hold
+    pictures, not the names of files. wanted: one of LAYOUTS, as --layout names it.
     """
-    columns = _Columns(file, header, renamed)
+    columns = _Columns(records.file, records.header, renamed)
     if problems := columns.check_renamed():
         raise InputError(problems)
-    fields, spelled = columns.find_fields()
+    pictures = columns.find_pictures(inside)
+    fields, spelled = columns.find_fields(pictures)
     options, turns = columns.find_options(wanted), columns.find_turns()
-    name = wanted or columns.choose(fields, options, turns, rows)
-    kind = columns.names.index(KIND) if KIND in columns.names else None
+    name = wanted or columns.choose(fields, options, turns, records)
     problems = columns.check_names()
     if name == "chat":
         problems += columns.check_turns(turns)
@@ -232,12 +230,14 @@ def find_layout(
         problems += columns.check_options(options)
     if problems:
         raise InputError(problems)
+    kind = columns.names.index(KIND) if KIND in columns.names else None
+    layout = Layout(name, fields, [], spelled, pictures, kind=kind)
     if name == "chat":
-        return Layout(name, fields, [], spelled | columns.spelled_turns(turns), _by_role(turns), kind)
+        return replace(layout, spelled=spelled | columns.spelled_turns(turns), turns=_by_role(turns))
     if name == "inline":
-        return Layout(name, fields, [], spelled, kind=kind)
+        return layout
     first, indices = next(iter(options.items()))
-    return Layout(name, fields, indices, spelled | columns.spelled_options(first, indices), kind=kind)
+    return replace(layout, options=indices, spelled=spelled | columns.spelled_options(first, indices))
 
 
 def _by_role(turns: dict[str, int]) -> dict[str, int]:
@@ -245,9 +245,10 @@ def _by_role(turns: dict[str, int]) -> dict[str, int]:
     return turns if "query" in turns else {"messages": next(iter(turns.values()))}
 
 
-def _hold_options(cells: Iterable[Any]) -> bool:
-    """Whether most of the first questions hold their options."""
-    texts = [text for cell in islice(cells, FIRST_ROWS) if (text := as_text(cell)).strip()]
+def _hold_options(records: Records, index: int) -> bool:
+    """Whether most of the first questions, in the column of this index, hold their options."""
+    rows = (row.cells for row in islice(records.rows(), FIRST_ROWS) if len(row.cells) > index)
+    texts = [text for cells in rows if (text := as_text(cells[index])).strip()]
     return 2 * sum(_holds_options(text) for text in texts) > len(texts)
 
 
@@ -288,16 +289,25 @@ class _Columns:
             if count > 1 and name in {*NAMES, *LETTERS}
         ]
 
-    def find_fields(self) -> tuple[dict[str, int], dict[str, str]]:
-        """(our name -> index, our name -> the table's where they differ)."""
+    def find_pictures(self, inside: Collection[int]) -> list[int]:
+        """The indices of the pictures' columns."""
+        return [self.names.index("path")] if "path" in self.renamed else picture_columns(self.names, inside)
+
+    def find_fields(self, pictures: list[int]) -> tuple[dict[str, int], dict[str, str]]:
+        """(our name -> index, our name -> the table's where they differ). `path` is the first of `pictures`."""
         fields, spelled = {}, {}
         for name, spellings in SPELLINGS.items():
-            for spelling in spellings if name not in self.renamed else (name,):
-                if spelling in self.names:
-                    fields[name] = self.names.index(spelling)
-                    if spelling != name:
-                        spelled[name] = self.header[fields[name]].strip()
-                    break
+            indices = [self.names.index(spelling) for spelling in spellings if spelling in self.names]
+            if name in self.renamed:
+                indices = [self.names.index(name)]
+            elif name == "path":
+                indices = pictures
+            if indices:
+                fields[name] = indices[0]
+                if self.names[indices[0]] != name:
+                    spelled[name] = self.header[indices[0]].strip()
+        if len(pictures) > 1:
+            spelled["path"] += f" … {self.header[pictures[-1]].strip()}"
         return fields, spelled
 
     def check_fields(self, fields: dict[str, int]) -> list[Problem]:
@@ -326,12 +336,12 @@ class _Columns:
         return [self._problem("messages", found, expected, "name it with --column messages=NAME")]
 
     def choose(
-        self, fields: dict[str, int], options: dict[str, list[int]], turns: dict[str, int], rows: Iterable[list[Any]]
+        self, fields: dict[str, int], options: dict[str, list[int]], turns: dict[str, int], records: Records
     ) -> str:
         """The one layout that the columns fit. Raises InputError where they fit two."""
         asks = "question" in fields
         in_columns = bool(options) or any(letter in self.names for letter in LETTERS)
-        inside = asks and not in_columns and _hold_options(row[fields["question"]] for row in rows)
+        inside = asks and not in_columns and _hold_options(records, fields["question"])
         if turns and "messages" not in self.renamed and asks and (options or inside):
             places = f"{self._listed([fields['question']])} and in conversations in {self._listed([*turns.values()])}"
             others = "inline" if inside else "letters, --layout choices"

@@ -111,8 +111,8 @@ class TableOptions:
     """How a table and its pictures are read. columns: a column's usual name -> its name in the table, if they differ.
 
     encoding, meaning, layout: of a file of text, of the answers, and how rows hold questions; None where they are found
-    out. picture_pixels,
-    picture_bytes: the most that a picture may have; None for the defaults.
+    out. picture_pixels, picture_bytes: the most that a picture may have; None for the defaults. split: the only one to
+    read; None for all.
     """
 
     images: Path | None
@@ -125,6 +125,7 @@ class TableOptions:
     layout: str | None
     picture_pixels: int | None
     picture_bytes: int | None
+    split: str | None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "columns", dict(self.columns))  # the option gives pairs
@@ -239,6 +240,7 @@ table_options = _together(
         multiple=True,
         help="Column that has another name in the table, such as question=Q or a=first. Repeatable.",
     ),
+    click.option("--split", help="Split to read, of a folder of Parquet files or of a table with a column split."),
     click.option("--encoding", help="Encoding of a text file, such as shift_jis.  [default: found out]"),
     click.option(
         "--answers",

@@ -20,12 +20,14 @@ DEMO_ROWS = 80  # of a benchmark without arguments
 T = TypeVar("T")
 
 
-def read_all_rows(console: Console, data: Path, options: TableOptions, deep: bool = False) -> "Table":
-    """The table with its faulty rows. deep: decode every picture."""
+def read_all_rows(
+    console: Console, data: Path, options: TableOptions, deep: bool = False, keep: bool = True
+) -> "Table":
+    """The table with its faulty rows. deep: decode every picture. keep: those inside the table become files."""
     from scoring.inputs import questions
     from scoring.inputs.pictures import PictureLimits
 
-    def progress(pictures: Iterable[T], total: int) -> Iterable[T]:
+    def progress(pictures: Iterable[T], total: int | None) -> Iterable[T]:
         return console.count(pictures, total, "picture")
 
     limits = PictureLimits.of(options.picture_pixels, options.picture_bytes)
@@ -39,16 +41,18 @@ def read_all_rows(console: Console, data: Path, options: TableOptions, deep: boo
         answers=options.meaning,
         text_only_rows=options.text_only_rows,
         layout=options.layout,
+        split=options.split,
+        keep_pictures=keep,
     )
     return questions.read_table(data, table_options, progress)
 
 
-def read(console: Console, data: Path, options: TableOptions, deep: bool = False) -> "Table":
-    """The table, its notices printed.
+def read(console: Console, data: Path, options: TableOptions, deep: bool = False, keep: bool = True) -> "Table":
+    """The table, its notices printed. deep, keep: as in `read_all_rows`.
 
     Raises InputError with all its problems. With --skip-bad-rows they are printed instead, if at least one row is good.
     """
-    table = read_all_rows(console, data, options, deep)
+    table = read_all_rows(console, data, options, deep, keep)
     if not table.is_usual:
         console.say(f"{table.file}: read as {table.reading()}")
     for notice in table.notices:
@@ -74,7 +78,7 @@ def check_as_json(console: Console, data: Path, options: TableOptions, deep: boo
         "answers": 0,
     }
     try:
-        table = read_all_rows(console, data, options, deep)
+        table = read_all_rows(console, data, options, deep, keep=False)
         report |= {
             "rows": len(table.questions),
             "good": len(table.good),
@@ -84,6 +88,7 @@ def check_as_json(console: Console, data: Path, options: TableOptions, deep: boo
             "format": table.format,
             "layout": table.layout,
             "own_letters": table.own_letters,
+            "split": table.split,
             "columns": table.columns,
             "reading": table.answers,
             "notices": table.notices,

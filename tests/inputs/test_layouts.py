@@ -1,18 +1,26 @@
 """Which columns hold what, and what a row asks: every spelling that is recognised, and what is not certain."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from scoring.errors import InputError
 from scoring.inputs.conversations import EXPECTED as ONE_TURN
 from scoring.inputs.inline_options import EXPECTED as OPTIONS
 from scoring.inputs.layouts import KNOWN, LAYOUTS, find_layout, read_list
+from scoring.readers.records import Row
 from scoring.terminal.options import table_options
 
 INLINE = ["1", "p", "What?\nA. one\nB. two"]
 
 
 def layout_of(tmp_path, header, wanted=None, rows=(), **renamed):
-    return find_layout(tmp_path / "t", header.split(","), renamed, wanted, rows)
+    return find_layout(records_of(tmp_path, header.split(","), rows), renamed, wanted=wanted)
+
+
+def records_of(tmp_path, header, rows=()):
+    """A table that is open for reading, as far as its layout needs it."""
+    return SimpleNamespace(file=tmp_path / "t", header=header, rows=lambda: [Row(0, 0, cells) for cells in rows])
 
 
 @pytest.mark.parametrize(
@@ -49,6 +57,22 @@ def test_fields_are_found_by_other_names_and_it_is_recorded(tmp_path):
 def test_the_usual_name_goes_before_others(tmp_path):
     layout = layout_of(tmp_path, "index,id,image,path,question,a,b")
     assert (layout.fields["id"], layout.fields["path"], layout.spelled) == (1, 3, {})
+
+
+def test_all_columns_of_pictures_are_read_in_order(tmp_path):
+    layout = layout_of(tmp_path, "question,image_2,image_1,a,b")
+    assert layout.pictures == [2, 1] and layout.spelled == {"path": "image_1 … image_2"}
+    assert layout.read(["q", "2.png", "1.png", "x", "y"]).pictures == ["1.png", "2.png"]
+    assert layout.read(["q", None, "1.png", "x", "y"]).pictures == ["1.png"]
+    assert layout_of(tmp_path, "question,image_2,image_1,a,b", path="image_2").pictures == [1]
+
+
+def test_a_column_that_holds_pictures_goes_before_names_of_files(tmp_path):
+    header = ["image", "image_path", "question", "a", "b"]
+    assert find_layout(records_of(tmp_path, header), {}).pictures == [1]
+    layout = find_layout(records_of(tmp_path, header), {}, {0})
+    assert (layout.pictures, layout.fields["path"], layout.spelled) == ([0], 0, {"path": "image"})
+    assert find_layout(records_of(tmp_path, header), {"path": "image_path"}, {0}).pictures == [1]
 
 
 def test_names_that_are_given_go_before_all(tmp_path):
