@@ -110,8 +110,9 @@ def only_value(values: "list[T] | tuple[T, ...] | None", option: str) -> T | Non
 class TableOptions:
     """How a table and its pictures are read. columns: a column's usual name -> its name in the table, if they differ.
 
-    encoding, meaning: of a file of text, and of the answers; None where they are found out. picture_pixels,
-    picture_bytes: the most that a picture may have; None for the defaults. split: the only one to read; None for all.
+    encoding, meaning, layout: of a file of text, of the answers, and how rows hold questions; None where they are found
+    out. picture_pixels, picture_bytes: the most that a picture may have; None for the defaults. split: the only one to
+    read; None for all.
     """
 
     images: Path | None
@@ -121,6 +122,7 @@ class TableOptions:
     columns: dict[str, str]
     encoding: str | None
     meaning: str | None
+    layout: str | None
     picture_pixels: int | None
     picture_bytes: int | None
     split: str | None
@@ -245,6 +247,12 @@ table_options = _together(
         "meaning",
         type=click.Choice(["letters", "text", "from-0", "from-1"]),
         help="What the answers are: letters, the options' texts, or numbers from 0 or 1.  [default: found out]",
+    ),
+    click.option(
+        "--layout",
+        type=click.Choice(["letters", "choices", "inline", "chat"]),
+        help="Where the options are: a column each (letters), a list (choices), inside the question (inline), or in a "
+        "conversation (chat).  [default: found out]",
     ),
     click.option(
         "--max-picture-pixels",

@@ -40,6 +40,7 @@ def read_all_rows(
         encoding=options.encoding,
         answers=options.meaning,
         text_only_rows=options.text_only_rows,
+        layout=options.layout,
         split=options.split,
         keep_pictures=keep,
     )
@@ -86,6 +87,7 @@ def check_as_json(console: Console, data: Path, options: TableOptions, deep: boo
             "answers": sum(bool(question.answer) for question in table.good),
             "format": table.format,
             "layout": table.layout,
+            "own_letters": table.own_letters,
             "split": table.split,
             "columns": table.columns,
             "reading": table.answers,
