@@ -16,6 +16,7 @@ from PIL import Image
 
 from scoring.errors import InputError, Problem, quoted
 from scoring.inputs.answer_reading import AUTO, AnswerError, AnswerSurvey, read_answer
+from scoring.inputs.exif import upright_size
 from scoring.inputs.layouts import KNOWN, Layout, find_layout
 from scoring.inputs.pictures import (
     DEFAULT_LIMITS,
@@ -24,7 +25,6 @@ from scoring.inputs.pictures import (
     locate,
     open_picture,
     read_picture,
-    upright_size,
 )
 from scoring.inputs.prompt import LETTERS
 from scoring.readers.opening import open_table
