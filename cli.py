@@ -103,7 +103,7 @@ def check(session: Session, data: Path, reading: TableOptions, deep: bool, as_js
         if as_json:
             sys.exit(check_as_json(session.console, data, reading, deep))
         table = read(session.console, data, reading, deep)
-        pictures = len({question.picture for question in table.good})
+        pictures = len({picture for question in table.good for picture in question.pictures})
         if table.is_usual:  # otherwise it is said already
             session.console.say(f"{data}: read as {table.reading()}")
         click.echo(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sklearn.model_selection import train_test_split
 
-from scoring.errors import UserError
+from scoring.errors import UserError, counted
 from scoring.inputs.digests import picture_digests, question_digests
 from scoring.inputs.questions import Question
 
@@ -46,7 +46,7 @@ def split(questions: list[Question], share: float, seed: int) -> tuple[list[Ques
     pictures, held_out = len(members), math.ceil(len(members) * share)
     if pictures < 2:
         raise SplitError(
-            f"{_count(len(questions), 'row')} of {_count(pictures, 'picture')} cannot be split into training and "
+            f"{counted(len(questions), 'row')} of {counted(pictures, 'picture')} cannot be split into training and "
             "validation; expected at least 2 pictures: add rows with others, or name a validation table with --valid"
         )
     if held_out == pictures:
@@ -94,7 +94,7 @@ def check_valid(train: list[Question], valid: list[Question], file: Path) -> lis
         rows = sum(digest in shared for digest in picture_digests(valid))
         return [
             f"{file}: {rows:,} of {len(valid):,} rows have a picture that is also in training, with other questions "
-            f"({_count(len(shared), 'picture')}): the validation may be better than rows with new pictures will be"
+            f"({counted(len(shared), 'picture')}): the validation may be better than rows with new pictures will be"
         ]
     return []
 
@@ -108,7 +108,3 @@ def _without_rare(types: list[str]) -> list[str]:
     """The types, with "unknown" for those that occur once."""
     counts = Counter(types)
     return [UNKNOWN if counts[name] < 2 else name for name in types]
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -37,6 +37,7 @@ def read_all_rows(console: Console, data: Path, options: TableOptions, deep: boo
         limits=limits,
         encoding=options.encoding,
         answers=options.meaning,
+        text_only_rows=options.text_only_rows,
     )
     return questions.read_table(data, table_options, progress)
 
@@ -77,7 +78,7 @@ def check_as_json(console: Console, data: Path, options: TableOptions, deep: boo
             "rows": len(table.questions),
             "good": len(table.good),
             "options": len(table.letters),
-            "pictures": len({question.picture for question in table.good}),
+            "pictures": len({picture for question in table.good for picture in question.pictures}),
             "answers": sum(bool(question.answer) for question in table.good),
             "format": table.format,
             "layout": table.layout,

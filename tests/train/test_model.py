@@ -41,7 +41,7 @@ def gradients(training, questions, share=True):
     model, preparer = training.model, training.plan.preparer
     ready = with_tensors(prepare_batch(preparer, questions, "1"), preparer, "cpu")
     if not share:
-        tree = Tree.build(ready.sequences, ready.picture, share=False)
+        tree = Tree.build(ready.sequences, ready.picture_numbers, share=False)
         ready = replace(ready, tensors=TreeBatch.of(tree, ready.pictures, preparer.policy, "cpu"))
     for weight in model.weights:
         weight.grad = None
@@ -127,7 +127,7 @@ def test_a_mixture_of_experts_learns_by_its_attention(mixture, questions, tmp_pa
 
 def test_the_trees_gradients_are_the_flat_batchs(base, questions, tmp_path):
     training = learner(base, questions, tmp_path)
-    shared = [replace(question, picture=questions[0].picture, size=questions[0].size) for question in questions]
+    shared = [replace(question, pictures=questions[0].pictures, sizes=questions[0].sizes) for question in questions]
     loss, tree = gradients(training, shared)
     flat_loss, flat = gradients(training, shared, share=False)
     assert loss == pytest.approx(flat_loss, rel=1e-5) and distance(tree, flat) < 1e-5

@@ -80,7 +80,7 @@ def test_any_table_is_split_by_picture_or_refused(tmp_path_factory, table, share
 
 
 def test_rows_without_a_picture_stand_by_themselves():
-    questions = [Question(str(number), number + 1, None, "q", ("x", "y"), "a", "x") for number in range(20)]
+    questions = [Question(str(number), number + 1, (), "q", ("x", "y"), "a", "x") for number in range(20)]
     train, valid, _ = split(questions, 0.1, 42)
     assert (len(train), len(valid)) == (18, 2) and picture_groups(questions) == list(range(20))
 
