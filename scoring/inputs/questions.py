@@ -30,6 +30,7 @@ from scoring.inputs.pictures import (
     read_picture,
 )
 from scoring.inputs.prompt import LETTERS
+from scoring.inputs.unread_columns import column_notices
 from scoring.readers.opening import open_table
 from scoring.readers.records import Records, Row, as_text, normalized, table_fault
 
@@ -192,7 +193,8 @@ def read_table(file: str | Path, options: TableOptions | None = None, progress: 
             problems += reader.problems
     if survey.problems:
         raise InputError(sorted(survey.problems + problems, key=lambda problem: problem.row))
-    notices = list(records.notices)
+    used = {*layout.fields.values(), *layout.options}
+    notices = [*records.notices, *column_notices(file, records.header, layout.fields, used)]
     if (reading := survey.reading or AUTO) in ("from-0", "from-1"):
         first = int(reading[-1])
         notices.append(f"{file}: every answer is a number; read as {first} = a, {first + 1} = b and so on")
