@@ -27,6 +27,7 @@ from scoring.inputs.picture_columns import FIRST_ROWS, columns_with_pictures
 from scoring.inputs.pictures import DEFAULT_LIMITS, PictureError, PictureLimits
 from scoring.inputs.prompt import LETTERS
 from scoring.inputs.row_pictures import LocatedPicture, PictureFault, PictureReader, RowPictures
+from scoring.inputs.unread_columns import column_notices
 from scoring.readers.opening import open_table
 from scoring.readers.records import Records, Row, as_text, normalized, table_fault
 
@@ -215,7 +216,8 @@ def read_table(file: str | Path, options: TableOptions | None = None, progress: 
             left_out.add(reader.raw)
     if survey.problems:
         raise InputError(sorted(survey.problems + problems, key=lambda problem: (problem.file, problem.row)))
-    notices = list(records.notices)
+    used = {*layout.fields.values(), *layout.options, *layout.turns.values(), *layout.pictures}
+    notices = [*records.notices, *column_notices(file, records.header, layout.fields, used)]
     if (reading := survey.reading or AUTO) in ("from-0", "from-1"):
         first = int(reading[-1])
         notices.append(f"{file}: every answer is a number; read as {first} = a, {first + 1} = b and so on")

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from scoring.errors import quoted
+from scoring.inputs.exif import upright_size
 from scoring.inputs.picture_cells import CellPicture, PictureStore, pictures_in, plain_name
-from scoring.inputs.pictures import PictureError, PictureLimits, locate, open_picture, read_picture, upright_size
+from scoring.inputs.pictures import PictureError, PictureLimits, locate, open_picture, read_picture
 
 READERS = 4  # threads that look at pictures
 PENDING = 256  # pictures from cells that are looked at together, at most

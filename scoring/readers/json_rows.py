@@ -110,7 +110,9 @@ def _lists_of_objects(value: Any) -> dict[str, list[Any]]:
 def _parse(file: Path, data: bytes, line: int) -> Any:
     """A JSON value. Raises InputError. line: of its first byte."""
     try:
-        return json.loads(data.decode("utf-8-sig"), object_pairs_hook=_unique, parse_float=str, parse_constant=str)
+        return json.loads(
+            data.decode("utf-8-sig"), object_pairs_hook=_unique, parse_float=str, parse_constant=_constant
+        )
     except UnicodeDecodeError as error:
         where = line + data[: error.start].count(b"\n")
         found = f"byte 0x{data[error.start]:02x} in line {where}, not UTF-8"
@@ -121,6 +123,11 @@ def _parse(file: Path, data: bytes, line: int) -> Any:
     except (_TwiceError, RecursionError) as error:
         found = f"broken JSON in line {line} ({error})"
         raise table_fault(file, found, "JSON", "correct the file there") from None
+
+
+def _constant(name: str) -> str | None:
+    """What stands for NaN, which pandas writes where a cell is missing, and for infinities."""
+    return None if name == "NaN" else name
 
 
 class _TwiceError(ValueError):

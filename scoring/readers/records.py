@@ -1,6 +1,8 @@
 """What every reader makes of a file: the names of its columns, and its rows."""
 
 import json
+import math
+import unicodedata
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -62,16 +64,21 @@ class OneFile:
         return self.file, number
 
 
+def visible(name: str) -> str:
+    """A column's name without characters that cannot be seen, such as byte order marks."""
+    return "".join(sign for sign in name if unicodedata.category(sign) != "Cf")
+
+
 def normalized(names: Iterable[str]) -> list[str]:
     """Names of columns in the form in which they are compared."""
-    return [name.strip().strip('"').casefold() for name in names]
+    return [unicodedata.normalize("NFKC", visible(name)).strip().strip('"').casefold() for name in names]
 
 
 def as_text(value: Any) -> str:
-    """A cell as text; "" for a missing one. Text stays as written; lists and objects become JSON."""
+    """A cell as text; "" for a missing one (None or NaN). Text stays as written; lists and objects become JSON."""
     if isinstance(value, str):
         return value
-    if value is None:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")

@@ -197,3 +197,26 @@ def test_no_message_holds_a_whole_cell_of_base64(cli, folder):
         for cell in (data, data[:-3], f"[{data!r}, {data!r}", f"data:image/png;base64,{data}?"):
             done = cli("check", written(folder, header, f'1,"{cell}","{data}","{cell}",y,"{data}"'), check=None)
             assert max(map(len, (done.stdout + done.stderr).splitlines())) < 1_500
+
+
+# ------------------------------------------------------------------ pictures that are none, or of another name
+def test_a_picture_with_a_broken_tag_is_read_without_a_warning(cli, folder):
+    """Its maker's name (tag 271) lies outside the block; its orientation, 6, stands behind."""
+    tags = struct.pack("<HHLL", 0x010F, 2, 20, 10**9) + struct.pack("<HHLHH", 0x0112, 3, 1, 6, 0)
+    exif = b"Exif\0\0II*\0" + struct.pack("<LH", 8, 2) + tags + struct.pack("<L", 0)
+    Image.new("RGB", (40, 30), "red").save(folder / "p.jpg", exif=exif)
+    table = written(folder, HEADER, ROW.replace("png", "jpg"))
+    assert read_table(table).questions[0].sizes == ((30, 40),)
+    assert "Warning" not in cli("check", table, "--deep").stderr
+
+
+def test_files_in_a_pictures_place_are_named_and_near_names_offered(cli, folder):
+    (folder / "l.jpg").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 1\n")
+    (folder / "h.jpg").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    rows = [f"{number},{name},q?,w,x,y,z,a" for number, name in enumerate(("l.jpg", "h.jpg", "P.PNG", "images/p.jpg"))]
+    stderr = cli("check", written(folder, HEADER, *rows), check=2).stderr
+    lines = [line for line in stderr.splitlines() if "column path" in line]
+    assert "a Git LFS pointer" in lines[0] and "run `git lfs pull`" in lines[0]
+    assert "a HEIC picture, as iPhones save them" in lines[1] and "convert it to JPEG" in lines[1]
+    assert "no file 'P.PNG'" in lines[2] and "did you mean 'p.png'?" in lines[2]
+    assert "no file 'images/p.jpg'" in lines[3] and "did you mean 'p.png'?" in lines[3]
