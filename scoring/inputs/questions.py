@@ -174,7 +174,7 @@ def read_table(file: str | Path, options: TableOptions | None = None, progress: 
             problems += reader.problems
     if survey.problems:
         raise InputError(sorted(survey.problems + problems, key=lambda problem: problem.row))
-    notices = list(records.notices)
+    notices = [*records.notices, *layout.notices]
     if (reading := survey.reading or AUTO) in ("from-0", "from-1"):
         first = int(reading[-1])
         notices.append(f"{file}: every answer is a number; read as {first} = a, {first + 1} = b and so on")
@@ -184,7 +184,7 @@ def read_table(file: str | Path, options: TableOptions | None = None, progress: 
         questions=questions,
         problems=problems,
         notices=notices + _oddities(file, "answer" in layout.fields, questions),
-        columns=options.columns | layout.spelled,
+        columns=layout.renamed | layout.spelled,
         images=str(Path(options.images).resolve()) if options.images else None,
         format=records.format,
         layout=layout.name,

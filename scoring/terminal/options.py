@@ -110,14 +110,15 @@ def only_value(values: "list[T] | tuple[T, ...] | None", option: str) -> T | Non
 class TableOptions:
     """How a table and its pictures are read. columns: a column's usual name -> its name in the table, if they differ.
 
-    encoding, meaning: of a file of text, and of the answers; None where they are found out. picture_pixels,
-    picture_bytes: the most that a picture may have; None for the defaults.
+    columns_file: a file with more such names. encoding, meaning: of a file of text, and of the answers; None where they
+    are found out. picture_pixels, picture_bytes: the most that a picture may have; None for the defaults.
     """
 
     images: Path | None
     allow_outside: bool
     skip_bad_rows: bool
     columns: dict[str, str]
+    columns_file: Path | None
     encoding: str | None
     meaning: str | None
     picture_pixels: int | None
@@ -232,6 +233,12 @@ table_options = _together(
         type=Column(),
         multiple=True,
         help="Column that has another name in the table, such as question=Q or a=first. Repeatable.",
+    ),
+    click.option(
+        "--columns",
+        "columns_file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help='TOML file with such names in lines as question = "Q", or in its section [columns]; --column wins.',
     ),
     click.option("--encoding", help="Encoding of a text file, such as shift_jis.  [default: found out]"),
     click.option(
