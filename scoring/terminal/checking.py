@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from scoring.inputs.overview import Balance, Overlap, Overview, TableOverview
     from scoring.inputs.questions import Table
 
-NAMED = 5  # ids or pictures that a line names
+NAMED = 5  # rows, pictures or groups of them that a line names
 WORST_LAST = (0, SOME_UNSCORED, BAD_INPUT)  # exit codes
 
 
@@ -94,7 +94,8 @@ def _write(console: Console, table: "Table", path: Path, quiet: bool) -> None:
     for notice in write_clean(table, path):
         console.say(notice)
     if not quiet:
-        click.echo(f"{len(table.good):,} good rows: {path}")
+        count = len(table.good)
+        click.echo(f"{count:,} good row{'' if count == 1 else 's'}: {path}")
 
 
 # ------------------------------------------------------------------ for programs
@@ -222,14 +223,15 @@ def _overlap_notes(overlap: "Overlap") -> list[str]:
         rows_are = "row is" if count == 1 else "rows are"
         notes.append(
             f"{count:,} {rows_are} also in {first}: {first_of(map(quoted, overlap.rows), NAMED)}; a model trained on "
-            "that table has seen them"
+            f"that table has seen {'it' if count == 1 else 'them'}"
         )
     if overlap.pictures:
         pictures_are = "picture is" if overlap.pictures == 1 else "pictures are"
         rows = f"{len(overlap.picture_rows):,} row{'' if len(overlap.picture_rows) == 1 else 's'}"
         notes.append(
             f"{overlap.pictures:,} {pictures_are} also in {first}, of {rows} here: "
-            f"{first_of(map(quoted, overlap.picture_rows), NAMED)}; a model trained on that table has seen them"
+            f"{first_of(map(quoted, overlap.picture_rows), NAMED)}; a model trained on that table has seen "
+            f"{'it' if overlap.pictures == 1 else 'them'}"
         )
     return [f"{second}: {note}" for note in notes]
 
