@@ -81,7 +81,8 @@ def test_a_tree_has_the_same_bits_as_whole_rows(on_card, test_rows):
 
     _, scorer = on_card
     ready = prepare_batch(scorer.prepare, test_rows[:16], "cyclic")
-    tree, flat = (answers(scorer, Tree.build(ready.sequences, ready.picture, share), ready) for share in (True, False))
+    sequences, pictures = ready.sequences, ready.picture_numbers
+    tree, flat = (answers(scorer, Tree.build(sequences, pictures, share), ready) for share in (True, False))
     assert torch.equal(tree, flat)
 
 

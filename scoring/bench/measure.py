@@ -188,7 +188,8 @@ class Bench:
 
         def fault(question: Question) -> str:
             try:
-                self.scorer.prepare.picture(question)
+                for index in range(len(question.pictures)):
+                    self.scorer.prepare.picture(question, index)
                 return ""
             except PictureError as error:
                 return f"row {question.id!r}: {error.found}"

@@ -27,6 +27,8 @@ from scoring.inputs.questions import Question
 from scoring.scores.logits import SCORED, OptionLogits
 from scoring.scores.probabilities import pooled_log_probabilities
 
+AskedPicture = str | Path | Image.Image
+
 
 class Scorer:
     """Scores questions with the members of a `Plan`: one packed forward pass a member.
@@ -162,12 +164,21 @@ class Scorer:
         return result
 
     def ask(
-        self, picture: str | Path | Image.Image, question: str, options: Sequence[str], hint: str = ""
+        self,
+        pictures: AskedPicture | Sequence[AskedPicture] | None,
+        question: str,
+        options: Sequence[str],
+        hint: str = "",
     ) -> dict[str, float]:
-        """Letter -> calibrated probability of one question. Raises PictureError."""
-        if isinstance(picture, (str, Path)):
-            picture = read_picture(picture)
-        logits = self.score([Question("1", 1, picture, question, tuple(options), task_hint=hint)])
+        """Letter -> calibrated probability of one question. Raises PictureError.
+
+        pictures: one, several or none. `<image 2>` in a text is the place of the second; pictures that no text names
+        come first.
+        """
+        if pictures is None or isinstance(pictures, str | Path | Image.Image):
+            pictures = [] if pictures is None else [pictures]
+        opened = tuple(item if isinstance(item, Image.Image) else read_picture(item) for item in pictures)
+        logits = self.score([Question("1", 1, opened, question, tuple(options), task_hint=hint)])
         if logits.status[0] != SCORED:
             raise PictureError(logits.status[0], "a picture and a prompt that the model can take", "see above")
         p = np.exp(pooled_log_probabilities(logits, self.plan.calibrations)[0])

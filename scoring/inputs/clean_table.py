@@ -1,5 +1,6 @@
 """The good rows of a table, whatever its format and columns, as a CSV in our own: what `check --write` leaves."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def write_clean(table: Table, path: Path) -> list[str]:
     if not rows:
         raise FileError(f"{table.file}: found no row without a fault; expected at least one to write to {path}")
     pictures, notices = _picture_cells(table, rows, path)
-    columns = {"id": [row.id for row in rows], "path": pictures, "question": [row.question for row in rows]}
+    columns = {"id": [row.id for row in rows], "path": pictures, "question": [_question_cell(row) for row in rows]}
     for place, letter in enumerate(LETTERS[: max(len(row.options) for row in rows)]):
         columns[letter] = [row.options[place] if place < len(row.options) else "" for row in rows]
     columns["answer"] = [_answer_cell(row) for row in rows]
@@ -46,7 +47,7 @@ def _write_once(path: Path, text: str) -> None:
 
 def _picture_cells(table: Table, rows: Sequence[Question], path: Path) -> tuple[list[str], list[str]]:
     """(N,) the `path` cell of each row, and what to say of them."""
-    files = [row.picture for row in rows if isinstance(row.picture, Path)]
+    files = [picture for row in rows for picture in row.pictures if isinstance(picture, Path)]
     folder = table.images or table.file.parent
     own, given = path.parent.resolve(), Path(folder).resolve()
     if all(file.is_relative_to(own) for file in files):
@@ -55,12 +56,22 @@ def _picture_cells(table: Table, rows: Sequence[Question], path: Path) -> tuple[
         root, notices = given, [f"{path}: its pictures are relative to {folder}; read it with --images {folder}"]
     else:
         root, notices = None, [f"{path}: its pictures are in several folders; read it with --allow-outside"]
-    return [_picture_cell(row, root) for row in rows], notices
+    cells = [_picture_cell(row, root) for row in rows]
+    if files and not all(cells):
+        notices.append(f"{path}: some rows have no picture; read it with --text-only-rows")
+    return cells, notices
 
 
 def _picture_cell(row: Question, root: Path | None) -> str:
-    assert isinstance(row.picture, Path)
-    return (row.picture.relative_to(root) if root else row.picture).as_posix()
+    """A picture's name, a JSON list of several, or nothing."""
+    files = [picture for picture in row.pictures if isinstance(picture, Path)]
+    names = [(file.relative_to(root) if root else file).as_posix() for file in files]
+    return json.dumps(names, ensure_ascii=False) if len(names) > 1 else "".join(names)
+
+
+def _question_cell(row: Question) -> str:
+    """The question; where its picture says it all, the mark of that, which is left out when it is read."""
+    return row.question if row.question.strip() else "<image 1>"
 
 
 def _answer_cell(row: Question) -> str:

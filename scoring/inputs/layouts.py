@@ -42,6 +42,23 @@ KNOWN = {
 MOST_NAMES = 30  # columns that a message lists
 
 
+@dataclass(frozen=True, slots=True)
+class RawQuestion:
+    """What a row asks, as the table has it, before anything is checked.
+
+    pictures: a cell for each picture column that the row fills in. options: None where the cell holds no list of them.
+    answer: a cell, of any type.
+    """
+
+    id: str
+    pictures: list[Any]
+    question: str
+    options: list[str] | None
+    answer: Any
+    task_type: str = ""
+    task_hint: str = ""
+
+
 @dataclass(frozen=True)
 class Layout:
     """Where a table's fields and options are.
@@ -57,6 +74,19 @@ class Layout:
     spelled: dict[str, str] = field(default_factory=dict)
     renamed: dict[str, str] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
+
+    def read(self, cells: list[Any]) -> RawQuestion:
+        """What a row asks."""
+        picture = cells[self.fields["path"]] if "path" in self.fields else None
+        return RawQuestion(
+            id=self.cell(cells, "id"),
+            pictures=[] if picture is None or picture == "" else [picture],
+            question=self.cell(cells, "question"),
+            options=self.option_texts(cells),
+            answer=cells[self.fields["answer"]] if "answer" in self.fields else None,
+            task_type=self.cell(cells, "task_type"),
+            task_hint=self.cell(cells, "task_hint"),
+        )
 
     def cell(self, cells: list[Any], name: str) -> str:
         """The text of a field in a row; "" if the table has no such column."""
@@ -170,6 +200,9 @@ class _Columns:
         return fields, spelled
 
     def check_fields(self, fields: dict[str, int]) -> list[Problem]:
+        """A table has a column of questions. Without one of pictures, it asks in words alone."""
+        if "question" in fields:
+            return []
         return [
             self._problem(name, f"no such column among {self._listed()}", f"a column {name!r}", "rename the column")
             for name in ("path", "question")

@@ -170,7 +170,7 @@ def _overlap(first: _Known, second: _Known) -> Overlap:
 
 
 def _files(row: Question) -> list[Path]:
-    return [row.picture] if isinstance(row.picture, Path) else []
+    return [picture for picture in row.pictures if isinstance(picture, Path)]
 
 
 def _names_by_content(rows: Sequence[Question], contents: dict[Path, str]) -> dict[str, list[Path]]:

@@ -5,10 +5,12 @@ unreliable: `read_table` raises. A *row* fault (no picture, an empty question, a
 option) concerns one row: it is listed in `Table.problems`, and `read_questions` raises on any.
 """
 
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -16,7 +18,8 @@ from PIL import Image
 
 from scoring.errors import InputError, Problem, quoted
 from scoring.inputs.answer_reading import AUTO, AnswerError, AnswerSurvey, read_answer
-from scoring.inputs.layouts import KNOWN, Layout, find_layout
+from scoring.inputs.image_marks import number_marks
+from scoring.inputs.layouts import KNOWN, Layout, RawQuestion, find_layout
 from scoring.inputs.pictures import (
     DEFAULT_LIMITS,
     PictureError,
@@ -32,28 +35,36 @@ from scoring.readers.records import Records, Row, as_text, normalized, table_fau
 
 LONGEST_CELL = 200_000  # characters; longer than any model's context
 READERS = 4  # threads that look at pictures
+FIRST_ROWS = 100  # in which a column of pictures under another name is looked for
+PICTURE_NAME = re.compile(r".+\.(jpe?g|png|webp|gif|bmp|tiff?|avif|hei[cf]|ppm)", re.IGNORECASE)
 T = TypeVar("T")
+Picture = Path | Image.Image  # `read_table` gives files; a caller of the library may give opened pictures instead
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
     """One row. `options` in the data's order; `answer` a letter or ""; `fault` what makes it unusable or "".
 
-    `read_table` gives `picture` as a file; a caller of the library may give an opened picture instead. `limits`: how
-    large the file may be when it is decoded.
+    `<image 2>` in a text is the place of the second picture; pictures that no text names come before the texts. `sizes`
+    are those of the upright pictures, from their headers. `limits`: how large a file may be when it is decoded.
     """
 
     id: str
     row: int
-    picture: Path | Image.Image | None
+    pictures: tuple[Picture, ...]
     question: str
     options: tuple[str, ...]
     answer: str = ""
     task_type: str = ""
     task_hint: str = ""
     fault: str = ""
-    size: tuple[int, int] = (0, 0)  # of the upright picture, from its header
+    sizes: tuple[tuple[int, int], ...] = ()
     limits: PictureLimits = DEFAULT_LIMITS
+
+    @property
+    def picture(self) -> Picture | None:
+        """The first picture; None for a question in words alone."""
+        return self.pictures[0] if self.pictures else None
 
 
 _MEANINGS = {
@@ -89,14 +100,16 @@ class Table:
     @property
     def is_usual(self) -> bool:
         """Whether it is a CSV with our names and layout, read without a decision that a message should tell."""
-        return self.format == "CSV" and self.about().keys() == {"file", "sha256"}
+        with_pictures = any(row.pictures for row in self.questions)
+        return self.format == "CSV" and with_pictures and self.about().keys() == {"file", "sha256"}
 
     def reading(self) -> str:
         """In one line, what the table was read as."""
         options = "a list of options" if self.layout == "choices" else "a column for each option"
         renamed = ", ".join(f"{name} from {quoted(file_name)}" for name, file_name in self.columns.items())
         answers = f"answers: {_MEANINGS[self.answers]}" if any(row.answer for row in self.questions) else "no answers"
-        return "; ".join(filter(None, [f"{self.format}, {options}", renamed, answers]))
+        pictures = "" if any(row.pictures for row in self.good) or not self.good else "no pictures"
+        return "; ".join(filter(None, [f"{self.format}, {options}", renamed, pictures, answers]))
 
     @property
     def good(self) -> list[Question]:
@@ -120,6 +133,7 @@ class TableOptions:
     limits: how large pictures may be, now and when they are decoded for the model.
     encoding: of a file of text, by Python's name; None: it is found out.
     answers: what the answers are, one of READINGS; None: it is found out.
+    text_only_rows: accept rows without a picture in a table of pictures.
     """
 
     images: str | Path | None = None
@@ -129,6 +143,7 @@ class TableOptions:
     limits: PictureLimits = DEFAULT_LIMITS
     encoding: str | None = None
     answers: str | None = None
+    text_only_rows: bool = False
 
 
 class PictureProgress(Protocol):
@@ -157,12 +172,15 @@ def read_table(file: str | Path, options: TableOptions | None = None, progress: 
     file, options = Path(file), options or TableOptions()
     records = open_table(file, {*KNOWN, *normalized(options.columns.values())}, options.encoding)
     layout = find_layout(file, records.header, options.columns)
+    if "path" not in layout.fields:
+        _check_for_pictures(records, layout)
     survey = _Survey(records, layout, options.answers)
     source = _Source(
         file=file,
         layout=layout,
         names={index: name for name, index in layout.fields.items()} | layout.names_of_options(records.header),
         pictures=_look_at_pictures(file, survey.paths, options, progress),
+        expected=bool(survey.paths) and not options.text_only_rows,
         answers=survey.reading,
         limits=options.limits,
     )
@@ -214,18 +232,30 @@ def read_columns(file: Path, names: Sequence[str], id_column: str = "id") -> dic
     return cells
 
 
+def _check_for_pictures(records: Records, layout: Layout) -> None:
+    """Raises InputError where a table without a known column of pictures has a column that seems to be one."""
+    used = {*layout.fields.values(), *layout.options}
+    for row in islice(records.rows(), FIRST_ROWS):
+        for index, cell in enumerate(row.cells[: len(records.header)]):
+            if index not in used and isinstance(cell, str) and PICTURE_NAME.fullmatch(cell.strip()):
+                name = quoted(records.header[index])
+                found = f"no such column, but {quoted(cell.strip())} in column {name}"
+                fix = f"give --column path={records.header[index]}, or drop the column to ask in words alone"
+                raise InputError([Problem(str(records.file), 0, 0, "", "path", found, "a column of pictures", fix)])
+
+
 # ------------------------------------------------------------------ all rows, before each is read
 class _Survey:
     """One reading of all rows, for what no row shows by itself.
 
-    paths: all `path` cells. reading: what the answers mean; None where that is not certain. problems: rows that cannot
-    be told apart, and answers whose meaning is not certain. Raises InputError where there is no row.
+    paths: the names of all pictures. reading: what the answers mean; None where that is not certain. problems: rows
+    that cannot be told apart, and answers whose meaning is not certain. Raises InputError where there is no row.
     """
 
     def __init__(self, records: Records, layout: Layout, answers: str | None):
         self.paths: set[str] = set()
         self.problems: list[Problem] = []
-        self._records, self._layout = records, layout
+        self._records = records
         self._first_row: dict[str, int] = {}  # with each id
         counts, from_0, rows = AnswerSurvey(), layout.name == "choices", 0
         for row in records.rows():
@@ -233,10 +263,13 @@ class _Survey:
             if len(row.cells) != len(records.header):
                 self.problems.append(_ragged(records, row))
                 continue
-            self._look_at(row)
-            if answers is None and (cell := answer_cell(layout, row)):
-                counts.add(cell, _options_of(layout, row) if cell[0].isdigit() else ())
-                from_0 = from_0 and isinstance(row.cells[layout.fields["answer"]], int | float)
+            raw = layout.read(row.cells)
+            self.paths.update(map(picture_name, raw.pictures))
+            if raw.id.strip() and self._first_row.setdefault(raw.id, row.number) != row.number:
+                self.problems.append(_repeated(records, row, raw.id, self._first_row[raw.id]))
+            if answers is None and (cell := answer_text(raw.answer)):
+                counts.add(cell, _filled_options(raw) if cell[0].isdigit() else ())
+                from_0 = from_0 and isinstance(raw.answer, int | float)
         if not rows:
             raise table_fault(records.file, "no rows", "a header and at least one row", "check the file")
         self.paths.discard("")
@@ -244,16 +277,14 @@ class _Survey:
         if self.reading is None:
             self.problems.append(_uncertain(records.file, counts))
 
-    def _look_at(self, row: Row) -> None:
-        self.paths.add(self._layout.cell(row.cells, "path").strip())
-        row_id = self._layout.cell(row.cells, "id")
-        if row_id.strip() and self._first_row.setdefault(row_id, row.number) != row.number:
-            self.problems.append(_repeated(self._records, row, row_id, self._first_row[row_id]))
+
+def picture_name(cell: Any) -> str:
+    """The name of a picture's file in a cell; "" if there is none."""
+    return as_text(cell).strip()
 
 
-def answer_cell(layout: Layout, row: Row) -> str:
-    """A row's answer as text; "" if there is none. Whole numbers of a column of floats lose their `.0`."""
-    value = row.cells[layout.fields["answer"]] if "answer" in layout.fields else None
+def answer_text(value: Any) -> str:
+    """An answer's cell as text; "" if there is none. Whole numbers of a column of floats lose their `.0`."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, list):
@@ -261,9 +292,9 @@ def answer_cell(layout: Layout, row: Row) -> str:
     return as_text(value).strip()
 
 
-def _options_of(layout: Layout, row: Row) -> list[str]:
+def _filled_options(raw: RawQuestion) -> list[str]:
     """A row's options without empty ones at the end."""
-    options = layout.option_texts(row.cells) or []
+    options = list(raw.options or ())
     while options and not options[-1].strip():
         options.pop()
     return options
@@ -321,14 +352,15 @@ def _look_at_pictures(
 class _Source:
     """What is known of a table before its rows are read.
 
-    names: index of a column -> its name in messages. pictures: by their `path` cells. answers: what they mean; None
-    where that is not certain, and they are not read.
+    names: index of a column -> its name in messages. pictures: by their `path` cells. expected: whether a row without a
+    picture is faulty. answers: what they mean; None where that is not certain, and they are not read.
     """
 
     file: Path
     layout: Layout
     names: dict[int, str]
     pictures: dict[str, _LocatedPicture | PictureError]
+    expected: bool
     answers: str | None
     limits: PictureLimits
 
@@ -336,36 +368,34 @@ class _Source:
 class _RowReader:
     """Reads one row; `problems` lists what is wrong with it once `question` was called."""
 
-    __slots__ = ("source", "layout", "row", "id", "problems")
+    __slots__ = ("source", "layout", "row", "raw", "id", "problems")
 
     def __init__(self, source: _Source, row: Row):
         self.source, self.layout, self.row = source, source.layout, row
-        self.id = self.layout.cell(row.cells, "id") if "id" in self.layout.fields else str(row.number)
+        self.raw = source.layout.read(row.cells)
+        self.id = self.raw.id if "id" in self.layout.fields else str(row.number)
         self.problems: list[Problem] = []
 
     def question(self) -> Question:
         """The row's question, also if it is faulty."""
         self._check_cells()
-        picture, size = self._picture()
+        pictures = self._pictures()
         options = self._options()
         answer = self._answer(options)
+        question, options, task_hint = self._with_marks(options, len(pictures))
         return Question(
             id=self.id,
             row=self.row.number,
-            picture=picture,
-            question=self.layout.cell(self.row.cells, "question"),
+            pictures=tuple(picture.path for picture in pictures),
+            question=question,
             options=options,
             answer=answer,
-            task_type=sys.intern(self._stripped("task_type")),
-            task_hint=self._stripped("task_hint"),
+            task_type=sys.intern(self.raw.task_type.strip()),
+            task_hint=task_hint,
             fault=self.problems[0].text if self.problems else "",
-            size=size,
+            sizes=tuple(picture.size for picture in pictures),
             limits=self.source.limits,
         )
-
-    def _stripped(self, name: str) -> str:
-        """The cell of a field without spaces around it; "" if the table has no such column."""
-        return self.layout.cell(self.row.cells, name).strip()
 
     def _add_problem(self, column: str, found: str, expected: str, fix: str) -> None:
         file, row = str(self.source.file), self.row
@@ -383,24 +413,27 @@ class _RowReader:
                     self._add_problem(name, found, expected, "shorten the cell")
         if not self.id.strip():
             self._add_problem("id", "an empty cell", "an id", "fill it in")
-        if not self._stripped("question"):
+        if not self.raw.question.strip():
             self._add_problem("question", "an empty cell", "a question", "fill it in or drop the row")
 
-    def _picture(self) -> tuple[Path | None, tuple[int, int]]:
-        """The picture's file and its upright size; None and (0, 0) if it cannot be used."""
-        cell = self._stripped("path")
-        if not cell:
-            self._add_problem("path", "an empty cell", "a picture file", "fill it in or drop the row")
-            return None, (0, 0)
-        picture = self.source.pictures[cell]
-        if isinstance(picture, PictureError):
-            self._add_problem("path", f"{quoted(cell)}: {picture.found}", picture.expected, picture.fix)
-            return None, (0, 0)
-        return picture
+    def _pictures(self) -> list[_LocatedPicture]:
+        """The pictures' files and upright sizes, without those that cannot be used."""
+        pictures = []
+        names = [name for name in map(picture_name, self.raw.pictures) if name]
+        if not names and self.source.expected:
+            fix = "fill it in, drop the row, or ask it in words alone with --text-only-rows"
+            self._add_problem("path", "an empty cell", "a picture file", fix)
+        for name in names:
+            picture = self.source.pictures[name]
+            if isinstance(picture, PictureError):
+                self._add_problem("path", f"{quoted(name)}: {picture.found}", picture.expected, picture.fix)
+            else:
+                pictures.append(picture)
+        return pictures
 
     def _options(self) -> tuple[str, ...]:
         """The options up to the last that is filled in; all cells if an empty one stands between."""
-        texts = self.layout.option_texts(self.row.cells)
+        texts = self.raw.options
         if texts is None:
             cell = self.row.cells[self.layout.options[0]]
             found = quoted(as_text(cell)) if cell else "an empty cell"
@@ -421,9 +454,20 @@ class _RowReader:
             self._add_problem("b", f"{count} options", expected, "fill the options in or drop the row")
         return tuple(texts[: min(count, len(LETTERS))])
 
+    def _with_marks(self, options: tuple[str, ...], pictures: int) -> tuple[str, tuple[str, ...], str]:
+        """The question, the options and the hint with the pictures' places as `Question` has them."""
+        hint = self.raw.task_hint.strip()
+        texts = [self.raw.question, *options, hint]
+        if not self.problems:  # where a picture is missing already, marks say nothing
+            try:
+                texts = number_marks(texts, pictures)
+            except PictureError as error:
+                self._add_problem("question", error.found, error.expected, error.fix)
+        return texts[0], tuple(texts[1:-1]), texts[-1]
+
     def _answer(self, options: tuple[str, ...]) -> str:
         """The right option's letter; "" if there is none, or none that can be understood."""
-        cell = answer_cell(self.layout, self.row)
+        cell = answer_text(self.raw.answer)
         if not cell or self.source.answers is None:
             return ""
         try:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scoring.checkpoints.plan import Plan
-from scoring.engine.batches import TokenCost, costs_of, picture_key, plan_batches, tokens_in
+from scoring.engine.batches import TokenCost, costs_of, pictures_key, plan_batches, tokens_in
 from scoring.inputs.orders import orders_of
 from scoring.inputs.pictures import PictureError
 from scoring.inputs.questions import Question, Table
@@ -140,7 +140,7 @@ class Scheduler:
         """The `costs` of another process, from its message (`costs_to_json`)."""
         return [
             [
-                cost if isinstance(cost, str) else TokenCost(picture_key(question), *cost)
+                cost if isinstance(cost, str) else TokenCost(pictures_key(question), *cost)
                 for question, cost in zip(rows[rank::count], share)
             ]
             for (_, rows), share in zip(self._passes, values)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from scoring.errors import InputError, Problem, describe, first_of, quoted
+from scoring.errors import InputError, Problem, counted, describe, first_of, quoted
 from scoring.terminal.errors import BAD_INPUT, SOME_UNSCORED
 from scoring.terminal.options import TableOptions
 from scoring.terminal.progress import Console
@@ -94,8 +94,7 @@ def _write(console: Console, table: "Table", path: Path, quiet: bool) -> None:
     for notice in write_clean(table, path):
         console.say(notice)
     if not quiet:
-        count = len(table.good)
-        click.echo(f"{count:,} good row{'' if count == 1 else 's'}: {path}")
+        click.echo(f"{counted(len(table.good), 'good row')}: {path}")
 
 
 # ------------------------------------------------------------------ for programs
@@ -142,7 +141,7 @@ def _print_checked(console: Console, checked: _Checked) -> None:
     for table in checked.usable:
         if table.is_usual:  # otherwise it is said already
             console.say(f"{checked.file}: read as {table.reading()}")
-        pictures = len({question.picture for question in table.good})
+        pictures = len({picture for question in table.good for picture in question.pictures})
         click.echo(
             f"{checked.file}: {len(table.good):,} good rows, {len(table.letters)} options, {pictures:,} pictures"
             f"{', with answers' if any(question.answer for question in table.good) else ', no answers'}"
@@ -227,7 +226,7 @@ def _overlap_notes(overlap: "Overlap") -> list[str]:
         )
     if overlap.pictures:
         pictures_are = "picture is" if overlap.pictures == 1 else "pictures are"
-        rows = f"{len(overlap.picture_rows):,} row{'' if len(overlap.picture_rows) == 1 else 's'}"
+        rows = counted(len(overlap.picture_rows), "row")
         notes.append(
             f"{overlap.pictures:,} {pictures_are} also in {first}, of {rows} here: "
             f"{first_of(map(quoted, overlap.picture_rows), NAMED)}; a model trained on that table has seen "

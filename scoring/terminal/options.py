@@ -117,6 +117,7 @@ class TableOptions:
     images: Path | None
     allow_outside: bool
     skip_bad_rows: bool
+    text_only_rows: bool
     columns: dict[str, str]
     columns_file: Path | None
     encoding: str | None
@@ -227,6 +228,9 @@ table_options = _together(
     ),
     click.option("--allow-outside", is_flag=True, help="Allow picture paths that lead out of that folder."),
     click.option("--skip-bad-rows", is_flag=True, help="Leave out faulty rows, and end with exit code 3."),
+    click.option(
+        "--text-only-rows", is_flag=True, help="Accept rows without a picture in a table whose other rows have one."
+    ),
     click.option(
         "--column",
         "columns",

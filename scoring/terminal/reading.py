@@ -31,6 +31,7 @@ def read_all_rows(console: Console, data: Path, options: TableOptions, deep: boo
         limits=limits,
         encoding=options.encoding,
         answers=options.meaning,
+        text_only_rows=options.text_only_rows,
     )
     return questions.read_table(data, table_options, picture_progress(console))
 

@@ -80,7 +80,28 @@ def test_faulty_rows_are_left_out_and_the_ids_of_the_others_stay(folder):
     assert not (folder / "none.csv").exists()
 
 
-# ------------------------------------------------------------------ where pictures are
+# ------------------------------------------------------------------ pictures
+def test_rows_without_pictures_stay_so(folder):
+    (folder / "t.csv").write_text("path,question,a,b\np.png,q,w,v\n,r,w,v\n")
+    words = TableOptions(text_only_rows=True)
+    table = read_table(folder / "t.csv", words)
+    (notice,) = write_clean(table, folder / "clean.csv")
+    assert "some rows have no picture; read it with --text-only-rows" in notice
+    assert same(read_table(folder / "clean.csv", words).questions, table.questions)
+    (folder / "words.csv").write_text("question,a,b\nq,w,v\n")
+    table = read_table(folder / "words.csv")
+    assert write_clean(table, folder / "clean words.csv") == []
+    assert same(read_table(folder / "clean words.csv").questions, table.questions)
+
+
+@pytest.mark.parametrize("question", ["<image>", "<image 1> ", "Is <image> a dog?", "<image 1>Is <image 1> a dog?"])
+def test_marks_of_pictures_keep_their_places(folder, question):
+    (folder / "t.csv").write_text(f"path,question,a,b\np.png,{question},w,v\n")
+    table = read_table(folder / "t.csv")
+    write_clean(table, folder / "clean.csv")
+    assert table.good and same(read_table(folder / "clean.csv").questions, table.questions)
+
+
 def test_pictures_are_named_from_the_folder_of_the_file_where_they_are_inside_it(folder):
     (folder / "images").mkdir()
     (folder / "p.png").rename(folder / "images" / "p.png")

@@ -42,18 +42,18 @@ def test_other_texts_than_orders_are_refused(text):
 
 
 def test_half_and_rest_are_the_cyclic_orders_together():
-    question = Question("1", 1, None, "q", ("w", "x", "y", "z"))
+    question = Question("1", 1, (), "q", ("w", "x", "y", "z"))
     assert orders_of(question, "half") == ["abcd", "cdab"] and orders_of(question, "rest") == ["bcda", "dabc"]
-    assert orders_of(Question("1", 1, None, "q", ("w", "x")), "rest") == []
+    assert orders_of(Question("1", 1, (), "q", ("w", "x")), "rest") == []
 
 
 def test_a_question_whose_options_refer_to_each_other_keeps_its_order():
-    question = Question("1", 1, None, "q", ("w", "x", "both"))
+    question = Question("1", 1, (), "q", ("w", "x", "both"))
     assert orders_of(question, "all") == orders_of(question, "half") == ["abc"] and orders_of(question, "rest") == []
 
 
 def test_the_answer_moves_with_its_option():
-    question = Question("1", 1, None, "q", ("w", "x", "y", "z"), answer="c")
+    question = Question("1", 1, (), "q", ("w", "x", "y", "z"), answer="c")
     moved = reordered(question, "cabd")
     assert moved.options == ("y", "w", "x", "z") and moved.answer == "a"
-    assert reordered(Question("1", 1, None, "q", ("w", "x")), "ba").answer == ""
+    assert reordered(Question("1", 1, (), "q", ("w", "x")), "ba").answer == ""

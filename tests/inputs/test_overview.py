@@ -14,7 +14,7 @@ HEADER = ["id", "path", "question", "a", "b", "c", "answer"]
 
 def answered(counts: dict[str, int], options: int = 4) -> list[Question]:
     letters = [letter for letter, count in counts.items() for _ in range(count)]
-    return [Question(f"{n}", n + 1, None, "q", tuple("wxyz"[:options]), letter) for n, letter in enumerate(letters)]
+    return [Question(f"{n}", n + 1, (), "q", tuple("wxyz"[:options]), letter) for n, letter in enumerate(letters)]
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ def request(skip=False, **values) -> CheckRequest:
         images=None,
         allow_outside=False,
         skip_bad_rows=skip,
+        text_only_rows=False,
         columns={},
         columns_file=None,
         encoding=None,

@@ -44,5 +44,5 @@ def test_an_option_that_may_be_given_once_is_refused_twice():
 
 
 def test_pairs_of_columns_become_a_dictionary():
-    options = TableOptions(None, False, False, [("id", "no"), ("path", "file")], None, None, None, None, None)
+    options = TableOptions(None, False, False, False, [("id", "no"), ("path", "file")], None, None, None, None, None)
     assert options.columns == {"id": "no", "path": "file"}
