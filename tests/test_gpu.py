@@ -86,6 +86,39 @@ def test_a_tree_has_the_same_bits_as_whole_rows(on_card, test_rows):
     assert torch.equal(tree, flat)
 
 
+def test_several_pictures_or_none_have_the_same_bits_in_any_company(on_card, test_rows):
+    """As options, between texts and first, beside rows in words alone; the tree, too, against whole rows."""
+    from dataclasses import replace
+
+    from benchmarks.exactness import answers
+    from scoring.engine.batches import prepare_batch
+    from scoring.engine.tree import Tree
+
+    def asked(row, count, question, options):
+        sources = test_rows[row : row + count]
+        pictures = tuple(source.pictures[0] for source in sources)
+        sizes = tuple(source.sizes[0] for source in sources)
+        return replace(test_rows[row], pictures=pictures, sizes=sizes, question=question, options=options)
+
+    _, scorer = on_card
+    rows = []
+    for row in range(0, 24, 3):
+        options = test_rows[row].options
+        rows += [
+            asked(row, 0, test_rows[row].question, options),
+            asked(row, 2, "<image 2> or <image 1>?", options),
+            asked(row, 3, "Which?", ("<image 2>", "<image 3>", "none")),
+            asked(row, 1, test_rows[row].question, options),
+        ]
+    whole = scorer.score(rows, "cyclic").logits
+    for size in (1, 5):
+        assert np.array_equal(scorer.score(rows, "cyclic", batch_rows=size).logits, whole, equal_nan=True)
+    ready = prepare_batch(scorer.prepare, rows, "cyclic")
+    sequences, pictures = ready.sequences, ready.picture_numbers
+    tree, flat = (answers(scorer, Tree.build(sequences, pictures, share), ready) for share in (True, False))
+    assert torch.equal(tree, flat)
+
+
 def test_a_mixture_of_experts_answers_as_the_reference(mixture, test_rows):
     """In any company; the same bits are not promised, since an expert's product has as many rows as tokens chose it.
 
