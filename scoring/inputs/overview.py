@@ -92,9 +92,10 @@ class Overview:
 
 def overview(tables: Sequence[Table], progress: PictureProgress | None = None) -> Overview:
     """Count all of it. Of picture files no more is read than it takes to tell them apart, see `identities`."""
-    files = dict.fromkeys(file for table in tables for row in table.good for file in _files(row))
-    contents = identities(files, progress)
-    known = [_Known(table, contents) for table in tables]
+    known = [_Known(table) for table in tables]
+    contents = identities(dict.fromkeys(file for each in known for files in each.files for file in files), progress)
+    for each in known:
+        each.recognise(contents)
     return Overview([each.overview() for each in known], [_overlap(*pair) for pair in combinations(known, 2)])
 
 
@@ -121,22 +122,29 @@ def balance(questions: Sequence[Question]) -> Balance:
 
 
 class _Known:
-    """The good rows of a table, with what tells their questions and pictures apart."""
+    """The good rows of a table and their pictures' files; after `recognise`, what tells these apart.
 
-    def __init__(self, table: Table, contents: dict[Path, str]):
+    pictures: the contents of each row's files. questions: a digest of what each row asks. names: the files of each
+    content.
+    """
+
+    def __init__(self, table: Table):
         self.table, self.rows = table, table.good
-        self.pictures = [[contents[file] for file in _files(row)] for row in self.rows]
+        self.files = [[picture for picture in row.pictures if isinstance(picture, Path)] for row in self.rows]
+
+    def recognise(self, contents: dict[Path, str]) -> None:
+        """contents: what tells each file apart, as `identities` does."""
+        self.pictures = [[contents[file] for file in files] for files in self.files]
         self.questions = [
             question_digest(" ".join(pictures), row.question, row.options)
             for row, pictures in zip(self.rows, self.pictures)
         ]
-        self.names = _names_by_content(self.rows, contents)
+        self.names: dict[str, list[Path]] = defaultdict(list)
+        for file in dict.fromkeys(file for files in self.files for file in files):
+            self.names[contents[file]].append(file)
 
     def overview(self) -> TableOverview:
-        groups: dict[str, list[int]] = defaultdict(list)
-        for index, question in enumerate(self.questions):
-            groups[question].append(index)
-        copies = [group for group in groups.values() if len(group) > 1]
+        copies = self._copies()
         root = Path(self.table.images) if self.table.images else self.table.file.parent.resolve()
         return TableOverview(
             file=str(self.table.file),
@@ -148,6 +156,15 @@ class _Known:
             contradictions=[self._ids(group) for group in copies if self._differ(group)],
             same_pictures=[[_shown(file, root) for file in files] for files in self.names.values() if len(files) > 1],
         )
+
+    def _copies(self) -> list[list[int]]:
+        """Indices of the rows that ask the same, for each question that several ask."""
+        first: dict[str, int] = {}
+        groups: dict[int, list[int]] = {}
+        for index, question in enumerate(self.questions):
+            if (original := first.setdefault(question, index)) != index:
+                groups.setdefault(original, [original]).append(index)
+        return [groups[original] for original in sorted(groups)]
 
     def _ids(self, group: list[int]) -> list[str]:
         return [self.rows[index].id for index in group]
@@ -167,18 +184,6 @@ def _overlap(first: _Known, second: _Known) -> Overlap:
         pictures=len(second.names.keys() & shown),
         picture_rows=[row.id for row, pictures in zip(second.rows, second.pictures) if not shown.isdisjoint(pictures)],
     )
-
-
-def _files(row: Question) -> list[Path]:
-    return [picture for picture in row.pictures if isinstance(picture, Path)]
-
-
-def _names_by_content(rows: Sequence[Question], contents: dict[Path, str]) -> dict[str, list[Path]]:
-    """What tells a picture apart -> its files."""
-    names: dict[str, list[Path]] = defaultdict(list)
-    for file in dict.fromkeys(file for row in rows for file in _files(row)):
-        names[contents[file]].append(file)
-    return names
 
 
 def _shown(file: Path, root: Path) -> str:
