@@ -163,7 +163,7 @@ def _print_overview(overview: "Overview") -> None:
 
 def _grid(tables: "Sequence[TableOverview]") -> tuple[list[str], list[list[str]]]:
     """Header and rows: what each table holds, and the share of each letter among its answers."""
-    letters = list(max((table.balance.counts for table in tables), key=len))
+    letters = max((list(table.balance.counts) for table in tables), key=len)
     rows = [
         [
             table.file,
