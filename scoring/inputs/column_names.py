@@ -1,15 +1,18 @@
-"""Names of a table's columns from a TOML file, for tables that are read again and again."""
+"""Names that a table's columns have instead of the usual ones: from a TOML file, and as a table has or lacks them."""
 
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from scoring.errors import quoted
 from scoring.files.reading import FileError
-from scoring.inputs.layouts import NAMES
+from scoring.inputs.layouts import NAMES, Layout
 from scoring.inputs.prompt import LETTERS
+from scoring.readers.records import Records, normalized
 
 SECTION = "columns"
+MAY_LACK = ("id", "answer", "task_type", "task_hint")  # our names of columns that not every table needs
 
 
 def read_column_names(file: Path, section_only: bool = False) -> dict[str, str]:
@@ -45,3 +48,23 @@ def _read_toml(file: Path) -> dict[str, Any]:
         raise FileError(f"{file}: cannot be read ({error.strerror}); expected a TOML file of column names") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise FileError(f'{file}: not a TOML file ({error}); expected lines such as question = "Q"') from None
+
+
+def split_columns(header: Iterable[str], columns: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """(the columns that a table has or should have, those that it lacks and may lack): our name -> the given one."""
+    present = normalized(header)
+    absent = {
+        name: column for name, column in columns.items() if name in MAY_LACK and normalized([column])[0] not in present
+    }
+    return {name: column for name, column in columns.items() if name not in absent}, absent
+
+
+def absent_notices(records: Records, absent: dict[str, str], layout: Layout) -> list[str]:
+    """What is told of columns that a table lacks: where their cells are read from then."""
+    notices = []
+    for name, column in absent.items():
+        instead = "rows are named by their numbers" if name == "id" else "read without it"
+        if name in layout.fields:
+            instead = f"read from {quoted(records.header[layout.fields[name]])}"
+        notices.append(f"{records.file}: no column {quoted(column)} for {name}; {instead}")
+    return notices

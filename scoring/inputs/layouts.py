@@ -26,12 +26,6 @@ LETTERED = ("{}", "choice_{}", "option_{}", "choice{}", "option{}")  # names of 
 NUMBERED = ("choice_{}", "option_{}", "choice{}", "option{}")  # the same, by their number from 1
 LISTS = ("choices", "options")
 NAMES = (*SPELLINGS, "choices")  # that --column may give, beside letters
-WITHOUT = {  # our name of a column that a table may lack, also where --column gives it -> what then holds
-    "id": "rows are named by their numbers",
-    "answer": "read without answers",
-    "task_type": "read without task types",
-    "task_hint": "read without hints",
-}
 KNOWN = {
     *LETTERS,
     *LISTS,
@@ -64,16 +58,13 @@ class Layout:
     """Where a table's fields and options are.
 
     fields: our name -> the index of its column. options: the indices of the options' columns, or of the one column
-    that holds lists. spelled: our name -> the table's, where they differ and --column did not say so. renamed: those
-    that --column gave and the table has. notices: those that it lacks and may lack.
+    that holds lists. spelled: our name -> the table's, where they differ and --column did not say so.
     """
 
     name: str  # "letters" or "choices"
     fields: dict[str, int]
     options: list[int]
     spelled: dict[str, str] = field(default_factory=dict)
-    renamed: dict[str, str] = field(default_factory=dict)
-    notices: list[str] = field(default_factory=list)
 
     def read(self, cells: list[Any]) -> RawQuestion:
         """What a row asks."""
@@ -143,8 +134,7 @@ def find_layout(file: Path, header: list[str], renamed: dict[str, str]) -> Layou
         raise InputError(problems)
     first, indices = next(iter(options.items()))
     spelled |= columns.spelled_options(first, indices)
-    name, (given, notices) = "choices" if first in LISTS else "letters", columns.given()
-    return Layout(name, fields, indices, spelled, given, notices)
+    return Layout("choices" if first in LISTS else "letters", fields, indices, spelled)
 
 
 class _Columns:
@@ -159,25 +149,14 @@ class _Columns:
         """What is wrong with the names that --column gives."""
         names, problems = normalized(self.header), []
         for name, file_name in self.renamed.items():
-            fix = f"correct --column {name}=…, or the file that names it"
+            fix = f"correct --column {name}=…"
             if name not in NAMES and name not in LETTERS:
                 expected = f"one of {', '.join(NAMES)}, a, b, …"
                 problems.append(self._problem(name, "an unknown column name", expected, fix))
-            elif normalized([file_name])[0] not in names and name not in WITHOUT:
+            elif normalized([file_name])[0] not in names:
                 found = f"no column {quoted(file_name)} among {self._listed()}"
                 problems.append(self._problem(name, found, "its name", fix))
         return problems
-
-    def given(self) -> tuple[dict[str, str], list[str]]:
-        """(the names that --column gives and the table has, notices of those that it may lack)."""
-        names = normalized(self.header)
-        given = {name: file_name for name, file_name in self.renamed.items() if normalized([file_name])[0] in names}
-        notices = [
-            f"{self.file}: no column {quoted(file_name)} for {name}; {WITHOUT[name]}"
-            for name, file_name in self.renamed.items()
-            if name not in given
-        ]
-        return given, notices
 
     def check_names(self) -> list[Problem]:
         """Two columns of one name, where that column is needed."""

@@ -18,6 +18,7 @@ from PIL import Image
 
 from scoring.errors import InputError, Problem, quoted
 from scoring.inputs.answer_reading import AUTO, AnswerError, AnswerSurvey, read_answer
+from scoring.inputs.column_names import absent_notices, split_columns
 from scoring.inputs.image_marks import number_marks
 from scoring.inputs.layouts import KNOWN, Layout, RawQuestion, find_layout
 from scoring.inputs.pictures import (
@@ -171,7 +172,8 @@ def read_table(file: str | Path, options: TableOptions | None = None, progress: 
     """
     file, options = Path(file), options or TableOptions()
     records = open_table(file, {*KNOWN, *normalized(options.columns.values())}, options.encoding)
-    layout = find_layout(file, records.header, options.columns)
+    columns, absent = split_columns(records.header, options.columns)
+    layout = find_layout(file, records.header, columns)
     if "path" not in layout.fields:
         _check_for_pictures(records, layout)
     survey = _Survey(records, layout, options.answers)
@@ -192,7 +194,7 @@ def read_table(file: str | Path, options: TableOptions | None = None, progress: 
             problems += reader.problems
     if survey.problems:
         raise InputError(sorted(survey.problems + problems, key=lambda problem: problem.row))
-    notices = [*records.notices, *layout.notices]
+    notices = [*records.notices, *absent_notices(records, absent, layout)]
     if (reading := survey.reading or AUTO) in ("from-0", "from-1"):
         first = int(reading[-1])
         notices.append(f"{file}: every answer is a number; read as {first} = a, {first + 1} = b and so on")
@@ -202,7 +204,7 @@ def read_table(file: str | Path, options: TableOptions | None = None, progress: 
         questions=questions,
         problems=problems,
         notices=notices + _oddities(file, "answer" in layout.fields, questions),
-        columns=layout.renamed | layout.spelled,
+        columns=columns | layout.spelled,
         images=str(Path(options.images).resolve()) if options.images else None,
         format=records.format,
         layout=layout.name,

@@ -88,7 +88,7 @@ def test_columns_named_in_a_file_serve_every_table_and_command(cli, folder):
     names = 'id = "no"\npath = "file"\nquestion = "Q"\na = "one"\nb = "two"\nanswer = "right"\n'
     (folder / "columns.toml").write_text(names)
     done = cli("check", train, test, "--columns", folder / "columns.toml")
-    assert f"{test}: no column 'right' for answer; read without answers" in done.stderr
+    assert f"{test}: no column 'right' for answer; read without it" in done.stderr
     assert f"{test}: 1 row is also in {train}: '008'" in done.stdout
     report = json.loads(cli("check", test, "--json", "--columns", folder / "columns.toml").stdout)
     assert report["columns"] == {"id": "no", "path": "file", "question": "Q", "a": "one", "b": "two"}  # those it has

@@ -80,24 +80,6 @@ def test_all_faults_of_the_columns_are_reported_at_once_and_long_headers_are_cut
     assert all("… and 4,970 more" in problem.found for problem in caught.value.problems)
 
 
-def test_a_named_column_that_a_table_may_lack_is_a_notice(tmp_path):
-    names = {"answer": "label", "task_type": "kind", "task_hint": "tip", "id": "no", "question": "Q"}
-    found = layout_of(tmp_path, "id,path,Q,a,b,answer,TIP", **names)
-    assert found.renamed == {"task_hint": "tip", "question": "Q"}
-    assert "answer" not in found.fields and "id" not in found.fields  # which are said to have other names
-    assert [notice.partition(": ")[2] for notice in found.notices] == [
-        "no column 'label' for answer; read without answers",
-        "no column 'kind' for task_type; read without task types",
-        "no column 'no' for id; rows are named by their numbers",
-    ]
-
-
-@pytest.mark.parametrize("name", ["path", "question", "a", "choices"])
-def test_a_named_column_that_every_table_needs_is_a_fault(tmp_path, name):
-    with pytest.raises(InputError, match=f"column {name}: found no column 'none' among"):
-        layout_of(tmp_path, "path,question,a,b", **{name: "none"})
-
-
 @pytest.mark.parametrize(
     "cell, texts",
     [

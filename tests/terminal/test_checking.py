@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import fields
 
 import click
 import pytest
@@ -15,18 +16,8 @@ HEADER = ["id", "path", "question", "a", "b", "c", "d", "answer"]
 
 
 def request(skip=False, **values) -> CheckRequest:
-    reading = TableOptions(
-        images=None,
-        allow_outside=False,
-        skip_bad_rows=skip,
-        text_only_rows=False,
-        columns={},
-        columns_file=None,
-        encoding=None,
-        meaning=None,
-        picture_pixels=None,
-        picture_bytes=None,
-    )
+    options = dict.fromkeys(each.name for each in fields(TableOptions))
+    reading = TableOptions(**options | {"columns": {}, "skip_bad_rows": skip})
     return CheckRequest(**{"reading": reading, "deep": False, "as_json": False, "write": None} | values)
 
 
