@@ -272,7 +272,8 @@ def test_a_card_without_bitsandbytes_scores_in_16_bits(cli, tmp_path):
     hidden = tmp_path / "hidden" / "bitsandbytes"
     hidden.mkdir(parents=True)
     (hidden / "__init__.py").write_text("raise ImportError('not for this machine')")
-    environment = os.environ | {"PYTHONPATH": str(hidden.parent)}
+    others = os.environ.get("PYTHONPATH", "")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(hidden.parent), others]))}
     done = cli("score", "demo/test.csv", "--ckpt", FOLD0, "--out", tmp_path / "scores", env=environment)
     assert "no 4-bit weights here (not for this machine): the base is kept in bfloat16" in done.stderr
     assert "400 of 400 rows scored" in done.stdout
