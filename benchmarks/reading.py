@@ -105,7 +105,7 @@ def main(rows: int, pictures: int | None, inside: bool, out: Path | None) -> Non
         "pictures": pictures,
         "megabytes": round(size / 1e6, 1),
         "exit": done.returncode,
-        "said": done.stdout.strip().removeprefix(f"{table}: "),
+        "said": done.stdout.partition("\n")[0].removeprefix(f"{table}: "),
         "seconds": round(seconds, 1),
         "peak_gib": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20, 2),
     }

@@ -62,12 +62,17 @@ def write_csv(path: Path, rows: list[list[str]], delimiter: str = ",") -> None:
 
 def write_columns(path: Path, columns: dict[str, list[str] | pa.Array]) -> None:
     """A CSV as by `write_csv`, from columns of text or Arrow arrays of numbers, with no Python object for each cell."""
+    write_text(path, columns_as_csv(columns))
+
+
+def columns_as_csv(columns: dict[str, list[str] | pa.Array]) -> str:
+    """The text of the CSV that `write_columns` writes."""
     quoted = [
         column if isinstance(column, pa.Array) else _quoted(pa.array(column, pa.string()))
         for column in columns.values()
     ]
     lines = pc.binary_join_element_wise(*quoted, ",").to_pylist() if len(quoted) > 1 else quoted[0].to_pylist()
-    write_text(path, "\n".join([",".join(columns), *lines, ""]))
+    return "\n".join([",".join(columns), *lines, ""])
 
 
 def _quoted(cells: pa.Array) -> pa.Array:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from scoring.errors import InputError, Problem, counted, quoted
 from scoring.inputs.answer_reading import AUTO, AnswerError, AnswerSurvey, read_answer
+from scoring.inputs.column_names import absent_notices, split_columns
 from scoring.inputs.image_marks import number_marks
 from scoring.inputs.inline_options import repeats_options, strip_letters
 from scoring.inputs.layouts import KNOWN, Layout, RawQuestion, find_layout
@@ -145,7 +146,7 @@ class TableOptions:
     text_only_rows: accept rows without a picture in a table of pictures.
     layout: how a row holds its question, one of `layouts.LAYOUTS`; None: it is found out.
     split: read the rows of this split alone; None: all, where files of several splits are refused.
-    keep_pictures: keep pictures that cells hold as files, in the cache; without it they have no files.
+    store: where pictures that cells hold are kept as files; by default in the cache.
     """
 
     images: str | Path | None = None
@@ -158,7 +159,7 @@ class TableOptions:
     text_only_rows: bool = False
     layout: str | None = None
     split: str | None = None
-    keep_pictures: bool = True
+    store: PictureStore = field(default_factory=PictureStore)
 
 
 class PictureProgress(Protocol):
@@ -186,8 +187,9 @@ def read_table(file: str | Path, options: TableOptions | None = None, progress: 
     """
     file, options = Path(file), options or TableOptions()
     records = open_table(file, {*KNOWN, *normalized(options.columns.values())}, options.encoding, options.split)
+    columns, absent = split_columns(records.header, options.columns)
     inside = columns_with_pictures(records)
-    layout = find_layout(records, options.columns, inside, options.layout)
+    layout = find_layout(records, columns, inside, options.layout)
     if "path" not in layout.fields:
         _check_for_pictures(records, layout, inside)
     pictures = RowPictures(_picture_reader(file, options))
@@ -218,6 +220,7 @@ def read_table(file: str | Path, options: TableOptions | None = None, progress: 
         raise InputError(sorted(survey.problems + problems, key=lambda problem: (problem.file, problem.row)))
     used = {*layout.fields.values(), *layout.options, *layout.turns.values(), *layout.pictures}
     notices = [*records.notices, *column_notices(file, records.header, layout.fields, used)]
+    notices += absent_notices(records, absent, layout)
     if (reading := survey.reading or AUTO) in ("from-0", "from-1"):
         first = int(reading[-1])
         notices.append(f"{file}: every answer is a number; read as {first} = a, {first + 1} = b and so on")
@@ -228,7 +231,7 @@ def read_table(file: str | Path, options: TableOptions | None = None, progress: 
         questions=questions,
         problems=problems,
         notices=notices + _oddities(file, "answer" in layout.fields or bool(layout.turns), questions),
-        columns=options.columns | layout.spelled,
+        columns=columns | layout.spelled,
         images=str(Path(options.images).resolve()) if options.images else None,
         format=records.format,
         layout=layout.name,
@@ -241,8 +244,7 @@ def read_table(file: str | Path, options: TableOptions | None = None, progress: 
 
 def _picture_reader(file: Path, options: TableOptions) -> PictureReader:
     root = Path(options.images) if options.images else file if file.is_dir() else file.parent
-    store = PictureStore(options.keep_pictures)
-    return PictureReader(root, options.allow_outside, options.limits, options.deep, store)
+    return PictureReader(root, options.allow_outside, options.limits, options.deep, options.store)
 
 
 def read_columns(

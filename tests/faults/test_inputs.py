@@ -86,6 +86,47 @@ def test_a_column_that_is_not_there_is_named(cli, folder, given, message):
     assert message in done.stderr and "Traceback" not in done.stderr
 
 
+def test_columns_named_in_a_file_serve_every_table_and_command(cli, folder):
+    train = written(folder, "no,file,Q,one,two,right", "007,p.png,what?,cat,dog,dog")
+    test = folder / "test.csv"
+    test.write_text("no,file,Q,one,two\n008,p.png,what?,cat,dog\n")
+    names = 'id = "no"\npath = "file"\nquestion = "Q"\na = "one"\nb = "two"\nanswer = "right"\n'
+    (folder / "columns.toml").write_text(names)
+    done = cli("check", train, test, "--columns", folder / "columns.toml")
+    assert f"{test}: no column 'right' for answer; read without it" in done.stderr
+    assert f"{test}: 1 row is also in {train}: '008'" in done.stdout
+    report = json.loads(cli("check", test, "--json", "--columns", folder / "columns.toml").stdout)
+    assert report["columns"] == {"id": "no", "path": "file", "question": "Q", "a": "one", "b": "two"}  # those it has
+    swapped = ["--column", "a=two", "--column", "b=one"]  # wins over the file
+    report = json.loads(cli("check", test, "--json", "--columns", folder / "columns.toml", *swapped).stdout)
+    assert (report["columns"]["a"], report["columns"]["b"]) == ("two", "one")
+    (folder / "config.toml").write_text(f"rank = 8\n[columns]\n{names}")
+    command = ["train", train, "--base", "./none", "--out", folder / "ckpt"]
+    assert "column question: found no such column" in cli(*command, check=2).stderr
+    for option in ("--config", "--columns"):  # the columns are found, and then that one row is too few
+        assert "1 row of 1 picture cannot be" in cli(*command, option, folder / "config.toml", check=2).stderr
+    command += ["--columns", folder / "columns.toml", "--config", folder / "config.toml"]
+    (folder / "columns.toml").write_text('question = "none"')  # wins over the section
+    assert "column question: found no column 'none' among" in cli(*command, check=2).stderr
+    (folder / "columns.toml").write_text('colour = "Q"')
+    refused = cli("check", test, "--columns", folder / "columns.toml", check=2).stderr
+    assert "columns.toml: found a column 'colour'; expected" in refused
+
+
+def test_the_good_rows_of_any_layout_become_a_table_that_needs_no_options(cli, folder):
+    table = written(folder, "no,file,Q,one,two,right", "007,p.png,what?,cat,dog,2", "008,p.png,,cat,dog,1")
+    names = ["id=no", "path=file", "question=Q", "a=one", "b=two", "answer=right"]
+    given = [word for name in names for word in ("--column", name)]
+    done = cli("check", table, *given, "--write", folder / "clean.csv", check=3)
+    assert "row 2 (line 3, id '008'), column question" in done.stderr and "1 good row: " in done.stdout
+    assert (folder / "clean.csv").read_text().splitlines()[1] == "007,p.png,what?,cat,dog,b,,"
+    assert "1 good rows, 2 options, 1 pictures, with answers" in cli("check", folder / "clean.csv").stdout
+    done = cli("check", folder / "clean.csv", "--write", table, check=2)
+    assert "exists and holds something else" in done.stderr and "Traceback" not in done.stderr
+    done = cli("check", folder / "clean.csv", table, "--write", folder / "new.csv", check=2)
+    assert "--write takes one table" in done.stderr
+
+
 def test_a_grouping_column_is_found_by_the_tables_own_id(cli, tmp_path, small_table):
     table = small_table(4)
     table.write_text(table.read_text("utf-8").replace("id,path", "no,path", 1), "utf-8")

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from scoring.errors import InputError, describe
+from scoring.inputs.picture_cells import PictureStore
 from scoring.inputs.pictures import PictureError, PictureLimits
 from scoring.inputs.questions import LONGEST_CELL, TableOptions, read_columns, read_questions, read_table
 from scoring.readers.opening import open_table
@@ -456,11 +457,13 @@ def test_the_committed_files_are_those_that_the_script_makes(tmp_path):
 
 
 def test_a_check_writes_nothing(cache):
-    kept, looked_at = (read_table(CASES / "mmbench_ko.parquet", TableOptions(keep_pictures=keep)) for keep in (1, 0))
+    kept, looked_at = (
+        read_table(CASES / "mmbench_ko.parquet", TableOptions(store=PictureStore(keep))) for keep in (True, False)
+    )
     assert kept.questions == looked_at.questions
     for path in sorted(cache.glob("*/*")):
         path.unlink()
-    read_table(CASES / "mmbench_ko.parquet", TableOptions(keep_pictures=False, deep=True))
+    read_table(CASES / "mmbench_ko.parquet", TableOptions(store=PictureStore(keep=False), deep=True))
     assert not list(cache.glob("*/*"))
 
 
