@@ -220,7 +220,7 @@ def _validation_rows(session: Session, rows: "list[Question]", valid: Path, read
     """The rows of a validation table. Prints which pictures they share with training; raises where they share rows."""
     from train.split import check_valid
 
-    valid_rows = answered(read(session.console, valid, reading, deep=True))
+    valid_rows = answered(read(session.console, valid, replace(reading, split=None), deep=True))
     for notice in check_valid(rows, valid_rows, valid):
         session.console.say(notice)
     return valid_rows
@@ -479,7 +479,11 @@ def _columns(results: "Scores", names: tuple[str, ...], data: Path | None) -> di
     table = results.run_json.get("data", {})
     if data is None and "file" not in table:
         raise click.UsageError("--by needs --data here: these results do not record one table that they come from")
-    values = read_columns(data or Path(table["file"]), names, table.get("columns", {}).get("id", "id"))
+    id_column = table.get("columns", {}).get("id", "id")
+    if data:
+        values = read_columns(data, names, id_column)
+    else:
+        values = read_columns(Path(table["file"]), names, id_column, table.get("split"))
     return {name: [values[name].get(id, "") for id in results.logits.ids] for name in names}
 
 

@@ -14,19 +14,25 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 
-def write_whole(path: Path, write: Callable[[BinaryIO], object], mark: str = "") -> None:
+def write_whole(path: Path, write: Callable[[BinaryIO], object], mark: str = "", sync: bool = True) -> None:
     """Let `write` fill a temporary file beside `path`, and rename it when its bytes are on disk.
 
     A temporary file that a killed run left is removed; so is a link to somewhere else, which is never written through.
-    mark: part of the temporary file's name, for files that several processes may write at once.
+    mark: part of the temporary file's name, for files that several processes may write at once. sync: wait until the
+    bytes are on the disk; without it a power cut may empty the file, which must then be easy to make again.
     """
     temporary = path.with_name(f"{path.name}{mark}.tmp")
     temporary.unlink(missing_ok=True)
-    with open(temporary, "xb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "xb") as file:
+            write(file)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:  # such as a full disk
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def write_text(path: Path, text: str) -> None:

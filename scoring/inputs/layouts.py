@@ -6,17 +6,19 @@ Options stand in a column for each (`letters`), or in one column as a list (`cho
 import ast
 import json
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from scoring.errors import InputError, Problem, first_of, quoted
+from scoring.inputs.picture_columns import HELD, NAMED, picture_columns
 from scoring.inputs.prompt import LETTERS
 from scoring.readers.records import as_text, normalized
 
 SPELLINGS = {  # our name -> names that are read as it, the likeliest first
     "id": ("id", "question_id", "qid", "index"),
-    "path": ("path", "image_path", "img_path", "image"),
+    "path": (*NAMED, *HELD),
     "question": ("question",),
     "answer": ("answer",),
     "task_type": ("task_type", "task type", "category"),
@@ -32,6 +34,7 @@ KNOWN = {
     *(name for names in SPELLINGS.values() for name in names),
     *(pattern.format(letter) for pattern in LETTERED for letter in "abcd"),
     *(pattern.format(number) for pattern in NUMBERED for number in (1, 2, 3, 4)),
+    *(f"image_{number}" for number in range(1, 9)),
 }
 MOST_NAMES = 30  # columns that a message lists
 
@@ -58,20 +61,21 @@ class Layout:
     """Where a table's fields and options are.
 
     fields: our name -> the index of its column. options: the indices of the options' columns, or of the one column
-    that holds lists. spelled: our name -> the table's, where they differ and --column did not say so.
+    that holds lists. spelled: our name -> the table's, where they differ and --column did not say so. pictures: the
+    indices of the pictures' columns, in the pictures' order.
     """
 
     name: str  # "letters" or "choices"
     fields: dict[str, int]
     options: list[int]
     spelled: dict[str, str] = field(default_factory=dict)
+    pictures: list[int] = field(default_factory=list)
 
     def read(self, cells: list[Any]) -> RawQuestion:
         """What a row asks."""
-        picture = cells[self.fields["path"]] if "path" in self.fields else None
         return RawQuestion(
             id=self.cell(cells, "id"),
-            pictures=[] if picture is None or picture == "" else [picture],
+            pictures=[cell for index in self.pictures if (cell := cells[index]) is not None and cell != ""],
             question=self.cell(cells, "question"),
             options=self.option_texts(cells),
             answer=cells[self.fields["answer"]] if "answer" in self.fields else None,
@@ -120,21 +124,23 @@ def _parsed(text: str) -> Any:
     return None
 
 
-def find_layout(file: Path, header: list[str], renamed: dict[str, str]) -> Layout:
+def find_layout(file: Path, header: list[str], renamed: dict[str, str], inside: Collection[int] = ()) -> Layout:
     """The layout of a table. Raises InputError, with all that is wrong with its columns.
 
-    renamed: our name of a column -> the table's, as --column gives them.
+    renamed: our name of a column -> the table's, as --column gives them. inside: the indices of columns that hold
+    pictures, not the names of files.
     """
     columns = _Columns(file, header, renamed)
     if problems := columns.check_renamed():
         raise InputError(problems)
-    fields, spelled = columns.find_fields()
+    pictures = columns.find_pictures(inside)
+    fields, spelled = columns.find_fields(pictures)
     options = columns.find_options()
     if problems := columns.check_names() + columns.check_fields(fields) + columns.check_options(options):
         raise InputError(problems)
     first, indices = next(iter(options.items()))
     spelled |= columns.spelled_options(first, indices)
-    return Layout("choices" if first in LISTS else "letters", fields, indices, spelled)
+    return Layout("choices" if first in LISTS else "letters", fields, indices, spelled, pictures)
 
 
 class _Columns:
@@ -166,16 +172,25 @@ class _Columns:
             if count > 1 and name in {*NAMES, *LETTERS}
         ]
 
-    def find_fields(self) -> tuple[dict[str, int], dict[str, str]]:
-        """(our name -> index, our name -> the table's where they differ)."""
+    def find_pictures(self, inside: Collection[int]) -> list[int]:
+        """The indices of the pictures' columns."""
+        return [self.names.index("path")] if "path" in self.renamed else picture_columns(self.names, inside)
+
+    def find_fields(self, pictures: list[int]) -> tuple[dict[str, int], dict[str, str]]:
+        """(our name -> index, our name -> the table's where they differ). `path` is the first of `pictures`."""
         fields, spelled = {}, {}
         for name, spellings in SPELLINGS.items():
-            for spelling in spellings if name not in self.renamed else (name,):
-                if spelling in self.names:
-                    fields[name] = self.names.index(spelling)
-                    if spelling != name:
-                        spelled[name] = self.header[fields[name]].strip()
-                    break
+            indices = [self.names.index(spelling) for spelling in spellings if spelling in self.names]
+            if name in self.renamed:
+                indices = [self.names.index(name)]
+            elif name == "path":
+                indices = pictures
+            if indices:
+                fields[name] = indices[0]
+                if self.names[indices[0]] != name:
+                    spelled[name] = self.header[indices[0]].strip()
+        if len(pictures) > 1:
+            spelled["path"] += f" … {self.header[pictures[-1]].strip()}"
         return fields, spelled
 
     def check_fields(self, fields: dict[str, int]) -> list[Problem]:

@@ -6,6 +6,7 @@ grey is scaled to 8; everything else becomes RGB; colour profiles are ignored, a
 A picture that cannot be read whole is an error, never a partly filled one.
 """
 
+import io
 import math
 import os
 import stat
@@ -136,14 +137,18 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-def open_picture(path: str | Path, limits: PictureLimits = DEFAULT_LIMITS) -> Image.Image:
-    """The picture with its header read and checked, its pixels not yet decoded. Raises PictureError."""
+def open_picture(path: str | Path | bytes, limits: PictureLimits = DEFAULT_LIMITS) -> Image.Image:
+    """The picture with its header read and checked, its pixels not yet decoded. Raises PictureError.
+
+    path: its file, or the bytes of one.
+    """
     fix = "scale it down, or raise --max-picture-{}"
     try:
-        if (size := os.path.getsize(path)) > limits.file_bytes:
+        size = len(path) if isinstance(path, bytes) else os.path.getsize(path)
+        if size > limits.file_bytes:
             raise PictureError(f"{size:,} bytes", f"at most {limits.file_bytes:,}", fix.format("bytes"))
         with _PILLOW_LIMIT.set_to(limits.pixels):
-            picture = Image.open(path, formats=_formats())
+            picture = Image.open(io.BytesIO(path) if isinstance(path, bytes) else path, formats=_formats())
         if picture.width * picture.height > limits.pixels:
             picture.close()
             raise Image.DecompressionBombError
@@ -163,10 +168,10 @@ def open_picture(path: str | Path, limits: PictureLimits = DEFAULT_LIMITS) -> Im
     return picture
 
 
-def _describe_content(path: str | Path, error: Exception) -> str:
+def _describe_content(path: str | Path | bytes, error: Exception) -> str:
     """What a file seems to hold that Pillow could not open, for the message."""
     try:
-        with open(path, "rb") as file:
+        with io.BytesIO(path) if isinstance(path, bytes) else open(path, "rb") as file:
             head = file.read(512)
     except OSError as problem:
         return f"not readable ({problem.strerror})"
@@ -186,8 +191,8 @@ def upright_size(picture: Image.Image) -> tuple[int, int]:
     return picture.size[::-1] if turned else picture.size
 
 
-def read_picture(path: str | Path, limits: PictureLimits = DEFAULT_LIMITS) -> Image.Image:
-    """The picture decoded, upright, in RGB. Raises PictureError."""
+def read_picture(path: str | Path | bytes, limits: PictureLimits = DEFAULT_LIMITS) -> Image.Image:
+    """The picture of a file, or of the bytes of one, decoded, upright, in RGB. Raises PictureError."""
     with open_picture(path, limits) as picture:
         try:
             with _PILLOW_LIMIT.set_to(limits.pixels):

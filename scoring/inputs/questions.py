@@ -7,12 +7,11 @@ option) concerns one row: it is listed in `Table.problems`, and `read_questions`
 
 import re
 import sys
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from PIL import Image
 
@@ -21,22 +20,15 @@ from scoring.inputs.answer_reading import AUTO, AnswerError, AnswerSurvey, read_
 from scoring.inputs.column_names import absent_notices, split_columns
 from scoring.inputs.image_marks import number_marks
 from scoring.inputs.layouts import KNOWN, Layout, RawQuestion, find_layout
-from scoring.inputs.pictures import (
-    DEFAULT_LIMITS,
-    PictureError,
-    PictureLimits,
-    locate,
-    open_picture,
-    read_picture,
-    upright_size,
-)
+from scoring.inputs.picture_cells import PictureStore
+from scoring.inputs.picture_columns import FIRST_ROWS, columns_with_pictures
+from scoring.inputs.pictures import DEFAULT_LIMITS, PictureError, PictureLimits
 from scoring.inputs.prompt import LETTERS
+from scoring.inputs.row_pictures import LocatedPicture, PictureFault, PictureReader, RowPictures
 from scoring.readers.opening import open_table
 from scoring.readers.records import Records, Row, as_text, normalized, table_fault
 
 LONGEST_CELL = 200_000  # characters; longer than any model's context
-READERS = 4  # threads that look at pictures
-FIRST_ROWS = 100  # in which a column of pictures under another name is looked for
 PICTURE_NAME = re.compile(r".+\.(jpe?g|png|webp|gif|bmp|tiff?|avif|hei[cf]|ppm)", re.IGNORECASE)
 T = TypeVar("T")
 Picture = Path | Image.Image  # `read_table` gives files; a caller of the library may give opened pictures instead
@@ -81,7 +73,7 @@ _MEANINGS = {
 class Table:
     """A table as read: all rows, also faulty ones, in the file's order."""
 
-    file: Path
+    file: Path  # or the folder of its files
     digest: str  # SHA-256 of the file's bytes
     questions: list[Question]
     problems: list[Problem] = field(default_factory=list)
@@ -91,10 +83,12 @@ class Table:
     format: str = "CSV"
     layout: str = "letters"  # or "choices": a list of options in one column
     answers: str = AUTO  # how they were read: AUTO or one of READINGS
+    split: str | None = None  # the only one that was read, if one was chosen
+    pictures_inside: bool = False  # whether cells hold pictures
 
     def about(self) -> dict[str, Any]:
         """What a result records of the table it is made from: nothing of what is as usual."""
-        usual = {"columns": {}, "layout": "letters", "answers": AUTO}
+        usual: dict[str, object] = {"columns": {}, "layout": "letters", "answers": AUTO, "split": None}
         unusual = {name: getattr(self, name) for name, value in usual.items() if getattr(self, name) != value}
         return {"file": str(self.file), "sha256": self.digest} | unusual
 
@@ -102,7 +96,8 @@ class Table:
     def is_usual(self) -> bool:
         """Whether it is a CSV with our names and layout, read without a decision that a message should tell."""
         with_pictures = any(row.pictures for row in self.questions)
-        return self.format == "CSV" and with_pictures and self.about().keys() == {"file", "sha256"}
+        with_files = with_pictures and not self.pictures_inside
+        return self.format == "CSV" and with_files and self.about().keys() == {"file", "sha256"}
 
     def reading(self) -> str:
         """In one line, what the table was read as."""
@@ -110,6 +105,8 @@ class Table:
         renamed = ", ".join(f"{name} from {quoted(file_name)}" for name, file_name in self.columns.items())
         answers = f"answers: {_MEANINGS[self.answers]}" if any(row.answer for row in self.questions) else "no answers"
         pictures = "" if any(row.pictures for row in self.good) or not self.good else "no pictures"
+        if self.pictures_inside:
+            pictures = "pictures inside the table"
         return "; ".join(filter(None, [f"{self.format}, {options}", renamed, pictures, answers]))
 
     @property
@@ -127,7 +124,7 @@ class Table:
 class TableOptions:
     """How a table and its pictures are read.
 
-    images: the folder that `path` is relative to; None: the table's own folder.
+    images: the folder that `path` is relative to; None: the table's own folder, or the one that the table is.
     allow_outside: accept pictures outside that folder.
     columns: our name of a column -> the file's, for columns that have other names there.
     deep: decode every pixel instead of reading the headers alone.
@@ -135,6 +132,8 @@ class TableOptions:
     encoding: of a file of text, by Python's name; None: it is found out.
     answers: what the answers are, one of READINGS; None: it is found out.
     text_only_rows: accept rows without a picture in a table of pictures.
+    split: read the rows of this split alone; None: all, where files of several splits are refused.
+    keep_pictures: keep pictures that cells hold as files, in the cache; without it they have no files.
     """
 
     images: str | Path | None = None
@@ -145,12 +144,14 @@ class TableOptions:
     encoding: str | None = None
     answers: str | None = None
     text_only_rows: bool = False
+    split: str | None = None
+    keep_pictures: bool = True
 
 
 class PictureProgress(Protocol):
-    """Passes items on, and shows how many of `total` are done."""
+    """Passes items on, and shows how many of `total` are done; None: it is not known."""
 
-    def __call__(self, items: Iterable[T], total: int, /) -> Iterable[T]: ...
+    def __call__(self, items: Iterable[T], total: int | None, /) -> Iterable[T]: ...
 
 
 def read_questions(file: str | Path, images: str | Path | None = None, allow_outside: bool = False) -> list[Question]:
@@ -165,35 +166,41 @@ def read_questions(file: str | Path, images: str | Path | None = None, allow_out
 
 
 def read_table(file: str | Path, options: TableOptions | None = None, progress: PictureProgress | None = None) -> Table:
-    """Read a table and look at every picture it names, each once.
+    """Read a table, a file or a folder of Parquet files, and look at every picture it names or holds, each once.
 
     Raises InputError, with the faults of rows too, where rows cannot be told apart or the answers' meaning is not
     certain. Otherwise faults of rows are listed in the result.
     """
     file, options = Path(file), options or TableOptions()
-    records = open_table(file, {*KNOWN, *normalized(options.columns.values())}, options.encoding)
+    records = open_table(file, {*KNOWN, *normalized(options.columns.values())}, options.encoding, options.split)
+    inside = columns_with_pictures(records)
     columns, absent = split_columns(records.header, options.columns)
-    layout = find_layout(file, records.header, columns)
+    layout = find_layout(file, records.header, columns, inside)
     if "path" not in layout.fields:
-        _check_for_pictures(records, layout)
-    survey = _Survey(records, layout, options.answers)
+        _check_for_pictures(records, layout, inside)
+    pictures = RowPictures(_picture_reader(file, options))
+    survey = _Survey(records, layout, pictures, options.answers)
+    row_of = survey.read(progress if inside & {*layout.pictures} else None)
+    pictures.finish(row_of, progress)
+    del row_of  # large, where there are a million rows
+    fields = {index: name for name, index in layout.fields.items() if index not in layout.pictures}
     source = _Source(
-        file=file,
+        records=records,
         layout=layout,
-        names={index: name for name, index in layout.fields.items()} | layout.names_of_options(records.header),
-        pictures=_look_at_pictures(file, survey.paths, options, progress),
-        expected=bool(survey.paths) and not options.text_only_rows,
+        names=fields | layout.names_of_options(records.header),
+        pictures=pictures,
+        expected=bool(pictures) and not options.text_only_rows,
         answers=survey.reading,
         limits=options.limits,
     )
     questions, problems = [], []
-    for row in records.rows():
+    for row in records.rows(without=() if pictures.named else [records.header[index] for index in layout.pictures]):
         if len(row.cells) == len(records.header):
             reader = _RowReader(source, row)
             questions.append(reader.question())
             problems += reader.problems
     if survey.problems:
-        raise InputError(sorted(survey.problems + problems, key=lambda problem: problem.row))
+        raise InputError(sorted(survey.problems + problems, key=lambda problem: (problem.file, problem.row)))
     notices = [*records.notices, *absent_notices(records, absent, layout)]
     if (reading := survey.reading or AUTO) in ("from-0", "from-1"):
         first = int(reading[-1])
@@ -209,15 +216,25 @@ def read_table(file: str | Path, options: TableOptions | None = None, progress: 
         format=records.format,
         layout=layout.name,
         answers=reading,
+        split=options.split,
+        pictures_inside=pictures.inside,
     )
 
 
-def read_columns(file: Path, names: Sequence[str], id_column: str = "id") -> dict[str, dict[str, str]]:
+def _picture_reader(file: Path, options: TableOptions) -> PictureReader:
+    root = Path(options.images) if options.images else file if file.is_dir() else file.parent
+    store = PictureStore(options.keep_pictures)
+    return PictureReader(root, options.allow_outside, options.limits, options.deep, store)
+
+
+def read_columns(
+    file: Path, names: Sequence[str], id_column: str = "id", split: str | None = None
+) -> dict[str, dict[str, str]]:
     """column -> id -> cell, of any columns of a table. Raises InputError if one is missing.
 
-    Rows of a table without `id_column` are named by their numbers.
+    Rows of a table without `id_column` are named by their numbers. split: see `TableOptions`.
     """
-    records = open_table(file, {*KNOWN, *normalized(names)})
+    records = open_table(file, {*KNOWN, *normalized(names)}, split=split)
     header = [name.strip() for name in records.header]
     index_of = dict(zip(normalized(header), range(len(header)))) | {name: index for index, name in enumerate(header)}
     if missing := [name for name in names if name not in index_of]:
@@ -234,14 +251,18 @@ def read_columns(file: Path, names: Sequence[str], id_column: str = "id") -> dic
     return cells
 
 
-def _check_for_pictures(records: Records, layout: Layout) -> None:
-    """Raises InputError where a table without a known column of pictures has a column that seems to be one."""
+def _check_for_pictures(records: Records, layout: Layout, inside: Collection[int]) -> None:
+    """Raises InputError where a table without a known column of pictures has a column that seems to be one.
+
+    inside: the indices of columns that hold pictures.
+    """
     used = {*layout.fields.values(), *layout.options}
     for row in islice(records.rows(), FIRST_ROWS):
         for index, cell in enumerate(row.cells[: len(records.header)]):
-            if index not in used and isinstance(cell, str) and PICTURE_NAME.fullmatch(cell.strip()):
-                name = quoted(records.header[index])
-                found = f"no such column, but {quoted(cell.strip())} in column {name}"
+            named = isinstance(cell, str) and PICTURE_NAME.fullmatch(cell.strip())
+            if index not in used and (named or index in inside):
+                what = quoted(cell.strip()) if named else "pictures"
+                found = f"no such column, but {what} in column {quoted(records.header[index])}"
                 fix = f"give --column path={records.header[index]}, or drop the column to ask in words alone"
                 raise InputError([Problem(str(records.file), 0, 0, "", "path", found, "a column of pictures", fix)])
 
@@ -250,39 +271,41 @@ def _check_for_pictures(records: Records, layout: Layout) -> None:
 class _Survey:
     """One reading of all rows, for what no row shows by itself.
 
-    paths: the names of all pictures. reading: what the answers mean; None where that is not certain. problems: rows
-    that cannot be told apart, and answers whose meaning is not certain. Raises InputError where there is no row.
+    pictures: gets the cells of all rows. reading: what the answers mean; None where that is not certain. problems: rows
+    that cannot be told apart, and answers whose meaning is not certain.
     """
 
-    def __init__(self, records: Records, layout: Layout, answers: str | None):
-        self.paths: set[str] = set()
+    def __init__(self, records: Records, layout: Layout, pictures: RowPictures, answers: str | None):
+        self.reading = answers
         self.problems: list[Problem] = []
-        self._records = records
-        self._first_row: dict[str, int] = {}  # with each id
-        counts, from_0, rows = AnswerSurvey(), layout.name == "choices", 0
-        for row in records.rows():
-            rows = row.number
+        self._records, self._layout, self._pictures = records, layout, pictures
+
+    def read(self, progress: PictureProgress | None) -> dict[str, int]:
+        """Read all rows; return each id with its first row. Raises InputError where there is no row.
+
+        progress: shows how many are read.
+        """
+        records, row_of = self._records, dict[str, int]()
+        counts, from_0, count = AnswerSurvey(), self._layout.name == "choices", 0
+        rows: Iterable[Row] = records.rows()
+        for row in progress(rows, records.count) if progress else rows:
+            count += 1
             if len(row.cells) != len(records.header):
                 self.problems.append(_ragged(records, row))
                 continue
-            raw = layout.read(row.cells)
-            self.paths.update(map(picture_name, raw.pictures))
-            if raw.id.strip() and self._first_row.setdefault(raw.id, row.number) != row.number:
-                self.problems.append(_repeated(records, row, raw.id, self._first_row[raw.id]))
-            if answers is None and (cell := answer_text(raw.answer)):
+            raw = self._layout.read(row.cells)
+            self._pictures.add(row.number, raw.pictures)
+            if raw.id.strip() and row_of.setdefault(raw.id, row.number) != row.number:
+                self.problems.append(_repeated(records, row, raw.id, row_of[raw.id]))
+            if self.reading is None and (cell := answer_text(raw.answer)):
                 counts.add(cell, _filled_options(raw) if cell[0].isdigit() else ())
                 from_0 = from_0 and isinstance(raw.answer, int | float)
-        if not rows:
+        if not count:
             raise table_fault(records.file, "no rows", "a header and at least one row", "check the file")
-        self.paths.discard("")
-        self.reading = answers or counts.reading(from_0)
+        self.reading = self.reading or counts.reading(from_0)
         if self.reading is None:
             self.problems.append(_uncertain(records.file, counts))
-
-
-def picture_name(cell: Any) -> str:
-    """The name of a picture's file in a cell; "" if there is none."""
-    return as_text(cell).strip()
+        return row_of
 
 
 def answer_text(value: Any) -> str:
@@ -309,9 +332,12 @@ def _ragged(table: Records, row: Row) -> Problem:
 
 
 def _repeated(table: Records, row: Row, row_id: str, first: int) -> Problem:
-    found = f"{quoted(row_id)} again (first in row {first})"
+    file, number = table.place_of(row.number)
+    first_file, first = table.place_of(first)
+    where = f"row {first}" if first_file == file else f"{first_file.name}, row {first}"
+    found = f"{quoted(row_id)} again (first in {where})"
     fix = "make the ids unique or drop the column"
-    return Problem(str(table.file), row.number, row.line, row_id, "id", found, "a unique id for each row", fix)
+    return Problem(str(file), number, row.line, row_id, "id", found, "a unique id for each row", fix)
 
 
 def _uncertain(file: Path, counts: AnswerSurvey) -> Problem:
@@ -322,46 +348,19 @@ def _uncertain(file: Path, counts: AnswerSurvey) -> Problem:
     return Problem(str(file), 0, 0, "", "answer", found, expected, fix)
 
 
-class _LocatedPicture(NamedTuple):
-    path: Path
-    size: tuple[int, int]  # upright
-
-
-def _look_at_pictures(
-    file: Path, cells: set[str], options: TableOptions, progress: PictureProgress | None
-) -> dict[str, _LocatedPicture | PictureError]:
-    """Each distinct `path` cell -> its file and upright size, or what is wrong with it."""
-    root = Path(options.images) if options.images else file.parent
-
-    def look(cell: str) -> _LocatedPicture | PictureError:
-        try:
-            path = locate(root, cell, options.allow_outside)
-            if options.deep:
-                return _LocatedPicture(path, read_picture(path, options.limits).size)
-            with open_picture(path, options.limits) as picture:
-                return _LocatedPicture(path, upright_size(picture))
-        except PictureError as error:
-            return error
-
-    names = sorted(cells)
-    with ThreadPoolExecutor(READERS) as threads:
-        results = threads.map(look, names)
-        return dict(zip(names, progress(results, len(names)) if progress else results))
-
-
 # ------------------------------------------------------------------ one row
 @dataclass(frozen=True)
 class _Source:
     """What is known of a table before its rows are read.
 
-    names: index of a column -> its name in messages. pictures: by their `path` cells. expected: whether a row without a
+    names: index of a column -> its name in messages, without those of pictures. expected: whether a row without a
     picture is faulty. answers: what they mean; None where that is not certain, and they are not read.
     """
 
-    file: Path
+    records: Records
     layout: Layout
     names: dict[int, str]
-    pictures: dict[str, _LocatedPicture | PictureError]
+    pictures: RowPictures
     expected: bool
     answers: str | None
     limits: PictureLimits
@@ -394,18 +393,26 @@ class _RowReader:
             answer=answer,
             task_type=sys.intern(self.raw.task_type.strip()),
             task_hint=task_hint,
-            fault=self.problems[0].text if self.problems else "",
+            fault=self._fault(),
             sizes=tuple(picture.size for picture in pictures),
             limits=self.source.limits,
         )
 
+    def _fault(self) -> str:
+        """The first problem, with the file where a table has several; "" if there is none."""
+        if not self.problems:
+            return ""
+        file = Path(self.problems[0].file)
+        text = self.problems[0].text
+        return text if file == self.source.records.file else f"{file.name}, {text}"
+
     def _add_problem(self, column: str, found: str, expected: str, fix: str) -> None:
-        file, row = str(self.source.file), self.row
-        self.problems.append(Problem(file, row.number, row.line, self.id, column, found, expected, fix))
+        file, number = self.source.records.place_of(self.row.number)
+        self.problems.append(Problem(str(file), number, self.row.line, self.id, column, found, expected, fix))
 
     def _check_cells(self) -> None:
         """Cells that no text can be, an empty id, an empty question."""
-        if not _all_are_readable(self.row.cells):
+        if not _all_are_readable([self.row.cells[index] for index in self.source.names]):
             for index, name in self.source.names.items():
                 cell = as_text(self.row.cells[index])
                 if "\0" in cell:
@@ -418,17 +425,16 @@ class _RowReader:
         if not self.raw.question.strip():
             self._add_problem("question", "an empty cell", "a question", "fill it in or drop the row")
 
-    def _pictures(self) -> list[_LocatedPicture]:
+    def _pictures(self) -> list[LocatedPicture]:
         """The pictures' files and upright sizes, without those that cannot be used."""
         pictures = []
-        names = [name for name in map(picture_name, self.raw.pictures) if name]
-        if not names and self.source.expected:
+        results = self.source.pictures.of(self.row.number, self.raw.pictures)
+        if not results and self.source.expected:
             fix = "fill it in, drop the row, or ask it in words alone with --text-only-rows"
-            self._add_problem("path", "an empty cell", "a picture file", fix)
-        for name in names:
-            picture = self.source.pictures[name]
-            if isinstance(picture, PictureError):
-                self._add_problem("path", f"{quoted(name)}: {picture.found}", picture.expected, picture.fix)
+            self._add_problem("path", "an empty cell", "a picture", fix)
+        for picture in results:
+            if isinstance(picture, PictureFault):
+                self._add_problem("path", picture.found, picture.expected, picture.fix)
             else:
                 pictures.append(picture)
         return pictures

@@ -9,7 +9,7 @@ import hashlib
 import io
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scoring.errors import quoted
-from scoring.readers.records import Row, normalized, table_fault
+from scoring.readers.records import OneFile, Row, normalized, table_fault
 from scoring.readers.unpacking import blocks_of, open_unpacked
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ REPLACEMENT = "\ufffd"  # stands where an earlier program could not decode a byt
 
 
 @dataclass(frozen=True)
-class DelimitedTable:
+class DelimitedTable(OneFile):
     """A table of text. before: lines before the header."""
 
     file: Path
@@ -42,6 +42,7 @@ class DelimitedTable:
     digest: str
     notices: list[str]
     before: int = 0
+    count: int | None = None
 
     @property
     def format(self) -> str:
@@ -51,7 +52,7 @@ class DelimitedTable:
     def _in_encoding(self) -> str:
         return "" if self.encoding == "utf-8-sig" else f" in {self.encoding}"
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self, without: Collection[str] = ()) -> Iterator[Row]:
         """Every row but empty lines, whatever its number of cells. Raises InputError if quoting is broken."""
         with _open_text(self.file, self.encoding) as text:
             reader = csv.reader(text, delimiter=self.delimiter, strict=True)

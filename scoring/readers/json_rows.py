@@ -1,13 +1,13 @@
 """JSON: a list of objects, an object that holds one, or an object a line (JSONL). Numbers stay as written."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from scoring.errors import quoted
-from scoring.readers.records import Row, table_fault
+from scoring.readers.records import OneFile, Row, table_fault
 from scoring.readers.unpacking import blocks_of, open_unpacked
 
 MAX_BYTES = 2**30  # of a list that is parsed at once; JSONL has no limit of its own
@@ -15,16 +15,17 @@ HEAD = 1 << 16  # bytes that show which of them a file is
 
 
 @dataclass(frozen=True)
-class JsonTable:
+class JsonTable(OneFile):
     """A table of objects; its columns are all keys, in the order in which they first occur."""
 
     file: Path
     format: str  # "JSON" or "JSONL"
     header: list[str]
     digest: str
+    count: int
     notices: list[str]
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self, without: Collection[str] = ()) -> Iterator[Row]:
         for number, (line, item) in enumerate(_objects(self.file, self.format == "JSONL"), 1):
             yield Row(number, line, [item.get(name) for name in self.header])
 
@@ -39,11 +40,13 @@ def open_json(file: Path, digest: str) -> JsonTable:
     """Raises InputError where the file is not JSON, or not a table. digest: of its bytes."""
     lines = _is_jsonl(file)
     header: dict[str, None] = {}
+    count = 0
     for _, item in _objects(file, lines):
         header |= dict.fromkeys(item)
+        count += 1
     if not header:
         raise table_fault(file, "no objects", "at least one question", "check the file")
-    return JsonTable(file, "JSONL" if lines else "JSON", list(header), digest, [])
+    return JsonTable(file, "JSONL" if lines else "JSON", list(header), digest, count, [])
 
 
 def _is_jsonl(file: Path) -> bool:

@@ -1,7 +1,7 @@
 """What every reader makes of a file: the names of its columns, and its rows."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -23,8 +23,9 @@ class Row(NamedTuple):
 class Records(Protocol):
     """A table that is open for reading.
 
-    format: in words, such as `CSV` or `Parquet`. header: the columns' names. digest: SHA-256 of the bytes, unpacked.
-    notices: what had to be guessed.
+    file: or the folder of a table in several files. format: in words, such as `CSV` or `Parquet`. header: the columns'
+    names. digest: SHA-256 of the bytes, unpacked. notices: what had to be guessed. count: of the rows; None where only
+    reading them tells it.
     """
 
     @property
@@ -37,10 +38,28 @@ class Records(Protocol):
     def digest(self) -> str: ...
     @property
     def notices(self) -> list[str]: ...
+    @property
+    def count(self) -> int | None: ...
 
-    def rows(self) -> Iterator[Row]:
-        """Every row, from the first, on each call. Raises InputError where the file is broken."""
+    def rows(self, without: Collection[str] = ()) -> Iterator[Row]:
+        """Every row, from the first, on each call. Raises InputError where the file is broken.
+
+        without: columns that the caller does not need; where leaving them out saves reading, their cells are None.
+        """
         ...
+
+    def place_of(self, number: int) -> tuple[Path, int]:
+        """The file that holds the row of this number, and the row's number in it."""
+        ...
+
+
+class OneFile:
+    """The places of a table's rows that are all in one file."""
+
+    file: Path
+
+    def place_of(self, number: int) -> tuple[Path, int]:
+        return self.file, number
 
 
 def normalized(names: Iterable[str]) -> list[str]:
@@ -54,8 +73,10 @@ def as_text(value: Any) -> str:
         return value
     if value is None:
         return ""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
     if isinstance(value, bool | list | dict):
-        return json.dumps(value, ensure_ascii=False)
+        return json.dumps(value, ensure_ascii=False, default=as_text)
     return str(value)
 
 

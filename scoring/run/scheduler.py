@@ -61,6 +61,8 @@ class Scheduler:
             "columns": self.table.columns or None,
             "images": self.table.images,
         }
+        if self.table.split is not None:
+            identity["table_split"] = self.table.split
         if self.options.shard:
             identity["shard"] = list(self.options.shard)
         if self.options.orders == "adaptive":  # which rows are scored in more orders depends on these

@@ -73,7 +73,7 @@ def check_tables(console: Console, files: Sequence[Path], request: CheckRequest)
 
 def _check(console: Console, file: Path, request: CheckRequest) -> _Checked:
     try:
-        table = read_all_rows(console, file, request.reading, request.deep)
+        table = read_all_rows(console, file, request.reading, request.deep, keep=request.write is not None)
     except InputError as error:
         return _Checked(file, None, error.problems, BAD_INPUT)
     leaves_out = table.good and (request.reading.skip_bad_rows or request.write)
@@ -117,6 +117,7 @@ def _table_report(checked: _Checked, counted: "TableOverview | None") -> dict[st
             "options": len(table.letters),
             "format": table.format,
             "layout": table.layout,
+            "split": table.split,
             "columns": table.columns,
             "reading": table.answers,
         }

@@ -111,7 +111,8 @@ class TableOptions:
     """How a table and its pictures are read. columns: a column's usual name -> its name in the table, if they differ.
 
     columns_file: a file with more such names. encoding, meaning: of a file of text, and of the answers; None where they
-    are found out. picture_pixels, picture_bytes: the most that a picture may have; None for the defaults.
+    are found out. picture_pixels, picture_bytes: the most that a picture may have; None for the defaults. split: the
+    only one to read; None for all.
     """
 
     images: Path | None
@@ -124,6 +125,7 @@ class TableOptions:
     meaning: str | None
     picture_pixels: int | None
     picture_bytes: int | None
+    split: str | None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "columns", dict(self.columns))  # the option gives pairs
@@ -244,6 +246,7 @@ table_options = _together(
         type=click.Path(path_type=Path, dir_okay=False),
         help='TOML file with such names in lines as question = "Q", or in its section [columns]; --column wins.',
     ),
+    click.option("--split", help="Split to read, of a folder of Parquet files or of a table with a column split."),
     click.option("--encoding", help="Encoding of a text file, such as shift_jis.  [default: found out]"),
     click.option(
         "--answers",

@@ -17,8 +17,10 @@ DEMO_ROWS = 80  # of a benchmark without arguments
 T = TypeVar("T")
 
 
-def read_all_rows(console: Console, data: Path, options: TableOptions, deep: bool = False) -> "Table":
-    """The table with its faulty rows. deep: decode every picture."""
+def read_all_rows(
+    console: Console, data: Path, options: TableOptions, deep: bool = False, keep: bool = True
+) -> "Table":
+    """The table with its faulty rows. deep: decode every picture. keep: those inside the table become files."""
     from scoring.inputs import questions
     from scoring.inputs.pictures import PictureLimits
 
@@ -32,6 +34,8 @@ def read_all_rows(console: Console, data: Path, options: TableOptions, deep: boo
         encoding=options.encoding,
         answers=options.meaning,
         text_only_rows=options.text_only_rows,
+        split=options.split,
+        keep_pictures=keep,
     )
     return questions.read_table(data, table_options, picture_progress(console))
 
@@ -52,14 +56,14 @@ def column_names(options: TableOptions, config: Path | None = None) -> dict[str,
 def picture_progress(console: Console) -> "PictureProgress":
     """Shows how many pictures are done, where there are many."""
 
-    def progress(pictures: Iterable[T], total: int) -> Iterable[T]:
+    def progress(pictures: Iterable[T], total: int | None) -> Iterable[T]:
         return console.count(pictures, total, "picture")
 
     return progress
 
 
 def read(console: Console, data: Path, options: TableOptions, deep: bool = False) -> "Table":
-    """The table, its notices printed.
+    """The table, its notices printed. deep: decode every picture.
 
     Raises InputError with all its problems. With --skip-bad-rows they are printed instead, if at least one row is good.
     """

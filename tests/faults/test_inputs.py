@@ -1,17 +1,22 @@
 """Tables and pictures as people and strangers make them, through the command line: named, bounded, never guessed."""
 
+import base64
 import gzip
 import json
 import struct
 import zlib
+from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from benchmarks import command_line
 from scoring.errors import InputError
 from scoring.inputs.questions import TableOptions, read_table
 from scoring.readers import unpacking
 
+ROOT = Path(__file__).resolve().parents[2]
 HEADER = "id,path,question,a,b,c,d,answer"
 ROW = "1,p.png,q?,w,x,y,z,a"
 
@@ -191,3 +196,45 @@ def test_text_in_a_picture_has_a_limit(cli, folder):
     (folder / "p.png").write_bytes(data[:33] + chunk + data[33:])
     done = cli("check", written(folder, HEADER, ROW), "--deep", check=2)
     assert "column path" in done.stderr and "Traceback" not in done.stderr
+
+
+# ------------------------------------------------------------------ pictures inside tables
+def test_a_table_with_pictures_inside_goes_through_the_command_line(tmp_path):
+    """`check` writes nothing; `score` keeps the pictures, again where they are lost; a split must be the same."""
+    folder, out, pictures = tmp_path / "set", tmp_path / "out", tmp_path / "cache" / "logit-scoring" / "pictures"
+
+    def cli(*arguments, check=0):
+        done = command_line.run(*arguments, env={"XDG_CACHE_HOME": str(tmp_path / "cache")})
+        assert done.returncode == check, done.stderr
+        return done
+
+    folder.mkdir()
+    rows = pq.read_table(ROOT / "tests" / "cases" / "tables" / "mmbench_ko.parquet")
+    for split in ("test", "dev"):
+        pq.write_table(rows, folder / f"{split}-00000-of-00001.parquet")
+    refused = cli("check", folder, check=2).stderr
+    assert "found files of 2 splits: 'dev', 'test'; expected those of one; choose one with --split" in refused
+    report = json.loads(cli("check", folder, "--split", "test", "--json", "--deep").stdout)
+    assert (report["good"], report["pictures"], report["split"]) == (3, 3, "test") and not pictures.exists()
+    assert report["format"] == "Parquet, 1 file of the split 'test'"
+    score = ("score", folder, "--ckpt", ROOT / "demo" / "checkpoints" / "fold0", "--out", out)
+    cli(*score, "--split", "test")
+    run = json.loads((out / "run.json").read_text())
+    assert run["data"]["split"] == run["identity"]["table_split"] == "test"
+    kept = sorted(pictures.glob("*/*"))
+    digests = pq.read_table(out / "questions.parquet")["picture_digest"].to_pylist()
+    assert sorted(digests) == [path.stem[:16] for path in kept] and len(kept) == 3
+    assert "table_split was test, now dev" in cli(*score, "--split", "dev", check=2).stderr
+    kept[0].unlink()
+    cli(*score, "--split", "test")
+    assert kept[0].exists()
+    cli("evaluate", out, "--by", "category")  # of the same split
+
+
+def test_no_message_holds_a_whole_cell_of_base64(cli, folder):
+    """Nor of a question or an answer that someone took for a picture's column."""
+    data = base64.b64encode((folder / "p.png").read_bytes() + bytes(30_000)).decode()
+    for header in ("id,question,image,a,b,answer", "id,image,question,a,b,answer", "id,image,a,b,question,answer"):
+        for cell in (data, data[:-3], f"[{data!r}, {data!r}", f"data:image/png;base64,{data}?"):
+            done = cli("check", written(folder, header, f'1,"{cell}","{data}","{cell}",y,"{data}"'), check=None)
+            assert max(map(len, (done.stdout + done.stderr).splitlines())) < 1_500

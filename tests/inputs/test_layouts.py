@@ -45,6 +45,22 @@ def test_the_usual_name_goes_before_others(tmp_path):
     assert (layout.fields["id"], layout.fields["path"], layout.spelled) == (1, 3, {})
 
 
+def test_all_columns_of_pictures_are_read_in_order(tmp_path):
+    layout = layout_of(tmp_path, "question,image_2,image_1,a,b")
+    assert layout.pictures == [2, 1] and layout.spelled == {"path": "image_1 … image_2"}
+    assert layout.read(["q", "2.png", "1.png", "x", "y"]).pictures == ["1.png", "2.png"]
+    assert layout.read(["q", None, "1.png", "x", "y"]).pictures == ["1.png"]
+    assert layout_of(tmp_path, "question,image_2,image_1,a,b", path="image_2").pictures == [1]
+
+
+def test_a_column_that_holds_pictures_goes_before_names_of_files(tmp_path):
+    header = ["image", "image_path", "question", "a", "b"]
+    assert find_layout(tmp_path / "t", header, {}).pictures == [1]
+    layout = find_layout(tmp_path / "t", header, {}, {0})
+    assert (layout.pictures, layout.fields["path"], layout.spelled) == ([0], 0, {"path": "image"})
+    assert find_layout(tmp_path / "t", header, {"path": "image_path"}, {0}).pictures == [1]
+
+
 def test_names_that_are_given_go_before_all(tmp_path):
     layout = layout_of(tmp_path, "id,no,file,path,question,choices,one,two", id="no", path="file", a="one", b="two")
     assert (layout.fields["id"], layout.fields["path"], layout.options, layout.name) == (1, 2, [6, 7], "letters")

@@ -1,14 +1,19 @@
 """Tables as people really have them: every spelling that is read, every fault that is reported."""
 
 import gzip
+import io
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from scoring.errors import InputError, describe
 from scoring.inputs.pictures import PictureError, PictureLimits
-from scoring.inputs.questions import TableOptions, read_questions, read_table
+from scoring.inputs.questions import LONGEST_CELL, TableOptions, read_columns, read_questions, read_table
+from scoring.readers.opening import open_table
+from tests.shared.picture_tables import coded, pictures, write_tables
 
 HEADER = "id,path,question,a,b,c,d,answer,task_type,task_hint"
 CASES = Path(__file__).resolve().parents[1] / "cases" / "tables"
@@ -301,3 +306,166 @@ def test_the_same_questions_come_out_of_every_layout(demo, name, hint, category,
     assert (first.question, first.options) == ("그림에 있는 것은 무엇인가요?", ("고양이", "사과", "자동차", "시계"))
     assert (first.task_hint, second.task_hint, first.task_type) == (hint, "", category)
     assert second.options == ("a boat", "a tree", "a drum", "a shoe") and second.sizes[0][0] > 0
+
+
+# ------------------------------------------------------------------ pictures inside tables, and folders of files
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """The folder in which pictures of tables are kept."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "logit-scoring" / "pictures"
+
+
+@pytest.mark.parametrize(
+    "name, reading",
+    [
+        ("mmbench_ko.parquet", "Parquet, a column for each option"),
+        ("k_dtcbench.parquet", "Parquet, a column for each option"),
+        ("seed_bench.parquet", "Parquet, a column for each option"),
+        ("blink.parquet", "Parquet, a list of options"),
+        ("vlmevalkit_base64.tsv", "TSV, a column for each option"),
+        ("vlmevalkit_references.tsv", "TSV, a column for each option"),
+        ("vlmevalkit_lists.tsv", "TSV, a column for each option"),
+    ],
+)
+def test_pictures_come_out_of_the_cells_of_every_layout(cache, name, reading):
+    table = read_table(CASES / name)
+    assert not table.problems and table.pictures_inside and table.reading().startswith(reading)
+    assert "pictures inside the table" in table.reading() and not table.is_usual
+    assert [question.answer for question in table.questions] == ["b", "d", "a"]
+    assert table.questions[0].options == ("사각형", "원", "삼각형", "별")
+    first, second, third = pictures()
+    expected = [[first], [second], [third]]
+    if name == "blink.parquet":
+        expected[1].append(first)
+    elif name == "vlmevalkit_references.tsv":
+        expected[0] = [third]
+    elif name == "vlmevalkit_lists.tsv":
+        expected[0].append(second)
+    assert [[picture.read_bytes() for picture in question.pictures] for question in table.questions] == expected
+    assert all(picture.is_relative_to(cache) for question in table.questions for picture in question.pictures)
+    assert table.questions[2].sizes == ((30, 40),)
+
+
+def test_the_committed_files_are_those_that_the_script_makes(tmp_path):
+    write_tables(tmp_path)
+    for path in sorted(tmp_path.iterdir()):
+        made, committed = (open_table(file, {"index"}) for file in (path, CASES / path.name))
+        assert made.header == committed.header and list(made.rows()) == list(committed.rows())
+
+
+def test_a_check_writes_nothing(cache):
+    kept, looked_at = (read_table(CASES / "mmbench_ko.parquet", TableOptions(keep_pictures=keep)) for keep in (1, 0))
+    assert kept.questions == looked_at.questions
+    for path in sorted(cache.glob("*/*")):
+        path.unlink()
+    read_table(CASES / "mmbench_ko.parquet", TableOptions(keep_pictures=False, deep=True))
+    assert not list(cache.glob("*/*"))
+
+
+def test_base64_in_a_table_of_text_may_be_long_and_is_never_shown_whole(table, cache):
+    file = io.BytesIO()
+    Image.effect_noise((512, 512), 100).save(file, "PNG")
+    data = coded(file.getvalue())
+    assert len(data) > LONGEST_CELL
+    good = table(f"{HEADER}\n{row(path=data)}\n")
+    assert not good.problems and good.questions[0].sizes == ((512, 512),)
+    cut = table(f"{HEADER}\n{row(path=data[:200_001])}\n{row(id='2', path=data[:40_000])}\n", deep=True)
+    assert [problem.found.split(" ")[0] for problem in cut.problems] == [f"'{data[:32]}…'"] * 2
+    assert "(200,001 characters): broken base64" in cut.problems[0].found
+    assert "(base64, 40,000 characters): broken pixels" in cut.problems[1].found
+    assert len(describe(cut.problems)) < 800
+
+
+def test_long_cells_of_other_columns_are_still_refused(table):
+    result = table(f"{HEADER}\n{row(question='q' * (LONGEST_CELL + 1))}\n")
+    assert "at most 200,000" in result.problems[0].text
+
+
+def test_rows_without_a_picture_beside_pictures_in_cells_are_faulty(table, cache):
+    data = coded(pictures()[0])
+    result = table(f"{HEADER}\n{row(path=data)}\n{row(id='2', path='')}\n")
+    assert [problem.row for problem in result.problems] == [2] and "--text-only-rows" in result.problems[0].fix
+    assert not table(f"{HEADER}\n{row(path=data)}\n{row(id='2', path='')}\n", text_only_rows=True).problems
+
+
+def test_a_column_of_pictures_under_another_name_is_pointed_out(table):
+    with pytest.raises(InputError, match="no such column, but pictures in column 'foto'; .* give --column path=foto"):
+        table(f"foto,question,a,b\n{coded(pictures()[0])},q,x,y\n")
+
+
+def test_progress_is_shown_while_pictures_are_taken_from_cells(cache):
+    totals = []
+
+    def progress(items, total):
+        totals.append(total)
+        return items
+
+    read_table(CASES / "mmbench_ko.parquet", progress=progress)
+    read_table(CASES / "vlmevalkit_base64.tsv", progress=progress)
+    assert totals == [3, 0, None, 0]
+
+
+@pytest.fixture
+def shards(tmp_path, cache):
+    """A dataset's folder: the questions of mmbench_ko.parquet as test (in two files) and dev."""
+    rows = pq.read_table(CASES / "mmbench_ko.parquet")
+    (tmp_path / "set" / "data").mkdir(parents=True)
+    parts = {"test-00000-of-00002": rows[:1], "test-00001-of-00002": rows[1:], "dev-00000-of-00001": rows}
+    for name, part in parts.items():
+        pq.write_table(part, tmp_path / "set" / "data" / f"{name}.parquet")
+    return tmp_path / "set"
+
+
+def test_a_folder_of_files_is_a_table_of_the_split_that_is_chosen(shards):
+    table = read_table(shards, TableOptions(split="test"))
+    assert [(question.id, question.row) for question in table.questions] == [("100", 1), ("101", 2), ("102", 3)]
+    assert table.about() == {
+        "file": str(shards),
+        "sha256": table.digest,
+        "columns": {"id": "index", "path": "image", "task_type": "category", "task_hint": "hint"},
+        "split": "test",
+    }
+    assert table.reading().startswith("Parquet, 2 files of the split 'test', a column for each option; id from 'index'")
+    assert read_table(shards, TableOptions(split="dev")).digest != table.digest
+    with pytest.raises(InputError, match="files of 2 splits: 'dev', 'test'"):
+        read_table(shards)
+
+
+def test_faults_name_the_file_of_a_folder_and_its_row(shards):
+    file = shards / "data" / "test-00001-of-00002.parquet"
+    rows = pq.read_table(file).to_pylist()
+    rows[1] |= {"index": 100, "answer": "Z"}
+    pq.write_table(pa.Table.from_pylist(rows, pq.read_schema(file)), file)
+    with pytest.raises(InputError) as caught:
+        read_table(shards, TableOptions(split="test"))
+    assert [(Path(problem.file).name, problem.row, problem.column) for problem in caught.value.problems] == [
+        (file.name, 2, "id"),
+        (file.name, 2, "answer"),
+    ]
+    assert "'100' again (first in test-00000-of-00002.parquet, row 1)" in str(caught.value)
+    rows[1] |= {"index": 102}
+    pq.write_table(pa.Table.from_pylist(rows, pq.read_schema(file)), file)
+    bad = read_table(shards, TableOptions(split="test")).questions[2]
+    assert bad.row == 3 and bad.fault.startswith(f"{file.name}, row 2 (id '102'), column answer: found 'Z'")
+
+
+def test_pictures_that_cells_of_a_folder_name_lie_in_it(tmp_path):
+    Image.new("RGB", (40, 30)).save(tmp_path / "p.png")
+    pq.write_table(pa.table({"path": ["p.png"], "question": ["q"], "a": ["x"], "b": ["y"]}), tmp_path / "one.parquet")
+    assert read_table(tmp_path).questions[0].pictures == (tmp_path / "p.png",)
+
+
+def test_the_rows_of_a_split_are_read_where_a_column_tells_it(table):
+    text = f"{HEADER},split\n{row()},dev\n{row(id='2')},test\n"
+    assert len(table(text).questions) == 2  # not filtered without a choice
+    chosen = table(text, split="test")
+    assert [(question.id, question.row) for question in chosen.questions] == [("2", 2)]
+    assert chosen.about()["split"] == "test" and chosen.digest != table(text).digest
+    with pytest.raises(InputError, match="no column 'split' among"):
+        table(f"{HEADER}\n{row()}\n", split="test")
+
+
+def test_columns_are_read_of_a_split(shards):
+    columns = read_columns(shards, ["category"], "index", "test")
+    assert columns["category"] == dict.fromkeys(["100", "101", "102"], "shapes")

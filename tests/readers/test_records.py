@@ -15,6 +15,9 @@ from scoring.readers.records import as_text, normalized, table_fault
         (True, "true"),
         (["고양이", 1], '["고양이", 1]'),
         ({"a": None}, '{"a": null}'),
+        ("가".encode(), "가"),
+        (b"\xff", "\ufffd"),
+        ([{"bytes": b"x"}], '[{"bytes": "x"}]'),
     ],
 )
 def test_a_cell_of_any_type_has_one_text(value, text):
