@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from scoring.inputs.digests import picture_digest
+from scoring.inputs.picture_cells import PictureStore
 from scoring.inputs.questions import PictureProgress
 
 READERS = 4  # threads that read files
@@ -20,12 +21,15 @@ def identities(files: Iterable[Path], progress: PictureProgress | None = None) -
 
     A million pictures are not read whole for it: a file whose size occurs once is not opened, and one whose last 4 KiB
     no other file of its size has is read no further. The others are read once, and have their digest; all the rest,
-    and files that are gone, have their own path.
+    and files that are gone, have their own path. Pictures that tables hold have the digest that their name tells; then
+    the files beside them are all read.
     """
-    found = {file: str(file) for file in files}
-    alike = _sharing(found, _size)
-    alike = _sharing(alike, _size_and_tail, progress)
-    return found | {file: digest for file, digest in _each(alike, picture_digest, progress).items() if digest}
+    store, found = PictureStore(), {file: str(file) for file in files}
+    held = [file for file in found if store.digest_of(file)]
+    named = [file for file in found if not store.digest_of(file)]
+    alike = named if held else _sharing(_sharing(named, _size), _size_and_tail, progress)
+    digests = _each(alike, picture_digest, progress) | {file: picture_digest(file) for file in held}
+    return found | {file: digest for file, digest in digests.items() if digest}
 
 
 def _sharing(
