@@ -207,7 +207,7 @@ def train(  # noqa: PLR0913 its parameters are its options
         from train.inputs import TrainContext, TrainingInputs
         from train.start import start
 
-        source = {"file": data.name, "sha256": table.digest, "split": "separate table" if valid else "by picture"}
+        source = table.about() | {"file": data.name, "split": "separate table" if valid else "by picture"}
         inputs = TrainingInputs(base, rows, valid_rows, out, config, prompt, pixels, source, trackers)
         with stoppable(session):
             context = TrainContext(**vars(session.context()), say_everyone=partial(console.say, everyone=True))

@@ -8,18 +8,21 @@ option) concerns one row: it is listed in `Table.problems`, and `read_questions`
 import re
 import sys
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from PIL import Image
 
-from scoring.errors import InputError, Problem, quoted
+from scoring.errors import InputError, Problem, counted, quoted
 from scoring.inputs.answer_reading import AUTO, AnswerError, AnswerSurvey, read_answer
 from scoring.inputs.column_names import absent_notices, split_columns
 from scoring.inputs.image_marks import number_marks
+from scoring.inputs.inline_options import repeats_options, strip_letters
 from scoring.inputs.layouts import KNOWN, Layout, RawQuestion, find_layout
+from scoring.inputs.left_out import LeftOut
+from scoring.inputs.own_letters import LetterSurvey
 from scoring.inputs.picture_cells import PictureStore
 from scoring.inputs.picture_columns import FIRST_ROWS, columns_with_pictures
 from scoring.inputs.pictures import DEFAULT_LIMITS, PictureError, PictureLimits
@@ -60,6 +63,12 @@ class Question:
         return self.pictures[0] if self.pictures else None
 
 
+_PLACES = {  # of the options, by layout
+    "letters": "a column for each option",
+    "choices": "a list of options",
+    "inline": "options inside the question",
+    "chat": "conversations, options inside the human turn",
+}
 _MEANINGS = {
     AUTO: "letters or the options' texts",
     "letters": "letters",
@@ -81,14 +90,16 @@ class Table:
     columns: dict[str, str] = field(default_factory=dict)  # our name -> the file's, where they differ
     images: str | None = None  # the folder of the pictures, if one was given
     format: str = "CSV"
-    layout: str = "letters"  # or "choices": a list of options in one column
+    layout: str = "letters"  # one of `layouts.LAYOUTS`
     answers: str = AUTO  # how they were read: AUTO or one of READINGS
+    own_letters: bool = False  # all options began with their letters, which were taken off
     split: str | None = None  # the only one that was read, if one was chosen
     pictures_inside: bool = False  # whether cells hold pictures
 
     def about(self) -> dict[str, Any]:
         """What a result records of the table it is made from: nothing of what is as usual."""
-        usual: dict[str, object] = {"columns": {}, "layout": "letters", "answers": AUTO, "split": None}
+        usual: dict[str, object]
+        usual = {"columns": {}, "layout": "letters", "answers": AUTO, "own_letters": False, "split": None}
         unusual = {name: getattr(self, name) for name, value in usual.items() if getattr(self, name) != value}
         return {"file": str(self.file), "sha256": self.digest} | unusual
 
@@ -101,7 +112,7 @@ class Table:
 
     def reading(self) -> str:
         """In one line, what the table was read as."""
-        options = "a list of options" if self.layout == "choices" else "a column for each option"
+        options = _PLACES[self.layout] + (", their letters taken off" if self.own_letters else "")
         renamed = ", ".join(f"{name} from {quoted(file_name)}" for name, file_name in self.columns.items())
         answers = f"answers: {_MEANINGS[self.answers]}" if any(row.answer for row in self.questions) else "no answers"
         pictures = "" if any(row.pictures for row in self.good) or not self.good else "no pictures"
@@ -132,6 +143,7 @@ class TableOptions:
     encoding: of a file of text, by Python's name; None: it is found out.
     answers: what the answers are, one of READINGS; None: it is found out.
     text_only_rows: accept rows without a picture in a table of pictures.
+    layout: how a row holds its question, one of `layouts.LAYOUTS`; None: it is found out.
     split: read the rows of this split alone; None: all, where files of several splits are refused.
     keep_pictures: keep pictures that cells hold as files, in the cache; without it they have no files.
     """
@@ -144,6 +156,7 @@ class TableOptions:
     encoding: str | None = None
     answers: str | None = None
     text_only_rows: bool = False
+    layout: str | None = None
     split: str | None = None
     keep_pictures: bool = True
 
@@ -175,7 +188,7 @@ def read_table(file: str | Path, options: TableOptions | None = None, progress: 
     records = open_table(file, {*KNOWN, *normalized(options.columns.values())}, options.encoding, options.split)
     inside = columns_with_pictures(records)
     columns, absent = split_columns(records.header, options.columns)
-    layout = find_layout(file, records.header, columns, inside)
+    layout = find_layout(records, columns, inside, options.layout)
     if "path" not in layout.fields:
         _check_for_pictures(records, layout, inside)
     pictures = RowPictures(_picture_reader(file, options))
@@ -191,31 +204,36 @@ def read_table(file: str | Path, options: TableOptions | None = None, progress: 
         pictures=pictures,
         expected=bool(pictures) and not options.text_only_rows,
         answers=survey.reading,
+        own_letters=survey.letters.in_all_rows,
         limits=options.limits,
     )
-    questions, problems = [], []
-    for row in records.rows(without=() if pictures.named else [records.header[index] for index in layout.pictures]):
+    questions, problems, left_out = [], [], LeftOut()
+    known = [] if pictures.named or layout.turns else layout.pictures  # turns are compared with the pictures' cells
+    for row in records.rows(without=[records.header[index] for index in known]):
         if len(row.cells) == len(records.header):
             reader = _RowReader(source, row)
             questions.append(reader.question())
             problems += reader.problems
+            left_out.add(reader.raw)
     if survey.problems:
         raise InputError(sorted(survey.problems + problems, key=lambda problem: (problem.file, problem.row)))
     notices = [*records.notices, *absent_notices(records, absent, layout)]
     if (reading := survey.reading or AUTO) in ("from-0", "from-1"):
         first = int(reading[-1])
         notices.append(f"{file}: every answer is a number; read as {first} = a, {first + 1} = b and so on")
+    notices += left_out.notices(file) + survey.letters.notices(file)
     return Table(
         file=file,
         digest=records.digest,
         questions=questions,
         problems=problems,
-        notices=notices + _oddities(file, "answer" in layout.fields, questions),
+        notices=notices + _oddities(file, "answer" in layout.fields or bool(layout.turns), questions),
         columns=columns | layout.spelled,
         images=str(Path(options.images).resolve()) if options.images else None,
         format=records.format,
         layout=layout.name,
         answers=reading,
+        own_letters=survey.letters.in_all_rows,
         split=options.split,
         pictures_inside=pictures.inside,
     )
@@ -256,7 +274,7 @@ def _check_for_pictures(records: Records, layout: Layout, inside: Collection[int
 
     inside: the indices of columns that hold pictures.
     """
-    used = {*layout.fields.values(), *layout.options}
+    used = {*layout.fields.values(), *layout.options, *layout.turns.values()}
     for row in islice(records.rows(), FIRST_ROWS):
         for index, cell in enumerate(row.cells[: len(records.header)]):
             named = isinstance(cell, str) and PICTURE_NAME.fullmatch(cell.strip())
@@ -271,12 +289,13 @@ def _check_for_pictures(records: Records, layout: Layout, inside: Collection[int
 class _Survey:
     """One reading of all rows, for what no row shows by itself.
 
-    pictures: gets the cells of all rows. reading: what the answers mean; None where that is not certain. problems: rows
-    that cannot be told apart, and answers whose meaning is not certain.
+    pictures: gets the cells of all rows. letters: of the options' own. reading: what the answers mean; None where that
+    is not certain. problems: rows that cannot be told apart, and answers whose meaning is not certain.
     """
 
     def __init__(self, records: Records, layout: Layout, pictures: RowPictures, answers: str | None):
         self.reading = answers
+        self.letters = LetterSurvey()
         self.problems: list[Problem] = []
         self._records, self._layout, self._pictures = records, layout, pictures
 
@@ -286,7 +305,8 @@ class _Survey:
         progress: shows how many are read.
         """
         records, row_of = self._records, dict[str, int]()
-        counts, from_0, count = AnswerSurvey(), self._layout.name == "choices", 0
+        counts, stripped = AnswerSurvey(), AnswerSurvey()  # by the options as they are, and without their own letters
+        from_0, count = self._layout.name == "choices", 0
         rows: Iterable[Row] = records.rows()
         for row in progress(rows, records.count) if progress else rows:
             count += 1
@@ -297,9 +317,14 @@ class _Survey:
             self._pictures.add(row.number, raw.pictures)
             if raw.id.strip() and row_of.setdefault(raw.id, row.number) != row.number:
                 self.problems.append(_repeated(records, row, raw.id, row_of[raw.id]))
-            if self.reading is None and (cell := answer_text(raw.answer)):
-                counts.add(cell, _filled_options(raw) if cell[0].isdigit() else ())
+            filled = _filled_options(raw)
+            texts = self.letters.add(row.number, filled)
+            if self.reading is None and not raw.fault and (cell := answer_text(raw.answer)):
+                counts.add(cell, filled if cell[0].isdigit() else ())
+                stripped.add(cell, texts if cell[0].isdigit() else ())
                 from_0 = from_0 and isinstance(raw.answer, int | float)
+        if self.letters.in_all_rows:
+            counts = stripped
         if not count:
             raise table_fault(records.file, "no rows", "a header and at least one row", "check the file")
         self.reading = self.reading or counts.reading(from_0)
@@ -354,7 +379,8 @@ class _Source:
     """What is known of a table before its rows are read.
 
     names: index of a column -> its name in messages, without those of pictures. expected: whether a row without a
-    picture is faulty. answers: what they mean; None where that is not certain, and they are not read.
+    picture is faulty. answers: what they mean; None where that is not certain, and they are not read. own_letters:
+    whether the letters before all options are taken off.
     """
 
     records: Records
@@ -363,6 +389,7 @@ class _Source:
     pictures: RowPictures
     expected: bool
     answers: str | None
+    own_letters: bool
     limits: PictureLimits
 
 
@@ -374,6 +401,8 @@ class _RowReader:
     def __init__(self, source: _Source, row: Row):
         self.source, self.layout, self.row = source, source.layout, row
         self.raw = source.layout.read(row.cells)
+        if source.own_letters and (texts := strip_letters(_filled_options(self.raw))):
+            self.raw = replace(self.raw, options=texts)
         self.id = self.raw.id if "id" in self.layout.fields else str(row.number)
         self.problems: list[Problem] = []
 
@@ -420,9 +449,11 @@ class _RowReader:
                 elif len(cell) > LONGEST_CELL:
                     found, expected = f"{len(cell):,} characters", f"at most {LONGEST_CELL:,}"
                     self._add_problem(name, found, expected, "shorten the cell")
+            if not self.problems and "\0" in "".join([self.raw.question, *(self.raw.options or ())]):
+                self._add_problem("question", "a NUL character in it or its options", "text", "remove it")
         if not self.id.strip():
             self._add_problem("id", "an empty cell", "an id", "fill it in")
-        if not self.raw.question.strip():
+        if not self.raw.question.strip() and not self.raw.fault:
             self._add_problem("question", "an empty cell", "a question", "fill it in or drop the row")
 
     def _pictures(self) -> list[LocatedPicture]:
@@ -443,9 +474,8 @@ class _RowReader:
         """The options up to the last that is filled in; all cells if an empty one stands between."""
         texts = self.raw.options
         if texts is None:
-            cell = self.row.cells[self.layout.options[0]]
-            found = quoted(as_text(cell)) if cell else "an empty cell"
-            self._add_problem("choices", found, 'a list of texts, such as ["cat", "dog"]', "write it as a list")
+            if self.raw.fault:
+                self._add_problem(*self.raw.fault)
             return ()
         filled = [bool(text.strip()) for text in texts]
         count = sum(filled)
@@ -476,13 +506,18 @@ class _RowReader:
     def _answer(self, options: tuple[str, ...]) -> str:
         """The right option's letter; "" if there is none, or none that can be understood."""
         cell = answer_text(self.raw.answer)
-        if not cell or self.source.answers is None:
+        if not cell or self.source.answers is None or self.raw.options is None:
             return ""
         try:
             return read_answer(cell, options, self.source.answers)
         except AnswerError as error:
             self._add_problem("answer", error.found, error.expected, "correct the answer")
             return ""
+
+
+def repeats(question: Question) -> bool:
+    """Whether a question's text lists its options too, with their letters: in another order they would contradict."""
+    return repeats_options(question.question, question.options)
 
 
 def _all_are_readable(cells: list[Any]) -> bool:
@@ -503,6 +538,10 @@ def _oddities(file: Path, answers: bool, questions: list[Question]) -> list[str]
     ]
     if equal:
         notices.append(f"{file}: {len(equal)} rows have equal options (first: row {equal[0]})")
+    repeating = [question.row for question in questions if not question.fault and repeats(question)]
+    if repeating:
+        found = f"the questions of {counted(len(repeating), 'row')} list the options once more"
+        notices.append(f"{file}: {found} (first: row {repeating[0]}); such rows cannot be shown in other option orders")
     unanswered = sum(not question.answer and not question.fault for question in questions)
     if answers and 0 < unanswered < len(questions):
         notices.append(f"{file}: {unanswered} of {len(questions)} rows have no answer")

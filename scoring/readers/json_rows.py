@@ -11,6 +11,7 @@ from scoring.readers.records import OneFile, Row, table_fault
 from scoring.readers.unpacking import blocks_of, open_unpacked
 
 MAX_BYTES = 2**30  # of a list that is parsed at once; JSONL has no limit of its own
+TURNS = ("messages", "conversations", "conversation")  # lists of objects that are a conversation: one row, not a table
 HEAD = 1 << 16  # bytes that show which of them a file is
 
 
@@ -102,7 +103,8 @@ def _parse_list(file: Path) -> list[Any]:
 def _lists_of_objects(value: Any) -> dict[str, list[Any]]:
     if not isinstance(value, dict):
         return {}
-    return {key: item for key, item in value.items() if isinstance(item, list) and item and isinstance(item[0], dict)}
+    lists = {key: item for key, item in value.items() if isinstance(item, list) and item and isinstance(item[0], dict)}
+    return {key: item for key, item in lists.items() if key not in TURNS}
 
 
 def _parse(file: Path, data: bytes, line: int) -> Any:

@@ -59,6 +59,8 @@ class Scheduler:
             "letters": self.table.letters,
             "orders": self.options.orders,
             "columns": self.table.columns or None,
+            "layout": self.table.layout if self.table.layout != "letters" else None,
+            "own_letters": self.table.own_letters or None,
             "images": self.table.images,
         }
         if self.table.split is not None:

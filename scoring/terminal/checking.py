@@ -117,6 +117,7 @@ def _table_report(checked: _Checked, counted: "TableOverview | None") -> dict[st
             "options": len(table.letters),
             "format": table.format,
             "layout": table.layout,
+            "own_letters": table.own_letters,
             "split": table.split,
             "columns": table.columns,
             "reading": table.answers,

@@ -110,9 +110,9 @@ def only_value(values: "list[T] | tuple[T, ...] | None", option: str) -> T | Non
 class TableOptions:
     """How a table and its pictures are read. columns: a column's usual name -> its name in the table, if they differ.
 
-    columns_file: a file with more such names. encoding, meaning: of a file of text, and of the answers; None where they
-    are found out. picture_pixels, picture_bytes: the most that a picture may have; None for the defaults. split: the
-    only one to read; None for all.
+    columns_file: a file with more such names. encoding, meaning, layout: of a file of text, of the answers, and how
+    rows hold questions; None where they are found out. picture_pixels, picture_bytes: the most that a picture may have;
+    None for the defaults. split: the only one to read; None for all.
     """
 
     images: Path | None
@@ -123,6 +123,7 @@ class TableOptions:
     columns_file: Path | None
     encoding: str | None
     meaning: str | None
+    layout: str | None
     picture_pixels: int | None
     picture_bytes: int | None
     split: str | None
@@ -253,6 +254,12 @@ table_options = _together(
         "meaning",
         type=click.Choice(["letters", "text", "from-0", "from-1"]),
         help="What the answers are: letters, the options' texts, or numbers from 0 or 1.  [default: found out]",
+    ),
+    click.option(
+        "--layout",
+        type=click.Choice(["letters", "choices", "inline", "chat"]),
+        help="Where the options are: a column each (letters), a list (choices), inside the question (inline), or in a "
+        "conversation (chat).  [default: found out]",
     ),
     click.option(
         "--max-picture-pixels",

@@ -34,6 +34,7 @@ def read_all_rows(
         encoding=options.encoding,
         answers=options.meaning,
         text_only_rows=options.text_only_rows,
+        layout=options.layout,
         split=options.split,
         keep_pictures=keep,
     )

@@ -54,20 +54,22 @@ def test_a_clean_table_asks_the_same(folder, name):
     assert clean.problems == [] and clean.is_usual and same(clean.questions, table.good)
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in CASES.iterdir()))
+@pytest.mark.parametrize("name", sorted(path.name for path in CASES.iterdir() if path.is_file()))
 def test_tables_of_benchmarks_keep_their_questions(tmp_path, demo, monkeypatch, name):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    table, clean = read_table(CASES / name, TableOptions(images=demo)), tmp_path / "clean.csv"
+    folder, clean = demo, tmp_path / "clean.csv"
+    if not (table := read_table(CASES / name, TableOptions(images=demo))).good:
+        folder, table = CASES, read_table(CASES / name)
     notices = write_clean(table, clean)
-    options = TableOptions(images=demo)
+    options = TableOptions(images=folder, text_only_rows=not all(row.pictures for row in table.good))
     if table.pictures_inside:
         shutil.rmtree(tmp_path / "cache")
         options, files = TableOptions(), {digest for row in table.good for digest in digests_of_pictures([row])[0]}
         assert not notices and len([*(tmp_path / "clean_pictures").iterdir()]) == len(files)
-    else:
-        assert notices == [f"{clean}: its pictures are relative to {demo}; read it with --images {demo}"]
+    elif any(row.pictures for row in table.good):
+        assert f"{clean}: its pictures are relative to {folder}; read it with --images {folder}" in notices
     again = read_table(clean, options)
-    assert again.problems == [] and len(again.good) == len(table.good) >= 3
+    assert again.problems == [] and again.layout == "letters" and table.good
     assert same(without_names(again.questions), without_names(table.good))
 
 

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -166,6 +167,83 @@ def test_a_list_of_options_and_other_names_are_read_and_said(table):
     assert [problem.text for problem in result.problems] == [
         "row 2 (id 'q2'), column b: found 1 options; expected at least 2; fill the options in or drop the row"
     ]
+
+
+def test_options_inside_the_questions_are_read_and_said(table):
+    text = "<image>\\nWhich lane?\\nA. left\\nB. right\\nAnswer with the option's letter."
+    rows = [
+        f'{{"index": 1, "question": "{text}", "path": "p.png", "answer": "B"}}',
+        f'{{"index": 2, "question": "{text}", "path": "p.png", "answer": "right"}}',
+        '{"index": 3, "question": "How many lanes?", "path": "p.png", "answer": "2"}',
+    ]
+    result = table("\n".join(rows))
+    assert [(question.question, question.options, question.answer) for question in result.good] == [
+        ("Which lane?", ("left", "right"), "b")
+    ] * 2
+    assert result.layout == result.about()["layout"] == "inline"
+    assert result.reading() == (
+        "JSONL, options inside the question; id from 'index'; answers: letters or the options' texts"
+    )
+    assert "cut off in 2 rows: 'Answer with the option's letter.'" in result.notices[0]
+    assert [(problem.row, problem.column) for problem in result.problems] == [(3, "question")]
+    assert "found no list of options in 'How many lanes?'; expected a question, and after it" in result.problems[0].text
+
+
+def test_conversations_are_read_and_what_is_no_question_is_told(table):
+    turns = '[{{"from": "human", "value": "{}"}}, {{"from": "gpt", "value": "{}"}}]'
+    asked = "<image>\\nWhich?\\n(A) cat\\n(B) dog"
+    rows = [
+        f'{{"id": "1", "image": "p.png", "conversations": {turns.format(asked, "B")}}}',
+        f'{{"id": "2", "image": "p.png", "conversations": {turns.format(asked, "A. cat")}}}',
+        f'{{"id": "3", "image": "p.png", "conversations": {turns.format(asked, "a dog")}}}',
+        f'{{"id": "4", "image": "p.png", "conversations": {turns.format("Describe it.", "A dog.")}}}',
+        f'{{"id": "5", "image": "p.png", "conversations": {turns.format("", "A")}}}',
+        f'{{"id": "6", "image": "p.png", "conversations": {turns.format(asked.replace("W", chr(92) + "u0000"), "A")}}}',
+    ]
+    result = table("[" + ",".join(rows) + "]")
+    assert [(question.question, question.answer) for question in result.good] == [("Which?", "b"), ("Which?", "a")]
+    assert [(problem.row, problem.column) for problem in result.problems] == [
+        (3, "answer"),
+        (4, "question"),
+        (5, "question"),
+        (6, "question"),
+    ]
+    assert result.reading().startswith(
+        "JSON, conversations, options inside the human turn; path from 'image', messages from 'conversations'"
+    )
+
+
+def test_letters_that_options_carry_are_taken_off_if_all_rows_have_them(table):
+    first, second = (
+        row(a="A. w", b="B. x", c="C. y", d="D. 4", answer="A. w"),
+        row(id="2", a="a) 1", b="b) 2", c="", d=""),
+    )
+    result = table(f"{HEADER}\n{first}\n{second.replace(',a,t,h', ',2,t,h')}\n")
+    assert [(question.options, question.answer) for question in result.questions] == [
+        (("w", "x", "y", "4"), "a"),
+        (("1", "2"), "b"),
+    ]
+    assert "all 2 rows begin with their letters, such as 'A. w'; they were taken off" in result.notices[0]
+    assert result.about()["own_letters"] is True and "their letters taken off" in result.reading()
+    some = table(f"{HEADER}\n{first}\n{row(id='2')}\n")
+    assert some.questions[0].options == ("A. w", "B. x", "C. y", "D. 4") and some.questions[0].answer == "a"
+    assert "1 of 2 rows begin with letters of their own, such as 'A. w' (first: row 1)" in some.notices[0]
+    assert "own_letters" not in some.about()
+
+
+def test_numbers_that_are_texts_without_their_letters_are_not_certain(table):
+    lettered = dict(a="A. 1", b="B. 2", c="C. 3", d="D. 4", answer="2")
+    with pytest.raises(InputError, match="numbers, which are also texts of options"):
+        table(f"{HEADER}\n{row(**lettered)}\n")
+    assert table(f"{HEADER}\n{row(**lettered)}\n", answers="text").questions[0].answer == "b"
+
+
+def test_questions_that_list_their_options_too_are_told(table):
+    listing = row(question="which? (A) w (B) x (C) y (D) z", id="2")
+    result = table(f"{HEADER}\n{row()}\n{listing}\n")
+    assert "the questions of 1 row list the options once more (first: row 2); such rows cannot" in result.notices[0]
+    inline = table(f"{HEADER}\n{listing}\n", layout="inline").questions[0]
+    assert (inline.question, inline.options) == ("which?", ("w", "x", "y", "z"))
 
 
 def test_a_cell_that_is_no_list_of_options_is_a_fault_of_its_row(table):
@@ -347,6 +425,29 @@ def test_pictures_come_out_of_the_cells_of_every_layout(cache, name, reading):
     assert table.questions[2].sizes == ((30, 40),)
 
 
+def test_pictures_come_out_of_the_turns_of_conversations(table, cache):
+    first, second, _ = pictures()
+    url = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{coded(first)}"}}
+    parts = [url, {"type": "text", "text": "What is it?\n(A) cat\n(B) dog"}]
+    lines = [{"messages": [{"role": "user", "content": parts}, {"role": "assistant", "content": "B"}]}]
+    lines.append({"messages": [{"role": "user", "content": parts[1]["text"]}], "images": [coded(second)]})
+    result = table("\n".join(map(json.dumps, lines)))
+    assert not result.problems and result.pictures_inside
+    assert [question.pictures[0].read_bytes() for question in result.questions] == [first, second]
+
+
+def test_pictures_in_a_conversation_and_beside_it_stay_a_fault(tmp_path, cache):
+    data = pictures()[0]
+    turns = [{"from": "human", "value": "What is it?\n(A) cat\n(B) dog"}]
+    held = [{"role": "user", "content": [{"type": "image", "image": coded(data)}, {"type": "text", "text": "q"}]}]
+    rows = {"messages": [json.dumps(turns), json.dumps(held)], "image": [{"bytes": data, "path": None}] * 2}
+    pq.write_table(pa.table(rows), tmp_path / "t.parquet")
+    problems = read_table(tmp_path / "t.parquet").problems
+    assert [(problem.row, problem.found) for problem in problems] == [
+        (2, "pictures in the conversation and in another column")
+    ]
+
+
 def test_the_committed_files_are_those_that_the_script_makes(tmp_path):
     write_tables(tmp_path)
     for path in sorted(tmp_path.iterdir()):
@@ -469,3 +570,96 @@ def test_the_rows_of_a_split_are_read_where_a_column_tells_it(table):
 def test_columns_are_read_of_a_split(shards):
     columns = read_columns(shards, ["category"], "index", "test")
     assert columns["category"] == dict.fromkeys(["100", "101", "102"], "shapes")
+
+
+COMING_OUT = {  # table -> layout, and of each row without a fault: id, pictures, question, options, answer
+    "mmstar.jsonl": (
+        "inline",
+        ("0", 1, "Which object is brown?", "The house.|The cup.|The boat, with its sail.|None of them.", "b"),
+        ("1", 1, "How much does the cup hold?", "1,000 ml|250 ml|2 l", "b"),
+    ),
+    "k_mmstar.jsonl": (
+        "inline",
+        ("0", 1, "지붕은 무슨 색인가요?", "빨간색|파란색|초록색|노란색", "a"),
+        ("1", 1, "배의 돛은 몇 개인가요?", "1개|2개|3개|없음", "a"),
+    ),
+    "realworldqa.csv": (
+        "inline",
+        ("1", 1, "Which way does the sail point?", "Left|Right|It hangs down", "b"),
+        ("2", 1, "What is on top of the house?", "A red roof|A flag", "a"),
+    ),
+    "science_qa_no_picture.jsonl": (
+        "choices",
+        ("1", 1, "Which phase of the moon is shown?", "a crescent|a full moon", "a"),
+        ("2", 0, "Which is the largest?", "a cup|a house|a pea", "b"),
+    ),
+    "ai2d.jsonl": (
+        "choices",
+        ("1", 1, "What does the letter at the top stand for?", "roof|wall|door|sky", "a"),
+        ("2", 1, "Which part floats?", "sail|hull|mast|rope", "b"),
+    ),
+    "blink.jsonl": (
+        "choices",
+        ("1", 3, "Which picture is more like the first one?", "the second image|the third image", "b"),
+        ("2", 1, "How many sails are there?", "0|1|2|3", "b"),
+    ),
+    "mmmu.jsonl": (
+        "choices",
+        ("validation_Art_1", 1, "What is drawn in <image 1>?", "a cup|a potter's wheel|a plate", "a"),
+        ("validation_Art_2", 3, "Which drawing shows the same?", "<image 2>|<image 3>", "b"),
+    ),
+    "seed_bench_lists.json": ("letters", ("101", 2, "How many pictures are there?", "one|two|three|four", "b")),
+    "mmbench_letters.tsv": (
+        "letters",
+        ("1", 1, "What is this?", "a cup|a plate", "a"),
+        ("2", 1, "무엇인가요?", "배|집|달|컵", "b"),
+    ),
+    "llava.json": (
+        "chat",
+        ("a1", 1, "What is this?", "A cup|A plate", "a"),
+        ("a2", 1, "Where is the boat?\nContext: N/A", "on land|on the water", "b"),
+        ("a3", 1, "Is it day?", "yes|no", "b"),
+    ),
+    "sharegpt.json": (
+        "chat",
+        ("b1", 2, "Which picture is darker?", "the first|the second", "b"),
+        ("b2", 1, "What is this?<image 1>", "a house|a boat", "a"),
+    ),
+    "ms_swift.jsonl": (
+        "chat",
+        ("1", 1, "무엇인가요?", "집|컵|배", "b"),
+        ("2", 2, "Is <image 2> darker?", "yes|no", "a"),
+    ),
+    "ms_swift_query.jsonl": (
+        "chat",
+        ("1", 1, "What is this?", "A cup|A plate", "a"),
+        ("2", 0, "What is 1 + 1?", "2|3", "a"),
+    ),
+    "openai.jsonl": ("chat", ("1", 1, "What is this?", "A cup|A boat", "b")),
+}
+FAULTS = {  # table -> (row, a part of what is wrong with it)
+    "realworldqa.csv": (3, "found no list of options in 'How many houses are there?"),
+    "mmmu.jsonl": (3, "found an open question, without options"),
+}
+
+
+@pytest.mark.parametrize("name", COMING_OUT)
+def test_the_questions_of_benchmarks_and_tools_come_out(name):
+    table = read_table(CASES / name, TableOptions(text_only_rows=True))
+    layout, *expected = COMING_OUT[name]
+    found = [
+        (question.id, len(question.pictures), question.question, "|".join(question.options), question.answer)
+        for question in table.good
+    ]
+    assert (table.layout, found) == (layout, expected)
+    faults = [FAULTS[name]] if name in FAULTS else []
+    assert [problem.row for problem in table.problems] == [row for row, _ in faults]
+    assert all(text in problem.text for problem, (_, text) in zip(table.problems, faults))
+
+
+def test_a_layout_that_is_asked_for_is_read_and_recorded():
+    """BLINK's prompt holds the options once more, and may be read instead of them."""
+    table = read_table(CASES / "blink.jsonl", TableOptions(columns={"question": "prompt"}, layout="inline"))
+    assert (table.layout, table.about()["layout"]) == ("inline", "inline")
+    assert table.questions[1].options == ("0", "1", "2", "3") and table.questions[1].answer == "b"
+    assert table.questions[1].question == "How many sails are there?\nSelect from the following choices."

@@ -75,3 +75,9 @@ def test_a_list_that_is_parsed_at_once_has_a_limit(tmp_path, monkeypatch):
 @pytest.mark.parametrize("head", ["id,path\n", "[id],path\n", '"id"\n', "", "[1, 2]"])
 def test_text_with_separators_is_not_taken_for_json(head):
     assert not looks_like_json(head.encode())
+
+
+def test_a_conversation_in_one_line_is_a_row_and_its_turns_are_no_table(tmp_path):
+    (tmp_path / "t.jsonl").write_text('{"messages": [{"role": "user", "content": "q"}], "images": ["p.png"]}\n')
+    table = open_json(tmp_path / "t.jsonl", "")
+    assert (table.format, table.header) == ("JSONL", ["messages", "images"]) and len(list(table.rows())) == 1
