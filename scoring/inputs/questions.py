@@ -205,7 +205,8 @@ def read_table(file: str | Path, options: TableOptions | None = None, progress: 
         limits=options.limits,
     )
     questions, problems, left_out = [], [], LeftOut()
-    for row in records.rows(without=() if pictures.named else [records.header[index] for index in layout.pictures]):
+    known = not pictures.named and not layout.turns  # turns may hold pictures too: a row must not have both
+    for row in records.rows(without=[records.header[index] for index in layout.pictures] if known else ()):
         if len(row.cells) == len(records.header):
             reader = _RowReader(source, row)
             questions.append(reader.question())
