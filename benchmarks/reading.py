@@ -5,7 +5,7 @@
     python -m benchmarks.reading --inside        1,000,000 rows of a Parquet file, each with a picture of its own inside
 
 The rows are as long as real ones. The pictures are the demo's, under as many names (symbolic links) as are asked for;
-inside a Parquet file they are scaled down to 1 to 2 KB, and the file has row groups of 100,000 rows. The whole command
+inside a Parquet file they are scaled down to about 2 KB, and the file has row groups of 100,000 rows. The whole command
 is timed.
 """
 
@@ -73,7 +73,7 @@ def make_parquet(folder: Path, rows: int, pictures: int) -> Path:
 
 
 def _scaled_down(path: Path) -> bytes:
-    """A picture as a JPEG of 1 to 2 KB."""
+    """A picture as a JPEG of about 2 KB."""
     with Image.open(path) as picture, io.BytesIO() as file:
         picture.convert("RGB").resize((128, 96)).save(file, "JPEG", quality=60)
         return file.getvalue()

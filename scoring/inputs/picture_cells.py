@@ -37,10 +37,19 @@ SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif"}  # of Pillow's formats; 
 
 
 class CellPicture(NamedTuple):
-    """A picture that a cell names or holds. source: a file's name, or the picture's bytes. shown: it, in messages."""
+    """A picture that a cell names or holds.
+
+    source: a file's name, or the picture's bytes. shown: in messages, in place of bytes; "" for a name.
+    """
 
     source: str | bytes
-    shown: str
+    shown: str = ""
+
+
+def plain_name(cell: Any) -> str:
+    """The name of a file in a cell that holds nothing else, as most do; "" where that takes a closer look."""
+    text = cell.strip() if isinstance(cell, str) and len(cell) <= SHORTEST else ""
+    return "" if text[:1] in ("[", "{") or text[:5].casefold() == "data:" else text
 
 
 def pictures_in(cell: Any) -> list[CellPicture]:
@@ -56,7 +65,8 @@ def pictures_in(cell: Any) -> list[CellPicture]:
         if isinstance(item, list | tuple):
             raise PictureError(f"{place}: a list in a list", "a picture", "write one list")
         try:
-            pictures += [picture._replace(shown=f"{place}, {picture.shown}") for picture in _pictures_of(item)]
+            for picture in _pictures_of(item):
+                pictures.append(picture._replace(shown=f"{place}, {picture.shown}") if picture.shown else picture)
         except PictureError as error:
             raise PictureError(f"{place}, {error.found}", error.expected, error.fix) from None
     return pictures
@@ -109,7 +119,7 @@ def _picture_of(text: str) -> CellPicture:
     if len(text) > LONGEST_NAME:
         found = f"{_shown(text)}, neither a file's name nor a picture in base64"
         raise PictureError(found, "a picture", "replace the cell or drop the row")
-    return CellPicture(text, quoted(text))
+    return CellPicture(text)
 
 
 def _is_base64(text: str) -> bool:

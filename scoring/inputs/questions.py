@@ -97,6 +97,7 @@ class Table:
 
     def about(self) -> dict[str, Any]:
         """What a result records of the table it is made from: nothing of what is as usual."""
+        usual: dict[str, object]
         usual = {"columns": {}, "layout": "letters", "answers": AUTO, "own_letters": False, "split": None}
         unusual = {name: getattr(self, name) for name, value in usual.items() if getattr(self, name) != value}
         return {"file": str(self.file), "sha256": self.digest} | unusual
@@ -205,8 +206,8 @@ def read_table(file: str | Path, options: TableOptions | None = None, progress: 
         limits=options.limits,
     )
     questions, problems, left_out = [], [], LeftOut()
-    known = not pictures.named and not layout.turns  # turns may hold pictures too: a row must not have both
-    for row in records.rows(without=[records.header[index] for index in layout.pictures] if known else ()):
+    known = [] if pictures.named or layout.turns else layout.pictures  # turns are compared with the pictures' cells
+    for row in records.rows(without=[records.header[index] for index in known]):
         if len(row.cells) == len(records.header):
             reader = _RowReader(source, row)
             questions.append(reader.question())

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from scoring.errors import quoted
-from scoring.inputs.picture_cells import CellPicture, PictureStore, pictures_in
+from scoring.inputs.picture_cells import CellPicture, PictureStore, pictures_in, plain_name
 from scoring.inputs.pictures import PictureError, PictureLimits, locate, open_picture, read_picture, upright_size
 
 READERS = 4  # threads that look at pictures
@@ -65,7 +65,8 @@ class PictureReader:
             with open_picture(path, self.limits) as opened:
                 return LocatedPicture(path, upright_size(opened))
         except PictureError as error:
-            return PictureFault(f"{picture.shown}: {error.found}", error.expected, error.fix)
+            shown = picture.shown or quoted(str(picture.source))
+            return PictureFault(f"{shown}: {error.found}", error.expected, error.fix)
 
 
 class RowPictures:
@@ -91,6 +92,10 @@ class RowPictures:
 
     def add(self, number: int, cells: Sequence[Any]) -> None:
         """Take in the picture cells of the row of this number."""
+        if len(cells) == 1 and (name := plain_name(cells[0])):
+            self._names[name] = None
+            self.named = True
+            return
         entries: list[Result | str] = []
         for picture in _pictures_in(cells):
             if isinstance(picture, CellPicture) and isinstance(picture.source, bytes):
@@ -131,9 +136,7 @@ class RowPictures:
             self._row_of = {name: row_of[name] for name in short if name in row_of}
         names = sorted(self._names.keys() - self._row_of.keys())
         with ThreadPoolExecutor(READERS) as threads:
-            results: Iterable[Result] = threads.map(
-                self._reader.look_at, [CellPicture(name, quoted(name)) for name in names]
-            )
+            results: Iterable[Result] = threads.map(self._reader.look_at, map(CellPicture, names))
             self._names |= zip(names, progress(results, len(names)) if progress else results)
 
     def of(self, number: int, cells: Sequence[Any]) -> list[Result]:
@@ -143,6 +146,8 @@ class RowPictures:
         """
         entries: Sequence[Result | str] | None
         entries = self._rows.get(number) if self._row_of else self._rows.pop(number, None)
+        if entries is None and len(cells) == 1 and (name := plain_name(cells[0])):
+            return self._named(name)
         if entries is None:
             entries = [
                 str(picture.source) if isinstance(picture, CellPicture) else picture for picture in _pictures_in(cells)

@@ -70,6 +70,13 @@ def test_other_texts_are_names_of_files(name):
     assert sources(f" {name} ") == [name]
 
 
+@pytest.mark.parametrize(
+    "cell, name", [(" p.png ", "p.png"), (" [p.png", ""), ("{", ""), ("DATA:,", ""), ("x" * 65, "")]
+)
+def test_a_name_is_seen_at_once_where_nothing_else_is_possible(cell, name):
+    assert picture_cells.plain_name(cell) == name and picture_cells.plain_name([cell]) == ""
+
+
 def test_a_long_name_of_base64_letters_that_begins_no_picture_is_a_name():
     name = "QUJD" * 40
     assert sources(name) == [name]
@@ -109,7 +116,7 @@ def test_messages_never_show_a_whole_cell():
     assert shown[0] == f"'{coded(PNG)[:32]}…' (base64, {length:,} characters)"
     assert shown[1].endswith(f"' (a data URL, {length + 22:,} characters)") and shown[2] == f"{len(PNG):,} bytes"
     assert [found.shown for found in pictures_in(["p.png", PNG])] == [
-        "picture 1 of 2, 'p.png'",
+        "",
         f"picture 2 of 2, {len(PNG):,} bytes",
     ]
 

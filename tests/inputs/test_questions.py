@@ -438,6 +438,29 @@ def test_pictures_come_out_of_the_cells_of_every_layout(cache, name, reading):
     assert table.questions[2].sizes == ((30, 40),)
 
 
+def test_pictures_come_out_of_the_turns_of_conversations(table, cache):
+    first, second, _ = pictures()
+    url = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{coded(first)}"}}
+    parts = [url, {"type": "text", "text": "What is it?\n(A) cat\n(B) dog"}]
+    lines = [{"messages": [{"role": "user", "content": parts}, {"role": "assistant", "content": "B"}]}]
+    lines.append({"messages": [{"role": "user", "content": parts[1]["text"]}], "images": [coded(second)]})
+    result = table("\n".join(map(json.dumps, lines)))
+    assert not result.problems and result.pictures_inside
+    assert [question.pictures[0].read_bytes() for question in result.questions] == [first, second]
+
+
+def test_pictures_in_a_conversation_and_beside_it_stay_a_fault(tmp_path, cache):
+    data = pictures()[0]
+    turns = [{"from": "human", "value": "What is it?\n(A) cat\n(B) dog"}]
+    held = [{"role": "user", "content": [{"type": "image", "image": coded(data)}, {"type": "text", "text": "q"}]}]
+    rows = {"messages": [json.dumps(turns), json.dumps(held)], "image": [{"bytes": data, "path": None}] * 2}
+    pq.write_table(pa.table(rows), tmp_path / "t.parquet")
+    problems = read_table(tmp_path / "t.parquet").problems
+    assert [(problem.row, problem.found) for problem in problems] == [
+        (2, "pictures in the conversation and in another column")
+    ]
+
+
 def test_the_committed_files_are_those_that_the_script_makes(tmp_path):
     write_tables(tmp_path)
     for path in sorted(tmp_path.iterdir()):
