@@ -9,6 +9,7 @@ from PIL import Image
 from scipy.stats import chisquare
 
 from scoring.inputs.overview import balance, overview
+from scoring.inputs.picture_cells import PictureStore
 from scoring.inputs.questions import Question, TableOptions, read_table
 
 HEADER = ["id", "path", "question", "a", "b", "c", "answer"]
@@ -112,7 +113,7 @@ def test_pictures_inside_a_table_are_those_of_files_with_the_same_bytes(table, t
     data = [base64.b64encode((tmp_path / name).read_bytes()).decode() for name in ("red.png", "red.png")]
     rows = [{"id": f"x{n}", "path": cell, "question": f"r{n}", "a": "x", "b": "y"} for n, cell in enumerate(data)]
     (tmp_path / "test.json").write_text(json.dumps(rows))
-    inside = read_table(tmp_path / "test.json", TableOptions(keep_pictures=keep))
+    inside = read_table(tmp_path / "test.json", TableOptions(store=PictureStore(keep)))
     found = overview([files, inside])
     assert [each.pictures for each in found.tables] == [2, 1]
     assert (found.overlaps[0].rows, found.overlaps[0].pictures) == ([], 1)
