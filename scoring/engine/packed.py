@@ -18,12 +18,12 @@ import psutil
 import torch
 from torch import nn
 
-from scoring.checkpoints.weights import cache_folder
 from scoring.engine.attention import packed_attention
 from scoring.engine.device_map import GIB, devices_of
 from scoring.engine.forward import AnswerLogits, Deepstacked, TreeBatch, encode_pictures, leaf_states, project
 from scoring.engine.linear import MergedLinear, PatchProduct, plain_lora
 from scoring.engine.loading import Model, default_device, default_dtype
+from scoring.files.cache import cache_folder
 from scoring.files.reading import read_json
 from scoring.inputs.families.registry import family_of
 from scoring.inputs.pictures import PixelPolicy

@@ -20,7 +20,7 @@ from scoring.engine.batches import PreparedBatch, build_tensors, prepare_batch
 from scoring.engine.forward import AnswerLogits
 from scoring.engine.loading import Model, default_device, default_dtype
 from scoring.engine.packed import PackedModel
-from scoring.inputs.orders import option_orders
+from scoring.inputs.orders import check_orders, option_orders
 from scoring.inputs.pictures import PictureError, read_picture
 from scoring.inputs.prompt import LETTERS, PromptTemplate
 from scoring.inputs.questions import Question
@@ -147,8 +147,12 @@ class Scorer:
         return self.collect(batch, self.answer(batch, letters), letters, orders)
 
     def score(self, questions: Iterable[Question], orders: str = "1", batch_rows: int = 64) -> OptionLogits:
-        """All questions in their order; orders: `1`, `cyclic`, `all` or a number of option orders each."""
+        """All questions in their order; orders: `1`, `cyclic`, `all` or a number of option orders each.
+
+        Raises OrdersError where questions cannot be shown in other orders.
+        """
         questions = list(questions)
+        check_orders(questions, orders)
         letters = max((len(question.options) for question in questions), default=2)
         parts = [
             self.score_batch(questions[start : start + batch_rows], letters, orders)

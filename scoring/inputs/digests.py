@@ -11,16 +11,22 @@ from functools import lru_cache
 
 from PIL import Image
 
+from scoring.inputs.picture_cells import PictureStore
 from scoring.inputs.questions import Picture, Question
 
 READERS = 4  # threads that read files
 
 
 def picture_digest(picture: Picture) -> str:
-    """Of a file's bytes, or of an opened picture's pixels; "" if its file is gone."""
+    """Of a file's bytes, or of an opened picture's pixels; "" if its file is gone.
+
+    Of a picture that a table holds it is known without the file.
+    """
     if isinstance(picture, Image.Image):
         head = f"{picture.mode} {picture.size}".encode()
         return hashlib.sha256(head + picture.tobytes()).hexdigest()[:16]
+    if name := PictureStore().digest_of(picture):
+        return name[:16]
     try:
         state = os.stat(picture)
         return _file_digest(str(picture), state.st_size, state.st_mtime_ns)

@@ -59,8 +59,12 @@ class Scheduler:
             "letters": self.table.letters,
             "orders": self.options.orders,
             "columns": self.table.columns or None,
+            "layout": self.table.layout if self.table.layout != "letters" else None,
+            "own_letters": self.table.own_letters or None,
             "images": self.table.images,
         }
+        if self.table.split is not None:
+            identity["table_split"] = self.table.split
         if self.options.shard:
             identity["shard"] = list(self.options.shard)
         if self.options.orders == "adaptive":  # which rows are scored in more orders depends on these

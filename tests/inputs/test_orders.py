@@ -1,8 +1,10 @@
 """Option orders: the data's own first, none twice, the same in every run."""
 
+from dataclasses import replace
+
 import pytest
 
-from scoring.inputs.orders import OrdersError, option_orders, orders_of, parse_orders, reordered
+from scoring.inputs.orders import OrdersError, check_orders, option_orders, orders_of, parse_orders, reordered
 from scoring.inputs.questions import Question
 
 
@@ -50,6 +52,21 @@ def test_half_and_rest_are_the_cyclic_orders_together():
 def test_a_question_whose_options_refer_to_each_other_keeps_its_order():
     question = Question("1", 1, (), "q", ("w", "x", "both"))
     assert orders_of(question, "all") == orders_of(question, "half") == ["abc"] and orders_of(question, "rest") == []
+
+
+def test_a_question_that_lists_its_options_is_refused_in_other_orders():
+    plain = Question("1", 1, (), "Which?", ("cat", "dog"))
+    repeating = Question("2", 2, (), "Which? (A) cat (B) dog", ("cat", "dog"))
+    check_orders([plain, repeating], "1")
+    check_orders([plain, replace(repeating, fault="no picture")], "cyclic")
+    with pytest.raises(OrdersError) as caught:
+        check_orders([plain, repeating], "cyclic")
+    assert str(caught.value) == (
+        "--orders cyclic: the questions of 1 row list their options too (first: row 2), and would contradict them in "
+        "another order; leave it out, or take the options out of the questions (--layout inline reads them from there)"
+    )
+    with pytest.raises(OrdersError, match="^--shuffle-options: "):
+        check_orders([repeating], "all", "--shuffle-options")
 
 
 def test_the_answer_moves_with_its_option():

@@ -4,6 +4,7 @@ A family's file makes a subclass of `NetworkParts`. Everything else in `engine` 
 """
 
 from abc import ABC, abstractmethod
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ class NetworkParts(ABC):
         self.vision: Network = network.model.visual
         self._known: dict[Grid, dict[str, torch.Tensor]] = {}  # see `patch_positions`
 
-    @property
+    @cached_property
     def sizes(self) -> Sizes:
         """Of the language model."""
         return self.family.sizes(self.network.config.text_config.to_dict())
