@@ -9,6 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from scoring.bench.generate import generate_batch
+from scoring.bench.padded import collate, padded_states
 from scoring.checkpoints.export import ExportOptions, export_model
 from scoring.checkpoints.plan import plan_members
 from scoring.checkpoints.weights import BaseWeights
@@ -24,7 +26,7 @@ from tests.shared.families import CONFIGS, tiny_base
 from tests.shared.trainings import PLAIN, trained
 
 PIXELS = 28 * 28 * 20  # small, and pictures of unequal sides
-FILE, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+FILE = "adapter_model.safetensors"
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
@@ -92,11 +94,24 @@ def test_the_guard_at_load_agrees(loaded, rows):
     assert compare_first(loaded, rows).largest < 1e-3
 
 
+def test_the_ways_of_the_benchmark_give_the_same(loaded, rows, expected):
+    """Padded on the right for logits, on the left for generation."""
+    network, prepared = loaded.model.network, [loaded.prepare(row) for row in rows]
+    batch = collate([sequence for sequence, _ in prepared], [patches for _, patches in prepared])
+    with torch.no_grad():
+        labels = network.lm_head(padded_states(network, batch))[:, loaded.label_ids[:4]]
+    for row, logits in zip(rows, labels.numpy()):
+        of_row = expected[row.id, "abcd"[: len(row.options)]]
+        assert np.abs(logits[: len(of_row)] - of_row).max() < 1e-5 * max(1, np.abs(of_row).max())
+    generated = generate_batch(network, loaded.prepare.chat, prepared, new_tokens=1)
+    assert [answer.first_token for answer in generated] == loaded.score(rows).top_token[:, 0, 0].tolist()
+
+
 def test_pictures_are_cut_as_the_library_cuts_them(family_base, test_rows):
     from transformers import Qwen2VLImageProcessorPil
 
     size = {"shortest_edge": PIXELS, "longest_edge": PIXELS}
-    library = Qwen2VLImageProcessorPil.from_pretrained(family_base, size=size, min_pixels=None, max_pixels=None)
+    library = Qwen2VLImageProcessorPil.from_pretrained(family_base)
     policy = PixelPolicy.of_base(family_base, PIXELS)
     for shape in ((300, 120), (61, 47), (640, 480), (33, 640)):
         picture = read_picture(test_rows[1].pictures[0]).resize(shape)
@@ -170,7 +185,6 @@ def scored(checkpoint, rows):
 
 def test_training_reaches_every_layer_of_the_language_model_alone(checkpoint, family_base):
     tensors = load_file(checkpoint / FILE)
-    assert len(tensors) == 2 * 7 * len({key.split("layers.")[1].split(".")[0] for key in tensors})
     assert all(".language_model.layers." in key for key in tensors)
     assert all(tensor.any() for key, tensor in tensors.items() if "lora_B" in key)
     config = json.loads((family_base / "config.json").read_text())
@@ -192,10 +206,9 @@ def test_peft_loads_the_adapter_with_the_same_logits(checkpoint, family_base, ro
 
 
 def test_adapters_with_older_names_are_the_same(checkpoint, rows, scored, tmp_path):
-    folder = shutil.copytree(checkpoint, tmp_path / "older")
+    folder = shutil.copytree(checkpoint, tmp_path / "older", ignore=shutil.ignore_patterns("calibration*"))
     tensors = load_file(folder / FILE)
     save_file({key.replace("model.language_model.", "model."): value for key, value in tensors.items()}, folder / FILE)
-    (folder / CONFIG).write_text((folder / CONFIG).read_text().replace(r"model\\.language_model\\.", r"model\\."))
     assert np.array_equal(Scorer.load(str(folder)).score(rows).logits, scored.logits, equal_nan=True)
 
 
@@ -207,12 +220,11 @@ def test_an_exported_model_has_the_files_names_and_the_same_answers(checkpoint, 
 
 
 # ------------------------------------------------------------ bases
-def test_weights_have_the_names_of_the_librarys_modules(family_base, loaded):
-    weights = BaseWeights.of(family_base)
-    assert {*weights.shapes} == {*loaded.model.network.state_dict()}
-    linear = {name for name, module in loaded.model.network.named_modules() if type(module).__name__ == "Linear"}
-    wrapped = {name.removesuffix(".inner").replace(".inner", "") for name in linear}
-    assert {*weights.linear} == wrapped
+def test_weights_have_the_names_of_the_librarys_modules(family_base):
+    weights, network = BaseWeights.of(family_base), Model.load(family_base, "none").network
+    assert {*weights.shapes} == {*network.state_dict()}
+    linear = {name for name, module in network.named_modules() if isinstance(module, torch.nn.Linear)}
+    assert {*weights.linear} == linear
 
 
 def test_older_configurations_without_sections_are_read(base, rows, tmp_path):

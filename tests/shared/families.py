@@ -77,6 +77,7 @@ def tiny_base(model_type: str, demo_base: Path, folder: Path, tied: bool = False
         (folder / "preprocessor_config.json").write_text(json.dumps(PICTURES | CLIP))
         config = config | {name: value for name, value in tokens.items() if name.endswith("_token_id")}
     config = config | {"model_type": model_type, "tie_word_embeddings": tied}
+    config["text_config"] = config["text_config"] | {"tie_word_embeddings": tied}
     (folder / "config.json").write_text(json.dumps(config))
     torch.manual_seed(0)
     network = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(folder), dtype=torch.float32)
