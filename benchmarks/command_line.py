@@ -28,7 +28,7 @@ LIBRARIES = [
 CARD = os.path.exists("/dev/nvidiactl")  # CUDA does not survive a fork: there each starts by itself
 _server = multiprocessing.get_context("spawn" if CARD else "forkserver")
 if not CARD:
-    _server.set_forkserver_preload(["benchmarks.preloaded", *LIBRARIES])
+    _server.set_forkserver_preload(["benchmarks.preloaded"])
 
 
 def start(

@@ -1,7 +1,12 @@
 """What commands import and make at their start, made once in the process from which they are forked."""
 
+import gc
+from importlib import import_module
+
+from benchmarks.command_line import LIBRARIES
 from scoring.engine.loading import why_no_4bit
 
+gc.disable()  # it would go through the million objects of all imports again and again
 why_no_4bit()
 
 import peft  # noqa: E402, F401 not before bitsandbytes
@@ -24,3 +29,7 @@ get_checkpoint_conversion_mapping("qwen3_vl")  # the first call compiles a thous
 Image.init()  # all formats
 for kind in (AdapterConfig, Calibration, Manifest, RunRecord, _Config, _Decisions, _Preprocessor, _Shard, *FILES):
     _validator(kind)  # kept for the next call
+for library in LIBRARIES:
+    import_module(library)
+gc.freeze()
+gc.enable()
