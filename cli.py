@@ -35,7 +35,7 @@ from scoring.terminal.options import (
     several_pixels,
     table_options,
 )
-from scoring.terminal.reading import answered, check_as_json, or_demo, read
+from scoring.terminal.reading import answered, column_names, or_demo, read
 from scoring.terminal.results import Results, print_calibrations, print_results
 from scoring.terminal.session import Session
 from train.config import TrainConfig
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from scoring.stats.sets import SetRequest
 
 warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries, to their own callers
+warnings.filterwarnings("ignore", module=r"PIL\.")  # of what is odd in a file; what matters is a fault of its row
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # nothing here forks
 os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")  # batches differ in size
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -88,28 +89,31 @@ def main(context: click.Context, debug: bool) -> None:
 
 
 @main.command()
-@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("data", nargs=-1, required=True, type=click.Path(path_type=Path))
 @table_options
 @click.option("--deep", is_flag=True, help="Decode the pictures completely, not only their headers.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, for programs.")
+@click.option(
+    "--write",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the good rows to this CSV, in the columns that need no options to be read; faulty rows are left out.",
+)
 @click.pass_obj
-def check(session: Session, data: Path, reading: TableOptions, deep: bool, as_json: bool) -> None:
-    """Check a table and its pictures, and list all problems.
+def check(  # noqa: PLR0913 its parameters are its options
+    session: Session, data: tuple[Path, ...], reading: TableOptions, deep: bool, as_json: bool, write: Path | None
+) -> None:
+    """Check tables and their pictures, and list all problems.
 
-    Exit code 0: all rows are good. 2: there are problems. 3: some rows are bad, and --skip-bad-rows left them out.
+    Tells how the answers are spread over the letters, which rows and pictures are there twice and, of several tables,
+    which are in more than one.
+
+    Exit code 0: all rows are good. 2: there are problems. 3: some rows are bad, and --skip-bad-rows or --write left
+    them out.
     """
     with report_errors(session):
-        if as_json:
-            sys.exit(check_as_json(session.console, data, reading, deep))
-        table = read(session.console, data, reading, deep)
-        pictures = len({question.picture for question in table.good})
-        if table.is_usual:  # otherwise it is said already
-            session.console.say(f"{data}: read as {table.reading()}")
-        click.echo(
-            f"{data}: {len(table.good):,} good rows, {len(table.letters)} options, {pictures:,} pictures"
-            f"{', with answers' if any(question.answer for question in table.good) else ', no answers'}"
-        )
-        _exit_if_incomplete(table)
+        from scoring.terminal.checking import CheckRequest, check_tables
+
+        sys.exit(check_tables(session.console, data, CheckRequest(reading, deep, as_json, write)))
 
 
 def _exit_if_incomplete(table: "Table") -> None:
@@ -140,7 +144,10 @@ def _exit_if_incomplete(table: "Table") -> None:
 )
 @training_options
 @click.option(
-    "--config", "file", type=click.Path(path_type=Path), help="TOML file of training options; the command line wins."
+    "--config",
+    "file",
+    type=click.Path(path_type=Path),
+    help="TOML file of training options, and of columns' names in a section [columns]; the command line wins.",
 )
 @click.option(
     "--folds",
@@ -183,6 +190,7 @@ def train(  # noqa: PLR0913 its parameters are its options
         if folds and valid:
             raise click.UsageError("--folds validates on parts of DATA; leave out --valid")
         config = TrainConfig.read(file, **choices)
+        reading = replace(reading, columns=column_names(reading, file))
         check_trackers(trackers)
         if not overwrite:
             check_out(out, folds)
@@ -200,7 +208,7 @@ def train(  # noqa: PLR0913 its parameters are its options
         from train.inputs import TrainContext, TrainingInputs
         from train.start import start
 
-        source = {"file": data.name, "sha256": table.digest, "split": "separate table" if valid else "by picture"}
+        source = table.about() | {"file": data.name, "split": "separate table" if valid else "by picture"}
         inputs = TrainingInputs(base, rows, valid_rows, out, config, prompt, pixels, source, trackers)
         with stoppable(session):
             context = TrainContext(**vars(session.context()), say_everyone=partial(console.say, everyone=True))
@@ -213,7 +221,7 @@ def _validation_rows(session: Session, rows: "list[Question]", valid: Path, read
     """The rows of a validation table. Prints which pictures they share with training; raises where they share rows."""
     from train.split import check_valid
 
-    valid_rows = answered(read(session.console, valid, reading, deep=True))
+    valid_rows = answered(read(session.console, valid, replace(reading, split=None), deep=True))
     for notice in check_valid(rows, valid_rows, valid):
         session.console.say(notice)
     return valid_rows
@@ -472,7 +480,11 @@ def _columns(results: "Scores", names: tuple[str, ...], data: Path | None) -> di
     table = results.run_json.get("data", {})
     if data is None and "file" not in table:
         raise click.UsageError("--by needs --data here: these results do not record one table that they come from")
-    values = read_columns(data or Path(table["file"]), names, table.get("columns", {}).get("id", "id"))
+    id_column = table.get("columns", {}).get("id", "id")
+    if data:
+        values = read_columns(data, names, id_column)
+    else:
+        values = read_columns(Path(table["file"]), names, id_column, table.get("split"))
     return {name: [values[name].get(id, "") for id in results.logits.ids] for name in names}
 
 

@@ -65,11 +65,13 @@ def main() -> None:
     exec(sys.argv[1], {"__name__": "__main__"})
 
 
-def run(*arguments, program: str = "cli", cwd: Path = ROOT, timeout: float = 280) -> subprocess.CompletedProcess:
+def run(
+    *arguments, program: str = "cli", cwd: Path = ROOT, timeout: float = 280, env: Mapping = ()
+) -> subprocess.CompletedProcess:
     """Start a command as `start` does, and wait for its end."""
     with tempfile.TemporaryDirectory() as folder:
         out, err = (os.path.join(folder, name) for name in ("out", "err"))
-        process = start(*arguments, program=program, cwd=cwd, out=out, err=err)
+        process = start(*arguments, program=program, cwd=cwd, out=out, err=err, env=env)
         process.join(timeout)
         if process.exitcode is None:
             process.kill()

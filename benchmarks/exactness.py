@@ -27,14 +27,14 @@ def exactness(scorer: Scorer, table: Path, rows: int = 128, alone: int = 8) -> d
     questions = read_questions(table)[:rows]
     letters = scorer.label_ids[:4]
     ready = prepare_batch(scorer.prepare, questions, "1")
-    together = answers(scorer, Tree.build(ready.sequences, ready.picture), ready)
-    flat = answers(scorer, Tree.build(ready.sequences, ready.picture, share=False), ready)
+    together = answers(scorer, Tree.build(ready.sequences, ready.picture_numbers), ready)
+    flat = answers(scorer, Tree.build(ready.sequences, ready.picture_numbers, share=False), ready)
     singles = torch.cat(
         [scorer.answer(prepare_batch(scorer.prepare, [row], "1"), 4)[0].labels for row in questions[:alone]]
     )
     cyclic = prepare_batch(scorer.prepare, questions[:8], "cyclic")
-    orders = answers(scorer, Tree.build(cyclic.sequences, cyclic.picture), cyclic)
-    orders_flat = answers(scorer, Tree.build(cyclic.sequences, cyclic.picture, share=False), cyclic)
+    orders = answers(scorer, Tree.build(cyclic.sequences, cyclic.picture_numbers), cyclic)
+    orders_flat = answers(scorer, Tree.build(cyclic.sequences, cyclic.picture_numbers, share=False), cyclic)
     prepared = [scorer.prepare(row) for row in questions]
     network = scorer.model.network
 

@@ -201,7 +201,7 @@ def check_table(path: Path) -> str:
     texts = [data.decode(name, "ignore") for name in encodings]
     for question in table.good:
         assert 2 <= len(question.options) <= 26 and all(option.strip() for option in question.options)
-        assert question.question.strip() and question.id.strip() and question.size == (40, 30)
+        assert question.question.strip() and question.id.strip() and question.sizes == ((40, 30),)
         assert question.answer in ("", *LETTERS[: len(question.options)])
         for cell in (question.question, *question.options):  # as written: quotes in a cell are doubled in the file
             assert any(cell in text or cell.replace('"', '""') in text for text in texts), cell

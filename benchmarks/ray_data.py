@@ -27,7 +27,7 @@ class Answers:
         options = zip(*(rows[letter].astype(str) for letter in LETTERS))
         cells = zip(rows["id"].astype(str), rows["path"], rows["question"], options, rows["task_hint"])
         questions = [
-            Question(id, number, self.images / path, question, texts, task_hint=hint or "")
+            Question(id, number, (self.images / path,), question, texts, task_hint=hint or "")
             for number, (id, path, question, texts, hint) in enumerate(cells)
         ]
         logits = self.scorer.score_batch(questions, len(LETTERS))

@@ -24,7 +24,7 @@ def make_questions(y: np.ndarray) -> list[Question]:
         Question(
             f"row{number}",
             number + 1,
-            Path(f"{number // 2}.jpg"),
+            (Path(f"{number // 2}.jpg"),),
             "?",
             ("w", "x", "y", "z"),
             "abcd"[answer],

@@ -176,7 +176,8 @@ class Bench:
     def _patches(self, questions: list[Question]) -> int:
         """Patches of all pictures, each counted once."""
         policy = self.scorer.prepare.policy
-        grids = {question.picture: policy.grid(*question.size) for question in questions}
+        sizes = dict(pair for question in questions for pair in zip(question.pictures, question.sizes))
+        grids = {picture: policy.grid(*size) for picture, size in sizes.items()}
         return sum(grid[1] * grid[2] for grid in grids.values())
 
     def _operations(self, tokens: int, patches: int) -> float:
@@ -193,7 +194,7 @@ class Bench:
         """
         network, prepare = scorer.model.network, scorer.prepare
         scorer.model.use(scorer.adapters[0])
-        sequences = prepare.encode_many([(question, question.size, "") for question in questions])
+        sequences = prepare.encode_many([(question, question.sizes, "") for question in questions])
         ordered = [questions[row] for row in sorted(range(len(questions)), key=lambda row: len(sequences[row].ids))]
 
         def answer(prepared: list) -> None:

@@ -72,6 +72,11 @@ def first_of(items: Iterable[str], most: int = MAX_LISTED) -> str:
     return ", ".join(listed[:most]) + (f" … and {more:,} more" if more > 0 else "")
 
 
+def counted(number: int, noun: str) -> str:
+    """A number and its noun: `1 row`, `2,000 rows`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def quoted(text: str, longest: int = 60) -> str:
     """A cell in a message: quoted, control characters escaped, long text cut."""
     cut = text if len(text) <= longest else text[:longest] + "…"

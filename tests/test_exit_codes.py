@@ -13,7 +13,7 @@ from benchmarks import command_line
 FOLD0, FOLD1 = (f"demo/checkpoints/{name}" for name in ("fold0", "fold1"))
 # Each command, with a call of it and what a fault is put into.
 CALLS = {
-    "check": (["demo/test.csv"], "cli.read"),
+    "check": (["demo/test.csv"], "scoring.terminal.checking.read_all_rows"),
     "train": (["demo/train.csv", "--base", "demo/base", "--out", "OUT"], "cli.read"),
     "score": (["demo/test.csv", "--ckpt", FOLD0, "--out", "OUT"], "cli.read"),
     "calibrate": (["none", "--ckpt", FOLD0], "scoring.checkpoints.calibrate.calibrate_checkpoint"),

@@ -81,7 +81,41 @@ def test_a_tree_has_the_same_bits_as_whole_rows(on_card, test_rows):
 
     _, scorer = on_card
     ready = prepare_batch(scorer.prepare, test_rows[:16], "cyclic")
-    tree, flat = (answers(scorer, Tree.build(ready.sequences, ready.picture, share), ready) for share in (True, False))
+    sequences, pictures = ready.sequences, ready.picture_numbers
+    tree, flat = (answers(scorer, Tree.build(sequences, pictures, share), ready) for share in (True, False))
+    assert torch.equal(tree, flat)
+
+
+def test_several_pictures_or_none_have_the_same_bits_in_any_company(on_card, test_rows):
+    """As options, between texts and first, beside rows in words alone; the tree, too, against whole rows."""
+    from dataclasses import replace
+
+    from benchmarks.exactness import answers
+    from scoring.engine.batches import prepare_batch
+    from scoring.engine.tree import Tree
+
+    def asked(row, count, question, options):
+        sources = test_rows[row : row + count]
+        pictures = tuple(source.pictures[0] for source in sources)
+        sizes = tuple(source.sizes[0] for source in sources)
+        return replace(test_rows[row], pictures=pictures, sizes=sizes, question=question, options=options)
+
+    _, scorer = on_card
+    rows = []
+    for row in range(0, 24, 3):
+        options = test_rows[row].options
+        rows += [
+            asked(row, 0, test_rows[row].question, options),
+            asked(row, 2, "<image 2> or <image 1>?", options),
+            asked(row, 3, "Which?", ("<image 2>", "<image 3>", "none")),
+            asked(row, 1, test_rows[row].question, options),
+        ]
+    whole = scorer.score(rows, "cyclic").logits
+    for size in (1, 5):
+        assert np.array_equal(scorer.score(rows, "cyclic", batch_rows=size).logits, whole, equal_nan=True)
+    ready = prepare_batch(scorer.prepare, rows, "cyclic")
+    sequences, pictures = ready.sequences, ready.picture_numbers
+    tree, flat = (answers(scorer, Tree.build(sequences, pictures, share), ready) for share in (True, False))
     assert torch.equal(tree, flat)
 
 
@@ -238,7 +272,8 @@ def test_a_card_without_bitsandbytes_scores_in_16_bits(cli, tmp_path):
     hidden = tmp_path / "hidden" / "bitsandbytes"
     hidden.mkdir(parents=True)
     (hidden / "__init__.py").write_text("raise ImportError('not for this machine')")
-    environment = os.environ | {"PYTHONPATH": str(hidden.parent)}
+    others = os.environ.get("PYTHONPATH", "")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(hidden.parent), others]))}
     done = cli("score", "demo/test.csv", "--ckpt", FOLD0, "--out", tmp_path / "scores", env=environment)
     assert "no 4-bit weights here (not for this machine): the base is kept in bfloat16" in done.stderr
     assert "400 of 400 rows scored" in done.stdout

@@ -39,12 +39,12 @@ class AugmentingPreparer(Preparer):
     seed: int = 0
     epoch: int = 0
 
-    def picture(self, question: Question) -> Image.Image:
-        """The question's picture decoded, upright, in RGB, augmented. Raises PictureError."""
-        picture = super().picture(question)
+    def picture(self, question: Question, index: int = 0) -> Image.Image:
+        """One of the question's pictures decoded, upright, in RGB, augmented. Raises PictureError."""
+        picture = super().picture(question, index)
         if not self.strength:
             return picture
-        random = np.random.default_rng((self.seed, self.epoch, question.row))
+        random = np.random.default_rng((self.seed, self.epoch, question.row, *[index] * (index > 0)))
         width, height = picture.size
         cut = 0.1 * self.strength * random.random(4)
         box = (cut[0] * width, cut[1] * height, (1 - cut[2]) * width, (1 - cut[3]) * height)

@@ -80,6 +80,7 @@ class TrainConfig:
     def read(cls, path: Path | None, **options: Any) -> "TrainConfig":
         """The choices of the TOML file `path`, if any, and of `options` that are not None, which win.
 
+        The file may also have a section [columns], which is no choice of the training.
         Raises ConfigError where the file cannot be read or a choice is unknown or wrong.
         """
         values: dict[str, Any] = {}
@@ -88,6 +89,7 @@ class TrainConfig:
                 values = tomllib.loads(path.read_text("utf-8"))
             except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
                 raise ConfigError(f"{path}: {error}; expected a TOML file of training choices") from None
+            values.pop("columns", None)  # names of the tables' columns, for whom reads the tables
             known = [setting.name for setting in fields(cls)]
             if unknown := sorted(set(values) - set(known)):
                 raise ConfigError(f"{path}: unknown: {', '.join(unknown)}; expected some of {', '.join(known)}")

@@ -7,6 +7,7 @@ import numpy as np
 from scoring.checkpoints.checkpoint import find_base
 from scoring.engine.batches import TokenCost, costs_of
 from scoring.engine.scorer import machine
+from scoring.inputs.orders import check_orders
 from scoring.inputs.pictures import PictureError, PixelPolicy
 from scoring.inputs.prepare import Preparer
 from scoring.inputs.prompt import LETTERS, PromptTemplate
@@ -20,13 +21,15 @@ class TrainingPlan:
     """A training's base folder, prompts, rows, number of steps and identity.
 
     identity: name -> value of everything that its adapter depends on: equal identities give the same adapter.
-    Raises ConfigError where the base lacks layers that the choices name.
+    Raises ConfigError where the base lacks layers that the choices name, OrdersError where options cannot be shuffled.
     """
 
     def __init__(self, inputs: TrainingInputs):
         self.inputs, self.config, self.out = inputs, inputs.config, inputs.out
         self.base_folder = find_base(inputs.base)
         check_choices(self.base_folder, self.config)
+        if self.config.shuffle_options:
+            check_orders(inputs.train, "all", "--shuffle-options")
         policy = PixelPolicy.of_base(self.base_folder, inputs.pixels)
         self.preparer = Preparer.of_base(self.base_folder, inputs.template or PromptTemplate(), policy)
         self.letters = LETTERS[: max(len(question.options) for question in [*inputs.train, *inputs.valid])]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from sklearn.model_selection import train_test_split
 
-from scoring.errors import UserError
-from scoring.inputs.digests import picture_digests, question_digests
+from scoring.errors import UserError, counted
+from scoring.inputs.digests import digests_of_pictures, question_digests
 from scoring.inputs.questions import Question
 
 UNKNOWN = "unknown"
@@ -25,12 +25,24 @@ def strata(questions: list[Question]) -> list[str]:
 
 
 def picture_groups(questions: list[Question]) -> list[int]:
-    """(N,) for each row the index of the first row with the same picture, by content; its own without one."""
-    first: dict[str, int] = {}
-    return [
-        first.setdefault(digest, number) if digest else number
-        for number, digest in enumerate(picture_digests(questions))
-    ]
+    """(N,) for each row the index of the first row with which it has a picture in common, by content; its own alone.
+
+    Rows are in one group, too, where a third one has a picture of each.
+    """
+    first_with: dict[str, int] = {}
+    earlier = list(range(len(questions)))  # of each row, an earlier one of its group; the first of a group, itself
+
+    def first_of_group(row: int) -> int:
+        while earlier[row] != row:
+            earlier[row] = earlier[earlier[row]]
+            row = earlier[row]
+        return row
+
+    for row, digests in enumerate(digests_of_pictures(questions)):
+        for digest in filter(None, digests):
+            one, other = first_of_group(first_with.setdefault(digest, row)), first_of_group(row)
+            earlier[max(one, other)] = min(one, other)
+    return list(map(first_of_group, range(len(questions))))
 
 
 def split(questions: list[Question], share: float, seed: int) -> tuple[list[Question], list[Question], list[str]]:
@@ -46,7 +58,7 @@ def split(questions: list[Question], share: float, seed: int) -> tuple[list[Ques
     pictures, held_out = len(members), math.ceil(len(members) * share)
     if pictures < 2:
         raise SplitError(
-            f"{_count(len(questions), 'row')} of {_count(pictures, 'picture')} cannot be split into training and "
+            f"{counted(len(questions), 'row')} of {counted(pictures, 'picture')} cannot be split into training and "
             "validation; expected at least 2 pictures: add rows with others, or name a validation table with --valid"
         )
     if held_out == pictures:
@@ -89,12 +101,13 @@ def check_valid(train: list[Question], valid: list[Question], file: Path) -> lis
             "trained on: the best epoch, the temperature and prediction sets rest on them. Remove them from one of the "
             "tables, or leave out --valid to hold out a part of the training table"
         )
-    pictures = set(picture_digests(train)) - {""}
-    if shared := set(picture_digests(valid)) & pictures:
-        rows = sum(digest in shared for digest in picture_digests(valid))
+    pictures = {digest for digests in digests_of_pictures(train) for digest in digests} - {""}
+    by_row = list(map(set, digests_of_pictures(valid)))
+    if shared := set().union(*by_row) & pictures:
+        rows = sum(not shared.isdisjoint(digests) for digests in by_row)
         return [
             f"{file}: {rows:,} of {len(valid):,} rows have a picture that is also in training, with other questions "
-            f"({_count(len(shared), 'picture')}): the validation may be better than rows with new pictures will be"
+            f"({counted(len(shared), 'picture')}): the validation may be better than rows with new pictures will be"
         ]
     return []
 
@@ -108,7 +121,3 @@ def _without_rare(types: list[str]) -> list[str]:
     """The types, with "unknown" for those that occur once."""
     counts = Counter(types)
     return [UNKNOWN if counts[name] < 2 else name for name in types]
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -112,7 +112,7 @@ class Baselines:
 
     def _by_length(self, questions: list[Question]) -> list[int]:
         """Row numbers, the longest prompt first. Rows with a fault come last."""
-        encoded = self.scorer.prepare.encode_many([(question, question.size, "") for question in questions])
+        encoded = self.scorer.prepare.encode_many([(question, question.sizes, "") for question in questions])
         lengths = [0 if isinstance(sequence, PictureError) else len(sequence.ids) for sequence in encoded]
         return sorted(range(len(questions)), key=lambda row: -lengths[row])
 

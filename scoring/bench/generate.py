@@ -27,7 +27,7 @@ class Generated(NamedTuple):
 def generate_text(
     network: Network, chat: ChatTokenizer, sequence: TokenSequence, patches: NDArray[Any], new_tokens: int = 2
 ) -> Generated:
-    """The greedy continuation of one prompt by at most `new_tokens` tokens. patches: (N, 1536), the picture's."""
+    """The greedy continuation of one prompt by at most `new_tokens` tokens. patches: (N, 1536), the pictures'."""
     inputs = model_inputs(sequence, patches, network.device, network.config.image_token_id)
     ids = network.generate(
         **inputs,
@@ -48,7 +48,7 @@ def generate_batch(
 ) -> list[Generated]:
     """The greedy continuations of several prompts at once, padded on the left as generation needs it.
 
-    prepared: each prompt, and its picture's patches (N, 1536).
+    prepared: each prompt, and its pictures' patches (N, 1536).
     """
     length = max(len(sequence.ids) for sequence, _ in prepared)
     ids = torch.full((len(prepared), length), chat.control["<|im_end|>"])
@@ -60,9 +60,10 @@ def generate_batch(
         "input_ids": ids,
         "attention_mask": mask,
         "mm_token_type_ids": torch.eq(ids, network.config.image_token_id).int(),
-        "pixel_values": torch.from_numpy(np.concatenate([patches for _, patches in prepared])),
-        "image_grid_thw": torch.tensor([sequence.grid for sequence, _ in prepared]),
     }
+    if grids := [grid for sequence, _ in prepared for grid in sequence.grids]:
+        inputs["pixel_values"] = torch.from_numpy(np.concatenate([patches for _, patches in prepared]))
+        inputs["image_grid_thw"] = torch.tensor(grids)
     generated = network.generate(
         **{name: tensor.to(network.device) for name, tensor in inputs.items()},
         max_new_tokens=new_tokens,

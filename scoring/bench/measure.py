@@ -43,6 +43,7 @@ from scoring.engine.loading import device_name
 from scoring.engine.packed import PackedModel, Replacement, put_back, unwrap
 from scoring.engine.scorer import Scorer
 from scoring.files.writing import write_json
+from scoring.inputs.orders import check_orders
 from scoring.inputs.pictures import PictureError
 from scoring.inputs.questions import Question, Table
 from scoring.messages import Progress, Say, silent
@@ -77,8 +78,11 @@ class BenchOptions:
 def bench(table: Table, ckpt: str, options: BenchOptions, progress: Progress, say: Say = print) -> dict[str, Any]:
     """Measure the ways and write `bench.json`; return its content.
 
-    Raises CheckpointError, MismatchError, PictureError, or RunError where none of the ways applies.
+    Raises CheckpointError, MismatchError, PictureError, OrdersError, or RunError where none of the ways applies.
     """
+    ways = [name for name in WAYS if not options.ways or name in options.ways]
+    for name in ways:
+        check_orders(table.questions, ORDERS.get(name, "1"), f"--ways {name}")
     by_orders = {orders: options.model.plan([ckpt], orders) for orders in set(ORDERS.values())}
     plans = {name: by_orders[orders] for name, orders in ORDERS.items()}
     options.out.mkdir(parents=True, exist_ok=True)
@@ -87,7 +91,6 @@ def bench(table: Table, ckpt: str, options: BenchOptions, progress: Progress, sa
         say(note)
     circumstances = _circumstances(table, scorer, options.price)
     job = Bench(scorer, table, plans, options.run, options.out)
-    ways = [name for name in WAYS if not options.ways or name in options.ways]
     report: dict[str, Any] = {}
     for number, measurements in enumerate(job.measure(ways, options.repeats, progress, say), 1):
         summary = summarise(table.questions, measurements, scorer.label_ids, options.price, options.cost_rows)
@@ -188,7 +191,8 @@ class Bench:
 
         def fault(question: Question) -> str:
             try:
-                self.scorer.prepare.picture(question)
+                for index in range(len(question.pictures)):
+                    self.scorer.prepare.picture(question, index)
                 return ""
             except PictureError as error:
                 return f"row {question.id!r}: {error.found}"

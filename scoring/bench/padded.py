@@ -17,7 +17,10 @@ from scoring.inputs.tokens import TokenSequence
 
 @dataclass
 class PaddedBatch:
-    """Tensors of B prompts: ids (B, L), positions (3, B, L), patches (sum of N, 1536), grids (B, 3), last (B,)."""
+    """Tensors of B prompts with P pictures: ids (B, L), positions (3, B, L), patches (sum of N, 1536), grids (P, 3).
+
+    last: (B,) the index of each prompt's last token.
+    """
 
     ids: torch.Tensor
     positions: torch.Tensor
@@ -27,13 +30,14 @@ class PaddedBatch:
 
     def inputs(self, image_token_id: int) -> dict[str, torch.Tensor]:
         """The model's arguments."""
-        return {
+        inputs = {
             "input_ids": self.ids,
             "position_ids": self.positions,
-            "pixel_values": self.patches,
-            "image_grid_thw": self.grids,
             "mm_token_type_ids": torch.eq(self.ids, image_token_id).int(),
         }
+        if len(self.grids):
+            inputs |= {"pixel_values": self.patches, "image_grid_thw": self.grids}
+        return inputs
 
     def to(self, device: torch.device) -> "PaddedBatch":
         return PaddedBatch(*(tensor.to(device, non_blocking=True) for tensor in vars(self).values()))
@@ -51,7 +55,7 @@ def collate(sequences: list[TokenSequence], patches: list[NDArray[Any]]) -> Padd
         torch.from_numpy(ids),
         torch.from_numpy(positions),
         torch.from_numpy(np.concatenate(patches)),
-        torch.tensor([sequence.grid for sequence in sequences]),
+        torch.tensor([grid for sequence in sequences for grid in sequence.grids]),
         torch.tensor([len(sequence.ids) - 1 for sequence in sequences]),
     )
 

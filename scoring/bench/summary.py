@@ -188,8 +188,8 @@ def _differing(questions: Sequence[Question], one: Measurement, other: Measureme
 
 
 def _clusters(questions: Sequence[Question], rows: list[int]) -> NDArray[Any] | None:
-    """Which of these rows show the same picture; None where each shows its own."""
-    return clusters_of([str(questions[row].picture or row) for row in rows])
+    """Which of these rows show the same pictures; None where each shows its own."""
+    return clusters_of([" ".join(map(str, questions[row].pictures)) or str(row) for row in rows])
 
 
 def _compare_like_for_like(ways: dict[str, dict[str, Any]]) -> None:
@@ -323,9 +323,11 @@ def _row(question: Question, row: int, measurements: dict[str, Measurement]) -> 
             answers[name] |= {"text": answer.text, "fallback": answer.fallback}
         if answer.p is not None:
             answers[name]["p"] = [round(value, 6) for value in answer.p]
+    more = list(map(str, question.pictures[1:]))
     return {
         "id": question.id,
         "picture": str(question.picture or ""),
+        **({"more_pictures": more} if more else {}),
         "question": question.question,
         "options": list(question.options),
         "answer": question.answer,

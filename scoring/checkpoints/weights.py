@@ -8,7 +8,6 @@ the name that `config.json` gives it.
 import hashlib
 import json
 import math
-import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from scoring.files.cache import cache_folder
 from scoring.files.reading import FileError, read_json, read_object
 
 MIXTURE = "qwen3_vl_moe"  # of experts
@@ -346,11 +346,6 @@ def _digest(path: str, state: _FileState) -> str:
         while block := file.read(BLOCK):
             digest.update(block)
     return digest.hexdigest()
-
-
-def cache_folder() -> Path:
-    """The folder for what can be made again, such as digests and compiled code."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "logit-scoring"
 
 
 def _read_digests() -> dict[_FileState, str]:

@@ -11,15 +11,17 @@ Next: `scorer`, which answers prepared batches.
 
 import os
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scoring.engine.forward import TreeBatch
 from scoring.engine.tree import Tree, tree_tokens
+from scoring.inputs.digests import picture_key
 from scoring.inputs.orders import orders_of
 from scoring.inputs.pictures import PictureError
 from scoring.inputs.prepare import Preparer
@@ -38,8 +40,9 @@ Pixels = NDArray[np.uint8]  # (height, width, 3)
 class TokenCost:
     """What a row adds to a tree, in tokens.
 
-    picture: what rows of the same picture have in common. prefix_tokens: before the picture, once a batch.
-    picture_tokens: once for all rows of the picture. text_tokens: after the picture, of all its orders together.
+    picture: what rows of the same pictures have in common. prefix_tokens: before the pictures, once a batch.
+    picture_tokens: of pictures before all texts, once for all rows of these pictures. text_tokens: the others, of all
+    orders of the row together; pictures between the texts are among them.
     """
 
     picture: object
@@ -49,7 +52,7 @@ class TokenCost:
 
     @property
     def tokens(self) -> int:
-        """What the row adds where it is the first of its picture."""
+        """What the row adds where it is the first of its pictures."""
         return self.picture_tokens + self.text_tokens
 
 
@@ -57,15 +60,15 @@ def costs_of(preparer: Preparer, questions: list[Question], orders: str) -> Iter
     """The cost of each row in these option orders (see `orders_of`), or why it cannot be scored."""
     for start in range(0, len(questions), CHUNK):
         chunk = questions[start : start + CHUNK]
-        encoded = _encode(preparer, [(question, question.size) for question in chunk], orders)
+        encoded = _encode(preparer, [(question, question.sizes) for question in chunk], orders)
         for question, (_, sequences) in zip(chunk, encoded):
             yield sequences if isinstance(sequences, PictureError) else _token_cost(question, sequences)
 
 
 def _encode(
-    preparer: Preparer, rows: list[tuple[Question, tuple[int, int]]], orders: str
+    preparer: Preparer, rows: Sequence[tuple[Question, Sequence[tuple[int, int]]]], orders: str
 ) -> Iterator[tuple[list[str], list[TokenSequence] | PictureError]]:
-    """For each (question, size of its picture) its orders, and its prompt in each of them or what is wrong with one."""
+    """For each (question, sizes of its pictures) its orders, and its prompt in each of them or why it has none."""
     orders_by_row = [orders_of(question, orders) for question, _ in rows]
     prompts = [(*row, order) for row, row_orders in zip(rows, orders_by_row) for order in row_orders]
     encoded = iter(preparer.encode_many(prompts))
@@ -81,25 +84,24 @@ def _encode(
 
 def _token_cost(question: Question, sequences: list[TokenSequence]) -> TokenCost:
     """The cost of a row, from its prompt in each of its orders."""
-    picture = sequences[0].picture
+    head, pictures = sequences[0].head, sequences[0].pictures
     tokens = tree_tokens(sequences) if len(sequences) > 1 else len(sequences[0].ids)
-    return TokenCost(picture_key(question), picture.start, picture.stop - picture.start, tokens - picture.stop)
+    first = [placed.tokens for placed in pictures if placed.tokens.stop <= head]
+    start, stop = (first[0].start, first[-1].stop) if first else (head, head)
+    return TokenCost(pictures_key(question), start, stop - start, tokens - stop)
 
 
 def tokens_in(costs: Iterable[TokenCost]) -> int:
-    """Tokens of all these rows, each picture's once."""
+    """Tokens of all these rows, those of the pictures before their texts once."""
     costs = list(costs)
     pictures = {cost.picture: cost.picture_tokens for cost in costs}
     return sum(cost.text_tokens for cost in costs) + sum(pictures.values())
 
 
-def picture_key(question: Question) -> object:
-    """What two rows that show the same picture have in common."""
-    return (
-        question.picture
-        if isinstance(question.picture, str) or hasattr(question.picture, "parts")
-        else id(question.picture)
-    )
+def pictures_key(question: Question) -> object:
+    """What two rows that show the same pictures have in common; a row without a picture has nothing in common."""
+    keys = tuple(map(picture_key, question.pictures))
+    return keys or id(question)
 
 
 def plan_batches(costs: list[TokenCost], budget: int) -> list[list[int]]:
@@ -131,7 +133,8 @@ def plan_batches(costs: list[TokenCost], budget: int) -> list[list[int]]:
 class PreparedBatch:
     """R rows whose pictures are read, as S sequences: several a row where its options are shown in several orders.
 
-    rows, orders: (S,) the row of each sequence, and its option order. picture: (S,) which of `pictures` it shows.
+    rows, orders: (S,) the row of each sequence, and its option order. picture_numbers: (S,) which of `pictures` each
+    sequence shows in its places.
     faults: row -> why its picture could not be read; such a row has no sequence. tensors: see `with_tensors`.
     """
 
@@ -139,7 +142,7 @@ class PreparedBatch:
     rows: list[int]
     orders: list[str]
     sequences: list[TokenSequence]
-    picture: list[int]
+    picture_numbers: list[list[int]]
     pictures: list[Pixels]
     faults: dict[int, str]
     tensors: TreeBatch | None = None
@@ -164,13 +167,13 @@ class PreparedBatch:
 
     def _select(self, indices: list[int]) -> "PreparedBatch":
         """The sequences with these indices, without tensors and faults."""
-        numbers = sorted({self.picture[index] for index in indices})
+        numbers = sorted({number for index in indices for number in self.picture_numbers[index]})
         return PreparedBatch(
             questions=self.questions,
             rows=[self.rows[index] for index in indices],
             orders=[self.orders[index] for index in indices],
             sequences=[self.sequences[index] for index in indices],
-            picture=[numbers.index(self.picture[index]) for index in indices],
+            picture_numbers=[[numbers.index(number) for number in self.picture_numbers[index]] for index in indices],
             pictures=[self.pictures[number] for number in numbers],
             faults={},
         )
@@ -180,45 +183,66 @@ def prepare_batch(
     preparer: Preparer, questions: list[Question], orders: str, readers: Executor | None = None
 ) -> PreparedBatch:
     """Read each picture once, resize it, encode every row in every order. Faults are kept, not raised."""
-    keys = [picture_key(question) for question in questions]
-    first_with = dict(zip(reversed(keys), reversed(questions)))
-
-    def read(question: Question) -> tuple[tuple[int, int], Pixels] | PictureError:
-        try:
-            picture = preparer.picture(question)
-            return picture.size, preparer.policy.resized(picture)
-        except PictureError as error:
-            return error
-
-    results = dict(zip(first_with, (readers.map if readers else map)(read, first_with.values())))
+    pictures = _read_pictures(preparer, questions, readers)
     faults: dict[int, str] = {}
-    readable: list[tuple[int, object, tuple[int, int], Pixels]] = []
-    for row, key in enumerate(keys):
-        result = results[key]
-        if isinstance(result, PictureError):
-            faults[row] = f"picture: {result.found}"
+    readable: list[tuple[int, list[_Readable]]] = []
+    for row, question in enumerate(questions):
+        results = [pictures[picture_key(picture)] for picture in question.pictures]
+        if fault := next((result for result in results if isinstance(result, PictureError)), None):
+            faults[row] = f"picture: {fault.found}"
         else:
-            readable.append((row, key, *result))
-    encoded = _encode(preparer, [(questions[row], size) for row, _, size, _ in readable], orders)
+            readable.append((row, [result for result in results if isinstance(result, _Readable)]))
+    sizes = [[picture.size for picture in row_pictures] for _, row_pictures in readable]
+    encoded = _encode(preparer, [(questions[row], row_sizes) for (row, _), row_sizes in zip(readable, sizes)], orders)
     batch = PreparedBatch(questions, [], [], [], [], [], faults)
-    numbers: dict[object, int] = {}
-    for (row, key, _, pixels), (row_orders, sequences) in zip(readable, encoded):
+    numbers: dict[int, int] = {}  # id of a picture's pixels -> its index in the batch
+    for (row, row_pictures), (row_orders, sequences) in zip(readable, encoded):
         if isinstance(sequences, PictureError):
             faults[row] = f"picture: {sequences.found}"
             continue
-        if key not in numbers:
-            numbers[key] = len(batch.pictures)
-            batch.pictures.append(pixels)
+        for picture in row_pictures:
+            if numbers.setdefault(id(picture.pixels), len(batch.pictures)) == len(batch.pictures):
+                batch.pictures.append(picture.pixels)
+        row_numbers = [numbers[id(picture.pixels)] for picture in row_pictures]
         batch.rows.extend([row] * len(sequences))
         batch.orders.extend(row_orders)
         batch.sequences.extend(sequences)
-        batch.picture.extend([numbers[key]] * len(sequences))
+        batch.picture_numbers.extend(
+            [row_numbers[placed.index] for placed in sequence.pictures] for sequence in sequences
+        )
     return batch
+
+
+class _Readable(NamedTuple):
+    """A picture that could be read: its upright size, and its pixels as the model sees them."""
+
+    size: tuple[int, int]
+    pixels: Pixels
+
+
+def _read_pictures(
+    preparer: Preparer, questions: list[Question], readers: Executor | None
+) -> dict[object, _Readable | PictureError]:
+    """Each picture by its key, read once."""
+    first_with = {
+        picture_key(picture): (question, index)
+        for question in reversed(questions)
+        for index, picture in enumerate(question.pictures)
+    }
+
+    def read(question_and_index: tuple[Question, int]) -> _Readable | PictureError:
+        try:
+            picture = preparer.picture(*question_and_index)
+            return _Readable(picture.size, preparer.policy.resized(picture))
+        except PictureError as error:
+            return error
+
+    return dict(zip(first_with, (readers.map if readers else map)(read, first_with.values())))
 
 
 def build_tensors(batch: PreparedBatch, preparer: Preparer, device: str) -> TreeBatch:
     """The tree of a batch that has sequences, as tensors on the host. device: `cpu` or `cuda`, where they will go."""
-    tree = Tree.build(batch.sequences, batch.picture)
+    tree = Tree.build(batch.sequences, batch.picture_numbers)
     return TreeBatch.of(tree, batch.pictures, preparer.policy, device)
 
 

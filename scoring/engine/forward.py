@@ -193,6 +193,8 @@ def patch_positions(visual: Network, grid: Grid) -> dict[str, torch.Tensor]:
 def encode_pictures(network: Network, batch: TreeBatch, values: torch.Tensor, policy: PixelPolicy) -> PictureFeatures:
     """The vision tower over all pictures of the batch at once. values: see `patches_of`."""
     visual = network.model.visual
+    if not batch.pixels:
+        return PictureFeatures(values.new_empty(0, network.config.text_config.hidden_size), [])
     patches = torch.cat([patches_of(pixels, values, policy) for pixels in batch.pixels])
     by_size = [(patch_positions(visual, grid), count) for grid, count in batch.sizes]
     positions = {
@@ -217,7 +219,8 @@ def leaf_states(network: Network, batch: TreeBatch, features: PictureFeatures, s
     """(B, D) last hidden state of each sequence's last token. stream: the type of the residual stream."""
     language = network.model.language_model
     embeddings = language.embed_tokens(batch.ids).to(stream)
-    embeddings.index_copy_(0, batch.picture_tokens, features.embeddings.to(stream))
+    if batch.pixels:
+        embeddings.index_copy_(0, batch.picture_tokens, features.embeddings.to(stream))
     hook = language.layers[-1].register_forward_pre_hook(partial(_keep_leaves, batch), with_kwargs=True)
     try:
         hidden: torch.Tensor = language(

@@ -20,12 +20,12 @@ import psutil
 import torch
 from torch import nn
 
-from scoring.checkpoints.weights import cache_folder
 from scoring.engine.attention import packed_attention
 from scoring.engine.device_map import GIB, devices_of
 from scoring.engine.forward import AnswerLogits, Deepstacked, TreeBatch, encode_pictures, leaf_states, project
 from scoring.engine.linear import MergedLinear, PatchProduct, plain_lora
 from scoring.engine.loading import Model, default_device, default_dtype
+from scoring.files.cache import cache_folder
 from scoring.inputs.pictures import PixelPolicy
 
 ROOM = 8 * GIB  # what expanded weights must leave free on a card

@@ -1,6 +1,6 @@
 """The oracle: one prompt, transformers' own forward, its own positions, no padding, no sharing. Slow and plain.
 
-In: a `TokenSequence` of T tokens and its picture's patches (N, 1536). Out: (V,) float32 logits of the token that
+In: a `TokenSequence` of T tokens and its pictures' patches (N, 1536). Out: (V,) float32 logits of the token that
 follows. Everything faster in `engine` must agree with it: tests and `guard` compare them row by row.
 """
 
@@ -39,10 +39,12 @@ def model_inputs(
 ) -> dict[str, torch.Tensor]:
     """What `Qwen3VLProcessor` would hand to the model for this one prompt."""
     ids = torch.from_numpy(sequence.ids)[None].to(device)
-    return {
+    inputs = {
         "input_ids": ids,
         "attention_mask": torch.ones_like(ids),
         "mm_token_type_ids": torch.eq(ids, image_token_id).int(),
-        "pixel_values": torch.from_numpy(patches).to(device),
-        "image_grid_thw": torch.tensor([sequence.grid], device=device),
     }
+    if sequence.pictures:
+        inputs["pixel_values"] = torch.from_numpy(patches).to(device)
+        inputs["image_grid_thw"] = torch.tensor(sequence.grids, device=device)
+    return inputs

@@ -20,12 +20,14 @@ from scoring.engine.batches import PreparedBatch, build_tensors, prepare_batch
 from scoring.engine.forward import AnswerLogits
 from scoring.engine.loading import Model, default_device, default_dtype
 from scoring.engine.packed import PackedModel
-from scoring.inputs.orders import option_orders
+from scoring.inputs.orders import check_orders, option_orders
 from scoring.inputs.pictures import PictureError, read_picture
 from scoring.inputs.prompt import LETTERS, PromptTemplate
 from scoring.inputs.questions import Question
 from scoring.scores.logits import SCORED, OptionLogits
 from scoring.scores.probabilities import pooled_log_probabilities
+
+AskedPicture = str | Path | Image.Image
 
 
 class Scorer:
@@ -145,8 +147,12 @@ class Scorer:
         return self.collect(batch, self.answer(batch, letters), letters, orders)
 
     def score(self, questions: Iterable[Question], orders: str = "1", batch_rows: int = 64) -> OptionLogits:
-        """All questions in their order; orders: `1`, `cyclic`, `all` or a number of option orders each."""
+        """All questions in their order; orders: `1`, `cyclic`, `all` or a number of option orders each.
+
+        Raises OrdersError where questions cannot be shown in other orders.
+        """
         questions = list(questions)
+        check_orders(questions, orders)
         letters = max((len(question.options) for question in questions), default=2)
         parts = [
             self.score_batch(questions[start : start + batch_rows], letters, orders)
@@ -162,12 +168,21 @@ class Scorer:
         return result
 
     def ask(
-        self, picture: str | Path | Image.Image, question: str, options: Sequence[str], hint: str = ""
+        self,
+        pictures: AskedPicture | Sequence[AskedPicture] | None,
+        question: str,
+        options: Sequence[str],
+        hint: str = "",
     ) -> dict[str, float]:
-        """Letter -> calibrated probability of one question. Raises PictureError."""
-        if isinstance(picture, (str, Path)):
-            picture = read_picture(picture)
-        logits = self.score([Question("1", 1, picture, question, tuple(options), task_hint=hint)])
+        """Letter -> calibrated probability of one question. Raises PictureError.
+
+        pictures: one, several or none. `<image 2>` in a text is the place of the second; pictures that no text names
+        come first.
+        """
+        if pictures is None or isinstance(pictures, str | Path | Image.Image):
+            pictures = [] if pictures is None else [pictures]
+        opened = tuple(item if isinstance(item, Image.Image) else read_picture(item) for item in pictures)
+        logits = self.score([Question("1", 1, opened, question, tuple(options), task_hint=hint)])
         if logits.status[0] != SCORED:
             raise PictureError(logits.status[0], "a picture and a prompt that the model can take", "see above")
         p = np.exp(pooled_log_probabilities(logits, self.plan.calibrations)[0])

@@ -1,6 +1,6 @@
 """Token sequences -> a prefix tree, as flat arrays. Numpy alone.
 
-In: B sequences and which picture each shows. Out: a `Tree` of T tokens, where T is less than the sum of their lengths:
+In: B sequences and which pictures each shows. Out: a `Tree` of T tokens, where T is less than the sum of their lengths:
 sequences that begin alike share their beginning. So the system prompt, a picture under several questions, and the
 option orders of one question are computed once.
 
@@ -15,6 +15,7 @@ over the keys, aligned at the end, lets each token attend to what it would atten
 Next: `forward` turns a tree into tensors and computes it; `tests/engine/test_tree.py` holds its properties.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,8 +54,8 @@ class Tree:
     picture_tokens: Integers
 
     @classmethod
-    def build(cls, sequences: list[TokenSequence], pictures: list[int], share: bool = True) -> "Tree":
-        """`pictures` numbers the picture of each sequence: the same number, the same pixels.
+    def build(cls, sequences: list[TokenSequence], pictures: Sequence[Sequence[int]], share: bool = True) -> "Tree":
+        """pictures: for each sequence the numbers of its pictures in their places: the same number, the same pixels.
 
         share: False lays every sequence out whole, as a plain packed batch: tests compare the tree with it.
         """
@@ -71,22 +72,27 @@ class Tree:
         sorted_row = np.argsort(order)  # of each sequence
         leaf_paths = [paths[row, : lengths[row]] for row in sorted_row]
         segments = [
-            (paths[row, :length], sequences[number], start, pictures[number])
+            (paths[row, :length], number, start)
             for row, (number, start, length) in enumerate(zip(order, starts, lengths))
             if length > start
         ]
-        with_picture = [segment for segment in segments if segment[2] <= segment[1].picture.start]
+        runs = [  # of picture tokens: the indices, and the picture's number
+            (path[placed.tokens], picture)
+            for path, number, start in segments
+            for placed, picture in zip(sequences[number].pictures, pictures[number])
+            if start <= placed.tokens.start
+        ]
         return cls(
-            ids=np.concatenate([sequence.ids[start:] for _, sequence, start, _ in segments]),
-            positions=np.concatenate([sequence.positions(start) for _, sequence, start, _ in segments], axis=1),
-            keys=np.concatenate([path for path, *_ in segments]),
-            query_bounds=_bounds([len(path) - start for path, _, start, _ in segments]),
-            key_bounds=_bounds([len(path) for path, *_ in segments]),
+            ids=np.concatenate([sequences[number].ids[start:] for _, number, start in segments]),
+            positions=np.concatenate([sequences[number].positions(start) for _, number, start in segments], axis=1),
+            keys=np.concatenate([path for path, _, _ in segments]),
+            query_bounds=_bounds([len(path) - start for path, _, start in segments]),
+            key_bounds=_bounds([len(path) for path, _, _ in segments]),
             leaves=np.array([path[-1] for path in leaf_paths]),
             leaf_keys=np.concatenate(leaf_paths),
             leaf_bounds=_bounds([len(path) for path in leaf_paths]),
-            pictures=[picture for *_, picture in with_picture],
-            picture_tokens=np.concatenate([path[sequence.picture] for path, sequence, *_ in with_picture]),
+            pictures=[picture for _, picture in runs],
+            picture_tokens=np.concatenate([np.empty(0, np.int64), *(indices for indices, _ in runs)]),
         )
 
     @property
@@ -96,19 +102,20 @@ class Tree:
 
 
 def tree_tokens(sequences: list[TokenSequence]) -> int:
-    """The number of tokens in the tree of sequences that show the same picture."""
-    table, lengths = _table(sequences, [0] * len(sequences))
+    """The number of tokens in the tree of one question's sequences."""
+    table, lengths = _table(sequences, [[placed.index for placed in sequence.pictures] for sequence in sequences])
     order = _sorted_rows(table)
     return int((lengths[order] - _shared_lengths(table[order], lengths[order])).sum())
 
 
-def _table(sequences: list[TokenSequence], pictures: list[int]) -> tuple[Integers, Integers]:
+def _table(sequences: list[TokenSequence], pictures: Sequence[Sequence[int]]) -> tuple[Integers, Integers]:
     """(B, L) what tells tokens apart, 0 after the end, and (B,) lengths. Big-endian: bytes sort as numbers do."""
     lengths = np.array([len(sequence.ids) for sequence in sequences])
     table = np.zeros((len(sequences), lengths.max()), ">u4")
-    for row, (sequence, picture) in enumerate(zip(sequences, pictures)):
+    for row, (sequence, numbers) in enumerate(zip(sequences, pictures)):
         table[row, : lengths[row]] = sequence.ids + 1
-        table[row, sequence.picture] = PICTURE_KEY + picture
+        for placed, number in zip(sequence.pictures, numbers):
+            table[row, placed.tokens] = PICTURE_KEY + number
     return table, lengths
 
 

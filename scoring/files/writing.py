@@ -14,19 +14,25 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 
-def write_whole(path: Path, write: Callable[[BinaryIO], object], mark: str = "") -> None:
+def write_whole(path: Path, write: Callable[[BinaryIO], object], mark: str = "", sync: bool = True) -> None:
     """Let `write` fill a temporary file beside `path`, and rename it when its bytes are on disk.
 
     A temporary file that a killed run left is removed; so is a link to somewhere else, which is never written through.
-    mark: part of the temporary file's name, for files that several processes may write at once.
+    mark: part of the temporary file's name, for files that several processes may write at once. sync: wait until the
+    bytes are on the disk; without it a power cut may empty the file, which must then be easy to make again.
     """
     temporary = path.with_name(f"{path.name}{mark}.tmp")
     temporary.unlink(missing_ok=True)
-    with open(temporary, "xb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "xb") as file:
+            write(file)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:  # such as a full disk
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def write_text(path: Path, text: str) -> None:
@@ -56,12 +62,17 @@ def write_csv(path: Path, rows: list[list[str]], delimiter: str = ",") -> None:
 
 def write_columns(path: Path, columns: dict[str, list[str] | pa.Array]) -> None:
     """A CSV as by `write_csv`, from columns of text or Arrow arrays of numbers, with no Python object for each cell."""
+    write_text(path, columns_as_csv(columns))
+
+
+def columns_as_csv(columns: dict[str, list[str] | pa.Array]) -> str:
+    """The text of the CSV that `write_columns` writes."""
     quoted = [
         column if isinstance(column, pa.Array) else _quoted(pa.array(column, pa.string()))
         for column in columns.values()
     ]
     lines = pc.binary_join_element_wise(*quoted, ",").to_pylist() if len(quoted) > 1 else quoted[0].to_pylist()
-    write_text(path, "\n".join([",".join(columns), *lines, ""]))
+    return "\n".join([",".join(columns), *lines, ""])
 
 
 def _quoted(cells: pa.Array) -> pa.Array:

@@ -5,6 +5,7 @@ the number of options occurs and no 0 does. Otherwise the table is refused until
 """
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,8 +19,10 @@ _WITH_TEXT = re.compile(r"[(\[]?\s*([A-Za-z])\s*[)\].:]+\s*(.+)", re.DOTALL)  # 
 _INTRODUCED = re.compile(
     r"^(?:the )?(?:correct |right )?(?:answer|정답|답)(?: is)?\s*[:：]?\s*", re.IGNORECASE
 )  # Answer: B
-_SEVERAL = re.compile(r"[(\[]?[A-Za-z][)\]]?(?:\s*(?:[,;/&|+]|and)\s*[(\[]?[A-Za-z][)\]]?)+|[A-Z]{2,}")
-_NUMBER = re.compile(r"\d{1,2}")
+_SEVERAL = re.compile(r"[(\[]?[A-Za-z][)\]]?(?:\s*(?:[,;/&|+]|and|or)\s*[(\[]?[A-Za-z][)\]]?)+|[A-Z]{2,}")
+_NUMBER = re.compile(r"0?(\d{1,2})(?:\.0+)?")  # 2, 02, or 2.0 as pandas writes it beside a missing answer
+_NAMED = re.compile(r"(?:option|choice)\s+", re.IGNORECASE)  # Option B
+_MISSING = {"nan", "none", "null", "n/a", "na", "nat", "-", "?"}  # what stands for no answer elsewhere
 _CIRCLED = "①②③④⑤⑥⑦⑧⑨⑩⑪⑫⑬⑭⑮⑯⑰⑱⑲⑳"
 
 
@@ -38,22 +41,41 @@ def read_answer(cell: str, options: Sequence[str], reading: str = AUTO) -> str:
     """
     letters = LETTERS[: len(options)]
     if reading in ("from-0", "from-1"):
-        place = int(cell) - int(reading[-1]) if _NUMBER.fullmatch(cell) else -1
+        number = _NUMBER.fullmatch(cell)
+        place = int(number[1]) - int(reading[-1]) if number else -1
         if not 0 <= place < len(options):
             first = int(reading[-1])
             raise AnswerError(quoted(cell), f"a number from {first} to {first + len(options) - 1}")
         return letters[place]
     letter = _read_letter(cell, options) if reading != "text" else None
     text = _read_text(cell, options) if reading != "letters" else None
+    if not letter and not text:
+        plain = unicodedata.normalize("NFKC", cell)
+        letter = _read_letter(_NAMED.sub("", plain.rstrip(" ,;、。"), count=1), options) if reading != "text" else None
+        text = _read_text(plain.casefold(), list(map(_folded, options))) if reading != "letters" else None
     if letter and text and letter != text:
         found = f"{quoted(cell)}, which is a letter and the text of option {text}"
         raise AnswerError(found, "one or the other; say which with --answers letters or --answers text")
     if not letter and not text:
         if _means_several(cell, options):
             raise AnswerError(f"several right answers, {quoted(cell)}", "one right answer")
-        expected = {"letters": f"one of {', '.join(letters)}", "text": "an option's text"}
-        raise AnswerError(quoted(cell), expected.get(reading, f"one of {', '.join(letters)} or an option's text"))
+        ways = {"letters": f"one of {', '.join(letters)}", "text": "an option's text"}
+        expected = ways.get(reading, f"one of {', '.join(letters)} or an option's text")
+        if cell.casefold() in _MISSING:
+            expected += "; or an empty cell where there is no answer"
+        raise AnswerError(quoted(cell) + _look_alike(cell), expected)
     return letter or text or ""
+
+
+def _folded(option: str) -> str:
+    """An option's text without what does not tell it from others: width, case, blanks around it."""
+    return unicodedata.normalize("NFKC", option).strip().casefold()
+
+
+def _look_alike(cell: str) -> str:
+    """For a message: which letter this is, where it looks like one of the alphabet and is another."""
+    name = unicodedata.name(cell, "") if len(cell) == 1 else ""
+    return f", which is {name}" if name.startswith(("CYRILLIC", "GREEK")) else ""
 
 
 def _read_letter(cell: str, options: Sequence[str]) -> str | None:
@@ -79,7 +101,7 @@ def _read_text(cell: str, options: Sequence[str]) -> str | None:
 
 
 def _means_several(cell: str, options: Sequence[str]) -> bool:
-    letters = [sign for sign in re.sub(r"\band\b", "", cell).lower() if sign.isalpha()]
+    letters = [sign for sign in re.sub(r"\b(?:and|or)\b", "", cell).lower() if sign.isalpha()]
     known = set(LETTERS[: len(options)])
     return bool(_SEVERAL.fullmatch(cell)) and len(set(letters)) == len(letters) and set(letters) <= known
 
@@ -103,9 +125,10 @@ class AnswerSurvey:
     def add(self, cell: str, options: Sequence[str]) -> None:
         """cell: not empty, without blanks around it."""
         self.answers += 1
-        if not _NUMBER.fullmatch(cell):
+        match = _NUMBER.fullmatch(cell)
+        if not match:
             return
-        number, count = int(cell), len(options)
+        number, count = int(match[1]), len(options)
         self.numbers += 1
         self.texts += _read_text(cell, options) is not None
         self.zeros += number == 0

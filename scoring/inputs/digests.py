@@ -8,22 +8,25 @@ import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from pathlib import Path
 
 from PIL import Image
 
-from scoring.inputs.questions import Question
+from scoring.inputs.picture_cells import PictureStore
+from scoring.inputs.questions import Picture, Question
 
 READERS = 4  # threads that read files
 
 
-def picture_digest(picture: Path | Image.Image | None) -> str:
-    """Of a file's bytes, or of an opened picture's pixels; "" if there is no picture, or its file is gone."""
+def picture_digest(picture: Picture) -> str:
+    """Of a file's bytes, or of an opened picture's pixels; "" if its file is gone.
+
+    Of a picture that a table holds it is known without the file.
+    """
     if isinstance(picture, Image.Image):
         head = f"{picture.mode} {picture.size}".encode()
         return hashlib.sha256(head + picture.tobytes()).hexdigest()[:16]
-    if picture is None:
-        return ""
+    if name := PictureStore().digest_of(picture):
+        return name[:16]
     try:
         state = os.stat(picture)
         return _file_digest(str(picture), state.st_size, state.st_mtime_ns)
@@ -39,11 +42,23 @@ def _file_digest(path: str, size: int, changed: int) -> str:
 
 
 def picture_digests(questions: Sequence[Question]) -> list[str]:
-    """(N,) the digest of each question's picture; every file is read once."""
-    pictures: dict[object, Path | Image.Image | None] = {_key(question): question.picture for question in questions}
+    """(N,) one digest of all of a question's pictures; "" without any, or where one's file is gone."""
+    return list(map(_joined, digests_of_pictures(questions)))
+
+
+def digests_of_pictures(questions: Sequence[Question]) -> list[list[str]]:
+    """(N,) the digest of each of a question's pictures, in their order; "" if its file is gone. Files are read once."""
+    pictures = {picture_key(picture): picture for question in questions for picture in question.pictures}
     with ThreadPoolExecutor(READERS) as threads:
-        digests = dict(zip(pictures, threads.map(picture_digest, pictures.values())))
-    return [digests[_key(question)] for question in questions]
+        digest_of = dict(zip(pictures, threads.map(picture_digest, pictures.values())))
+    return [[digest_of[picture_key(picture)] for picture in question.pictures] for question in questions]
+
+
+def _joined(digests: list[str]) -> str:
+    """One digest of several; "" where one of them is unknown."""
+    if len(digests) < 2 or not all(digests):
+        return digests[0] if len(digests) == 1 else ""
+    return hashlib.sha256(" ".join(digests).encode()).hexdigest()[:16]
 
 
 def question_digest(picture: str, question: str, options: Iterable[str]) -> str:
@@ -62,6 +77,6 @@ def question_digests(questions: Sequence[Question]) -> list[str]:
     ]
 
 
-def _key(question: Question) -> object:
-    """What tells a question's picture from others: the path, or the opened picture itself."""
-    return id(question.picture) if isinstance(question.picture, Image.Image) else question.picture
+def picture_key(picture: Picture) -> object:
+    """What tells a picture from others: its path, or the opened picture itself."""
+    return id(picture) if isinstance(picture, Image.Image) else picture

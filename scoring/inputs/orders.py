@@ -3,11 +3,12 @@
 import itertools
 import math
 import random
+from collections.abc import Iterable
 from dataclasses import replace
 
-from scoring.errors import UserError
+from scoring.errors import UserError, counted
 from scoring.inputs.prompt import LETTERS
-from scoring.inputs.questions import Question
+from scoring.inputs.questions import Question, repeats
 from scoring.inputs.referring import refer_to_each_other
 
 CYCLIC_SUBSETS = ("adaptive", "pride", "half", "rest")  # some of the cyclic orders, not the same for all rows
@@ -48,6 +49,23 @@ def option_orders(count: int, orders: str) -> list[str]:
     while len(drawn) < wanted:
         drawn["".join(generator.sample(letters, count))] = None
     return list(drawn)
+
+
+def check_orders(questions: Iterable[Question], orders: str, option: str = "") -> None:
+    """Raises OrdersError for other orders than the data's where questions list their options too.
+
+    option: what asked for them, if it is not --orders.
+    """
+    if orders == "1":
+        return
+    rows = [question.row for question in questions if not question.fault and repeats(question)]
+    if rows:
+        option = option or f"--orders {orders}"
+        raise OrdersError(
+            f"{option}: the questions of {counted(len(rows), 'row')} list their options too (first: row {rows[0]}), "
+            f"and would contradict them in another order; leave it out, or take the options out of the "
+            "questions (--layout inline reads them from there)"
+        )
 
 
 def orders_of(question: Question, orders: str) -> list[str]:

@@ -6,6 +6,7 @@ grey is scaled to 8; everything else becomes RGB; colour profiles are ignored, a
 A picture that cannot be read whole is an error, never a partly filled one.
 """
 
+import io
 import math
 import os
 import stat
@@ -20,10 +21,13 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from scoring.errors import UserError, quoted
 from scoring.files.reading import FileError, as_object, read_json, read_object
+from scoring.inputs.exif import keep_orientation, upright
+from scoring.inputs.near_names import near_names
+from scoring.inputs.picture_faults import HEAD, Content, describe_content, describe_link
 
 MAX_RATIO = 200  # longer side over shorter side: Qwen's processor refuses more
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "ICO")
@@ -103,14 +107,16 @@ def locate(root: Path, cell: str, allow_outside: bool = False) -> Path:
         raise PictureError(f"a URL, {quoted(cell)}", "a file", "download the picture and name the file")
     spellings = [cell, unicodedata.normalize("NFC", cell), unicodedata.normalize("NFD", cell)]
     spellings += [spelling.replace("\\", "/") for spelling in spellings]
+    spellings = list(dict.fromkeys(spellings))
     try:
         path = next((root / spelling for spelling in spellings if os.path.lexists(root / spelling)), None)
         if path is None:
-            raise PictureError(
-                f"no file {quoted(cell)} in {root}",
-                "a picture file",
-                "correct the path or give the pictures' folder with --images",
-            )
+            fix = "correct the path or give the pictures' folder with --images"
+            if names := near_names(root, cell):
+                fix = f"did you mean {' or '.join(map(quoted, names))}? {fix}"
+            raise PictureError(f"no file {quoted(cell)} in {root}", "a picture file", fix)
+        if content := describe_link(path):
+            raise PictureError(f"{quoted(cell)}, {content.found}", "a picture file", content.fix)
         resolved = path.resolve()
         if not allow_outside and not resolved.is_relative_to(root.resolve()):
             raise PictureError(
@@ -136,14 +142,18 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-def open_picture(path: str | Path, limits: PictureLimits = DEFAULT_LIMITS) -> Image.Image:
-    """The picture with its header read and checked, its pixels not yet decoded. Raises PictureError."""
+def open_picture(path: str | Path | bytes, limits: PictureLimits = DEFAULT_LIMITS) -> Image.Image:
+    """The picture with its header read and checked, its pixels not yet decoded. Raises PictureError.
+
+    path: its file, or the bytes of one.
+    """
     fix = "scale it down, or raise --max-picture-{}"
     try:
-        if (size := os.path.getsize(path)) > limits.file_bytes:
+        size = len(path) if isinstance(path, bytes) else os.path.getsize(path)
+        if size > limits.file_bytes:
             raise PictureError(f"{size:,} bytes", f"at most {limits.file_bytes:,}", fix.format("bytes"))
         with _PILLOW_LIMIT.set_to(limits.pixels):
-            picture = Image.open(path, formats=_formats())
+            picture = Image.open(io.BytesIO(path) if isinstance(path, bytes) else path, formats=_formats())
         if picture.width * picture.height > limits.pixels:
             picture.close()
             raise Image.DecompressionBombError
@@ -152,9 +162,8 @@ def open_picture(path: str | Path, limits: PictureLimits = DEFAULT_LIMITS) -> Im
     except Image.DecompressionBombError:
         raise PictureError(f"over {limits.pixels:,} pixels", "a smaller picture", fix.format("pixels")) from None
     except Exception as error:  # decoders raise a dozen types; each means the same to the user
-        raise PictureError(
-            _describe_content(path, error), f"a picture ({', '.join(FORMATS)})", "replace the file or drop the row"
-        ) from None
+        content = _content(path, error)
+        raise PictureError(content.found, f"a picture ({', '.join(FORMATS)})", content.fix) from None
     width, height = picture.size
     if min(width, height) < 1 or max(width, height) > MAX_RATIO * min(width, height):
         raise PictureError(f"{width}x{height} pixels", f"sides of at most 1:{MAX_RATIO}", "crop the picture")
@@ -163,34 +172,21 @@ def open_picture(path: str | Path, limits: PictureLimits = DEFAULT_LIMITS) -> Im
     return picture
 
 
-def _describe_content(path: str | Path, error: Exception) -> str:
-    """What a file seems to hold that Pillow could not open, for the message."""
+def _content(path: str | Path | bytes, error: Exception) -> Content:
+    """What a file holds that Pillow could not open."""
     try:
-        with open(path, "rb") as file:
-            head = file.read(512)
+        with io.BytesIO(path) if isinstance(path, bytes) else open(path, "rb") as file:
+            return describe_content(file.read(HEAD), error)
     except OSError as problem:
-        return f"not readable ({problem.strerror})"
-    if not head:
-        return "an empty file"
-    if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml", b"<svg")):
-        return "a web page or XML, not a picture"
-    return "not a picture" if isinstance(error, UnidentifiedImageError) else f"a broken picture ({error})"
+        return Content(f"not readable ({problem.strerror})", "check the file")
 
 
-def upright_size(picture: Image.Image) -> tuple[int, int]:
-    """(width, height) after the EXIF orientation, from the header alone."""
-    try:
-        turned = picture.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
-    except Exception:  # a broken EXIF block, see to_rgb
-        turned = False
-    return picture.size[::-1] if turned else picture.size
-
-
-def read_picture(path: str | Path, limits: PictureLimits = DEFAULT_LIMITS) -> Image.Image:
-    """The picture decoded, upright, in RGB. Raises PictureError."""
+def read_picture(path: str | Path | bytes, limits: PictureLimits = DEFAULT_LIMITS) -> Image.Image:
+    """The picture of a file, or of the bytes of one, decoded, upright, in RGB. Raises PictureError."""
     with open_picture(path, limits) as picture:
         try:
             with _PILLOW_LIMIT.set_to(limits.pixels):
+                keep_orientation(picture)
                 picture.load()
         except Exception as error:  # decoders raise a dozen types
             raise PictureError(
@@ -201,10 +197,7 @@ def read_picture(path: str | Path, limits: PictureLimits = DEFAULT_LIMITS) -> Im
 
 def to_rgb(picture: Image.Image) -> Image.Image:
     """Upright, transparency on white, 16-bit grey scaled, RGB."""
-    try:
-        picture = ImageOps.exif_transpose(picture)
-    except Exception:  # a broken EXIF block says nothing about the pixels: the picture stays as it is stored
-        picture = picture.copy()
+    picture = upright(picture)
     if picture.mode.startswith("I;16"):
         grey = np.asarray(picture, dtype=np.float64)
         return Image.fromarray(np.rint(grey / 257).astype(np.uint8)).convert("RGB")

@@ -1,5 +1,6 @@
-"""A question -> what the model takes: its token sequence and its picture's patches."""
+"""A question -> what the model takes: its token sequence and its pictures' patches."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -7,10 +8,11 @@ import numpy as np
 from PIL import Image
 
 from scoring.files.reading import read_object
+from scoring.inputs.image_marks import parts_of
 from scoring.inputs.pictures import PictureError, PixelPolicy, read_picture, to_rgb
 from scoring.inputs.prompt import LETTERS, PromptTemplate
 from scoring.inputs.questions import Question
-from scoring.inputs.tokens import ChatTokenizer, TokenSequence
+from scoring.inputs.tokens import ChatPrompt, ChatTokenizer, TokenSequence
 
 
 @dataclass
@@ -49,43 +51,54 @@ class Preparer:
         """
         return self.chat.label_ids(self.template.labels[:options], bool(self.template.system))
 
-    def encode(self, question: Question, size: tuple[int, int] | None = None, order: str = "") -> TokenSequence:
-        """The prompt for a picture of that upright size (default: the one in the picture's header).
+    def encode(
+        self, question: Question, sizes: Sequence[tuple[int, int]] | None = None, order: str = ""
+    ) -> TokenSequence:
+        """The prompt for pictures of these upright sizes (default: those in the pictures' headers).
 
         order: the option at each letter, such as `cabd`; "" is the order of the data.
         Raises PictureError, a row's fault, if the prompt is longer than the model's context.
         """
-        sequence = self.encode_many([(question, size or question.size, order)])[0]
+        sequence = self.encode_many([(question, question.sizes if sizes is None else sizes, order)])[0]
         if isinstance(sequence, PictureError):
             raise sequence
         return sequence
 
-    def encode_many(self, prompts: list[tuple[Question, tuple[int, int], str]]) -> list[TokenSequence | PictureError]:
-        """The same for many (question, size, order); a prompt that is too long has its PictureError instead."""
-        rendered = []
-        for question, size, order in prompts:
+    def encode_many(
+        self, prompts: Sequence[tuple[Question, Sequence[tuple[int, int]], str]]
+    ) -> list[TokenSequence | PictureError]:
+        """The same for many (question, sizes, order); a prompt that cannot be made has its PictureError instead."""
+        results: list[ChatPrompt | PictureError] = []
+        for question, sizes, order in prompts:
             options = [question.options[LETTERS.index(letter)] for letter in order] or question.options
             system, user = self.template.render(question.question, options, question.task_hint)
-            rendered.append((system, user, self.policy.grid(*size)))
-        return [
-            sequence if len(sequence.ids) <= self.context else self._too_long(sequence)
-            for sequence in self.chat.encode_many(rendered, self.policy.merge)
-        ]
-
-    def _too_long(self, sequence: TokenSequence) -> PictureError:
-        return PictureError(
-            f"a prompt of {len(sequence.ids):,} tokens", f"at most {self.context:,}", "shorten the question"
+            try:
+                parts = parts_of(user, len(sizes))
+            except PictureError as error:
+                results.append(error)
+            else:
+                results.append(ChatPrompt(system, parts, [self.policy.grid(*size) for size in sizes]))
+        encoded = iter(
+            self.chat.encode_many([item for item in results if isinstance(item, ChatPrompt)], self.policy.merge)
         )
+        return [result if isinstance(result, PictureError) else self._checked(next(encoded)) for result in results]
 
-    def picture(self, question: Question) -> Image.Image:
-        """The question's picture decoded, upright, in RGB, within `question.limits`. Raises PictureError."""
-        if isinstance(question.picture, Image.Image):
-            return to_rgb(question.picture)
-        if question.picture is None:
-            raise PictureError("no picture", "a picture file", "give one or drop the row")
-        return read_picture(question.picture, question.limits)
+    def _checked(self, sequence: TokenSequence) -> TokenSequence | PictureError:
+        """The sequence, if it is not too long."""
+        if len(sequence.ids) <= self.context:
+            return sequence
+        found = f"a prompt of {len(sequence.ids):,} tokens"
+        return PictureError(found, f"at most {self.context:,}", "shorten the question")
+
+    def picture(self, question: Question, index: int = 0) -> Image.Image:
+        """One of the question's pictures decoded, upright, in RGB, within `question.limits`. Raises PictureError."""
+        picture = question.pictures[index]
+        return to_rgb(picture) if isinstance(picture, Image.Image) else read_picture(picture, question.limits)
 
     def __call__(self, question: Question) -> tuple[TokenSequence, np.ndarray]:
-        """Token sequence and (N, 1536) patches of a question, its picture decoded. Raises PictureError."""
-        picture = self.picture(question)
-        return self.encode(question, picture.size), self.policy.patches(picture)
+        """Token sequence and (N, 1536) patches of the question's pictures in their places. Raises PictureError."""
+        pictures = [self.picture(question, index) for index in range(len(question.pictures))]
+        sequence = self.encode(question, [picture.size for picture in pictures])
+        patches = [self.policy.patches(pictures[placed.index]) for placed in sequence.pictures]
+        width = 3 * self.policy.frames * self.policy.patch**2
+        return sequence, np.concatenate(patches) if patches else np.empty((0, width), np.float32)

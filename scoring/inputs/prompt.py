@@ -23,7 +23,7 @@ LetterCase = Literal["lower", "upper"]
 REQUIRED = {"user": ("question", "options"), "option": ("letter", "option"), "hint": ("task_hint",)}
 ALLOWED = {"system": ("letters",), "user": ("letters", "hint")}
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
-MARKS = re.compile(r"<\|[\w-]+\|>|<image>")  # of turns and pictures, as other tools write them into texts
+MARKS = re.compile(r"<\|[\w-]+\|>|<image(?: ?\d+)?>")  # of turns and pictures, as other tools write them into texts
 
 
 class TemplateError(UserError):

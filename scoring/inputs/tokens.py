@@ -1,13 +1,14 @@
-"""Chat messages -> token ids, the slice of them that the picture fills, and three-dimensional positions.
+"""Chat messages -> token ids, the slices of them that pictures fill, and three-dimensional positions.
 
 The chat template is that of the base model. Text from cells is encoded by a copy of the tokenizer that knows
 no control tokens: `<|im_end|>` in a question reaches the model as about six ordinary tokens, never as the end
 of the message.
 """
 
+import itertools
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -19,9 +20,13 @@ from tokenizers import Tokenizer
 
 from scoring.errors import UserError
 from scoring.files.reading import read_json
+from scoring.inputs.image_marks import Parts
 
 IMAGE_TOKEN = "<|image_pad|>"
-SYSTEM, USER = "\ue000s\ue001", "\ue000u\ue001"  # stand-ins for the texts in the rendered template
+SYSTEM = "\ue000s\ue001"  # stands for the system text in the rendered template
+STAND_IN = re.compile(r"\ue000(s|\d+)\ue001")  # and the same with a number for a text of the user's turn
+
+Grid = tuple[int, int, int]  # (1, rows, columns) of a picture's patches
 
 
 class TokenError(UserError):
@@ -29,41 +34,68 @@ class TokenError(UserError):
 
 
 @dataclass(frozen=True)
+class ChatPrompt:
+    """A conversation of one question. system: "" for none. user: its turn. grids: of the question's pictures."""
+
+    system: str
+    user: Parts
+    grids: Sequence[Grid]
+
+
+@dataclass(frozen=True)
+class PlacedPicture:
+    """A picture in a prompt. index: which of the question's it is. tokens: the slice of ids that it fills."""
+
+    index: int
+    tokens: slice
+    grid: Grid
+
+    def extent(self, merge: int) -> int:
+        """By how much the positions after the picture exceed those before it."""
+        return max(self.grid[1:]) // merge
+
+
+@dataclass(frozen=True)
 class TokenSequence:
     """One prompt as the model sees it.
 
-    ids: (L,) int64, with the image token for each of the picture's tokens.
-    picture: the slice of `ids` that the picture fills.
-    grid: (1, height, width) of the picture in patches.
+    ids: (L,) int64, with the image token for each of a picture's tokens.
+    pictures: in the order of their places; a picture that is shown twice has two.
+    head: the number of tokens before the user's texts: what all questions about these pictures begin with.
     """
 
     ids: np.ndarray
-    picture: slice
-    grid: tuple[int, int, int]
+    pictures: tuple[PlacedPicture, ...]
+    head: int
+
+    @property
+    def grids(self) -> list[Grid]:
+        """Of the pictures in the order of their places."""
+        return [picture.grid for picture in self.pictures]
 
     def positions(self, start: int = 0, merge: int = 2) -> np.ndarray:
-        """(3, L - start) int64: time, height and width, as in `Qwen3VLModel.get_rope_index`."""
-        if start >= self.picture.stop:  # text after the picture: all three rows count up by one a token
-            last = self.picture.start + max(self.grid[1:]) // merge + len(self.ids) - self.picture.stop
-            return np.broadcast_to(np.arange(last - len(self.ids) + start, last), (3, len(self.ids) - start))
-        return mrope_positions(len(self.ids), self.picture.start, self.grid, merge)[:, start:]
+        """(3, L - start) int64: time, height and width, as in `Qwen3VLModel.get_rope_index`.
 
-
-def mrope_positions(length: int, start: int, grid: tuple[int, int, int], merge: int = 2) -> np.ndarray:
-    """(3, length) positions of a text with one picture at `start`.
-
-    Text counts up in all three rows; the picture's tokens share one time and count rows and columns;
-    the text after it continues from the largest of them.
-    """
-    rows, columns = grid[1] // merge, grid[2] // merge
-    count = rows * columns
-    positions = np.empty((3, length), np.int64)
-    positions[:, :start] = np.arange(start)
-    positions[0, start : start + count] = start
-    positions[1, start : start + count] = start + np.repeat(np.arange(rows), columns)
-    positions[2, start : start + count] = start + np.tile(np.arange(columns), rows)
-    positions[:, start + count :] = start + max(rows, columns) + np.arange(length - start - count)
-    return positions
+        Text counts up in all three rows; a picture's tokens share one time and count rows and columns; the text after
+        it continues from the largest of them.
+        """
+        length = len(self.ids)
+        saved = sum(item.tokens.stop - item.tokens.start - item.extent(merge) for item in self.pictures)
+        if not self.pictures or start >= self.pictures[-1].tokens.stop:  # text alone: all three rows are equal
+            return np.broadcast_to(np.arange(start - saved, length - saved), (3, length - start))
+        positions = np.empty((3, length), np.int64)
+        end, following = 0, 0  # of the ids so far, and the position of the next one
+        for picture in self.pictures:
+            first, stop = picture.tokens.start, picture.tokens.stop
+            positions[:, end:first] = np.arange(following, following + first - end)
+            following += first - end
+            rows, columns = picture.grid[1] // merge, picture.grid[2] // merge
+            positions[0, first:stop] = following
+            positions[1, first:stop] = following + np.repeat(np.arange(rows), columns)
+            positions[2, first:stop] = following + np.tile(np.arange(columns), rows)
+            end, following = stop, following + picture.extent(merge)
+        positions[:, end:] = np.arange(following, following + length - end)
+        return positions[:, start:]
 
 
 class ChatTokenizer:
@@ -92,7 +124,7 @@ class ChatTokenizer:
             trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
         )
         environment.globals["raise_exception"] = _raise
-        self._frames: dict[bool, list[str]] = {}  # whether there is a system turn -> see `_frame`
+        self._frames: dict[tuple[bool, tuple[bool, ...]], list[str]] = {}  # see `_frame`
         chat_template = read_chat_template(folder)
         if chat_template is None:
             raise TokenError(
@@ -103,33 +135,42 @@ class ChatTokenizer:
         except (TemplateError, TypeError) as error:
             raise TokenError(f"{folder}: its chat template cannot be used: {error}; expected Qwen3-VL's own") from None
 
-    def encode(self, system: str, user: str, grid: tuple[int, int, int], merge: int = 2) -> TokenSequence:
-        """The prompt up to the answer's first token; the picture comes before the user's text.
+    def encode(self, prompt: ChatPrompt, merge: int = 2) -> TokenSequence:
+        """The prompt up to the answer's first token."""
+        return self.encode_many([prompt], merge)[0]
 
-        system: "" for a conversation without a system turn.
-        """
-        return self.encode_many([(system, user, grid)], merge)[0]
-
-    def encode_many(self, prompts: list[tuple[str, str, tuple[int, int, int]]], merge: int = 2) -> list[TokenSequence]:
-        """The same for many (system, user, grid): each distinct text is encoded once, all of them in parallel."""
-        prompts_pieces = [self._prompt(system, user) for system, user, _ in prompts]
-        texts = list(dict.fromkeys(piece for pieces in prompts_pieces for piece in pieces if isinstance(piece, _Plain)))
+    def encode_many(self, prompts: Sequence[ChatPrompt], merge: int = 2) -> list[TokenSequence]:
+        """The same for many: each distinct text is encoded once, all of them in parallel."""
+        prompts_pieces = [self._pieces_of(prompt.system, prompt.user) for prompt in prompts]
+        texts = list(
+            dict.fromkeys(str(piece) for pieces in prompts_pieces for piece in pieces if isinstance(piece, _Plain))
+        )
         encoded = self._plain.encode_batch_fast(texts, add_special_tokens=False)
         ids_of = {text: encoding.ids for text, encoding in zip(texts, encoded)}
-        sequences = []
-        for pieces, (_, _, grid) in zip(prompts_pieces, prompts):
-            ids: list[int] = []
-            for piece in pieces:
-                if piece == IMAGE_TOKEN:  # exactly one, see `_frame`
-                    start = len(ids)
-                    ids += [self.image_token_id] * (grid[1] // merge * (grid[2] // merge) * grid[0])
-                    end = len(ids)
-                elif isinstance(piece, _Plain):
-                    ids += ids_of[piece]
-                else:
-                    ids.append(self.control[piece])
-            sequences.append(TokenSequence(np.array(ids, np.int64), slice(start, end), grid))
-        return sequences
+        return [self._sequence(pieces, prompt, ids_of, merge) for pieces, prompt in zip(prompts_pieces, prompts)]
+
+    def _sequence(
+        self, pieces: list[str], prompt: ChatPrompt, ids_of: dict[str, list[int]], merge: int
+    ) -> TokenSequence:
+        """Of a prompt's pieces, given the ids of each plain text."""
+        ids: list[int] = []
+        pictures: list[PlacedPicture] = []
+        indices = [part for part in prompt.user if isinstance(part, int)]
+        head = None
+        for piece in pieces:
+            if isinstance(piece, _UserText) and head is None:
+                head = len(ids)
+            if piece == IMAGE_TOKEN:  # as many as there are places, see `_rendered`
+                index = indices[len(pictures)]
+                grid = prompt.grids[index]
+                start = len(ids)
+                ids += [self.image_token_id] * (grid[1] // merge * (grid[2] // merge) * grid[0])
+                pictures.append(PlacedPicture(index, slice(start, len(ids)), grid))
+            elif isinstance(piece, _Plain):
+                ids += ids_of[piece]
+            else:
+                ids.append(self.control[piece])
+        return TokenSequence(np.array(ids, np.int64), tuple(pictures), len(ids) if head is None else head)
 
     def label_ids(self, letters: str, system: bool = True) -> list[int]:
         """The token id of each letter as an answer: the one id that follows the prompt's ids.
@@ -137,7 +178,7 @@ class ChatTokenizer:
         system: whether the prompt has a system turn. Raises TokenError, naming the letter and its ids, if the letter
         is not a single token after the prompt.
         """
-        last = self._prompt("s" if system else "", "u")[-1]
+        last = self._pieces_of("s" if system else "", ("u",))[-1]
         tail = last if isinstance(last, _Plain) else ""
         before = self._plain.encode(tail, add_special_tokens=False).ids
         ids_of = {letter: self._plain.encode(tail + letter, add_special_tokens=False).ids for letter in letters}
@@ -153,30 +194,35 @@ class ChatTokenizer:
         """The text of token ids, without control tokens."""
         return self.tokenizer.decode(list(ids), skip_special_tokens=True)
 
-    def _prompt(self, system: str, user: str) -> list[str]:
+    def _pieces_of(self, system: str, user: Parts) -> list[str]:
         """The rendered conversation as pieces: plain texts (`_Plain`) and control tokens, in turn."""
-        texts = {SYSTEM: system, USER: user}
+        texts = {str(number): text for number, text in enumerate(part for part in user if isinstance(part, str))}
+        texts["s"] = system
 
-        def fill(match: re.Match[str]) -> str:
-            return texts[match[0]]
+        def filled(piece: str) -> str:
+            if not isinstance(piece, _Plain):
+                return piece
+            kind = _UserText if {*STAND_IN.findall(piece)} - {"s"} else _Plain
+            return kind(STAND_IN.sub(lambda match: texts[match[1]], piece))
 
-        return [
-            _Plain(re.sub(f"{SYSTEM}|{USER}", fill, piece)) if isinstance(piece, _Plain) else piece
-            for piece in self._frame(bool(system))
-        ]
+        return [filled(piece) for piece in self._frame(bool(system), tuple(isinstance(part, str) for part in user))]
 
-    def _frame(self, system: bool) -> list[str]:
+    def _frame(self, system: bool, texts: tuple[bool, ...]) -> list[str]:
         """The conversation's pieces with stand-ins for the texts: the template never sees a cell.
 
-        system: whether it has a system turn. Rendered once.
+        system: whether it has a system turn. texts: which parts of the user's turn are texts. Rendered once.
         """
-        if system not in self._frames:
-            self._frames[system] = self._pieces(self._rendered(system))
-        return self._frames[system]
+        if (system, texts) not in self._frames:
+            self._frames[system, texts] = self._pieces(self._rendered(system, texts))
+        return self._frames[system, texts]
 
-    def _rendered(self, system: bool) -> str:
+    def _rendered(self, system: bool, texts: tuple[bool, ...]) -> str:
         """The conversation as the chat template writes it, with stand-ins for the texts."""
-        user = [{"type": "image", "image": ""}, {"type": "text", "text": USER}]
+        numbers = itertools.count()
+        user = [
+            {"type": "text", "text": f"\ue000{next(numbers)}\ue001"} if is_text else {"type": "image", "image": ""}
+            for is_text in texts
+        ]
         messages: list[dict[str, object]] = [{"role": "user", "content": user}]
         if system:
             messages.insert(0, {"role": "system", "content": [{"type": "text", "text": SYSTEM}]})
@@ -184,8 +230,10 @@ class ChatTokenizer:
             rendered: str = self._chat.render(add_generation_prompt=True, tools=None, messages=messages)
         except TemplateError as error:  # also of one that uses variables that it is not given
             raise TokenError(f"the base's chat template cannot be used: {error}; expected Qwen3-VL's own") from None
-        if [rendered.count(part) for part in (SYSTEM, USER, IMAGE_TOKEN)] != [int(system), 1, 1]:
-            raise TokenError("the base's chat template leaves texts or the picture out; expected Qwen3-VL's own")
+        order = re.findall(f"{STAND_IN.pattern}|{re.escape(IMAGE_TOKEN)}", rendered)  # "" for a picture
+        numbers = itertools.count()
+        if order != ["s"] * system + [str(next(numbers)) if is_text else "" for is_text in texts]:
+            raise TokenError("the base's chat template leaves texts or a picture out; expected Qwen3-VL's own")
         return rendered
 
     def _pieces(self, rendered: str) -> list[str]:
@@ -203,6 +251,10 @@ class ChatTokenizer:
 
 class _Plain(str):
     """Text that is encoded without control tokens."""
+
+
+class _UserText(_Plain):
+    """Such a text that holds some of the user's."""
 
 
 def _raise(message: str) -> NoReturn:

@@ -9,15 +9,16 @@ import hashlib
 import io
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scoring.errors import quoted
-from scoring.readers.records import Row, normalized, table_fault
+from scoring.errors import counted, quoted
+from scoring.readers.other_files import check_is_text
+from scoring.readers.records import OneFile, Row, normalized, table_fault, visible
 from scoring.readers.unpacking import blocks_of, open_unpacked
 
 if TYPE_CHECKING:
@@ -25,14 +26,17 @@ if TYPE_CHECKING:
 
 HEAD = 1 << 16  # bytes in which the header is looked for
 BLOCK = 1_000  # rows that are parsed at a time
+TITLE_LINES = 20  # at the beginning, among which the names of columns are looked for
+ZEROS = 0.05  # share of zeros among a file's bytes from which on it is UTF-16
 MAX_CELL = 1 << 26  # characters; a quotation mark that is never closed makes one cell of the rest
-SEPARATORS = {",": "CSV", ";": "CSV with semicolons", "\t": "TSV"}
+SEPARATORS = {",": "CSV", ";": "CSV with semicolons", "\t": "TSV", "|": "CSV with vertical bars"}
+BLANK = re.compile(r'[\s\ufeff\u200b,;|"]*')  # a line without text
 EXCEL_SEPARATOR = re.compile(r'\ufeff?"?sep=(.)"?', re.IGNORECASE)  # Excel's first line, which names the separator
 REPLACEMENT = "\ufffd"  # stands where an earlier program could not decode a byte
 
 
 @dataclass(frozen=True)
-class DelimitedTable:
+class DelimitedTable(OneFile):
     """A table of text. before: lines before the header."""
 
     file: Path
@@ -42,6 +46,7 @@ class DelimitedTable:
     digest: str
     notices: list[str]
     before: int = 0
+    count: int | None = None
 
     @property
     def format(self) -> str:
@@ -51,28 +56,35 @@ class DelimitedTable:
     def _in_encoding(self) -> str:
         return "" if self.encoding == "utf-8-sig" else f" in {self.encoding}"
 
-    def rows(self) -> Iterator[Row]:
-        """Every row but empty lines, whatever its number of cells. Raises InputError if quoting is broken."""
+    def rows(self, without: Collection[str] = ()) -> Iterator[Row]:
+        """Every row with text in a cell, whatever its number of cells. Raises InputError if quoting is broken.
+
+        A notice tells how many rows have none: Excel leaves such rows where cells were once filled in.
+        """
         with _open_text(self.file, self.encoding) as text:
             reader = csv.reader(text, delimiter=self.delimiter, strict=True)
             with _long_cells():
                 for _ in range(self.before + 1):
                     next(reader)
-            number = 0
-            while block := self._next_block(reader):
+            number, blank = 0, _BlankRows()
+            while block := self._next_block(reader, blank):
                 for line, cells in block:
                     number += 1
                     yield Row(number, line, cells)
+        if blank.count and (notice := f"{self.file}: {blank.text}") not in self.notices:
+            self.notices.append(notice)
 
-    def _next_block(self, reader: "Reader") -> list[tuple[int, list[str]]]:
+    def _next_block(self, reader: "Reader", blank: "_BlankRows") -> list[tuple[int, list[str]]]:
         """The next rows, each with the line where it begins; none at the end of the table."""
         block: list[tuple[int, list[str]]] = []
         line = reader.line_num + 1
         try:
             with _long_cells():
                 for cells in reader:
-                    if cells:
+                    if any(map(str.strip, cells)):
                         block.append((line, cells))
+                    elif cells:
+                        blank.add(line)
                     if len(block) == BLOCK:
                         break
                     line = reader.line_num + 1
@@ -86,6 +98,21 @@ class DelimitedTable:
         return block
 
 
+class _BlankRows:
+    """Counts the rows without text."""
+
+    count = 0
+    first = 0  # line
+
+    def add(self, line: int) -> None:
+        self.first = self.first or line
+        self.count += 1
+
+    @property
+    def text(self) -> str:
+        return f"{counted(self.count, 'row')} without any text left out (first: line {self.first})"
+
+
 def open_delimited(file: Path, known: set[str], encoding: str | None = None) -> DelimitedTable:
     """Raises InputError where the file is no such text.
 
@@ -94,26 +121,48 @@ def open_delimited(file: Path, known: set[str], encoding: str | None = None) -> 
     """
     encoding, digest, notices = _find_encoding(file, encoding)
     with open_unpacked(file) as stream:
-        first = re.split(r"\r\n?|\n", stream.read(HEAD).decode(encoding, "ignore"), maxsplit=1)[0]
-    separator = EXCEL_SEPARATOR.fullmatch(first)
-    if separator:
-        delimiter = separator[1]
-    else:
-        delimiter = max(SEPARATORS, key=lambda sign: len(set(normalized(first.split(sign))) & known))
+        text = stream.read(HEAD).decode(encoding, "ignore")
+    lines = [line for line in re.split(r"\r\n?|\n", text) if not BLANK.fullmatch(line)]
+    named = EXCEL_SEPARATOR.fullmatch(lines[0]) if lines else None
+    lines = lines[1:] if named else lines
+    signs = [*([named[1]] if named else []), *SEPARATORS]
+    delimiter = max(signs, key=lambda sign: _known_names(lines[:1], sign, known))
+    _check_first_line(file, lines, known)
+    header, before = _read_header(file, encoding, delimiter, skip=bool(named))
+    return DelimitedTable(file, encoding, delimiter, header, digest, notices, before)
+
+
+def _known_names(lines: list[str], sign: str, known: set[str]) -> int:
+    """How many known names of columns the first of the lines has."""
+    return len(set(normalized(lines[0].split(sign))) & known) if lines else 0
+
+
+def _check_first_line(file: Path, lines: list[str], known: set[str]) -> None:
+    """Raises InputError where the names of columns stand below a title or a comment."""
+    if "question" not in known or any(_known_names(lines, sign, known) for sign in SEPARATORS):
+        return
+    for line in lines[1:TITLE_LINES]:
+        if any("question" in normalized(line.split(sign)) for sign in SEPARATORS):
+            found = f"{quoted(lines[0])} above the names of columns, {quoted(line)}"
+            raise table_fault(file, found, "the names in the first line", "remove the lines above them")
+
+
+def _read_header(file: Path, encoding: str, delimiter: str, skip: bool) -> tuple[list[str], int]:
+    """(names of the columns, lines before them). Raises InputError. skip: the first line with text is none of them."""
+    before = 0
     try:
         with _open_text(file, encoding) as text, _long_cells():
-            reader = csv.reader(text, delimiter=delimiter, strict=True)
-            if separator:
-                next(reader, [])
-            header = next(reader, [])
+            for cells in csv.reader(text, delimiter=delimiter, strict=True):
+                if not BLANK.fullmatch("".join(cells)):
+                    if not skip:
+                        return [visible(name) for name in cells], before
+                    skip = False
+                before += 1
     except csv.Error as error:
         raise table_fault(
             file, f"broken quoting in the header ({error})", "names of columns", "correct the first line"
         ) from None
-    if not header:
-        raise table_fault(file, "an empty file", "a header and at least one row", "check the file")
-    header = [name.strip("\ufeff\u200b") for name in header]
-    return DelimitedTable(file, encoding, delimiter, header, digest, notices, int(bool(separator)))
+    raise table_fault(file, "an empty file", "a header and at least one row", "check the file")
 
 
 @contextmanager
@@ -143,33 +192,34 @@ def _long_cells() -> Iterator[None]:
 def _find_encoding(file: Path, encoding: str | None) -> tuple[str, str, list[str]]:
     """(encoding, SHA-256 of the bytes, notices). Raises InputError where no encoding makes text of all bytes."""
     with open_unpacked(file) as stream:
-        head = stream.read(4)
-    if head in (b"PK\x03\x04", b"\xd0\xcf\x11\xe0"):
-        raise table_fault(file, "an Excel workbook or a zip archive", "a CSV file", "save it as 'CSV UTF-8'")
+        head = stream.read(HEAD)
+    check_is_text(file, head)
     candidates = [encoding] if encoding else _candidates(head)
     bad_bytes = []
     for candidate in candidates:
         reading = _Decoding(file, candidate)
         if reading.bad_byte is None:
-            guessed = not encoding and candidate not in ("utf-8-sig", "utf-16")
+            guessed = not encoding and candidate not in ("utf-8-sig", "utf-16", "utf-32")
             return candidate, reading.digest, reading.notices(guessed)
         bad_bytes.append(reading.bad_byte)
     value, line = bad_bytes[0]
     raise table_fault(
         file,
-        f"byte 0x{value:02x} in line {line}, not text in {' or '.join(candidates)}",
+        f"byte 0x{value:02x} in line {line}, not text in {' or '.join(candidates).replace('utf-8-sig', 'UTF-8')}",
         encoding or "UTF-8",
         "save the file as 'CSV UTF-8', or name its encoding with --encoding",
     )
 
 
 def _candidates(head: bytes) -> list[str]:
+    """Encodings to try. Text in UTF-16 without a mark has a zero in every second byte of its separators and digits."""
+    if head[:4] in (b"\xff\xfe\0\0", b"\0\0\xfe\xff"):
+        return ["utf-32"]
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return ["utf-16"]
-    if head[1:2] == b"\0":
-        return ["utf-16-le"]
-    if head[:1] == b"\0":
-        return ["utf-16-be"]
+    even, odd = head[::2].count(0), head[1::2].count(0)
+    if max(even, odd) > len(head) * ZEROS and min(even, odd) * 10 < max(even, odd):
+        return ["utf-16-le" if odd > even else "utf-16-be"]
     return ["utf-8-sig", "cp949"]
 
 
@@ -204,9 +254,10 @@ class _Decoding:
     def _look_at(self, text: str, line: int) -> None:
         """Remember what notices need. line: the number of the text's first line."""
         if self.sample is None and not text.isascii():
-            index = next(index for index, sign in enumerate(text) if ord(sign) > 127 and sign != "\ufeff")
+            index = next((index for index, sign in enumerate(text) if ord(sign) > 127 and sign != "\ufeff"), -1)
             start, end = text.rfind("\n", 0, index) + 1, text.find("\n", index)
-            self.sample = line + text.count("\n", 0, index), text[start : end if end >= 0 else None].strip()
+            if index >= 0:
+                self.sample = line + text.count("\n", 0, index), text[start : end if end >= 0 else None].strip()
         if self.lost is None and REPLACEMENT in text:
             self.lost = line + text.count("\n", 0, text.index(REPLACEMENT))
 
@@ -215,9 +266,10 @@ class _Decoding:
         notices = []
         if guessed and self.sample:
             name = "cp949 (Korean Windows)" if self.encoding == "cp949" else self.encoding
+            others = _other_readings(self.sample[1], self.encoding)
             notices.append(
                 f"{self.file}: not UTF-8; read as {name}: {quoted(self.sample[1])} in line {self.sample[0]}; "
-                "if that is not the text, name the encoding with --encoding"
+                f"if that is not the text, name the encoding with --encoding{others}"
             )
         if self.lost:
             notices.append(
@@ -225,3 +277,19 @@ class _Decoding:
                 "when another program decoded it"
             )
         return notices
+
+
+def _other_readings(sample: str, encoding: str) -> str:
+    """What else the bytes of a Korean text may be, for a message; "" where its characters are those of usual Korean."""
+    signs = [sign for sign in sample if not sign.isascii()]
+    if encoding != "cp949" or sum(map(_is_usual_korean, signs)) * 2 > len(signs):
+        return ""
+    data = sample.encode("cp949")
+    readings = [(name, data.decode(name, "replace")) for name in ("shift_jis", "gb18030", "big5")]
+    others = ", ".join(f"{name}: {quoted(text)}" for name, text in readings if REPLACEMENT not in text)
+    return f" ({others})" if others else ""
+
+
+def _is_usual_korean(sign: str) -> bool:
+    """Whether this is one of the 2,350 syllables of KS X 1001; the codec writes others in 8 bytes."""
+    return "가" <= sign <= "힣" and len(sign.encode("euc_kr")) == 2

@@ -1,30 +1,32 @@
 """JSON: a list of objects, an object that holds one, or an object a line (JSONL). Numbers stay as written."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from scoring.errors import quoted
-from scoring.readers.records import Row, table_fault
+from scoring.readers.records import OneFile, Row, table_fault
 from scoring.readers.unpacking import blocks_of, open_unpacked
 
 MAX_BYTES = 2**30  # of a list that is parsed at once; JSONL has no limit of its own
+TURNS = ("messages", "conversations", "conversation")  # lists of objects that are a conversation: one row, not a table
 HEAD = 1 << 16  # bytes that show which of them a file is
 
 
 @dataclass(frozen=True)
-class JsonTable:
+class JsonTable(OneFile):
     """A table of objects; its columns are all keys, in the order in which they first occur."""
 
     file: Path
     format: str  # "JSON" or "JSONL"
     header: list[str]
     digest: str
+    count: int
     notices: list[str]
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self, without: Collection[str] = ()) -> Iterator[Row]:
         for number, (line, item) in enumerate(_objects(self.file, self.format == "JSONL"), 1):
             yield Row(number, line, [item.get(name) for name in self.header])
 
@@ -39,11 +41,13 @@ def open_json(file: Path, digest: str) -> JsonTable:
     """Raises InputError where the file is not JSON, or not a table. digest: of its bytes."""
     lines = _is_jsonl(file)
     header: dict[str, None] = {}
+    count = 0
     for _, item in _objects(file, lines):
         header |= dict.fromkeys(item)
+        count += 1
     if not header:
         raise table_fault(file, "no objects", "at least one question", "check the file")
-    return JsonTable(file, "JSONL" if lines else "JSON", list(header), digest, [])
+    return JsonTable(file, "JSONL" if lines else "JSON", list(header), digest, count, [])
 
 
 def _is_jsonl(file: Path) -> bool:
@@ -99,13 +103,16 @@ def _parse_list(file: Path) -> list[Any]:
 def _lists_of_objects(value: Any) -> dict[str, list[Any]]:
     if not isinstance(value, dict):
         return {}
-    return {key: item for key, item in value.items() if isinstance(item, list) and item and isinstance(item[0], dict)}
+    lists = {key: item for key, item in value.items() if isinstance(item, list) and item and isinstance(item[0], dict)}
+    return {key: item for key, item in lists.items() if key not in TURNS}
 
 
 def _parse(file: Path, data: bytes, line: int) -> Any:
     """A JSON value. Raises InputError. line: of its first byte."""
     try:
-        return json.loads(data.decode("utf-8-sig"), object_pairs_hook=_unique, parse_float=str, parse_constant=str)
+        return json.loads(
+            data.decode("utf-8-sig"), object_pairs_hook=_unique, parse_float=str, parse_constant=_constant
+        )
     except UnicodeDecodeError as error:
         where = line + data[: error.start].count(b"\n")
         found = f"byte 0x{data[error.start]:02x} in line {where}, not UTF-8"
@@ -116,6 +123,11 @@ def _parse(file: Path, data: bytes, line: int) -> Any:
     except (_TwiceError, RecursionError) as error:
         found = f"broken JSON in line {line} ({error})"
         raise table_fault(file, found, "JSON", "correct the file there") from None
+
+
+def _constant(name: str) -> str | None:
+    """What stands for NaN, which pandas writes where a cell is missing, and for infinities."""
+    return None if name == "NaN" else name
 
 
 class _TwiceError(ValueError):

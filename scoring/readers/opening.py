@@ -1,4 +1,4 @@
-"""A file -> its reader, by its content and not by its name."""
+"""A file or folder -> its reader, by its content and not by its name."""
 
 import codecs
 import hashlib
@@ -7,16 +7,30 @@ from pathlib import Path
 from scoring.readers.delimited import open_delimited
 from scoring.readers.json_rows import looks_like_json, open_json
 from scoring.readers.records import Records, table_fault
+from scoring.readers.splits import rows_of_split
 from scoring.readers.unpacking import open_unpacked
 
 HEAD = 1 << 12  # bytes that show what a file is
 
 
-def open_table(file: Path, known: set[str], encoding: str | None = None) -> Records:
-    """The table in a file: CSV, TSV, JSON or JSONL, packed with gzip or zstd or not, or Parquet. Raises InputError.
+def open_table(file: Path, known: set[str], encoding: str | None = None, split: str | None = None) -> Records:
+    """The table in a file: CSV, TSV, JSON or JSONL, packed with gzip or zstd or not, or Parquet; or in a folder of
+    Parquet files. Raises InputError.
 
-    known: names of columns in lower case, which show the separator. encoding: of text, if it is known.
+    known: names of columns in lower case, which show the separator. encoding: of text, if it is known. split: only its
+    rows, told apart by the names of the files in a folder, or else by a column `split`.
     """
+    if file.is_dir():
+        from scoring.readers.shards import open_shards
+
+        shards = open_shards(file, split)
+        return shards if split is None or shards.split else rows_of_split(shards, split)
+    table = _open_file(file, known, encoding)
+    return table if split is None else rows_of_split(table, split)
+
+
+def _open_file(file: Path, known: set[str], encoding: str | None) -> Records:
+    """The table in a file. Raises InputError."""
     if encoding:
         _check_encoding(file, encoding)
     with open_unpacked(file) as stream:

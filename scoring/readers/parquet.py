@@ -1,6 +1,9 @@
-"""Parquet: columns with types, read a block of rows at a time."""
+"""Parquet: columns with types, read a block of rows at a time. A block is small also where rows hold pictures.
 
-from collections.abc import Iterator
+What the file calls a page is read as a whole; writers make pages of about 1 MB, or of some hundred large pictures.
+"""
+
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,31 +11,40 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scoring.errors import InputError
-from scoring.readers.records import Row, table_fault
+from scoring.readers.records import OneFile, Row, table_fault
 from scoring.readers.unpacking import digest_of
 
-BLOCK = 1_000  # rows that are read at a time
+BLOCK = 1_000  # rows that are read at a time, at most
+BLOCK_WITH_BYTES = 64  # the same where rows hold bytes, whose sizes may differ much
+BLOCK_BYTES = 8 << 20  # of a block, by the mean row of the file's largest part
 MAGIC = b"PAR1"
 
 
 @dataclass(frozen=True)
-class ParquetTable:
-    """A table without its columns of bytes, which are not read."""
+class ParquetTable(OneFile):
+    """A table. block: rows that are read at a time."""
 
     file: Path
     header: list[str]
     digest: str
-    notices: list[str]
+    count: int
+    block: int = BLOCK
     format: str = "Parquet"
 
-    def rows(self) -> Iterator[Row]:
+    @property
+    def notices(self) -> list[str]:
+        return []
+
+    def rows(self, without: Collection[str] = ()) -> Iterator[Row]:
+        columns = [name for name in self.header if name not in without]
         number = 0
         try:
-            with pq.ParquetFile(self.file) as parquet:
-                for batch in parquet.iter_batches(BLOCK, columns=self.header):
+            # Both options are needed, or a whole row group is in memory at once.
+            with pq.ParquetFile(self.file, buffer_size=1 << 20, pre_buffer=False) as parquet:
+                for batch in parquet.iter_batches(self.block, columns=columns, use_threads=False):
                     for record in batch.to_pylist():
                         number += 1
-                        yield Row(number, 0, [record[name] for name in self.header])
+                        yield Row(number, 0, [record.get(name) for name in self.header])
         except (OSError, pa.ArrowException) as error:
             raise _broken(self.file, error) from None
 
@@ -40,15 +52,22 @@ class ParquetTable:
 def open_parquet(file: Path) -> ParquetTable:
     """Raises InputError where the file is no Parquet file, or has two columns of one name."""
     try:
-        schema = pq.read_schema(file)
+        with pq.ParquetFile(file) as parquet:
+            schema, metadata = parquet.schema_arrow, parquet.metadata
     except (OSError, pa.ArrowException) as error:
         raise _broken(file, error) from None
     if len(set(schema.names)) < len(schema.names):
         twice = next(name for name in schema.names if schema.names.count(name) > 1)
         raise table_fault(file, f"two columns {twice!r}", "columns with different names", "rename one of them")
-    skipped = [field.name for field in schema if holds_bytes(field.type)]
-    notices = [f"{file}: bytes inside a table are not read (column {', '.join(skipped)})"] if skipped else []
-    return ParquetTable(file, [name for name in schema.names if name not in skipped], digest_of(file), notices)
+    return ParquetTable(file, schema.names, digest_of(file), metadata.num_rows, _block_of(schema, metadata))
+
+
+def _block_of(schema: pa.Schema, metadata: pq.FileMetaData) -> int:
+    """How many rows to read at a time."""
+    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+    size = max((group.total_byte_size // group.num_rows for group in groups if group.num_rows), default=0)
+    most = BLOCK_WITH_BYTES if any(holds_bytes(field.type) for field in schema) else BLOCK
+    return max(1, min(most, BLOCK_BYTES // max(1, size)))
 
 
 def holds_bytes(kind: pa.DataType) -> bool:

@@ -1,7 +1,9 @@
 """What every reader makes of a file: the names of its columns, and its rows."""
 
 import json
-from collections.abc import Iterable, Iterator
+import math
+import unicodedata
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -23,8 +25,9 @@ class Row(NamedTuple):
 class Records(Protocol):
     """A table that is open for reading.
 
-    format: in words, such as `CSV` or `Parquet`. header: the columns' names. digest: SHA-256 of the bytes, unpacked.
-    notices: what had to be guessed.
+    file: or the folder of a table in several files. format: in words, such as `CSV` or `Parquet`. header: the columns'
+    names. digest: SHA-256 of the bytes, unpacked. notices: what had to be guessed. count: of the rows; None where only
+    reading them tells it.
     """
 
     @property
@@ -37,25 +40,50 @@ class Records(Protocol):
     def digest(self) -> str: ...
     @property
     def notices(self) -> list[str]: ...
+    @property
+    def count(self) -> int | None: ...
 
-    def rows(self) -> Iterator[Row]:
-        """Every row, from the first, on each call. Raises InputError where the file is broken."""
+    def rows(self, without: Collection[str] = ()) -> Iterator[Row]:
+        """Every row, from the first, on each call. Raises InputError where the file is broken.
+
+        without: columns that the caller does not need; where leaving them out saves reading, their cells are None.
+        """
         ...
+
+    def place_of(self, number: int) -> tuple[Path, int]:
+        """The file that holds the row of this number, and the row's number in it."""
+        ...
+
+
+class OneFile:
+    """The places of a table's rows that are all in one file."""
+
+    file: Path
+
+    def place_of(self, number: int) -> tuple[Path, int]:
+        return self.file, number
+
+
+def visible(name: str) -> str:
+    """A column's name without characters that cannot be seen, such as byte order marks."""
+    return "".join(sign for sign in name if unicodedata.category(sign) != "Cf")
 
 
 def normalized(names: Iterable[str]) -> list[str]:
     """Names of columns in the form in which they are compared."""
-    return [name.strip().strip('"').casefold() for name in names]
+    return [unicodedata.normalize("NFKC", visible(name)).strip().strip('"').casefold() for name in names]
 
 
 def as_text(value: Any) -> str:
-    """A cell as text; "" for a missing one. Text stays as written; lists and objects become JSON."""
+    """A cell as text; "" for a missing one (None or NaN). Text stays as written; lists and objects become JSON."""
     if isinstance(value, str):
         return value
-    if value is None:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
     if isinstance(value, bool | list | dict):
-        return json.dumps(value, ensure_ascii=False)
+        return json.dumps(value, ensure_ascii=False, default=as_text)
     return str(value)
 
 

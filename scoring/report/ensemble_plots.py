@@ -93,7 +93,8 @@ def _draw_divided_rows(figure: SubFigure, scores: Scores) -> None:
             picture.thumbnail((SIDE, SIDE))
             axis.imshow(picture)
         except PictureError:
-            axis.text(0.5, 0.5, "picture not found", ha="center", va="center", transform=axis.transAxes)
+            missing = "picture not found" if scores.questions["picture"][row] else "no picture"
+            axis.text(0.5, 0.5, missing, ha="center", va="center", transform=axis.transAxes)
         axis.set_title(_answers_text(scores, row), fontsize=9)
     figure.subplots_adjust(0.02, 0.02, 0.98, 0.84, hspace=0.45, wspace=0.1)
 

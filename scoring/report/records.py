@@ -396,6 +396,7 @@ class BenchRow:
     answer: str
     task_type: str
     ways: dict[str, BenchAnswer]
+    more_pictures: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

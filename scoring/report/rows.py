@@ -68,7 +68,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Row:
-    """One row as the page shows it. picture: its file. flags: names of FILTERS.
+    """One row as the page shows it. pictures: their files. flags: names of FILTERS.
 
     confidence: the probability of the answer; margin: its lead over the next one; None without a score. disagreement:
     of the members, in nats.
@@ -76,7 +76,7 @@ class Row:
 
     number: int
     id: str
-    picture: str
+    pictures: list[str]
     question: str
     options: list[Option]
     answer: str
@@ -167,13 +167,17 @@ def rows_of_scores(scores: Scores, limit: int, suspects: Collection[str] = ()) -
             return orders.replies(index)
         return members.replies(index) if logits.scored[index] else []
 
+    def pictures(index: int) -> list[str]:
+        more = questions["more_pictures"][index] if "more_pictures" in questions else []
+        return [file for file in (questions["picture"][index], *more) if file]
+
     def row(index: int) -> Row:
         count, letter, answer = int(questions["options"][index]), letters[index], questions["answer"][index]
         texts = questions["choices"][index] or [""] * count
         return Row(
             number=index + 1,
             id=logits.ids[index],
-            picture=questions["picture"][index] or "",
+            pictures=pictures(index),
             question=cut(questions["question"][index] or ""),
             options=_options(texts, p[index, :count], letter, answer),
             answer=answer,
@@ -222,7 +226,7 @@ def _bench_row(index: int, row: BenchRow, main: str, titles: dict[str, str], fla
     return Row(
         number=index + 1,
         id=row.id,
-        picture=row.picture,
+        pictures=[file for file in (row.picture, *row.more_pictures) if file],
         question=cut(row.question),
         options=_options(row.options, p, answer.letter, row.answer),
         answer=row.answer,
@@ -271,7 +275,7 @@ def thumbnails(rows: Sequence[Row], room: int, progress: Callable[[int], Progres
 
     A picture that cannot be read is left out.
     """
-    files = list(dict.fromkeys(row.picture for row in rows if row.picture))
+    files = list(dict.fromkeys(file for row in rows for file in row.pictures))
     bar = progress(len(files)) if progress else None
 
     def read(file: str) -> Image.Image | None:

@@ -23,6 +23,7 @@ from scoring.checkpoints.plan import Plan
 from scoring.checkpoints.weights import base_fingerprint
 from scoring.engine.scorer import Scorer
 from scoring.files.lock import LOCK, lock_folder
+from scoring.inputs.orders import check_orders
 from scoring.inputs.questions import Table
 from scoring.inputs.sample import SampleSubmission
 from scoring.run.options import ModelOptions, RunContext, RunOptions, RunResult, total_seconds
@@ -112,6 +113,8 @@ def run_groups(
             f"--shard with {len(groups)} settings: a call for each of them (one base, prompt, --pixels and --orders), "
             "then `merge` each and `ensemble` them"
         )
+    for group in groups:
+        check_orders(table.questions, group.orders)
     if options.sample:
         options.sample.rows_in([question.id for question in table.questions])
     if len(groups) == 1:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scoring.checkpoints.checkpoint import folds_of
 from scoring.checkpoints.plan import Plan
 from scoring.files.lock import lock_folder
+from scoring.inputs.orders import check_orders
 from scoring.inputs.questions import Table
 from scoring.run.groups import RUNS, release_memory
 from scoring.run.options import ModelOptions, RunContext, RunOptions, RunResult, total_seconds
@@ -70,6 +71,7 @@ def score_out_of_fold(
         raise RunError(
             "--out-of-fold with --sample: these are rows of the training, not of a submission; leave out --sample"
         )
+    check_orders(table.questions, options.orders)
     plan = folds.plan(folds.folder, options.orders)
     table = replace(table, questions=[question for question in table.questions if not question.fault])
     columns = columns_of(table.questions)

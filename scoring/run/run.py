@@ -18,6 +18,7 @@ import scoring
 from scoring.checkpoints.plan import Plan
 from scoring.engine.scorer import Scorer
 from scoring.files.lock import lock_folder
+from scoring.inputs.orders import check_orders
 from scoring.inputs.questions import Table
 from scoring.run.batch_loop import BatchLoop
 from scoring.run.coordinator import Coordinator
@@ -41,15 +42,16 @@ def run(
     """Score a table into `out`; go on where an earlier run with the same inputs stopped.
 
     model: a plan, or the scorer of a plan, where it is loaded already. Raises RunError where `out` holds the results of
-    other inputs, InputError where the table lacks an id of the sample, LockError where `out` cannot be written,
-    ProcessError where another process failed, KeyboardInterrupt once it is asked to stop and has filed the batch at
-    hand.
+    other inputs, OrdersError where questions cannot be shown in other orders, InputError where the table lacks an id of
+    the sample, LockError where `out` cannot be written, ProcessError where another process failed, KeyboardInterrupt
+    once it is asked to stop and has filed the batch at hand.
     """
     plan, scorer = (model.plan, model) if isinstance(model, Scorer) else (model, None)
     job = Job(table, plan, out, options or RunOptions(), context or RunContext())
     processes = job.context.processes
     if job.options.device_map == "auto" and processes.count > 1:
         raise RunError("--device-map auto spreads one process over all cards; start it without torchrun")
+    check_orders(table.questions, job.options.orders)
     if job.options.sample:
         job.options.sample.rows_in([question.id for question in table.questions])
     gc.freeze()  # the model's and the libraries' objects live on: looking through them cost .6 s of a run of 10 s

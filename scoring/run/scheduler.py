@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scoring.checkpoints.plan import Plan
-from scoring.engine.batches import TokenCost, costs_of, picture_key, plan_batches, tokens_in
+from scoring.engine.batches import TokenCost, costs_of, pictures_key, plan_batches, tokens_in
 from scoring.inputs.orders import orders_of
 from scoring.inputs.pictures import PictureError
 from scoring.inputs.questions import Question, Table
@@ -59,8 +59,12 @@ class Scheduler:
             "letters": self.table.letters,
             "orders": self.options.orders,
             "columns": self.table.columns or None,
+            "layout": self.table.layout if self.table.layout != "letters" else None,
+            "own_letters": self.table.own_letters or None,
             "images": self.table.images,
         }
+        if self.table.split is not None:
+            identity["table_split"] = self.table.split
         if self.options.shard:
             identity["shard"] = list(self.options.shard)
         if self.options.orders == "adaptive":  # which rows are scored in more orders depends on these
@@ -140,7 +144,7 @@ class Scheduler:
         """The `costs` of another process, from its message (`costs_to_json`)."""
         return [
             [
-                cost if isinstance(cost, str) else TokenCost(picture_key(question), *cost)
+                cost if isinstance(cost, str) else TokenCost(pictures_key(question), *cost)
                 for question, cost in zip(rows[rank::count], share)
             ]
             for (_, rows), share in zip(self._passes, values)

@@ -42,7 +42,7 @@ def columns_of(questions: list[Question], exposed: np.ndarray | None = None) -> 
     exposed: (N, M) flags that say how each member has met each row before (`scores/exposure.py`).
     """
     pictures = picture_digests(questions)
-    return {
+    columns = {
         "id": [question.id for question in questions],
         "answer": [question.answer for question in questions],
         "task_type": [question.task_type for question in questions],
@@ -57,6 +57,9 @@ def columns_of(questions: list[Question], exposed: np.ndarray | None = None) -> 
         "choices": [list(question.options) for question in questions],
         "exposed": [[]] * len(questions) if exposed is None else exposed.tolist(),
     }
+    if any(len(question.pictures) > 1 for question in questions):
+        columns["more_pictures"] = [list(map(str, question.pictures[1:])) for question in questions]
+    return columns
 
 
 def typed_columns(columns: Columns) -> dict[str, list[Any] | pa.Array]:
@@ -66,7 +69,8 @@ def typed_columns(columns: Columns) -> dict[str, list[Any] | pa.Array]:
         "choices": pa.array(columns["choices"], pa.list_(pa.string())),
         "exposed": pa.array(columns["exposed"], pa.list_(pa.uint8())),
     }
-    return typed | ({"fold": pa.array(columns["fold"], pa.int32())} if "fold" in columns else {})
+    optional = {"fold": pa.int32(), "more_pictures": pa.list_(pa.string())}
+    return typed | {name: pa.array(columns[name], kind) for name, kind in optional.items() if name in columns}
 
 
 @dataclass(frozen=True)

@@ -246,6 +246,8 @@ def _columns(pool: MemberPool) -> Columns:
     columns: Columns = {name: [""] * len(ids) for name in TEXT_COLUMNS} | {"choices": [[]] * len(ids)}
     by_knowledge = sorted(pool.members, key=lambda member: not member.fingerprint)
     known = [member.questions for member in by_knowledge if member.questions]
+    if any("more_pictures" in questions for questions in known):
+        columns["more_pictures"] = [[]] * len(ids)
     for name in columns:
         for questions in known:
             if all(columns[name]):

@@ -110,18 +110,23 @@ def only_value(values: "list[T] | tuple[T, ...] | None", option: str) -> T | Non
 class TableOptions:
     """How a table and its pictures are read. columns: a column's usual name -> its name in the table, if they differ.
 
-    encoding, meaning: of a file of text, and of the answers; None where they are found out. picture_pixels,
-    picture_bytes: the most that a picture may have; None for the defaults.
+    columns_file: a file with more such names. encoding, meaning, layout: of a file of text, of the answers, and how
+    rows hold questions; None where they are found out. picture_pixels, picture_bytes: the most that a picture may have;
+    None for the defaults. split: the only one to read; None for all.
     """
 
     images: Path | None
     allow_outside: bool
     skip_bad_rows: bool
+    text_only_rows: bool
     columns: dict[str, str]
+    columns_file: Path | None
     encoding: str | None
     meaning: str | None
+    layout: str | None
     picture_pixels: int | None
     picture_bytes: int | None
+    split: str | None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "columns", dict(self.columns))  # the option gives pairs
@@ -227,11 +232,21 @@ table_options = _together(
     click.option("--allow-outside", is_flag=True, help="Allow picture paths that lead out of that folder."),
     click.option("--skip-bad-rows", is_flag=True, help="Leave out faulty rows, and end with exit code 3."),
     click.option(
+        "--text-only-rows", is_flag=True, help="Accept rows without a picture in a table whose other rows have one."
+    ),
+    click.option(
         "--column",
         "columns",
         type=Column(),
         multiple=True,
         help="Column that has another name in the table, such as question=Q or a=first. Repeatable.",
+    ),
+    click.option("--split", help="Split to read, of a folder of Parquet files or of a table with a column split."),
+    click.option(
+        "--columns",
+        "columns_file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help='TOML file with such names in lines as question = "Q", or in its section [columns]; --column wins.',
     ),
     click.option("--encoding", help="Encoding of a text file, such as shift_jis.  [default: found out]"),
     click.option(
@@ -239,6 +254,12 @@ table_options = _together(
         "meaning",
         type=click.Choice(["letters", "text", "from-0", "from-1"]),
         help="What the answers are: letters, the options' texts, or numbers from 0 or 1.  [default: found out]",
+    ),
+    click.option(
+        "--layout",
+        type=click.Choice(["letters", "choices", "inline", "chat"]),
+        help="Where the options are: a column each (letters), a list (choices), inside the question (inline), or in a "
+        "conversation (chat).  [default: found out]",
     ),
     click.option(
         "--max-picture-pixels",

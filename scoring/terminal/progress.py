@@ -11,7 +11,7 @@ MANY = 1_000  # items: a loop over at least so many shows a progress bar
 class Bar:
     """A progress bar with rows/s and the time left; where stderr is no terminal, a line every half minute."""
 
-    def __init__(self, total: int, done: int = 0, unit: str = "row", scale: bool = False, disable: bool = False):
+    def __init__(self, total: int | None, done: int = 0, unit: str = "row", scale: bool = False, disable: bool = False):
         """scale: write large numbers with a unit's prefix, as for bytes."""
         from tqdm import tqdm
 
@@ -60,18 +60,19 @@ class Console:
         else:
             print(text, file=sys.stderr)
 
-    def progress(self, total: int, done: int = 0, unit: str = "row", scale: bool = False) -> Bar:
+    def progress(self, total: int | None, done: int = 0, unit: str = "row", scale: bool = False) -> Bar:
         """A new progress bar."""
         self._bar = Bar(total, done, unit, scale, disable=self.quiet)
         return self._bar
 
-    def count(self, items: Iterable[T], total: int, unit: str) -> Iterator[T]:
-        """The items; where there are many, with a progress bar."""
-        if total < MANY:
-            yield from items
-            return
-        bar = self.progress(total, unit=unit)
-        for item in items:
-            bar.update(1)
+    def count(self, items: Iterable[T], total: int | None, unit: str) -> Iterator[T]:
+        """The items; where there are many, with a progress bar. total: None where only counting them tells it."""
+        bar = None if total is None or total < MANY else self.progress(total, unit=unit)
+        for number, item in enumerate(items):
+            if number == MANY and total is None:
+                bar = self.progress(None, done=number, unit=unit)
+            if bar:
+                bar.update(1)
             yield item
-        bar.close()
+        if bar:
+            bar.close()

@@ -1,100 +1,97 @@
 """Tables as the commands read them: their notices and problems are printed, or raised."""
 
-import json
 from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from scoring.errors import InputError, Problem, describe
-from scoring.terminal.errors import BAD_INPUT, SOME_UNSCORED
 from scoring.terminal.options import TableOptions
 from scoring.terminal.progress import Console
 
 if TYPE_CHECKING:
-    from scoring.inputs.questions import Question, Table
+    from scoring.inputs.picture_cells import PictureStore
+    from scoring.inputs.questions import PictureProgress, Question, Table
 
 DEMO_ROWS = 80  # of a benchmark without arguments
 T = TypeVar("T")
 
 
-def read_all_rows(console: Console, data: Path, options: TableOptions, deep: bool = False) -> "Table":
-    """The table with its faulty rows. deep: decode every picture."""
+def read_all_rows(
+    console: Console, data: Path, options: TableOptions, deep: bool = False, store: "PictureStore | None" = None
+) -> "Table":
+    """The table with its faulty rows. deep: decode every picture. store: for those that cells hold; None: the cache."""
     from scoring.inputs import questions
+    from scoring.inputs.picture_cells import PictureStore
     from scoring.inputs.pictures import PictureLimits
-
-    def progress(pictures: Iterable[T], total: int) -> Iterable[T]:
-        return console.count(pictures, total, "picture")
 
     limits = PictureLimits.of(options.picture_pixels, options.picture_bytes)
     table_options = questions.TableOptions(
         images=options.images,
         allow_outside=options.allow_outside,
-        columns=options.columns,
+        columns=column_names(options),
         deep=deep,
         limits=limits,
         encoding=options.encoding,
         answers=options.meaning,
+        text_only_rows=options.text_only_rows,
+        layout=options.layout,
+        split=options.split,
+        store=store or PictureStore(),
     )
-    return questions.read_table(data, table_options, progress)
+    return questions.read_table(data, table_options, picture_progress(console))
+
+
+def column_names(options: TableOptions, config: Path | None = None) -> dict[str, str]:
+    """Our name of a column -> the table's: of --column, else of --columns, else of the section [columns] of `config`.
+
+    Raises FileError where a file cannot be read as such names.
+    """
+    from scoring.inputs.column_names import read_column_names
+
+    names = read_column_names(config, section_only=True) if config else {}
+    if options.columns_file:
+        names |= read_column_names(options.columns_file)
+    return names | options.columns
+
+
+def picture_progress(console: Console) -> "PictureProgress":
+    """Shows how many pictures are done, where there are many."""
+
+    def progress(pictures: Iterable[T], total: int | None) -> Iterable[T]:
+        return console.count(pictures, total, "picture")
+
+    return progress
 
 
 def read(console: Console, data: Path, options: TableOptions, deep: bool = False) -> "Table":
-    """The table, its notices printed.
+    """The table, its notices printed. deep: decode every picture.
 
     Raises InputError with all its problems. With --skip-bad-rows they are printed instead, if at least one row is good.
     """
     table = read_all_rows(console, data, options, deep)
+    tell_notices(console, table)
+    if table.problems and not (options.skip_bad_rows and table.good):
+        raise InputError(table.problems)
+    if table.problems:
+        tell_left_out(console, table)
+    return table
+
+
+def tell_notices(console: Console, table: "Table") -> None:
+    """Print what a table was read as, if that is not as usual, and what may be a mistake in it."""
     if not table.is_usual:
         console.say(f"{table.file}: read as {table.reading()}")
     for notice in table.notices:
         console.say(notice)
-    if table.problems and not (options.skip_bad_rows and table.good):
-        raise InputError(table.problems)
-    if table.problems:
-        console.say(describe(table.problems))
-        count = len(table.questions)
-        console.say(f"going on without {count - len(table.good):,} of {count:,} rows")
-    return table
 
 
-def check_as_json(console: Console, data: Path, options: TableOptions, deep: bool) -> int:
-    """Print the result of `check` as JSON on stdout; return the exit code."""
-    report: dict[str, Any] = {
-        "file": str(data),
-        "readable": True,
-        "rows": 0,
-        "good": 0,
-        "options": 0,
-        "pictures": 0,
-        "answers": 0,
-    }
-    try:
-        table = read_all_rows(console, data, options, deep)
-        report |= {
-            "rows": len(table.questions),
-            "good": len(table.good),
-            "options": len(table.letters),
-            "pictures": len({question.picture for question in table.good}),
-            "answers": sum(bool(question.answer) for question in table.good),
-            "format": table.format,
-            "layout": table.layout,
-            "columns": table.columns,
-            "reading": table.answers,
-            "notices": table.notices,
-        }
-        problems = table.problems
-    except InputError as error:
-        report |= {"readable": False, "notices": []}
-        problems = error.problems
-    code = 0
-    if problems:
-        code = SOME_UNSCORED if options.skip_bad_rows and report["good"] else BAD_INPUT
-    report |= {"problems": [asdict(problem) for problem in problems], "exit": code}
-    click.echo(json.dumps(report, ensure_ascii=False, indent=1))
-    return code
+def tell_left_out(console: Console, table: "Table") -> None:
+    """Print what is wrong with faulty rows, and how many there are."""
+    console.say(describe(table.problems))
+    count = len(table.questions)
+    console.say(f"going on without {count - len(table.good):,} of {count:,} rows")
 
 
 def answered(table: "Table") -> "list[Question]":

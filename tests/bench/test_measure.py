@@ -8,11 +8,13 @@ import torch
 
 from scoring.bench.extraction import extract_choice
 from scoring.bench.generate import generate_text
-from scoring.bench.measure import ORDERS, Bench
+from scoring.bench.measure import ORDERS, Bench, BenchOptions
+from scoring.bench.measure import bench as run_bench
 from scoring.bench.summary import WAYS, TimedAnswers, summarise
 from scoring.checkpoints.plan import plan_members
 from scoring.engine.reference import reference_logits
 from scoring.engine.scorer import Scorer
+from scoring.inputs.orders import OrdersError
 from scoring.run.options import RunOptions
 from scoring.scores.folder import RunError
 from tests.shared.templates import THEIRS
@@ -32,6 +34,15 @@ class Silent:
 @pytest.fixture(scope="module")
 def measured(bench):
     return last(bench.measure(list(WAYS), 2, Silent, lambda text: None))
+
+
+def test_a_way_in_other_orders_is_refused_where_questions_list_their_options(bench, demo, tmp_path):
+    first = bench.questions[0]
+    listed = " ".join(f"({letter}) {option}" for letter, option in zip("abcd", first.options))
+    table = replace(bench.table, questions=[replace(first, question=listed)])
+    with pytest.raises(OrdersError, match="^--ways cyclic: the questions of 1 row"):
+        run_bench(table, str(demo / "checkpoints" / "fold0"), BenchOptions(tmp_path / "out"), Silent)
+    assert not (tmp_path / "out").exists()
 
 
 def last(passes):

@@ -38,7 +38,7 @@ def draw_measurements(n=60, answers=True, rows_a_picture=2):
         Question(
             f"r{row}",
             row + 1,
-            Path(f"{row // rows_a_picture}.jpg"),
+            (Path(f"{row // rows_a_picture}.jpg"),),
             f"q{row}",
             ("w", "x", "y", "z"),
             "abcd"[right[row]] if answers else "",
@@ -193,7 +193,7 @@ def test_rows_of_the_summary_have_questions_and_answers():
 
 def test_probabilities_of_a_row_have_six_digits_and_a_row_without_picture_has_no_name():
     questions, measured = draw_measurements(2)
-    questions[1] = replace(questions[1], picture=None)
+    questions[1] = replace(questions[1], pictures=())
     measured["engine"].answers[0].p = [0.12345678, 0.87654322, 0.0, 0.0]
     summary = summarise(questions, measured, LABELS)
     assert summary["rows"] == 2 and summary["per_row"][0]["ways"]["engine"]["p"] == [0.123457, 0.876543, 0, 0]
@@ -217,8 +217,8 @@ def test_the_interval_of_nll_counts_the_rows_of_a_picture_together():
 
 def test_rows_without_pictures_count_each_for_itself():
     questions, measured = draw_measurements(60, rows_a_picture=60)
-    without = summarise([replace(question, picture=None) for question in questions], measured, LABELS)["ways"]["engine"]
-    apart = [replace(question, picture=Path(f"{row}.jpg")) for row, question in enumerate(questions)]
+    without = summarise([replace(question, pictures=()) for question in questions], measured, LABELS)["ways"]["engine"]
+    apart = [replace(question, pictures=(Path(f"{row}.jpg"),)) for row, question in enumerate(questions)]
     apart = summarise(apart, measured, LABELS)["ways"]["engine"]
     assert without["accuracy"] == apart["accuracy"] and without["nll"] == apart["nll"]
 

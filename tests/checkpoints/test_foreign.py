@@ -183,7 +183,8 @@ def test_an_adapter_is_asked_in_its_own_tools_prompt(shop, test_rows):
         content = [{"type": "image", "image": ""}, {"type": "text", "text": text}]
         options = {"tokenize": False, "add_generation_prompt": True}
         rendered = tokenizer.apply_chat_template([{"role": "user", "content": content}], **options)
-        count = sequence.picture.stop - sequence.picture.start
+        tokens = sequence.pictures[0].tokens
+        count = tokens.stop - tokens.start
         assert sequence.ids.tolist() == tokenizer(rendered.replace("<|image_pad|>", "<|image_pad|>" * count)).input_ids
         expected.append(reference_logits(network, sequence, patches)[capitals].numpy())
     result = scorer.score(rows)

@@ -30,7 +30,7 @@ def test_the_cost_of_a_row_is_what_its_tree_computes(scorer, rows):
     for orders in ("1", "cyclic"):
         costs = list(costs_of(scorer.prepare, rows[:5], orders))
         ready = prepare_batch(scorer.prepare, rows[:5], orders)
-        tree = Tree.build(ready.sequences, ready.picture)
+        tree = Tree.build(ready.sequences, ready.picture_numbers)
         planned = costs[0].prefix_tokens + sum(cost.tokens for cost in costs)
         assert len(tree.ids) <= planned <= len(tree.ids) + 5 * 12  # rows may begin alike after their pictures
 

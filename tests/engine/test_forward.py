@@ -64,7 +64,7 @@ def test_shuffled_rows_equal_the_reference(scorer, rows, labels):
 
 
 def asked_about(question: Question, picture, number: int) -> Question:
-    return replace(question, id=f"{number}", picture=picture, size=None)
+    return replace(question, id=f"{number}", pictures=(picture,), sizes=((picture.width, picture.height),))
 
 
 def test_questions_that_share_a_picture_equal_the_reference(scorer, rows):
@@ -72,7 +72,7 @@ def test_questions_that_share_a_picture_equal_the_reference(scorer, rows):
     pictures = [read_picture(question.picture) for question in rows[:4]]
     rows = [asked_about(rows[index], pictures[index % 4], index) for index in range(12)]
     ready = prepare_batch(scorer.prepare, rows, "1")
-    assert len(ready.pictures) == 4 and len(Tree.build(ready.sequences, ready.picture).pictures) == 4
+    assert len(ready.pictures) == 4 and len(Tree.build(ready.sequences, ready.picture_numbers).pictures) == 4
     result = scorer.collect(ready, scorer.answer(ready, 4), 4)
     scorer.model.use(scorer.adapters[0])
     for index, row in enumerate(rows):
@@ -123,9 +123,9 @@ def test_in_bfloat16_a_tree_has_the_same_bits_as_whole_rows(in_bfloat16, test_ro
     scorer = in_bfloat16
     ready = prepare_batch(scorer.prepare, test_rows[:6], "cyclic")
     tree = scorer.answer(ready, 4)[0].labels
-    flat = Tree.build(ready.sequences, ready.picture, share=False)
+    flat = Tree.build(ready.sequences, ready.picture_numbers, share=False)
     batch = TreeBatch.of(flat, ready.pictures, scorer.prepare.policy, "cpu")
-    assert len(flat.ids) > 2 * len(Tree.build(ready.sequences, ready.picture).ids)
+    assert len(flat.ids) > 2 * len(Tree.build(ready.sequences, ready.picture_numbers).ids)
     assert torch.equal(scorer.packed.answer(batch, scorer.label_ids[:4])[0].labels, tree)
 
 

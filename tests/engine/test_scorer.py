@@ -35,7 +35,7 @@ def test_rows_with_fewer_options_and_broken_pictures(scorer, rows, tmp_path):
     rows = [
         rows[0],
         replace(rows[1], options=rows[1].options[:3]),
-        replace(rows[2], picture=broken),
+        replace(rows[2], pictures=(broken,)),
     ]
     for orders in ("1", "cyclic"):
         result = scorer.score(rows, orders)

@@ -8,24 +8,50 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scoring.engine.tree import Tree, tree_tokens
-from scoring.inputs.tokens import TokenSequence
+from scoring.inputs.tokens import PlacedPicture, TokenSequence
 
 IMAGE = 9
 
 
-def sequence(before: list[int], after: list[int], grid=(1, 4, 2)) -> TokenSequence:
-    count = grid[1] * grid[2] // 4
-    ids = np.array([*before, *[IMAGE] * count, *after], np.int64)
-    return TokenSequence(ids, slice(len(before), len(before) + count), grid)
-
-
-texts = st.lists(st.integers(0, 2), max_size=6)
-rows = st.lists(st.tuples(st.sampled_from([[7], [7, 8], []]), st.integers(0, 2), texts), min_size=1, max_size=14)
 GRIDS = [(1, 4, 2), (1, 2, 2), (1, 4, 4)]
 
 
-def made(drawn) -> tuple[list[TokenSequence], list[int]]:
-    return [sequence(a, b, GRIDS[picture]) for a, picture, b in drawn], [picture for _, picture, _ in drawn]
+def sequence_of(*parts: list[int] | int) -> TokenSequence:
+    """Of texts, and of pictures by their number."""
+    ids: list[int] = []
+    pictures = []
+    for part in parts:
+        if isinstance(part, int):
+            grid = GRIDS[part % 3]
+            count = grid[1] * grid[2] // 4
+            pictures.append(PlacedPicture(part, slice(len(ids), len(ids) + count), grid))
+            ids += [IMAGE] * count
+        else:
+            ids += part
+    return TokenSequence(np.array(ids, np.int64), tuple(pictures), 0)
+
+
+def sequence(before: list[int], after: list[int]) -> TokenSequence:
+    return sequence_of(before, 0, after)
+
+
+texts = st.lists(st.integers(0, 2), max_size=6)
+pictures_and_texts = st.lists(
+    st.tuples(st.integers(0, 2), st.lists(st.integers(0, 2), min_size=1, max_size=4)), max_size=3
+)
+rows = st.lists(st.tuples(st.sampled_from([[7], [7, 8]]), pictures_and_texts), min_size=1, max_size=14)
+
+
+def made(drawn) -> tuple[list[TokenSequence], list[list[int]]]:
+    """Prompts of texts with up to three pictures between them, and the numbers of these."""
+    sequences = [sequence_of(first, *(part for pair in pairs for part in pair)) for first, pairs in drawn]
+    return sequences, [[placed.index for placed in row.pictures] for row in sequences]
+
+
+def distinct(row: TokenSequence) -> tuple:
+    """The tokens, each of a picture with the picture's number."""
+    numbers = {index: placed.index for placed in row.pictures for index in range(len(row.ids))[placed.tokens]}
+    return tuple((numbers[index], token) if index in numbers else token for index, token in enumerate(row.ids.tolist()))
 
 
 def paths(tree: Tree) -> list[np.ndarray]:
@@ -49,16 +75,11 @@ def test_walking_up_from_any_leaf_gives_back_the_sequence(drawn, share):
 def test_no_token_is_computed_twice(drawn):
     sequences, pictures = made(drawn)
     tree = Tree.build(sequences, pictures)
-    prefixes = {
-        tuple((picture, token) if token == IMAGE else token for token in row.ids[: end + 1].tolist())
-        for row, picture in zip(sequences, pictures)
-        for end in range(len(row.ids))
-    }
+    prefixes = {tokens[: end + 1] for tokens in map(distinct, sequences) for end in range(len(tokens))}
     assert tree.picture_tokens.tolist() == np.flatnonzero(tree.ids == IMAGE).tolist()
     assert len(tree.ids) == len(prefixes) == tree.query_bounds[-1]
     assert (np.diff(tree.query_bounds) > 0).all()
-    if len(set(pictures)) == 1:
-        assert tree_tokens(sequences) == len(tree.ids)
+    assert tree_tokens(sequences) == len(tree.ids)  # here a picture's index in its row is its number
 
 
 @settings(max_examples=200, deadline=None)
@@ -91,15 +112,15 @@ def test_every_query_sees_its_ancestors_and_itself(drawn):
 
 def test_the_picture_tells_equal_tokens_apart():
     rows = [sequence([1], [2]), sequence([1], [2]), sequence([1], [2])]
-    tree = Tree.build(rows, [0, 1, 0])
+    tree = Tree.build(rows, [[0], [1], [0]])
     assert tree.pictures == [0, 1] and len(tree.ids) == 1 + 2 * 3
     assert tree.leaves[0] == tree.leaves[2] != tree.leaves[1]
-    flat = Tree.build(rows, [0, 1, 0], share=False)
+    flat = Tree.build(rows, [[0], [1], [0]], share=False)
     assert sorted(flat.pictures) == [0, 0, 1] and len(flat.ids) == 12 and len(set(flat.leaves.tolist())) == 3
 
 
 def test_one_picture_under_two_system_prompts_stands_twice():
-    tree = Tree.build([sequence([1], [2]), sequence([2], [2])], [0, 0])
+    tree = Tree.build([sequence([1], [2]), sequence([2], [2])], [[0], [0]])
     assert tree.pictures == [0, 0] and len(tree.ids) == 8
 
 
@@ -107,13 +128,17 @@ def test_512_sequences_of_430_tokens_are_quick():
     """Under 30 ms by itself; four times that here, where other tests may be running."""
     rng = np.random.default_rng(0)
     system = rng.integers(10, 1000, 106)
-    rows = [sequence(system.tolist(), rng.integers(10, 1000, 132).tolist(), (1, 24, 32)) for _ in range(512)]
+    picture = PlacedPicture(0, slice(106, 106 + 192), (1, 24, 32))
+    rows = [
+        TokenSequence(np.concatenate([system, [IMAGE] * 192, rng.integers(10, 1000, 132)]), (picture,), 298)
+        for _ in range(512)
+    ]
     assert len(rows[0].ids) == 430
-    Tree.build(rows, list(range(512)))
+    Tree.build(rows, [[number] for number in range(512)])
     seconds = []
     for _ in range(5):
         start = time.perf_counter()
-        tree = Tree.build(rows, list(range(512)))
+        tree = Tree.build(rows, [[number] for number in range(512)])
         seconds.append(time.perf_counter() - start)
     assert len(tree.ids) == 106 + 512 * 324
     print(f"{min(seconds) * 1e3:.1f} ms")
@@ -122,5 +147,17 @@ def test_512_sequences_of_430_tokens_are_quick():
 
 @pytest.mark.parametrize("start", [0, 1, 2, 3, 5, 8])
 def test_positions_from_any_token_on(start):
-    row = sequence([1, 2], [3, 4, 5, 6], (1, 4, 4))
-    assert (row.positions(start) == row.positions()[:, start:]).all() and row.positions(start).shape[0] == 3
+    for row in (sequence_of([1, 2], 2, [3, 4, 5, 6]), sequence_of([1, 2], 1, [3], 0, [4, 5, 6]), sequence_of([1] * 9)):
+        assert (row.positions(start) == row.positions()[:, start:]).all() and row.positions(start).shape[0] == 3
+
+
+def test_orders_of_options_share_everything_up_to_the_first_option_that_moves():
+    """Two pictures as options: both orders have the question and the first option's letter in common."""
+    tree = Tree.build([sequence_of([1, 2], 0, [3], 1, [4]), sequence_of([1, 2], 1, [3], 0, [4])], [[0, 1], [1, 0]])
+    assert tree.pictures == [0, 1, 1, 0]  # a picture after another text is another part of the tree
+    assert len(tree.ids) == 2 + 2 * (2 + 1 + 1 + 1)
+
+
+def test_a_tree_without_a_picture():
+    tree = Tree.build([sequence_of([1, 2, 3]), sequence_of([1, 2, 4])], [[], []])
+    assert tree.pictures == [] and tree.picture_tokens.dtype == np.int64 and len(tree.ids) == 4

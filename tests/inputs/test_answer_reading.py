@@ -10,7 +10,22 @@ OPTIONS = ["apple", "pear", "plum", "fig"]
 @pytest.mark.parametrize(
     "cell",
     ["B", "b", "(b)", "[B]", "b.", "B)", "B:", "② ".strip(), "B. pear", "(B) pear", "b) pear", "Answer: B", "정답: B"]
-    + ["The correct answer is (B)", "answer B.", "Answer: B. pear", "pear"],
+    + ["The correct answer is (B)", "answer B.", "Answer: B. pear", "pear"]
+    + [
+        "Ｂ",
+        "（ｂ）",
+        "Ｂ．",
+        "b,",
+        "b;",
+        "B、",
+        "B。",
+        "Option B",
+        "choice b",
+        "option (b)",
+        "Pear",
+        "PEAR",
+        "ｐｅａｒ",
+    ],
 )
 def test_every_usual_spelling_of_an_answer_is_read(cell):
     assert read_answer(cell, OPTIONS) == "b"
@@ -22,7 +37,12 @@ def test_every_usual_spelling_of_an_answer_is_read(cell):
         ("e", "'e'"),
         ("⑤", "'⑤'"),
         ("B. plum", "'B. plum'"),
-        ("Pear", "'Pear'"),
+        ("pears", "'pears'"),
+        ("option apple pear", "'option apple pear'"),
+        ("А", "'А', which is CYRILLIC CAPITAL LETTER A"),
+        ("Β", "'Β', which is GREEK CAPITAL LETTER BETA"),
+        ("가", "'가'"),
+        ("A or B", "several right answers, 'A or B'"),
         ("2", "'2'"),
         ("a,b", "several right answers, 'a,b'"),
         ("A; C", "several right answers"),
@@ -51,6 +71,29 @@ def test_a_reading_that_is_named_holds_for_every_answer():
         with pytest.raises(AnswerError) as caught:
             read_answer(cell, OPTIONS, reading)
         assert caught.value.expected == expected
+
+
+@pytest.mark.parametrize("cell", ["nan", "None", "NaN", "null", "N/A", "-", "?"])
+def test_what_stands_for_no_answer_elsewhere_is_told_to_be_left_empty(cell):
+    with pytest.raises(AnswerError, match="or an empty cell where there is no answer"):
+        read_answer(cell, OPTIONS)
+    assert read_answer(cell, ["x", cell]) == "b"
+
+
+def test_exact_spellings_go_before_nearly_equal_ones():
+    assert read_answer("pear", ["Pear", "PEAR", "pear"]) == "c"
+    assert read_answer("FALSE", ["true", "false"]) == "b" and read_answer("True", ["true", "false"]) == "a"
+    assert read_answer("Option A", ["Option B", "Option A"]) == "b"  # an option's text, and no letter
+    with pytest.raises(AnswerError, match="'PEAR'"):
+        read_answer("PEAR", ["Pear", "pear"])  # either may be meant
+    with pytest.raises(AnswerError, match="which is a letter and the text of option b"):
+        read_answer("Ａ", ["x", "a"])
+
+
+def test_numbers_as_pandas_writes_them_are_places():
+    assert reading_of(["1.0", "2.0", "4.0"]) == "from-1" and reading_of(["0.0", "3.0"]) == "from-0"
+    assert reading_of(["01", "04"]) == "from-1" and reading_of(["1.5", "4"]) == AUTO
+    assert [read_answer(cell, OPTIONS, "from-1") for cell in ("1.0", "02", "4")] == ["a", "b", "d"]
 
 
 def test_a_text_that_two_options_have_is_no_answer():

@@ -5,6 +5,7 @@ from dataclasses import replace
 from PIL import Image
 
 from scoring.inputs.digests import picture_digest, picture_digests, question_digest, question_digests
+from scoring.inputs.picture_cells import PictureStore
 from tests.shared.questions import rows_about
 
 
@@ -14,7 +15,14 @@ def test_a_picture_is_recognised_by_its_bytes_whatever_its_name(tmp_path):
     assert first == third != second and len(first) == 16 and int(first, 16)
     (tmp_path / "0001.png").write_text("picture 1 changed")
     assert picture_digest(tmp_path / "0001.png") not in (first, second)
-    assert picture_digest(None) == picture_digest(tmp_path / "none.png") == ""
+    assert picture_digest(tmp_path / "none.png") == ""
+
+
+def test_a_picture_of_a_table_is_recognised_without_its_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "p.png").write_bytes(b"the same bytes")
+    path = PictureStore(keep=False).file_of(b"the same bytes", "PNG")
+    assert picture_digest(path) == picture_digest(tmp_path / "p.png") and not path.exists()
 
 
 def test_an_opened_picture_is_recognised_by_its_pixels():

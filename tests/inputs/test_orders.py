@@ -1,8 +1,10 @@
 """Option orders: the data's own first, none twice, the same in every run."""
 
+from dataclasses import replace
+
 import pytest
 
-from scoring.inputs.orders import OrdersError, option_orders, orders_of, parse_orders, reordered
+from scoring.inputs.orders import OrdersError, check_orders, option_orders, orders_of, parse_orders, reordered
 from scoring.inputs.questions import Question
 
 
@@ -42,18 +44,33 @@ def test_other_texts_than_orders_are_refused(text):
 
 
 def test_half_and_rest_are_the_cyclic_orders_together():
-    question = Question("1", 1, None, "q", ("w", "x", "y", "z"))
+    question = Question("1", 1, (), "q", ("w", "x", "y", "z"))
     assert orders_of(question, "half") == ["abcd", "cdab"] and orders_of(question, "rest") == ["bcda", "dabc"]
-    assert orders_of(Question("1", 1, None, "q", ("w", "x")), "rest") == []
+    assert orders_of(Question("1", 1, (), "q", ("w", "x")), "rest") == []
 
 
 def test_a_question_whose_options_refer_to_each_other_keeps_its_order():
-    question = Question("1", 1, None, "q", ("w", "x", "both"))
+    question = Question("1", 1, (), "q", ("w", "x", "both"))
     assert orders_of(question, "all") == orders_of(question, "half") == ["abc"] and orders_of(question, "rest") == []
 
 
+def test_a_question_that_lists_its_options_is_refused_in_other_orders():
+    plain = Question("1", 1, (), "Which?", ("cat", "dog"))
+    repeating = Question("2", 2, (), "Which? (A) cat (B) dog", ("cat", "dog"))
+    check_orders([plain, repeating], "1")
+    check_orders([plain, replace(repeating, fault="no picture")], "cyclic")
+    with pytest.raises(OrdersError) as caught:
+        check_orders([plain, repeating], "cyclic")
+    assert str(caught.value) == (
+        "--orders cyclic: the questions of 1 row list their options too (first: row 2), and would contradict them in "
+        "another order; leave it out, or take the options out of the questions (--layout inline reads them from there)"
+    )
+    with pytest.raises(OrdersError, match="^--shuffle-options: "):
+        check_orders([repeating], "all", "--shuffle-options")
+
+
 def test_the_answer_moves_with_its_option():
-    question = Question("1", 1, None, "q", ("w", "x", "y", "z"), answer="c")
+    question = Question("1", 1, (), "q", ("w", "x", "y", "z"), answer="c")
     moved = reordered(question, "cabd")
     assert moved.options == ("y", "w", "x", "z") and moved.answer == "a"
-    assert reordered(Question("1", 1, None, "q", ("w", "x")), "ba").answer == ""
+    assert reordered(Question("1", 1, (), "q", ("w", "x")), "ba").answer == ""

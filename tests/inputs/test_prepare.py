@@ -2,16 +2,42 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from scoring.inputs.pictures import PictureError
 from scoring.inputs.questions import Question
 from tests.shared.templates import THEIRS
 
 
-def test_a_question_without_a_picture_is_refused(preparer):
-    with pytest.raises(PictureError, match="no picture"):
-        preparer.picture(Question("1", 1, None, "q", ("x", "y")))
+def test_pictures_and_texts_are_in_their_places(preparer):
+    """The last option is a picture: in every order it stands at its letter."""
+    wide, square = Image.new("RGB", (96, 32)), Image.new("RGB", (64, 64), "red")
+    question = Question("1", 1, (wide, square), "Like <image 1>?", ("x", "<image 2>"), sizes=((96, 32), (64, 64)))
+    both = preparer.encode_many([(question, question.sizes, order) for order in ("ab", "ba")])
+    for sequence, pieces in zip(both, (["(a) x", "(b) "], ["(a) ", "(b) x"])):
+        first, second = sequence.pictures
+        assert (first.index, second.index) == (0, 1) and sequence.head < first.tokens.start
+        assert first.grid == preparer.policy.grid(96, 32) and second.grid == preparer.policy.grid(64, 64)
+        text = preparer.chat.tokenizer.decode(sequence.ids.tolist(), skip_special_tokens=False)
+        question_text, options_text = text.split("<|vision_start|>")[0], text.split("<|image_pad|>")[-1]
+        assert question_text.endswith("Like ") and "<image" not in text and "".join(pieces)
+        assert ("(b) x" in options_text) == (pieces[1] == "(b) x")
+    sequence, patches = preparer(question)
+    expected = [preparer.policy.patches(picture) for picture in (wide, square)]
+    assert np.array_equal(patches, np.concatenate(expected)) and sequence.ids.tolist() == both[0].ids.tolist()
+
+
+def test_a_question_in_words_has_no_patches(preparer):
+    sequence, patches = preparer(Question("1", 1, (), "q", ("x", "y")))
+    assert patches.shape == (0, 1536) and not sequence.pictures and preparer.chat.image_token_id not in sequence.ids
+
+
+def test_marks_that_fit_no_picture_are_a_fault(preparer):
+    for text in ("<image 2>", "<image>"):
+        with pytest.raises(PictureError, match="mark"):
+            preparer.encode(Question("1", 1, (), text, ("x", "y")), [(32, 32)])
 
 
 def test_label_tokens_are_those_of_the_letters_that_the_template_shows(preparer):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from scoring.inputs.prompt import PromptTemplate, TemplateError
-from scoring.inputs.tokens import ChatTokenizer
+from scoring.inputs.tokens import ChatPrompt, ChatTokenizer
 from tests.shared.templates import THEIR_FILE, THEIRS
 
 NOTEBOOK_SYSTEM = (
@@ -85,7 +85,7 @@ def test_the_documents_example_gives_the_conversation_beside_it(base, tmp_path):
     template = PromptTemplate.read(tmp_path / "theirs.toml")
     system, user = template.render("How many boats lie at the pier?", ["none", "one", "two", "more than two"])
     chat = ChatTokenizer(base)
-    ids = chat.encode(system, user, (1, 2, 2)).ids.tolist()  # a picture of one token
+    ids = chat.encode(ChatPrompt(system, (0, user), [(1, 2, 2)])).ids.tolist()  # a picture of one token
     assert conversation == chat.tokenizer.decode(ids, skip_special_tokens=False) + "C<|im_end|>\n"
     assert template.labels[2] == "C"
     assert template.render("Q", ["x", "y"], "h")[1].endswith("nothing else.\nA hint: h")
@@ -118,6 +118,7 @@ def test_a_template_is_read_from_a_file(tmp_path):
         ("user = '{question} {options} {letter}'", "user has {letter}"),
         ("hint = '{task_hint} {hint}'", "hint has {hint}, which is not filled there; expected {task_hint}"),
         ("user = '<image>{question} {options}'", "user has <image>, which the model would read as ordinary text"),
+        ("user = '{question} <image 1> {options}'", "user has <image 1>, which"),
         ("system = 'x<|im_end|>'", "system has <|im_end|>"),
     ],
 )

@@ -1,14 +1,21 @@
 """Tables as people really have them: every spelling that is read, every fault that is reported."""
 
 import gzip
+import io
+import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from scoring.errors import InputError, describe
+from scoring.inputs.picture_cells import PictureStore
 from scoring.inputs.pictures import PictureError, PictureLimits
-from scoring.inputs.questions import TableOptions, read_questions, read_table
+from scoring.inputs.questions import LONGEST_CELL, TableOptions, read_columns, read_questions, read_table
+from scoring.readers.opening import open_table
+from tests.shared.picture_tables import coded, pictures, write_tables
 
 HEADER = "id,path,question,a,b,c,d,answer,task_type,task_hint"
 CASES = Path(__file__).resolve().parents[1] / "cases" / "tables"
@@ -38,7 +45,8 @@ def row(**cells) -> str:
 def test_a_plain_table_is_read(table):
     result = table(f"{HEADER}\n{row()}\n")
     question = result.questions[0]
-    assert (question.id, question.options, question.answer, question.size) == ("1", ("w", "x", "y", "z"), "a", (40, 30))
+    assert (question.id, question.options, question.answer) == ("1", ("w", "x", "y", "z"), "a")
+    assert question.pictures == (question.picture,) and question.sizes == ((40, 30),)
     assert not result.problems and result.letters == "abcd"
 
 
@@ -162,6 +170,83 @@ def test_a_list_of_options_and_other_names_are_read_and_said(table):
     ]
 
 
+def test_options_inside_the_questions_are_read_and_said(table):
+    text = "<image>\\nWhich lane?\\nA. left\\nB. right\\nAnswer with the option's letter."
+    rows = [
+        f'{{"index": 1, "question": "{text}", "path": "p.png", "answer": "B"}}',
+        f'{{"index": 2, "question": "{text}", "path": "p.png", "answer": "right"}}',
+        '{"index": 3, "question": "How many lanes?", "path": "p.png", "answer": "2"}',
+    ]
+    result = table("\n".join(rows))
+    assert [(question.question, question.options, question.answer) for question in result.good] == [
+        ("Which lane?", ("left", "right"), "b")
+    ] * 2
+    assert result.layout == result.about()["layout"] == "inline"
+    assert result.reading() == (
+        "JSONL, options inside the question; id from 'index'; answers: letters or the options' texts"
+    )
+    assert "cut off in 2 rows: 'Answer with the option's letter.'" in result.notices[0]
+    assert [(problem.row, problem.column) for problem in result.problems] == [(3, "question")]
+    assert "found no list of options in 'How many lanes?'; expected a question, and after it" in result.problems[0].text
+
+
+def test_conversations_are_read_and_what_is_no_question_is_told(table):
+    turns = '[{{"from": "human", "value": "{}"}}, {{"from": "gpt", "value": "{}"}}]'
+    asked = "<image>\\nWhich?\\n(A) cat\\n(B) dog"
+    rows = [
+        f'{{"id": "1", "image": "p.png", "conversations": {turns.format(asked, "B")}}}',
+        f'{{"id": "2", "image": "p.png", "conversations": {turns.format(asked, "A. cat")}}}',
+        f'{{"id": "3", "image": "p.png", "conversations": {turns.format(asked, "a dog")}}}',
+        f'{{"id": "4", "image": "p.png", "conversations": {turns.format("Describe it.", "A dog.")}}}',
+        f'{{"id": "5", "image": "p.png", "conversations": {turns.format("", "A")}}}',
+        f'{{"id": "6", "image": "p.png", "conversations": {turns.format(asked.replace("W", chr(92) + "u0000"), "A")}}}',
+    ]
+    result = table("[" + ",".join(rows) + "]")
+    assert [(question.question, question.answer) for question in result.good] == [("Which?", "b"), ("Which?", "a")]
+    assert [(problem.row, problem.column) for problem in result.problems] == [
+        (3, "answer"),
+        (4, "question"),
+        (5, "question"),
+        (6, "question"),
+    ]
+    assert result.reading().startswith(
+        "JSON, conversations, options inside the human turn; path from 'image', messages from 'conversations'"
+    )
+
+
+def test_letters_that_options_carry_are_taken_off_if_all_rows_have_them(table):
+    first, second = (
+        row(a="A. w", b="B. x", c="C. y", d="D. 4", answer="A. w"),
+        row(id="2", a="a) 1", b="b) 2", c="", d=""),
+    )
+    result = table(f"{HEADER}\n{first}\n{second.replace(',a,t,h', ',2,t,h')}\n")
+    assert [(question.options, question.answer) for question in result.questions] == [
+        (("w", "x", "y", "4"), "a"),
+        (("1", "2"), "b"),
+    ]
+    assert "all 2 rows begin with their letters, such as 'A. w'; they were taken off" in result.notices[0]
+    assert result.about()["own_letters"] is True and "their letters taken off" in result.reading()
+    some = table(f"{HEADER}\n{first}\n{row(id='2')}\n")
+    assert some.questions[0].options == ("A. w", "B. x", "C. y", "D. 4") and some.questions[0].answer == "a"
+    assert "1 of 2 rows begin with letters of their own, such as 'A. w' (first: row 1)" in some.notices[0]
+    assert "own_letters" not in some.about()
+
+
+def test_numbers_that_are_texts_without_their_letters_are_not_certain(table):
+    lettered = dict(a="A. 1", b="B. 2", c="C. 3", d="D. 4", answer="2")
+    with pytest.raises(InputError, match="numbers, which are also texts of options"):
+        table(f"{HEADER}\n{row(**lettered)}\n")
+    assert table(f"{HEADER}\n{row(**lettered)}\n", answers="text").questions[0].answer == "b"
+
+
+def test_questions_that_list_their_options_too_are_told(table):
+    listing = row(question="which? (A) w (B) x (C) y (D) z", id="2")
+    result = table(f"{HEADER}\n{row()}\n{listing}\n")
+    assert "the questions of 1 row list the options once more (first: row 2); such rows cannot" in result.notices[0]
+    inline = table(f"{HEADER}\n{listing}\n", layout="inline").questions[0]
+    assert (inline.question, inline.options) == ("which?", ("w", "x", "y", "z"))
+
+
 def test_a_cell_that_is_no_list_of_options_is_a_fault_of_its_row(table):
     lists = ["['w', 'x']", '[""w"", ""x""]', "w or x", "", '[[""w""], ""x""]']
     rows = [f'{number},p.png,q?,"{cell}"' for number, cell in enumerate(lists)]
@@ -225,7 +310,6 @@ def test_long_lists_of_faults_are_cut_and_the_rest_is_counted(table):
 @pytest.mark.parametrize(
     "content, message",
     [
-        ("id,question,a,b\n1,q,x,y\n", "column 'path'"),
         ("path,question,a\np.png,q,x\n", "without a gap"),
         ("path,question,a,b,d\np.png,q,x,y,z\n", "without a gap"),
         ("path,path,question,a,b\np.png,p.png,q,x,y\n", "2 columns of that name"),
@@ -300,4 +384,285 @@ def test_the_same_questions_come_out_of_every_layout(demo, name, hint, category,
     first, second, _ = table.questions
     assert (first.question, first.options) == ("그림에 있는 것은 무엇인가요?", ("고양이", "사과", "자동차", "시계"))
     assert (first.task_hint, second.task_hint, first.task_type) == (hint, "", category)
-    assert second.options == ("a boat", "a tree", "a drum", "a shoe") and second.size[0] > 0
+    assert second.options == ("a boat", "a tree", "a drum", "a shoe") and second.sizes[0][0] > 0
+
+
+# ------------------------------------------------------------------ pictures inside tables, and folders of files
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """The folder in which pictures of tables are kept."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "logit-scoring" / "pictures"
+
+
+@pytest.mark.parametrize(
+    "name, reading",
+    [
+        ("mmbench_ko.parquet", "Parquet, a column for each option"),
+        ("k_dtcbench.parquet", "Parquet, a column for each option"),
+        ("seed_bench.parquet", "Parquet, a column for each option"),
+        ("blink.parquet", "Parquet, a list of options"),
+        ("vlmevalkit_base64.tsv", "TSV, a column for each option"),
+        ("vlmevalkit_references.tsv", "TSV, a column for each option"),
+        ("vlmevalkit_lists.tsv", "TSV, a column for each option"),
+    ],
+)
+def test_pictures_come_out_of_the_cells_of_every_layout(cache, name, reading):
+    table = read_table(CASES / name)
+    assert not table.problems and table.pictures_inside and table.reading().startswith(reading)
+    assert "pictures inside the table" in table.reading() and not table.is_usual
+    assert [question.answer for question in table.questions] == ["b", "d", "a"]
+    assert table.questions[0].options == ("사각형", "원", "삼각형", "별")
+    first, second, third = pictures()
+    expected = [[first], [second], [third]]
+    if name == "blink.parquet":
+        expected[1].append(first)
+    elif name == "vlmevalkit_references.tsv":
+        expected[0] = [third]
+    elif name == "vlmevalkit_lists.tsv":
+        expected[0].append(second)
+    assert [[picture.read_bytes() for picture in question.pictures] for question in table.questions] == expected
+    assert all(picture.is_relative_to(cache) for question in table.questions for picture in question.pictures)
+    assert table.questions[2].sizes == ((30, 40),)
+
+
+def test_pictures_come_out_of_the_turns_of_conversations(table, cache):
+    first, second, _ = pictures()
+    url = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{coded(first)}"}}
+    parts = [url, {"type": "text", "text": "What is it?\n(A) cat\n(B) dog"}]
+    lines = [{"messages": [{"role": "user", "content": parts}, {"role": "assistant", "content": "B"}]}]
+    lines.append({"messages": [{"role": "user", "content": parts[1]["text"]}], "images": [coded(second)]})
+    result = table("\n".join(map(json.dumps, lines)))
+    assert not result.problems and result.pictures_inside
+    assert [question.pictures[0].read_bytes() for question in result.questions] == [first, second]
+
+
+def test_pictures_in_a_conversation_and_beside_it_stay_a_fault(tmp_path, cache):
+    data = pictures()[0]
+    turns = [{"from": "human", "value": "What is it?\n(A) cat\n(B) dog"}]
+    held = [{"role": "user", "content": [{"type": "image", "image": coded(data)}, {"type": "text", "text": "q"}]}]
+    rows = {"messages": [json.dumps(turns), json.dumps(held)], "image": [{"bytes": data, "path": None}] * 2}
+    pq.write_table(pa.table(rows), tmp_path / "t.parquet")
+    problems = read_table(tmp_path / "t.parquet").problems
+    assert [(problem.row, problem.found) for problem in problems] == [
+        (2, "pictures in the conversation and in another column")
+    ]
+
+
+def test_the_committed_files_are_those_that_the_script_makes(tmp_path):
+    write_tables(tmp_path)
+    for path in sorted(tmp_path.iterdir()):
+        made, committed = (open_table(file, {"index"}) for file in (path, CASES / path.name))
+        assert made.header == committed.header and list(made.rows()) == list(committed.rows())
+
+
+def test_a_check_writes_nothing(cache):
+    kept, looked_at = (
+        read_table(CASES / "mmbench_ko.parquet", TableOptions(store=PictureStore(keep))) for keep in (True, False)
+    )
+    assert kept.questions == looked_at.questions
+    for path in sorted(cache.glob("*/*")):
+        path.unlink()
+    read_table(CASES / "mmbench_ko.parquet", TableOptions(store=PictureStore(keep=False), deep=True))
+    assert not list(cache.glob("*/*"))
+
+
+def test_base64_in_a_table_of_text_may_be_long_and_is_never_shown_whole(table, cache):
+    file = io.BytesIO()
+    Image.effect_noise((512, 512), 100).save(file, "PNG")
+    data = coded(file.getvalue())
+    assert len(data) > LONGEST_CELL
+    good = table(f"{HEADER}\n{row(path=data)}\n")
+    assert not good.problems and good.questions[0].sizes == ((512, 512),)
+    cut = table(f"{HEADER}\n{row(path=data[:200_001])}\n{row(id='2', path=data[:40_000])}\n", deep=True)
+    assert [problem.found.split(" ")[0] for problem in cut.problems] == [f"'{data[:32]}…'"] * 2
+    assert "(200,001 characters): broken base64" in cut.problems[0].found
+    assert "(base64, 40,000 characters): broken pixels" in cut.problems[1].found
+    assert len(describe(cut.problems)) < 800
+
+
+def test_long_cells_of_other_columns_are_still_refused(table):
+    result = table(f"{HEADER}\n{row(question='q' * (LONGEST_CELL + 1))}\n")
+    assert "at most 200,000" in result.problems[0].text
+
+
+def test_rows_without_a_picture_beside_pictures_in_cells_are_faulty(table, cache):
+    data = coded(pictures()[0])
+    result = table(f"{HEADER}\n{row(path=data)}\n{row(id='2', path='')}\n")
+    assert [problem.row for problem in result.problems] == [2] and "--text-only-rows" in result.problems[0].fix
+    assert not table(f"{HEADER}\n{row(path=data)}\n{row(id='2', path='')}\n", text_only_rows=True).problems
+
+
+def test_a_column_of_pictures_under_another_name_is_pointed_out(table):
+    with pytest.raises(InputError, match="no such column, but pictures in column 'foto'; .* give --column path=foto"):
+        table(f"foto,question,a,b\n{coded(pictures()[0])},q,x,y\n")
+
+
+def test_progress_is_shown_while_pictures_are_taken_from_cells(cache):
+    totals = []
+
+    def progress(items, total):
+        totals.append(total)
+        return items
+
+    read_table(CASES / "mmbench_ko.parquet", progress=progress)
+    read_table(CASES / "vlmevalkit_base64.tsv", progress=progress)
+    assert totals == [3, 0, None, 0]
+
+
+@pytest.fixture
+def shards(tmp_path, cache):
+    """A dataset's folder: the questions of mmbench_ko.parquet as test (in two files) and dev."""
+    rows = pq.read_table(CASES / "mmbench_ko.parquet")
+    (tmp_path / "set" / "data").mkdir(parents=True)
+    parts = {"test-00000-of-00002": rows[:1], "test-00001-of-00002": rows[1:], "dev-00000-of-00001": rows}
+    for name, part in parts.items():
+        pq.write_table(part, tmp_path / "set" / "data" / f"{name}.parquet")
+    return tmp_path / "set"
+
+
+def test_a_folder_of_files_is_a_table_of_the_split_that_is_chosen(shards):
+    table = read_table(shards, TableOptions(split="test"))
+    assert [(question.id, question.row) for question in table.questions] == [("100", 1), ("101", 2), ("102", 3)]
+    assert table.about() == {
+        "file": str(shards),
+        "sha256": table.digest,
+        "columns": {"id": "index", "path": "image", "task_type": "category", "task_hint": "hint"},
+        "split": "test",
+    }
+    assert table.reading().startswith("Parquet, 2 files of the split 'test', a column for each option; id from 'index'")
+    assert read_table(shards, TableOptions(split="dev")).digest != table.digest
+    with pytest.raises(InputError, match="files of 2 splits: 'dev', 'test'"):
+        read_table(shards)
+
+
+def test_faults_name_the_file_of_a_folder_and_its_row(shards):
+    file = shards / "data" / "test-00001-of-00002.parquet"
+    rows = pq.read_table(file).to_pylist()
+    rows[1] |= {"index": 100, "answer": "Z"}
+    pq.write_table(pa.Table.from_pylist(rows, pq.read_schema(file)), file)
+    with pytest.raises(InputError) as caught:
+        read_table(shards, TableOptions(split="test"))
+    assert [(Path(problem.file).name, problem.row, problem.column) for problem in caught.value.problems] == [
+        (file.name, 2, "id"),
+        (file.name, 2, "answer"),
+    ]
+    assert "'100' again (first in test-00000-of-00002.parquet, row 1)" in str(caught.value)
+    rows[1] |= {"index": 102}
+    pq.write_table(pa.Table.from_pylist(rows, pq.read_schema(file)), file)
+    bad = read_table(shards, TableOptions(split="test")).questions[2]
+    assert bad.row == 3 and bad.fault.startswith(f"{file.name}, row 2 (id '102'), column answer: found 'Z'")
+
+
+def test_pictures_that_cells_of_a_folder_name_lie_in_it(tmp_path):
+    Image.new("RGB", (40, 30)).save(tmp_path / "p.png")
+    pq.write_table(pa.table({"path": ["p.png"], "question": ["q"], "a": ["x"], "b": ["y"]}), tmp_path / "one.parquet")
+    assert read_table(tmp_path).questions[0].pictures == (tmp_path / "p.png",)
+
+
+def test_the_rows_of_a_split_are_read_where_a_column_tells_it(table):
+    text = f"{HEADER},split\n{row()},dev\n{row(id='2')},test\n"
+    assert len(table(text).questions) == 2  # not filtered without a choice
+    chosen = table(text, split="test")
+    assert [(question.id, question.row) for question in chosen.questions] == [("2", 2)]
+    assert chosen.about()["split"] == "test" and chosen.digest != table(text).digest
+    with pytest.raises(InputError, match="no column 'split' among"):
+        table(f"{HEADER}\n{row()}\n", split="test")
+
+
+def test_columns_are_read_of_a_split(shards):
+    columns = read_columns(shards, ["category"], "index", "test")
+    assert columns["category"] == dict.fromkeys(["100", "101", "102"], "shapes")
+
+
+COMING_OUT = {  # table -> layout, and of each row without a fault: id, pictures, question, options, answer
+    "mmstar.jsonl": (
+        "inline",
+        ("0", 1, "Which object is brown?", "The house.|The cup.|The boat, with its sail.|None of them.", "b"),
+        ("1", 1, "How much does the cup hold?", "1,000 ml|250 ml|2 l", "b"),
+    ),
+    "k_mmstar.jsonl": (
+        "inline",
+        ("0", 1, "지붕은 무슨 색인가요?", "빨간색|파란색|초록색|노란색", "a"),
+        ("1", 1, "배의 돛은 몇 개인가요?", "1개|2개|3개|없음", "a"),
+    ),
+    "realworldqa.csv": (
+        "inline",
+        ("1", 1, "Which way does the sail point?", "Left|Right|It hangs down", "b"),
+        ("2", 1, "What is on top of the house?", "A red roof|A flag", "a"),
+    ),
+    "science_qa_no_picture.jsonl": (
+        "choices",
+        ("1", 1, "Which phase of the moon is shown?", "a crescent|a full moon", "a"),
+        ("2", 0, "Which is the largest?", "a cup|a house|a pea", "b"),
+    ),
+    "ai2d.jsonl": (
+        "choices",
+        ("1", 1, "What does the letter at the top stand for?", "roof|wall|door|sky", "a"),
+        ("2", 1, "Which part floats?", "sail|hull|mast|rope", "b"),
+    ),
+    "blink.jsonl": (
+        "choices",
+        ("1", 3, "Which picture is more like the first one?", "the second image|the third image", "b"),
+        ("2", 1, "How many sails are there?", "0|1|2|3", "b"),
+    ),
+    "mmmu.jsonl": (
+        "choices",
+        ("validation_Art_1", 1, "What is drawn in <image 1>?", "a cup|a potter's wheel|a plate", "a"),
+        ("validation_Art_2", 3, "Which drawing shows the same?", "<image 2>|<image 3>", "b"),
+    ),
+    "seed_bench_lists.json": ("letters", ("101", 2, "How many pictures are there?", "one|two|three|four", "b")),
+    "mmbench_letters.tsv": (
+        "letters",
+        ("1", 1, "What is this?", "a cup|a plate", "a"),
+        ("2", 1, "무엇인가요?", "배|집|달|컵", "b"),
+    ),
+    "llava.json": (
+        "chat",
+        ("a1", 1, "What is this?", "A cup|A plate", "a"),
+        ("a2", 1, "Where is the boat?\nContext: N/A", "on land|on the water", "b"),
+        ("a3", 1, "Is it day?", "yes|no", "b"),
+    ),
+    "sharegpt.json": (
+        "chat",
+        ("b1", 2, "Which picture is darker?", "the first|the second", "b"),
+        ("b2", 1, "What is this?<image 1>", "a house|a boat", "a"),
+    ),
+    "ms_swift.jsonl": (
+        "chat",
+        ("1", 1, "무엇인가요?", "집|컵|배", "b"),
+        ("2", 2, "Is <image 2> darker?", "yes|no", "a"),
+    ),
+    "ms_swift_query.jsonl": (
+        "chat",
+        ("1", 1, "What is this?", "A cup|A plate", "a"),
+        ("2", 0, "What is 1 + 1?", "2|3", "a"),
+    ),
+    "openai.jsonl": ("chat", ("1", 1, "What is this?", "A cup|A boat", "b")),
+}
+FAULTS = {  # table -> (row, a part of what is wrong with it)
+    "realworldqa.csv": (3, "found no list of options in 'How many houses are there?"),
+    "mmmu.jsonl": (3, "found an open question, without options"),
+}
+
+
+@pytest.mark.parametrize("name", COMING_OUT)
+def test_the_questions_of_benchmarks_and_tools_come_out(name):
+    table = read_table(CASES / name, TableOptions(text_only_rows=True))
+    layout, *expected = COMING_OUT[name]
+    found = [
+        (question.id, len(question.pictures), question.question, "|".join(question.options), question.answer)
+        for question in table.good
+    ]
+    assert (table.layout, found) == (layout, expected)
+    faults = [FAULTS[name]] if name in FAULTS else []
+    assert [problem.row for problem in table.problems] == [row for row, _ in faults]
+    assert all(text in problem.text for problem, (_, text) in zip(table.problems, faults))
+
+
+def test_a_layout_that_is_asked_for_is_read_and_recorded():
+    """BLINK's prompt holds the options once more, and may be read instead of them."""
+    table = read_table(CASES / "blink.jsonl", TableOptions(columns={"question": "prompt"}, layout="inline"))
+    assert (table.layout, table.about()["layout"]) == ("inline", "inline")
+    assert table.questions[1].options == ("0", "1", "2", "3") and table.questions[1].answer == "b"
+    assert table.questions[1].question == "How many sails are there?\nSelect from the following choices."

@@ -88,6 +88,6 @@ def test_an_option_that_refers_may_stand_anywhere_in_any_writing():
 
 def test_rows_that_keep_their_order_are_counted():
     options = [("cat", "dog", "both"), ("책상 위의 책", "two of them are red"), ("1", "2", "1 and 2"), ("ㄱ", "ㄱ, ㄴ")]
-    questions = [Question(str(row), row, None, "q", texts) for row, texts in enumerate(options)]
+    questions = [Question(str(row), row, (), "q", texts) for row, texts in enumerate(options)]
     assert count_referring(questions) == 3 and count_referring([]) == 0
     assert count_referring(iter(questions)) == sum(len(orders_of(each, "cyclic")) == 1 for each in questions)

@@ -82,6 +82,80 @@ def test_a_doubtful_decoding_is_shown_with_a_sample(tmp_path):
     assert open_delimited(path, {"a"}).notices == []  # nothing in it that another encoding would show otherwise
 
 
+@pytest.mark.parametrize(
+    "encoding, text",
+    [("shift_jis", "これは何ですか、猫"), ("gb18030", "这是什么动物"), ("big5", "這是什麼動物")],
+)
+def test_what_else_a_text_may_be_is_shown_where_it_is_unlike_korean(tmp_path, encoding, text):
+    path = tmp_path / "t.csv"
+    path.write_bytes(f"a,b\n{text},x\n".encode(encoding))
+    assert f"{encoding}: '{text},x'" in open_delimited(path, {"a"}).notices[0]
+    path.write_bytes("a,b\n무엇이 보이나요,x\n".encode("cp949"))
+    assert "(shift_jis" not in open_delimited(path, {"a"}).notices[0]
+    assert open_delimited(path, {"a"}).notices[0].endswith("with --encoding")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32", "utf-16"])
+@pytest.mark.parametrize("header", ["a,b", "번호,a,b", "질문,정답"])
+def test_wide_characters_are_read_with_and_without_a_mark(tmp_path, encoding, header):
+    (tmp_path / "t.csv").write_bytes(f"{header}\n고양이,강아지\n".encode(encoding))
+    table = open_delimited(tmp_path / "t.csv", {"a", "b"})
+    assert table.header == header.split(",") and [row.cells for row in table.rows()] == [["고양이", "강아지"]]
+
+
+def test_a_few_zeros_do_not_make_a_text_wide(opened):
+    table = opened("a,b\n" + "x\0y,고양이와 강아지와 토끼\n" * 9)
+    assert (table.encoding, len(list(table.rows()))) == ("utf-8-sig", 9)
+
+
+def test_two_byte_order_marks_alone_are_not_taken_for_text(tmp_path):
+    (tmp_path / "t.csv").write_bytes(b"\xef\xbb\xbf\xef\xbb\xbfa,b\nx,y\n")
+    table = open_delimited(tmp_path / "t.csv", {"a", "b"})
+    assert (table.header, table.notices) == (["a", "b"], [])
+
+
+@pytest.mark.parametrize("block", [1, 2, 1000])
+def test_rows_without_text_are_left_out_and_counted(opened, monkeypatch, block):
+    monkeypatch.setattr(delimited, "BLOCK", block)
+    table = opened("a,b\n1,2\n,\n\n3,4\n  ,\t\n,,,,\n5,6\n,\n")
+    for _ in range(2):
+        assert [(row.number, row.line, row.cells) for row in table.rows()] == [
+            (1, 2, ["1", "2"]),
+            (2, 5, ["3", "4"]),
+            (3, 8, ["5", "6"]),
+        ]
+        assert [notice.partition(": ")[2] for notice in table.notices] == [
+            "4 rows without any text left out (first: line 3)"
+        ]
+    assert list(opened("a,b\n,\n,\n").rows()) == []
+
+
+@pytest.mark.parametrize("before", ["\n\n", ",,\n", "\ufeff\n", " ; \n", "\nsep=,\n\n"])
+def test_empty_lines_before_the_header_are_no_header(opened, before):
+    table = opened(before + "a,b\n1,2\n")
+    assert (table.header, [row.cells for row in table.rows()]) == (["a", "b"], [["1", "2"]])
+
+
+def test_a_line_with_a_separator_that_is_not_used_is_left_out(opened):
+    assert opened("sep=;\na,b\n1,2\n").header == opened("sep=,\na,b\n1,2\n").header == ["a", "b"]
+    assert opened("sep=~\na~b\n1~2\n").header == ["a", "b"]
+
+
+def test_vertical_bars_separate(opened):
+    table = opened("a|b\n1,5|2\n")
+    assert (table.format, [row.cells for row in table.rows()]) == ("CSV with vertical bars", [["1,5", "2"]])
+
+
+@pytest.mark.parametrize("title", ["My questions", "# made by hand, in May", "Questions,,,", "x\n\ny"])
+def test_a_title_above_the_names_of_columns_is_named(tmp_path, title):
+    path = tmp_path / "t.csv"
+    path.write_text(f"{title}\nid,question,a,b\n1,q,x,y\n", "utf-8")
+    with pytest.raises(InputError, match="above the names of columns, 'id,question,a,b'.*remove the lines above"):
+        open_delimited(path, {"id", "question", "a", "b"})
+    path.write_text("nr,frage\n1,question\n", "utf-8")
+    assert open_delimited(path, set()).header == ["nr", "frage"]  # where the names are not known
+
+
 def test_text_that_was_lost_before_is_reported(opened):
     notice = opened("a,b\n1,2\n3,고\ufffd이\n").notices[0]
     assert "line 3 holds the replacement character U+FFFD" in notice
@@ -95,5 +169,5 @@ def test_characters_on_the_edge_of_a_block_are_read(tmp_path, monkeypatch, size)
         path.write_bytes("a,b\n고양이,강아지\n".encode(encoding))
         assert [row.cells for row in open_delimited(path, {"a"}).rows()] == [["고양이", "강아지"]]
     path.write_bytes("a,b\n고양이,".encode() + b"\xff\n")
-    with pytest.raises(InputError, match="byte 0xff in line 2, not text in utf-8-sig or cp949"):
+    with pytest.raises(InputError, match="byte 0xff in line 2, not text in UTF-8 or cp949"):
         open_delimited(path, {"a"})

@@ -40,9 +40,13 @@ def test_an_object_in_one_line_is_a_table_of_one_row(tmp_path):
     assert [row.cells for row in opened(tmp_path, '{"id": 1, "tags": ["x"]}').rows()] == [[1, ["x"]]]
 
 
+def test_what_pandas_writes_for_a_missing_cell_is_missing(tmp_path):
+    assert next(opened(tmp_path, '[{"a": NaN, "b": null, "c": "NaN"}]').rows()).cells == [None, None, "NaN"]
+
+
 def test_numbers_stay_as_written(tmp_path):
-    table = opened(tmp_path, '[{"a": 1.10, "b": 1e3, "c": NaN, "d": 12345678901234567890, "e": true}]')
-    assert next(table.rows()).cells == ["1.10", "1e3", "NaN", 12345678901234567890, True]
+    table = opened(tmp_path, '[{"a": 1.10, "b": 1e3, "c": Infinity, "d": 12345678901234567890, "e": true}]')
+    assert next(table.rows()).cells == ["1.10", "1e3", "Infinity", 12345678901234567890, True]
 
 
 @pytest.mark.parametrize(
@@ -75,3 +79,9 @@ def test_a_list_that_is_parsed_at_once_has_a_limit(tmp_path, monkeypatch):
 @pytest.mark.parametrize("head", ["id,path\n", "[id],path\n", '"id"\n', "", "[1, 2]"])
 def test_text_with_separators_is_not_taken_for_json(head):
     assert not looks_like_json(head.encode())
+
+
+def test_a_conversation_in_one_line_is_a_row_and_its_turns_are_no_table(tmp_path):
+    (tmp_path / "t.jsonl").write_text('{"messages": [{"role": "user", "content": "q"}], "images": ["p.png"]}\n')
+    table = open_json(tmp_path / "t.jsonl", "")
+    assert (table.format, table.header) == ("JSONL", ["messages", "images"]) and len(list(table.rows())) == 1

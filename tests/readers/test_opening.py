@@ -54,3 +54,11 @@ def test_an_encoding_that_is_named_is_used(tmp_path):
         open_table(path, {*ROW}, "utf-8")
     with pytest.raises(InputError, match="found --encoding klingon; expected an encoding that Python knows"):
         open_table(path, {*ROW}, "klingon")
+
+
+def test_a_folder_is_a_table_of_its_parquet_files_and_a_column_may_tell_their_splits(tmp_path):
+    for number, split in enumerate(["dev", "test"]):
+        pq.write_table(pa.table({"id": [number], "split": [split]}), tmp_path / f"part-{number}.parquet")
+    assert [row.cells for row in open_table(tmp_path, {*ROW}).rows()] == [[0, "dev"], [1, "test"]]
+    rows = list(open_table(tmp_path, {*ROW}, split="test").rows())
+    assert [(row.number, row.cells) for row in rows] == [(2, [1, "test"])]

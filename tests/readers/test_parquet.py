@@ -1,6 +1,10 @@
-"""Parquet: cells with their types, block by block, and bytes that stay in the file."""
+"""Parquet: cells with their types, in small blocks, and pictures among them without filling the memory."""
 
 import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -8,7 +12,9 @@ import pytest
 
 from scoring.errors import InputError
 from scoring.readers import parquet
-from scoring.readers.parquet import holds_bytes, open_parquet
+from scoring.readers.parquet import BLOCK, BLOCK_BYTES, BLOCK_WITH_BYTES, holds_bytes, open_parquet
+
+PICTURE = {"bytes": b"\x89PNG", "path": "p.png"}
 
 
 def test_cells_have_their_types_in_blocks_of_any_size(tmp_path, monkeypatch):
@@ -18,22 +24,72 @@ def test_cells_have_their_types_in_blocks_of_any_size(tmp_path, monkeypatch):
     for block in (1, 2, 1000):
         monkeypatch.setattr(parquet, "BLOCK", block)
         table = open_parquet(path)
-        assert [list(row) for row in table.rows()] == [
+        assert table.block == block and [list(row) for row in table.rows()] == [
             [1, 0, [1, ["a", "b"], "q"]],
             [2, 0, [2, [], None]],
             [3, 0, [3, None, "가"]],
         ]
     assert table.header == list(cells) and table.format == "Parquet" and not table.notices
     assert table.digest == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert table.count == 3 and table.place_of(2) == (path, 2)
 
 
-def test_bytes_inside_the_table_are_left_there_and_said(tmp_path):
+def test_bytes_are_read_as_they_are(tmp_path):
     path = tmp_path / "t.parquet"
-    picture = [{"bytes": b"\x89PNG", "path": "p.png"}]
-    pq.write_table(pa.table({"id": [1], "image": picture, "images": [picture], "raw": [b"x"], "question": ["q"]}), path)
+    cells = {"id": [1], "image": [PICTURE], "images": [[PICTURE]], "raw": [b"x"], "question": ["q"]}
+    pq.write_table(pa.table(cells), path)
     table = open_parquet(path)
-    assert table.header == ["id", "question"] and next(table.rows()).cells == [1, "q"]
-    assert "bytes inside a table are not read (column image, images, raw)" in table.notices[0]
+    assert next(table.rows()).cells == [1, PICTURE, [PICTURE], b"x", "q"] and not table.notices
+
+
+def test_columns_that_are_not_needed_are_left_out(tmp_path):
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"id": [1, 2], "image": [PICTURE, PICTURE], "question": ["q", "r"]}), path)
+    rows = open_parquet(path).rows(without=["image"])
+    assert [row.cells for row in rows] == [[1, None, "q"], [2, None, "r"]]
+
+
+@pytest.mark.parametrize(
+    "cells, rows_at_once",
+    [
+        ({"question": ["q"] * 10}, BLOCK),
+        ({"image": [b"x"] * 10}, BLOCK_WITH_BYTES),
+        (
+            {"image": [os.urandom(BLOCK_BYTES // 2) for _ in range(3)]},
+            1,
+        ),  # each a little over the half, with its length
+        ({"image": [os.urandom(BLOCK_BYTES * 2)]}, 1),
+        ({"question": []}, BLOCK),
+    ],
+)
+def test_a_block_has_fewer_rows_where_they_are_large(tmp_path, cells, rows_at_once):
+    pq.write_table(pa.table(cells), tmp_path / "t.parquet", compression="none")
+    assert open_parquet(tmp_path / "t.parquet").block == rows_at_once
+
+
+def test_the_largest_part_of_a_file_decides_on_its_blocks(tmp_path):
+    small, large = pa.table({"image": [b"x"] * 1000}), pa.table({"image": [os.urandom(1 << 20)] * 2})
+    with pq.ParquetWriter(tmp_path / "t.parquet", small.schema, use_dictionary=False) as writer:
+        writer.write_table(small)
+        writer.write_table(large)
+    assert open_parquet(tmp_path / "t.parquet").block == 7  # 8 MiB over a little more than 1 MiB
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system tells no peak of memory")
+def test_a_large_part_of_a_file_is_not_held_in_memory(tmp_path):
+    """300 MB of bytes in one row group are read within 100 MiB more than 3 MB are."""
+    code = (
+        "import re, sys; from pathlib import Path; from scoring.readers.parquet import open_parquet\n"
+        "assert sum(len(row.cells[0]) for row in open_parquet(Path(sys.argv[1])).rows()) == int(sys.argv[2])\n"
+        "print(int(re.search(r'VmHWM:\\s+(\\d+) kB', Path('/proc/self/status').read_text())[1]) >> 10)"
+    )
+    peaks = []
+    for name, rows in (("small", 30), ("large", 3000)):
+        table = pa.table({"image": [os.urandom(100_000) for _ in range(rows)]})
+        pq.write_table(table, tmp_path / name, write_batch_size=10)  # pages of 1 MB: one is in memory as a whole
+        command = [sys.executable, "-c", code, str(tmp_path / name), str(rows * 100_000)]
+        peaks.append(int(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    assert peaks[1] < peaks[0] + 100
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from scoring import read_questions
 from scoring.checkpoints.compatibility import MismatchError
 from scoring.errors import InputError
+from scoring.inputs.orders import OrdersError
 from scoring.inputs.questions import Table
 from scoring.inputs.sample import read_sample
 from scoring.messages import silent
@@ -52,6 +54,15 @@ def test_one_setting_is_one_run_as_ever(table, tmp_path):
     assert [group.labels for group in groups] == [["fold0", "fold1"]]
     run_groups(table, groups, tmp_path / "out", RunOptions(), QUIET)
     assert (tmp_path / "out" / "plan.json").exists() and not (tmp_path / "out" / "runs").exists()
+
+
+def test_orders_that_questions_do_not_allow_are_refused_before_the_first_run(table, tmp_path):
+    listed = " ".join(f"({letter}) {option}" for letter, option in zip("abcd", table.questions[7].options))
+    table.questions[7] = replace(table.questions[7], question=listed)
+    groups = plan_groups(FOLDS[:1], orders=["1", "cyclic"])
+    with pytest.raises(OrdersError, match="--orders cyclic: .* \\(first: row 8\\)"):
+        run_groups(table, groups, tmp_path / "out", RunOptions(), QUIET)
+    assert not (tmp_path / "out").exists()
 
 
 def test_every_checkpoint_at_every_budget_and_order(table, tmp_path):

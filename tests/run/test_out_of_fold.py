@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from scoring.checkpoints.calibrate import calibrate_folds
 from scoring.checkpoints.compatibility import MismatchError
 from scoring.checkpoints.plan import plan_members
 from scoring.inputs.digests import question_digests
+from scoring.inputs.orders import OrdersError
 from scoring.inputs.questions import Table
 from scoring.inputs.sample import read_sample
 from scoring.run.options import ModelOptions, RunOptions
@@ -83,6 +85,15 @@ def test_a_killed_or_repeated_call_goes_on(folds, scored, demo, cli, tmp_path):
         "score", demo / "test.csv", "--ckpt", folds, "--orders", 2, "--limit", ROWS, "--out", out, "--out-of-fold"
     )
     assert "10 of 10 rows have their scores" in done.stderr and (out / "probabilities.csv").read_bytes() == before
+
+
+def test_orders_that_questions_do_not_allow_are_refused_before_the_first_fold(folds, demo, tmp_path):
+    rows = read_questions(demo / "test.csv")[:ROWS]
+    listed = " ".join(f"({letter}) {option}" for letter, option in zip("abcd", rows[-1].options))
+    table = Table(demo / "test.csv", "digest", [*rows[:-1], replace(rows[-1], question=listed)])
+    with pytest.raises(OrdersError, match=f"first: row {ROWS}"):
+        score_out_of_fold(table, Folds(str(folds), ModelOptions()), tmp_path / "out", RunOptions("2"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_pool_of_folds_is_calibrated_for_the_orders_it_is_used_in(folds, scored, demo, cli, tmp_path):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
+from scoring.inputs.orders import OrdersError
 from scoring.run.options import RunOptions
 from scoring.run.run import run
 from scoring.run.scheduler import Scheduler, costs_to_json
@@ -43,6 +44,25 @@ def test_a_killed_adaptive_run_goes_on_to_the_same_bytes(scorer, table, tmp_path
         assert {path: path.read_bytes() for path in bytes_of} == bytes_of
     with pytest.raises(RunError, match="margin was 0.7, now 0.9"):
         run(table, scorer, tmp_path, RunOptions("adaptive", margin=0.9, batch_tokens=900))
+
+
+def test_another_layout_is_another_run(scorer, table, tmp_path):
+    run(table, scorer, tmp_path)
+    for change, told in (({"layout": "inline"}, "layout was None, now inline"), ({"own_letters": True}, "own_letters")):
+        with pytest.raises(RunError, match=told):
+            run(replace(table, **change), scorer, tmp_path)
+
+
+def test_questions_that_list_their_options_are_scored_in_the_order_of_the_data_alone(scorer, table, tmp_path):
+    first = table.questions[0]
+    listed = " ".join(f"({letter}) {option}" for letter, option in zip("abcd", first.options))
+    table.questions = [replace(first, question=f"{first.question} {listed}")]
+    with pytest.raises(OrdersError, match="the questions of 1 row list their options too"):
+        run(table, scorer, tmp_path / "cyclic", RunOptions("cyclic"))
+    assert not (tmp_path / "cyclic").exists()
+    with pytest.raises(OrdersError, match="--orders all"):
+        scorer.score(table.questions, "all")
+    assert run(table, scorer, tmp_path / "one").logits.scored.all()
 
 
 def test_pride_shows_a_sample_all_orders(scorer, table, tmp_path, monkeypatch):

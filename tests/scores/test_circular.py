@@ -44,9 +44,7 @@ def folder_of(answers, right, counts=None, members=1, orders="cyclic", temperatu
                 if option is not None:
                     chosen = np.arange(counts[row]) == "abcd".index(option)
                     logits.logits[row, member, order, : counts[row]] = np.where(chosen, 2.0, 0.5)
-    questions = [
-        Question(f"r{row}", row + 1, None, "q", tuple("wxyz"[: counts[row]]), right[row]) for row in range(rows)
-    ]
+    questions = [Question(f"r{row}", row + 1, (), "q", tuple("wxyz"[: counts[row]]), right[row]) for row in range(rows)]
     calibrations = [Calibration(t) for t in temperatures or [1.0] * members]
     return scores_of(logits, questions, calibrations)
 
@@ -132,7 +130,9 @@ def noisy(n, orders, members=1, seed=0):
             z[:, y] += 2
             logits.logits[row, member, : len(names), :count] = z
         options = tuple("wxyz"[:count])
-        questions.append(Question(f"r{row}", row + 1, f"{row // 2}.jpg", f"q{row}", options, "abcd"[y], "xy"[row % 2]))
+        questions.append(
+            Question(f"r{row}", row + 1, (Path(f"{row // 2}.jpg"),), f"q{row}", options, "abcd"[y], "xy"[row % 2])
+        )
     return logits, questions
 
 

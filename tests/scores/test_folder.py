@@ -56,7 +56,7 @@ def test_probabilities_submission_and_metrics_are_as_computed_by_hand(tmp_path):
     logits.logits[2, ..., 2:] = np.nan
     logits.status[3], logits.logits[3] = "picture: an empty file", np.nan
     questions = [
-        Question(name, row + 1, None, "q", ("w", "x", "y", "z")[: 2 if row == 2 else 4], answer="a")
+        Question(name, row + 1, (), "q", ("w", "x", "y", "z")[: 2 if row == 2 else 4], answer="a")
         for row, name in enumerate(logits.ids)
     ]
     write_folder(tmp_path, questions, logits)
@@ -96,7 +96,7 @@ def test_probabilities_submission_and_metrics_are_as_computed_by_hand(tmp_path):
 
 def test_without_answers_there_are_no_metrics(tmp_path):
     logits = random_logits(2, ("m",))
-    questions = [Question(name, 1, None, "q", ("w", "x", "y", "z")) for name in logits.ids]
+    questions = [Question(name, 1, (), "q", ("w", "x", "y", "z")) for name in logits.ids]
     write_folder(tmp_path, questions, logits)
     assert evaluate_scores(open_scores(tmp_path)) is None
     assert not (tmp_path / "metrics.json").exists()
@@ -129,7 +129,7 @@ def test_warnings_name_a_cause():
 
 def test_run_json_is_read_as_a_record(tmp_path):
     logits = random_logits(4)
-    questions = [Question(name, 1, None, "q", ("w", "x", "y", "z")) for name in logits.ids]
+    questions = [Question(name, 1, (), "q", ("w", "x", "y", "z")) for name in logits.ids]
     pool = {"kind": "linear", "weights": [0.75, 0.25], "temperature": 1.5, "told": ["a note"]}
     write_folder(tmp_path, questions, logits, pool=pool, sets={"level": 0.9}, sources=["a", "b"])
     run = open_scores(tmp_path).run
@@ -140,7 +140,7 @@ def test_run_json_is_read_as_a_record(tmp_path):
 
 def test_a_value_of_another_type_in_run_json_is_named(tmp_path):
     logits = random_logits(4)
-    questions = [Question(name, 1, None, "q", ("w", "x", "y", "z")) for name in logits.ids]
+    questions = [Question(name, 1, (), "q", ("w", "x", "y", "z")) for name in logits.ids]
     write_folder(tmp_path, questions, logits, pool={"kind": 3})
     with pytest.raises(FileError, match="run.json: pool.kind is 3; expected a valid string"):
         open_scores(tmp_path)
@@ -150,7 +150,7 @@ def test_questions_are_told_apart_by_picture_text_and_options_in_any_order(tmp_p
     def digest(picture="x", question="q", options=("w", "x")):
         path = tmp_path / f"{picture}.png"
         path.write_text(picture)
-        return columns_of([Question("1", 1, path, question, options)])["digest"][0]
+        return columns_of([Question("1", 1, (path,), question, options)])["digest"][0]
 
     assert digest() == digest(options=("x", "w"))
     assert len({digest(), digest(picture="y"), digest(question="r"), digest(options=("w", "y"))}) == 4
@@ -158,7 +158,7 @@ def test_questions_are_told_apart_by_picture_text_and_options_in_any_order(tmp_p
 
 def test_the_types_of_the_columns_of_questions_do_not_depend_on_their_values(tmp_path):
     logits, options = random_logits(2, ("m",)), ("w", "x", "y", "z")
-    questions = [Question(name, 1, None, "q", options) for name in logits.ids]
+    questions = [Question(name, 1, (), "q", options) for name in logits.ids]
     columns = columns_of(questions) | {"fold": [0, 1]}
     write_folder(tmp_path, columns, logits)
     path = tmp_path / "questions.parquet"
@@ -172,7 +172,7 @@ def test_the_types_of_the_columns_of_questions_do_not_depend_on_their_values(tmp
 
 def test_results_of_members_are_replaced(tmp_path):
     logits = random_logits(4)
-    questions = [Question(name, 1, None, "q", ("w", "x", "y", "z")) for name in logits.ids]
+    questions = [Question(name, 1, (), "q", ("w", "x", "y", "z")) for name in logits.ids]
     write_folder(tmp_path, questions, logits)
     first = (tmp_path / "members" / "m1.csv").read_text()
     logits.logits = logits.logits[::-1]
@@ -185,7 +185,7 @@ def test_results_of_members_are_replaced(tmp_path):
 
 def test_a_questions_file_that_cannot_be_read_is_named_with_its_fault(tmp_path):
     logits = random_logits(2, ("m",))
-    questions = [Question(name, 1, None, "q", ("w", "x", "y", "z")) for name in logits.ids]
+    questions = [Question(name, 1, (), "q", ("w", "x", "y", "z")) for name in logits.ids]
     write_folder(tmp_path, questions, logits)
     path = tmp_path / "questions.parquet"
     pq.write_table(pq.read_table(path).drop_columns(["options", "answer"]), path)
@@ -199,7 +199,7 @@ def test_a_questions_file_that_cannot_be_read_is_named_with_its_fault(tmp_path):
 def test_sets_are_read_from_a_long_file_with_line_ends_in_its_cells(tmp_path):
     """A cell of two megabytes, more than the reader takes at a time."""
     logits = random_logits(3, ("m",))
-    questions = [Question(name, 1, None, "q", ("w", "x", "y", "z")) for name in logits.ids]
+    questions = [Question(name, 1, (), "q", ("w", "x", "y", "z")) for name in logits.ids]
     write_folder(tmp_path, questions, logits)
     rows = [["id", "status", "set"], ["id0", "ok", "bd"], ["id1", "a, b\n" * 400_000, ""], ["id2", "ok", "a"]]
     with open(tmp_path / "probabilities.csv", "w", newline="") as file:

@@ -34,7 +34,7 @@ def held_out_logits(orders="1"):
 def held_out_columns(answers="acbba", exposed=None):
     """The table's columns; the options' texts and the answers are those of the five rows."""
     questions = [
-        Question(f"r{row}", row + 1, None, f"q{row}", ("x", "y", "z"), answers[row] if answers else "", "count")
+        Question(f"r{row}", row + 1, (), f"q{row}", ("x", "y", "z"), answers[row] if answers else "", "count")
         for row in range(5)
     ]
     return columns_of(questions, exposed)

@@ -35,7 +35,7 @@ def scores_folder(folder, orders="cyclic", **identity):
     logits.logits[:2] = rng.normal(0, 2, (2, *shape[1:], 3))
     logits.label_mass[:2] = rng.uniform(0.5, 1, (2, *shape[1:]))
     logits.top_token[:2], logits.status = 32, ["ok", "ok", "no picture"]
-    questions = [Question(f"r{row}", row + 1, None, "q", ("x", "y", "z"), "abc"[row], "count") for row in range(3)]
+    questions = [Question(f"r{row}", row + 1, (), "q", ("x", "y", "z"), "abc"[row], "count") for row in range(3)]
     exposed = np.array([[TRAINING, 0], [0, VALIDATION], [0, 0]])
     (folder / "logits").mkdir(parents=True)
     write_part(folder / "logits", 0, logits)

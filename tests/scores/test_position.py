@@ -194,7 +194,7 @@ def pride_folder(out, n, sampled, seed=0):
     logits.logits[sampled:, :, 1:] = np.nan
     logits.label_mass[sampled:, :, 1:] = np.nan
     logits.logits = logits.logits.astype(np.float32)
-    questions = [Question(str(row), row + 1, None, f"q{row}", ("w", "x", "y", "z"), "abcd"[y[row]]) for row in range(n)]
+    questions = [Question(str(row), row + 1, (), f"q{row}", ("w", "x", "y", "z"), "abcd"[y[row]]) for row in range(n)]
     (out / "logits").mkdir(parents=True)
     write_part(out / "logits", 0, logits)
     write_results(out, questions, logits, [Calibration()])

@@ -62,7 +62,7 @@ def write_scores(out: Path, p: np.ndarray, y: np.ndarray, exposed: np.ndarray | 
         Question(
             id,
             row + 1,
-            Path(f"{row}.jpg"),
+            (Path(f"{row}.jpg"),),
             f'what, "so"\nand {row}?',
             tuple(f"option {option}" for option in range(int((p[row] > 0).sum()))),
             "abcdef"[y[row]],

@@ -6,7 +6,7 @@ from scoring.inputs.questions import Question
 
 
 def rows(types):
-    return [Question(str(n), n + 1, Path(f"{n}.png"), "q", ("x", "y"), "a", name) for n, name in enumerate(types)]
+    return [Question(str(n), n + 1, (Path(f"{n}.png"),), "q", ("x", "y"), "a", name) for n, name in enumerate(types)]
 
 
 def rows_about(folder, contents, types=None):
@@ -17,5 +17,5 @@ def rows_about(folder, contents, types=None):
         path = folder / f"{number:04}.png"
         path.write_text(f"picture {content}")
         kind = types[number] if types else "x"
-        questions.append(Question(f"id{number}", number + 1, path, f"q{number}", ("x", "y"), "a", kind))
+        questions.append(Question(f"id{number}", number + 1, (path,), f"q{number}", ("x", "y"), "a", kind))
     return questions

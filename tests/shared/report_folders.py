@@ -48,7 +48,7 @@ def folder(out, n=40, members=1, hostile=False, answers=True, pictures=10, unsco
         Question(
             id,
             row + 1,
-            files[row % pictures] if pictures else None,
+            (files[row % pictures],) if pictures else (),
             HOSTILE if hostile else f"무엇인가요 {row}?",
             tuple(HOSTILE + letter if hostile else f"option {letter}{row}" for letter in "wxyz"),
             "abcd"[best[row] if row % 4 else (best[row] + 1) % 4] if answers else "",

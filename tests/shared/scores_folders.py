@@ -24,7 +24,7 @@ def write_scores(out, n=200, temperature=2.0, seed=0, checkpoint=None, **values)
     logits = OptionLogits(ids, ["m"], temperature * z[:, None, None], np.ones(shape), np.ones(shape, int), ["ok"] * n)
     types = ["count" if row % 3 else "object" for row in range(n)]
     questions = [
-        Question(id, row + 1, Path(f"{row // 2}.jpg"), f"q{row}", ("w", "x", "y", "z"), "abcd"[y[row]], types[row])
+        Question(id, row + 1, (Path(f"{row // 2}.jpg"),), f"q{row}", ("w", "x", "y", "z"), "abcd"[y[row]], types[row])
         for row, id in enumerate(ids)
     ]
     (out / "logits").mkdir(parents=True)

@@ -1,5 +1,7 @@
 """Values of options: what is understood, and what is refused with an example."""
 
+from dataclasses import fields
+
 import click
 import pytest
 
@@ -44,5 +46,6 @@ def test_an_option_that_may_be_given_once_is_refused_twice():
 
 
 def test_pairs_of_columns_become_a_dictionary():
-    options = TableOptions(None, False, False, [("id", "no"), ("path", "file")], None, None, None, None)
+    names = [each.name for each in fields(TableOptions)]
+    options = TableOptions(**dict.fromkeys(names) | {"columns": [("id", "no"), ("path", "file")]})
     assert options.columns == {"id": "no", "path": "file"}

@@ -29,3 +29,12 @@ def test_items_are_counted_where_there_are_many():
     console.progress = lambda total, unit: bars.append((total, unit)) or Console.progress(console, total, unit=unit)
     assert list(console.count("abc", MANY - 1, "picture")) == ["a", "b", "c"] and not bars
     assert list(console.count("abc", MANY, "picture")) == ["a", "b", "c"] and bars == [(MANY, "picture")]
+
+
+def test_items_whose_number_is_unknown_are_counted_from_many_on():
+    console, bars = Console(), []
+    console.progress = lambda total, done=0, unit="": (
+        bars.append((total, done)) or Console.progress(console, total, done)
+    )
+    assert len(list(console.count(range(MANY), None, "picture"))) == MANY and not bars
+    assert len(list(console.count(range(MANY + 5), None, "picture"))) == MANY + 5 and bars == [(None, MANY)]

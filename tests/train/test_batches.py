@@ -17,12 +17,12 @@ def test_every_row_once_an_epoch_also_the_last_few():
 
 
 def test_shuffled_options_are_another_order_in_each_epoch_and_the_same_in_each_run():
-    question = Question("1", 7, None, "q", ("w", "x", "y", "z"), answer="b")
+    question = Question("1", 7, (), "q", ("w", "x", "y", "z"), answer="b")
     shuffles = [shuffled(question, 0, epoch) for epoch in range(30)]
     assert shuffles == [shuffled(question, 0, epoch) for epoch in range(30)]
     assert len({row.options for row in shuffles}) > 10 and {row.answer for row in shuffles} == set("abcd")
     assert all(row.options["abcd".index(row.answer)] == "x" for row in shuffles)
-    referring = Question("1", 7, None, "q", ("w", "x", "both a and b"), answer="c")
+    referring = Question("1", 7, (), "q", ("w", "x", "both a and b"), answer="c")
     assert all(shuffled(referring, 0, epoch) == referring for epoch in range(9))
 
 

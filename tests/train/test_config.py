@@ -14,6 +14,11 @@ def test_choices_come_from_the_file_and_options_win(tmp_path):
     assert TrainConfig.read(path) == config
 
 
+def test_the_section_of_columns_is_no_choice(tmp_path):
+    (tmp_path / "mine.toml").write_text('rank = 8\n[columns]\nquestion = "Q"\n')
+    assert TrainConfig.read(tmp_path / "mine.toml") == TrainConfig(rank=8)
+
+
 def test_the_defaults_are_the_notebooks():
     config = TrainConfig()
     assert (config.rank, config.alpha, config.dropout, config.learning_rate) == (16, 32, 0.05, 1e-4)

@@ -41,7 +41,7 @@ def gradients(training, questions, share=True):
     model, preparer = training.model, training.plan.preparer
     ready = with_tensors(prepare_batch(preparer, questions, "1"), preparer, "cpu")
     if not share:
-        tree = Tree.build(ready.sequences, ready.picture, share=False)
+        tree = Tree.build(ready.sequences, ready.picture_numbers, share=False)
         ready = replace(ready, tensors=TreeBatch.of(tree, ready.pictures, preparer.policy, "cpu"))
     for weight in model.weights:
         weight.grad = None
@@ -87,6 +87,28 @@ def test_gradients_are_those_of_the_libraries_a_row_at_a_time(base, questions, t
     assert expected.norm() > 0 and distance(actual, expected) < 1e-5
 
 
+def test_pictures_between_texts_and_rows_in_words_alone_learn_as_by_the_libraries(base, questions, tmp_path):
+    """Also in the vision tower, which the rows in words do not reach."""
+    pictures, sizes = (sum((getattr(row, name) for row in questions[:3]), ()) for name in ("pictures", "sizes"))
+    mixed = [
+        replace(questions[0], pictures=pictures[:2], sizes=sizes[:2], question="<image 2> or <image 1>?"),
+        replace(questions[1], pictures=(), sizes=()),
+        replace(questions[2], pictures=pictures, sizes=sizes, options=("<image 3>", "<image 1>"), answer="b"),
+        questions[3],
+    ]
+    training = learner(base, questions, tmp_path, replace(PLAIN, targets=("linear_fc1", "q_proj")))
+    loss, actual = gradients(training, mixed)
+    expected_loss, expected = libraries_gradients(training, mixed)
+    assert loss == pytest.approx(expected_loss, rel=1e-5) and distance(actual, expected) < 1e-5
+
+
+def test_a_table_in_words_alone_can_be_trained_on(base, questions, tmp_path):
+    words = [replace(question, pictures=(), sizes=()) for question in questions[:4]]
+    config = replace(PLAIN, epochs=1, batch=2, targets=("linear_fc1", "q_proj"))
+    trainer_of(base, words, words, tmp_path / "ckpt", config).run()
+    assert np.isfinite(Scorer.load(str(tmp_path / "ckpt")).score(words).logits).all()
+
+
 def test_what_is_trained_on_a_base_in_4_bits_is_scored_as_peft_would(base_in_4_bits, base, questions, tmp_path):
     from peft import PeftModel
     from transformers import AutoModelForImageTextToText
@@ -127,7 +149,7 @@ def test_a_mixture_of_experts_learns_by_its_attention(mixture, questions, tmp_pa
 
 def test_the_trees_gradients_are_the_flat_batchs(base, questions, tmp_path):
     training = learner(base, questions, tmp_path)
-    shared = [replace(question, picture=questions[0].picture, size=questions[0].size) for question in questions]
+    shared = [replace(question, pictures=questions[0].pictures, sizes=questions[0].sizes) for question in questions]
     loss, tree = gradients(training, shared)
     flat_loss, flat = gradients(training, shared, share=False)
     assert loss == pytest.approx(flat_loss, rel=1e-5) and distance(tree, flat) < 1e-5

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from scoring.engine.loading import Model
+from scoring.inputs.orders import OrdersError
 from tests.shared.trainings import PLAIN, trainer_of
 from train.config import ConfigError
 
@@ -28,3 +29,10 @@ def test_choices_that_could_not_be_scored_are_refused_before_loading(
     rows = questions[:8]
     with pytest.raises(ConfigError, match=message):
         trainer_of(base_in_4_bits, rows, rows, tmp_path / "ckpt", replace(PLAIN, **choices))
+
+
+def test_options_that_questions_list_too_are_not_shuffled(base_in_4_bits, questions, tmp_path, monkeypatch):
+    monkeypatch.setattr(Model, "load", None)
+    rows = [replace(questions[0], question="Which? (A) cat (B) dog", options=("cat", "dog"), answer="a")]
+    with pytest.raises(OrdersError, match="^--shuffle-options: the questions of 1 row list their options too"):
+        trainer_of(base_in_4_bits, rows, rows, tmp_path / "ckpt", replace(PLAIN, shuffle_options=True))

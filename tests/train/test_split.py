@@ -80,7 +80,7 @@ def test_any_table_is_split_by_picture_or_refused(tmp_path_factory, table, share
 
 
 def test_rows_without_a_picture_stand_by_themselves():
-    questions = [Question(str(number), number + 1, None, "q", ("x", "y"), "a", "x") for number in range(20)]
+    questions = [Question(str(number), number + 1, (), "q", ("x", "y"), "a", "x") for number in range(20)]
     train, valid, _ = split(questions, 0.1, 42)
     assert (len(train), len(valid)) == (18, 2) and picture_groups(questions) == list(range(20))
 
@@ -126,3 +126,15 @@ def test_pictures_of_both_tables_are_reported_where_the_questions_differ(tmp_pat
     valid.append(replace(train[0], question="a third"))
     [notice] = check_valid(train, valid, Path("valid.csv"))
     assert "valid.csv: 4 of 10 rows have a picture that is also in training" in notice and "(3 pictures)" in notice
+
+
+def test_rows_are_in_one_group_where_they_have_a_picture_in_common(tmp_path):
+    """The first and the third row have none in common, but the second has one of each."""
+    rows = rows_about(tmp_path / "p", [0, 1, 2, 3, 0, 4])
+    pictures = [row.picture for row in rows]
+    of_rows = [(0,), (1, 2), (0, 2), (), (3,), (4,), ()]  # the fifth picture has the first one's content
+    questions = [
+        replace(rows[0], id=str(number), pictures=tuple(pictures[index] for index in indices))
+        for number, indices in enumerate(of_rows)
+    ]
+    assert picture_groups(questions) == [0, 0, 0, 3, 4, 0, 6]

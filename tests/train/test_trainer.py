@@ -32,7 +32,7 @@ def test_a_picture_that_breaks_in_training_does_not_block_the_next_start(base, q
     """In the second epoch, when there is an adapter: without its row the training starts anew."""
     picture = tmp_path / "breaks.jpg"
     shutil.copy(questions[3].picture, picture)
-    rows = [replace(row, picture=picture) if row is questions[3] else row for row in questions[:6]]
+    rows = [replace(row, pictures=(picture,)) if row is questions[3] else row for row in questions[:6]]
     out, config = tmp_path / "ckpt", replace(QUICK, epochs=2, batch=2, save_every=1)
 
     def say(text):
@@ -61,7 +61,7 @@ def test_a_picture_that_breaks_in_training_does_not_block_the_next_start(base, q
 def test_a_picture_that_is_mended_lets_the_training_go_on(base, questions, tmp_path):
     picture = tmp_path / "breaks.jpg"
     shutil.copy(questions[3].picture, picture)
-    rows = [replace(row, picture=picture) if row is questions[3] else row for row in questions[:6]]
+    rows = [replace(row, pictures=(picture,)) if row is questions[3] else row for row in questions[:6]]
     out, config = tmp_path / "ckpt", replace(QUICK, epochs=2, batch=2, save_every=1)
     broken = trainer_of(base, rows, questions[100:102], out, config)
     picture.unlink()
