@@ -57,10 +57,10 @@ def test_one_setting_is_one_run_as_ever(table, tmp_path):
 
 
 def test_orders_that_questions_do_not_allow_are_refused_before_the_first_run(table, tmp_path):
-    listed = " ".join(f"({letter}) {option}" for letter, option in zip("abcd", table.questions[7].options))
-    table.questions[7] = replace(table.questions[7], question=listed)
+    listed = " ".join(f"({letter}) {option}" for letter, option in zip("abcd", table.questions[4].options))
+    table.questions[4] = replace(table.questions[4], question=listed)
     groups = plan_groups(FOLDS[:1], orders=["1", "cyclic"])
-    with pytest.raises(OrdersError, match="--orders cyclic: .* \\(first: row 8\\)"):
+    with pytest.raises(OrdersError, match="--orders cyclic: .* \\(first: row 5\\)"):
         run_groups(table, groups, tmp_path / "out", RunOptions(), QUIET)
     assert not (tmp_path / "out").exists()
 
