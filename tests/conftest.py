@@ -1,5 +1,6 @@
 """Shared pieces: the demo's files, and one loaded scorer for the whole run."""
 
+import gc
 import json
 import os
 import shutil
@@ -18,6 +19,17 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "demo"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Without the garbage collector: it would go through the million objects of all imports again and again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from configparser import ConfigParser
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -50,6 +51,7 @@ COVERED_BY = {
 HEAVY = {"torch", "transformers", "peft", "bitsandbytes", "accelerate"}
 
 
+@cache
 def modules() -> dict[str, Path]:
     """The product's modules by their names."""
     paths = [*ROOT.glob("scoring/**/*.py"), *ROOT.glob("train/*.py"), ROOT / "cli.py"]
@@ -57,7 +59,8 @@ def modules() -> dict[str, Path]:
     return dict(zip(names, paths))
 
 
-def imports(path: Path) -> set[str]:
+@cache
+def imports(path: Path) -> frozenset[str]:
     """Every module that a file imports, at its top or inside functions; of a package, the modules taken from it."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -66,7 +69,7 @@ def imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             inside = {f"{node.module}.{alias.name}" for alias in node.names} & modules().keys()
             names |= inside or {node.module or ""}
-    return names
+    return frozenset(names)
 
 
 def floor_of(module: str) -> int:
