@@ -51,6 +51,16 @@ def scorer(demo):
 
 
 @pytest.fixture(scope="session")
+def preparer(base):
+    """That of the demo's base, with the default prompt."""
+    from scoring.inputs.pictures import PixelPolicy
+    from scoring.inputs.prepare import Preparer
+    from scoring.inputs.prompt import PromptTemplate
+
+    return Preparer.of_base(base, PromptTemplate(), PixelPolicy.of_base(base))
+
+
+@pytest.fixture(scope="session")
 def plain_base(base):
     """The demo's base in float32, without adapters."""
     from scoring.engine.loading import Model

@@ -14,8 +14,8 @@ from safetensors import safe_open
 
 from benchmarks import command_line, scaling, training, workload
 from benchmarks.faults import check_picture, check_table, damage, good_pictures, good_tables
-from scoring.inputs.questions import read_table
 from scoring.scores.probabilities import pooled_log_probabilities
+from scoring.tables.reading import read_table
 
 
 def test_every_way_is_timed_in_one_run(tmp_path):

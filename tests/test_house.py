@@ -19,6 +19,7 @@ ROOMS = [
     "files",
     "readers",
     "inputs",
+    "tables",
     "stats",
     "scores",
     "checkpoints",
@@ -33,6 +34,10 @@ WITHOUT_TORCH = FLOORS[: FLOORS.index("scoring.checkpoints")]
 # Modules whose logic other tests cover; those of every other module are in tests/<room>/test_<module>.py.
 COVERED_BY = {
     "scoring.messages": "faults/test_runs.py",
+    "scoring.inputs.questions": "inputs/test_prepare.py",
+    "scoring.tables.rows": "tables/test_reading.py",
+    "scoring.tables.survey": "tables/test_reading.py",
+    "scoring.tables.table": "tables/test_reading.py",
     "scoring.scores.finalize": "run/test_run.py",
     "scoring.engine.reference": "engine/test_forward.py",
     "scoring.run.coordinator": "run/test_processes.py",
@@ -103,7 +108,7 @@ def test_no_modules_import_each_other_in_a_circle():
     [
         "cli",
         "scoring",
-        "scoring.inputs.questions",
+        "scoring.tables.reading",
         "scoring.scores.folder",
         "scoring.checkpoints.checkpoint",
         "scoring.checkpoints.description",

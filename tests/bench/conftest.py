@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from scoring.checkpoints.plan import plan_members
-from scoring.inputs.questions import read_table
+from scoring.tables.reading import read_table
 
 
 @pytest.fixture(scope="module")

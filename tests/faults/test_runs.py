@@ -12,10 +12,10 @@ from benchmarks.faults import FULL, SCORED, content
 from scoring.checkpoints.plan import plan_members
 from scoring.files import writing as files
 from scoring.files.lock import lock_folder
-from scoring.inputs.questions import read_table
 from scoring.messages import silent
 from scoring.run.options import RunContext, RunOptions
 from scoring.run.run import run
+from scoring.tables.reading import read_table
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLD0 = "demo/checkpoints/fold0"

@@ -11,14 +11,14 @@ from scoring import read_questions
 from scoring.checkpoints.compatibility import MismatchError
 from scoring.errors import InputError
 from scoring.inputs.orders import OrdersError
-from scoring.inputs.questions import Table
-from scoring.inputs.sample import read_sample
 from scoring.messages import silent
 from scoring.run.groups import plan_groups, run_groups
 from scoring.run.options import RunContext, RunOptions
 from scoring.run.run import run
 from scoring.scores.folder import RunError, open_scores
 from scoring.scores.pooling import pool_files
+from scoring.tables.sample import read_sample
+from scoring.tables.table import Table
 
 QUIET = RunContext(say=silent)
 FOLDS = ["demo/checkpoints/fold0", "demo/checkpoints/fold1"]

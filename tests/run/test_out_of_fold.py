@@ -13,13 +13,13 @@ from scoring.checkpoints.compatibility import MismatchError
 from scoring.checkpoints.plan import plan_members
 from scoring.inputs.digests import question_digests
 from scoring.inputs.orders import OrdersError
-from scoring.inputs.questions import Table
-from scoring.inputs.sample import read_sample
 from scoring.run.options import ModelOptions, RunOptions
 from scoring.run.out_of_fold import Folds, score_out_of_fold
 from scoring.scores.exposure import VALIDATION, write_rows
 from scoring.scores.folder import RunError, open_scores
 from scoring.scores.probabilities import member_logits
+from scoring.tables.sample import read_sample
+from scoring.tables.table import Table
 
 ROWS = 20
 

@@ -12,10 +12,10 @@ from scipy.special import log_softmax
 from scoring.checkpoints.plan import plan_members
 from scoring.errors import InputError
 from scoring.inputs.orders import option_orders
-from scoring.inputs.sample import read_sample
 from scoring.run.options import RunOptions
 from scoring.run.run import run
 from scoring.scores.folder import RunError, open_scores
+from scoring.tables.sample import read_sample
 
 # ------------------------------------------------------------------ running out of memory
 

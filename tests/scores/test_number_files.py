@@ -14,13 +14,13 @@ import pytest
 from scipy.special import log_softmax
 
 from scoring.errors import InputError
-from scoring.inputs.answers import AnswerTable
 from scoring.scores import number_files
 from scoring.scores.folder import RunError
 from scoring.scores.members import read_members
 from scoring.scores.number_files import NAME_IT, is_number_file, read_number_file
 from scoring.stats.calibration import Calibration
 from scoring.stats.pools import EnsembleError
+from scoring.tables.answers import AnswerTable
 
 pytestmark = pytest.mark.filterwarnings("error")
 NAN = float("nan")

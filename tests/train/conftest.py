@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from scoring.inputs.questions import read_table
+from scoring.tables.reading import read_table
 
 
 @pytest.fixture(scope="session")
