@@ -43,12 +43,13 @@ from train.log import TRACKERS, check_trackers
 from train.options import training_options
 
 if TYPE_CHECKING:
-    from scoring.inputs.questions import Question, Table
-    from scoring.inputs.sample import SampleSubmission
+    from scoring.inputs.questions import Question
     from scoring.report.records import Metrics
     from scoring.run.options import RunResult
     from scoring.scores.folder import Scores
     from scoring.stats.sets import SetRequest
+    from scoring.tables.sample import SampleSubmission
+    from scoring.tables.table import Table
 
 warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries, to their own callers
 warnings.filterwarnings("ignore", module=r"PIL\.")  # of what is odd in a file; what matters is a fault of its row
@@ -320,7 +321,7 @@ def score(  # noqa: PLR0913 its parameters are its options
 
 def _read_sample(path: Path | None) -> "SampleSubmission | None":
     """The sample submission in a file; None where no file is named."""
-    from scoring.inputs.sample import read_sample
+    from scoring.tables.sample import read_sample
 
     return read_sample(path) if path else None
 
@@ -475,7 +476,7 @@ def _columns(results: "Scores", names: tuple[str, ...], data: Path | None) -> di
     """These columns of the table that was scored, in the order of the results' rows."""
     if not names:
         return {}
-    from scoring.inputs.questions import read_columns
+    from scoring.tables.reading import read_columns
 
     table = results.run_json.get("data", {})
     if data is None and "file" not in table:

@@ -12,11 +12,23 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-LIBRARIES = ["cli", "scoring.run.run", "scoring.bench.measure", "train.start", "scoring.report.page"]
+LIBRARIES = [
+    "cli",
+    "scoring.run.groups",
+    "scoring.bench.measure",
+    "train.start",
+    "scoring.report.page",
+    "scoring.checkpoints.description",
+    "scoring.checkpoints.soup",
+    "cleanlab.filter",
+    "peft.tuners.lora.bnb",
+    "peft.utils.transformers_weight_conversion",
+    "transformers.trainer_pt_utils",
+]
 CARD = os.path.exists("/dev/nvidiactl")  # CUDA does not survive a fork: there each starts by itself
 _server = multiprocessing.get_context("spawn" if CARD else "forkserver")
 if not CARD:
-    _server.set_forkserver_preload(["benchmarks.preloaded", *LIBRARIES])
+    _server.set_forkserver_preload(["benchmarks.preloaded"])
 
 
 def start(

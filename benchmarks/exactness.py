@@ -15,7 +15,7 @@ from scoring.engine.forward import TreeBatch
 from scoring.engine.reference import reference_logits
 from scoring.engine.scorer import Scorer
 from scoring.engine.tree import Tree
-from scoring.inputs.questions import read_questions
+from scoring.tables.reading import read_questions
 
 
 @torch.no_grad()

@@ -31,7 +31,7 @@ from benchmarks import command_line
 from scoring.errors import InputError
 from scoring.inputs.pictures import PictureError, read_picture
 from scoring.inputs.prompt import LETTERS
-from scoring.inputs.questions import read_table
+from scoring.tables.reading import read_table
 
 ROOT = Path(__file__).resolve().parent.parent
 LONGEST = 5.0  # seconds that one damaged file may take

@@ -30,7 +30,8 @@ from scoring.engine.loading import Model, default_device, default_dtype
 from scoring.engine.reference import reference_logits
 from scoring.engine.scorer import Scorer
 from scoring.files.writing import write_json
-from scoring.inputs.questions import Question, read_table
+from scoring.inputs.questions import Question
+from scoring.tables.reading import read_table
 
 SMALL_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "preprocessor_config.json")
 

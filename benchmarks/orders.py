@@ -23,12 +23,13 @@ from scoring.checkpoints.calibrate import calibrate_checkpoint
 from scoring.checkpoints.plan import Plan, plan_members
 from scoring.engine.scorer import Scorer
 from scoring.files.writing import write_json
-from scoring.inputs.questions import Table, read_table
 from scoring.messages import silent
 from scoring.run.options import RunContext, RunOptions
 from scoring.run.run import run
 from scoring.scores.evaluation import compare_folders, evaluate_scores
 from scoring.scores.folder import open_scores
+from scoring.tables.reading import read_table
+from scoring.tables.table import Table
 
 ORDERS = ("1", "pride", "2", "adaptive", "cyclic", "all")
 

@@ -19,8 +19,9 @@ import scoring
 from benchmarks import DEMO
 from benchmarks.synthetic import write_scores
 from scoring.files.writing import write_json
-from scoring.inputs.questions import Question, read_table
+from scoring.inputs.questions import Question
 from scoring.report.page import write_report
+from scoring.tables.reading import read_table
 
 FLAGS = "--no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update".split()
 SEARCH = """(text) => new Promise((done) => {

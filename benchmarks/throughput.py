@@ -32,10 +32,12 @@ from scoring.engine.forward import project
 from scoring.engine.packed import unwrap
 from scoring.engine.scorer import Scorer
 from scoring.files.writing import write_json
-from scoring.inputs.questions import Question, Table, read_table
+from scoring.inputs.questions import Question
 from scoring.messages import silent
 from scoring.run.options import RunContext, RunOptions
 from scoring.run.run import run
+from scoring.tables.reading import read_table
+from scoring.tables.table import Table
 
 os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")  # as cli.py does
 WARM_UP = 4  # rows that are answered one at a time before the clock starts

@@ -22,8 +22,8 @@ from benchmarks import workload
 from scoring.bench.padded import collate, padded_states
 from scoring.engine.packed import put_back, unwrap
 from scoring.files.writing import write_json
-from scoring.inputs.questions import read_table
 from scoring.messages import silent
+from scoring.tables.reading import read_table
 from train.config import TrainConfig
 from train.inputs import TrainContext, TrainingInputs
 from train.model import Memory

@@ -21,7 +21,7 @@ _MODULE_OF = {
     "OptionLogits": "scoring.scores.logits",
     "PromptTemplate": "scoring.inputs.prompt",
     "Question": "scoring.inputs.questions",
-    "read_questions": "scoring.inputs.questions",
+    "read_questions": "scoring.tables.reading",
     "InputError": "scoring.errors",
 }
 __all__ = ["__version__", "versions", *_MODULE_OF]

@@ -1,5 +1,6 @@
 """Shared pieces: the demo's files, and one loaded scorer for the whole run."""
 
+import gc
 import json
 import os
 import shutil
@@ -20,6 +21,17 @@ ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "demo"
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Without the garbage collector: it would go through the million objects of all imports again and again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 @pytest.fixture(scope="session")
 def demo() -> Path:
     return DEMO
@@ -36,6 +48,16 @@ def scorer(demo):
     from scoring import Scorer
 
     return Scorer.load(str(demo / "checkpoints" / "fold0"))
+
+
+@pytest.fixture(scope="session")
+def preparer(base):
+    """That of the demo's base, with the default prompt."""
+    from scoring.inputs.pictures import PixelPolicy
+    from scoring.inputs.prepare import Preparer
+    from scoring.inputs.prompt import PromptTemplate
+
+    return Preparer.of_base(base, PromptTemplate(), PixelPolicy.of_base(base))
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ FOLD0, FOLD1 = (f"demo/checkpoints/{name}" for name in ("fold0", "fold1"))
 
 def test_train_score_evaluate_show(cli, tmp_path, small_table, demo):
     lines = (demo / "train.csv").read_text("utf-8").splitlines()
-    (tmp_path / "train.csv").write_text("\n".join([lines[0], *lines[1:41]]) + "\n", "utf-8")
+    (tmp_path / "train.csv").write_text("\n".join([lines[0], *lines[1:26]]) + "\n", "utf-8")
     table = small_table(12)
     done = cli(
         "train",
@@ -37,9 +37,9 @@ def test_train_score_evaluate_show(cli, tmp_path, small_table, demo):
         "--learning-rate",
         1e-3,
         "--valid-share",
-        0.5,
+        0.8,
     )
-    assert "20 training rows, 20 validation rows" in done.stderr and "epoch 1: validation loss" in done.stderr
+    assert "5 training rows, 20 validation rows" in done.stderr and "epoch 1: validation loss" in done.stderr
     source = json.loads((tmp_path / "ckpt" / "scoring.json").read_text())["data"]
     assert list(source)[:3] == ["file", "sha256", "split"] and source["file"] == "train.csv"
     done = cli("score", table, "--ckpt", tmp_path / "ckpt", "--ckpt", FOLD0, "--out", tmp_path / "scores")
@@ -60,8 +60,8 @@ def test_train_score_evaluate_show(cli, tmp_path, small_table, demo):
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(cli, tmp_path, small_table):
-    table = small_table(24)
-    arguments = ["score", table, "--ckpt", FOLD0, "--batch-tokens", "400"]
+    table = small_table(12)
+    arguments = ["score", table, "--ckpt", FOLD0, "--batch-tokens", "200"]
     cli(*arguments, "--out", tmp_path / "whole")
     process = command_line.start(*arguments, "--out", tmp_path / "killed")
     parts = tmp_path / "killed" / "logits"
@@ -76,7 +76,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(cli, tmp_path, small_
     assert all((parts / name).stat().st_mtime_ns == written for name, written in kept.items())  # nothing scored twice
     assert content(tmp_path / "killed", SCORED) == content(tmp_path / "whole", SCORED)
     again = cli(*arguments, "--out", tmp_path / "killed")  # a finished run is read, not repeated
-    assert "24 of 24 rows have their scores already" in again.stderr
+    assert "12 of 12 rows have their scores already" in again.stderr
     assert content(tmp_path / "killed", SCORED) == content(tmp_path / "whole", SCORED)
 
 

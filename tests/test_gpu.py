@@ -236,7 +236,7 @@ def test_gradients_on_the_card_are_those_of_float32(base, test_rows, tmp_path, m
 
 
 def test_float16_training_on_the_card_learns(base, demo, tmp_path, monkeypatch):
-    from scoring.inputs.questions import read_table
+    from scoring.tables.reading import read_table
     from train.config import TrainConfig
     from train.inputs import TrainContext, TrainingInputs
     from train.trainer import Trainer

@@ -26,9 +26,10 @@ from scoring.engine.reference import reference_logits
 from scoring.engine.scorer import Scorer
 from scoring.inputs.pictures import PictureError
 from scoring.inputs.prompt import LETTERS
-from scoring.inputs.questions import Question, Table
+from scoring.inputs.questions import Question
 from scoring.inputs.tokens import TokenSequence
 from scoring.stats.calibration import log_probabilities
+from scoring.tables.table import Table
 
 FEWEST_ROWS, MOST_ROWS = 4, {"cpu": 32, "cuda": 256}  # of the libraries' batches; a CPU gains nothing beyond
 SHORT_SECONDS = 1.0  # batches that take less are measured twice

@@ -45,12 +45,13 @@ from scoring.engine.scorer import Scorer
 from scoring.files.writing import write_json
 from scoring.inputs.orders import check_orders
 from scoring.inputs.pictures import PictureError
-from scoring.inputs.questions import Question, Table
+from scoring.inputs.questions import Question
 from scoring.messages import Progress, Say, silent
 from scoring.run.options import ModelOptions, RunContext, RunOptions
 from scoring.run.run import run
 from scoring.scores.folder import RunError
 from scoring.scores.probabilities import pooled_log_probabilities, predictions
+from scoring.tables.table import Table
 
 WARM_UP_ROWS = 8
 ORDERS = {ENGINE_4BIT: "1", ENGINE_16BIT: "1", ENGINE: "1", "cyclic": "cyclic"}  # of the engine's ways

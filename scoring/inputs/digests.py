@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from PIL import Image
 
-from scoring.inputs.picture_cells import PictureStore
+from scoring.inputs.picture_store import PictureStore
 from scoring.inputs.questions import Picture, Question
 
 READERS = 4  # threads that read files

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from scoring.errors import UserError, counted
+from scoring.inputs.option_letters import repeats_options
 from scoring.inputs.prompt import LETTERS
-from scoring.inputs.questions import Question, repeats
+from scoring.inputs.questions import Question
 from scoring.inputs.referring import refer_to_each_other
 
 CYCLIC_SUBSETS = ("adaptive", "pride", "half", "rest")  # some of the cyclic orders, not the same for all rows
@@ -58,7 +59,7 @@ def check_orders(questions: Iterable[Question], orders: str, option: str = "") -
     """
     if orders == "1":
         return
-    rows = [question.row for question in questions if not question.fault and repeats(question)]
+    rows = [row.row for row in questions if not row.fault and repeats_options(row.question, row.options)]
     if rows:
         option = option or f"--orders {orders}"
         raise OrdersError(

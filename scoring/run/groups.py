@@ -24,14 +24,14 @@ from scoring.checkpoints.weights import base_fingerprint
 from scoring.engine.scorer import Scorer
 from scoring.files.lock import LOCK, lock_folder
 from scoring.inputs.orders import check_orders
-from scoring.inputs.questions import Table
-from scoring.inputs.sample import SampleSubmission
 from scoring.run.options import ModelOptions, RunContext, RunOptions, RunResult, total_seconds
 from scoring.run.run import run
 from scoring.scores.folder import RunError, columns_of
 from scoring.scores.pooling import PoolOptions, pool_files
 from scoring.stats.sets import SetRequest, SetsError
 from scoring.stats.sets import check_sets as check_calibrations
+from scoring.tables.sample import SampleSubmission
+from scoring.tables.table import Table
 
 RUNS = "runs"  # the folder of the groups' runs
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from scoring.checkpoints.plan import Plan, plan_members
 from scoring.inputs.prompt import PromptTemplate
-from scoring.inputs.questions import Table
-from scoring.inputs.sample import SampleSubmission
 from scoring.messages import Progress, Say
 from scoring.run.processes import Processes
 from scoring.scores.folder import RunError
 from scoring.scores.logits import OptionLogits
 from scoring.stats.sets import SetRequest
+from scoring.tables.sample import SampleSubmission
+from scoring.tables.table import Table
 
 if TYPE_CHECKING:
     from scoring.engine.scorer import Scorer

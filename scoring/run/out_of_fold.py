@@ -16,7 +16,6 @@ from scoring.checkpoints.checkpoint import folds_of
 from scoring.checkpoints.plan import Plan
 from scoring.files.lock import lock_folder
 from scoring.inputs.orders import check_orders
-from scoring.inputs.questions import Table
 from scoring.run.groups import RUNS, release_memory
 from scoring.run.options import ModelOptions, RunContext, RunOptions, RunResult, total_seconds
 from scoring.run.run import run
@@ -25,6 +24,7 @@ from scoring.scores.exposure import TRAINING, VALIDATION
 from scoring.scores.folder import RunError, columns_of
 from scoring.scores.held_out import MEMBER, write_held_out
 from scoring.scores.logits import OptionLogits
+from scoring.tables.table import Table
 
 Rows = NDArray[np.int64]
 

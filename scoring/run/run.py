@@ -19,7 +19,6 @@ from scoring.checkpoints.plan import Plan
 from scoring.engine.scorer import Scorer
 from scoring.files.lock import lock_folder
 from scoring.inputs.orders import check_orders
-from scoring.inputs.questions import Table
 from scoring.run.batch_loop import BatchLoop
 from scoring.run.coordinator import Coordinator
 from scoring.run.loader import ModelLoader
@@ -30,6 +29,7 @@ from scoring.scores.evaluation import exposure_warnings
 from scoring.scores.finalize import ScoredRun, WrittenRun, write_run
 from scoring.scores.folder import RunError, columns_of
 from scoring.scores.logits import Layout, OptionLogits, read_parts
+from scoring.tables.table import Table
 
 
 def run(

@@ -12,11 +12,12 @@ from scoring.checkpoints.plan import Plan
 from scoring.engine.batches import TokenCost, costs_of, pictures_key, plan_batches, tokens_in
 from scoring.inputs.orders import orders_of
 from scoring.inputs.pictures import PictureError
-from scoring.inputs.questions import Question, Table
+from scoring.inputs.questions import Question
 from scoring.run.options import RunOptions
 from scoring.run.shards import assign_batches
 from scoring.scores.logits import OptionLogits
 from scoring.scores.probabilities import margins, pooled_log_probabilities
+from scoring.tables.table import Table
 
 FEWEST_SAMPLED, SAMPLED = 64, 0.05  # rows that `--orders pride` scores in all cyclic orders: at least, and their share
 REST = "rest"  # the cyclic orders that the first pass of adaptive orders leaves out

@@ -9,7 +9,6 @@ import numpy as np
 
 from scoring.files.reading import FileError, read_json
 from scoring.files.writing import write_json
-from scoring.inputs.answers import AnswerTable, read_answers
 from scoring.inputs.prompt import LETTERS
 from scoring.messages import Say
 from scoring.scores.evaluation import FittedRows, calibrate_folder, exposure_warnings
@@ -20,6 +19,7 @@ from scoring.scores.number_files import is_number_file
 from scoring.scores.pooling import PoolOptions, import_file
 from scoring.stats.calibration import Calibration, LabelledRows, calibrate
 from scoring.stats.pools import EnsembleError
+from scoring.tables.answers import AnswerTable, read_answers
 
 SCORES = Path("scores")  # folder for the results of files that are evaluated
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from scoring.files.writing import write_json
-from scoring.inputs.sample import SampleSubmission
 from scoring.scores.evaluation import evaluate_scores, order_report, warnings_of
 from scoring.scores.folder import Columns, ResultOptions, Scores, write_results
 from scoring.scores.logits import OptionLogits
 from scoring.stats.calibration import Calibration
 from scoring.stats.sets import SetRequest
+from scoring.tables.sample import SampleSubmission
 
 
 @dataclass(frozen=True, eq=False)

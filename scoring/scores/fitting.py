@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 
 from scoring.errors import first_of, quoted
-from scoring.inputs.answers import AnswerTable
 from scoring.inputs.prompt import LETTERS
 from scoring.scores.evaluation import calibrate_out_of_fold
 from scoring.scores.exposure import TRAINING, VALIDATION
@@ -27,6 +26,7 @@ from scoring.stats.pools import EnsembleError, PoolSettings, gained, nll_weights
 from scoring.stats.resampling import clusters_of
 from scoring.stats.selective import nonconformity
 from scoring.stats.sets import SetsError
+from scoring.tables.answers import AnswerTable
 
 FITTED = ("nll", "fit", "greedy")  # weights that need labelled rows
 FEWEST_ROWS = 40  # labelled rows from which on a pool says what other weights would give

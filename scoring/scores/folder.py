@@ -15,7 +15,6 @@ from scoring.files.writing import write_table
 from scoring.inputs.digests import picture_digests, question_digest
 from scoring.inputs.prompt import LETTERS
 from scoring.inputs.questions import Question
-from scoring.inputs.sample import SampleSubmission
 from scoring.scores.logits import Layout, OptionLogits, read_parts
 from scoring.scores.probabilities import (
     member_log_probabilities,
@@ -26,6 +25,7 @@ from scoring.scores.probabilities import (
 from scoring.stats.calibration import Calibration
 from scoring.stats.pools import PoolSettings
 from scoring.stats.sets import OptionSets, SetRequest, conformal_sets
+from scoring.tables.sample import SampleSubmission
 
 
 class RunError(FileError):

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from scoring.errors import first_of, quoted
-from scoring.inputs.answers import AnswerTable
 from scoring.inputs.prompt import LETTERS
 from scoring.scores.exposure import CALIBRATION, calibrated_rows
 from scoring.scores.folder import Columns, Scores, open_scores
@@ -17,6 +16,7 @@ from scoring.scores.number_files import check_answers, is_number_file, read_numb
 from scoring.scores.probabilities import member_logits
 from scoring.stats.calibration import Calibration, log_probabilities
 from scoring.stats.pools import EnsembleError, PoolSettings, likeness
+from scoring.tables.answers import AnswerTable
 
 DEPENDS_ON = ("base", "template", "pixels", "quantization", "letters")  # what logits depend on, besides adapter, orders
 

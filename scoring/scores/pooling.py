@@ -10,9 +10,7 @@ import numpy as np
 import scoring
 from scoring.errors import first_of
 from scoring.files.writing import write_json
-from scoring.inputs.answers import AnswerTable
 from scoring.inputs.prompt import LETTERS
-from scoring.inputs.sample import SampleSubmission
 from scoring.scores.evaluation import evaluate_scores, exposure_warnings, warnings_of
 from scoring.scores.exposure import CALIBRATION
 from scoring.scores.fitting import (
@@ -41,6 +39,8 @@ from scoring.scores.members import (
 from scoring.stats.calibration import Calibration
 from scoring.stats.pools import EnsembleError, PoolSettings, parse_weights
 from scoring.stats.sets import OptionSets, SetRequest, SetsError, conformal_sets
+from scoring.tables.answers import AnswerTable
+from scoring.tables.sample import SampleSubmission
 
 NAMED = ("equal", *FITTED)
 TEXT_COLUMNS = ("answer", "task_type", "picture", "picture_digest", "digest", "question")  # of questions.parquet

@@ -8,11 +8,11 @@ import pyarrow.compute as pc
 
 from scoring.files.writing import write_columns, write_csv
 from scoring.inputs.prompt import LETTERS
-from scoring.inputs.sample import SampleSubmission
 from scoring.scores.logits import OptionLogits
 from scoring.scores.position import in_all_orders, without_prior
 from scoring.stats.calibration import Calibration, log_probabilities
 from scoring.stats.pools import PoolSettings
+from scoring.tables.sample import SampleSubmission
 
 
 def member_logits(logits: OptionLogits, member: int) -> np.ndarray:

@@ -15,8 +15,8 @@ from scoring.terminal.progress import Console
 from scoring.terminal.reading import picture_progress, read_all_rows, tell_left_out, tell_notices
 
 if TYPE_CHECKING:
-    from scoring.inputs.overview import Balance, Overlap, Overview, TableOverview
-    from scoring.inputs.questions import Table
+    from scoring.tables.overview import Balance, Overlap, Overview, TableOverview
+    from scoring.tables.table import Table
 
 NAMED = 5  # rows, pictures or groups of them that a line names
 WORST_LAST = (0, SOME_UNSCORED, BAD_INPUT)  # exit codes
@@ -72,7 +72,7 @@ def check_tables(console: Console, files: Sequence[Path], request: CheckRequest)
 
 
 def _check(console: Console, file: Path, request: CheckRequest) -> _Checked:
-    from scoring.inputs.picture_cells import PictureStore
+    from scoring.inputs.picture_store import PictureStore
 
     try:
         store = PictureStore(keep=request.write is not None)
@@ -85,14 +85,14 @@ def _check(console: Console, file: Path, request: CheckRequest) -> _Checked:
 
 
 def _overview(console: Console, checked: Sequence[_Checked]) -> "Overview":
-    from scoring.inputs.overview import overview
+    from scoring.tables.overview import overview
 
     return overview([table for each in checked for table in each.usable], picture_progress(console))
 
 
 def _write(console: Console, table: "Table", path: Path, quiet: bool) -> None:
     """Write the good rows. quiet: print notices alone, as stdout holds JSON."""
-    from scoring.inputs.clean_table import write_clean
+    from scoring.tables.clean_table import write_clean
 
     for notice in write_clean(table, path):
         console.say(notice)

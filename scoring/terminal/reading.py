@@ -11,8 +11,10 @@ from scoring.terminal.options import TableOptions
 from scoring.terminal.progress import Console
 
 if TYPE_CHECKING:
-    from scoring.inputs.picture_cells import PictureStore
-    from scoring.inputs.questions import PictureProgress, Question, Table
+    from scoring.inputs.picture_store import PictureStore
+    from scoring.inputs.questions import Question
+    from scoring.tables.row_pictures import PictureProgress
+    from scoring.tables.table import Table
 
 DEMO_ROWS = 80  # of a benchmark without arguments
 T = TypeVar("T")
@@ -22,12 +24,12 @@ def read_all_rows(
     console: Console, data: Path, options: TableOptions, deep: bool = False, store: "PictureStore | None" = None
 ) -> "Table":
     """The table with its faulty rows. deep: decode every picture. store: for those that cells hold; None: the cache."""
-    from scoring.inputs import questions
-    from scoring.inputs.picture_cells import PictureStore
+    from scoring.inputs.picture_store import PictureStore
     from scoring.inputs.pictures import PictureLimits
+    from scoring.tables import reading as tables
 
     limits = PictureLimits.of(options.picture_pixels, options.picture_bytes)
-    table_options = questions.TableOptions(
+    table_options = tables.TableOptions(
         images=options.images,
         allow_outside=options.allow_outside,
         columns=column_names(options),
@@ -40,7 +42,7 @@ def read_all_rows(
         split=options.split,
         store=store or PictureStore(),
     )
-    return questions.read_table(data, table_options, picture_progress(console))
+    return tables.read_table(data, table_options, picture_progress(console))
 
 
 def column_names(options: TableOptions, config: Path | None = None) -> dict[str, str]:
@@ -48,7 +50,7 @@ def column_names(options: TableOptions, config: Path | None = None) -> dict[str,
 
     Raises FileError where a file cannot be read as such names.
     """
-    from scoring.inputs.column_names import read_column_names
+    from scoring.tables.column_names import read_column_names
 
     names = read_column_names(config, section_only=True) if config else {}
     if options.columns_file:

@@ -1,11 +1,11 @@
-"""The benchmark on four rows of the demo."""
+"""The benchmark on three rows of the demo."""
 
 from dataclasses import replace
 
 import pytest
 
 from scoring.checkpoints.plan import plan_members
-from scoring.inputs.questions import read_table
+from scoring.tables.reading import read_table
 
 
 @pytest.fixture(scope="module")
@@ -17,5 +17,5 @@ def bench(scorer, demo, tmp_path_factory):
     plans = {
         name: plan_members([str(demo / "checkpoints" / "fold0")], orders=orders) for name, orders in ORDERS.items()
     }
-    table = replace(table, questions=table.questions[:4])
+    table = replace(table, questions=table.questions[:3])
     return Bench(scorer, table, plans, RunOptions(), tmp_path_factory.mktemp("work"))

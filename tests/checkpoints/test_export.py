@@ -38,12 +38,12 @@ def label_logits(plan, rows) -> np.ndarray:
     return Scorer(plan, "cpu", torch.float32).score(rows).logits[:, 0, 0]
 
 
-def by_transformers(folder: Path, rows) -> np.ndarray:
-    """(N, 4) label logits of the folder as transformers loads it by itself, in float32."""
+def by_transformers(folder: Path, rows, scorer: Scorer | None = None) -> np.ndarray:
+    """(N, 4) label logits of the folder as transformers loads it by itself, in float32. scorer: of the same folder."""
     from transformers import AutoModelForImageTextToText
 
     network = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
-    scorer = Scorer(plan_members([str(folder)]), "cpu", torch.float32)
+    scorer = scorer or Scorer(plan_members([str(folder)]), "cpu", torch.float32)
     return np.stack([reference_logits(network, *scorer.prepare(row))[scorer.label_ids[:4]].numpy() for row in rows])
 
 
@@ -81,9 +81,10 @@ def test_the_exported_model_has_the_checkpoints_logits(shop, test_rows, tmp_path
         pytest.skip("made for the other")
     before = label_logits(plan_members([str(folder)], str(shop.used), quantization=quantization), rows)
     exported = export_model(str(folder), tmp_path / "whole", str(shop.used), ExportOptions("fp32", quantization))
-    assert np.abs(by_transformers(tmp_path / "whole", rows) - before).max() < 1e-4
-    plan = plan_members([str(tmp_path / "whole")])
-    assert plan.quantization == "none" and np.abs(label_logits(plan, rows) - before).max() < 1e-4
+    scorer = Scorer(plan_members([str(tmp_path / "whole")]), "cpu", torch.float32)
+    assert np.abs(by_transformers(tmp_path / "whole", rows, scorer) - before).max() < 1e-4
+    assert scorer.plan.quantization == "none"
+    assert np.abs(scorer.score(rows).logits[:, 0, 0] - before).max() < 1e-4
     tensors = load_file(tmp_path / "whole" / "model.safetensors")
     assert exported.size == sum(tensor.nbytes for tensor in tensors.values())
     assert ("lm_head.weight" in tensors) == (shop.used == shop.untied or case == "tied head")

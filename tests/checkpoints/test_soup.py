@@ -66,15 +66,14 @@ def test_what_cannot_be_averaged_is_refused(tmp_path, demo):
     assert not (tmp_path / "soup").exists()
 
 
-def test_through_the_command_line(cli, tmp_path):
+def test_through_the_command_line(cli, small_table, tmp_path):
+    table = small_table(8)
     assert "no calibration" in cli("soup", *FOLDS, "--out", tmp_path / "soup").stdout
-    for name, checkpoint in (("s", tmp_path / "soup"), ("f", FOLDS[0])):
-        cli("score", "demo/test.csv", "--ckpt", checkpoint, "--limit", 12, "--out", tmp_path / name)
-    done = cli("ensemble", tmp_path / "s", tmp_path / "f", "--out", tmp_path / "both")
+    for name, checkpoint in (("soup of both", tmp_path / "soup"), ("one0", FOLDS[0]), ("one1", FOLDS[1])):
+        cli("score", table, "--ckpt", checkpoint, "--out", tmp_path / name)
+    done = cli("ensemble", tmp_path / "soup of both", tmp_path / "one0", "--out", tmp_path / "both")
     assert "adds to the pool" in done.stdout and "Fleiss' kappa" in done.stdout
-    cli("score", "demo/test.csv", "--ckpt", FOLDS[0], "--ckpt", FOLDS[1], "--limit", 12, "--out", tmp_path / "call")
-    for fold in (0, 1):
-        cli("score", "demo/test.csv", "--ckpt", FOLDS[fold], "--limit", 12, "--out", tmp_path / f"one{fold}")
+    cli("score", table, "--ckpt", FOLDS[0], "--ckpt", FOLDS[1], "--out", tmp_path / "call")
     cli("ensemble", tmp_path / "one0", tmp_path / "one1", "--out", tmp_path / "runs")
     cli(
         "ensemble", *(tmp_path / "call" / "members" / f"fold{fold}.csv" for fold in (0, 1)), "--out", tmp_path / "files"

@@ -8,10 +8,10 @@ from scoring.checkpoints.weights import CheckpointError
 from scoring.engine.device_map import devices_of, make_device_map, move_inputs_to_layers
 from scoring.engine.loading import Model
 from scoring.inputs.families.qwen3_vl import QWEN3_VL
-from scoring.inputs.questions import read_table
 from scoring.run.options import RunContext, RunOptions
 from scoring.run.run import run
 from scoring.scores.folder import RunError
+from scoring.tables.reading import read_table
 
 MIB = 2**20
 

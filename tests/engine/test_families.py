@@ -167,7 +167,7 @@ def test_positions_are_the_librarys(loaded, rows):
 @pytest.fixture(scope="module")
 def checkpoint(family_base, demo, tmp_path_factory):
     """Two steps of training on eight rows."""
-    from scoring.inputs.questions import read_table
+    from scoring.tables.reading import read_table
 
     out = tmp_path_factory.mktemp("trained") / "ckpt"
     config = replace(PLAIN, epochs=1, batch=4, learning_rate=1e-2, quantization="none", rank=4, alpha=8)

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 import cli
 from scoring.checkpoints.checkpoint import read_checkpoint
 from scoring.files.reading import FileError
+from tests.shared.tables import copy_rows
 
 FOLD0, FOLD1 = (f"demo/checkpoints/{name}" for name in ("fold0", "fold1"))
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,15 +108,23 @@ def test_any_value_of_a_checkpoint_may_be_wrong(checkpoint, name):
     attack(checkpoint / name, 80, ["show", checkpoint, "--base", "demo/base"])
 
 
-SCORE = ["score", "demo/test.csv", "--limit", 8, "--ckpt", FOLD0, "--ckpt", FOLD1, "--out"]
+@pytest.fixture(scope="module")
+def table(demo, tmp_path_factory) -> Path:
+    return copy_rows(demo, tmp_path_factory.mktemp("table"), 8)
 
 
 @pytest.fixture(scope="module")
-def scored(tmp_path_factory) -> Path:
+def score(table) -> list:
+    """The call, up to its folder."""
+    return ["score", table, "--ckpt", FOLD0, "--ckpt", FOLD1, "--out"]
+
+
+@pytest.fixture(scope="module")
+def scored(score, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("scored") / "s"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
-        invoke(*SCORE, folder)
+        invoke(*score, folder)
     return folder
 
 
@@ -136,27 +145,27 @@ def test_any_value_of_a_run_may_be_wrong(scores, tmp_path):
 
 @pytest.mark.parametrize("name", ["questions.parquet", "logits/part-000000.parquet"])
 @pytest.mark.parametrize("cut", [0, 100, -10])
-def test_a_cut_off_part_is_named(scores, name, cut):
+def test_a_cut_off_part_is_named(score, scores, name, cut):
     path = scores / name
     path.write_bytes(path.read_bytes()[:cut])
     told = invoke("evaluate", scores, among=(2,)).stderr
     assert path.name in told
     if name.startswith("logits"):
         assert "delete it" in told
-        assert "delete it" in invoke(*SCORE, scores, among=(2,)).stderr
+        assert "delete it" in invoke(*score, scores, among=(2,)).stderr
         path.unlink()
-        assert "8 of 8 rows scored" in invoke(*SCORE, scores, among=(0,)).stdout
+        assert "8 of 8 rows scored" in invoke(*score, scores, among=(0,)).stdout
 
 
-def test_any_value_of_a_plan_may_be_wrong(scores):
-    attack(scores / "plan.json", 12, [*SCORE, scores])
+def test_any_value_of_a_plan_may_be_wrong(score, scores):
+    attack(scores / "plan.json", 12, [*score, scores])
 
 
 @pytest.mark.parametrize("name", ["preprocessor_config.json", "tokenizer_config.json"])
-def test_any_value_of_a_bases_small_files_may_be_wrong(base, tmp_path, name):
+def test_any_value_of_a_bases_small_files_may_be_wrong(base, table, tmp_path, name):
     copied = shutil.copytree(base, tmp_path / "base")
     out = ["--allow-mismatch", "--overwrite", "--out", tmp_path / "s"]
-    attack(copied / name, 5, ["score", "demo/test.csv", "--limit", 2, "--ckpt", FOLD0, "--base", copied, *out])
+    attack(copied / name, 5, ["score", table, "--limit", 2, "--ckpt", FOLD0, "--base", copied, *out])
 
 
 @pytest.mark.parametrize(
@@ -169,20 +178,21 @@ def test_any_value_of_a_bases_small_files_may_be_wrong(base, tmp_path, name):
         ("config.json", b'{"model_type": "qwen3_vl", "text_config": 7}', "config.json: text_config is 7"),
     ],
 )
-def test_a_damaged_base_is_named(base, tmp_path, name, data, told):
-    _score_on(base, tmp_path, name, data, told)
+def test_a_damaged_base_is_named(base, table, tmp_path, name, data, told):
+    _score_on(base, table, tmp_path, name, data, told)
 
 
 @pytest.mark.parametrize("part, field", [("vision_config", "depth"), ("text_config", "hidden_size")])
-def test_a_configuration_that_does_not_fit_the_weights_is_named(base, tmp_path, part, field):
+def test_a_configuration_that_does_not_fit_the_weights_is_named(base, table, tmp_path, part, field):
     whole = json.loads((base / "config.json").read_text("utf-8"))
     whole[part][field] = "x"
-    _score_on(base, tmp_path, "config.json", json.dumps(whole).encode(), "config.json: no Qwen3-VL can be built")
+    told = "config.json: no Qwen3-VL can be built"
+    _score_on(base, table, tmp_path, "config.json", json.dumps(whole).encode(), told)
 
 
-def _score_on(base, tmp_path, name: str, data: bytes, told: str) -> None:
+def _score_on(base, table, tmp_path, name: str, data: bytes, told: str) -> None:
     copied = shutil.copytree(base, tmp_path / "base")
     (copied / name).write_bytes(data)
     out = ["--allow-mismatch", "--out", tmp_path / "s"]
-    done = invoke("score", "demo/test.csv", "--limit", 2, "--ckpt", FOLD0, "--base", copied, *out, among=(2,))
+    done = invoke("score", table, "--limit", 2, "--ckpt", FOLD0, "--base", copied, *out, among=(2,))
     assert told in done.stderr

@@ -13,8 +13,8 @@ from PIL import Image
 
 from benchmarks import command_line
 from scoring.errors import InputError
-from scoring.inputs.questions import TableOptions, read_table
 from scoring.readers import unpacking
+from scoring.tables.reading import TableOptions, read_table
 
 ROOT = Path(__file__).resolve().parents[2]
 HEADER = "id,path,question,a,b,c,d,answer"

@@ -12,10 +12,10 @@ from benchmarks.faults import FULL, SCORED, content
 from scoring.checkpoints.plan import plan_members
 from scoring.files import writing as files
 from scoring.files.lock import lock_folder
-from scoring.inputs.questions import read_table
 from scoring.messages import silent
 from scoring.run.options import RunContext, RunOptions
 from scoring.run.run import run
+from scoring.tables.reading import read_table
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLD0 = "demo/checkpoints/fold0"
@@ -28,14 +28,14 @@ def trace_free(text: str) -> str:
 
 @pytest.fixture(scope="module")
 def ours(scorer):
-    """Ten rows of the demo, and a whole run of them in batches of a few rows."""
+    """Five rows of the demo, and a whole run of them in batches of a row or two."""
     table = read_table(ROOT / "demo" / "test.csv")
-    table.questions = table.questions[:10]
+    table.questions = table.questions[:5]
 
     def score(out: Path, **options):
         plan = plan_members([FOLD0])
         quiet = RunContext(say=silent)
-        return run(table, scorer.with_plan(plan), out, RunOptions(batch_tokens=400, **options), quiet)
+        return run(table, scorer.with_plan(plan), out, RunOptions(batch_tokens=200, **options), quiet)
 
     return score
 
@@ -43,7 +43,7 @@ def ours(scorer):
 # ------------------------------------------------------------------ stopped by hand
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_once_a_run_files_its_batch_and_tells_how_to_go_on(cli, tmp_path, small_table, number):
-    arguments = ["score", small_table(24), "--ckpt", FOLD0, "--batch-tokens", "200"]
+    arguments = ["score", small_table(12), "--ckpt", FOLD0, "--batch-tokens", "200"]
     cli(*arguments, "--out", tmp_path / "whole")
     out, said = tmp_path / "stopped", tmp_path / "said"
     process = command_line.start(*arguments, "--out", out, "--overwrite", err=str(said))
@@ -132,7 +132,7 @@ def test_a_full_disk_at_any_write_loses_no_finished_row(ours, tmp_path, monkeypa
         parts = len(list(out.glob("logits/part-*.parquet")))
         monkeypatch.setattr(files.os, "fsync", sync)
         finished = ours(out)
-        assert finished.scored_now <= 10 and content(out, SCORED) == expected, failed_at
+        assert finished.scored_now <= 5 and content(out, SCORED) == expected, failed_at
         assert parts == max(0, min(failed_at - 1, len(expected) - len(SCORED) + 1)), "a finished part was lost"
         failed_at += 1
     assert failed_at >= len(expected)  # every file was once the one that did not fit

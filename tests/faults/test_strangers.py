@@ -71,7 +71,7 @@ def test_bitsandbytes_fetches_no_code(mark, small_table, tmp_path):
     fake.mkdir(parents=True)
     (fake / "__init__.py").write_text(f"def get_kernel(*given, **more):\n    open({str(mark)!r}, 'w')\n")
     environment = os.environ | {"PYTHONPATH": str(fake.parent)}
-    table = str(small_table(8))
+    table = str(small_table(3))
     score = ["score", table, "--ckpt", FOLD0, "--out", str(tmp_path / "scores")]
     train = ["train", table, "--base", "demo/base", "--epochs", "1", "--out", str(tmp_path / "ckpt")]
     code = f"import cli\nfor words in {[score, train]!r}: cli.main(words, standalone_mode=False)"

@@ -5,7 +5,7 @@ from dataclasses import replace
 from PIL import Image
 
 from scoring.inputs.digests import picture_digest, picture_digests, question_digest, question_digests
-from scoring.inputs.picture_cells import PictureStore
+from scoring.inputs.picture_store import PictureStore
 from tests.shared.questions import rows_about
 
 

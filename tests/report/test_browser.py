@@ -59,13 +59,17 @@ def pages(tmp_path_factory):
     from scoring.report.page import write_report
 
     out = tmp_path_factory.mktemp("pages")
-    return {
+    written = {
         "two": write_report(folder(out / "two", members=2, orders="cyclic", unscored=[3, 5])),
         "hostile": write_report(folder(out / "hostile", hostile=True, n=8)),
         "bench": write_report(bench_json(out / "bench")),
-        "doubtful": write_report(doubtful(out / "doubtful")),
-        "many": write_report(folder(out / "many", n=1000, pictures=40)),
     }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("scoring.report.page.figures_of_scores", lambda *arguments: [])  # they take two seconds a page
+        return written | {
+            "doubtful": write_report(doubtful(out / "doubtful")),
+            "many": write_report(folder(out / "many", n=1000, pictures=40)),
+        }
 
 
 def doubtful(out: Path) -> Path:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from scoring.inputs.questions import read_table
+from scoring.tables.reading import read_table
 
 
 @pytest.fixture

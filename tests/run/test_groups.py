@@ -11,14 +11,14 @@ from scoring import read_questions
 from scoring.checkpoints.compatibility import MismatchError
 from scoring.errors import InputError
 from scoring.inputs.orders import OrdersError
-from scoring.inputs.questions import Table
-from scoring.inputs.sample import read_sample
 from scoring.messages import silent
 from scoring.run.groups import plan_groups, run_groups
 from scoring.run.options import RunContext, RunOptions
 from scoring.run.run import run
 from scoring.scores.folder import RunError, open_scores
 from scoring.scores.pooling import pool_files
+from scoring.tables.sample import read_sample
+from scoring.tables.table import Table
 
 QUIET = RunContext(say=silent)
 FOLDS = ["demo/checkpoints/fold0", "demo/checkpoints/fold1"]
@@ -26,7 +26,7 @@ FOLDS = ["demo/checkpoints/fold0", "demo/checkpoints/fold1"]
 
 @pytest.fixture
 def table(demo):
-    questions = read_questions(demo / "test.csv")[:8]
+    questions = read_questions(demo / "test.csv")[:5]
     return Table(demo / "test.csv", "digest", questions)
 
 
@@ -57,10 +57,10 @@ def test_one_setting_is_one_run_as_ever(table, tmp_path):
 
 
 def test_orders_that_questions_do_not_allow_are_refused_before_the_first_run(table, tmp_path):
-    listed = " ".join(f"({letter}) {option}" for letter, option in zip("abcd", table.questions[7].options))
-    table.questions[7] = replace(table.questions[7], question=listed)
+    listed = " ".join(f"({letter}) {option}" for letter, option in zip("abcd", table.questions[4].options))
+    table.questions[4] = replace(table.questions[4], question=listed)
     groups = plan_groups(FOLDS[:1], orders=["1", "cyclic"])
-    with pytest.raises(OrdersError, match="--orders cyclic: .* \\(first: row 8\\)"):
+    with pytest.raises(OrdersError, match="--orders cyclic: .* \\(first: row 5\\)"):
         run_groups(table, groups, tmp_path / "out", RunOptions(), QUIET)
     assert not (tmp_path / "out").exists()
 
@@ -76,7 +76,7 @@ def test_every_checkpoint_at_every_budget_and_order(table, tmp_path):
     ]
     assert any("pixels is 36864, but this run has 25600" in note for group in groups for note in group.plan.notes)
     finished = run_groups(table, groups, tmp_path / "out", RunOptions(), RunContext(say=said.append))
-    assert finished.scored_now == 4 * 8 and finished.metrics["ensemble"]["members"][2]["member"] == "fold0-160-1"
+    assert finished.scored_now == 4 * 5 and finished.metrics["ensemble"]["members"][2]["member"] == "fold0-160-1"
     assert sum("loading" in text for text in said) <= 1
     apart = []
     for number, group in enumerate(plan_groups(FOLDS[:1], pixels=[192 * 192, 160 * 160], orders=["1", "cyclic"])):
@@ -134,9 +134,9 @@ def test_the_pool_of_several_runs_has_the_sample_and_the_runs_have_their_own_ids
     assert not (tmp_path / "other").exists()
 
 
-def test_through_the_command_line(cli, tmp_path):
-    arguments = ["score", "demo/test.csv", "--ckpt", FOLDS[0], "--limit", 10, "--out", tmp_path / "out"]
+def test_through_the_command_line(cli, small_table, tmp_path):
+    arguments = ["score", small_table(4), "--ckpt", FOLDS[0], "--out", tmp_path / "out"]
     done = cli(*arguments, "--pixels", "192,160")
-    assert "run 2 of 2: fold0-160" in done.stderr and "10 of 10 rows scored" in done.stdout
+    assert "run 2 of 2: fold0-160" in done.stderr and "4 of 4 rows scored" in done.stdout
     assert "expected the side of a square" in cli(*arguments, "--pixels", "192x192", check=2).stderr
     assert "pooled" in cli(*arguments, "--pixels", "192,160", "--sets", "0.9", check=2).stderr

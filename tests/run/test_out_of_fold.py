@@ -13,15 +13,15 @@ from scoring.checkpoints.compatibility import MismatchError
 from scoring.checkpoints.plan import plan_members
 from scoring.inputs.digests import question_digests
 from scoring.inputs.orders import OrdersError
-from scoring.inputs.questions import Table
-from scoring.inputs.sample import read_sample
 from scoring.run.options import ModelOptions, RunOptions
 from scoring.run.out_of_fold import Folds, score_out_of_fold
 from scoring.scores.exposure import VALIDATION, write_rows
 from scoring.scores.folder import RunError, open_scores
 from scoring.scores.probabilities import member_logits
+from scoring.tables.sample import read_sample
+from scoring.tables.table import Table
 
-ROWS = 30
+ROWS = 20
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_each_row_is_scored_by_the_fold_that_had_not_seen_it(folds, scored):
     assert entry["orders"] == "2" and len(entry["adapters"]) == 2 and entry["pixels"] == 36864
     assert (oof.exposed == VALIDATION).all() and "metrics.json" in {path.name for path in (scored / "oof").iterdir()}
     warnings = " ".join(json.loads((scored / "both" / "run.json").read_text())["warnings"])
-    assert "15 of 30 rows were in the training of fold0" in warnings and "15 of 30 rows are validation rows" in warnings
+    assert "10 of 20 rows were in the training of fold0" in warnings and "10 of 20 rows are validation rows" in warnings
 
 
 def test_a_killed_or_repeated_call_goes_on(folds, scored, demo, cli, tmp_path):
@@ -84,7 +84,7 @@ def test_a_killed_or_repeated_call_goes_on(folds, scored, demo, cli, tmp_path):
     done = cli(
         "score", demo / "test.csv", "--ckpt", folds, "--orders", 2, "--limit", ROWS, "--out", out, "--out-of-fold"
     )
-    assert "15 of 15 rows have their scores" in done.stderr and (out / "probabilities.csv").read_bytes() == before
+    assert "10 of 10 rows have their scores" in done.stderr and (out / "probabilities.csv").read_bytes() == before
 
 
 def test_orders_that_questions_do_not_allow_are_refused_before_the_first_fold(folds, demo, tmp_path):
@@ -115,7 +115,7 @@ def test_the_pool_of_folds_is_calibrated_for_the_orders_it_is_used_in(folds, sco
     assert f"--sets: on {ROWS} of {ROWS} rows" in refused.stderr and not (tmp_path / "x").exists()
     rest = tmp_path / "rest.csv"
     lines = (demo / "test.csv").read_text("utf-8").splitlines()
-    rest.write_text("\n".join([lines[0], *lines[ROWS + 1 : ROWS + 41]]), "utf-8")
+    rest.write_text("\n".join([lines[0], *lines[ROWS + 1 : ROWS + 21]]), "utf-8")
     arguments = ["score", rest, "--images", demo, "--ckpt", own, "--orders", 2, "--sets", 0.8]
     cli(*arguments, "--out", tmp_path / "sets")
     sets = json.loads((tmp_path / "sets" / "run.json").read_text())["sets"]
@@ -136,7 +136,7 @@ def test_a_sample_submission_is_not_for_rows_of_the_training(folds, demo, tmp_pa
 def test_what_is_no_fold_or_no_row_of_them_is_refused(folds, scored, demo, cli, tmp_path):
     arguments = ["score", demo / "test.csv", "--out", tmp_path / "x", "--out-of-fold"]
     done = cli(*arguments, "--ckpt", folds, "--limit", ROWS + 2, check=2)
-    assert f"2 of {ROWS + 2} rows are held out by no fold" in done.stderr and "'test_0030'" in done.stderr
+    assert f"2 of {ROWS + 2} rows are held out by no fold" in done.stderr and "'test_0020'" in done.stderr
     assert "has no folds" in cli(*arguments, "--ckpt", folds / "fold0", "--base", demo / "base", check=2).stderr
     assert "takes a single --orders" in cli(*arguments, "--ckpt", folds, "--orders", "1,cyclic", check=2).stderr
     assert "takes a single --ckpt" in cli(*arguments, "--ckpt", folds, "--ckpt", folds, check=2).stderr

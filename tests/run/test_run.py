@@ -12,10 +12,10 @@ from scipy.special import log_softmax
 from scoring.checkpoints.plan import plan_members
 from scoring.errors import InputError
 from scoring.inputs.orders import option_orders
-from scoring.inputs.sample import read_sample
 from scoring.run.options import RunOptions
 from scoring.run.run import run
 from scoring.scores.folder import RunError, open_scores
+from scoring.tables.sample import read_sample
 
 # ------------------------------------------------------------------ running out of memory
 
@@ -99,23 +99,23 @@ def test_calibrate_then_score_with_sets(cli, tmp_path, demo):
     labelled[0].write_text("\n".join(rows_of_training(demo, fold)) + "\n", "utf-8")
     cli("score", *labelled, "--ckpt", fold, *base, "--orders", 2, "--out", tmp_path / "valid")
     done = cli("calibrate", tmp_path / "valid", "--ckpt", fold)
-    assert "on these 24 rows" in done.stdout
+    assert "on these 20 rows" in done.stdout
     assert (fold / "calibration.2.json").exists() and "calibration.2.json" in done.stdout
     out = tmp_path / "sets"
-    cli("score", demo / "test.csv", "--ckpt", fold, *base, "--orders", 2, "--sets", 0.9, "--limit", 40, "--out", out)
+    cli("score", demo / "test.csv", "--ckpt", fold, *base, "--orders", 2, "--sets", 0.9, "--limit", 16, "--out", out)
     header, *rows = (out / "probabilities.csv").read_text().splitlines()
     sets = [row.split(",")[header.split(",").index("set")] for row in rows]
-    assert len(sets) == 40 and all(set(held) <= set("abcd") for held in sets)
+    assert len(sets) == 16 and all(set(held) <= set("abcd") for held in sets)
     about = json.loads((out / "run.json").read_text())
-    assert "chosen on 24 of the 24 labelled rows" in about["sets"]["guarantee"]  # no promise then
+    assert "chosen on 20 of the 20 labelled rows" in about["sets"]["guarantee"]  # no promise then
     assert not any("no calibration for orders" in note for note in about["notes"])
     assert json.loads((out / "metrics.json").read_text())["sets"]["asked"] == 0.9
 
 
 def rows_of_training(demo, fold) -> list[str]:
-    """The header, 24 rows of the training's table that the fold held out, and 16 that it was trained on."""
+    """The header, 20 rows of the training's table that the fold held out, and four that it was trained on."""
     header, *lines = (demo / "train.csv").read_text("utf-8").splitlines()
     ids = {line.split(",")[0] for line in (fold / "validation.csv").read_text("utf-8").splitlines()}
     held_out = [line for line in lines if line.split(",")[0] in ids]
     trained = [line for line in lines if line.split(",")[0] not in ids]
-    return [header, *held_out[:24], *trained[:16]]
+    return [header, *held_out[:20], *trained[:4]]

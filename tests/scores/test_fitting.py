@@ -8,7 +8,6 @@ import pyarrow.parquet as pq
 import pytest
 from scipy.special import log_softmax
 
-from scoring.inputs.answers import AnswerTable
 from scoring.scores.exposure import CALIBRATION, TRAINING, VALIDATION
 from scoring.scores.fitting import FitRequest, describe_choices, fit_pool
 from scoring.scores.folder import open_scores
@@ -26,6 +25,7 @@ from scoring.stats.pools import EnsembleError, PoolSettings, nll_weights, pool
 from scoring.stats.resampling import clusters_of
 from scoring.stats.selective import set_quantile
 from scoring.stats.sets import SetRequest, SetsError
+from scoring.tables.answers import AnswerTable
 from tests.shared.number_files import write_csv, write_long_file
 from tests.shared.predictions import draw_rows, good_and_poor, likeliest_temperature, members
 from tests.shared.scores_folders import (

@@ -8,7 +8,6 @@ from scipy.special import log_softmax, softmax
 
 from scoring.errors import first_of
 from scoring.files.writing import write_json
-from scoring.inputs.answers import AnswerTable
 from scoring.inputs.orders import option_orders
 from scoring.inputs.questions import Question
 from scoring.scores.exposure import CALIBRATION, TRAINING, VALIDATION
@@ -18,6 +17,7 @@ from scoring.scores.members import Member, MemberPool, aligned, match_calibratio
 from scoring.scores.pooling import PoolOptions, pool_files
 from scoring.stats.calibration import Calibration
 from scoring.stats.pools import EnsembleError, PoolSettings
+from scoring.tables.answers import AnswerTable
 from tests.shared.number_files import write_csv, write_table
 from tests.shared.predictions import draw_rows, members
 from tests.shared.scores_folders import change_columns, change_settings, two_folders, write_scores

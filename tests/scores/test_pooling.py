@@ -10,8 +10,6 @@ from scipy.special import log_softmax
 
 import scoring
 from scoring.errors import InputError
-from scoring.inputs.answers import AnswerTable
-from scoring.inputs.sample import read_sample
 from scoring.scores.exposure import TRAINING, VALIDATION
 from scoring.scores.folder import RunError, open_scores
 from scoring.scores.logits import write_part
@@ -19,6 +17,8 @@ from scoring.scores.pooling import PoolOptions, check_replaceable, import_file, 
 from scoring.stats.calibration import Calibration
 from scoring.stats.pools import EnsembleError, PoolSettings, leave_one_out, pool
 from scoring.stats.sets import SetRequest, SetsError
+from scoring.tables.answers import AnswerTable
+from scoring.tables.sample import read_sample
 from tests.shared.number_files import write_csv, write_long_file, write_table
 from tests.shared.predictions import draw_rows, likeliest_temperature, losses_of, members
 from tests.shared.scores_folders import (

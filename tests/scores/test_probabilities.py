@@ -5,7 +5,6 @@ import pytest
 from scipy.special import log_softmax
 
 from scoring.errors import InputError
-from scoring.inputs.sample import read_sample
 from scoring.scores.logits import OptionLogits
 from scoring.scores.probabilities import (
     PoolSettings,
@@ -18,6 +17,7 @@ from scoring.scores.probabilities import (
     write_submission,
 )
 from scoring.stats.calibration import Calibration
+from scoring.tables.sample import read_sample
 
 NAN = float("nan")
 

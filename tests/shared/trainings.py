@@ -1,7 +1,6 @@
 """Trainings on a handful of the demo's rows, and one that is killed midway."""
 
 import json
-from dataclasses import replace
 
 from scoring.files.lock import lock_folder
 from train.config import TrainConfig
@@ -9,14 +8,14 @@ from train.inputs import TrainContext, TrainingInputs
 from train.start import start
 from train.trainer import Trainer
 
-QUICK = TrainConfig(epochs=1, batch=8, learning_rate=2e-3, warmup=0.1, batch_tokens=700)
+QUICK = TrainConfig(epochs=1, batch=4, learning_rate=2e-3, warmup=0.1, batch_tokens=350)  # two forwards a step
 
 
 def trainer_of(base, rows, valid, out, config, say=lambda text: None, **options):
     return Trainer(TrainingInputs(str(base), rows, valid, out, config, **options), TrainContext(say=say))
 
 
-def trained(base, questions, out, config=QUICK, rows=20, valid=6, **options):
+def trained(base, questions, out, config=QUICK, rows=10, valid=6, **options):
     """(the training, the results of its epochs), as `run` trains, which returns the results alone."""
     trainer = trainer_of(base, questions[:rows], questions[100 : 100 + valid], out, config, **options)
     with lock_folder(out):
@@ -33,9 +32,6 @@ class Killed(BaseException):
 def losses(out):
     lines = [json.loads(line) for line in (out / "train.jsonl").read_text().splitlines()]
     return [line.get("loss", line.get("valid_loss")) for line in lines]
-
-
-FOLDS = replace(QUICK, batch=4)
 
 
 def train_in_folds(base, rows, out, config, folds, overwrite=False):

@@ -17,7 +17,7 @@ from statsmodels.genmod.generalized_estimating_equations import GEE
 
 from scoring.stats.calibration import LabelledRows, _best_temperature, calibrate, efficient_scores
 from scoring.stats.comparison import compare
-from scoring.stats.metrics import measure, noise_floor
+from scoring.stats.metrics import ece, measure, measure_members, noise_floor
 from scoring.stats.resampling import (
     clusters_of,
     draws_for,
@@ -70,12 +70,13 @@ def test_the_interval_of_accuracy_covers_only_over_pictures(clusters, inside):
 
 @pytest.mark.simulation
 def test_every_interval_of_measure_covers_over_pictures():
+    """So many repeats notice coverage of .82: over rows that of NLL is .83, and percentiles of ECE never cover 0."""
     rng = np.random.default_rng(2)
     log_p, y = draw_pictures(rng, 20_000)
     many = measure(np.exp(log_p), y)
     truth = {name: many[name]["value"] for name in ("nll", "brier", "auroc", "aurc")}
     truth |= dict.fromkeys(("ece", "classwise_ece", "smooth_ece", "rms_calibration_error"), 0.0)
-    covered, beyond, repeats = dict.fromkeys(truth, 0), 0, 200
+    covered, beyond, repeats = dict.fromkeys(truth, 0), 0, 100
     for _ in range(repeats):
         log_p, y = draw_pictures(rng)
         metrics = measure(np.exp(log_p), y, CLUSTERS)
@@ -95,11 +96,11 @@ def test_the_interval_of_ece_covers_where_there_is_an_error_and_where_there_is_n
     for sharpness in (1.0, 1.6):
         log_p, y = draw_pictures(rng, 100_000, 1)
         q = softmax(sharpness * log_p, axis=1)
-        truth = 0.0 if sharpness == 1 else measure(q, y)["ece"]["value"]
+        truth = 0.0 if sharpness == 1 else ece(q.max(1), (q.argmax(1) == y).astype(float))
         covered = 0
         for _ in range(repeats):
             log_p, y = draw_pictures(rng, 400, 1)
-            interval = measure(softmax(sharpness * log_p, axis=1), y)["ece"]
+            interval = measure_members(softmax(sharpness * log_p, axis=1)[None], y)[0]["ece"]  # as `measure` has it
             assert interval["low"] <= interval["value"] <= interval["high"]
             covered += interval["low"] <= truth <= interval["high"]
         assert covered / repeats >= 0.93, (sharpness, covered)
@@ -260,9 +261,9 @@ def test_a_comparison_errs_as_often_as_it_says():
 
 @pytest.mark.simulation
 def test_task_types_and_letters_are_wrongly_taken_once_in_twenty():
-    rng, repeats, types, letters, types_by_rows = np.random.default_rng(11), 800, 0, 0, 0
+    rng, repeats, types, letters, types_by_rows = np.random.default_rng(11), 800, 0, 0, []
     ones = [np.where(np.arange(4) == letter, 1.0, 0.0)[None].repeat(400, 0) for letter in (1, 2, 3)]
-    for _ in range(repeats):
+    for repeat in range(repeats):
         log_p, y = draw_pictures(rng)
         logits = 1.5 * log_p
         half = np.repeat(rng.random(PICTURES) < 0.5, ROWS)[:, None]
@@ -270,9 +271,10 @@ def test_task_types_and_letters_are_wrongly_taken_once_in_twenty():
         feature = [np.where(half, logits, 0)]
         types += sign_flip_p(efficient_scores(logits, y, temperature, [logits], feature), CLUSTERS) < 0.05
         letters += sign_flip_p(efficient_scores(logits, y, temperature, [logits], ones), CLUSTERS) < 0.05
-        types_by_rows += sign_flip_p(efficient_scores(logits, y, temperature, [logits], feature), None) < 0.05
+        if repeat % 4 == 0:  # its 4,000 signs of 400 rows take longer than all the rest
+            types_by_rows.append(sign_flip_p(efficient_scores(logits, y, temperature, [logits], feature), None) < 0.05)
     assert 0.035 <= types / repeats <= 0.065 and letters / repeats <= 0.065, (types, letters)
-    assert types_by_rows / repeats > 0.12
+    assert np.mean(types_by_rows) > 0.12
 
 
 @pytest.mark.simulation

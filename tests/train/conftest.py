@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from scoring.inputs.questions import read_table
+from scoring.tables.reading import read_table
 
 
 @pytest.fixture(scope="session")
@@ -20,7 +20,7 @@ def first(base, questions, tmp_path_factory):
     from tests.shared.trainings import trained
 
     out = tmp_path_factory.mktemp("first") / "ckpt"
-    return out, *trained(base, questions, out, valid=24)
+    return out, *trained(base, questions, out, valid=20)
 
 
 @pytest.fixture
@@ -48,10 +48,10 @@ def stopped(base, questions, tmp_path, monkeypatch):
 @pytest.fixture(scope="session")
 def folded(base, questions, tmp_path_factory):
     """Three folds of twelve rows, finished."""
-    from tests.shared.trainings import FOLDS, train_in_folds
+    from tests.shared.trainings import QUICK, train_in_folds
 
     out = tmp_path_factory.mktemp("folded") / "folds"
-    train_in_folds(base, questions[:12], out, FOLDS, 3)
+    train_in_folds(base, questions[:12], out, QUICK, 3)
     return out
 
 

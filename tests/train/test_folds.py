@@ -13,7 +13,7 @@ from scoring.checkpoints.checkpoint import folds_of
 from scoring.checkpoints.plan import plan_members
 from scoring.scores.folder import open_scores
 from tests.shared.questions import rows_about
-from tests.shared.trainings import FOLDS, QUICK, contents, train_in_folds
+from tests.shared.trainings import QUICK, contents, train_in_folds
 from train.folder import FolderError
 from train.folds import FoldError, assign_folds, train_folds
 from train.inputs import TrainContext, TrainingInputs
@@ -56,10 +56,10 @@ def test_folds_hold_every_row_out_once_and_keep_pictures_whole(tmp_path):
 
 def test_finished_folds_are_not_trained_again(base, questions, folded, tmp_path, unloaded):
     out = shutil.copytree(folded, tmp_path / "folds")
-    lines = train_in_folds(base, questions[:12], out, FOLDS, 3)
+    lines = train_in_folds(base, questions[:12], out, QUICK, 3)
     assert [line for line in lines if "already finished" in line] == [f"fold {n}: already finished" for n in range(3)]
     assert contents(out).keys() == contents(folded).keys()
-    longer = replace(FOLDS, memory="low", batch_tokens=300, save_every=7)  # what does not change an adapter
+    longer = replace(QUICK, memory="low", batch_tokens=300, save_every=7)  # what does not change an adapter
     train_in_folds(base, questions[:12], out, longer, 3)
 
 
@@ -67,7 +67,7 @@ def test_an_adapter_from_elsewhere_is_no_finished_fold(base, questions, folded, 
     out = shutil.copytree(folded, tmp_path / "folds")
     (out / "fold1" / "scoring.json").unlink()
     with pytest.raises(FolderError, match="fold1 holds an adapter without scoring.json"):
-        train_in_folds(base, questions[:12], out, FOLDS, 3)
+        train_in_folds(base, questions[:12], out, QUICK, 3)
 
 
 def test_folds_leave_out_of_fold_logits_and_are_scored_together(base, questions, tmp_path):

@@ -30,7 +30,7 @@ def test_trackers_get_the_numbers_of_the_log(base, questions, tmp_path, monkeypa
     trackio = SimpleNamespace(init=lambda **_: None, log=runs["trackio"].log, finish=runs["trackio"].finish)
     monkeypatch.setitem(sys.modules, "trackio", trackio)
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Board))
-    trained(base, questions, tmp_path / "ckpt", rows=8, trackers=("wandb", "trackio", "tensorboard"))
+    trained(base, questions, tmp_path / "ckpt", rows=4, trackers=("wandb", "trackio", "tensorboard"))
     lines = [json.loads(line) for line in (tmp_path / "ckpt" / "train.jsonl").read_text().splitlines()]
     for name in ("wandb", "trackio"):
         assert written[name][-1] == "closed" and len(written[name]) == len(lines) + 1

@@ -15,7 +15,7 @@ from scoring.engine.packed import put_back, unwrap
 from scoring.engine.reference import reference_logits
 from scoring.engine.scorer import Scorer
 from scoring.engine.tree import Tree
-from scoring.inputs.questions import read_table
+from scoring.tables.reading import read_table
 from tests.shared.trainings import PLAIN, trainer_of
 from train.config import SEVEN_PROJECTIONS, ConfigError
 from train.model import answer_loss, average

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
 
 from scoring.inputs.digests import picture_digests
-from scoring.inputs.questions import Question, read_table
+from scoring.inputs.questions import Question
+from scoring.tables.reading import read_table
 from tests.shared.questions import rows, rows_about
 from train.split import SplitError, check_valid, picture_groups, split, strata
 

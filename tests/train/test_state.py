@@ -20,7 +20,7 @@ from train.training import Training
 @pytest.fixture(scope="module")
 def whole(base, questions, tmp_path_factory):
     """A training of two epochs of four steps that nothing killed."""
-    config = replace(QUICK, epochs=2, batch=6, save_every=1, ema=0.9, schedule="cosine", shuffle_options=True)
+    config = replace(QUICK, epochs=2, batch=3, save_every=1, ema=0.9, schedule="cosine", shuffle_options=True)
     out = tmp_path_factory.mktemp("whole") / "ckpt"
     trained(base, questions, out, config)
     return out, config
@@ -44,7 +44,7 @@ def test_a_killed_training_ends_with_the_same_bytes(base, questions, whole, tmp_
     with pytest.raises(StateError, match="rank was 16, now 8"):
         trained(base, questions, killed, replace(config, rank=8))
     lines: list[str] = []
-    trainer_of(base, questions[:20], questions[100:106], killed, config, lines.append).run()
+    trainer_of(base, questions[:10], questions[100:106], killed, config, lines.append).run()
     assert any(f"going on: {step} steps are done" in line for line in lines)
     for name in ("adapter_model.safetensors", "last/adapter_model.safetensors", "validation.csv"):
         assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
@@ -86,14 +86,14 @@ def test_a_training_goes_on_with_the_memory_that_is_chosen_now(base, questions, 
     trained(base, questions, tmp_path / "whole", config)
     out = tmp_path / "ckpt"
     stopped(out, config)
-    training, _ = trained(base, questions, out, replace(config, memory="low", batch_tokens=400))
-    assert training.memory == Memory("low", 400) and training.model.network.is_gradient_checkpointing
+    training, _ = trained(base, questions, out, replace(config, memory="low", batch_tokens=200))
+    assert training.memory == Memory("low", 200) and training.model.network.is_gradient_checkpointing
     recorded = read_checkpoint(str(out)).manifest.training
-    assert (recorded["memory"], recorded["batch_tokens"]) == ("low", 400)
+    assert (recorded["memory"], recorded["batch_tokens"]) == ("low", 200)
     assert len(losses(out)) == 8 and np.allclose(losses(out), losses(tmp_path / "whole"), rtol=0, atol=1e-5)
 
 
 def test_a_training_goes_on_with_the_memory_of_its_state_where_none_is_chosen(base, questions, stopped, tmp_path):
-    stopped(tmp_path, replace(QUICK, save_every=1, memory="low", batch_tokens=400))
+    stopped(tmp_path, replace(QUICK, save_every=1, memory="low", batch_tokens=200))
     training, _ = trained(base, questions, tmp_path, replace(QUICK, save_every=1, memory="auto", batch_tokens=0))
-    assert training.memory == Memory("low", 400)
+    assert training.memory == Memory("low", 200)

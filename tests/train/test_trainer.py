@@ -15,7 +15,7 @@ from train.state import StateError
 
 def test_seeds_repeat_the_training_bit_for_bit(first, base, questions, tmp_path):
     out, _, results = first
-    _, again = trained(base, questions, tmp_path / "again", valid=24)
+    _, again = trained(base, questions, tmp_path / "again", valid=20)
     assert (tmp_path / "again" / "adapter_model.safetensors").read_bytes() == (
         out / "adapter_model.safetensors"
     ).read_bytes()
@@ -32,7 +32,7 @@ def test_a_picture_that_breaks_in_training_does_not_block_the_next_start(base, q
     """In the second epoch, when there is an adapter: without its row the training starts anew."""
     picture = tmp_path / "breaks.jpg"
     shutil.copy(questions[3].picture, picture)
-    rows = [replace(row, pictures=(picture,)) if row is questions[3] else row for row in questions[:8]]
+    rows = [replace(row, pictures=(picture,)) if row is questions[3] else row for row in questions[:6]]
     out, config = tmp_path / "ckpt", replace(QUICK, epochs=2, batch=2, save_every=1)
 
     def say(text):
@@ -40,20 +40,20 @@ def test_a_picture_that_breaks_in_training_does_not_block_the_next_start(base, q
             picture.write_bytes(picture.read_bytes()[:600])
 
     with pytest.raises(PictureError, match=f"row '{questions[3].id}'"):
-        trainer_of(base, rows, questions[100:106], out, config, say).run()
+        trainer_of(base, rows, questions[100:102], out, config, say).run()
     assert (out / "adapter_model.safetensors").exists() and not finished(out)
     check_out(out, None)
     with pytest.raises(StateError, match="rank was 16, now 8"):  # another choice is not what mends a picture
-        trainer_of(base, rows, questions[100:106], out, replace(config, rank=8), say).run()
+        trainer_of(base, rows, questions[100:102], out, replace(config, rank=8), say).run()
     lines: list[str] = []
     good = [row for row in rows if row.picture != picture]
-    trainer_of(base, good, questions[100:106], out, config, lines.append).run()
+    trainer_of(base, good, questions[100:102], out, config, lines.append).run()
     assert any(
         f"starting anew without the row that stopped the training before: row '{questions[3].id}'" in line
         for line in lines
     )
     assert finished(out) and not (out / "training_fault.json").exists()
-    trainer_of(base, good, questions[100:106], tmp_path / "fresh", config, lines.append).run()
+    trainer_of(base, good, questions[100:102], tmp_path / "fresh", config, lines.append).run()
     adapters = [(folder / "adapter_model.safetensors").read_bytes() for folder in (out, tmp_path / "fresh")]
     assert adapters[0] == adapters[1]
 
@@ -61,15 +61,15 @@ def test_a_picture_that_breaks_in_training_does_not_block_the_next_start(base, q
 def test_a_picture_that_is_mended_lets_the_training_go_on(base, questions, tmp_path):
     picture = tmp_path / "breaks.jpg"
     shutil.copy(questions[3].picture, picture)
-    rows = [replace(row, pictures=(picture,)) if row is questions[3] else row for row in questions[:8]]
+    rows = [replace(row, pictures=(picture,)) if row is questions[3] else row for row in questions[:6]]
     out, config = tmp_path / "ckpt", replace(QUICK, epochs=2, batch=2, save_every=1)
-    broken = trainer_of(base, rows, questions[100:106], out, config)
+    broken = trainer_of(base, rows, questions[100:102], out, config)
     picture.unlink()
     with pytest.raises(PictureError):
         broken.run()
     shutil.copy(questions[3].picture, picture)
     lines: list[str] = []
-    trainer_of(base, rows, questions[100:106], out, config, lines.append).run()
+    trainer_of(base, rows, questions[100:102], out, config, lines.append).run()
     assert any(line.startswith("going on: ") for line in lines) and finished(out)
 
 

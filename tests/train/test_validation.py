@@ -20,6 +20,6 @@ def test_validation_rows_are_a_scores_folder(first, questions):
 
 
 def test_generating_gives_its_accuracy_too(base, questions, tmp_path):
-    _, results = trained(base, questions, tmp_path / "ckpt", replace(QUICK, generate=True), rows=8)
+    _, results = trained(base, questions, tmp_path / "ckpt", replace(QUICK, generate=True), rows=4)
     last = json.loads((tmp_path / "ckpt" / "train.jsonl").read_text().splitlines()[-1])
     assert 0 <= results[0].generated <= 1 and last["valid_accuracy_generated"] == round(results[0].generated, 6)

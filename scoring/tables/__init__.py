@@ -1,0 +1,1 @@
+"""Tables of questions as people have them -> `Question`s, with every problem named."""

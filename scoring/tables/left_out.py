@@ -1,0 +1,42 @@
+"""What of a table's texts is in no question: instructions behind the options, and system turns of conversations."""
+
+from collections import Counter
+from pathlib import Path
+
+from scoring.errors import counted, quoted
+from scoring.tables.layouts import RawQuestion
+
+MOST_TEXTS = 5  # different ones that a notice each tells of
+
+
+class LeftOut:
+    """Counts the texts that are left out, row by row."""
+
+    def __init__(self) -> None:
+        self.instructions: Counter[str] = Counter()
+        self.systems: Counter[str] = Counter()
+
+    def add(self, raw: RawQuestion) -> None:
+        """Take in a row, also a faulty one."""
+        if raw.instruction:
+            self.instructions[raw.instruction] += 1
+        if raw.system.strip():
+            self.systems[" ".join(raw.system.split())] += 1
+
+    def notices(self, file: Path) -> list[str]:
+        """What to tell of it, the most frequent text first."""
+        return [
+            *_tell(file, self.instructions, "an instruction behind the options was cut off"),
+            *_tell(file, self.systems, "a system turn was left out (the prompt template has its own)"),
+        ]
+
+
+def _tell(file: Path, texts: Counter[str], what: str) -> list[str]:
+    notices = [
+        f"{file}: {what} in {counted(count, 'row')}: {quoted(text, 200)}"
+        for text, count in texts.most_common(MOST_TEXTS)
+    ]
+    if more := len(texts) - MOST_TEXTS:
+        rows = sum(count for _, count in texts.most_common()[MOST_TEXTS:])
+        notices += [f"{file}: {what} in {counted(rows, 'row')} more, {counted(more, 'other text')}"] * (more > 0)
+    return notices

@@ -1,0 +1,200 @@
+"""What tables hold, beyond the faults of their rows: how their answers are spread, what occurs twice, what they share.
+
+Faulty rows do not count. Ids are those of the tables.
+"""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+from scoring.inputs.digests import question_digest
+from scoring.inputs.prompt import LETTERS
+from scoring.inputs.questions import Question
+from scoring.tables.copies import identities
+from scoring.tables.row_pictures import PictureProgress
+from scoring.tables.table import Table
+
+ENOUGH = 5  # rows that each letter must expect before a chi-square test counts them
+UNLIKELY, SMALL = 0.001, 0.1  # p, and Cohen's w (a small effect): answers beyond both are far from even
+
+
+@dataclass(frozen=True)
+class Balance:
+    """How often each letter is the answer.
+
+    counts: rows by letter, for every letter of the table. chi_square, degrees, p: Pearson's test that every option is
+    right equally often, over the `tested` rows. Rows with the same number of options are expected to be even among
+    themselves; where too few have that number, they are not tested. p is 1 where no row is.
+    """
+
+    counts: dict[str, int]
+    tested: int = 0
+    chi_square: float = 0.0
+    degrees: int = 0
+    p: float = 1.0
+
+    @property
+    def answers(self) -> int:
+        return sum(self.counts.values())
+
+    @property
+    def is_far_from_even(self) -> bool:
+        """Whether chance would hardly do it, and it is more than the trifle that a million rows make certain."""
+        return self.p < UNLIKELY and math.sqrt(self.chi_square / self.tested) >= SMALL
+
+
+@dataclass(frozen=True)
+class TableOverview:
+    """rows, good, pictures: counts of all rows, of those without a fault, and of the picture files of these.
+
+    copies: ids of rows that ask the same question with the same options, in any order, about the same picture; a list
+    for each such question. contradictions: those of them whose answers differ. same_pictures: names of files with the
+    same bytes, a list for each picture.
+    """
+
+    file: str
+    rows: int
+    good: int
+    pictures: int
+    balance: Balance
+    copies: list[list[str]]
+    contradictions: list[list[str]]
+    same_pictures: list[list[str]]
+
+    @property
+    def repeated(self) -> int:
+        """How many rows are left out where of each question one is kept."""
+        return sum(len(ids) - 1 for ids in self.copies)
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """What two tables share. rows: ids of rows of the second that the first has too, whatever their ids there.
+
+    pictures: how many are in both, by content. picture_rows: ids of the second's rows that show one of these.
+    """
+
+    first: str
+    second: str
+    rows: list[str]
+    pictures: int
+    picture_rows: list[str]
+
+
+@dataclass(frozen=True)
+class Overview:
+    """tables: in their order. overlaps: of each table with each later one."""
+
+    tables: list[TableOverview]
+    overlaps: list[Overlap]
+
+
+def overview(tables: Sequence[Table], progress: PictureProgress | None = None) -> Overview:
+    """Count all of it. Of picture files no more is read than it takes to tell them apart, see `identities`."""
+    known = [_Known(table) for table in tables]
+    contents = identities(dict.fromkeys(file for each in known for files in each.files for file in files), progress)
+    for each in known:
+        each.recognise(contents)
+    return Overview([each.overview() for each in known], [_overlap(*pair) for pair in combinations(known, 2)])
+
+
+def balance(questions: Sequence[Question]) -> Balance:
+    """Of the rows that have an answer."""
+    by_options: dict[int, Counter[str]] = defaultdict(Counter)
+    for row in questions:
+        if row.answer:
+            by_options[len(row.options)][row.answer] += 1
+    total = sum(by_options.values(), Counter[str]())
+    counts = {letter: total[letter] for letter in LETTERS[: max(by_options, default=0)]}
+    tested, chi_square, degrees = 0, 0.0, 0
+    for options, found in by_options.items():
+        expected = found.total() / options
+        if expected >= ENOUGH:
+            tested += found.total()
+            chi_square += sum((found[letter] - expected) ** 2 for letter in LETTERS[:options]) / expected
+            degrees += options - 1
+    if not degrees:
+        return Balance(counts)
+    from scipy.special import chdtrc  # imported late: a table without answers need not wait for it
+
+    return Balance(counts, tested, chi_square, degrees, float(chdtrc(degrees, chi_square)))
+
+
+def picture_folder(table: Table) -> Path:
+    """The folder that names of pictures are relative to: the one that was given, or the table's own."""
+    if table.images:
+        return Path(table.images)
+    return table.file if table.file.is_dir() else table.file.parent
+
+
+class _Known:
+    """The good rows of a table and their pictures' files; after `recognise`, what tells these apart.
+
+    pictures: the contents of each row's files. questions: a digest of what each row asks. names: the files of each
+    content.
+    """
+
+    def __init__(self, table: Table):
+        self.table, self.rows = table, table.good
+        self.files = [[picture for picture in row.pictures if isinstance(picture, Path)] for row in self.rows]
+
+    def recognise(self, contents: dict[Path, str]) -> None:
+        """contents: what tells each file apart, as `identities` does."""
+        self.pictures = [[contents[file] for file in files] for files in self.files]
+        self.questions = [
+            question_digest(" ".join(pictures), row.question, row.options)
+            for row, pictures in zip(self.rows, self.pictures)
+        ]
+        self.names: dict[str, list[Path]] = defaultdict(list)
+        for file in dict.fromkeys(file for files in self.files for file in files):
+            self.names[contents[file]].append(file)
+
+    def overview(self) -> TableOverview:
+        copies = self._copies()
+        root = picture_folder(self.table).resolve()
+        return TableOverview(
+            file=str(self.table.file),
+            rows=len(self.table.questions),
+            good=len(self.rows),
+            pictures=sum(map(len, self.names.values())),
+            balance=balance(self.rows),
+            copies=[self._ids(group) for group in copies],
+            contradictions=[self._ids(group) for group in copies if self._differ(group)],
+            same_pictures=[[_shown(file, root) for file in files] for files in self.names.values() if len(files) > 1],
+        )
+
+    def _copies(self) -> list[list[int]]:
+        """Indices of the rows that ask the same, for each question that several ask."""
+        first: dict[str, int] = {}
+        groups: dict[int, list[int]] = {}
+        for index, question in enumerate(self.questions):
+            if (original := first.setdefault(question, index)) != index:
+                groups.setdefault(original, [original]).append(index)
+        return [groups[original] for original in sorted(groups)]
+
+    def _ids(self, group: list[int]) -> list[str]:
+        return [self.rows[index].id for index in group]
+
+    def _differ(self, group: list[int]) -> bool:
+        """Whether the rows have several answers, by the text of the option."""
+        rows = [self.rows[index] for index in group]
+        return len({row.options[LETTERS.index(row.answer)] for row in rows if row.answer}) > 1
+
+
+def _overlap(first: _Known, second: _Known) -> Overlap:
+    asked, shown = set(first.questions), first.names.keys()
+    return Overlap(
+        first=str(first.table.file),
+        second=str(second.table.file),
+        rows=[row.id for row, question in zip(second.rows, second.questions) if question in asked],
+        pictures=len(second.names.keys() & shown),
+        picture_rows=[row.id for row, pictures in zip(second.rows, second.pictures) if not shown.isdisjoint(pictures)],
+    )
+
+
+def _shown(file: Path, root: Path) -> str:
+    """A picture's name in a message: relative to the pictures' folder, if it is there."""
+    return file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file)

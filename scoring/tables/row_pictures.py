@@ -1,0 +1,194 @@
+"""The pictures of all rows of a table, each looked at once: those that cells name, and those that they hold.
+
+Pictures inside the table are looked at, and kept as files, while the rows are read for the first time: only a few of
+them are in memory at once. The files that cells name are looked at afterwards, each name once.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from scoring.errors import quoted
+from scoring.inputs.exif import upright_size
+from scoring.inputs.picture_store import PictureStore
+from scoring.inputs.pictures import PictureError, PictureLimits, locate, open_picture, read_picture
+from scoring.tables.picture_cells import CellPicture, pictures_in, plain_name
+
+READERS = 4  # threads that look at pictures
+PENDING = 256  # pictures from cells that are looked at together, at most
+PENDING_BYTES = 16 << 20  # of them
+T = TypeVar("T")
+LONGEST_REFERENCE = 64  # characters of another row's id instead of a picture, as VLMEvalKit has it
+
+
+class PictureProgress(Protocol):
+    """Passes items on, and shows how many of `total` are done; None: it is not known."""
+
+    def __call__(self, items: Iterable[T], total: int | None, /) -> Iterable[T]: ...
+
+
+class LocatedPicture(NamedTuple):
+    path: Path
+    size: tuple[int, int]  # upright
+
+
+class PictureFault(NamedTuple):
+    """What is wrong with a picture, for a row's fault."""
+
+    found: str
+    expected: str
+    fix: str
+
+
+Result = LocatedPicture | PictureFault
+
+
+@dataclass(frozen=True)
+class PictureReader:
+    """How the pictures of a table are looked at.
+
+    root: the folder of those that cells name. allow_outside: accept others too. deep: decode every pixel. store: for
+    those that cells hold.
+    """
+
+    root: Path
+    allow_outside: bool
+    limits: PictureLimits
+    deep: bool
+    store: PictureStore
+
+    def look_at(self, picture: CellPicture) -> Result:
+        """The picture's file and size, or what is wrong with it. Raises FileError where it cannot be kept."""
+        try:
+            if isinstance(picture.source, bytes):
+                with open_picture(picture.source, self.limits) as opened:
+                    size, format = upright_size(opened), opened.format or ""
+                if self.deep:
+                    read_picture(picture.source, self.limits)
+                return LocatedPicture(self.store.file_of(picture.source, format), size)
+            path = locate(self.root, picture.source, self.allow_outside)
+            if self.deep:
+                return LocatedPicture(path, read_picture(path, self.limits).size)
+            with open_picture(path, self.limits) as opened:
+                return LocatedPicture(path, upright_size(opened))
+        except PictureError as error:
+            shown = picture.shown or quoted(str(picture.source))
+            return PictureFault(f"{shown}: {error.found}", error.expected, error.fix)
+
+
+class RowPictures:
+    """The pictures of all rows: `add` each row's cells, `finish` once, then ask for each row's pictures with `of`.
+
+    inside: whether a cell held a picture. named: whether a row only named files or another row; its cells are not
+    remembered.
+    """
+
+    def __init__(self, reader: PictureReader):
+        self.inside = self.named = False
+        self._reader = reader
+        self._names: dict[str, PictureFault | LocatedPicture | None] = {}
+        self._rows: dict[int, list[Result | str]] = {}  # by number, of rows that hold pictures or are faulty
+        self._pending: list[tuple[list[Result | str], int, CellPicture]] = []
+        self._pending_bytes = 0
+        self._row_of: dict[str, int] = {}  # of ids that cells refer to
+        self._sizes: dict[tuple[int, int], tuple[int, int]] = {}  # each once, since a million rows share a few
+
+    def __bool__(self) -> bool:
+        """Whether any row has a picture, or should have one."""
+        return bool(self._rows or self._names)
+
+    def add(self, number: int, cells: Sequence[Any]) -> None:
+        """Take in the picture cells of the row of this number."""
+        if len(cells) == 1 and (name := plain_name(cells[0])):
+            self._names[name] = None
+            self.named = True
+            return
+        entries: list[Result | str] = []
+        for picture in _pictures_in(cells):
+            if isinstance(picture, CellPicture) and isinstance(picture.source, bytes):
+                self._pending.append((entries, len(entries), picture))
+                self._pending_bytes += len(picture.source)
+                entries.append("")
+                self.inside = True
+            elif isinstance(picture, CellPicture):
+                self._names[str(picture.source)] = None
+                entries.append(str(picture.source))
+            else:
+                entries.append(picture)
+        if any(isinstance(entry, PictureFault) or entry == "" for entry in entries):
+            self._rows[number] = entries
+        elif entries:
+            self.named = True
+        if len(self._pending) >= PENDING or self._pending_bytes >= PENDING_BYTES:
+            self._look_at_pending()
+
+    def _look_at_pending(self) -> None:
+        with ThreadPoolExecutor(READERS) as threads:
+            results = threads.map(self._reader.look_at, [picture for _, _, picture in self._pending])
+            for (entries, index, _), result in zip(self._pending, results):
+                if isinstance(result, LocatedPicture):
+                    result = result._replace(size=self._sizes.setdefault(result.size, result.size))
+                entries[index] = result
+        self._pending, self._pending_bytes = [], 0
+
+    def finish(
+        self,
+        row_of: Mapping[str, int],
+        progress: PictureProgress | None = None,
+    ) -> None:
+        """Look at all that is left. row_of: the rows' ids -> their numbers."""
+        self._look_at_pending()
+        if self.inside:
+            short = [name for name in self._names if len(name) <= LONGEST_REFERENCE]
+            self._row_of = {name: row_of[name] for name in short if name in row_of}
+        names = sorted(self._names.keys() - self._row_of.keys())
+        with ThreadPoolExecutor(READERS) as threads:
+            results: Iterable[Result] = threads.map(self._reader.look_at, map(CellPicture, names))
+            self._names |= zip(names, progress(results, len(names)) if progress else results)
+
+    def of(self, number: int, cells: Sequence[Any]) -> list[Result]:
+        """The pictures of a row, and what is wrong with others. cells: its picture cells, if `named`.
+
+        Each row can be asked for once, unless rows refer to others: what is known of it is forgotten.
+        """
+        entries: Sequence[Result | str] | None
+        entries = self._rows.get(number) if self._row_of else self._rows.pop(number, None)
+        if entries is None and len(cells) == 1 and (name := plain_name(cells[0])):
+            return self._named(name)
+        if entries is None:
+            entries = [
+                str(picture.source) if isinstance(picture, CellPicture) else picture for picture in _pictures_in(cells)
+            ]
+        results: list[Result] = []
+        for entry in entries:
+            results += self._named(entry) if isinstance(entry, str) else [entry]
+        return results
+
+    def _named(self, name: str) -> list[Result]:
+        """The picture of a file's name, or the pictures of the row that a cell refers to."""
+        if name not in self._row_of:
+            result = self._names[name]
+            assert result is not None
+            if self.inside and isinstance(result, PictureFault) and len(name) <= LONGEST_REFERENCE:
+                expected = "a picture, the id of a row with one, or a picture's file"
+                return [result._replace(expected=expected)]
+            return [result]
+        row = self._row_of[name]
+        pictures = [entry for entry in self._rows.get(row, []) if not isinstance(entry, str)]
+        if pictures:
+            return list(pictures)
+        found = f"{quoted(name)}, the id of row {row}, which holds no picture: it is empty, or refers to a row itself"
+        return [PictureFault(found, "the id of a row with a picture", "correct the cell")]
+
+
+def _pictures_in(cells: Sequence[Any]) -> list[CellPicture | PictureFault]:
+    """The pictures of a row's cells, in their order, and what is wrong with others."""
+    pictures: list[CellPicture | PictureFault] = []
+    for cell in cells:
+        try:
+            pictures += pictures_in(cell)
+        except PictureError as error:
+            pictures.append(PictureFault(error.found, error.expected, error.fix))
+    return pictures

@@ -1,0 +1,77 @@
+"""`Table`: the questions of a table, what is wrong with them, and what the table was read as."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from scoring.errors import Problem, quoted
+from scoring.inputs.prompt import LETTERS
+from scoring.inputs.questions import Question
+from scoring.tables.answer_reading import AUTO
+
+_PLACES = {  # of the options, by layout
+    "letters": "a column for each option",
+    "choices": "a list of options",
+    "inline": "options inside the question",
+    "chat": "conversations, options inside the human turn",
+}
+_MEANINGS = {
+    AUTO: "letters or the options' texts",
+    "letters": "letters",
+    "text": "the options' texts",
+    "from-0": "numbers, 0 = a",
+    "from-1": "numbers, 1 = a",
+}
+
+
+@dataclass
+class Table:
+    """A table as read: all rows, also faulty ones, in the file's order."""
+
+    file: Path  # or the folder of its files
+    digest: str  # SHA-256 of the file's bytes
+    questions: list[Question]
+    problems: list[Problem] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+    columns: dict[str, str] = field(default_factory=dict)  # our name -> the file's, where they differ
+    images: str | None = None  # the folder of the pictures, if one was given
+    format: str = "CSV"
+    layout: str = "letters"  # one of `layouts.LAYOUTS`
+    answers: str = AUTO  # how they were read: AUTO or one of READINGS
+    own_letters: bool = False  # all options began with their letters, which were taken off
+    split: str | None = None  # the only one that was read, if one was chosen
+    pictures_inside: bool = False  # whether cells hold pictures
+
+    def about(self) -> dict[str, Any]:
+        """What a result records of the table it is made from: nothing of what is as usual."""
+        usual: dict[str, object]
+        usual = {"columns": {}, "layout": "letters", "answers": AUTO, "own_letters": False, "split": None}
+        unusual = {name: getattr(self, name) for name, value in usual.items() if getattr(self, name) != value}
+        return {"file": str(self.file), "sha256": self.digest} | unusual
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether it is a CSV with our names and layout, read without a decision that a message should tell."""
+        with_pictures = any(row.pictures for row in self.questions)
+        with_files = with_pictures and not self.pictures_inside
+        return self.format == "CSV" and with_files and self.about().keys() == {"file", "sha256"}
+
+    def reading(self) -> str:
+        """In one line, what the table was read as."""
+        options = _PLACES[self.layout] + (", their letters taken off" if self.own_letters else "")
+        renamed = ", ".join(f"{name} from {quoted(file_name)}" for name, file_name in self.columns.items())
+        answers = f"answers: {_MEANINGS[self.answers]}" if any(row.answer for row in self.questions) else "no answers"
+        pictures = "" if any(row.pictures for row in self.good) or not self.good else "no pictures"
+        if self.pictures_inside:
+            pictures = "pictures inside the table"
+        return "; ".join(filter(None, [f"{self.format}, {options}", renamed, pictures, answers]))
+
+    @property
+    def good(self) -> list[Question]:
+        """The questions without a fault."""
+        return [question for question in self.questions if not question.fault]
+
+    @property
+    def letters(self) -> str:
+        """The letters of the table's options: "abcd" for four columns."""
+        return LETTERS[: max(len(question.options) for question in self.questions)]

@@ -1,0 +1,33 @@
+"""What is left out of a table's texts is told, each text with its number of rows."""
+
+from pathlib import Path
+
+from scoring.tables.layouts import RawQuestion
+from scoring.tables.left_out import LeftOut
+
+
+def test_instructions_and_system_turns_are_told_with_their_rows():
+    left_out = LeftOut()
+    for instruction, system in (
+        ("Answer:", "Be\n brief."),
+        ("Answer:", ""),
+        ("Answer with the letter.", ""),
+        ("", " "),
+    ):
+        left_out.add(RawQuestion("1", [], "q", ["x", "y"], None, instruction=instruction, system=system))
+    assert left_out.notices(Path("t")) == [
+        "t: an instruction behind the options was cut off in 2 rows: 'Answer:'",
+        "t: an instruction behind the options was cut off in 1 row: 'Answer with the letter.'",
+        "t: a system turn was left out (the prompt template has its own) in 1 row: 'Be brief.'",
+    ]
+    assert LeftOut().notices(Path("t")) == []
+
+
+def test_of_many_texts_the_most_frequent_are_told_and_the_others_counted():
+    left_out = LeftOut()
+    for number in range(7):
+        for _ in range(10 - number):
+            left_out.add(RawQuestion("1", [], "q", ["x", "y"], None, instruction=f"Answer {number}"))
+    notices = left_out.notices(Path("t"))
+    assert len(notices) == 6 and notices[0].endswith("in 10 rows: 'Answer 0'")
+    assert notices[-1] == "t: an instruction behind the options was cut off in 9 rows more, 2 other texts"
