@@ -40,6 +40,8 @@ def test_train_score_evaluate_show(cli, tmp_path, small_table, demo):
         0.8,
     )
     assert "5 training rows, 20 validation rows" in done.stderr and "epoch 1: validation loss" in done.stderr
+    source = json.loads((tmp_path / "ckpt" / "scoring.json").read_text())["data"]
+    assert list(source)[:3] == ["file", "sha256", "split"] and source["file"] == "train.csv"
     done = cli("score", table, "--ckpt", tmp_path / "ckpt", "--ckpt", FOLD0, "--out", tmp_path / "scores")
     assert "12 of 12 rows scored" in done.stdout and "accuracy" in done.stdout
     told = [done.stdout.index(text) for text in ("accuracy", "12 of 12 rows scored", "submission:", "probabilities:")]

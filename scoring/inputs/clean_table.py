@@ -1,12 +1,17 @@
 """The good rows of a table, whatever its format and columns, as a CSV in our own: what `check --write` leaves."""
 
 import json
+import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 from scoring.files.reading import FileError
-from scoring.files.writing import columns_as_csv, write_text
+from scoring.files.writing import columns_as_csv, write_text, write_whole
 from scoring.inputs.answer_reading import AnswerError, read_answer
+from scoring.inputs.overview import picture_folder
+from scoring.inputs.picture_cells import PictureStore
 from scoring.inputs.prompt import LETTERS
 from scoring.inputs.questions import Question, Table
 
@@ -18,55 +23,68 @@ def write_clean(table: Table, path: Path) -> list[str]:
 
     Its columns are id, path, question, a, b, …, answer, task_type and task_hint; answers are letters. Pictures are
     named relative to the file's own folder if they are all inside it, else to the folder of the table's pictures; a
-    notice says how to read it then. A file that holds just this stays as it is. Raises FileError where it holds
-    something else, and where no row is good.
+    notice says how to read it then. Pictures that the table holds become files in a folder beside `path`. A file that
+    holds just this stays as it is. Raises FileError where it holds something else, and where no row is good.
     """
     rows = table.good
     if not rows:
         raise FileError(f"{table.file}: found no row without a fault; expected at least one to write to {path}")
-    pictures, notices = _picture_cells(table, rows, path)
-    columns = {"id": [row.id for row in rows], "path": pictures, "question": [_question_cell(row) for row in rows]}
+    held = _files_of_held(rows, path)
+    files = [[held.get(file, file) for file in row.pictures if isinstance(file, Path)] for row in rows]
+    cells, notices = _picture_cells(table, files, path)
+    columns = {"id": [row.id for row in rows], "path": cells, "question": [_question_cell(row) for row in rows]}
     for place, letter in enumerate(LETTERS[: max(len(row.options) for row in rows)]):
         columns[letter] = [row.options[place] if place < len(row.options) else "" for row in rows]
     columns["answer"] = [_answer_cell(row) for row in rows]
     columns["task_type"] = [row.task_type for row in rows]
     columns["task_hint"] = [row.task_hint for row in rows]
-    _write_once(path, columns_as_csv(columns))
+    text = columns_as_csv(columns)
+    if path.exists():
+        if not (path.is_file() and path.read_bytes() == text.encode()):
+            raise FileError(f"{path} exists and holds something else; choose another name for --write, or remove it")
+        return notices
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for kept, file in held.items():
+        file.parent.mkdir(exist_ok=True)
+        write_whole(file, partial(_copy, kept))
+    write_text(path, text)
     return notices
 
 
-def _write_once(path: Path, text: str) -> None:
-    """Write a file that is not there yet, or holds the same. Raises FileError where it holds something else."""
-    if path.exists():
-        if path.is_file() and path.read_bytes() == text.encode():
-            return
-        raise FileError(f"{path} exists and holds something else; choose another name for --write, or remove it")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, text)
-
-
-def _picture_cells(table: Table, rows: Sequence[Question], path: Path) -> tuple[list[str], list[str]]:
-    """(N,) the `path` cell of each row, and what to say of them."""
+def _files_of_held(rows: Sequence[Question], path: Path) -> dict[Path, Path]:
+    """The files where pictures that the table holds are kept -> those that they get in a folder beside `path`."""
+    store, folder = PictureStore(), path.parent.resolve() / f"{path.stem}_pictures"
     files = [picture for row in rows for picture in row.pictures if isinstance(picture, Path)]
-    folder = table.images or table.file.parent
-    own, given = path.parent.resolve(), Path(folder).resolve()
-    if all(file.is_relative_to(own) for file in files):
+    return {file: folder / file.name for file in files if store.digest_of(file)}
+
+
+def _copy(source: Path, target: BinaryIO) -> None:
+    with open(source, "rb") as file:
+        shutil.copyfileobj(file, target)
+
+
+def _picture_cells(table: Table, files: Sequence[list[Path]], path: Path) -> tuple[list[str], list[str]]:
+    """(N,) the `path` cell of each row, and what to say of them. files: (N,) those of each row."""
+    folder, own = picture_folder(table), path.parent.resolve()
+    given = folder.resolve()
+    root: Path | None
+    if all(file.is_relative_to(own) for names in files for file in names):
         root, notices = own, []
-    elif all(file.is_relative_to(given) for file in files):
+    elif all(file.is_relative_to(given) for names in files for file in names):
         root, notices = given, [f"{path}: its pictures are relative to {folder}; read it with --images {folder}"]
     else:
         root, notices = None, [f"{path}: its pictures are in several folders; read it with --allow-outside"]
-    cells = [_picture_cell(row, root) for row in rows]
-    if files and not all(cells):
+    if any(files) and not all(files):
         notices.append(f"{path}: some rows have no picture; read it with --text-only-rows")
-    return cells, notices
+    return [_picture_cell(names, root) for names in files], notices
 
 
-def _picture_cell(row: Question, root: Path | None) -> str:
-    """A picture's name, a JSON list of several, or nothing."""
-    files = [picture for picture in row.pictures if isinstance(picture, Path)]
+def _picture_cell(files: list[Path], root: Path | None) -> str:
+    """A picture's name, a JSON list of several (or of one that looks like a list), or nothing."""
     names = [(file.relative_to(root) if root else file).as_posix() for file in files]
-    return json.dumps(names, ensure_ascii=False) if len(names) > 1 else "".join(names)
+    if len(names) == 1 and names[0][0] not in "[{":
+        return names[0]
+    return json.dumps(names, ensure_ascii=False) if names else ""
 
 
 def _question_cell(row: Question) -> str:

@@ -21,16 +21,15 @@ def identities(files: Iterable[Path], progress: PictureProgress | None = None) -
 
     A million pictures are not read whole for it: a file whose size occurs once is not opened, and one whose last 4 KiB
     no other file of its size has is read no further. The others are read once, and have their digest; all the rest,
-    and files that are gone, have their own path. Pictures inside tables have digests already, and need not be files;
-    all others are read where there are such.
+    and files that are gone, have their own path. Pictures that tables hold have the digest that their name tells; then
+    the files beside them are all read.
     """
-    found = {file: str(file) for file in files}
-    if inside := {file: digest[:16] for file in found if (digest := PictureStore().digest_of(file))}:
-        others = _each(found.keys() - inside, picture_digest, progress)
-        return found | {file: digest for file, digest in (inside | others).items() if digest}
-    alike = _sharing(found, _size)
-    alike = _sharing(alike, _size_and_tail, progress)
-    return found | {file: digest for file, digest in _each(alike, picture_digest, progress).items() if digest}
+    store, found = PictureStore(), {file: str(file) for file in files}
+    held = [file for file in found if store.digest_of(file)]
+    named = [file for file in found if not store.digest_of(file)]
+    alike = named if held else _sharing(_sharing(named, _size), _size_and_tail, progress)
+    digests = _each(alike, picture_digest, progress) | {file: picture_digest(file) for file in held}
+    return found | {file: digest for file, digest in digests.items() if digest}
 
 
 def _sharing(

@@ -107,7 +107,7 @@ class Layout:
             options, fault = _options_of(cells[self.options[0]])
         raw = RawQuestion(
             id=self.cell(cells, "id"),
-            pictures=[cell for index in self.pictures if (cell := cells[index]) is not None and cell != ""],
+            pictures=[cell for index in self.pictures if (cell := cells[index]) not in (None, "", [])],
             question=self.cell(cells, "question"),
             options=options,
             answer=cells[self.fields["answer"]] if "answer" in self.fields else None,

@@ -121,6 +121,13 @@ def balance(questions: Sequence[Question]) -> Balance:
     return Balance(counts, tested, chi_square, degrees, float(chdtrc(degrees, chi_square)))
 
 
+def picture_folder(table: Table) -> Path:
+    """The folder that names of pictures are relative to: the one that was given, or the table's own."""
+    if table.images:
+        return Path(table.images)
+    return table.file if table.file.is_dir() else table.file.parent
+
+
 class _Known:
     """The good rows of a table and their pictures' files; after `recognise`, what tells these apart.
 
@@ -145,7 +152,7 @@ class _Known:
 
     def overview(self) -> TableOverview:
         copies = self._copies()
-        root = Path(self.table.images) if self.table.images else self.table.file.parent.resolve()
+        root = picture_folder(self.table).resolve()
         return TableOverview(
             file=str(self.table.file),
             rows=len(self.table.questions),

@@ -219,7 +219,7 @@ def read_table(file: str | Path, options: TableOptions | None = None, progress: 
     if survey.problems:
         raise InputError(sorted(survey.problems + problems, key=lambda problem: (problem.file, problem.row)))
     used = {*layout.fields.values(), *layout.options, *layout.turns.values(), *layout.pictures}
-    notices = [*records.notices, *column_notices(file, records.header, layout.fields, used)]
+    notices = [*records.notices, *column_notices(file, records.header, {*layout.fields, *absent}, used)]
     notices += absent_notices(records, absent, layout)
     if (reading := survey.reading or AUTO) in ("from-0", "from-1"):
         first = int(reading[-1])

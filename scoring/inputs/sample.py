@@ -7,7 +7,8 @@ from typing import Any
 
 from scoring.errors import InputError, Problem, quoted
 from scoring.readers.delimited import DelimitedTable, open_delimited
-from scoring.readers.records import normalized, table_fault
+from scoring.readers.opening import open_table
+from scoring.readers.records import Records, as_text, normalized, table_fault
 
 NAMED = 5  # ids that a message names
 
@@ -68,7 +69,7 @@ def read_sample(file: Path) -> SampleSubmission:
     first_row: dict[str, int] = {}  # with each id
     problems = []
     for row in text.rows():
-        id, where = row.cells[0], (str(file), row.number, row.line)
+        id, where = as_text(row.cells[0]) if row.cells else "", (str(file), row.number, row.line)
         if len(row.cells) != 2:
             found, fix = f"{len(row.cells)} cells", "put quotation marks around cells with separators"
             problems.append(Problem(*where, "", "", found, "2, as in the header", fix))
@@ -79,13 +80,14 @@ def read_sample(file: Path) -> SampleSubmission:
         raise InputError(problems)
     if not first_row:
         raise table_fault(file, "no rows", "a header and a row for each id", "check the file")
-    return SampleSubmission(file, text.header, list(first_row), text.digest, text.delimiter)
+    delimiter = text.delimiter if isinstance(text, DelimitedTable) else ","
+    return SampleSubmission(file, text.header, list(first_row), text.digest, delimiter)
 
 
-def _open(file: Path) -> DelimitedTable:
+def _open(file: Path) -> Records:
     """The file with the separator that cuts its header into two names, if one does; else with commas."""
-    text = open_delimited(file, set())
-    if len(text.header) == 1:
+    text = open_table(file, set())
+    if len(text.header) == 1 and isinstance(text, DelimitedTable):
         for sign in ";\t":
             names = text.header[0].split(sign)
             if len(names) == 2:

@@ -1,4 +1,4 @@
-"""Anyone's file of numbers: CSV or Parquet with `id` and a column for each letter.
+"""Anyone's file of numbers: CSV, JSON or Parquet with `id` and a column for each letter.
 
 It may also have `answer`, `task_type` and `member` (several members in one file). The columns' names and the numbers
 show what the numbers are. A note says how they were read; where that is not certain, the file is refused.
@@ -8,6 +8,7 @@ import csv
 import io
 from collections import Counter
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,11 @@ from pyarrow import csv as arrow_csv
 from scoring.errors import first_of, quoted
 from scoring.inputs.digests import question_digest
 from scoring.inputs.prompt import LETTERS
+from scoring.readers.json_rows import looks_like_json
+from scoring.readers.opening import HEAD, open_table
+from scoring.readers.other_files import check_is_text
+from scoring.readers.records import as_text, normalized
+from scoring.readers.unpacking import open_unpacked
 from scoring.scores.folder import Columns
 from scoring.stats.calibration import log_probabilities
 from scoring.stats.pools import EnsembleError
@@ -33,7 +39,7 @@ COLUMNS = {  # pattern of the letters' column names -> what they hold, or "" whe
 }
 OFF = 0.01  # how far from 1 the rounded probabilities of a row may sum
 LOWEST = -50.0  # log-probability of an impossible option, relative to the row's highest
-SUFFIXES = (".csv", ".tsv", ".parquet")
+SUFFIXES = (".csv", ".tsv", ".parquet", ".json", ".jsonl")
 NAME_IT = (
     "Name what the columns hold with --format: probabilities, log-probabilities, logits, or shares (numbers from 0 on "
     "that are to be divided by their sum, such as per cent or votes)"
@@ -60,9 +66,9 @@ def read_number_file(path: Path, form: str = "auto") -> tuple[list[MemberNumbers
 
     form: what the letters' columns hold: one of FORMATS, or `auto`.
     """
-    table = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
+    table = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_text(path)
     header = table.column_names
-    names = [name.strip().lstrip("\ufeff\u200b").lower() for name in header]
+    names = normalized(header)
     pattern, letter_columns = _letter_columns(path, header, names)
     ids = _texts(table, names.index("id"))
     source = _Source(path, ids, [header[column] for column in letter_columns])
@@ -141,6 +147,41 @@ def _read_parquet(path: Path) -> pa.Table:
         return pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
         raise EnsembleError(f"{path}: cannot be read ({error}); expected a Parquet file of numbers") from None
+
+
+def _read_text(path: Path) -> pa.Table:
+    """The file's columns, as text, without rows that have none. Raises InputError, or EnsembleError."""
+    head = b""
+    if path.exists():
+        with open_unpacked(path) as file:
+            head = file.read(HEAD)
+    if _is_plain(head):
+        check_is_text(path, head)
+        table = _read_csv(path)
+    else:
+        table = _read_rows(path)
+    blank = pa.array([False] * len(table))
+    if len(table) and (columns := table.columns):
+        blank = reduce(pc.and_, (pc.equal(pc.utf8_trim_whitespace(column), "") for column in columns))
+    return table.filter(pc.invert(blank))
+
+
+def _is_plain(head: bytes) -> bool:
+    """Whether a file that begins like this is text in UTF-8 with its header first, which is read fastest."""
+    start = head.removeprefix(b"\xef\xbb\xbf")
+    wide = b"\0" in head or head[:2] in (b"\xff\xfe", b"\xfe\xff")
+    return not (wide or looks_like_json(start) or start[:5].lower() in (b"sep=;", b"sep=,", b"sep=\t", b"sep=|"))
+
+
+def _read_rows(path: Path) -> pa.Table:
+    """A file of another encoding or kind, row by row."""
+    records = open_table(path, {"id", "answer", "p_a", "p_b", "a", "b"})
+    rows = list(records.rows())
+    if ragged := [f"line {row.line} ({len(row.cells)})" for row in rows if len(row.cells) != len(records.header)]:
+        count = len(records.header)
+        raise EnsembleError(f"{path}: expected {count} cells in every row, not so in {first_of(ragged)}")
+    columns = zip(*([as_text(cell) for cell in row.cells] for row in rows)) if rows else [()] * len(records.header)
+    return pa.table([pa.array(cells, pa.string()) for cells in columns], names=records.header)
 
 
 def _read_csv(path: Path) -> pa.Table:

@@ -16,7 +16,6 @@ from scoring.terminal.reading import picture_progress, read_all_rows, tell_left_
 
 if TYPE_CHECKING:
     from scoring.inputs.overview import Balance, Overlap, Overview, TableOverview
-    from scoring.inputs.picture_cells import PictureStore
     from scoring.inputs.questions import Table
 
 NAMED = 5  # rows, pictures or groups of them that a line names
@@ -73,20 +72,16 @@ def check_tables(console: Console, files: Sequence[Path], request: CheckRequest)
 
 
 def _check(console: Console, file: Path, request: CheckRequest) -> _Checked:
+    from scoring.inputs.picture_cells import PictureStore
+
     try:
-        table = read_all_rows(console, file, request.reading, request.deep, _store(request.write))
+        store = PictureStore(keep=request.write is not None)
+        table = read_all_rows(console, file, request.reading, request.deep, store)
     except InputError as error:
         return _Checked(file, None, error.problems, BAD_INPUT)
     leaves_out = table.good and (request.reading.skip_bad_rows or request.write)
     faulty = SOME_UNSCORED if leaves_out else BAD_INPUT
     return _Checked(file, table, table.problems, faulty if table.problems else 0)
-
-
-def _store(write: Path | None) -> "PictureStore":
-    """Where pictures that cells hold go: beside the clean table; without one nowhere, as a check leaves nothing."""
-    from scoring.inputs.picture_cells import PictureStore
-
-    return PictureStore(folder=write.parent.resolve() / f"{write.stem}-pictures") if write else PictureStore(keep=False)
 
 
 def _overview(console: Console, checked: Sequence[_Checked]) -> "Overview":

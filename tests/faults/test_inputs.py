@@ -59,6 +59,18 @@ def test_rows_that_cannot_be_told_apart_are_all_listed(folder):
     assert [problem.row for problem in caught.value.problems] == [2, 3, 4]
 
 
+def test_check_says_the_layout_and_takes_another(cli, folder):
+    question = "Which? (A) cat (B) dog"
+    table = written(folder, HEADER, f"1,p.png,{question},cat,dog,,,B")
+    done = cli("check", table)
+    assert "the questions of 1 row list the options once more (first: row 1)" in done.stderr
+    done = cli("check", table, "--layout", "inline")
+    assert "CSV, options inside the question; answers: letters or the options' texts" in done.stderr
+    report = json.loads(cli("check", table, "--layout", "inline", "--json").stdout)
+    assert (report["layout"], report["own_letters"], report["good"]) == ("inline", False, 1)
+    assert "'table'" in cli("check", table, "--layout", "table", check=2).stderr
+
+
 # ------------------------------------------------------------------ columns of another name
 def test_columns_of_another_name(cli, folder):
     table = written(folder, "no,file,Q,one,two,a,right", "007,p.png,what?,cat,dog,not an option,two")

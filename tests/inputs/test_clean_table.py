@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from PIL import Image
 
 from scoring.files.reading import FileError
 from scoring.inputs.clean_table import write_clean
+from scoring.inputs.digests import digests_of_pictures
 from scoring.inputs.questions import TableOptions, read_table
 
 CASES = Path(__file__).parents[1] / "cases" / "tables"
@@ -52,13 +54,42 @@ def test_a_clean_table_asks_the_same(folder, name):
     assert clean.problems == [] and clean.is_usual and same(clean.questions, table.good)
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in CASES.iterdir()))
-def test_tables_of_benchmarks_keep_their_questions(tmp_path, demo, name):
-    table = read_table(CASES / name, TableOptions(images=demo))
-    notices = write_clean(table, tmp_path / "clean.csv")
-    assert notices == [f"{tmp_path / 'clean.csv'}: its pictures are relative to {demo}; read it with --images {demo}"]
-    clean = read_table(tmp_path / "clean.csv", TableOptions(images=demo))
-    assert clean.problems == [] and len(clean.good) == 3 and same(clean.questions, table.questions)
+@pytest.mark.parametrize("name", sorted(path.name for path in CASES.iterdir() if path.is_file()))
+def test_tables_of_benchmarks_keep_their_questions(tmp_path, demo, monkeypatch, name):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder, clean = demo, tmp_path / "clean.csv"
+    if not (table := read_table(CASES / name, TableOptions(images=demo))).good:
+        folder, table = CASES, read_table(CASES / name)
+    notices = write_clean(table, clean)
+    options = TableOptions(images=folder, text_only_rows=not all(row.pictures for row in table.good))
+    if table.pictures_inside:
+        shutil.rmtree(tmp_path / "cache")
+        options, files = TableOptions(), {digest for row in table.good for digest in digests_of_pictures([row])[0]}
+        assert not notices and len([*(tmp_path / "clean_pictures").iterdir()]) == len(files)
+    elif any(row.pictures for row in table.good):
+        assert f"{clean}: its pictures are relative to {folder}; read it with --images {folder}" in notices
+    again = read_table(clean, options)
+    assert again.problems == [] and again.layout == "letters" and table.good
+    assert same(without_names(again.questions), without_names(table.good))
+
+
+def without_names(questions):
+    """The questions with the digests of their pictures instead of these."""
+    digests = map(tuple, digests_of_pictures(questions))
+    return [replace(row, pictures=pictures) for row, pictures in zip(questions, digests)]
+
+
+@pytest.mark.parametrize("name", ["[1].png", "{1}.png", "a, b.png"])
+def test_names_that_look_like_lists_are_names(folder, name):
+    (folder / "p.png").rename(folder / name)
+    (folder / "t.json").write_text(json.dumps([{"path": [name, name], "question": "q", "a": "w", "b": "v"}]))
+    table = read_table(folder / "t.json")
+    write_clean(table, folder / "clean.csv")
+    assert len(table.good[0].pictures) == 2 and same(read_table(folder / "clean.csv").questions, table.good)
+    (folder / "one.json").write_text(json.dumps([{"path": [name], "question": "q", "a": "w", "b": "v"}]))
+    table = read_table(folder / "one.json")
+    write_clean(table, folder / "one.csv")
+    assert table.good and same(read_table(folder / "one.csv").questions, table.good)
 
 
 def test_the_columns_are_always_the_same_and_answers_are_letters(folder):

@@ -1,13 +1,16 @@
 """How answers are spread, what occurs twice, what tables share."""
 
+import base64
 import csv
+import json
 
 import pytest
 from PIL import Image
 from scipy.stats import chisquare
 
 from scoring.inputs.overview import balance, overview
-from scoring.inputs.questions import Question, read_table
+from scoring.inputs.picture_cells import PictureStore
+from scoring.inputs.questions import Question, TableOptions, read_table
 
 HEADER = ["id", "path", "question", "a", "b", "c", "answer"]
 
@@ -80,8 +83,6 @@ def test_faulty_rows_do_not_count(table, tmp_path):
 
 
 def test_the_same_picture_is_named_relative_to_the_pictures_folder(table, tmp_path):
-    from scoring.inputs.questions import TableOptions
-
     table("t.csv", "1,red.png,q,x,y,z,a", "2,red_2.png,q,x,y,z,a")
     (tmp_path / "other").mkdir()
     moved = (tmp_path / "t.csv").rename(tmp_path / "other" / "t.csv")
@@ -103,3 +104,17 @@ def test_what_tables_share_is_found_whatever_its_ids_and_names(table):
     assert (found.rows, found.pictures, found.picture_rows) == (["x"], 2, ["x", "y"])
     pairs = overview([train, test, train]).overlaps
     assert [len(pair.rows) for pair in pairs] == [1, 2, 1]  # first and second, first and third, second and third
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_pictures_inside_a_table_are_those_of_files_with_the_same_bytes(table, tmp_path, monkeypatch, keep):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    files = table("train.csv", "1,red.png,q,x,y,z,a", "2,blue.png,q,x,y,z,a")
+    data = [base64.b64encode((tmp_path / name).read_bytes()).decode() for name in ("red.png", "red.png")]
+    rows = [{"id": f"x{n}", "path": cell, "question": f"r{n}", "a": "x", "b": "y"} for n, cell in enumerate(data)]
+    (tmp_path / "test.json").write_text(json.dumps(rows))
+    inside = read_table(tmp_path / "test.json", TableOptions(store=PictureStore(keep)))
+    found = overview([files, inside])
+    assert [each.pictures for each in found.tables] == [2, 1]
+    assert (found.overlaps[0].rows, found.overlaps[0].pictures) == ([], 1)
+    assert found.overlaps[0].picture_rows == ["x0", "x1"]

@@ -1,5 +1,6 @@
 """Tables as people really have them: every spelling that is read, every fault that is reported."""
 
+import base64
 import gzip
 import io
 import json
@@ -212,6 +213,18 @@ def test_conversations_are_read_and_what_is_no_question_is_told(table):
     assert result.reading().startswith(
         "JSON, conversations, options inside the human turn; path from 'image', messages from 'conversations'"
     )
+
+
+def test_pictures_in_a_conversation_and_in_a_column_are_a_fault_also_inside_the_table(table, tmp_path):
+    data = "data:image/png;base64," + base64.b64encode((CASES / "pictures" / "cup.png").read_bytes()).decode()
+    parts = [{"type": "image", "image": "p.png"}, {"type": "text", "text": "Which? (A) cat (B) dog"}]
+    rows = [{"messages": [{"role": "user", "content": parts}], "images": images} for images in ([data], [])]
+    result = table("\n".join(map(json.dumps, rows)))
+    assert [problem.text for problem in result.problems] == [
+        "row 1 (line 1, id '1'), column messages: found pictures in the conversation and in another column; expected "
+        "pictures in one of them; empty one of them"
+    ]
+    assert len(result.good[0].pictures) == 1
 
 
 def test_letters_that_options_carry_are_taken_off_if_all_rows_have_them(table):

@@ -71,7 +71,7 @@ def test_what_is_broken_is_told_in_few_words(reader):
     assert [len(row) for row in faults] == [1] * 5 and len(rows[2]) == 2
     assert faults[0][0].found.startswith("'iVBORw0KGgoAAAANSUhEUgAAACgAAAAe…' (base64, 136 characters): ")
     assert faults[1][0].found.startswith("'none.png': no file 'none.png' in ")
-    assert faults[2][0].found == "picture 2 of 2, 7 bytes: not a picture"
+    assert faults[2][0].found == "picture 2 of 2, 7 bytes: text, 'nothing'"
     assert faults[3][0].found == "an object with 'url'" and all(row[0].expected and row[0].fix for row in faults)
 
 

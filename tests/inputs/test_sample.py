@@ -1,7 +1,10 @@
 """Sample submissions: what is read of them, which are refused, and how their ids meet those of a table."""
 
 import gzip
+import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from scoring.errors import InputError
@@ -96,3 +99,13 @@ def test_ids_that_the_table_lacks_are_an_error_with_what_both_lack(tmp_path):
     )
     with pytest.raises(InputError, match="found 3 of 3 ids that no row of the table has: '01', '02', '3'; expected"):
         sample.rows_in([])
+
+
+def test_a_sample_may_be_json_or_parquet_and_end_in_empty_rows(tmp_path):
+    rows = [{"id": "r2", "label": "a"}, {"id": "r1", "label": ""}]
+    (tmp_path / "s.json").write_text(json.dumps(rows))
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "s.parquet")
+    (tmp_path / "s.csv").write_text("id,label\nr2,a\nr1,\n,\n,\n")
+    for name in ("s.json", "s.parquet", "s.csv"):
+        sample = read_sample(tmp_path / name)
+        assert (sample.header, sample.ids, sample.delimiter) == (["id", "label"], ["r2", "r1"], ",")

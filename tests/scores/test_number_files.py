@@ -1,6 +1,7 @@
 """Files of numbers as others write them: what is read, how it is read, and what is refused with its row."""
 
 import hashlib
+import json
 import re
 from datetime import date
 from decimal import Decimal
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from scipy.special import log_softmax
 
+from scoring.errors import InputError
 from scoring.inputs.answers import AnswerTable
 from scoring.scores import number_files
 from scoring.scores.folder import RunError
@@ -508,7 +510,15 @@ def test_a_parquet_file_that_cannot_be_read_is_refused_with_the_reason(tmp_path,
 
 @pytest.mark.parametrize(
     "name, expected",
-    [("a.csv", True), ("a.TSV", True), ("a.Parquet", True), ("a", False), ("csv", False), ("a.txt", False)],
+    [
+        ("a.csv", True),
+        ("a.TSV", True),
+        ("a.Parquet", True),
+        ("a", False),
+        ("csv", False),
+        ("a.jsonl", True),
+        ("a.txt", False),
+    ],
 )
 def test_files_are_recognised_by_their_endings(name, expected):
     assert is_number_file(Path(name)) is expected
@@ -591,13 +601,46 @@ def test_semicolons_parquet_and_several_members_in_one_file_are_read(tmp_path):
 
 
 def test_quoted_empty_and_signed_cells_are_read(tmp_path):
-    text = '\ufeffid,p_a,p_b,p_c\n"a,1",0.5, 0.25 ,0.25\n"line\n2",0.5,0.5,\n"",,,\n'
+    text = '\ufeffid,p_a,p_b,p_c\n"a,1",0.5, 0.25 ,0.25\n"line\n2",0.5,0.5,\n"x",,,\n"",,,\n'
     (tmp_path / "a.csv").write_text(text, "utf-8")
     member = read_members(tmp_path / "a.csv")[0]
-    assert member.ids == ["a,1", "line\n2", ""] and member.status == ["ok", "ok", "no number in the file"]
+    assert member.ids == ["a,1", "line\n2", "x"] and member.status == ["ok", "ok", "no number in the file"]
     assert np.allclose(np.exp(member.logits[0]), [0.5, 0.25, 0.25]) and np.isnan(member.logits[1, 2])
     (tmp_path / "a.csv").write_text("id,p_a,p_b\nx,+0.5,0.5\n")
     assert np.allclose(np.exp(read_members(tmp_path / "a.csv")[0].logits), 0.5)
     (tmp_path / "a.csv").write_text("id,p_a,p_b\nx,0.5,0.5\ny,0.5\nz,0.2,0.3,0.5\n")
     with pytest.raises(EnsembleError, match=r"expected 3 cells in every row, not so in line 3 \(2\), line 4 \(4\)"):
         read_members(tmp_path / "a.csv")
+
+
+def write_forms(folder: Path) -> list[Path]:
+    """The same two rows of numbers in files as people have them."""
+    text = "id,p_a,p_b\n1,0.25,0.75\n2,0.5,0.5\n"
+    rows = [{"id": "1", "p_a": 0.25, "p_b": 0.75}, {"id": "2", "p_a": 0.5, "p_b": 0.5}]
+    forms = {
+        "sep.csv": ("sep=;\n" + text.replace(",", ";")).encode(),
+        "blank.csv": (text + ",,\n , ,\n").encode(),
+        "marks.csv": b"\xef\xbb\xbf\xef\xbb\xbf" + text.replace("p_b", "p\u200b_b").encode(),
+        "wide.csv": text.encode("utf-16"),
+        "rows.json": json.dumps(rows).encode(),
+        "rows.jsonl": "\n".join(map(json.dumps, rows)).encode(),
+    }
+    for name, data in forms.items():
+        (folder / name).write_bytes(data)
+    return [folder / name for name in forms]
+
+
+def test_files_as_people_have_them_hold_the_same_numbers(tmp_path):
+    for path in write_forms(tmp_path):
+        (member,), _ = read_number_file(path)
+        assert member.ids == ["1", "2"], path
+        assert np.allclose(np.exp(member.log_p), [[0.25, 0.75], [0.5, 0.5]]), path
+
+
+def test_what_holds_no_numbers_is_named_by_what_it_is(tmp_path):
+    (tmp_path / "lfs.csv").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid x\n")
+    (tmp_path / "book.csv").write_bytes(b"PK\x03\x04" + b"\0" * 50)
+    with pytest.raises(InputError, match="a Git LFS pointer"):
+        read_number_file(tmp_path / "lfs.csv")
+    with pytest.raises(InputError, match="an Excel workbook"):
+        read_number_file(tmp_path / "book.csv")

@@ -1,5 +1,6 @@
 """What `check` prints of one table or several, for people and for programs, and its exit code."""
 
+import base64
 import csv
 import json
 from dataclasses import fields
@@ -183,3 +184,19 @@ def test_one_table_at_a_time_is_written(table, tmp_path):
     bad = table("bad.csv", ("none.png", "q", "b"))
     assert check_tables(Console(), [bad], request(write=tmp_path / "clean.csv")) == 2
     assert not (tmp_path / "clean.csv").exists()
+
+
+def test_pictures_inside_a_table_become_files_only_where_they_are_written(check, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    Image.new("RGB", (40, 30), "red").save(tmp_path / "red.png")
+    data = base64.b64encode((tmp_path / "red.png").read_bytes()).decode()
+    (tmp_path / "t.json").write_text(json.dumps([{"path": data, "question": "q", "a": "w", "b": "v"}]))
+    assert "1 good rows, 2 options, 1 pictures" in check(tmp_path / "t.json")[1]
+    assert not (tmp_path / "cache").exists()
+    clean = tmp_path / "clean.csv"
+    assert check(tmp_path / "t.json", write=clean)[0] == 0
+    (picture,) = (tmp_path / "clean_pictures").iterdir()
+    assert picture.read_bytes() == (tmp_path / "red.png").read_bytes()
+    assert f",clean_pictures/{picture.name},q,w,v," in clean.read_text()
+    out = check(tmp_path / "t.json", clean)[1]
+    assert f"{clean}: 1 row is also in {tmp_path / 't.json'}: '1'" in out
