@@ -13,13 +13,13 @@ from scoring.engine.attention import packed_attention
 from scoring.engine.batches import PreparedBatch
 from scoring.engine.forward import encode_pictures, leaf_states
 from scoring.engine.loading import Model
-from scoring.engine.packed import CPU_TOKENS, PackedModel, compiling_pays, feed_forward, free_bytes
+from scoring.engine.packed import CPU_TOKENS, PackedModel, compiling_pays, free_bytes
 from scoring.inputs.pictures import PixelPolicy
 from scoring.inputs.prompt import LETTERS
 from train.config import TrainConfig
 from train.dropout import Dropout
 from train.linear import ADAPTER, TrainableLinear
-from train.lora import add_lora
+from train.lora import add_lora, present_targets
 
 FEWEST_TOKENS, MOST_TOKENS = 1_024, 24_576  # of one forward on a card
 
@@ -55,9 +55,9 @@ class LearningModel:
         self.config, self.label_ids = config, label_ids
         self.model = Model.load(folder, config.quantization)
         self.network = cast(Any, self.model.network)
-        self.peft = add_lora(self.network, config)
-        lora: Any = self.peft.peft_config[ADAPTER]
-        if missing := set(config.targets) - set(lora.target_modules):
+        present = present_targets(self.network, config)
+        self.peft = add_lora(self.network, config, self.model.parts.family)
+        if missing := set(config.targets) - set(present):
             self.model.notes.append(f"no adapter on {', '.join(sorted(missing))}: the experts of this base have none")
         self.packed = PackedModel(self.model, [ADAPTER], policy, "4bit", TrainableLinear)
         head = self.network.get_output_embeddings()
@@ -76,10 +76,11 @@ class LearningModel:
         config, device = self.config, self.model.device
         if device.type == "cpu":
             return Memory("low" if config.memory == "low" else "fast", config.batch_tokens or CPU_TOKENS)
-        text = self.network.config.text_config
-        (inner, copies), width, size = feed_forward(text.to_dict()), text.hidden_size, self.packed.stream.itemsize
-        layer = size * ((16 + copies) * width + 4 * inner)  # bytes of a token that a layer keeps for the backward pass
-        token = {"fast": text.num_hidden_layers * layer, "low": text.num_hidden_layers * width * size + 2 * layer}
+        sizes, size = self.model.parts.sizes, self.packed.stream.itemsize
+        layer = size * (
+            (16 + sizes.copies) * sizes.width + 4 * sizes.inner
+        )  # bytes of a token that a layer keeps for the backward pass
+        token = {"fast": sizes.layers * layer, "low": sizes.layers * sizes.width * size + 2 * layer}
         room = 0.8 * free_bytes(device) - 16 * sum(weight.numel() for weight in self.weights)  # gradients, AdamW, EMA
         fit = {mode: int(room / needed) for mode, needed in token.items()}
         mode = config.memory if config.memory != "auto" else ("fast" if fit["fast"] >= step_tokens else "low")
@@ -107,7 +108,7 @@ class LearningModel:
         if on:
             network.gradient_checkpointing_enable({"use_reentrant": False})
             network.disable_input_require_grads()  # the library turns it on for another kind of checkpointing
-            network.model.language_model.layers[-1].gradient_checkpointing = False  # it computes the leaves alone
+            self.model.parts.language.layers[-1].gradient_checkpointing = False  # it computes the leaves alone
 
     # ------------------------------------------------------------ learning
     def loss_backward(self, ready: PreparedBatch, position: tuple[int, ...], step_rows: int) -> torch.Tensor:
@@ -140,12 +141,12 @@ class LearningModel:
 
     def logits(self, ready: PreparedBatch) -> torch.Tensor:
         """(B, V) float32 logits of the answers' first tokens, in the order of the rows; differentiable."""
-        packed, network = self.packed, self.network
+        packed, parts = self.packed, self.model.parts
         assert ready.tensors is not None  # a batch without faults has all of its rows
         batch = ready.tensors.unfilled().to(self.model.device)
         with torch.set_grad_enabled(torch.is_grad_enabled() and packed.members[0].adapts_vision):
-            features = encode_pictures(network, batch, packed.values, packed.policy)
-        states = leaf_states(network, batch, features, packed.stream)
+            features = encode_pictures(parts, batch, packed.values, packed.policy)
+        states = leaf_states(parts, batch, features, packed.stream)
         logits = F.linear(states.to(self.model.head.dtype), self.model.head).float()
         return logits if self.adapted_head is None else logits + self._head_adapter(states.float())
 

@@ -33,8 +33,8 @@ def generate_text(
         **inputs,
         max_new_tokens=new_tokens,
         do_sample=False,
-        eos_token_id=chat.control["<|im_end|>"],
-        pad_token_id=chat.control["<|im_end|>"],
+        eos_token_id=chat.end_of_turn_id,
+        pad_token_id=chat.end_of_turn_id,
     )[0].tolist()
     return _decoded(chat, ids, len(sequence.ids))
 
@@ -51,7 +51,7 @@ def generate_batch(
     prepared: each prompt, and its pictures' patches (N, 1536).
     """
     length = max(len(sequence.ids) for sequence, _ in prepared)
-    ids = torch.full((len(prepared), length), chat.control["<|im_end|>"])
+    ids = torch.full((len(prepared), length), chat.end_of_turn_id)
     mask = torch.zeros_like(ids)
     for row, (sequence, _) in enumerate(prepared):
         ids[row, length - len(sequence.ids) :] = torch.from_numpy(sequence.ids)
@@ -68,8 +68,8 @@ def generate_batch(
         **{name: tensor.to(network.device) for name, tensor in inputs.items()},
         max_new_tokens=new_tokens,
         do_sample=False,
-        eos_token_id=chat.control["<|im_end|>"],
-        pad_token_id=chat.control["<|im_end|>"],
+        eos_token_id=chat.end_of_turn_id,
+        pad_token_id=chat.end_of_turn_id,
     ).tolist()
     return [
         _decoded(chat, row[length - len(sequence.ids) :], len(sequence.ids))

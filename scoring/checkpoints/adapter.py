@@ -17,9 +17,7 @@ import numpy as np
 
 from scoring.checkpoints.adapter_config import APPLIED, MERGE, AdapterConfig
 from scoring.checkpoints.weights import (
-    EMBEDDINGS,
     FLOATS,
-    HEAD,
     BaseWeights,
     CheckpointError,
     Floats,
@@ -28,6 +26,7 @@ from scoring.checkpoints.weights import (
     read_header,
 )
 from scoring.files.reading import read_json
+from scoring.inputs.families.family import HEAD, Family
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -102,10 +101,10 @@ def _locate_tensors(
     unknown: dict[str, list[str]] = {}
     damaged: dict[str, list[str]] = {}
     for key, tensor in tensors.items():
-        location = locate_key(key, linear)
+        location = locate_key(key, linear, base.family)
         if location is None:
             if not _is_base_weight(key, tensor, base):
-                unknown.setdefault(_describe_foreign(key, base.shapes), []).append(key)
+                unknown.setdefault(_describe_foreign(key, base), []).append(key)
         elif location in first_key:
             damaged.setdefault("the same tensor in two spellings", []).append(f"{first_key[location]} and {key}")
         else:
@@ -266,7 +265,7 @@ def _list_keys(keys: list[str]) -> str:
     return (f"{len(keys)} keys: " if len(keys) > 1 else "") + first_names(keys)
 
 
-def locate_key(key: str, linear: Collection[str]) -> tuple[str, str] | None:
+def locate_key(key: str, linear: Collection[str], family: Family) -> tuple[str, str] | None:
     """(linear layer of the base, parameter) that an adapter's key means, whoever wrote it; None for other tensors.
 
     Known spellings: PEFT's `base_model.model.` with or without an adapter name before `weight`; text-only and
@@ -276,7 +275,7 @@ def locate_key(key: str, linear: Collection[str]) -> tuple[str, str] | None:
     module, parameter = _split_key(key)
     if parameter not in LORA_PARAMETERS:
         return None
-    return next(((name, parameter) for name in _spellings(module) if name in linear), None)
+    return next(((name, parameter) for name in _spellings(module, family) if name in linear), None)
 
 
 def _split_key(key: str) -> tuple[str, str]:
@@ -289,12 +288,10 @@ def _split_key(key: str) -> tuple[str, str]:
     return name[: -len(parameter) - 1], parameter
 
 
-def _spellings(module: str) -> tuple[str, ...]:
+def _spellings(module: str, family: Family) -> tuple[str, ...]:
     """The names that a module of an adapter's file may have in the base."""
-    text = re.sub(
-        r"^(model\.)?(language_model\.)?(model\.)?(language_model\.)?layers\.", "model.language_model.layers.", module
-    )
-    visual = re.sub(r"^(model\.)?visual\.", "model.visual.", module)
+    text = re.sub(r"^(model\.)?(language_model\.)?(model\.)?(language_model\.)?layers\.", family.layers, module)
+    visual = re.sub(r"^(model\.)?visual\.", f"{family.vision}.", module)
     head = re.sub(r"^(model\.|language_model\.)+lm_head$", HEAD, module)
     return module, text, visual, head, f"model.{module}"
 
@@ -304,9 +301,9 @@ def _is_base_weight(key: str, tensor: StoredTensor, base: BaseWeights) -> bool:
     module, parameter = _split_key(key)
     if parameter != "weight" or tensor.dtype not in FLOATS:
         return False
-    names = [f"{spelling}.weight" for spelling in _spellings(module)]
+    names = [f"{spelling}.weight" for spelling in _spellings(module, base.family)]
     if module == HEAD:
-        names.append(EMBEDDINGS)
+        names.append(base.family.embeddings)
     for name in names:
         stored = base.tensors.get(name)
         if stored and stored.dtype in FLOATS and stored.shape == tensor.shape:
@@ -324,13 +321,13 @@ def _rounded(values: Floats, dtype: str) -> Floats:
     return values
 
 
-def _describe_foreign(key: str, base_shapes: dict[str, tuple[int, ...]]) -> str:
+def _describe_foreign(key: str, base: BaseWeights) -> str:
     """What a tensor that is no LoRA factor of a linear layer is, in words that follow its name."""
     for piece, method in FOREIGN_NAMES.items():
         if piece in key:
             return f"{method}: not supported"
     module, parameter = _split_key(key)
-    if any(f"{name}.weight" in base_shapes for name in _spellings(module)):
+    if any(f"{name}.weight" in base.shapes for name in _spellings(module, base.family)):
         if parameter in LORA_PARAMETERS:
             return "LoRA on something other than a linear layer: not supported"
         if parameter in ("weight", "bias"):

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from scoring.checkpoints.weights import HEAD
+from scoring.inputs.families.family import HEAD
 
 Number = TypeVar("Number", int, float)
 MERGE = "merge it into a whole model with the tool that made it, and score that folder"

@@ -26,18 +26,11 @@ import scoring
 from scoring.checkpoints.adapter import ADAPTER_CONFIG, ADAPTER_FILE, LORA_A, LORA_B, MAGNITUDE, names_of
 from scoring.checkpoints.checkpoint import CALIBRATION, MANIFEST, Checkpoint, is_hub_id
 from scoring.checkpoints.compatibility import quantization_of, read_sound
-from scoring.checkpoints.quantization import NOT_QUANTIZED, why_no_4bit
-from scoring.checkpoints.weights import (
-    EMBEDDINGS,
-    HEAD,
-    HEAD_WEIGHT,
-    BaseWeights,
-    CheckpointError,
-    base_fingerprint,
-    stored_bits,
-)
+from scoring.checkpoints.quantization import why_no_4bit
+from scoring.checkpoints.weights import BaseWeights, CheckpointError, StoredTensor, base_fingerprint, stored_bits
 from scoring.files.reading import read_json
 from scoring.files.writing import write_json
+from scoring.inputs.families.family import HEAD, HEAD_WEIGHT
 from scoring.messages import Progress, ProgressBar
 from scoring.scores.exposure import ROWS
 from scoring.stats.calibration import read_calibration
@@ -175,7 +168,7 @@ class MergeBase:
 
     def tensor(self, name: str) -> torch.Tensor:
         """One weight, in the base's dtype or in float32."""
-        weight = _read_tensor(self.weights.tensors[name].path, name)
+        weight = _read_tensor(self.weights.tensors[name])
         if name in self.weights.packed:
             return self._unpacked(name, weight)
         return _through_4bit(weight, self.quantization) if self._is_quantized(name) else weight
@@ -185,14 +178,14 @@ class MergeBase:
         module = name.removesuffix(".weight")
         if self._stored_in_4bit or self.quantization == "none":
             return False
-        return module in self._linear and not module.startswith(tuple(NOT_QUANTIZED))
+        return module in self._linear and not module.startswith(tuple(self.weights.family.not_quantized))
 
     def _unpacked(self, name: str, packed: torch.Tensor) -> torch.Tensor:
         from bitsandbytes.functional import QuantState, dequantize_4bit
 
         prefix = f"{name}."
         parameters = {
-            key.removeprefix(prefix): _read_tensor(tensor.path, key)
+            key.removeprefix(prefix): _read_tensor(tensor)
             for key, tensor in self.weights.tensors.items()
             if key.startswith(prefix)
         }
@@ -229,7 +222,7 @@ class MergeAdapter:
         return merged
 
     def _read(self, module: str, parameter: str) -> torch.Tensor:
-        return _read_tensor(self._checkpoint.folder / ADAPTER_FILE, self._key_of[module, parameter]).float()
+        return _read_key(self._checkpoint.folder / ADAPTER_FILE, self._key_of[module, parameter]).float()
 
 
 class Merge:
@@ -269,13 +262,22 @@ class Merge:
                 config, trust_remote_code=False
             )
         expected, written = set(network.state_dict()), set(self.names)
-        if HEAD_WEIGHT not in written and EMBEDDINGS in written and self.weights.config.get("tie_word_embeddings"):
+        if (
+            HEAD_WEIGHT not in written
+            and self.weights.family.embeddings in written
+            and self.weights.config.get("tie_word_embeddings")
+        ):
             expected.discard(HEAD_WEIGHT)
         if wrong := sorted(expected ^ written):
             raise CheckpointError(
                 f"{self.weights.folder}: its weights are not those of its config.json: {', '.join(wrong[:5])} (of "
                 f"{len(wrong)}); expected weights that fit the configuration exactly"
             )
+
+    def file_name(self, name: str) -> str:
+        """The name of one weight in the exported files: that in the base's."""
+        tensor = self.weights.tensors.get(name)
+        return tensor.name if tensor else name
 
     def bytes_of(self, name: str) -> int:
         """The bytes of one weight of the exported model."""
@@ -297,14 +299,18 @@ class Merge:
 
     def tensor(self, name: str) -> torch.Tensor:
         """One weight of the exported model."""
-        weight = self.base.tensor(EMBEDDINGS if name == HEAD_WEIGHT and self._head_apart else name)
+        weight = self.base.tensor(self.weights.family.embeddings if name == HEAD_WEIGHT and self._head_apart else name)
         module = name.removesuffix(".weight")
         if self.adapter.adapts(module):
             return self.adapter.add(module, weight, self.dtype)
         return weight.to(self.dtype).contiguous()
 
 
-def _read_tensor(path: Path, key: str) -> torch.Tensor:
+def _read_tensor(tensor: StoredTensor) -> torch.Tensor:
+    return _read_key(tensor.path, tensor.name)
+
+
+def _read_key(path: Path, key: str) -> torch.Tensor:
     with safe_open(path, "pt") as file:
         tensor: torch.Tensor = file.get_tensor(key)
         return tensor
@@ -342,8 +348,8 @@ def _write_shards(merge: Merge, folder: Path, limit: int, bar: ProgressBar | Non
         file = "model.safetensors" if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
         tensors = {}
         for name in names:
-            tensors[name] = merge.tensor(name)
-            file_of[name] = file
+            tensors[merge.file_name(name)] = merge.tensor(name)
+            file_of[merge.file_name(name)] = file
             if bar:
                 bar.update(merge.bytes_of(name))
         save_file(tensors, folder / file, {"format": "pt"})

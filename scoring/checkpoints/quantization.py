@@ -1,13 +1,10 @@
-"""Whether bitsandbytes can hold weights in 4 bits on this machine, and which weights stay in 16 or 32 bits."""
+"""Whether bitsandbytes can hold weights in 4 bits on this machine."""
 
 import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-
-# Modules of the base that are not quantized. Names match from the start; the list replaces the library's own.
-NOT_QUANTIZED = ["lm_head", "model.visual"]
 
 
 @cache

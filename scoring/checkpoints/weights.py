@@ -21,13 +21,11 @@ from numpy.typing import NDArray
 
 from scoring.files.cache import cache_folder
 from scoring.files.reading import FileError, read_json, read_object
+from scoring.inputs.families.family import HEAD, HEAD_WEIGHT, Family
+from scoring.inputs.families.registry import FamilyError, family_of_config
 
-MIXTURE = "qwen3_vl_moe"  # of experts
-MODEL_TYPES = ("qwen3_vl", MIXTURE)
 FLOATS = ("F32", "BF16", "F16", "F64")  # safetensors' names
 ITEM_SIZES = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2, "I64": 8, "I32": 4, "I8": 1, "U8": 1, "BOOL": 1}
-ROUTER = ".mlp.gate"  # of a mixture: two-dimensional, but no linear layer
-HEAD, HEAD_WEIGHT, EMBEDDINGS = "lm_head", "lm_head.weight", "model.language_model.embed_tokens.weight"
 STATE = ".quant_state.bitsandbytes__"  # a tensor of JSON beside each packed weight
 PACKED_PARAMETERS = re.compile(r"\.(absmax|quant_map|nested_absmax|nested_quant_map|quant_state\.bitsandbytes__\w+)$")
 CACHED = 64 * 2**20  # bytes: the digests of files that are at least so large are remembered between runs
@@ -46,6 +44,7 @@ class StoredTensor:
     """A tensor in a safetensors file, as the file's header describes it."""
 
     path: Path
+    name: str  # in the file
     dtype: str  # safetensors' name of it
     shape: tuple[int, ...]
     start: int  # of its bytes in the file
@@ -80,7 +79,7 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
     tensors = {}
     for name, entry in entries.items():
         first, last = entry["data_offsets"]
-        tensors[name] = StoredTensor(path, entry["dtype"], tuple(entry["shape"]), start + first, last - first)
+        tensors[name] = StoredTensor(path, name, entry["dtype"], tuple(entry["shape"]), start + first, last - first)
     end = max((tensor.start + tensor.size for tensor in tensors.values()), default=start)
     size = path.stat().st_size
     if end != size:
@@ -181,20 +180,23 @@ class PackedState:
 class BaseWeights:
     """The weights of a model folder, from its configuration and the headers of its (sharded) safetensors files.
 
-    tensors: every stored tensor by its name.
+    family: what model it is. tensors: every stored tensor by its module's name, which the file may spell otherwise.
     """
 
     folder: Path
     config: dict[str, Any]
+    family: Family
     tensors: dict[str, StoredTensor]
 
     @classmethod
     def of(cls, folder: Path) -> "BaseWeights":
         """Raises CheckpointError where there are no weights, a shard is missing, or a type is not supported."""
         tensors: dict[str, StoredTensor] = {}
+        config = check_base(folder)
+        family = _family(config, folder)
         for path in weight_files(folder):
-            tensors |= read_header(path)
-        weights = cls(folder, read_json(folder / "config.json") or {}, tensors)
+            tensors |= {family.module_name(name): tensor for name, tensor in read_header(path).items()}
+        weights = cls(folder, config, family, tensors)
         weights._refuse_types()
         weights._refuse_contradictions()
         return weights
@@ -222,14 +224,14 @@ class BaseWeights:
             for name, tensor in self.tensors.items()
             if not PACKED_PARAMETERS.search(name)
         }
-        if HEAD_WEIGHT not in shapes and (embeddings := shapes.get(EMBEDDINGS)):
+        if HEAD_WEIGHT not in shapes and (embeddings := shapes.get(self.family.embeddings)):
             shapes[HEAD_WEIGHT] = embeddings
         return shapes
 
     @property
     def linear(self) -> list[str]:
         """The linear layers, without other two-dimensional weights such as embeddings."""
-        others = ("embed_tokens", "pos_embed", *([ROUTER] if self.config.get("model_type") == MIXTURE else []))
+        others = self.family.others(self.config)
         names = (name.removesuffix(".weight") for name, shape in self.shapes.items() if len(shape) == 2)
         return [name for name in names if f"{name}.weight" in self.shapes and not name.endswith(others)]
 
@@ -261,16 +263,23 @@ class BaseWeights:
 def check_base(folder: Path) -> dict[str, Any]:
     """The base's `config.json`.
 
-    Raises CheckpointError where it is no Qwen3-VL, or quantized in an unsupported way.
+    Raises CheckpointError where it is of no known family, or quantized in an unsupported way.
     """
     config = read_json(folder / "config.json")
     if config is None:
-        raise CheckpointError(f"{folder}: no config.json; expected a Qwen3-VL model folder")
-    if config.get("model_type") not in MODEL_TYPES:
-        raise CheckpointError(f"{folder}: model type {config.get('model_type')!r}; expected {' or '.join(MODEL_TYPES)}")
+        raise CheckpointError(f"{folder}: no config.json; expected the folder of a model")
+    _family(config, folder)
     shard_names(folder)
     stored_bits(folder, config)
     return config
+
+
+def _family(config: dict[str, Any], folder: Path) -> Family:
+    """Raises CheckpointError where it is not known."""
+    try:
+        return family_of_config(config, folder)
+    except FamilyError as error:
+        raise CheckpointError(str(error)) from None
 
 
 def stored_bits(folder: Path, config: dict[str, Any] | None = None) -> str:
@@ -412,7 +421,7 @@ def nf4_codes(weights: BaseWeights) -> str:
     They are the same, up to rounding, for a model in 16 bits and in NF4, and differ for a model that was trained
     further. "" for a base that is stored in 4 bits of another kind.
     """
-    names = sorted(name for name in weights.linear if ".language_model.layers." in name)
+    names = sorted(name for name in weights.linear if name.startswith(weights.family.layers))
     chosen = [names[round(index)] for index in np.linspace(0, len(names) - 1, COMPARED)] if names else []
     codes = ""
     for name in (f"{name}.weight" for name in chosen):

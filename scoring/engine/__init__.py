@@ -8,10 +8,10 @@ Read it in this order:
 4. `reference`: the oracle. One prompt through transformers' own forward, which the engine must agree with.
 5. `batches` and `scorer`: rows become batches; logits become an `OptionLogits`. `guard` holds a row to the oracle.
 
-`loading` and `device_map` put the base on a device, or on several.
+`loading` and `device_map` put the base on a device, or on several. `families` says where a network keeps its parts.
 """
 
 from typing import Any
 
-# A Qwen3-VL of transformers. `Any`, since torch types every attribute of a module as `Tensor | Module`.
+# A model of transformers. `Any`, since torch types every attribute of a module as `Tensor | Module`.
 Network = Any

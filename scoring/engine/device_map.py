@@ -12,6 +12,7 @@ from torch import nn
 
 from scoring.checkpoints.weights import CheckpointError
 from scoring.engine import Network
+from scoring.engine.families.registry import parts_of
 
 FOR_WEIGHTS = 0.8  # share of a card's free memory that weights may take
 GIB = 2**30
@@ -35,7 +36,8 @@ def make_device_map(
         auto_model: Any = AutoModelForImageTextToText
         network: Network = auto_model.from_config(config, dtype=dtype, trust_remote_code=False)
     network.tie_weights()
-    unsplit = [*network._no_split_modules, type(network.model.visual).__name__]
+    parts = parts_of(network)
+    unsplit = [*network._no_split_modules, type(parts.vision).__name__]
     linear = {f"{name}.weight" for name, module in network.named_modules() if isinstance(module, nn.Linear)}
     in_4bit = {name for name in linear if four_bit and not name.startswith(tuple(not_quantized))}
     plain = {name: dtype for name, _ in network.named_parameters() if name not in in_4bit}
@@ -56,8 +58,9 @@ def make_device_map(
             f"{folder}: {len(outside)} modules, such as {outside[0] or 'the whole'}, do not fit into the {sizes} GiB "
             "free on the cards; expected room for all of it: use more or larger cards, or --quantization nf4"
         )
-    first = device_map.get("model.visual", next(iter(device_map.values())))
-    return device_map | {"model.language_model.embed_tokens": first, "model.language_model.rotary_emb": first}
+    family = parts.family
+    first = device_map.get(family.vision, next(iter(device_map.values())))
+    return device_map | {f"{family.language}{name}": first for name in ("embed_tokens", "rotary_emb")}
 
 
 def move_inputs_to_layers(network: Network) -> None:
@@ -73,7 +76,7 @@ def move_inputs_to_layers(network: Network) -> None:
         return send_to_device(args, device), send_to_device(kwargs, device, skip_keys=["deepstack", "picture_tokens"])
 
     remove_hook_from_module(network, recurse=True)
-    language = network.model.language_model
+    language = parts_of(network).language
     for layer in (*language.layers, language.norm):
         layer.register_forward_pre_hook(move, with_kwargs=True)
 

@@ -15,25 +15,22 @@ Next: `packed`, which calls these for each adapter of a run; `attention` for how
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from transformers.models.qwen3_vl.modeling_qwen3_vl import apply_rotary_pos_emb
-from transformers.vision_utils import get_vision_interpolation_indices_and_weights, get_vision_position_ids
 
 from scoring.engine import Network
+from scoring.engine.families.parts import NetworkParts
 from scoring.engine.tree import Integers, Tree
 from scoring.inputs.pictures import PixelPolicy
+from scoring.inputs.tokens import Grid
 
 VOCABULARY_CHUNK = 16_384  # rows of the head that are held in float32 at a time
 # Leaves are answered and projected in blocks of one size, the last one filled up: one shape, one order of summing.
 LEAF_BLOCK = {"cpu": 16, "cuda": 512}
 HEAD_BLOCK = {"cpu": 16, "cuda": 128}
-
-Grid = tuple[int, int, int]  # (frames, rows, columns) of a picture's patches
 
 
 @dataclass
@@ -165,48 +162,16 @@ def patches_of(pixels: torch.Tensor, values: torch.Tensor, policy: PixelPolicy) 
     return blocks.reshape(count * rows * columns, -1)
 
 
-# vision tower -> grid -> tensors; the tensors go when the tower goes
-_PATCH_POSITIONS: WeakKeyDictionary[nn.Module, dict[Grid, dict[str, torch.Tensor]]] = WeakKeyDictionary()
-
-
-def patch_positions(visual: Network, grid: Grid) -> dict[str, torch.Tensor]:
-    """The positions of a picture's patches, as arguments of the vision tower, worked out once for each grid.
-
-    The tower would work them out for each picture anew, waiting for the device each time.
-    """
-    known = _PATCH_POSITIONS.setdefault(visual, {})
-    if grid not in known:
-        grids = torch.tensor([grid])
-        indices, weights = get_vision_interpolation_indices_and_weights(
-            grids,
-            num_grid_per_side=visual.num_grid_per_side,
-            mode=visual.interpolation_mode,
-            align_corners=visual.interpolation_align_corners,
-            spatial_merge_size=visual.config.spatial_merge_size,
-        )
-        positions = get_vision_position_ids(grids, visual.spatial_merge_size)
-        tensors = {"interp_indices": indices, "interp_weights": weights, "position_ids": positions}
-        known[grid] = {name: tensor.to(visual.device) for name, tensor in tensors.items()}
-    return known[grid]
-
-
-def encode_pictures(network: Network, batch: TreeBatch, values: torch.Tensor, policy: PixelPolicy) -> PictureFeatures:
+def encode_pictures(
+    parts: NetworkParts, batch: TreeBatch, values: torch.Tensor, policy: PixelPolicy
+) -> PictureFeatures:
     """The vision tower over all pictures of the batch at once. values: see `patches_of`."""
-    visual = network.model.visual
     if not batch.pixels:
-        return PictureFeatures(values.new_empty(0, network.config.text_config.hidden_size), [])
+        return PictureFeatures(values.new_empty(0, parts.sizes.width), [])
     patches = torch.cat([patches_of(pixels, values, policy) for pixels in batch.pixels])
-    by_size = [(patch_positions(visual, grid), count) for grid, count in batch.sizes]
-    positions = {
-        name: torch.cat([tensors[name].repeat(count, 1) for tensors, count in by_size]) for name in by_size[0][0]
-    }
-    lengths = [grid[1] * grid[2] for grid, count in batch.sizes for _ in range(count)]
-    # The tower reads no number of the grids: everything that follows from them is given.
-    grids = torch.tensor([grid for grid, count in batch.sizes for _ in range(count)])
-    output = visual(patches, grid_thw=grids, cu_seqlens=batch.picture_bounds, max_seqlen=max(lengths), **positions)
-    embeddings, deepstack = output.pooler_output, list(output.deepstack_features)
-    if batch.occurrences != tuple(range(len(lengths))):
-        tokens = [length // policy.merge**2 for length in lengths]
+    embeddings, deepstack = parts.see(patches, batch.sizes, batch.picture_bounds)
+    tokens = [grid[1] * grid[2] // policy.merge**2 for grid, count in batch.sizes for _ in range(count)]
+    if batch.occurrences != tuple(range(len(tokens))):
         by_picture = [torch.split(tensor, tokens) for tensor in (embeddings, *deepstack)]
         embeddings, *deepstack = (
             torch.cat([features[number] for number in batch.occurrences]) for features in by_picture
@@ -215,13 +180,13 @@ def encode_pictures(network: Network, batch: TreeBatch, values: torch.Tensor, po
 
 
 # ------------------------------------------------------------ language model
-def leaf_states(network: Network, batch: TreeBatch, features: PictureFeatures, stream: torch.dtype) -> torch.Tensor:
+def leaf_states(parts: NetworkParts, batch: TreeBatch, features: PictureFeatures, stream: torch.dtype) -> torch.Tensor:
     """(B, D) last hidden state of each sequence's last token. stream: the type of the residual stream."""
-    language = network.model.language_model
+    language = parts.language
     embeddings = language.embed_tokens(batch.ids).to(stream)
     if batch.pixels:
         embeddings.index_copy_(0, batch.picture_tokens, features.embeddings.to(stream))
-    hook = language.layers[-1].register_forward_pre_hook(partial(_keep_leaves, batch), with_kwargs=True)
+    hook = language.layers[-1].register_forward_pre_hook(partial(_keep_leaves, parts, batch), with_kwargs=True)
     try:
         hidden: torch.Tensor = language(
             inputs_embeds=embeddings[None],
@@ -268,7 +233,7 @@ class Deepstacked(nn.Module):
 
 
 def _keep_leaves(
-    batch: TreeBatch, layer: Network, args: tuple[torch.Tensor, ...], kwargs: dict[str, Any]
+    parts: NetworkParts, batch: TreeBatch, layer: Network, args: tuple[torch.Tensor, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[torch.Tensor, ...], dict[str, Any]]:
     """What the last layer is called with: keys and values of all tokens, everything else of the leaves alone.
 
@@ -279,12 +244,7 @@ def _keep_leaves(
         tensor.to(hidden.device) for tensor in (batch.leaves, batch.leaf_keys, batch.leaf_bounds)
     )
     cos, sin = kwargs["position_embeddings"]
-    attention = layer.self_attn
-    shape = (*hidden.shape[:-1], -1, attention.head_dim)
-    normed = layer.input_layernorm(hidden)
-    keys = attention.k_norm(attention.k_proj(normed).view(shape)).transpose(1, 2)
-    values = attention.v_proj(normed).view(shape).transpose(1, 2)
-    _, keys = apply_rotary_pos_emb(keys, keys, cos, sin)
+    keys, values = parts.keys_and_values(layer.self_attn, layer.input_layernorm(hidden), (cos, sin))
     kwargs |= {
         "position_embeddings": (cos[:, leaves], sin[:, leaves]),
         "key_index": leaf_keys,

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,14 @@ import torch
 
 from scoring.checkpoints.adapter import ADAPTER_FILE, lora_config
 from scoring.checkpoints.checkpoint import Checkpoint
-from scoring.checkpoints.quantization import NOT_QUANTIZED, why_no_4bit
-from scoring.checkpoints.weights import MIXTURE, BaseWeights, CheckpointError, check_base, stored_bits
+from scoring.checkpoints.quantization import why_no_4bit
+from scoring.checkpoints.weights import BaseWeights, CheckpointError, check_base, stored_bits
 from scoring.engine import Network
 from scoring.engine.device_map import GIB, devices_of, make_device_map, move_inputs_to_layers
+from scoring.engine.families.parts import NetworkParts
+from scoring.engine.families.registry import parts_of
+from scoring.inputs.families.family import Family
+from scoring.inputs.families.registry import family_of_config
 
 
 def default_device() -> torch.device:
@@ -77,19 +82,23 @@ class _WeightForm:
     """In which types a base's weights are held.
 
     dtype: of what is not quantized. quantization: `nf4`, `fp4` or `none`. stored: whether the base's files hold weights
-    in 4 bits already. mixture: whether it is a mixture of experts. note: what to say about the choice, or "".
+    in 4 bits already. mixture: whether it is a mixture of experts. family: what model it is. note: what to say about
+    the choice, or "".
     """
 
     dtype: torch.dtype
     quantization: str
     stored: bool
     mixture: bool
+    family: Family
     note: str = ""
 
     @classmethod
     def choose(cls, folder: Path, quantization: str, dtype: torch.dtype) -> "_WeightForm":
         """What the base's files and this machine allow. Raises CheckpointError where they allow nothing."""
-        mixture = check_base(folder)["model_type"] == MIXTURE
+        config = check_base(folder)
+        family = family_of_config(config, folder)
+        mixture = family.is_mixture(config)
         stored, no_4bit, note = stored_bits(folder), why_no_4bit(), ""
         if mixture and dtype == torch.float16:
             raise CheckpointError(
@@ -102,7 +111,7 @@ class _WeightForm:
         if quantization != "none" and no_4bit:
             note = f"no 4-bit weights here ({no_4bit}): the base is kept in {_name(dtype)}"
             quantization = "none"
-        return cls(dtype, quantization, bool(stored), mixture, note)
+        return cls(dtype, quantization, bool(stored), mixture, family, note)
 
     @property
     def four_bit(self) -> bool:
@@ -119,7 +128,7 @@ class _WeightForm:
             bnb_4bit_quant_type=self.quantization,
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=self.dtype,
-            llm_int8_skip_modules=NOT_QUANTIZED,
+            llm_int8_skip_modules=self.family.not_quantized,
         )
         return {"quantization_config": config}
 
@@ -136,7 +145,8 @@ def _read_network(folder: Path, form: _WeightForm, device: torch.device | None) 
     if not sys.stderr.isatty():
         disable_progress_bar()  # type: ignore[no-untyped-call]
     auto_model: Any = AutoModelForImageTextToText
-    with _as_checkpoint_error(folder / "config.json", "no Qwen3-VL can be built of it and the weights beside it"):
+    problem = f"no {form.family.name} can be built of it and the weights beside it"
+    with _as_checkpoint_error(folder / "config.json", problem):
         network, issues = auto_model.from_pretrained(
             folder,
             dtype=form.dtype,
@@ -159,7 +169,7 @@ def _read_network(folder: Path, form: _WeightForm, device: torch.device | None) 
 
 def _map_over_all_cards(folder: Path, form: _WeightForm) -> dict[str, int]:
     free = {card: torch.cuda.mem_get_info(card)[0] for card in range(torch.cuda.device_count())}
-    return make_device_map(folder, form.dtype, NOT_QUANTIZED, form.four_bit, free)
+    return make_device_map(folder, form.dtype, form.family.not_quantized, form.four_bit, free)
 
 
 def _compute_in(network: Network, form: _WeightForm) -> None:
@@ -173,7 +183,7 @@ def _compute_in(network: Network, form: _WeightForm) -> None:
 
 @dataclass
 class Model:
-    """A base and its adapters. `network` is the Qwen3-VL module; adapters are injected into it, and `use` switches."""
+    """A base and its adapters. `network` is transformers' module; adapters are injected into it, and `use` switches."""
 
     network: Network
     folder: Path
@@ -217,6 +227,11 @@ class Model:
                     "them. If it fits on each, torchrun with a process for each card is that many times as fast"
                 )
         return cls(network, folder, target, form.dtype, form.quantization, notes)
+
+    @cached_property
+    def parts(self) -> NetworkParts:
+        """Where the network keeps what the engine uses."""
+        return parts_of(self.network)
 
     @property
     def head(self) -> torch.Tensor:

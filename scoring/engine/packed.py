@@ -7,14 +7,12 @@ and lets the network attend as `attention` does. It also decides how many tokens
 Next: `reference`, which it must agree with; `scorer`, which turns its answers into an `OptionLogits`.
 """
 
-import json
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 import torch
@@ -26,6 +24,8 @@ from scoring.engine.forward import AnswerLogits, Deepstacked, TreeBatch, encode_
 from scoring.engine.linear import MergedLinear, PatchProduct, plain_lora
 from scoring.engine.loading import Model, default_device, default_dtype
 from scoring.files.cache import cache_folder
+from scoring.files.reading import read_json
+from scoring.inputs.families.registry import family_of
 from scoring.inputs.pictures import PixelPolicy
 
 ROOM = 8 * GIB  # what expanded weights must leave free on a card
@@ -66,18 +66,19 @@ class PackedModel:
         self.model, self.policy, self.network = model, policy, model.network
         self.compiled = False
         self.stream = torch.float32 if model.dtype == torch.float16 else model.dtype
+        self.parts = parts = model.parts
         if model.dtype == torch.float16:
-            self.network.model.visual.float()  # its norms overflow in float16
-            for layer in self.network.model.visual.modules():
+            parts.vision.float()  # its norms overflow in float16
+            for layer in parts.vision.modules():
                 if hasattr(layer, "compute_dtype"):
                     layer.compute_dtype = torch.float32
-        language, visual = self.network.model.language_model, self.network.model.visual
+        language, visual = parts.language, parts.vision
         unwrap(self.network.model)  # packed before, in another way
         self.linears = wrap(language.layers, model.dtype, linear)
         in_vision = wrap(visual, visual.dtype, linear, adapters_only=True)
         self.linears += in_vision
-        self.patches = visual.patch_embed.proj = PatchProduct(visual.patch_embed.proj)
-        for number in range(len(visual.deepstack_visual_indexes)):
+        self.patches = parts.projection = PatchProduct(parts.projection)
+        for number in range(parts.deepstack):
             language.layers[number] = Deepstacked(language.layers[number], number)
         self.members = [
             Member(
@@ -118,8 +119,8 @@ class PackedModel:
             for number, member in enumerate(self.members):
                 with self.switched(member):
                     if features is None or member.adapts_vision or self.members[number - 1].adapts_vision:
-                        features = encode_pictures(self.network, batch, self.values, self.policy)
-                    states = leaf_states(self.network, batch, features, self.stream)
+                        features = encode_pictures(self.parts, batch, self.values, self.policy)
+                    states = leaf_states(self.parts, batch, features, self.stream)
                 head = self.model.head
                 answers.append(
                     project(states.to(head.device), head, label_ids, self.model.head_adapter(member.adapter))
@@ -150,10 +151,9 @@ class PackedModel:
             os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache_folder() / "inductor")
         torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
         options = same_bits()
-        language, visual = self.network.model.language_model, self.network.model.visual
-        for layer in language.layers[:-1]:
+        for layer in self.parts.language.layers[:-1]:
             (layer.inner if isinstance(layer, Deepstacked) else layer).compile(dynamic=True, options=options)
-        for block in visual.blocks:
+        for block in self.parts.vision.blocks:
             block.compile(dynamic=True, options=options)
         self.compiled = True
 
@@ -161,10 +161,9 @@ class PackedModel:
         """How many tokens of a tree fit into the memory that is free now, by the bytes that a token takes."""
         if self.model.device.type != "cuda":
             return CPU_TOKENS
-        text = self.network.config.text_config
-        heads = (text.num_attention_heads + 2 * text.num_key_value_heads) * text.head_dim
-        inner, copies = feed_forward(text.to_dict())
-        token = self.stream.itemsize * ((6 + copies) * text.hidden_size + 3 * inner + 3 * heads)
+        sizes = self.parts.sizes
+        heads = (sizes.heads + 2 * sizes.key_value_heads) * sizes.head_size
+        token = self.stream.itemsize * ((6 + sizes.copies) * sizes.width + 3 * sizes.inner + 3 * heads)
         fit = int(0.8 * min(map(free_bytes, devices_of(self.network))) / token)
         return max(FEWEST_TOKENS, min(MOST_TOKENS, fit // 1024 * 1024))
 
@@ -191,9 +190,9 @@ def compiling_pays(base: Path, tokens: int) -> tuple[bool, str]:
     """
     if not torch.cuda.is_available():
         return False, ""
-    text = json.loads((base / "config.json").read_text("utf-8"))["text_config"]
-    width, heads = text["hidden_size"], text["num_attention_heads"] + text["num_key_value_heads"]
-    weights = text["num_hidden_layers"] * (2 * width * heads * text["head_dim"] + 3 * width * feed_forward(text)[0])
+    sizes = family_of(base).sizes(read_json(base / "config.json") or {})
+    width, heads = sizes.width, sizes.heads + sizes.key_value_heads
+    weights = sizes.layers * (2 * width * heads * sizes.head_size + 3 * width * sizes.inner)
     seconds = 2 * weights * tokens / (0.5 * product_rate())
     if seconds * GAIN > COMPILE_SECONDS:
         return True, ""
@@ -201,16 +200,6 @@ def compiling_pays(base: Path, tokens: int) -> tuple[bool, str]:
         False,
         f"not compiled: about {seconds:,.0f} s of scoring are too short to earn it back (--compile on compiles)",
     )
-
-
-def feed_forward(text: dict[str, Any]) -> tuple[int, int]:
-    """(width of one token's feed-forward, further copies of its hidden state), by the language model's configuration.
-
-    A mixture copies the hidden state to and from each expert that the token goes through.
-    """
-    if experts := text.get("num_experts_per_tok"):
-        return int(experts * text["moe_intermediate_size"]), int(2 * experts)
-    return int(text["intermediate_size"]), 0
 
 
 def product_rate(size: int = 4096) -> float:

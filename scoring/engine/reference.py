@@ -37,7 +37,7 @@ def last_logits(model: "Model", sequence: TokenSequence, patches: NDArray[Any]) 
 def model_inputs(
     sequence: TokenSequence, patches: NDArray[Any], device: torch.device, image_token_id: int
 ) -> dict[str, torch.Tensor]:
-    """What `Qwen3VLProcessor` would hand to the model for this one prompt."""
+    """What the library's processor would hand to the model for this one prompt."""
     ids = torch.from_numpy(sequence.ids)[None].to(device)
     inputs = {
         "input_ids": ids,

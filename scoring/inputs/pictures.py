@@ -1,4 +1,4 @@
-"""Files -> upright RGB pictures -> patches, as Qwen's own processor cuts them.
+"""Files -> upright RGB pictures -> patches, as the library's processors cut them.
 
 A picture always goes through the same steps: its format is taken from the content, not the name; of an
 animation the first frame is used; the EXIF orientation is applied; transparency is laid on white; 16-bit
@@ -14,22 +14,24 @@ import threading
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from scoring.errors import UserError, quoted
-from scoring.files.reading import FileError, as_object, read_json, read_object
+from scoring.files.reading import FileError, as_object, read_json
 from scoring.inputs.exif import keep_orientation, upright
+from scoring.inputs.families.registry import family_of
 from scoring.inputs.near_names import near_names
 from scoring.inputs.picture_faults import HEAD, Content, describe_content, describe_link
 
-MAX_RATIO = 200  # longer side over shorter side: Qwen's processor refuses more
+MAX_RATIO = 200  # longer side over shorter side: the library's processors refuse more
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "ICO")
 DEFAULT_BUDGET = 448 * 448  # pixels, as in the competition notebook
 
@@ -225,7 +227,7 @@ class _Preprocessor:
     def __post_init__(self) -> None:
         sides = min(self.patch_size, self.merge_size, self.temporal_patch_size)
         if sides < 1 or len(self.image_mean) != 3 or len(self.image_std) != 3 or 0 in self.image_std:
-            raise ValueError("found impossible patch sizes or colour statistics; expected Qwen3-VL's")
+            raise ValueError("found impossible patch sizes or colour statistics; expected those of a base")
 
     @property
     def fewest_pixels(self) -> int:
@@ -239,17 +241,25 @@ class _Preprocessor:
         return (self.max_pixels or None) if edge is None else edge
 
 
-def _read_preprocessor(folder: Path) -> _Preprocessor | None:
-    """From processor_config.json, which transformers reads first, or preprocessor_config.json; None without either."""
+def _read_preprocessor(folder: Path, defaults: Mapping[str, Any]) -> _Preprocessor | None:
+    """From processor_config.json, which transformers reads first, or preprocessor_config.json; None without either.
+
+    defaults: for what the file leaves out.
+    """
     nested = (read_json(folder / "processor_config.json") or {}).get("image_processor")
     if isinstance(nested, dict):
-        return as_object(_Preprocessor, nested, folder / "processor_config.json")
-    return read_object(_Preprocessor, folder / "preprocessor_config.json")
+        return as_object(_Preprocessor, {**defaults, **nested}, folder / "processor_config.json")
+    values = read_json(folder / "preprocessor_config.json")
+    return (
+        None
+        if values is None
+        else as_object(_Preprocessor, {**defaults, **values}, folder / "preprocessor_config.json")
+    )
 
 
 def pixel_limit_of(folder: Path) -> int | None:
     """The most pixels that the picture settings in a folder allow; None if it has none, or they set no limit."""
-    settings = _read_preprocessor(folder)
+    settings = _read_preprocessor(folder, {})
     return settings.most_pixels if settings else None
 
 
@@ -274,9 +284,9 @@ class PixelPolicy:
     def of_base(cls, folder: str | Path, pixels: int | None = None) -> "PixelPolicy":
         """The patch sizes of a base; a budget of `pixels`, or of 448x448 within the limits of the base.
 
-        Raises FileError if the folder has no picture settings.
+        Raises FileError if the folder has no picture settings, or is of no known family.
         """
-        settings = _read_preprocessor(Path(folder))
+        settings = _read_preprocessor(Path(folder), family_of(Path(folder)).picture_settings)
         if settings is None:
             raise FileError(
                 f"{folder}: neither processor_config.json with an image_processor nor preprocessor_config.json; "
@@ -319,7 +329,7 @@ class PixelPolicy:
 
     @property
     def values(self) -> np.ndarray:
-        """(3, 256) float32: each level of each channel normalised, with the roundings of Qwen's processor."""
+        """(3, 256) float32: each level of each channel normalised, with the roundings of the library's processors."""
         levels = (np.arange(256, dtype=np.float64) * (1 / 255)).astype(np.float32)
         mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
         normalised: np.ndarray = (levels - mean[:, None]) / std[:, None]

@@ -1,13 +1,13 @@
 """A question -> what the model takes: its token sequence and its pictures' patches."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from scoring.files.reading import read_object
+from scoring.files.reading import as_object, read_json
 from scoring.inputs.image_marks import parts_of
 from scoring.inputs.pictures import PictureError, PixelPolicy, read_picture, to_rgb
 from scoring.inputs.prompt import LETTERS, PromptTemplate
@@ -17,16 +17,9 @@ from scoring.inputs.tokens import ChatPrompt, ChatTokenizer, TokenSequence
 
 @dataclass
 class _TextConfig:
-    """The fields of `text_config` that are used here."""
+    """The fields of the language model's part of config.json that are used here."""
 
     max_position_embeddings: int = 32_768
-
-
-@dataclass
-class _Config:
-    """The fields of a base's config.json that are used here."""
-
-    text_config: _TextConfig = field(default_factory=_TextConfig)
 
 
 @dataclass
@@ -41,8 +34,9 @@ class Preparer:
     @classmethod
     def of_base(cls, folder: Path, template: PromptTemplate, policy: PixelPolicy) -> "Preparer":
         """From a base folder. Raises TokenError if its tokenizer or chat template cannot be used."""
-        text = (read_object(_Config, folder / "config.json") or _Config()).text_config
-        return cls(ChatTokenizer(folder), template, policy, text.max_position_embeddings)
+        chat, path = ChatTokenizer(folder), folder / "config.json"
+        text = as_object(_TextConfig, dict(chat.family.text_config(read_json(path) or {})), path)
+        return cls(chat, template, policy, text.max_position_embeddings)
 
     def label_ids(self, options: int = len(LETTERS)) -> list[int]:
         """(K,) the token ids by which the first K options are answered, as the template shows their letters.

@@ -20,9 +20,9 @@ from tokenizers import Tokenizer
 
 from scoring.errors import UserError
 from scoring.files.reading import read_json
+from scoring.inputs.families.registry import family_of
 from scoring.inputs.image_marks import Parts
 
-IMAGE_TOKEN = "<|image_pad|>"
 SYSTEM = "\ue000s\ue001"  # stands for the system text in the rendered template
 STAND_IN = re.compile(r"\ue000(s|\d+)\ue001")  # and the same with a number for a text of the user's turn
 
@@ -74,7 +74,7 @@ class TokenSequence:
         return [picture.grid for picture in self.pictures]
 
     def positions(self, start: int = 0, merge: int = 2) -> np.ndarray:
-        """(3, L - start) int64: time, height and width, as in `Qwen3VLModel.get_rope_index`.
+        """(3, L - start) int64: time, height and width, as in the library's `get_rope_index`.
 
         Text counts up in all three rows; a picture's tokens share one time and count rows and columns; the text after
         it continues from the largest of them.
@@ -101,7 +101,8 @@ class TokenSequence:
 class ChatTokenizer:
     """A base model's tokenizer and chat template, from its folder.
 
-    Raises TokenError if `tokenizer.json` or the chat template is missing or cannot be used.
+    Raises TokenError if `tokenizer.json` or the chat template is missing or cannot be used, FamilyError for a base of
+    no known family.
     """
 
     def __init__(self, folder: str | Path):
@@ -117,9 +118,11 @@ class ChatTokenizer:
         self._control_pattern = re.compile(
             "|".join(re.escape(token) for token in sorted(self.control, key=len, reverse=True)) or r"(?!)"
         )
-        if IMAGE_TOKEN not in self.control:
-            raise TokenError(f"{folder}: the tokenizer has no {IMAGE_TOKEN}; expected a Qwen3-VL base")
-        self.image_token_id = self.control[IMAGE_TOKEN]
+        self.family = family_of(folder)
+        token = self.family.image_token
+        if token not in self.control:
+            raise TokenError(f"{folder}: the tokenizer has no {token}; expected a {self.family.name} base")
+        self.image_token_id = self.control[token]
         environment = ImmutableSandboxedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
         )
@@ -133,7 +136,15 @@ class ChatTokenizer:
         try:
             self._chat = environment.from_string(chat_template)
         except (TemplateError, TypeError) as error:
-            raise TokenError(f"{folder}: its chat template cannot be used: {error}; expected Qwen3-VL's own") from None
+            raise TokenError(
+                f"{folder}: its chat template cannot be used: {error}; expected {self.family.name}'s own"
+            ) from None
+
+    @property
+    def end_of_turn_id(self) -> int:
+        """The token that ends an answer."""
+        end: int = self.control[self.family.end_of_turn]
+        return end
 
     def encode(self, prompt: ChatPrompt, merge: int = 2) -> TokenSequence:
         """The prompt up to the answer's first token."""
@@ -160,7 +171,7 @@ class ChatTokenizer:
         for piece in pieces:
             if isinstance(piece, _UserText) and head is None:
                 head = len(ids)
-            if piece == IMAGE_TOKEN:  # as many as there are places, see `_rendered`
+            if piece == self.family.image_token:  # as many as there are places, see `_rendered`
                 index = indices[len(pictures)]
                 grid = prompt.grids[index]
                 start = len(ids)
@@ -229,11 +240,14 @@ class ChatTokenizer:
         try:
             rendered: str = self._chat.render(add_generation_prompt=True, tools=None, messages=messages)
         except TemplateError as error:  # also of one that uses variables that it is not given
-            raise TokenError(f"the base's chat template cannot be used: {error}; expected Qwen3-VL's own") from None
-        order = re.findall(f"{STAND_IN.pattern}|{re.escape(IMAGE_TOKEN)}", rendered)  # "" for a picture
+            raise TokenError(
+                f"the base's chat template cannot be used: {error}; expected {self.family.name}'s own"
+            ) from None
+        order = re.findall(f"{STAND_IN.pattern}|{re.escape(self.family.image_token)}", rendered)  # "" for a picture
         numbers = itertools.count()
         if order != ["s"] * system + [str(next(numbers)) if is_text else "" for is_text in texts]:
-            raise TokenError("the base's chat template leaves texts or a picture out; expected Qwen3-VL's own")
+            name = self.family.name
+            raise TokenError(f"the base's chat template leaves texts or a picture out; expected {name}'s own")
         return rendered
 
     def _pieces(self, rendered: str) -> list[str]:

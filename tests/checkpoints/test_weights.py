@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 from benchmarks.workload import CONFIG as REAL_8B
 from scoring.checkpoints.adapter import check_adapter
+from scoring.checkpoints.adapter_config import AdapterConfig
 from scoring.checkpoints.checkpoint import read_checkpoint
 from scoring.checkpoints.weights import (
     BaseWeights,
@@ -18,6 +19,8 @@ from scoring.checkpoints.weights import (
     check_base,
     read_header,
 )
+from scoring.inputs.families.qwen2_vl import QWEN2_5_VL
+from scoring.inputs.families.qwen3_vl import QWEN3_VL
 
 
 @pytest.fixture(scope="module")
@@ -46,17 +49,37 @@ def test_lora_lands_on_the_text_model_of_the_8b_alone(real_shapes):
     from train.lora import add_lora
 
     model, shapes = real_shapes
-    peft = add_lora(model, TrainConfig())
+    peft = add_lora(model, TrainConfig(), QWEN3_VL)
     names = [name for name, value in peft.named_parameters() if value.requires_grad]
     assert len(names) == 2 * 7 * 36 and all("language_model.layers" in name for name in names)
     assert sum(value.numel() for value in peft.parameters() if value.requires_grad) == 43_646_976
     peft.unload()
 
 
+def test_names_of_targets_mean_the_language_model_where_it_has_them():
+    """Qwen2.5-VL's vision tower has projections of the same names."""
+    from train.lora import target_modules
+
+    text, tower = "model.language_model.layers.1", "model.visual.blocks.0"
+    modules = [f"{text}.self_attn.q_proj", f"{text}.mlp.gate_proj", f"{tower}.mlp.gate_proj", f"{tower}.attn.qkv"]
+    modules += ["lm_head"]
+
+    def chosen(*targets):
+        named = target_modules(modules, list(targets), QWEN2_5_VL)
+        config = AdapterConfig(r=1, lora_alpha=1, target_modules=named)
+        return [name for name in modules if config.targets(name)]
+
+    assert target_modules(modules, ["q_proj", "qkv"], QWEN2_5_VL) == ["q_proj", "qkv"]
+    assert chosen("q_proj", "gate_proj") == modules[:2]
+    assert chosen("gate_proj", "qkv", "lm_head") == [modules[1], *modules[3:]]
+    assert chosen("mlp.gate_proj") == chosen("layers.1.mlp.gate_proj") == [modules[1]]
+    assert chosen("blocks.0.mlp.gate_proj") == [modules[2]]
+
+
 def test_adapters_for_the_8b_are_checked_by_headers_alone(real_shapes, tmp_path):
 
     _, shapes = real_shapes
-    stored = {name: StoredTensor(tmp_path, "BF16", shape, start=0, size=0) for name, shape in shapes.items()}
+    stored = {name: StoredTensor(tmp_path, name, "BF16", shape, start=0, size=0) for name, shape in shapes.items()}
     for prefix in (
         "base_model.model.model.language_model.layers",
         "base_model.model.model.layers",
@@ -69,7 +92,7 @@ def test_adapters_for_the_8b_are_checked_by_headers_alone(real_shapes, tmp_path)
             },
             tmp_path / "adapter_model.safetensors",
         )
-        check = check_adapter(tmp_path, BaseWeights(tmp_path, {}, stored))
+        check = check_adapter(tmp_path, BaseWeights(tmp_path, REAL_8B, QWEN3_VL, stored))
         assert set(check.keys.values()) == {
             ("model.language_model.layers.3.self_attn.k_proj", f"lora_{factor}.weight") for factor in "AB"
         }

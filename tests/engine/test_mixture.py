@@ -6,13 +6,12 @@ import torch
 
 from benchmarks.workload import CONFIG as REAL_8B
 from scoring.checkpoints.plan import plan_members
-from scoring.checkpoints.quantization import NOT_QUANTIZED
 from scoring.checkpoints.weights import CheckpointError
 from scoring.engine.device_map import GIB, make_device_map
 from scoring.engine.loading import Model
-from scoring.engine.packed import feed_forward
 from scoring.engine.reference import reference_logits
 from scoring.engine.scorer import Scorer
+from scoring.inputs.families.qwen3_vl import QWEN3_VL
 
 # Qwen3-VL-235B-A22B's and 32B's language models, where they differ from the 8B's.
 REAL_235B = {
@@ -42,20 +41,18 @@ def test_float16_is_refused_before_it_is_loaded(mixture):
 
 
 def test_tokens_are_counted_by_the_experts_they_go_through():
-    real = REAL_8B["text_config"]
-    assert feed_forward(real) == (12288, 0) and feed_forward(real | REAL_235B) == (8 * 1536, 16)
+    dense, mixture = (QWEN3_VL.sizes(REAL_8B["text_config"] | changes) for changes in ({}, REAL_235B))
+    assert (dense.inner, dense.copies) == (12288, 0) and (mixture.inner, mixture.copies) == (8 * 1536, 16)
 
 
 def test_experts_are_laid_out_in_16_bits(configured, tmp_path):
     """235B-A22B fits on eight cards of 80 GB, in 4 bits too, for its experts are not quantized; 32B on two of 16 GB."""
     folder = configured(tmp_path / "235B", REAL_8B, REAL_235B)
-    result = make_device_map(folder, torch.bfloat16, NOT_QUANTIZED, True, dict.fromkeys(range(8), 79 * GIB))
+    result = make_device_map(folder, torch.bfloat16, QWEN3_VL.not_quantized, True, dict.fromkeys(range(8), 79 * GIB))
     layers = [result[f"model.language_model.layers.{number}"] for number in range(94)]
     assert layers == sorted(layers) and set(layers) == set(range(8))
     with pytest.raises(CheckpointError, match="do not fit"):
-        make_device_map(folder, torch.bfloat16, NOT_QUANTIZED, True, dict.fromkeys(range(6), 79 * GIB))
+        make_device_map(folder, torch.bfloat16, QWEN3_VL.not_quantized, True, dict.fromkeys(range(6), 79 * GIB))
     folder = configured(tmp_path / "32B", REAL_8B, REAL_32B)
-    assert set(make_device_map(folder, torch.bfloat16, NOT_QUANTIZED, True, {0: 15 * GIB, 1: 15 * GIB}).values()) == {
-        0,
-        1,
-    }
+    result = make_device_map(folder, torch.bfloat16, QWEN3_VL.not_quantized, True, {0: 15 * GIB, 1: 15 * GIB})
+    assert set(result.values()) == {0, 1}

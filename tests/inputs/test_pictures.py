@@ -75,6 +75,7 @@ def test_the_pixel_budget_is_honoured(library, budget):
 def test_the_pixel_budget_is_that_of_the_base_unless_given(base, tmp_path):
     assert PixelPolicy.of_base(base).max_pixels == 192 * 192
     assert PixelPolicy.of_base(base, 50_000).max_pixels == 50_000
+    (tmp_path / "config.json").write_bytes((base / "config.json").read_bytes())
     (tmp_path / "preprocessor_config.json").write_text(
         '{"size": {"shortest_edge": 65536, "longest_edge": 16777216}, "patch_size": 16}'
     )

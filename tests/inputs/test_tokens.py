@@ -34,7 +34,8 @@ def real_folder(tmp_path_factory, base):
     settings = json.loads((models / "tokenizer_config.json").read_text())
     settings.pop("chat_template", None)
     (models / "tokenizer_config.json").write_text(json.dumps(settings))
-    (models / "chat_template.jinja").write_text((base / "chat_template.jinja").read_text())
+    for name in ("chat_template.jinja", "config.json"):
+        (models / name).write_text((base / name).read_text())
     return models
 
 
@@ -174,7 +175,7 @@ def test_capital_letters_have_label_tokens_of_their_own(chat, folder):
 
 
 def test_a_letter_that_is_no_token_of_its_own_is_named(base, tmp_path):
-    for name in ("tokenizer.json", "chat_template.jinja"):
+    for name in ("tokenizer.json", "chat_template.jinja", "config.json"):
         (tmp_path / name).write_bytes((base / name).read_bytes())
     template = (tmp_path / "chat_template.jinja").read_text().replace("assistant\\n", "assistant\\nAnswer ")
     (tmp_path / "chat_template.jinja").write_text(template)
@@ -184,7 +185,8 @@ def test_a_letter_that_is_no_token_of_its_own_is_named(base, tmp_path):
 
 def test_letters_are_looked_up_in_the_conversation_that_is_used(base, tmp_path):
     """Here the answer begins after a space, but only in conversations without a system turn."""
-    (tmp_path / "tokenizer.json").write_bytes((base / "tokenizer.json").read_bytes())
+    for name in ("tokenizer.json", "config.json"):
+        (tmp_path / name).write_bytes((base / name).read_bytes())
     template = (base / "chat_template.jinja").read_text()
     prompt = "'<|im_start|>assistant\\n' ~ ('' if messages[0].role == 'system' else 'Answer ')"
     template = template.replace("'<|im_start|>assistant\\n'", prompt)
@@ -198,6 +200,7 @@ def test_letters_are_looked_up_in_the_conversation_that_is_used(base, tmp_path):
 def test_missing_files_are_named(tmp_path, base):
     with pytest.raises(TokenError, match="tokenizer.json"):
         ChatTokenizer(tmp_path)
-    (tmp_path / "tokenizer.json").write_bytes((base / "tokenizer.json").read_bytes())
+    for name in ("tokenizer.json", "config.json"):
+        (tmp_path / name).write_bytes((base / name).read_bytes())
     with pytest.raises(TokenError, match="no chat template"):
         ChatTokenizer(tmp_path)

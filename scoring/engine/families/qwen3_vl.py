@@ -1,0 +1,39 @@
+"""Qwen3-VL: positions of patches are interpolated from a learned grid; the first layers get features of the tower."""
+
+import torch
+from transformers.models.qwen3_vl.modeling_qwen3_vl import apply_rotary_pos_emb
+from transformers.vision_utils import get_vision_interpolation_indices_and_weights, get_vision_position_ids
+
+from scoring.engine import Network
+from scoring.engine.families.parts import NetworkParts, Rotation
+from scoring.inputs.families.family import Family
+from scoring.inputs.tokens import Grid
+
+
+class Qwen3VLParts(NetworkParts):
+    """Of a dense model or a mixture of experts."""
+
+    def __init__(self, network: Network, family: Family):
+        super().__init__(network, family)
+        self.deepstack = len(self.vision.deepstack_visual_indexes)
+
+    def positions_in(self, grid: Grid) -> dict[str, torch.Tensor]:
+        visual, grids = self.vision, torch.tensor([grid])
+        indices, weights = get_vision_interpolation_indices_and_weights(
+            grids,
+            num_grid_per_side=visual.num_grid_per_side,
+            mode=visual.interpolation_mode,
+            align_corners=visual.interpolation_align_corners,
+            spatial_merge_size=visual.config.spatial_merge_size,
+        )
+        positions = get_vision_position_ids(grids, visual.spatial_merge_size)
+        return {"interp_indices": indices, "interp_weights": weights, "position_ids": positions}
+
+    def keys_and_values(
+        self, attention: Network, normed: torch.Tensor, rotation: Rotation
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        shape = (*normed.shape[:-1], -1, attention.head_dim)
+        keys = attention.k_norm(attention.k_proj(normed).view(shape)).transpose(1, 2)
+        values = attention.v_proj(normed).view(shape).transpose(1, 2)
+        _, keys = apply_rotary_pos_emb(keys, keys, *rotation)
+        return keys, values

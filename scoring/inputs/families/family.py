@@ -1,0 +1,110 @@
+"""What a family of models says of itself without torch. A family's file makes one `Family` for each of its members."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+HEAD = "lm_head"
+HEAD_WEIGHT = f"{HEAD}.weight"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of a language model: layers, width of the hidden state, heads of queries, of keys and values, and their size.
+
+    inner: width of one token's feed-forward. copies: of its hidden state that a mixture makes for it, to and from each
+    expert that the token goes through.
+    """
+
+    layers: int
+    width: int
+    heads: int
+    key_value_heads: int
+    head_size: int
+    inner: int
+    copies: int
+
+
+@dataclass(frozen=True)
+class Family:
+    """One family: dense models and mixtures of experts with the same tokens, pictures and names.
+
+    model_types: as config.json names them; mixtures: those of them that are mixtures of experts.
+    image_token: of the chat template; each of a picture's tokens has its id. end_of_turn: what ends an answer.
+    picture_settings: of the library's processor, for what a base's own settings leave out.
+    language, vision: what names of modules begin with in the language model and in the vision tower.
+    not_linear: ends of names of two-dimensional weights that are no linear layers; router: of a mixture, likewise.
+    renamed: (pattern, replacement), which turn a name in the base's files into that of the module, where they differ.
+    """
+
+    name: str
+    model_types: tuple[str, ...]
+    image_token: str
+    end_of_turn: str
+    mixtures: tuple[str, ...] = ()
+    picture_settings: Mapping[str, Any] = field(default_factory=dict)
+    language: str = "model.language_model."
+    vision: str = "model.visual"
+    not_linear: tuple[str, ...] = ("embed_tokens", "pos_embed")
+    router: str = ".mlp.gate"
+    renamed: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def layers(self) -> str:
+        """What names of the language model's layers begin with."""
+        return f"{self.language}layers."
+
+    @property
+    def embeddings(self) -> str:
+        """The name of the embeddings' weight; the head may share it."""
+        return f"{self.language}embed_tokens.weight"
+
+    @property
+    def not_quantized(self) -> list[str]:
+        """Modules that stay in 16 or 32 bits. Names match from the start; the list replaces the library's own."""
+        return [HEAD, self.vision]
+
+    def module_name(self, name: str) -> str:
+        """The module's name of a weight, or of what belongs to one, by its name in the base's files."""
+        for pattern, replacement in self.renamed:
+            name = re.sub(pattern, replacement, name)
+        return name
+
+    def is_mixture(self, config: Mapping[str, Any]) -> bool:
+        """Whether a base is a mixture of experts, by its config.json."""
+        return config.get("model_type") in self.mixtures
+
+    def others(self, config: Mapping[str, Any]) -> tuple[str, ...]:
+        """Ends of names of two-dimensional weights of this base that are no linear layers."""
+        return (*self.not_linear, *([self.router] if self.is_mixture(config) else []))
+
+    def text_config(self, config: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The language model's part of config.json: a section, or in older files all of it."""
+        text = config.get("text_config")
+        return text if isinstance(text, dict) else config
+
+    def sizes(self, config: Mapping[str, Any]) -> Sizes:
+        """Of the language model, by config.json or its part of it."""
+        text = self.text_config(config)
+        width, heads = int(text["hidden_size"]), int(text["num_attention_heads"])
+        experts = int(text.get("num_experts_per_tok") or 0)
+        return Sizes(
+            layers=int(text["num_hidden_layers"]),
+            width=width,
+            heads=heads,
+            key_value_heads=int(text.get("num_key_value_heads") or heads),
+            head_size=int(text.get("head_dim") or width // heads),
+            inner=experts * int(text["moe_intermediate_size"]) if experts else int(text["intermediate_size"]),
+            copies=2 * experts,
+        )
+
+    def limit(self, config: Mapping[str, Any]) -> str:
+        """Why a base of this family cannot be computed by the prefix tree; "" where it can."""
+        text = self.text_config(config)
+        layers = text.get("layer_types")
+        if text.get("use_sliding_window") or (isinstance(layers, list) and "sliding_attention" in layers):
+            return "layers that attend within a sliding window, where each token must see its whole path"
+        if text.get("attn_logit_softcapping"):
+            return "attention scores with a soft cap (attn_logit_softcapping)"
+        return ""

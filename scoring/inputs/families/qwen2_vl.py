@@ -1,0 +1,22 @@
+"""Qwen2-VL and Qwen2.5-VL. Their files name modules as before transformers 4.52: `model.layers…` and `visual…`."""
+
+from dataclasses import replace
+
+from scoring.inputs.families.family import Family
+
+QWEN2_5_VL = Family(
+    name="Qwen2.5-VL",
+    model_types=("qwen2_5_vl",),
+    image_token="<|image_pad|>",
+    end_of_turn="<|im_end|>",
+    picture_settings={
+        "patch_size": 14,
+        "image_mean": [0.48145466, 0.4578275, 0.40821073],
+        "image_std": [0.26862954, 0.26130258, 0.27577711],
+    },
+    renamed=(
+        (r"^visual\.", "model.visual."),
+        (r"^model\.(?!language_model\.|visual\.)", "model.language_model."),
+    ),
+)
+QWEN2_VL = replace(QWEN2_5_VL, name="Qwen2-VL", model_types=("qwen2_vl",))

@@ -1,0 +1,53 @@
+"""The known families, by the `model_type` in a base's config.json."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from scoring.files.reading import FileError, read_json
+from scoring.inputs.families.family import Family
+from scoring.inputs.families.qwen2_vl import QWEN2_5_VL, QWEN2_VL
+from scoring.inputs.families.qwen3_vl import QWEN3_VL
+
+FAMILIES = (QWEN3_VL, QWEN2_5_VL, QWEN2_VL)
+# Families that were looked at, and why they are refused.
+_WINDOW = "its layers attend within a sliding window, where the prefix tree lets each token see its whole path"
+_RECURRENT = "its linear attention carries a state from token to token, which the prefix tree does not"
+REFUSED = {
+    "gemma3": _WINDOW,
+    "gemma3_text": _WINDOW,
+    "qwen3_5": _RECURRENT,
+    "qwen3_5_moe": _RECURRENT,
+}
+
+
+class FamilyError(FileError):
+    """A base of a family that is not known, or that is known not to fit; the message names those that do."""
+
+
+def family_of(folder: Path) -> Family:
+    """The family of a base's folder. Raises FamilyError."""
+    config = read_json(folder / "config.json")
+    if config is None:
+        raise FamilyError(f"{folder}: no config.json; expected the folder of a model")
+    return family_of_config(config, folder)
+
+
+def family_of_config(config: Mapping[str, Any], folder: Path) -> Family:
+    """The family of a base by the content of its config.json. folder: for messages. Raises FamilyError."""
+    model_type, text = config.get("model_type"), config.get("text_config", {})
+    if not isinstance(text, dict):
+        raise FamilyError(f"{folder / 'config.json'}: text_config is {text!r}; expected an object")
+    for family in FAMILIES:
+        if model_type in family.model_types:
+            if limit := family.limit(config):
+                raise FamilyError(f"{folder}: a {family.name} with {limit}; expected a base without")
+            return family
+    reason = f", which is refused: {REFUSED[model_type]}" if model_type in REFUSED else ""
+    raise FamilyError(f"{folder}: model type {model_type!r}{reason}; expected {known_types()}")
+
+
+def known_types() -> str:
+    """All model types that are known, for messages."""
+    *others, last = (model_type for family in FAMILIES for model_type in family.model_types)
+    return f"{', '.join(others)} or {last}"

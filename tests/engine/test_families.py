@@ -1,0 +1,261 @@
+"""Every family alike: the tree and the library's own forward agree, alone and in batches; it learns what is scored."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from scoring.bench.generate import generate_batch
+from scoring.bench.padded import collate, padded_states
+from scoring.checkpoints.export import ExportOptions, export_model
+from scoring.checkpoints.plan import plan_members
+from scoring.checkpoints.weights import BaseWeights
+from scoring.engine.guard import compare_first
+from scoring.engine.loading import Model
+from scoring.engine.reference import reference_logits
+from scoring.engine.scorer import Scorer
+from scoring.inputs.families.registry import FAMILIES
+from scoring.inputs.orders import orders_of, reordered
+from scoring.inputs.pictures import PixelPolicy, read_picture
+from scoring.inputs.prompt import PromptTemplate
+from tests.shared.families import CONFIGS, tiny_base
+from tests.shared.trainings import PLAIN, trained
+
+PIXELS = 28 * 28 * 20  # small, and pictures of unequal sides
+FILE = "adapter_model.safetensors"
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def family_base(request, base, tmp_path_factory):
+    return tiny_base(request.param, base, tmp_path_factory.mktemp(request.param) / "base")
+
+
+@pytest.fixture(scope="module")
+def loaded(family_base):
+    Model.load(family_base, "none")  # first: it imports bitsandbytes
+    return Scorer(plan_members([str(family_base)], quantization="none", pixels=PIXELS))
+
+
+@pytest.fixture(scope="module")
+def rows(demo, test_rows, tmp_path_factory):
+    """One picture, several in their places, none, and pictures of other shapes."""
+    folder, first = tmp_path_factory.mktemp("pictures"), test_rows[0]
+    shapes = [(300, 120), (90, 400), (500, 500)]
+    wide = []
+    for number, shape in enumerate(shapes):
+        read_picture(test_rows[number].pictures[0]).resize(shape).save(folder / f"{number}.png")
+        wide.append(folder / f"{number}.png")
+    several = {"pictures": tuple(wide), "sizes": tuple(shapes)}
+    return [
+        *test_rows[:3],
+        replace(first, id="words", pictures=(), sizes=()),
+        replace(first, id="first", **several),
+        replace(first, id="places", question="<image 2> or <image 1>?", options=("<image 3>", "b", "c"), **several),
+        replace(test_rows[4], id="wide", pictures=(wide[0],), sizes=(shapes[0],)),
+    ]
+
+
+@pytest.fixture(scope="module")
+def expected(loaded, rows):
+    """For each row and order the label logits by transformers' own forward."""
+    return {
+        (row.id, order): reference_logits(loaded.model.network, *loaded.prepare(reordered(row, order)))[
+            loaded.label_ids[: len(order)]
+        ].numpy()
+        for row in rows
+        for order in orders_of(row, "cyclic")
+    }
+
+
+@pytest.mark.parametrize("size, orders", [(1, "1"), (7, "1"), (7, "cyclic"), (3, "cyclic")])
+def test_rows_equal_the_library_alone_and_in_batches(loaded, rows, expected, size, orders):
+    result = loaded.score(rows, orders, batch_rows=size)
+    assert result.status == ["ok"] * len(rows)
+    largest = 0.0
+    for row, question in enumerate(rows):
+        for number, order in enumerate(orders_of(question, orders)):
+            by_letter = result.logits[row, 0, number, ["abcd".index(letter) for letter in order]]
+            largest = max(largest, float(np.abs(by_letter - expected[question.id, order]).max()))
+    scale = max(np.abs(row).max() for row in expected.values())
+    assert largest < 1e-5 * max(1, scale) and scale > 0.1
+
+
+def test_pictures_and_their_places_count(expected):
+    """A test that the vision tower is not left out: other pictures and places, other logits."""
+    assert np.abs(expected["first", "abcd"] - expected["words", "abcd"]).max() > 1e-3
+    assert np.abs(expected["places", "abc"] - expected["places", "bca"][[2, 0, 1]]).max() > 1e-3
+
+
+def test_the_guard_at_load_agrees(loaded, rows):
+    assert compare_first(loaded, rows).largest < 1e-3
+
+
+def test_the_ways_of_the_benchmark_give_the_same(loaded, rows, expected):
+    """Padded on the right for logits, on the left for generation."""
+    network, prepared = loaded.model.network, [loaded.prepare(row) for row in rows]
+    batch = collate([sequence for sequence, _ in prepared], [patches for _, patches in prepared])
+    with torch.no_grad():
+        labels = network.lm_head(padded_states(network, batch))[:, loaded.label_ids[:4]]
+    for row, logits in zip(rows, labels.numpy()):
+        of_row = expected[row.id, "abcd"[: len(row.options)]]
+        assert np.abs(logits[: len(of_row)] - of_row).max() < 1e-5 * max(1, np.abs(of_row).max())
+    generated = generate_batch(network, loaded.prepare.chat, prepared, new_tokens=1)
+    assert [answer.first_token for answer in generated] == loaded.score(rows).top_token[:, 0, 0].tolist()
+
+
+def test_pictures_are_cut_as_the_library_cuts_them(family_base, test_rows):
+    from transformers import Qwen2VLImageProcessorPil
+
+    size = {"shortest_edge": PIXELS, "longest_edge": PIXELS}
+    library = Qwen2VLImageProcessorPil.from_pretrained(family_base)
+    policy = PixelPolicy.of_base(family_base, PIXELS)
+    for shape in ((300, 120), (61, 47), (640, 480), (33, 640)):
+        picture = read_picture(test_rows[1].pictures[0]).resize(shape)
+        cut = library(images=[picture], size=size, return_tensors="np")
+        assert policy.grid(*shape) == tuple(cut["image_grid_thw"][0])
+        assert np.array_equal(policy.patches(picture), cut["pixel_values"])
+
+
+def test_what_picture_settings_leave_out_is_the_processors_default(family_base, tmp_path):
+    folder = shutil.copytree(family_base, tmp_path / "base", ignore=shutil.ignore_patterns("*.safetensors"))
+    settings = json.loads((folder / "preprocessor_config.json").read_text())
+    for name in ("patch_size", "image_mean", "image_std", "merge_size", "temporal_patch_size"):
+        settings.pop(name, None)
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+    assert PixelPolicy.of_base(folder) == PixelPolicy.of_base(family_base)
+
+
+def test_ids_are_those_of_the_librarys_processor(family_base, loaded, rows):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(family_base)
+    template = (family_base / "chat_template.jinja").read_text()
+    for row in (rows[0], rows[3], rows[4]):
+        sequence, _ = loaded.prepare(row)
+        system, user = PromptTemplate().render(row.question, row.options, row.task_hint)
+        content = [{"type": "image", "image": ""} for _ in row.pictures] + [{"type": "text", "text": user}]
+        messages = [{"role": "user", "content": content}]
+        if system:
+            messages.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})
+        text = tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True, chat_template=template
+        )
+        for grid in sequence.grids:  # as `Qwen2VLProcessor.replace_image_token`
+            text = text.replace("<|image_pad|>", "<|picture|>" * (grid[1] * grid[2] // 4), 1)
+        ids = tokenizer(text.replace("<|picture|>", "<|image_pad|>"))["input_ids"]
+        assert sequence.ids.tolist() == ids
+
+
+def test_positions_are_the_librarys(loaded, rows):
+    for row in rows:
+        sequence, _ = loaded.prepare(row)
+        ids = torch.from_numpy(sequence.ids)[None]
+        positions, _ = loaded.model.network.model.get_rope_index(
+            ids,
+            (ids == loaded.prepare.chat.image_token_id).int(),
+            torch.tensor(sequence.grids) if sequence.grids else None,
+            attention_mask=torch.ones_like(ids),
+        )
+        assert np.array_equal(sequence.positions(), positions[:, 0].numpy())
+
+
+# ------------------------------------------------------------ adapters
+@pytest.fixture(scope="module")
+def checkpoint(family_base, demo, tmp_path_factory):
+    """Two steps of training on eight rows."""
+    from scoring.tables.reading import read_table
+
+    out = tmp_path_factory.mktemp("trained") / "ckpt"
+    config = replace(PLAIN, epochs=1, batch=4, learning_rate=1e-2, quantization="none", rank=4, alpha=8)
+    training, _ = trained(
+        family_base, read_table(demo / "train.csv").questions, out, config, rows=8, valid=2, pixels=PIXELS
+    )
+    assert training.state.step == 2
+    return out
+
+
+@pytest.fixture(scope="module")
+def scored(checkpoint, rows):
+    return Scorer.load(str(checkpoint)).score(rows)
+
+
+def test_training_reaches_every_layer_of_the_language_model_alone(checkpoint, family_base):
+    tensors = load_file(checkpoint / FILE)
+    assert all(".language_model.layers." in key for key in tensors)
+    assert all(tensor.any() for key, tensor in tensors.items() if "lora_B" in key)
+    config = json.loads((family_base / "config.json").read_text())
+    assert len(tensors) == 2 * 7 * config["text_config"]["num_hidden_layers"]
+
+
+def test_peft_loads_the_adapter_with_the_same_logits(checkpoint, family_base, rows, scored, loaded):
+    from peft import PeftModel
+    from transformers import AutoModelForImageTextToText
+
+    network = AutoModelForImageTextToText.from_pretrained(family_base, dtype=torch.float32)
+    peft = PeftModel.from_pretrained(network, str(checkpoint)).eval()
+    plain = loaded.score(rows)
+    for number, row in enumerate(rows):
+        logits = reference_logits(peft.base_model.model, *loaded.prepare(row))[loaded.label_ids[: len(row.options)]]
+        ours = scored.logits[number, 0, 0, : len(row.options)]
+        assert np.abs(ours - logits.numpy()).max() < 1e-4
+        assert np.abs(ours - plain.logits[number, 0, 0, : len(row.options)]).max() > 1e-3
+
+
+def test_adapters_with_older_names_are_the_same(checkpoint, rows, scored, tmp_path):
+    folder = shutil.copytree(checkpoint, tmp_path / "older", ignore=shutil.ignore_patterns("calibration*"))
+    tensors = load_file(folder / FILE)
+    save_file({key.replace("model.language_model.", "model."): value for key, value in tensors.items()}, folder / FILE)
+    assert np.array_equal(Scorer.load(str(folder)).score(rows).logits, scored.logits, equal_nan=True)
+
+
+def test_an_exported_model_has_the_files_names_and_the_same_answers(checkpoint, family_base, rows, scored, tmp_path):
+    export_model(str(checkpoint), tmp_path / "whole", options=ExportOptions(dtype="fp32"))
+    assert {*load_file(tmp_path / "whole" / "model.safetensors")} == {*load_file(family_base / "model.safetensors")}
+    exported = Scorer.load(str(tmp_path / "whole")).score(rows)
+    assert np.nanmax(np.abs(exported.logits - scored.logits)) < 1e-4
+
+
+# ------------------------------------------------------------ bases
+def test_weights_have_the_names_of_the_librarys_modules(family_base):
+    weights, network = BaseWeights.of(family_base), Model.load(family_base, "none").network
+    assert {*weights.shapes} == {*network.state_dict()}
+    linear = {name for name, module in network.named_modules() if isinstance(module, torch.nn.Linear)}
+    assert {*weights.linear} == linear
+
+
+def test_older_configurations_without_sections_are_read(base, rows, tmp_path):
+    """As the hub has Qwen2-VL and Qwen2.5-VL: the language model's part is not in a section of its own."""
+    folder = tiny_base("qwen2_vl", base, tmp_path / "base", tied=True)
+    before = Scorer(plan_members([str(folder)], quantization="none", pixels=PIXELS)).score(rows[:2])
+    config = json.loads((folder / "config.json").read_text())
+    text = config.pop("text_config")
+    rope = {"type": "mrope", "mrope_section": text["rope_parameters"]["mrope_section"]}
+    text |= {"rope_scaling": rope, "rope_theta": text.pop("rope_parameters")["rope_theta"]}
+    for name in ("layer_types", "model_type", "dtype"):
+        text.pop(name, None)
+    (folder / "config.json").write_text(json.dumps(text | config))
+    family = next(family for family in FAMILIES if family.name == "Qwen2-VL")
+    sizes = family.sizes(text | config)
+    assert (sizes.layers, sizes.width, sizes.heads, sizes.key_value_heads, sizes.head_size) == (3, 64, 4, 2, 16)
+    scorer = Scorer(plan_members([str(folder)], quantization="none", pixels=PIXELS))
+    assert scorer.prepare.context == 2048
+    assert np.array_equal(scorer.score(rows[:2]).logits, before.logits)
+
+
+@pytest.mark.parametrize("model_type", ["qwen2_5_vl", "qwen2_vl"])
+def test_one_base_in_4_bits_has_the_same_bits_expanded_or_not(base, rows, tmp_path, model_type):
+    folder = tiny_base(model_type, base, tmp_path / "base")
+    plan = plan_members([str(folder)], quantization="nf4", pixels=PIXELS)
+    kept, expanded = (Scorer(plan, weights=weights).score(rows).logits for weights in ("4bit", "16bit"))
+    assert np.array_equal(kept, expanded, equal_nan=True)
+
+
+def test_a_family_for_every_known_model_type():
+    from scoring.engine.families.registry import PARTS
+
+    assert {*PARTS} == {family.name for family in FAMILIES}
+    assert {family.model_types[0] for family in FAMILIES} == {*CONFIGS}

@@ -1,0 +1,109 @@
+"""What families say of themselves without torch, and which bases are refused, by name and alike by every command."""
+
+import json
+import re
+import shutil
+
+import pytest
+
+from benchmarks.workload import CONFIG as REAL_8B
+from scoring.checkpoints.weights import CheckpointError, check_base
+from scoring.inputs.families.qwen2_vl import QWEN2_5_VL
+from scoring.inputs.families.qwen3_vl import QWEN3_VL
+from scoring.inputs.families.registry import FAMILIES, FamilyError, family_of, family_of_config, known_types
+
+WINDOW = "its layers attend within a sliding window"
+
+
+@pytest.fixture
+def other(base, tmp_path):
+    """The demo's base under another model type, or with other settings of its language model."""
+
+    def make(model_type, **text):
+        folder = tmp_path / model_type
+        shutil.copytree(base, folder)
+        config = json.loads((base / "config.json").read_text()) | {"model_type": model_type}
+        config["text_config"] |= text
+        (folder / "config.json").write_text(json.dumps(config))
+        return folder
+
+    return make
+
+
+@pytest.mark.parametrize("model_type, reason", [("llava", "model type 'llava'; expected"), ("gemma3", WINDOW)])
+def test_other_families_are_refused_by_name_by_every_command(other, cli, demo, tmp_path, model_type, reason):
+    folder = other(model_type)
+    for arguments in (
+        ["show", folder],
+        ["show", demo / "checkpoints" / "fold0", "--base", folder],
+        ["score", demo / "test.csv", "--ckpt", folder, "--out", tmp_path / "out"],
+        ["train", demo / "train.csv", "--base", folder, "--out", tmp_path / "ckpt"],
+    ):
+        done = cli(*arguments, check=2)
+        words = " ".join((done.stdout + done.stderr).split())
+        assert reason in words and f"expected {known_types()}" in words, arguments
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_known_types_are_listed():
+    assert known_types() == "qwen3_vl, qwen3_vl_moe, qwen2_5_vl or qwen2_vl"
+    assert [family.name for family in FAMILIES] == ["Qwen3-VL", "Qwen2.5-VL", "Qwen2-VL"]
+
+
+def test_a_model_type_belongs_to_one_family(tmp_path):
+    types = [model_type for family in FAMILIES for model_type in family.model_types]
+    assert len(set(types)) == len(types)
+    for family in FAMILIES:
+        for model_type in family.model_types:
+            assert family_of_config({"model_type": model_type}, tmp_path) is family
+            assert family.is_mixture({"model_type": model_type}) == model_type.endswith("_moe")
+
+
+@pytest.mark.parametrize(
+    "text", [{"use_sliding_window": True}, {"layer_types": ["full_attention", "sliding_attention"]}]
+)
+@pytest.mark.parametrize("model_type", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
+def test_sliding_windows_are_refused(other, model_type, text):
+    with pytest.raises(CheckpointError, match="-VL with layers that attend within a sliding window"):
+        check_base(other(model_type, **text))
+
+
+def test_windows_and_caps_are_found_in_older_configurations_too(tmp_path):
+    flat = {"model_type": "qwen2_vl", "use_sliding_window": False, "sliding_window": 32_768}  # as on the hub
+    assert family_of_config(flat, tmp_path).name == "Qwen2-VL"
+    for change in ({"use_sliding_window": True}, {"attn_logit_softcapping": 50.0}):
+        with pytest.raises(FamilyError, match="Qwen2-VL with"):
+            family_of_config(flat | change, tmp_path)
+
+
+def test_a_folder_without_configuration_is_no_base(tmp_path):
+    with pytest.raises(FamilyError, match=re.escape(f"{tmp_path}: no config.json")):
+        family_of(tmp_path)
+
+
+def test_sizes_of_real_models_are_read():
+    """Qwen3-VL-8B's, and Qwen2.5-VL-7B's from its flat configuration, whose heads have 3584 / 28 = 128 values."""
+    sizes = QWEN3_VL.sizes(REAL_8B)
+    assert (sizes.layers, sizes.width, sizes.heads, sizes.key_value_heads) == (36, 4096, 32, 8)
+    assert (sizes.head_size, sizes.inner, sizes.copies) == (128, 12_288, 0)
+    flat = {"hidden_size": 3584, "intermediate_size": 18_944, "num_attention_heads": 28, "num_key_value_heads": 4}
+    sizes = QWEN2_5_VL.sizes(flat | {"num_hidden_layers": 28})
+    assert (sizes.layers, sizes.heads, sizes.key_value_heads, sizes.head_size) == (28, 28, 4, 128)
+
+
+@pytest.mark.parametrize(
+    "name, module",
+    [
+        ("model.layers.3.self_attn.q_proj.weight", "model.language_model.layers.3.self_attn.q_proj.weight"),
+        ("model.embed_tokens.weight", "model.language_model.embed_tokens.weight"),
+        ("model.norm.weight", "model.language_model.norm.weight"),
+        ("visual.blocks.0.attn.qkv.bias", "model.visual.blocks.0.attn.qkv.bias"),
+        ("lm_head.weight", "lm_head.weight"),
+        ("model.language_model.norm.weight", "model.language_model.norm.weight"),
+        ("model.visual.merger.ln_q.weight", "model.visual.merger.ln_q.weight"),
+        ("model.layers.0.mlp.up_proj.weight.absmax", "model.language_model.layers.0.mlp.up_proj.weight.absmax"),
+    ],
+)
+def test_names_in_files_become_names_of_modules(name, module):
+    assert QWEN2_5_VL.module_name(name) == module
+    assert QWEN3_VL.module_name(name) == name

@@ -1,0 +1,87 @@
+"""Tiny bases of random weights, one for each family, with the demo's tokenizer: made in seconds."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+CLIP = {
+    "image_mean": [0.48145466, 0.4578275, 0.40821073],
+    "image_std": [0.26862954, 0.26130258, 0.27577711],
+}
+TEXT = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 4096,
+    "max_position_embeddings": 2048,
+    "bos_token_id": None,
+    "eos_token_id": 4090,
+}
+MROPE = {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [2, 3, 3]}  # halves of heads of 16
+TOWER = {"depth": 3, "patch_size": 14, "spatial_merge_size": 2, "temporal_patch_size": 2}
+# Of Qwen2-VL's and Qwen2.5-VL's hub repositories.
+QWEN2_TEMPLATE = (
+    "{% set image_count = namespace(value=0) %}{% set video_count = namespace(value=0) %}"
+    "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}<|im_start|>system\n"
+    "You are a helpful assistant.<|im_end|>\n{% endif %}<|im_start|>{{ message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}<|im_end|>\n{% else %}"
+    "{% for content in message['content'] %}"
+    "{% if content['type'] == 'image' or 'image' in content or 'image_url' in content %}"
+    "{% set image_count.value = image_count.value + 1 %}"
+    "{% if add_vision_id %}Picture {{ image_count.value }}: {% endif %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{% elif content['type'] == 'video' or 'video' in content %}"
+    "{% set video_count.value = video_count.value + 1 %}"
+    "{% if add_vision_id %}Video {{ video_count.value }}: {% endif %}<|vision_start|><|video_pad|><|vision_end|>"
+    "{% elif 'text' in content %}{{ content['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+# For each model type its configuration, and the settings of its pictures; None: the demo's.
+CONFIGS: dict[str, dict[str, Any] | None] = {
+    "qwen3_vl": None,
+    "qwen2_5_vl": {
+        "text_config": TEXT | {"rope_parameters": MROPE},
+        "vision_config": TOWER
+        | {
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_heads": 2,
+            "out_hidden_size": 64,
+            "window_size": 56,
+            "fullatt_block_indexes": [1],
+        },
+    },
+    "qwen2_vl": {
+        "text_config": TEXT | {"rope_parameters": MROPE},
+        "vision_config": TOWER | {"embed_dim": 32, "num_heads": 2, "mlp_ratio": 2, "hidden_size": 64},
+    },
+}
+PICTURES = {"min_pixels": 3136, "max_pixels": 12_845_056, "patch_size": 14, "merge_size": 2, "temporal_patch_size": 2}
+
+
+def tiny_base(model_type: str, demo_base: Path, folder: Path, tied: bool = False) -> Path:
+    """A base in float32 of a known model type in a new folder, as the library saves it."""
+    import torch
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    folder.mkdir(parents=True)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "preprocessor_config.json"):
+        shutil.copy(demo_base / name, folder)
+    config, tokens = CONFIGS[model_type], json.loads((demo_base / "config.json").read_text())
+    if config is None:
+        config = tokens
+    else:
+        (folder / "chat_template.jinja").write_text(QWEN2_TEMPLATE)
+        (folder / "preprocessor_config.json").write_text(json.dumps(PICTURES | CLIP))
+        config = config | {name: value for name, value in tokens.items() if name.endswith("_token_id")}
+    config = config | {"model_type": model_type, "tie_word_embeddings": tied}
+    config["text_config"] = config["text_config"] | {"tie_word_embeddings": tied}
+    (folder / "config.json").write_text(json.dumps(config))
+    torch.manual_seed(0)
+    network = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(folder), dtype=torch.float32)
+    for weight in network.parameters():
+        torch.nn.init.normal_(weight, std=0.15) if weight.ndim > 1 else weight.data.add_(0.1 * torch.randn_like(weight))
+    network.save_pretrained(folder)
+    return folder
