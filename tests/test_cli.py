@@ -7,6 +7,7 @@ import re
 import shutil
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from benchmarks import command_line
@@ -283,3 +284,17 @@ def test_a_call_that_is_wrong_does_not_cost_the_checkpoint_that_it_would_replace
     assert "holds a checkpoint" in cli(*arguments, check=2).stderr
     assert "no such folder" in cli(*arguments, "--overwrite", check=2).stderr
     assert (out / "adapter_model.safetensors").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("name", ["blink.parquet", "k_mmstar.jsonl"])
+def test_a_benchmarks_table_goes_through_all_commands_without_an_option(cli, demo, tmp_path, name):
+    """Pictures inside cells, several in a row; options inside the question. The results may be named like the table."""
+    table = ROOT / "tests" / "cases" / "tables" / name
+    assert "read as" in cli("check", table).stderr
+    out = tmp_path / name
+    cli("score", table, "--ckpt", demo / "checkpoints" / "fold0", "--limit", 2, "--out", out)
+    assert "accuracy" in cli("evaluate", out).stdout
+    cli("report", out)
+    pictures = pq.read_table(out / "questions.parquet")
+    assert (out / "report.html").exists() and all(pictures["picture"].to_pylist())
+    assert ("more_pictures" in pictures.column_names) == (name == "blink.parquet")

@@ -58,7 +58,7 @@ class MemberNumbers:
 
 def is_number_file(path: Path) -> bool:
     """Whether this is a file of numbers by its name, and not a SCORES folder."""
-    return path.suffix.lower() in SUFFIXES
+    return path.suffix.lower() in SUFFIXES and not path.is_dir()  # a folder may be named after its table
 
 
 def read_number_file(path: Path, form: str = "auto") -> tuple[list[MemberNumbers], str]:

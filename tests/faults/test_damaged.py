@@ -171,7 +171,7 @@ def test_any_value_of_a_bases_small_files_may_be_wrong(base, table, tmp_path, na
 @pytest.mark.parametrize(
     "name, data, told",
     [
-        ("chat_template.jinja", b"", "leaves texts or the picture out"),
+        ("chat_template.jinja", b"", "leaves texts or a picture out"),
         ("chat_template.jinja", b"{{ bad", "chat template cannot be used"),
         ("chat_template.jinja", b"\xff\xfe", "chat template cannot be used"),
         ("tokenizer.json", b"{", "needs the fast tokenizer"),

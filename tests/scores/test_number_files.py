@@ -524,6 +524,11 @@ def test_files_are_recognised_by_their_endings(name, expected):
     assert is_number_file(Path(name)) is expected
 
 
+def test_a_folder_is_no_file_of_numbers_whatever_its_name(tmp_path):
+    (tmp_path / "test.csv").mkdir()
+    assert not is_number_file(tmp_path / "test.csv")
+
+
 def test_a_folder_without_scores_is_refused(tmp_path):
     with pytest.raises(RunError, match="not a finished SCORES folder"):
         read_members(tmp_path)

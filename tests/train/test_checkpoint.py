@@ -73,7 +73,7 @@ def test_a_checkpoint_of_capital_letters_is_scored_without_any_option(theirs, qu
     assert manifest.prompt == THEIRS and manifest.template["letters"] == "upper" and manifest.letters == "abcd"
     scorer = Scorer.load(str(out))
     assert scorer.prepare.chat.decode(scorer.label_ids[:4]) == "ABCD"
-    result = scorer.score(questions[100:120])
+    result = scorer.score(questions[100:112])
     assert np.abs(result.logits[:, 0, 0] - epoch.scores.logits).max() < 1e-4
     assert np.isin(result.top_token, scorer.label_ids).all()
     lines = (out / "validation.csv").read_text().splitlines()
