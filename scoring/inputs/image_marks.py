@@ -22,7 +22,7 @@ def number_marks(texts: Sequence[str], pictures: int) -> list[str]:
     Marks at the very beginning are left out where their pictures come first in any case. Raises PictureError, a row's
     fault, where the marks do not fit the pictures.
     """
-    if not any("<image" in text for text in texts):
+    if "<image" not in "".join(texts):
         return list(texts)
     numbers = [match[1] for text in texts for match in MARK.finditer(text)]
     if None in numbers:

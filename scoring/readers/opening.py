@@ -8,13 +8,13 @@ from scoring.readers.delimited import open_delimited
 from scoring.readers.json_rows import looks_like_json, open_json
 from scoring.readers.records import Records, table_fault
 from scoring.readers.splits import rows_of_split
-from scoring.readers.unpacking import open_unpacked
+from scoring.readers.unpacking import is_packed, open_unpacked, unpacked_copy
 
 HEAD = 1 << 12  # bytes that show what a file is
 
 
 def open_table(file: Path, known: set[str], encoding: str | None = None, split: str | None = None) -> Records:
-    """The table in a file: CSV, TSV, JSON or JSONL, packed with gzip or zstd or not, or Parquet; or in a folder of
+    """The table in a file: CSV, TSV, JSON, JSONL or Parquet, packed with gzip or zstd or not; or in a folder of
     Parquet files. Raises InputError.
 
     known: names of columns in lower case, which show the separator. encoding: of text, if it is known. split: only its
@@ -38,7 +38,7 @@ def _open_file(file: Path, known: set[str], encoding: str | None) -> Records:
     if head[:4] == b"PAR1":
         from scoring.readers.parquet import open_parquet
 
-        return open_parquet(file)
+        return open_parquet(file, unpacked_copy(file) if is_packed(file) else None)
     if looks_like_json(head):
         with open_unpacked(file) as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()

@@ -6,6 +6,7 @@ What the file calls a page is read as a whole; writers make pages of about 1 MB,
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,6 +14,9 @@ import pyarrow.parquet as pq
 from scoring.errors import InputError
 from scoring.readers.records import OneFile, Row, table_fault
 from scoring.readers.unpacking import digest_of
+
+if TYPE_CHECKING:
+    import tempfile
 
 BLOCK = 1_000  # rows that are read at a time, at most
 BLOCK_WITH_BYTES = 64  # the same where rows hold bytes, whose sizes may differ much
@@ -22,7 +26,7 @@ MAGIC = b"PAR1"
 
 @dataclass(frozen=True)
 class ParquetTable(OneFile):
-    """A table. block: rows that are read at a time."""
+    """A table. block: rows that are read at a time. unpacked: what a packed file holds."""
 
     file: Path
     header: list[str]
@@ -30,6 +34,7 @@ class ParquetTable(OneFile):
     count: int
     block: int = BLOCK
     format: str = "Parquet"
+    unpacked: "tempfile._TemporaryFileWrapper[bytes] | None" = None
 
     @property
     def notices(self) -> list[str]:
@@ -40,7 +45,7 @@ class ParquetTable(OneFile):
         number = 0
         try:
             # Both options are needed, or a whole row group is in memory at once.
-            with pq.ParquetFile(self.file, buffer_size=1 << 20, pre_buffer=False) as parquet:
+            with pq.ParquetFile(_source(self.file, self.unpacked), buffer_size=1 << 20, pre_buffer=False) as parquet:
                 for batch in parquet.iter_batches(self.block, columns=columns, use_threads=False):
                     for record in batch.to_pylist():
                         number += 1
@@ -49,17 +54,25 @@ class ParquetTable(OneFile):
             raise _broken(self.file, error) from None
 
 
-def open_parquet(file: Path) -> ParquetTable:
-    """Raises InputError where the file is no Parquet file, or has two columns of one name."""
+def open_parquet(file: Path, unpacked: "tempfile._TemporaryFileWrapper[bytes] | None" = None) -> ParquetTable:
+    """Raises InputError where the file is no Parquet file, or has two columns of one name.
+
+    unpacked: what it holds, where it is packed.
+    """
     try:
-        with pq.ParquetFile(file) as parquet:
+        with pq.ParquetFile(_source(file, unpacked)) as parquet:
             schema, metadata = parquet.schema_arrow, parquet.metadata
     except (OSError, pa.ArrowException) as error:
         raise _broken(file, error) from None
     if len(set(schema.names)) < len(schema.names):
         twice = next(name for name in schema.names if schema.names.count(name) > 1)
         raise table_fault(file, f"two columns {twice!r}", "columns with different names", "rename one of them")
-    return ParquetTable(file, schema.names, digest_of(file), metadata.num_rows, _block_of(schema, metadata))
+    block, digest = _block_of(schema, metadata), digest_of(_source(file, unpacked))
+    return ParquetTable(file, schema.names, digest, metadata.num_rows, block, unpacked=unpacked)
+
+
+def _source(file: Path, unpacked: "tempfile._TemporaryFileWrapper[bytes] | None") -> Path:
+    return Path(unpacked.name) if unpacked else file
 
 
 def _block_of(schema: pa.Schema, metadata: pq.FileMetaData) -> int:

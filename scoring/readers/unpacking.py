@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import stat
+import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,10 +44,34 @@ def blocks_of(file: Path) -> Iterator[bytes]:
             yield block
 
 
+def unpacked_copy(file: Path) -> "tempfile._TemporaryFileWrapper[bytes]":
+    """What a packed file holds, as a file that goes when nothing refers to it. Raises InputError."""
+    copy = tempfile.NamedTemporaryFile()  # noqa: SIM115 - the table keeps it open
+    try:
+        for block in blocks_of(file):
+            copy.write(block)
+        copy.flush()
+    except OSError as error:
+        found = f"no room in {tempfile.gettempdir()} to unpack it ({error})"
+        raise table_fault(file, found, "as much as it holds", "free some, or unpack the file yourself") from None
+    return copy
+
+
 def digest_of(file: Path) -> str:
     """SHA-256 of a file's own bytes, packed or not."""
     with open(file, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def is_packed(file: Path) -> bool:
+    """Whether gzip or zstd packed the file."""
+    return bool(_packing_of(file))
+
+
+def _packing_of(file: Path) -> str:
+    with open(file, "rb") as stream:
+        head = stream.read(4)
+    return "gzip" if head[:2] == GZIP else "zstd" if head == ZSTD else ""
 
 
 class _Unpacked(io.RawIOBase):
@@ -55,9 +80,7 @@ class _Unpacked(io.RawIOBase):
     def __init__(self, file: Path):
         self._file, self._count = file, 0
         try:
-            with open(file, "rb") as stream:
-                head = stream.read(4)
-            self._packing = "gzip" if head[:2] == GZIP else "zstd" if head == ZSTD else ""
+            self._packing = _packing_of(file)
             self._stream: IO[bytes] | Any = self._open()
         except OSError as error:
             raise table_fault(file, f"an unreadable file ({error})", "a table", "check the file") from None

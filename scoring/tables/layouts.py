@@ -9,6 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -58,7 +59,7 @@ class RowFault(NamedTuple):
     fix: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: a million are made, and that would take three times as long
 class RawQuestion:
     """What a row asks, as the table has it, before anything is checked.
 
@@ -98,21 +99,30 @@ class Layout:
     turns: dict[str, int] = field(default_factory=dict)
     kind: int | None = None
 
+    @cached_property
+    def _texts(self) -> list[int]:
+        """The indices of id, question, task type and hint; -1 for a column that the table lacks."""
+        return [self.fields.get(name, -1) for name in ("id", "question", "task_type", "task_hint")]
+
     def read(self, cells: list[Any]) -> RawQuestion:
         """What a row asks."""
         options, fault = None, None
         if self.name == "letters":
-            options = [as_text(cells[index]) for index in self.options]
+            options = [cell if isinstance(cell := cells[index], str) else as_text(cell) for index in self.options]
         elif self.name == "choices":
             options, fault = _options_of(cells[self.options[0]])
+        row_id, question, task_type, task_hint = [
+            "" if index < 0 else cell if isinstance(cell := cells[index], str) else as_text(cell)
+            for index in self._texts
+        ]
         raw = RawQuestion(
-            id=self.cell(cells, "id"),
+            id=row_id,
             pictures=[cell for index in self.pictures if (cell := cells[index]) not in (None, "", [])],
-            question=self.cell(cells, "question"),
+            question=question,
             options=options,
             answer=cells[self.fields["answer"]] if "answer" in self.fields else None,
-            task_type=self.cell(cells, "task_type"),
-            task_hint=self.cell(cells, "task_hint"),
+            task_type=task_type,
+            task_hint=task_hint,
             fault=fault,
         )
         if self.name == "chat":

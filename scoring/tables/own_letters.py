@@ -3,7 +3,6 @@
 The prompt puts a letter before each option. One in the option's text would contradict it in every other order.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,13 +23,16 @@ class LetterSurvey:
     first: int = 0
     sample: str = ""
 
-    def add(self, row: int, options: Sequence[str]) -> list[str]:
-        """The options without their letters, if all have one. row: its number. options: up to the last filled in."""
+    def add(self, row: int, options: list[str]) -> list[str]:
+        """The options without their letters, if all have one; else themselves.
+
+        row: its number. options: up to the last that is filled in.
+        """
         if len(options) < 2:
-            return list(options)
+            return options
         self.rows += 1
         if (texts := strip_letters(options)) is None:
-            return list(options)
+            return options
         if not self.lettered:
             self.first, self.sample = row, options[0].strip()
         self.lettered += 1

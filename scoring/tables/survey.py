@@ -47,7 +47,8 @@ class Survey:
             texts = self.letters.add(row.number, filled)
             if self.reading is None and not raw.fault and (cell := answer_text(raw.answer)):
                 counts.add(cell, filled if cell[0].isdigit() else ())
-                stripped.add(cell, texts if cell[0].isdigit() else ())
+                if texts is not filled:  # else they are not needed: not all rows have letters of their own
+                    stripped.add(cell, texts if cell[0].isdigit() else ())
                 from_0 = from_0 and isinstance(raw.answer, int | float)
         if self.letters.in_all_rows:
             counts = stripped

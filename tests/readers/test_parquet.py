@@ -1,5 +1,6 @@
 """Parquet: cells with their types, in small blocks, and pictures among them without filling the memory."""
 
+import gzip
 import hashlib
 import os
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 
 from scoring.errors import InputError
 from scoring.readers import parquet
+from scoring.readers.opening import open_table
 from scoring.readers.parquet import BLOCK, BLOCK_BYTES, BLOCK_WITH_BYTES, holds_bytes, open_parquet
 
 PICTURE = {"bytes": b"\x89PNG", "path": "p.png"}
@@ -116,3 +118,12 @@ def test_broken_files_and_columns_of_one_name_are_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(InputError, match="a broken Parquet file"):
         open_parquet(path)
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, lambda data: pa.compress(data, "zstd", asbytes=True)])
+def test_a_packed_file_is_the_same_table(tmp_path, pack):
+    pq.write_table(pa.table({"id": ["1", "2"], "image": [b"x", b"y"]}), tmp_path / "plain")
+    (tmp_path / "packed").write_bytes(pack((tmp_path / "plain").read_bytes()))
+    plain, packed = (open_table(tmp_path / name, set()) for name in ("plain", "packed"))
+    assert list(packed.rows()) == list(plain.rows()) == list(packed.rows())
+    assert (packed.digest, packed.count, packed.file.name) == (plain.digest, 2, "packed")

@@ -99,7 +99,7 @@ def test_groups_that_evaluate_was_asked_for_are_shown(tmp_path):
 def test_a_page_without_answers_or_pictures_says_so(tmp_path):
     text = write_report(folder(tmp_path / "s", answers=False, pictures=0)).read_text("utf-8")
     assert "accuracy" not in text.split("<script")[0] and "Half of the rows have an answer" in text
-    assert text.count("picture not found") == 40
+    assert text.count("no picture") == 40
 
 
 @pytest.mark.usefixtures("without_figures")

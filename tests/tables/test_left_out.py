@@ -23,6 +23,21 @@ def test_instructions_and_system_turns_are_told_with_their_rows():
     assert LeftOut().notices(Path("t")) == []
 
 
+def test_marks_of_pictures_are_told():
+    left_out = LeftOut()
+    for question, options in (
+        ("<image>\nWhat?", ["x", "y"]),
+        ("Like <image 1>?", ["x", "y"]),
+        ("<image> What?", ["<image>", "y"]),
+        ("an <images> tag", ["x", "y"]),
+    ):
+        left_out.add(RawQuestion("1", [], question, options, None))
+    assert left_out.notices(Path("t")) == [
+        "t: 2 questions begin with marks such as <image>; such pictures come first in any case",
+        "t: marks such as <image> in the texts of 2 rows: pictures stand there",
+    ]
+
+
 def test_of_many_texts_the_most_frequent_are_told_and_the_others_counted():
     left_out = LeftOut()
     for number in range(7):

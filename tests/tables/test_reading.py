@@ -188,6 +188,7 @@ def test_options_inside_the_questions_are_read_and_said(table):
         "JSONL, options inside the question; id from 'index'; answers: letters or the options' texts"
     )
     assert "cut off in 2 rows: 'Answer with the option's letter.'" in result.notices[0]
+    assert "2 questions begin with marks such as <image>" in result.notices[1]
     assert [(problem.row, problem.column) for problem in result.problems] == [(3, "question")]
     assert "found no list of options in 'How many lanes?'; expected a question, and after it" in result.problems[0].text
 
