@@ -24,7 +24,12 @@ def identities(files: Iterable[Path], progress: PictureProgress | None = None) -
     and files that are gone, have their own path. Pictures that tables hold have the digest that their name tells; then
     the files beside them are all read.
     """
-    store, found = PictureStore(), {file: str(file) for file in files}
+    store, names = PictureStore(), dict.fromkeys(files, "")
+    if names and all(map(store.digest_of, names)):
+        for file in names:  # in the same dictionary: there may be a million
+            names[file] = file.name
+        return names
+    found = {file: str(file) for file in names}
     held = [file for file in found if store.digest_of(file)]
     named = [file for file in found if not store.digest_of(file)]
     alike = named if held else _sharing(_sharing(named, _size), _size_and_tail, progress)

@@ -5,7 +5,7 @@ Faulty rows do not count. Ids are those of the tables.
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -94,7 +94,7 @@ class Overview:
 def overview(tables: Sequence[Table], progress: PictureProgress | None = None) -> Overview:
     """Count all of it. Of picture files no more is read than it takes to tell them apart, see `identities`."""
     known = [_Known(table) for table in tables]
-    contents = identities(dict.fromkeys(file for each in known for files in each.files for file in files), progress)
+    contents = identities((file for each in known for file in each.files()), progress)
     for each in known:
         each.recognise(contents)
     return Overview([each.overview() for each in known], [_overlap(*pair) for pair in combinations(known, 2)])
@@ -130,25 +130,34 @@ def picture_folder(table: Table) -> Path:
 
 
 class _Known:
-    """The good rows of a table and their pictures' files; after `recognise`, what tells these apart.
+    """The good rows of a table; after `recognise`, what tells them and their pictures apart.
 
-    pictures: the contents of each row's files. questions: a hash of what each row asks. names: the files of each
-    content.
+    contents: of each file. questions: a hash of what each row asks. first: a file of each content. others: all files of
+    a content that has several. Nothing is kept twice: a table may hold a million pictures.
     """
 
     def __init__(self, table: Table):
         self.table, self.rows = table, table.good
-        self.files = [[picture for picture in row.pictures if isinstance(picture, Path)] for row in self.rows]
+
+    def files(self) -> Iterator[Path]:
+        """The rows' picture files, as often as they occur."""
+        return (picture for row in self.rows for picture in row.pictures if isinstance(picture, Path))
 
     def recognise(self, contents: dict[Path, str]) -> None:
         """contents: what tells each file apart, as `identities` does."""
-        self.pictures = [[contents[file] for file in files] for files in self.files]
+        self.contents = contents
         self.questions = [  # hashes of 64 bits: of a million rows, two different ones meet once in 30 million tables
-            hash((*pictures, row.question, *sorted(row.options))) for row, pictures in zip(self.rows, self.pictures)
+            hash((*self.pictures_of(row), row.question, *sorted(row.options))) for row in self.rows
         ]
-        self.names: dict[str, list[Path]] = defaultdict(list)
-        for file in dict.fromkeys(file for files in self.files for file in files):
-            self.names[contents[file]].append(file)
+        self.first: dict[str, Path] = {}
+        self.others: dict[str, dict[Path, None]] = {}
+        for file in self.files():
+            if (first := self.first.setdefault(contents[file], file)) != file:
+                self.others.setdefault(contents[file], {first: None})[file] = None
+
+    def pictures_of(self, row: Question) -> list[str]:
+        """The contents of a row's files."""
+        return [self.contents[picture] for picture in row.pictures if isinstance(picture, Path)]
 
     def overview(self) -> TableOverview:
         copies = self._copies()
@@ -157,11 +166,15 @@ class _Known:
             file=str(self.table.file),
             rows=len(self.table.questions),
             good=len(self.rows),
-            pictures=sum(map(len, self.names.values())),
+            pictures=len(self.first) + sum(len(files) - 1 for files in self.others.values()),
             balance=balance(self.rows),
             copies=[self._ids(group) for group in copies],
             contradictions=[self._ids(group) for group in copies if self._differ(group)],
-            same_pictures=[[_shown(file, root) for file in files] for files in self.names.values() if len(files) > 1],
+            same_pictures=[
+                [_shown(file, root) for file in self.others[content]]
+                for content in self.first
+                if content in self.others
+            ],
         )
 
     def _copies(self) -> list[list[int]]:
@@ -183,13 +196,13 @@ class _Known:
 
 
 def _overlap(first: _Known, second: _Known) -> Overlap:
-    asked, shown = set(first.questions), first.names.keys()
+    asked, shown = set(first.questions), first.first
     return Overlap(
         first=str(first.table.file),
         second=str(second.table.file),
         rows=[row.id for row, question in zip(second.rows, second.questions) if question in asked],
-        pictures=len(second.names.keys() & shown),
-        picture_rows=[row.id for row, pictures in zip(second.rows, second.pictures) if not shown.isdisjoint(pictures)],
+        pictures=sum(content in shown for content in second.first),
+        picture_rows=[row.id for row in second.rows if any(content in shown for content in second.pictures_of(row))],
     )
 
 
