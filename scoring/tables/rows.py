@@ -1,5 +1,6 @@
 """One row of a table -> a `Question`, and all that is wrong with it."""
 
+import re
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from scoring.tables.answer_reading import AnswerError, read_answer
 from scoring.tables.layouts import Layout, RawQuestion
 from scoring.tables.row_pictures import LocatedPicture, PictureFault, RowPictures
 
+SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can write them, and no file of text can hold them
 LONGEST_CELL = 200_000  # characters; longer than any model's context
 
 
@@ -91,6 +93,8 @@ class RowReader:
                 cell = as_text(self.row.cells[index])
                 if "\0" in cell:
                     self._add_problem(name, "a NUL character", "text", "remove it")
+                elif SURROGATE.search(cell):
+                    self._add_problem(name, "half of a character (a lone surrogate)", "text", "write the whole of it")
                 elif len(cell) > LONGEST_CELL:
                     found, expected = f"{len(cell):,} characters", f"at most {LONGEST_CELL:,}"
                     self._add_problem(name, found, expected, "shorten the cell")
@@ -178,8 +182,9 @@ def filled_options(raw: RawQuestion) -> list[str]:
 
 
 def _all_are_readable(cells: list[Any]) -> bool:
-    """Whether all cells are texts without a NUL, and not too long. Looking at all at once takes a fifth of the time."""
+    """Whether all cells are whole texts, and not too long. Looking at all at once takes a fifth of the time."""
     try:
-        return "\0" not in "".join(cells) and max(map(len, cells)) <= LONGEST_CELL
+        text = "".join(cells)
+        return "\0" not in text and not SURROGATE.search(text) and max(map(len, cells)) <= LONGEST_CELL
     except TypeError:  # some are no texts
         return False

@@ -681,3 +681,13 @@ def test_a_layout_that_is_asked_for_is_read_and_recorded():
     assert (table.layout, table.about()["layout"]) == ("inline", "inline")
     assert table.questions[1].options == ("0", "1", "2", "3") and table.questions[1].answer == "b"
     assert table.questions[1].question == "How many sails are there?\nSelect from the following choices."
+
+
+@pytest.mark.parametrize("cell", ['"q \\ud800"', '["x", "\\udfff y"]', '{"a": "\\ud800", "b": "y"}'])
+def test_half_a_character_in_json_is_a_fault_of_its_row(table, cell):
+    name = "question" if cell[0] == '"' else "choices"
+    row = {"id": "1", "path": "p.png", "question": "q", "choices": ["x", "y"]}
+    rows = [json.dumps(row | {name: json.loads(cell)}), json.dumps(row | {"id": "2"})]
+    result = table("\n".join(rows))
+    assert [(problem.row, problem.column) for problem in result.problems] == [(1, name)]
+    assert "half of a character" in result.problems[0].found
