@@ -13,6 +13,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARIES = [
+    "peft",
+    "transformers.integrations.bitsandbytes",
     "cli",
     "scoring.run.groups",
     "scoring.bench.measure",

@@ -192,8 +192,7 @@ class Bench:
 
         def fault(question: Question) -> str:
             try:
-                for index in range(len(question.pictures)):
-                    self.scorer.prepare.picture(question, index)
+                self.scorer.prepare.pictures(question)
                 return ""
             except PictureError as error:
                 return f"row {question.id!r}: {error.found}"

@@ -45,7 +45,7 @@ def as_object(kind: type[T], values: dict[str, Any], source: object) -> T:
     """
     from pydantic import ValidationError  # imported late: callers that read no file need not wait for it
 
-    validator = _validator(kind)  # type: ignore[arg-type]  # mypy takes type[T] for unhashable
+    validator = validator_of(kind)  # type: ignore[arg-type]  # mypy takes type[T] for unhashable
     try:
         # As JSON, since only there nested objects become dataclasses.
         result: T = validator.validate_json(json.dumps(values), strict=True)
@@ -66,7 +66,7 @@ def as_object(kind: type[T], values: dict[str, Any], source: object) -> T:
 
 
 @cache
-def _validator(kind: type[Any]) -> Any:
+def validator_of(kind: type[Any]) -> Any:
     """pydantic's validator of a dataclass. Making it takes longer than to use it on a small file."""
     from pydantic import TypeAdapter
 

@@ -7,7 +7,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from PIL import Image
 
@@ -17,15 +17,15 @@ from scoring.inputs.questions import Picture, Question
 READERS = 4  # threads that read files
 
 
-def picture_digest(picture: Picture) -> str:
+def picture_digest(picture: Picture, store: PictureStore | None = None) -> str:
     """Of a file's bytes, or of an opened picture's pixels; "" if its file is gone.
 
-    Of a picture that a table holds it is known without the file.
+    store: of the pictures inside tables, whose digests are known without their files; None for the cache's.
     """
     if isinstance(picture, Image.Image):
         head = f"{picture.mode} {picture.size}".encode()
         return hashlib.sha256(head + picture.tobytes()).hexdigest()[:16]
-    if name := PictureStore().digest_of(picture):
+    if name := (store or PictureStore()).digest_of(picture):
         return name[:16]
     try:
         state = os.stat(picture)
@@ -49,8 +49,9 @@ def picture_digests(questions: Sequence[Question]) -> list[str]:
 def digests_of_pictures(questions: Sequence[Question]) -> list[list[str]]:
     """(N,) the digest of each of a question's pictures, in their order; "" if its file is gone. Files are read once."""
     pictures = {picture_key(picture): picture for question in questions for picture in question.pictures}
+    digest = partial(picture_digest, store=PictureStore())  # one for all of them
     with ThreadPoolExecutor(READERS) as threads:
-        digest_of = dict(zip(pictures, threads.map(picture_digest, pictures.values())))
+        digest_of = dict(zip(pictures, threads.map(digest, pictures.values())))
     return [[digest_of[picture_key(picture)] for picture in question.pictures] for question in questions]
 
 

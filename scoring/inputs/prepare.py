@@ -89,9 +89,13 @@ class Preparer:
         picture = question.pictures[index]
         return to_rgb(picture) if isinstance(picture, Image.Image) else read_picture(picture, question.limits)
 
+    def pictures(self, question: Question) -> list[Image.Image]:
+        """All of the question's pictures, see `picture`."""
+        return [self.picture(question, index) for index in range(len(question.pictures))]
+
     def __call__(self, question: Question) -> tuple[TokenSequence, np.ndarray]:
         """Token sequence and (N, 1536) patches of the question's pictures in their places. Raises PictureError."""
-        pictures = [self.picture(question, index) for index in range(len(question.pictures))]
+        pictures = self.pictures(question)
         sequence = self.encode(question, [picture.size for picture in pictures])
         patches = [self.policy.patches(pictures[placed.index]) for placed in sequence.pictures]
         width = 3 * self.policy.frames * self.policy.patch**2

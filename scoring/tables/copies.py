@@ -3,17 +3,13 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
 
 from scoring.inputs.digests import picture_digest
 from scoring.inputs.picture_store import PictureStore
-from scoring.tables.row_pictures import PictureProgress
+from scoring.tables.row_pictures import PictureProgress, look_at_each
 
-READERS = 4  # threads that read files
 TAIL = 4096  # bytes at a file's end, where pictures differ even if their headers are alike
-T = TypeVar("T")
 
 
 def identities(files: Iterable[Path], progress: PictureProgress | None = None) -> dict[Path, str]:
@@ -24,16 +20,17 @@ def identities(files: Iterable[Path], progress: PictureProgress | None = None) -
     and files that are gone, have their own path. Pictures that tables hold have the digest that their name tells; then
     the files beside them are all read.
     """
-    store, names = PictureStore(), dict.fromkeys(files, "")
-    if names and all(map(store.digest_of, names)):
-        for file in names:  # in the same dictionary: there may be a million
-            names[file] = file.name
-        return names
-    found = {file: str(file) for file in names}
-    held = [file for file in found if store.digest_of(file)]
+    found, store = dict.fromkeys(files, ""), PictureStore()
     named = [file for file in found if not store.digest_of(file)]
-    alike = named if held else _sharing(_sharing(named, _size), _size_and_tail, progress)
-    digests = _each(alike, picture_digest, progress) | {file: picture_digest(file) for file in held}
+    if not named:
+        for file in found:  # in the same dictionary: there may be a million
+            found[file] = file.name
+        return found
+    if len(named) == len(found):
+        named = _sharing(_sharing(named, _size), _size_and_tail, progress)
+    for file in found:
+        found[file] = store.digest_of(file)[:16] or str(file)
+    digests = look_at_each(named, picture_digest, progress)
     return found | {file: digest for file, digest in digests.items() if digest}
 
 
@@ -41,16 +38,9 @@ def _sharing(
     files: Iterable[Path], look: Callable[[Path], Hashable], progress: PictureProgress | None = None
 ) -> list[Path]:
     """The files for which `look` finds what it finds for another one too."""
-    found = _each(files, look, progress)
+    found = look_at_each(files, look, progress)
     counts = Counter(found.values())
     return [file for file, value in found.items() if counts[value] > 1]
-
-
-def _each(files: Iterable[Path], look: Callable[[Path], T], progress: PictureProgress | None) -> dict[Path, T]:
-    names = list(files)
-    with ThreadPoolExecutor(READERS) as threads:
-        results: Iterable[T] = threads.map(look, names)
-        return dict(zip(names, progress(results, len(names)) if progress else results))
 
 
 def _size(file: Path) -> Hashable:

@@ -4,8 +4,6 @@ Options stand in a column for each (`letters`), in one column as a list (`choice
 (`inline`). In a conversation (`chat`) the human turn holds question and options, and the other turn the answer.
 """
 
-import ast
-import json
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
@@ -19,6 +17,7 @@ from scoring.inputs.prompt import LETTERS
 from scoring.readers.records import Records, as_text, normalized
 from scoring.tables import conversations
 from scoring.tables.inline_options import EXPECTED, InlineError, cut_options
+from scoring.tables.literals import value_in
 from scoring.tables.picture_columns import FIRST_ROWS, HELD, NAMED, picture_columns
 
 SPELLINGS = {  # our name -> names that are read as it, the likeliest first
@@ -134,10 +133,6 @@ class Layout:
             return replace(raw, options=None, fault=fault)
         return raw
 
-    def cell(self, cells: list[Any], name: str) -> str:
-        """The text of a field in a row; "" if the table has no such column."""
-        return as_text(cells[self.fields[name]]) if name in self.fields else ""
-
     def names_of_options(self, header: list[str]) -> dict[int, str]:
         """The indices of the columns of options or turns -> their names in messages."""
         if self.name == "letters":
@@ -202,16 +197,9 @@ def read_list(cell: Any) -> list[str] | None:
 
 
 def _value_of(cell: Any) -> Any:
-    """The value that a text writes as JSON or as Python does, None where it is another text; a value itself."""
-    if not isinstance(cell, str):
-        return cell
-    for parse in (json.loads, ast.literal_eval):
-        try:
-            value = parse(cell)
-        except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
-            continue
-        return list(value) if isinstance(value, tuple) else value
-    return None
+    """The value that a text writes; a value itself. A tuple becomes a list."""
+    value = value_in(cell) if isinstance(cell, str) else cell
+    return list(value) if isinstance(value, tuple) else value
 
 
 def find_layout(

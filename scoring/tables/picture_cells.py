@@ -4,15 +4,14 @@ A cell is a text, bytes, an object with `bytes` or `path` (as Hugging Face's dat
 written as JSON or as Python writes it. A text is the name of a file, a data URL, or a picture in base64.
 """
 
-import ast
 import binascii
-import json
 import re
 from typing import Any, NamedTuple
 
 from scoring.errors import quoted
 from scoring.inputs.pictures import PictureError
 from scoring.readers.records import as_text
+from scoring.tables.literals import value_in
 
 SHORTEST = 64  # characters of base64: no picture fits into fewer
 LONGEST_NAME = 4_096  # characters; no system has longer ones
@@ -45,8 +44,8 @@ def plain_name(cell: Any) -> str:
 def pictures_in(cell: Any) -> list[CellPicture]:
     """The pictures of a cell, in their order; none where it is empty. Raises PictureError for what can be none."""
     if isinstance(cell, str) and cell.strip()[:1] in ("[", "{"):
-        parsed = _parsed(cell)
-        cell = cell if parsed is None else parsed
+        value = value_in(cell.strip())
+        cell = value if isinstance(value, list | dict) else cell
     if not isinstance(cell, list | tuple):
         return _pictures_of(cell)
     pictures = []
@@ -69,17 +68,6 @@ def holds_picture(cell: Any) -> bool:
     except PictureError:
         return False
     return any(isinstance(source, bytes) and SIGNATURE.match(source) for source in sources)
-
-
-def _parsed(text: str) -> Any:
-    """The list or object that a text writes as JSON or as Python does; None where it is another text."""
-    for parse in (json.loads, ast.literal_eval):
-        try:
-            value = parse(text.strip())
-        except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
-            continue
-        return value if isinstance(value, list | dict) else None
-    return None
 
 
 def _pictures_of(cell: Any) -> list[CellPicture]:

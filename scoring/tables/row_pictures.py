@@ -4,7 +4,7 @@ Pictures inside the table are looked at, and kept as files, while the rows are r
 them are in memory at once. The files that cells name are looked at afterwards, each name once.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from scoring.tables.picture_cells import CellPicture, pictures_in, plain_name
 READERS = 4  # threads that look at pictures
 PENDING = 256  # pictures from cells that are looked at together, at most
 PENDING_BYTES = 16 << 20  # of them
+K = TypeVar("K")
 T = TypeVar("T")
 LONGEST_REFERENCE = 64  # characters of another row's id instead of a picture, as VLMEvalKit has it
 
@@ -27,6 +28,14 @@ class PictureProgress(Protocol):
     """Passes items on, and shows how many of `total` are done; None: it is not known."""
 
     def __call__(self, items: Iterable[T], total: int | None, /) -> Iterable[T]: ...
+
+
+def look_at_each(items: Iterable[K], look: Callable[[K], T], progress: PictureProgress | None) -> dict[K, T]:
+    """What `look` finds for each of them, by several threads. progress: None shows none."""
+    listed = list(items)
+    with ThreadPoolExecutor(READERS) as threads:
+        results: Iterable[T] = threads.map(look, listed)
+        return dict(zip(listed, progress(results, len(listed)) if progress else results))
 
 
 class LocatedPicture(NamedTuple):
@@ -144,9 +153,7 @@ class RowPictures:
             short = [name for name in self._names if len(name) <= LONGEST_REFERENCE]
             self._row_of = {name: row_of[name] for name in short if name in row_of}
         names = sorted(self._names.keys() - self._row_of.keys())
-        with ThreadPoolExecutor(READERS) as threads:
-            results: Iterable[Result] = threads.map(self._reader.look_at, map(CellPicture, names))
-            self._names |= zip(names, progress(results, len(names)) if progress else results)
+        self._names |= look_at_each(names, lambda name: self._reader.look_at(CellPicture(name)), progress)
 
     def of(self, number: int, cells: Sequence[Any]) -> list[Result]:
         """The pictures of a row, and what is wrong with others. cells: its picture cells, if `named`.

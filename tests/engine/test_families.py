@@ -19,10 +19,10 @@ from scoring.engine.loading import Model
 from scoring.engine.reference import reference_logits
 from scoring.engine.scorer import Scorer
 from scoring.inputs.families.registry import FAMILIES
-from scoring.inputs.orders import orders_of, reordered
 from scoring.inputs.pictures import PixelPolicy, read_picture
 from scoring.inputs.prompt import PromptTemplate
 from tests.shared.families import CONFIGS, tiny_base
+from tests.shared.references import largest_difference, reference_labels
 from tests.shared.trainings import PLAIN, trained
 
 PIXELS = 28 * 28 * 20  # small, and pictures of unequal sides
@@ -62,24 +62,14 @@ def rows(demo, test_rows, tmp_path_factory):
 @pytest.fixture(scope="module")
 def expected(loaded, rows):
     """For each row and order the label logits by transformers' own forward."""
-    return {
-        (row.id, order): reference_logits(loaded.model.network, *loaded.prepare(reordered(row, order)))[
-            loaded.label_ids[: len(order)]
-        ].numpy()
-        for row in rows
-        for order in orders_of(row, "cyclic")
-    }
+    return reference_labels(loaded, rows)
 
 
 @pytest.mark.parametrize("size, orders", [(1, "1"), (7, "1"), (7, "cyclic"), (3, "cyclic")])
 def test_rows_equal_the_library_alone_and_in_batches(loaded, rows, expected, size, orders):
     result = loaded.score(rows, orders, batch_rows=size)
     assert result.status == ["ok"] * len(rows)
-    largest = 0.0
-    for row, question in enumerate(rows):
-        for number, order in enumerate(orders_of(question, orders)):
-            by_letter = result.logits[row, 0, number, ["abcd".index(letter) for letter in order]]
-            largest = max(largest, float(np.abs(by_letter - expected[question.id, order]).max()))
+    largest = largest_difference(result, rows, orders, expected)
     scale = max(np.abs(row).max() for row in expected.values())
     assert largest < 1e-5 * max(1, scale) and scale > 0.1
 

@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from scoring.engine.batches import costs_of, plan_batches, prepare_batch, tokens_in
-from scoring.engine.reference import reference_logits
 from scoring.engine.tree import Tree
-from scoring.inputs.orders import orders_of, reordered
+from tests.shared.references import largest_difference, reference_labels
 
 
 @pytest.fixture(scope="module")
@@ -44,24 +43,14 @@ def questions(test_rows):
 def expected(scorer, questions):
     """For each question and order the label logits by transformers' own forward."""
     scorer.model.use(scorer.adapters[0])
-    logits = {}
-    for question in questions:
-        for order in orders_of(question, "cyclic"):
-            shown = reordered(question, order)
-            row = reference_logits(scorer.model.network, *scorer.prepare(shown))
-            logits[question.id, order] = row[scorer.label_ids[: len(order)]].numpy()
-    return logits
+    return reference_labels(scorer, questions)
 
 
 @pytest.mark.parametrize("size, orders", [(1, "1"), (8, "1"), (8, "cyclic"), (3, "cyclic")])
 def test_rows_equal_the_reference_alone_and_in_batches(scorer, questions, expected, size, orders):
     result = scorer.score(questions, orders, batch_rows=size)
     assert result.status == ["ok"] * len(questions)
-    largest = 0.0
-    for row, question in enumerate(questions):
-        for number, order in enumerate(orders_of(question, orders)):
-            by_letter = result.logits[row, 0, number, ["abcd".index(letter) for letter in order]]
-            largest = max(largest, float(np.abs(by_letter - expected[question.id, order]).max()))
+    largest = largest_difference(result, questions, orders, expected)
     assert largest < 1e-5 * max(np.abs(row).max() for row in expected.values())
 
 

@@ -9,6 +9,7 @@ from scoring.readers.records import Row
 from scoring.tables.conversations import EXPECTED as ONE_TURN
 from scoring.tables.inline_options import EXPECTED as OPTIONS
 from scoring.tables.layouts import KNOWN, LAYOUTS, find_layout, read_list
+from scoring.tables.rows import answer_text
 from scoring.terminal.options import table_options
 
 INLINE = ["1", "p", "What?\nA. one\nB. two"]
@@ -48,8 +49,9 @@ def test_fields_are_found_by_other_names_and_it_is_recorded(tmp_path):
     layout = layout_of(tmp_path, "Index,image_path,Question,hint,category,A,B,answer")
     assert layout.fields == {"id": 0, "path": 1, "question": 2, "answer": 7, "task_type": 4, "task_hint": 3}
     assert layout.spelled == {"id": "Index", "path": "image_path", "task_type": "category", "task_hint": "hint"}
-    assert layout.cell(["7", "p", "q", "h", "t", "x", "y", None], "id") == "7"
-    assert layout.cell(["7", "p", "q", "h", "t", "x", "y", None], "answer") == ""
+    raw = layout.read(["7", "p", "q", "h", "t", "x", "y", None])
+    assert raw.id == "7"
+    assert answer_text(raw.answer) == ""
     raw = layout.read(["7", "p", "q", "h", "t", "x", 1, None])
     assert (raw.options, raw.id, raw.question, raw.task_hint) == (["x", "1"], "7", "q", "h")
 
