@@ -10,8 +10,9 @@ import re
 import struct
 from typing import IO
 
-from PIL import Image, ImageFile
+from PIL import Image
 from PIL.ExifTags import Base
+from PIL.TiffImagePlugin import TiffImageFile
 
 TURNS = {  # orientation -> what makes the picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -44,14 +45,14 @@ def orientation(picture: Image.Image) -> int:
 def upright_size(picture: Image.Image) -> tuple[int, int]:
     """(width, height) once it is turned, of a picture that need not be decoded yet."""
     width, height = picture.size
-    if _waits_to_be_decoded(picture) and picture.format == "TIFF":  # Pillow may have swapped the sides, or not
-        width, height = picture.tag_v2[Base.ImageWidth], picture.tag_v2[Base.ImageLength]  # type: ignore[attr-defined]
+    if isinstance(picture, TiffImageFile) and picture.tile:  # Pillow may have swapped the sides, or not
+        width, height = picture.tag_v2[Base.ImageWidth], picture.tag_v2[Base.ImageLength]
     return (height, width) if orientation(picture) >= 5 else (width, height)
 
 
 def keep_orientation(picture: Image.Image) -> None:
     """Let Pillow know the orientation of a TIFF, which it turns by itself while it decodes it."""
-    if _waits_to_be_decoded(picture) and picture.format == "TIFF" and (value := orientation(picture)) in TURNS:
+    if isinstance(picture, TiffImageFile) and picture.tile and (value := orientation(picture)) in TURNS:
         picture.getexif()[Base.Orientation] = value
 
 
@@ -68,10 +69,6 @@ def upright(picture: Image.Image) -> Image.Image:
     return turned
 
 
-def _waits_to_be_decoded(picture: Image.Image) -> bool:
-    return isinstance(picture, ImageFile.ImageFile) and bool(picture.tile)
-
-
 # ------------------------------------------------------------------ the block itself
 def _blocks(picture: Image.Image) -> list[IO[bytes]]:
     """The EXIF blocks of a picture, each as a small TIFF file: what Pillow keeps of it, or the picture's own file."""
@@ -81,7 +78,7 @@ def _blocks(picture: Image.Image) -> list[IO[bytes]]:
     if isinstance(text := picture.info.get(RAW_PROFILE), str):
         digits = "".join(re.findall("[0-9a-fA-F]+", "".join(text.split("\n")[3:])))
         blocks.append(io.BytesIO(bytes.fromhex(digits[: len(digits) // 2 * 2])))
-    if picture.format == "TIFF" and _waits_to_be_decoded(picture) and (file := getattr(picture, "fp", None)):
+    if isinstance(picture, TiffImageFile) and picture.tile and (file := picture.fp):
         blocks.append(file)
     return blocks
 
