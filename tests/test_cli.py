@@ -61,7 +61,7 @@ def test_train_score_evaluate_show(cli, tmp_path, small_table, demo):
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(quick_cli, tmp_path, small_table):
-    table = small_table(12)
+    table = small_table(9)
     arguments = ["score", table, "--ckpt", FOLD0, "--batch-tokens", "200"]
     quick_cli(*arguments, "--out", tmp_path / "whole")
     process = command_line.start(*arguments, "--out", tmp_path / "killed")
@@ -77,7 +77,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(quick_cli, tmp_path, 
     assert all((parts / name).stat().st_mtime_ns == written for name, written in kept.items())  # nothing scored twice
     assert content(tmp_path / "killed", SCORED) == content(tmp_path / "whole", SCORED)
     again = quick_cli(*arguments, "--out", tmp_path / "killed")  # a finished run is read, not repeated
-    assert "12 of 12 rows have their scores already" in again.stderr
+    assert "9 of 9 rows have their scores already" in again.stderr
     assert content(tmp_path / "killed", SCORED) == content(tmp_path / "whole", SCORED)
 
 
