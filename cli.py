@@ -35,7 +35,7 @@ from scoring.terminal.options import (
     several_pixels,
     table_options,
 )
-from scoring.terminal.reading import answered, column_names, or_demo, read
+from scoring.terminal.reading import answered, column_names, for_bases, or_demo, read
 from scoring.terminal.results import Results, print_calibrations, print_results
 from scoring.terminal.session import Session
 from train.config import TrainConfig
@@ -196,9 +196,11 @@ def train(  # noqa: PLR0913 its parameters are its options
         if not overwrite:
             check_out(out, folds)
         table = read(console, data, reading, deep=True)  # a broken picture would stop the training halfway
+        bases = _bases_here(base)
+        table = for_bases(console, table, bases, reading.skip_bad_rows)
         rows, valid_rows = answered(table), []
         if valid:
-            valid_rows = _validation_rows(session, rows, valid, reading)
+            valid_rows = _validation_rows(session, rows, valid, reading, bases)
         elif not folds:
             rows, valid_rows = _split(session, rows, config)
         prompt = PromptTemplate.read(template) if template else None
@@ -218,11 +220,31 @@ def train(  # noqa: PLR0913 its parameters are its options
         _exit_if_incomplete(table)
 
 
-def _validation_rows(session: Session, rows: "list[Question]", valid: Path, reading: TableOptions) -> "list[Question]":
-    """The rows of a validation table. Prints which pictures they share with training; raises where they share rows."""
+def _bases_here(base: str) -> list[Path]:
+    """The folder of a base that is on this machine; none where it is yet to be fetched, or cannot be used."""
+    from scoring.checkpoints.checkpoint import find_base
+    from scoring.files.reading import FileError
+    from scoring.inputs.families.registry import family_of
+
+    try:
+        folder = find_base(base, local_only=True)
+        family_of(folder)
+    except FileError:  # which is told when the training is planned
+        return []
+    return [folder]
+
+
+def _validation_rows(
+    session: Session, rows: "list[Question]", valid: Path, reading: TableOptions, bases: list[Path]
+) -> "list[Question]":
+    """The rows of a validation table. Prints which pictures they share with training; raises where they share rows.
+
+    bases: see `for_bases`.
+    """
     from train.split import check_valid
 
-    valid_rows = answered(read(session.console, valid, replace(reading, split=None), deep=True))
+    table = read(session.console, valid, replace(reading, split=None), deep=True)
+    valid_rows = answered(for_bases(session.console, table, bases, reading.skip_bad_rows))
     for notice in check_valid(rows, valid_rows, valid):
         session.console.say(notice)
     return valid_rows
@@ -313,6 +335,7 @@ def score(  # noqa: PLR0913 its parameters are its options
         check_sets(groups, choices.sets, table, model.allow_mismatch)
         for note in dict.fromkeys(note for group in groups for note in group.plan.notes):
             session.console.say(note)
+        table = for_bases(session.console, table, [group.plan.base for group in groups], reading.skip_bad_rows)
         with stoppable(session):
             options = replace(choices.options(), sample=wanted)
             result = run_groups(table, groups, out, options, session.context())

@@ -81,6 +81,27 @@ def read(console: Console, data: Path, options: TableOptions, deep: bool = False
     return table
 
 
+def for_bases(console: Console, table: "Table", bases: Iterable[Path], skip: bool) -> "Table":
+    """The table for these bases, of which some may see no pictures.
+
+    Raises InputError with all rows that have pictures, where a base sees none. skip: they are printed instead and left
+    out, if at least one row has none. Raises FamilyError for a base of no known family.
+    """
+    from scoring.inputs.families.registry import family_of
+    from scoring.tables.unseen_pictures import mark_unseen
+
+    known = len(table.problems)
+    for base in dict.fromkeys(bases):
+        table = mark_unseen(table, family_of(base))
+    if not (unseen := table.problems[known:]):
+        return table
+    if not (skip and table.good):
+        raise InputError(unseen)
+    console.say(describe(unseen))
+    console.say(f"going on without {len(unseen):,} of {len(table.questions):,} rows, which have pictures")
+    return table
+
+
 def tell_notices(console: Console, table: "Table") -> None:
     """Print what a table was read as, if that is not as usual, and what may be a mistake in it."""
     if not table.is_usual:
