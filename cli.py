@@ -93,6 +93,7 @@ def main(context: click.Context, debug: bool) -> None:
 @click.argument("data", nargs=-1, required=True, type=click.Path(path_type=Path))
 @table_options
 @click.option("--deep", is_flag=True, help="Decode the pictures completely, not only their headers.")
+@click.option("--ckpt", help="Checkpoint that is to answer: rows with pictures are problems if its base sees none.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, for programs.")
 @click.option(
     "--write",
@@ -101,7 +102,13 @@ def main(context: click.Context, debug: bool) -> None:
 )
 @click.pass_obj
 def check(  # noqa: PLR0913 its parameters are its options
-    session: Session, data: tuple[Path, ...], reading: TableOptions, deep: bool, as_json: bool, write: Path | None
+    session: Session,
+    data: tuple[Path, ...],
+    reading: TableOptions,
+    deep: bool,
+    ckpt: str | None,
+    as_json: bool,
+    write: Path | None,
 ) -> None:
     """Check tables and their pictures, and list all problems.
 
@@ -114,7 +121,12 @@ def check(  # noqa: PLR0913 its parameters are its options
     with report_errors(session):
         from scoring.terminal.checking import CheckRequest, check_tables
 
-        sys.exit(check_tables(session.console, data, CheckRequest(reading, deep, as_json, write)))
+        bases = []
+        if ckpt:
+            from scoring.checkpoints.checkpoint import folds_of, read_checkpoint
+
+            bases = [read_checkpoint(fold).base_folder(local_only=True) for fold in folds_of(ckpt)]
+        sys.exit(check_tables(session.console, data, CheckRequest(reading, deep, as_json, write, bases)))
 
 
 def _exit_if_incomplete(table: "Table") -> None:

@@ -366,14 +366,17 @@ def test_rows_with_pictures_are_refused_for_a_text_model_before_it_is_loaded(cli
     config = json.loads((text_base / "config.json").read_text())
     unloadable = shutil.copytree(text_base, tmp_path / "base")
     (unloadable / "config.json").write_text(json.dumps(config | {"vocab_size": config["vocab_size"] + 1}))
-    expected = "found 1 picture; expected a question in words alone: a Qwen3 base sees no pictures"
+    expected = "found 1 picture, which a Qwen3 base does not see; expected a question in words alone"
     for call in (("score", "--ckpt"), ("train", "--base"), ("bench", "--ckpt")):
         done = cli(call[0], mixed, "--text-only-rows", call[1], unloadable, "--out", tmp_path / "out", check=2)
         for row in ("row 1 (id '1')", "row 3 (id '3')"):
             assert f"{row}, column path: {expected}; name a base that sees pictures, or drop the row" in done.stderr
+    checked = json.loads(cli("check", mixed, "--text-only-rows", "--ckpt", text_base, "--json", check=2).stdout)
+    assert (checked["good"], [problem["row"] for problem in checked["problems"]]) == (1, [1, 3])
+    assert cli("check", mixed, "--text-only-rows", "--ckpt", FOLD0).returncode == 0
     done = cli("score", "demo/test.csv", "--ckpt", text_base, "--out", tmp_path / "out", check=2)
-    assert "column path: found pictures in all 400 rows; expected a question in words alone" in done.stderr
-    assert done.stderr.count("sees no pictures") == 1 and not (tmp_path / "out").exists()
+    assert "column path: found pictures in all 400 rows, which a Qwen3 base does not see" in done.stderr
+    assert done.stderr.count("does not see") == 1 and not (tmp_path / "out").exists()
     left = ("score", mixed, "--text-only-rows", "--skip-bad-rows", "--ckpt", text_base, "--out", tmp_path / "left")
     assert "going on without 2 of 3 rows, which have pictures" in cli(*left, check=3).stderr
     with open(tmp_path / "left" / "probabilities.csv", encoding="utf-8") as file:

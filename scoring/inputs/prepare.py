@@ -27,8 +27,8 @@ class _TextConfig:
 
 def unseen_pictures(family: Family, count: int) -> PictureError:
     """What is wrong with a question of so many pictures for a base of a family that sees none."""
-    expected = f"a question in words alone: a {family.name} base sees no pictures"
-    return PictureError(counted(count, "picture"), expected, "name a base that sees pictures, or drop the row")
+    found = f"{counted(count, 'picture')}, which a {family.name} base does not see"
+    return PictureError(found, "a question in words alone", "name a base that sees pictures, or drop the row")
 
 
 @dataclass
@@ -96,6 +96,8 @@ class Preparer:
 
     def picture(self, question: Question, index: int = 0) -> Image.Image:
         """One of the question's pictures decoded, upright, in RGB, within `question.limits`. Raises PictureError."""
+        if not self.chat.family.sees_pictures:
+            raise unseen_pictures(self.chat.family, len(question.pictures))
         picture = question.pictures[index]
         return to_rgb(picture) if isinstance(picture, Image.Image) else read_picture(picture, question.limits)
 

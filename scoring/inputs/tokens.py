@@ -126,7 +126,7 @@ class ChatTokenizer:
         token = self.family.image_token or self.family.end_of_turn
         if token not in self.control:
             raise TokenError(f"{folder}: the tokenizer has no {token}; expected a {self.family.name} base")
-        self.image_token_id = self.control[token] if self.family.sees_pictures else None
+        self.image_token_id: int = self.control.get(self.family.image_token, -1)  # -1 where no picture is seen
         environment = ImmutableSandboxedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
         )

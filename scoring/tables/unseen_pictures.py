@@ -23,8 +23,9 @@ def mark_unseen(table: Table, family: Family) -> Table:
     ]
     faults = {problem.row: problem.text for problem in problems}
     if len(rows) == len(table.good):
-        found = f"pictures in all {counted(len(rows), 'row')}" if len(rows) > 1 else "pictures in the only row"
-        fix = "name a base that sees pictures, or leave the column out to ask in words alone"
-        problems = [Problem(str(table.file), 0, 0, "", "path", found, problems[0].expected, fix)]
+        where = f"all {counted(len(rows), 'row')}" if len(rows) > 1 else "the only row"
+        found = f"pictures in {where}, which a {family.name} base does not see"
+        fix = "name a base that sees pictures, or leave the column out"
+        problems = [Problem(str(table.file), 0, 0, "", "path", found, "questions in words alone", fix)]
     questions = [replace(row, fault=row.fault or faults.get(row.row, "")) for row in table.questions]
     return replace(table, questions=questions, problems=[*table.problems, *problems])

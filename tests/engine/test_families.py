@@ -19,7 +19,7 @@ from scoring.engine.loading import Model
 from scoring.engine.reference import reference_logits
 from scoring.engine.scorer import Scorer
 from scoring.inputs.families.registry import FAMILIES, family_of, policy_of
-from scoring.inputs.pictures import read_picture
+from scoring.inputs.pictures import PictureError, read_picture
 from scoring.inputs.prompt import PromptTemplate
 from tests.shared.families import CONFIGS, PROCESSORS, SEEING, TEXT_MODELS, tiny_base
 from tests.shared.references import largest_difference, reference_labels
@@ -196,6 +196,17 @@ def test_ids_are_those_of_the_librarys_tokenizer(family_base, loaded, rows):
             )
             sequence = replace(loaded.prepare, template=template).encode(row)
             assert sequence.ids.tolist() == tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+@in_words_alone
+def test_a_text_model_has_no_answer_for_a_picture(family_base, loaded, test_rows):
+    assert policy_of(family_base).budget is None
+    result = loaded.score([test_rows[0], in_words(test_rows[1])])
+    unseen = f"1 picture, which a {family_of(family_base).name} base does not see"
+    assert result.status == [f"picture: {unseen}", "ok"] and np.isnan(result.logits[0]).all()
+    for prepare in (loaded.prepare, loaded.prepare.encode):
+        with pytest.raises(PictureError, match=f"{unseen}; expected a question in words alone"):
+            prepare(test_rows[0])
 
 
 @in_words_alone

@@ -224,6 +224,28 @@ def test_a_model_that_may_think_is_asked_to_answer_at_once(real_folder, tmp_path
         assert chat.decode(chat.label_ids(letters)) == letters
 
 
+def test_a_template_gets_the_token_that_begins_a_text(base, tmp_path):
+    """As Llama 3's writes it; tokenizers name it as text or as an object."""
+    for token in ("<|endoftext|>", {"content": "<|endoftext|>", "lstrip": False}):
+        folder = tmp_path / type(token).__name__
+        folder.mkdir()
+        shutil.copy(base / "tokenizer.json", folder)
+        (folder / "tokenizer_config.json").write_text(json.dumps({"bos_token": token}))
+        (folder / "config.json").write_text('{"model_type": "qwen2"}')
+        (folder / "chat_template.jinja").write_text("{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}")
+        chat = ChatTokenizer(folder)
+        ids = chat.encode(ChatPrompt("", ("What?",), [])).ids.tolist()
+        assert ids == [chat.control["<|endoftext|>"], *chat.tokenizer.encode("What?").ids]
+
+
+def test_a_llama_that_is_no_llama_3_is_refused(base, tmp_path):
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(base / name, tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(TokenError, match=r"the tokenizer has no <\|eot_id\|>; expected a Llama 3 base"):
+        ChatTokenizer(tmp_path)
+
+
 def test_missing_files_are_named(tmp_path, base):
     with pytest.raises(TokenError, match="tokenizer.json"):
         ChatTokenizer(tmp_path)

@@ -10,7 +10,7 @@ from scoring.inputs.questions import Question
 from scoring.tables.table import Table
 from scoring.tables.unseen_pictures import mark_unseen
 
-EXPECTED = "expected a question in words alone: a Qwen3 base sees no pictures"
+UNSEEN = "which a Qwen3 base does not see; expected"
 
 
 def table(*pictures: int) -> Table:
@@ -34,10 +34,10 @@ def test_a_text_model_takes_a_table_without_pictures():
 def test_each_row_with_pictures_has_a_fault_that_names_it_and_says_what_to_do():
     marked = mark_unseen(table(1, 0, 2), QWEN3)
     assert [bool(question.fault) for question in marked.questions] == [True, False, True]
-    fix = "name a base that sees pictures, or drop the row"
+    fix = "a question in words alone; name a base that sees pictures, or drop the row"
     assert describe(marked.problems).splitlines() == [
-        f"t.csv: row 1 (id 'q1'), column path: found 1 picture; {EXPECTED}; {fix}",
-        f"t.csv: row 3 (id 'q3'), column path: found 2 pictures; {EXPECTED}; {fix}",
+        f"t.csv: row 1 (id 'q1'), column path: found 1 picture, {UNSEEN} {fix}",
+        f"t.csv: row 3 (id 'q3'), column path: found 2 pictures, {UNSEEN} {fix}",
     ]
 
 
@@ -45,8 +45,8 @@ def test_a_table_of_pictures_alone_has_one_problem():
     marked = mark_unseen(table(1, 1, 1), QWEN3)
     assert not marked.good
     assert describe(marked.problems) == (
-        f"t.csv: column path: found pictures in all 3 rows; {EXPECTED}; name a base that sees pictures, or leave the "
-        "column out to ask in words alone"
+        f"t.csv: column path: found pictures in all 3 rows, {UNSEEN} questions in words alone; name a base that sees "
+        "pictures, or leave the column out"
     )
 
 
