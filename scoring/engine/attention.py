@@ -248,11 +248,11 @@ AttentionMaskInterface.register(VISION, _no_mask)
 @contextmanager
 def packed_attention(parts: NetworkParts) -> Iterator[None]:
     """Inside, the language model and a tower that packs attend by segments; outside, as the library does."""
-    network = parts.network
-    packed = {"text_config": TEXT} | ({"vision_config": VISION} if parts.packs_patches else {})
-    before = {"": network.config._attn_implementation} | {
-        name: getattr(network.config, name)._attn_implementation for name in ("text_config", "vision_config")
-    }
+    network, config = parts.network, parts.network.config
+    sections = {"text_config": TEXT, "vision_config": VISION} if parts.vision else {"": TEXT}
+    packed = {name: way for name, way in sections.items() if way == TEXT or parts.packs_patches}
+    configs = {"": config} | {name: getattr(config, name) for name in sections if name}
+    before = {name: section._attn_implementation for name, section in configs.items()}
     network.set_attn_implementation(before | packed)
     try:
         yield

@@ -67,15 +67,15 @@ class PackedModel:
         self.compiled = False
         self.stream = torch.float32 if model.dtype == torch.float16 else model.dtype
         self.parts = parts = model.parts
-        if model.dtype == torch.float16:
-            parts.vision.float()  # its norms overflow in float16
-            for layer in parts.vision.modules():
+        language, visual = parts.language, parts.vision
+        if visual and model.dtype == torch.float16:
+            visual.float()  # its norms overflow in float16
+            for layer in visual.modules():
                 if hasattr(layer, "compute_dtype"):
                     layer.compute_dtype = torch.float32
-        language, visual = parts.language, parts.vision
         unwrap(self.network.model)  # packed before, in another way
         self.linears = wrap(language.layers, model.dtype, linear)
-        in_vision = wrap(visual, visual.dtype, linear, adapters_only=True)
+        in_vision = wrap(visual, visual.dtype, linear, adapters_only=True) if visual else []
         self.linears += in_vision
         self.patches = parts.pack_projection()
         for number in range(parts.deepstack):
@@ -88,7 +88,7 @@ class PackedModel:
             )
             for adapter in adapters
         ]
-        self.values = torch.from_numpy(policy.values).to(model.device, visual.dtype)
+        self.values = torch.from_numpy(policy.values).to(model.device, visual.dtype if visual else self.stream)
         self.weights = self._store_weights(weights)
 
     def _store_weights(self, weights: str) -> str:

@@ -85,9 +85,9 @@ def read_picture_settings(folder: Path, defaults: Mapping[str, Any]) -> PictureS
 class PixelPolicy:
     """How a picture becomes patches: the pixel budget and the base model's patch sizes and normalisation.
 
-    min_pixels, max_pixels: of the picture as the model sees it. patch: side of a patch in pixels. merge: patches on a
-    side of the square that becomes one token. frames: how often a patch holds the picture, as if it were a film. mean,
-    std: of the three channels, levels from 0 to 1.
+    min_pixels, max_pixels: of the picture as the model sees it; 0 for a base that sees none. patch: side of a patch in
+    pixels. merge: patches on a side of the square that becomes one token. frames: how often a patch holds the picture,
+    as if it were a film. mean, std: of the three channels, levels from 0 to 1.
     """
 
     min_pixels: int = DEFAULT_BUDGET
@@ -117,6 +117,11 @@ class PixelPolicy:
     def limits(settings: PictureSettings) -> tuple[int, int | None]:
         """The fewest and the most pixels that a base's settings allow; None where they set no limit."""
         return settings.fewest_pixels, settings.most_pixels
+
+    @property
+    def budget(self) -> int | None:
+        """The most pixels of a picture; None for a base that sees none."""
+        return self.max_pixels or None
 
     def size(self, width: int, height: int) -> tuple[int, int]:
         """The (width, height) that a picture is resized to: multiples of patch x merge within the budget."""

@@ -6,14 +6,14 @@ from scoring.engine.reference import reference_logits
 from scoring.inputs.orders import orders_of, reordered
 
 
-def reference_labels(scorer, questions):
+def reference_labels(scorer, questions, orders="cyclic"):
     """(question's id, order) -> the label logits, by the letters of that order."""
     return {
         (question.id, order): reference_logits(scorer.model.network, *scorer.prepare(reordered(question, order)))[
             scorer.label_ids[: len(order)]
         ].numpy()
         for question in questions
-        for order in orders_of(question, "cyclic")
+        for order in orders_of(question, orders)
     }
 
 

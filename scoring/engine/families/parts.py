@@ -23,7 +23,7 @@ class NetworkParts(ABC):
     """The parts of one loaded network of transformers.
 
     family: its other half. language: the language model, with `embed_tokens`, `layers` and `norm`. vision: the tower,
-    with `blocks` and `patch_embed.proj`. deepstack: to how many of the first layers the tower adds features.
+    with `blocks` and `patch_embed.proj`, or None. deepstack: to how many of the first layers the tower adds features.
     packs_patches: whether the tower takes the patches of all pictures as one sequence with bounds. reads_grids: whether
     it reads the pictures' grids on its device. rotate: the library's `apply_rotary_pos_emb` of this family.
     """
@@ -35,14 +35,14 @@ class NetworkParts(ABC):
 
     def __init__(self, network: Network, family: Family):
         self.network, self.family = network, family
-        self.language: Network = network.model.language_model
-        self.vision: Network = network.model.visual
+        self.language: Network = network.model.language_model if family.vision else network.model
+        self.vision: Network = network.model.visual if family.vision else None
         self._known: dict[Grid, dict[str, torch.Tensor]] = {}  # see `patch_positions`
 
     @cached_property
     def sizes(self) -> Sizes:
         """Of the language model."""
-        return self.family.sizes(self.network.config.text_config.to_dict())
+        return self.family.sizes(self.network.config.to_dict())
 
     @property
     def blocks(self) -> Iterable[nn.Module]:

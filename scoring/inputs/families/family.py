@@ -33,11 +33,13 @@ class Family:
     """One family: dense models and mixtures of experts with the same tokens, pictures and names.
 
     model_types: as config.json names them; mixtures: those of them that are mixtures of experts.
-    image_token: of the chat template; each of a picture's tokens has its id. end_of_turn: what ends an answer.
+    image_token: of the chat template; each of a picture's tokens has its id; "" for a family that sees no pictures.
+    end_of_turn: what ends an answer. auto_model: the class of transformers that loads a base.
     picture_settings: of the library's processor, for what a base's own settings leave out.
     policy: how pictures are cut.
-    language, vision: what names of modules begin with in the language model and in the vision tower.
-    not_linear: ends of names of two-dimensional weights that are no linear layers; router: of a mixture, likewise.
+    language, vision: what names of modules begin with in the language model and in the vision tower ("": none).
+    not_linear: ends of names of two-dimensional weights that are no linear layers; router: of a mixture, likewise;
+    experts: a piece of the names of a mixture's experts, which files may hold one by one, each as a linear layer.
     renamed: (pattern, replacement), which turn a name in the base's files into that of the module, where they differ.
     fused: names of linear layers that are usual, and the name of the one layer here that does the work of several.
     text_types: of the language model, where one of another type may stand in such a base; () for any.
@@ -50,13 +52,20 @@ class Family:
     mixtures: tuple[str, ...] = ()
     picture_settings: Mapping[str, Any] = field(default_factory=dict)
     policy: type[PixelPolicy] = PixelPolicy
+    auto_model: str = "AutoModelForImageTextToText"
     language: str = "model.language_model."
     vision: str = "model.visual"
     not_linear: tuple[str, ...] = ("embed_tokens", "pos_embed")
     router: str = ".mlp.gate"
+    experts: str = ".mlp.experts."
     renamed: tuple[tuple[str, str], ...] = ()
     fused: Mapping[str, str] = field(default_factory=dict)
     text_types: tuple[str, ...] = ()
+
+    @property
+    def sees_pictures(self) -> bool:
+        """Whether questions may have pictures."""
+        return bool(self.image_token)
 
     @property
     def layers(self) -> str:
@@ -71,7 +80,7 @@ class Family:
     @property
     def not_quantized(self) -> list[str]:
         """Modules that stay in 16 or 32 bits. Names match from the start; the list replaces the library's own."""
-        return [HEAD, self.vision]
+        return [HEAD, self.vision] if self.vision else [HEAD]
 
     def module_name(self, name: str) -> str:
         """The module's name of a weight, or of what belongs to one, by its name in the base's files."""
@@ -82,6 +91,11 @@ class Family:
     def targets(self, names: Sequence[str]) -> list[str]:
         """The names of linear layers that get an adapter, each once, as they are called here."""
         return list(dict.fromkeys(self.fused.get(name, name) for name in names))
+
+    def parameter_name(self, module: str) -> str:
+        """The network's parameter that a weight is held in: experts that files have one by one are held together."""
+        module = re.sub(rf"({re.escape(self.experts)})\d+\.(gate|up)_proj\.weight$", r"\1gate_up_proj", module)
+        return re.sub(rf"({re.escape(self.experts)})\d+\.down_proj\.weight$", r"\1down_proj", module)
 
     def is_mixture(self, config: Mapping[str, Any]) -> bool:
         """Whether a base is a mixture of experts, by its config.json."""
@@ -121,4 +135,7 @@ class Family:
             return "layers that attend within a sliding window, where each token must see its whole path"
         if text.get("attn_logit_softcapping"):
             return "attention scores with a soft cap (attn_logit_softcapping)"
+        rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
+        if (kind := rope.get("rope_type", rope.get("type"))) in ("dynamic", "longrope"):
+            return f"positions that depend on the longest prompt of a batch (rope_type {kind})"
         return ""

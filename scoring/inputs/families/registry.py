@@ -9,9 +9,10 @@ from scoring.inputs.families.family import Family
 from scoring.inputs.families.glm4v import GLM_4_1V, GLM_4_6V
 from scoring.inputs.families.qwen2_vl import QWEN2_5_VL, QWEN2_VL
 from scoring.inputs.families.qwen3_vl import QWEN3_VL
+from scoring.inputs.families.text import LLAMA, QWEN2, QWEN3
 from scoring.inputs.pixels import PixelPolicy, read_picture_settings
 
-FAMILIES = (QWEN3_VL, QWEN2_5_VL, QWEN2_VL, GLM_4_1V, GLM_4_6V)
+FAMILIES = (QWEN3_VL, QWEN2_5_VL, QWEN2_VL, GLM_4_1V, GLM_4_6V, QWEN3, QWEN2, LLAMA)
 # Families that were looked at, and why they are refused.
 _WINDOW = "its layers attend within a sliding window, where the prefix tree lets each token see its whole path"
 _RECURRENT = "its linear attention carries a state from token to token, which the prefix tree does not"
@@ -52,10 +53,18 @@ def family_of_config(config: Mapping[str, Any], folder: Path) -> Family:
 def policy_of(folder: str | Path, pixels: int | None = None) -> PixelPolicy:
     """How a base's pictures are cut. pixels: the budget; by default 448x448 within the limits of the base.
 
-    Raises FileError if the folder has no picture settings, or is of no known family.
+    Raises FileError if the folder has no picture settings, or is of no known family, or if a base that sees no pictures
+    has a budget.
     """
     folder = Path(folder)
     family = family_of(folder)
+    if not family.sees_pictures:
+        if pixels:
+            raise FileError(
+                f"{folder}: found a budget of {pixels:,} pixels for a {family.name} base, which sees no pictures; "
+                "leave out --pixels"
+            )
+        return family.policy(0, 0)
     settings = read_picture_settings(folder, family.picture_settings)
     if settings is None:
         raise FileError(
