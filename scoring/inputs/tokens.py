@@ -238,7 +238,9 @@ class ChatTokenizer:
         if system:
             messages.insert(0, {"role": "system", "content": [{"type": "text", "text": SYSTEM}]})
         try:
-            rendered: str = self._chat.render(add_generation_prompt=True, tools=None, messages=messages)
+            rendered: str = self._chat.render(
+                add_generation_prompt=True, enable_thinking=False, tools=None, messages=messages
+            )
         except TemplateError as error:  # also of one that uses variables that it is not given
             raise TokenError(
                 f"the base's chat template cannot be used: {error}; expected {self.family.name}'s own"

@@ -132,7 +132,7 @@ def test_ids_are_those_of_the_librarys_processor(family_base, loaded, rows):
         if system:
             messages.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})
         text = tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True, chat_template=template
+            messages, tokenize=False, add_generation_prompt=True, enable_thinking=False, chat_template=template
         )
         for grid in sequence.grids:  # as `Qwen2VLProcessor.replace_image_token`
             text = text.replace("<|image_pad|>", "<|picture|>" * (grid[1] * grid[2] // 4), 1)
@@ -177,8 +177,10 @@ def test_training_reaches_every_layer_of_the_language_model_alone(checkpoint, fa
     tensors = load_file(checkpoint / FILE)
     assert all(".language_model.layers." in key for key in tensors)
     assert all(tensor.any() for key, tensor in tensors.items() if "lora_B" in key)
-    config = json.loads((family_base / "config.json").read_text())
-    assert len(tensors) == 2 * 7 * config["text_config"]["num_hidden_layers"]
+    text = json.loads((family_base / "config.json").read_text())["text_config"]
+    kinds = text.get("layer_types") or ["full_attention"] * text["num_hidden_layers"]
+    attention, feed_forward = 4 * kinds.count("full_attention"), 3 * len(kinds)
+    assert len(tensors) == 2 * (attention + feed_forward)
 
 
 def test_peft_loads_the_adapter_with_the_same_logits(checkpoint, family_base, rows, scored, loaded):

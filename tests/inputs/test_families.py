@@ -46,8 +46,8 @@ def test_other_families_are_refused_by_name_by_every_command(other, cli, demo, t
 
 
 def test_the_known_types_are_listed():
-    assert known_types() == "qwen3_vl, qwen3_vl_moe, qwen2_5_vl or qwen2_vl"
-    assert [family.name for family in FAMILIES] == ["Qwen3-VL", "Qwen2.5-VL", "Qwen2-VL"]
+    assert known_types() == "qwen3_vl, qwen3_vl_moe, qwen3_5, qwen3_5_moe, qwen2_5_vl or qwen2_vl"
+    assert [family.name for family in FAMILIES] == ["Qwen3-VL", "Qwen3.5", "Qwen2.5-VL", "Qwen2-VL"]
 
 
 def test_a_model_type_belongs_to_one_family(tmp_path):

@@ -38,7 +38,17 @@ QWEN2_TEMPLATE = (
     "{% elif 'text' in content %}{{ content['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-# For each model type its configuration, and the settings of its pictures; None: the demo's.
+# What Qwen3.5's writes of a system turn and a user's: texts are trimmed, and thinking is left empty where it is off.
+QWEN3_5_TEMPLATE = (
+    "{%- macro written(content) %}{% for item in content %}"
+    "{{ '<|vision_start|><|image_pad|><|vision_end|>' if item.type == 'image' else item.text }}"
+    "{% endfor %}{% endmacro %}{% for message in messages %}"
+    "{{ '<|im_start|>' + message.role + '\n' + written(message.content)|trim + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}"
+    "{% if enable_thinking is defined and enable_thinking is false %}{{ '<think>\n\n</think>\n\n' }}"
+    "{% else %}{{ '<think>\n' }}{% endif %}{% endif %}"
+)
+# For each model type its configuration; None: the demo's.
 CONFIGS: dict[str, dict[str, Any] | None] = {
     "qwen3_vl": None,
     "qwen2_5_vl": {
@@ -57,6 +67,34 @@ CONFIGS: dict[str, dict[str, Any] | None] = {
         "text_config": TEXT | {"rope_parameters": MROPE},
         "vision_config": TOWER | {"embed_dim": 32, "num_heads": 2, "mlp_ratio": 2, "hidden_size": 64},
     },
+    "qwen3_5": {
+        "text_config": TEXT
+        | {
+            "num_hidden_layers": 4,
+            "layer_types": ["linear_attention", "full_attention"] * 2,
+            "head_dim": 32,
+            "linear_num_key_heads": 2,
+            "linear_num_value_heads": 4,
+            "linear_key_head_dim": 16,
+            "linear_value_head_dim": 24,
+            "rope_parameters": MROPE
+            | {"mrope_section": [3, 3, 2], "mrope_interleaved": True, "partial_rotary_factor": 0.5},
+        },
+        "vision_config": TOWER
+        | {
+            "patch_size": 16,
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_heads": 2,
+            "out_hidden_size": 64,
+            "num_position_embeddings": 144,
+        },
+    },
+}
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+CONFIGS_OF_MIXTURES: dict[str, dict[str, Any]] = {
+    "qwen3_5_moe": CONFIGS["qwen3_5"]
+    | {"text_config": CONFIGS["qwen3_5"]["text_config"] | EXPERTS | {"shared_expert_intermediate_size": 32}},
 }
 PICTURES = {"min_pixels": 3136, "max_pixels": 12_845_056, "patch_size": 14, "merge_size": 2, "temporal_patch_size": 2}
 
@@ -69,19 +107,25 @@ def tiny_base(model_type: str, demo_base: Path, folder: Path, tied: bool = False
     folder.mkdir(parents=True)
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "preprocessor_config.json"):
         shutil.copy(demo_base / name, folder)
-    config, tokens = CONFIGS[model_type], json.loads((demo_base / "config.json").read_text())
+    config, tokens = (CONFIGS | CONFIGS_OF_MIXTURES)[model_type], json.loads((demo_base / "config.json").read_text())
     if config is None:
         config = tokens
     else:
-        (folder / "chat_template.jinja").write_text(QWEN2_TEMPLATE)
-        (folder / "preprocessor_config.json").write_text(json.dumps(PICTURES | CLIP))
+        if model_type.startswith("qwen2"):
+            (folder / "chat_template.jinja").write_text(QWEN2_TEMPLATE)
+            (folder / "preprocessor_config.json").write_text(json.dumps(PICTURES | CLIP))
+        else:
+            (folder / "chat_template.jinja").write_text(QWEN3_5_TEMPLATE)
         config = config | {name: value for name, value in tokens.items() if name.endswith("_token_id")}
     config = config | {"model_type": model_type, "tie_word_embeddings": tied}
     config["text_config"] = config["text_config"] | {"tie_word_embeddings": tied}
     (folder / "config.json").write_text(json.dumps(config))
     torch.manual_seed(0)
     network = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(folder), dtype=torch.float32)
-    for weight in network.parameters():
+    for name, weight in network.named_parameters():
+        if name.endswith("A_log"):  # a state that is remembered over a whole prompt
+            weight.data.uniform_(-6, 0)
+            continue
         torch.nn.init.normal_(weight, std=0.15) if weight.ndim > 1 else weight.data.add_(0.1 * torch.randn_like(weight))
     network.save_pretrained(folder)
     return folder

@@ -22,9 +22,11 @@ class NetworkParts(ABC):
 
     family: its other half. language: the language model, with `embed_tokens`, `layers` and `norm`. vision: the tower,
     with `blocks` and `patch_embed.proj`. deepstack: to how many of the first layers the tower adds features.
+    recurrent: whether layers carry a state from token to token.
     """
 
     deepstack = 0
+    recurrent = False
 
     def __init__(self, network: Network, family: Family):
         self.network, self.family = network, family
@@ -84,6 +86,10 @@ class NetworkParts(ABC):
         return output.pooler_output, list(output.deepstack_features) if self.deepstack else []
 
     # ------------------------------------------------------------ language model
+    def recurrent_layers(self) -> list[tuple[nn.Module, str, nn.Module]]:
+        """What stands for each layer that carries a state, a `RecurrentLayer`: its parent, its name there, and it."""
+        return []
+
     @abstractmethod
     def keys_and_values(
         self, attention: Network, normed: torch.Tensor, rotation: Rotation

@@ -11,11 +11,16 @@ from scoring.inputs.tokens import Grid
 
 
 class Qwen3VLParts(NetworkParts):
-    """Of a dense model or a mixture of experts."""
+    """Of a dense model or a mixture of experts.
+
+    rotate: the library's function for queries and keys.
+    """
+
+    rotate = staticmethod(apply_rotary_pos_emb)
 
     def __init__(self, network: Network, family: Family):
         super().__init__(network, family)
-        self.deepstack = len(self.vision.deepstack_visual_indexes)
+        self.deepstack = len(getattr(self.vision, "deepstack_visual_indexes", []))
 
     def positions_in(self, grid: Grid) -> dict[str, torch.Tensor]:
         visual, grids = self.vision, torch.tensor([grid])
@@ -35,5 +40,5 @@ class Qwen3VLParts(NetworkParts):
         shape = (*normed.shape[:-1], -1, attention.head_dim)
         keys = attention.k_norm(attention.k_proj(normed).view(shape)).transpose(1, 2)
         values = attention.v_proj(normed).view(shape).transpose(1, 2)
-        _, keys = apply_rotary_pos_emb(keys, keys, *rotation)
+        _, keys = self.rotate(keys, keys, *rotation)
         return keys, values

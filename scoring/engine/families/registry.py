@@ -3,13 +3,16 @@
 from scoring.engine import Network
 from scoring.engine.families.parts import NetworkParts
 from scoring.engine.families.qwen2_vl import Qwen2VLParts, Qwen25VLParts
+from scoring.engine.families.qwen3_5 import Qwen35Parts
 from scoring.engine.families.qwen3_vl import Qwen3VLParts
 from scoring.inputs.families.qwen2_vl import QWEN2_5_VL, QWEN2_VL
+from scoring.inputs.families.qwen3_5 import QWEN3_5
 from scoring.inputs.families.qwen3_vl import QWEN3_VL
 from scoring.inputs.families.registry import FAMILIES
 
 PARTS: dict[str, type[NetworkParts]] = {
     QWEN3_VL.name: Qwen3VLParts,
+    QWEN3_5.name: Qwen35Parts,
     QWEN2_5_VL.name: Qwen25VLParts,
     QWEN2_VL.name: Qwen2VLParts,
 }

@@ -36,6 +36,8 @@ class Family:
     language, vision: what names of modules begin with in the language model and in the vision tower.
     not_linear: ends of names of two-dimensional weights that are no linear layers; router: of a mixture, likewise.
     renamed: (pattern, replacement), which turn a name in the base's files into that of the module, where they differ.
+    unread: what names in files begin with that the library leaves out: layers that predict further tokens.
+    kept_whole: ends of names of linear layers that stay in 16 or 32 bits, as narrow as they are.
     """
 
     name: str
@@ -49,6 +51,8 @@ class Family:
     not_linear: tuple[str, ...] = ("embed_tokens", "pos_embed")
     router: str = ".mlp.gate"
     renamed: tuple[tuple[str, str], ...] = ()
+    unread: tuple[str, ...] = ()
+    kept_whole: tuple[str, ...] = ()
 
     @property
     def layers(self) -> str:
@@ -64,6 +68,10 @@ class Family:
     def not_quantized(self) -> list[str]:
         """Modules that stay in 16 or 32 bits. Names match from the start; the list replaces the library's own."""
         return [HEAD, self.vision]
+
+    def is_quantized(self, module: str) -> bool:
+        """Whether a linear layer of that name is quantized where a base is loaded in 4 bits."""
+        return not module.startswith(tuple(self.not_quantized)) and not module.endswith(self.kept_whole)
 
     def module_name(self, name: str) -> str:
         """The module's name of a weight, or of what belongs to one, by its name in the base's files."""
@@ -107,4 +115,8 @@ class Family:
             return "layers that attend within a sliding window, where each token must see its whole path"
         if text.get("attn_logit_softcapping"):
             return "attention scores with a soft cap (attn_logit_softcapping)"
+        if isinstance(layers, list) and layers[-1:] == ["linear_attention"]:
+            return "linear attention in its last layer, where only the answers' tokens are computed"
+        if int(text.get("linear_conv_kernel_dim") or 0) > 4:
+            return "convolutions over more than 4 tokens (linear_conv_kernel_dim)"
         return ""
