@@ -14,7 +14,7 @@ class Sizes:
     """Of a language model: layers, width of the hidden state, heads of queries, of keys and values, and their size.
 
     inner: width of one token's feed-forward. copies: of its hidden state that a mixture makes for it, to and from each
-    expert that the token goes through.
+    expert that the token goes through. recurrent: width of the values of linear attention; 0 without.
     """
 
     layers: int
@@ -24,6 +24,7 @@ class Sizes:
     head_size: int
     inner: int
     copies: int
+    recurrent: int = 0
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,7 @@ class Family:
             head_size=int(text.get("head_dim") or width // heads),
             inner=experts * int(text["moe_intermediate_size"]) if experts else int(text["intermediate_size"]),
             copies=2 * experts,
+            recurrent=int(text.get("linear_num_value_heads") or 0) * int(text.get("linear_value_head_dim") or 0),
         )
 
     def limit(self, config: Mapping[str, Any]) -> str:
