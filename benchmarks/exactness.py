@@ -71,5 +71,5 @@ def distance(logits: torch.Tensor, expected: torch.Tensor) -> dict:
 
 def answers(scorer: Scorer, tree: Tree, ready: PreparedBatch) -> torch.Tensor:
     """(S, 4) label logits of the S sequences of a tree."""
-    batch = TreeBatch.of(tree, ready.pictures, scorer.prepare.policy, scorer.model.device.type).to(scorer.model.device)
+    batch = TreeBatch.of(tree, ready.pictures, ready.grids, scorer.model.device.type).to(scorer.model.device)
     return scorer.packed.answer(batch, scorer.label_ids[:4])[0].labels

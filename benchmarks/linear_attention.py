@@ -1,13 +1,14 @@
 """Is the prefix tree faster than padding where three of four layers have linear attention? Random weights, real code.
 
     python -m benchmarks.linear_attention                                   a CPU: two small models, in minutes
-    python -m benchmarks.linear_attention --shape 9b --rows 128 --pixels 200704 --padded-rows 32 --out FILE    a card
+    python -m benchmarks.linear_attention --size 9b --rows 128 --pixels 200704 --padded-rows 32 --out FILE    a card
 
 The same rows of the demo are answered by the tree and by transformers' own forward over padded prompts, in one order of
 the options and in all cyclic ones. Pictures are read and prompts encoded before the clock starts. The ways take turns;
 of each pair the ratio counts. On a CPU the clock is that of the process, which other work does not touch.
 """
 
+import itertools
 import json
 import shutil
 import statistics
@@ -18,10 +19,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
-import numpy as np
 import torch
 
 from benchmarks import DEMO, workload
+from benchmarks.shapes import QWEN3_5_9B
 from scoring.bench.padded import collate, padded_states
 from scoring.engine.batches import build_tensors, costs_of, plan_batches, prepare_batch
 from scoring.engine.forward import project
@@ -29,83 +30,49 @@ from scoring.engine.loading import Model, default_device, default_dtype
 from scoring.engine.nodes import Nodes
 from scoring.engine.packed import PackedModel
 from scoring.files.writing import write_json
-from scoring.inputs.pictures import PixelPolicy
+from scoring.inputs.families.registry import policy_of
 from scoring.inputs.prepare import Preparer
 from scoring.inputs.prompt import PromptTemplate
 from scoring.tables.reading import read_table
 
-HEADS = {"linear_num_key_heads": 4, "linear_num_value_heads": 8}
-# Language models, and the width and depth of their vision towers. 9b: the shapes of Qwen3.5-9B, but for its vocabulary.
-SHAPES: dict[str, tuple[dict[str, int], tuple[int, int]]] = {
+SMALL = {"num_attention_heads": 4, "num_key_value_heads": 2, "linear_num_key_heads": 4, "linear_num_value_heads": 8}
+# What smaller models have other than Qwen3.5-9B: in the language model, and in the vision tower.
+SIZES: dict[str, tuple[dict[str, int], dict[str, int]]] = {
     "tiny": (
-        {
-            "hidden_size": 64,
-            "intermediate_size": 192,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "head_dim": 32,
-            "linear_key_head_dim": 16,
-            "linear_value_head_dim": 16,
-        }
-        | HEADS,
-        (32, 2),
+        SMALL
+        | {"hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 4, "head_dim": 32}
+        | {"linear_key_head_dim": 16, "linear_value_head_dim": 16},
+        {"hidden_size": 32, "intermediate_size": 128, "depth": 2, "num_heads": 2, "out_hidden_size": 64},
     ),
     "small": (
-        {
-            "hidden_size": 512,
-            "intermediate_size": 1536,
-            "num_hidden_layers": 8,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "head_dim": 128,
-            "linear_key_head_dim": 64,
-            "linear_value_head_dim": 64,
-        }
-        | HEADS,
-        (128, 4),
+        SMALL
+        | {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 8, "head_dim": 128}
+        | {"linear_key_head_dim": 64, "linear_value_head_dim": 64},
+        {"hidden_size": 128, "intermediate_size": 512, "depth": 4, "num_heads": 4, "out_hidden_size": 512},
     ),
-    "9b": (
-        {
-            "hidden_size": 4096,
-            "intermediate_size": 12288,
-            "num_hidden_layers": 32,
-            "num_attention_heads": 16,
-            "num_key_value_heads": 4,
-            "head_dim": 256,
-            "linear_key_head_dim": 128,
-            "linear_value_head_dim": 128,
-            "linear_num_key_heads": 16,
-            "linear_num_value_heads": 32,
-        },
-        (1152, 27),
-    ),
+    "9b": ({}, {}),
 }
 
 
-def make_model(shape: str, folder: Path) -> Model:
-    """A model of random weights on this machine's device. folder: where its configuration and tokenizer are put."""
+def make_model(size: str, folder: Path) -> Model:
+    """A model of random weights on this machine's device. folder: where its configuration and tokenizer are put.
+
+    Its tokenizer and chat template are the demo's.
+    """
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "preprocessor_config.json"):
         shutil.copy(DEMO / "base" / name, folder)
     demo = json.loads((DEMO / "base" / "config.json").read_text())
-    text, (width, depth) = SHAPES[shape]
-    rotation = {"rope_type": "default", "rope_theta": 10_000_000.0, "partial_rotary_factor": 0.25}
-    rotary = text["head_dim"] // 8  # pairs that are rotated; their thirds by time, height and width
-    section = [rotary - 2 * (rotary // 3), rotary // 3, rotary // 3]
-    config = {name: value for name, value in demo.items() if name.endswith("_token_id")} | {
-        "model_type": "qwen3_5",
-        "text_config": text
-        | {"vocab_size": 4096, "eos_token_id": 4090, "rope_parameters": rotation | {"mrope_section": section}},
-        "vision_config": {
-            "depth": depth,
-            "hidden_size": width,
-            "intermediate_size": 4 * width,
-            "num_heads": 16 if width % 16 == 0 and width > 64 else 2,
-            "out_hidden_size": text["hidden_size"],
-        },
-    }
+    config = json.loads(json.dumps(QWEN3_5_9B.config))
+    config |= {name: value for name, value in demo.items() if name.endswith("_token_id")}
+    text, tower = SIZES[size]
+    config["text_config"] |= text | {name: demo["text_config"][name] for name in ("vocab_size", "eos_token_id")}
+    config["vision_config"] |= tower
+    text = config["text_config"]
+    text["layer_types"] = text["layer_types"][: text["num_hidden_layers"]]
+    pairs = text["head_dim"] // 8  # that are rotated: a quarter of a head
+    text["rope_parameters"]["mrope_section"] = [pairs - 2 * (pairs // 3), pairs // 3, pairs // 3]
     (folder / "config.json").write_text(json.dumps(config))
     device = default_device()
     torch.manual_seed(0)
@@ -121,7 +88,7 @@ class Bench:
 
     def __init__(self, model: Model, rows: int, pixels: int | None, orders: str, padded_rows: int):
         self.model = model
-        policy = PixelPolicy.of_base(model.folder, pixels)
+        policy = policy_of(model.folder, pixels)
         self.prepare = Preparer.of_base(model.folder, PromptTemplate(), policy)
         self.packed = PackedModel(model, [None], policy, "16bit")
         self.label_ids = self.prepare.label_ids(4)
@@ -129,33 +96,21 @@ class Bench:
         costs = list(costs_of(self.prepare, questions, orders))
         planned = plan_batches(costs, self.packed.batch_tokens())
         self.batches = [prepare_batch(self.prepare, [questions[row] for row in rows], orders) for rows in planned]
-        self.prompts = [  # (batch, sequence) with its pictures' patches, those of like length together
-            (batch, number) for batch in self.batches for number in range(len(batch.sequences))
-        ]
+        self.prompts = [(batch, number) for batch in self.batches for number in range(len(batch.sequences))]
         self.prompts.sort(key=lambda prompt: len(prompt[0].sequences[prompt[1]].ids))
-        patches = {id(pixels): self._patches(pixels, policy) for batch in self.batches for pixels in batch.pictures}
+        patches = {question.id: self.prepare(question)[1] for question in questions}
         self.padded = []
         for start in range(0, len(self.prompts), padded_rows):
             part = self.prompts[start : start + padded_rows]
-            sequences = [batch.sequences[number] for batch, number in part]
-            pictures = [
-                np.concatenate([patches[id(batch.pictures[index])] for index in batch.picture_numbers[number]])
-                for batch, number in part
-            ]
-            self.padded.append((sequences, pictures))
-
-    @staticmethod
-    def _patches(pixels: np.ndarray, policy: PixelPolicy) -> np.ndarray:
-        from PIL import Image
-
-        return policy.patches(Image.fromarray(pixels))
+            shown = [batch.questions[batch.rows[number]].id for batch, number in part]
+            self.padded.append(([batch.sequences[number] for batch, number in part], [patches[row] for row in shown]))
 
     @torch.no_grad()
     def tree(self) -> torch.Tensor:
         """(prompts, 4) label logits by the engine, batch by batch."""
         labels = []
         for batch in self.batches:
-            tensors = build_tensors(batch, self.prepare, self.model.device.type).to(self.model.device)
+            tensors = build_tensors(batch, self.model.device.type).to(self.model.device)
             labels.append(self.packed.answer(tensors, self.label_ids)[0].labels)
         return torch.cat(labels)
 
@@ -170,7 +125,7 @@ class Bench:
 
     def counts(self) -> dict[str, int]:
         """Tokens and nodes of all trees, and tokens of the padded prompts."""
-        trees = [build_tensors(batch, self.prepare, "cpu").tree for batch in self.batches]
+        trees = [build_tensors(batch, "cpu").tree for batch in self.batches]
         cut = [Nodes.of(tree) for tree in trees]
         return {
             "prompts": len(self.prompts),
@@ -182,14 +137,10 @@ class Bench:
         }
 
     def difference(self) -> dict[str, float]:
-        """How far the ways' label logits are apart, as a share of the largest."""
-        place = {
-            (id(batch), number): row
-            for row, (batch, number) in enumerate(
-                (batch, number) for batch in self.batches for number in range(len(batch.sequences))
-            )
-        }
-        order = [place[id(batch), number] for batch, number in self.prompts]
+        """The largest label logit, and how far the ways' are apart at most."""
+        ends = itertools.accumulate((len(batch.sequences) for batch in self.batches), initial=0)
+        first = {id(batch): start for batch, start in zip(self.batches, ends)}
+        order = [first[id(batch)] + number for batch, number in self.prompts]
         tree, padding = self.tree()[order].float(), self.padding().float()
         return {"largest_logit": padding.abs().max().item(), "difference": (tree - padding).abs().max().item()}
 
@@ -208,21 +159,21 @@ def seconds(way: Callable[[], Any]) -> float:
 
 
 @click.command()
-@click.option("--shape", "shapes", multiple=True, type=click.Choice([*SHAPES]), help="Models.  [default: tiny, small]")
+@click.option("--size", "sizes", multiple=True, type=click.Choice([*SIZES]), help="Models.  [default: tiny, small]")
 @click.option("--rows", default=48, show_default=True, help="Rows of the demo's test table.")
 @click.option("--pixels", type=int, help="Of a picture.  [default: the demo's]")
 @click.option("--padded-rows", default=16, show_default=True, help="Prompts in a batch of the padded way.")
 @click.option("--repeats", default=5, show_default=True, help="Pairs; medians are reported.")
 @click.option("--out", type=click.Path(path_type=Path), help="JSON file to write.")
-def main(shapes, rows, pixels, padded_rows, repeats, out) -> None:
+def main(sizes, rows, pixels, padded_rows, repeats, out) -> None:
     """Time both ways and print a table."""
-    report = workload.circumstances(workload.matrix_rate(), ", ".join(shapes or ("tiny", "small")), None) | {"ways": []}
-    for shape in shapes or ("tiny", "small"):
+    report = workload.circumstances(workload.matrix_rate(), ", ".join(sizes or ("tiny", "small")), None) | {"ways": []}
+    for size in sizes or ("tiny", "small"):
         with TemporaryDirectory() as folder:
-            model = make_model(shape, Path(folder))
+            model = make_model(size, Path(folder))
             for orders in ("1", "cyclic"):
                 bench = Bench(model, rows, pixels, orders, padded_rows)
-                measured = {"shape": shape, "orders": orders} | bench.counts() | bench.difference()  # also warms up
+                measured = {"size": size, "orders": orders} | bench.counts() | bench.difference()  # also warms up
                 workload.reset_peak()
                 pairs = []
                 for number in range(repeats):

@@ -3,9 +3,10 @@
     python -m benchmarks.throughput                                  the demo: some minutes on two cores
     python -m benchmarks.throughput --size 8b --tokenizer DIR --work DIR --rows 2000
 
-The 8B needs a GPU, 25 GB in --work, and a folder with Qwen3's tokenizer.json, tokenizer_config.json and Qwen3-VL's chat
-template. Loading and compilation are reported apart. A way of the engine is a whole `score`: from reading the table's
-prompts and pictures to `probabilities.csv` on disk.
+The 8B, and the shapes of other families (`--size qwen2.5-vl-7b`, `glm-4.1v-9b`, `qwen3.5-9b`), need a GPU, 25 GB in
+--work, and a folder with Qwen3's tokenizer.json, tokenizer_config.json and Qwen3-VL's chat template. Loading and
+compilation are reported apart. A way of the engine is a whole `score`: from reading the table's prompts and pictures to
+`probabilities.csv` on disk.
 """
 
 import json
@@ -184,7 +185,7 @@ class Bench:
 
     def _operations(self, tokens: int, patches: int) -> float:
         """Floating point operations of the weights alone: two for each weight and token, or patch."""
-        language, vision = workload.multiplied_weights(self.scorer.packed, self.scorer.model.network.model.visual)
+        language, vision = workload.multiplied_weights(self.scorer.packed, self.scorer.model.parts.vision)
         return 2.0 * language * tokens + 2.0 * vision * patches
 
     @torch.no_grad()
@@ -272,16 +273,16 @@ def main(
         way.rows = min(way.rows, rows_of_many or way.rows) if way.members > 1 else way.rows
     bench = Bench(load, rate, compiling if torch.cuda.is_available() else "off", work)
     measured: dict[int, list[dict]] = {}
-    if size == "8b" and exact:  # before anything is compiled
+    if size != "demo" and exact:  # before anything is compiled
         report["exactness"]["eager"] = exactness(bench.ready(Way("", 0, weights="4bit")), load.tables["single"])
         click.echo(json.dumps(report["exactness"]["eager"]), err=True)
-    for repeat in range(repeats or (1 if size == "8b" else 3)):
+    for repeat in range(repeats or (3 if size == "demo" else 1)):
         for number, way in enumerate(chosen):
             result = bench.measure(way)
             measured.setdefault(number, []).append(result)
             rounded = {key: round(value, 3) if isinstance(value, float) else value for key, value in result.items()}
             click.echo(f"{repeat + 1}: {way.name} {way.weights}: {json.dumps(rounded)}", err=True)
-            if exact and size == "8b" and way.weights == "4bit" and "compiled" not in report["exactness"]:
+            if exact and size != "demo" and way.weights == "4bit" and "compiled" not in report["exactness"]:
                 report["exactness"]["compiled"] = exactness(bench.scorer, load.tables["single"], rows=64)
                 click.echo(json.dumps(report["exactness"]["compiled"]), err=True)
             if exact and way.weights and not report["profile"]:

@@ -144,7 +144,7 @@ class Bench:
                 batch = collate(*map(list, zip(*prepared))).to(self.device)
                 with torch.autocast(self.device.type, model.model.dtype, enabled=self.device.type == "cuda"):
                     if way.kind == "notebook":
-                        inputs = batch.inputs(network.config.image_token_id)
+                        inputs = batch.inputs(model.model.parts)
                         loss = network(**inputs, use_cache=False, labels=batch.ids).loss
                     else:
                         logits = F.linear(padded_states(network, batch), model.model.head).float()

@@ -1,8 +1,8 @@
-"""What is timed: a base, checkpoints and tables, with the shapes of the real 8B and random weights, or the demo's.
+"""What is timed: a base, checkpoints and tables, with the shapes of a real model and random weights, or the demo's.
 
-The 8B is a folder like the real one (config, tokenizer, chat template, sharded safetensors), so the code that loads it
-is the code that runs for a user who has the real weights. Its answers mean nothing; its speed does, and so does whether
-two ways of computing agree. The programs' common options and measurements are here too:
+Such a base is a folder like the real one (config, tokenizer, chat template, sharded safetensors), so the code that
+loads it is the code that runs for a user who has the real weights. Its answers mean nothing; its speed does, and so do
+the agreement of two ways of computing. The programs' common options and measurements are here too:
 
     python -m benchmarks.throughput --size 8b --tokenizer DIR --work DIR
 """
@@ -12,7 +12,7 @@ import json
 import random
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,58 +25,12 @@ from safetensors.torch import save_file
 
 import scoring
 from benchmarks import DEMO
+from benchmarks.shapes import SHAPES, Shape
+from scoring.checkpoints.weights import BaseWeights
 from scoring.engine.packed import PackedModel, product_rate
 
 GIB = 2**30
 SHARD = 4 * GIB
-# config.json of Qwen/Qwen3-VL-8B-Instruct
-CONFIG = {
-    "architectures": ["Qwen3VLForConditionalGeneration"],
-    "model_type": "qwen3_vl",
-    "image_token_id": 151655,
-    "video_token_id": 151656,
-    "vision_start_token_id": 151652,
-    "vision_end_token_id": 151653,
-    "tie_word_embeddings": False,
-    "text_config": {
-        "attention_bias": False,
-        "attention_dropout": 0.0,
-        "bos_token_id": 151643,
-        "dtype": "bfloat16",
-        "eos_token_id": 151645,
-        "head_dim": 128,
-        "hidden_act": "silu",
-        "hidden_size": 4096,
-        "initializer_range": 0.02,
-        "intermediate_size": 12288,
-        "max_position_embeddings": 262144,
-        "model_type": "qwen3_vl_text",
-        "num_attention_heads": 32,
-        "num_hidden_layers": 36,
-        "num_key_value_heads": 8,
-        "rms_norm_eps": 1e-06,
-        "rope_theta": 5000000,
-        "use_cache": True,
-        "vocab_size": 151936,
-        "rope_scaling": {"mrope_interleaved": True, "mrope_section": [24, 20, 20], "rope_type": "default"},
-    },
-    "vision_config": {
-        "deepstack_visual_indexes": [8, 16, 24],
-        "depth": 27,
-        "hidden_act": "gelu_pytorch_tanh",
-        "hidden_size": 1152,
-        "in_channels": 3,
-        "initializer_range": 0.02,
-        "intermediate_size": 4304,
-        "model_type": "qwen3_vl",
-        "num_heads": 16,
-        "num_position_embeddings": 2304,
-        "out_hidden_size": 4096,
-        "patch_size": 16,
-        "spatial_merge_size": 2,
-        "temporal_patch_size": 2,
-    },
-}
 WORDS = (
     "검은 흰 갈색 회색 고양이 강아지 말 토끼 나무 위 아래 옆 사람 자동차 건물 창문 빨간 파란 노란 초록 둥근 네모난 "
     "오래된 새로운 세 네 다섯"
@@ -94,7 +48,11 @@ class Workload:
 
 # ------------------------------------------------------------------ options
 size_option = click.option(
-    "--size", type=click.Choice(["demo", "8b"]), default="demo", show_default=True, help="Which model is timed."
+    "--size",
+    type=click.Choice(["demo", *SHAPES]),
+    default="demo",
+    show_default=True,
+    help="Which model is timed; 8b is Qwen3-VL's.",
 )
 
 
@@ -103,9 +61,9 @@ def full_size_options(command: Callable) -> Callable:
     for option in (
         click.option("--out", type=click.Path(path_type=Path), help="JSON file to write."),
         click.option("--work", type=click.Path(path_type=Path), help="Folder for weights and pictures."),
-        click.option("--layers", type=int, help="Fewer layers than the 8B has, to try this program."),
+        click.option("--layers", type=int, help="Fewer layers than the model has, to try this program."),
         click.option(
-            "--tokenizer", type=click.Path(path_type=Path, exists=True), help="Folder of the real tokenizer, for 8b."
+            "--tokenizer", type=click.Path(path_type=Path, exists=True), help="Folder of Qwen3-VL's real tokenizer."
         ),
     ):
         command = option(command)
@@ -169,8 +127,13 @@ def multiplied_weights(packed: PackedModel, visual: torch.nn.Module) -> tuple[in
 def of_size(
     size: str, folder: Path, tokenizer: Path | None, rows: int, checkpoints: int = 5, layers: int | None = None
 ) -> Workload:
-    """The workload of --size; the 8B is made in `folder` where it is missing."""
-    return demo() if size == "demo" else full_size(folder, tokenizer, rows, checkpoints, layers)
+    """The workload of --size; one of the real shapes is made in `folder` where it is missing."""
+    if size == "demo":
+        return demo()
+    base = folder / ("base" if size == "8b" else f"base-{size}")
+    if not (base / "config.json").exists():
+        make_base(base, SHAPES[size], tokenizer, layers)
+    return full_size(base, rows, checkpoints)
 
 
 def demo() -> Workload:
@@ -182,15 +145,10 @@ def demo() -> Workload:
     )
 
 
-def full_size(folder: Path, tokenizer: Path, rows: int, checkpoints: int = 5, layers: int | None = None) -> Workload:
-    """The 8B in `folder`. tokenizer: a folder with the real `tokenizer.json` and chat template.
-
-    layers: how many, to try a program where all of them do not fit.
-    """
-    base = folder / "base"
-    if not (base / "config.json").exists():
-        make_base(base, tokenizer, layers)
-    names = [folder / f"fold{number}" for number in range(checkpoints)]
+def full_size(base: Path, rows: int, checkpoints: int = 5) -> Workload:
+    """Adapters of a base, pictures and tables beside it."""
+    folder = base.parent
+    names = [folder / f"fold{number}{base.name.removeprefix('base')}" for number in range(checkpoints)]
     for number, name in enumerate(names):
         if not name.exists():
             make_adapter(name, base, number)
@@ -201,23 +159,28 @@ def full_size(folder: Path, tokenizer: Path, rows: int, checkpoints: int = 5, la
     return Workload(base, names, tables)
 
 
-def make_base(folder: Path, tokenizer: Path, layers: int | None) -> None:
-    """A base folder with random bfloat16 weights of the right shapes, in shards with an index."""
-    from transformers import AutoConfig, Qwen3VLForConditionalGeneration
+def make_base(folder: Path, shape: Shape, tokenizer: Path, layers: int | None) -> None:
+    """A base folder with random bfloat16 weights of the right shapes, in shards with an index.
+
+    tokenizer: a folder with Qwen3-VL's `tokenizer.json` and chat template. layers: how many, to try a program where all
+    of them do not fit.
+    """
+    from transformers import AutoConfig, AutoModelForImageTextToText
 
     folder.mkdir(parents=True)
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copy(tokenizer / name, folder / name)
-    shutil.copy(DEMO / "base" / "preprocessor_config.json", folder)
-    settings = json.loads((folder / "preprocessor_config.json").read_text())
-    settings["size"] = {"shortest_edge": 65536, "longest_edge": 16777216}  # as the real 8B has
-    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
-    config = json.loads(json.dumps(CONFIG))
+    if shape.tokens:
+        rename_control_tokens(folder / "tokenizer.json", shape.tokens)
+    if shape.template:
+        (folder / "chat_template.jinja").write_text(shape.template)
+    (folder / "preprocessor_config.json").write_text(json.dumps(shape.pictures))
+    config = json.loads(json.dumps(shape.config))
     if layers:
         config["text_config"]["num_hidden_layers"] = layers
     (folder / "config.json").write_text(json.dumps(config, indent=1))
     with torch.device("meta"):
-        shapes = Qwen3VLForConditionalGeneration(AutoConfig.from_pretrained(folder)).state_dict()
+        shapes = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(folder)).state_dict()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     generator = torch.Generator(device).manual_seed(0)
     shard, size, index = {}, 0, {}
@@ -244,36 +207,36 @@ def make_base(folder: Path, tokenizer: Path, layers: int | None) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
 
 
+def rename_control_tokens(path: Path, names: Mapping[str, str]) -> None:
+    """In tokenizer.json."""
+    description = json.loads(path.read_text())
+    for token in description["added_tokens"]:
+        token["content"] = names.get(token["content"], token["content"])
+    path.write_text(json.dumps(description))
+
+
 def make_adapter(folder: Path, base: Path, seed: int, rank: int = 16) -> None:
-    """A random LoRA on the seven projections, with weights about as large as trained ones."""
+    """A random LoRA on the projections of the language model's layers, with weights about as large as trained ones."""
     from train.config import SEVEN_PROJECTIONS
 
     folder.mkdir(parents=True)
-    text = json.loads((base / "config.json").read_text())["text_config"]
-    width, inner, head = text["hidden_size"], text["intermediate_size"], text["head_dim"]
-    queries, keys = text["num_attention_heads"] * head, text["num_key_value_heads"] * head
-    shapes = {
-        "self_attn.q_proj": (queries, width),
-        "self_attn.k_proj": (keys, width),
-        "self_attn.v_proj": (keys, width),
-        "self_attn.o_proj": (width, queries),
-        "mlp.gate_proj": (inner, width),
-        "mlp.up_proj": (inner, width),
-        "mlp.down_proj": (width, inner),
-    }
+    weights = BaseWeights.of(base)
+    targets = weights.family.targets(SEVEN_PROJECTIONS)
     generator = torch.Generator().manual_seed(seed)
-    weights = {}
-    for layer in range(text["num_hidden_layers"]):
-        for name, (outputs, inputs) in shapes.items():
-            key = f"base_model.model.model.language_model.layers.{layer}.{name}"
-            weights[f"{key}.lora_A.weight"] = torch.randn(rank, inputs, generator=generator) * 0.01
-            weights[f"{key}.lora_B.weight"] = torch.randn(outputs, rank, generator=generator) * 0.01
-    save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    tensors = {}
+    for name in weights.linear:
+        if not name.startswith(weights.family.layers) or name.split(".")[-1] not in targets:
+            continue
+        outputs, inputs = weights.shapes[f"{name}.weight"]
+        key = f"base_model.model.{name}"
+        tensors[f"{key}.lora_A.weight"] = torch.randn(rank, inputs, generator=generator) * 0.01
+        tensors[f"{key}.lora_B.weight"] = torch.randn(outputs, rank, generator=generator) * 0.01
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     config = {
         "peft_type": "LORA",
         "r": rank,
         "lora_alpha": 2 * rank,
-        "target_modules": list(SEVEN_PROJECTIONS),
+        "target_modules": targets,
         "base_model_name_or_path": str(base),
     }
     (folder / "adapter_config.json").write_text(json.dumps(config))

@@ -53,11 +53,11 @@ def scorer(demo):
 @pytest.fixture(scope="session")
 def preparer(base):
     """That of the demo's base, with the default prompt."""
-    from scoring.inputs.pictures import PixelPolicy
+    from scoring.inputs.families.registry import policy_of
     from scoring.inputs.prepare import Preparer
     from scoring.inputs.prompt import PromptTemplate
 
-    return Preparer.of_base(base, PromptTemplate(), PixelPolicy.of_base(base))
+    return Preparer.of_base(base, PromptTemplate(), policy_of(base))
 
 
 @pytest.fixture(scope="session")

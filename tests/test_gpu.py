@@ -156,7 +156,7 @@ def test_the_host_does_not_wait_within_a_batch(on_card, test_rows):
     from scoring.engine.batches import prepare_batch, with_tensors
 
     _, scorer = on_card
-    ready = with_tensors(prepare_batch(scorer.prepare, test_rows[:64], "1"), scorer.prepare, "cuda")
+    ready = with_tensors(prepare_batch(scorer.prepare, test_rows[:64], "1"), "cuda")
     scorer.answer(ready, 4)
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
@@ -225,7 +225,7 @@ def test_gradients_on_the_card_are_those_of_float32(base, test_rows, tmp_path, m
             weight.data.copy_(torch.randn(weight.shape, generator=generator) * 0.02)
         model.network.train()
         preparer = training.plan.preparer
-        ready = with_tensors(prepare_batch(preparer, test_rows[:16], "1"), preparer, "cuda")
+        ready = with_tensors(prepare_batch(preparer, test_rows[:16], "1"), "cuda")
         model.loss_backward(ready, (0,), 16)
         assert model.scaler.is_enabled() == (dtype == torch.float16)
         found[dtype] = torch.cat([weight.grad.flatten() for weight in model.weights]) / model.scaler.get_scale()

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ def check_choices(base: Path, config: TrainConfig) -> None:
     stored, linear = stored_bits(base), set(weights.linear)
     modules = [name.removesuffix(".weight") for name in weights.shapes if name.endswith(".weight")]
     faults = []
-    for target in config.targets:
+    for target in weights.family.targets(config.targets):
         matches = [name for name in modules if f".{name}".endswith(f".{target}")]
         if others := [name for name in matches if name not in linear]:
             faults.append(f"{target} means {others[0]}, which is no linear layer and cannot have an adapter here")
@@ -43,10 +44,10 @@ def check_choices(base: Path, config: TrainConfig) -> None:
         )
 
 
-def present_targets(network: Any, config: TrainConfig) -> list[str]:
-    """The targets that name a module of the network."""
+def present_targets(network: Any, targets: Sequence[str]) -> list[str]:
+    """Those that name a module of the network."""
     modules = [f".{name}" for name, _ in network.named_modules()]
-    return [target for target in config.targets if any(name.endswith(f".{target}") for name in modules)]
+    return [target for target in targets if any(name.endswith(f".{target}") for name in modules)]
 
 
 def target_modules(modules: list[str], targets: list[str], family: Family) -> list[str] | str:
@@ -80,7 +81,7 @@ def add_lora(network: Any, config: TrainConfig, family: Family) -> "PeftModel":
     """
     from peft import LoraConfig, get_peft_model  # imports bitsandbytes, which `why_no_4bit` must do first
 
-    present = present_targets(network, config)
+    present = present_targets(network, family.targets(config.targets))
     if not present:
         raise ConfigError(
             f"targets: found {', '.join(config.targets)}; expected names of linear layers, such as q_proj"

@@ -14,7 +14,7 @@ from scoring.engine.batches import PreparedBatch
 from scoring.engine.forward import encode_pictures, leaf_states
 from scoring.engine.loading import Model
 from scoring.engine.packed import CPU_TOKENS, PackedModel, compiling_pays, free_bytes
-from scoring.inputs.pictures import PixelPolicy
+from scoring.inputs.pixels import PixelPolicy
 from scoring.inputs.prompt import LETTERS
 from train.config import TrainConfig
 from train.dropout import Dropout
@@ -55,9 +55,11 @@ class LearningModel:
         self.config, self.label_ids = config, label_ids
         self.model = Model.load(folder, config.quantization)
         self.network = cast(Any, self.model.network)
-        present = present_targets(self.network, config)
-        self.peft = add_lora(self.network, config, self.model.parts.family)
-        if missing := set(config.targets) - set(present):
+        family = self.model.parts.family
+        targets = family.targets(config.targets)
+        present = present_targets(self.network, targets)
+        self.peft = add_lora(self.network, config, family)
+        if missing := set(targets) - set(present):
             self.model.notes.append(f"no adapter on {', '.join(sorted(missing))}: the experts of this base have none")
         self.packed = PackedModel(self.model, [ADAPTER], policy, "4bit", TrainableLinear)
         head = self.network.get_output_embeddings()
@@ -133,12 +135,8 @@ class LearningModel:
     @contextmanager
     def packing(self) -> Iterator[None]:
         """Inside, the network attends by segments, and `logits` can be called."""
-        self.packed.patches.merged = True
-        try:
-            with packed_attention(self.network):
-                yield
-        finally:
-            self.packed.patches.merged = False
+        with self.packed.patch_products(), packed_attention(self.model.parts):
+            yield
 
     def logits(self, ready: PreparedBatch) -> torch.Tensor:
         """(B, V) float32 logits of the answers' first tokens, in the order of the rows; differentiable."""

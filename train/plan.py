@@ -7,8 +7,9 @@ import numpy as np
 from scoring.checkpoints.checkpoint import find_base
 from scoring.engine.batches import TokenCost, costs_of
 from scoring.engine.scorer import machine
+from scoring.inputs.families.registry import policy_of
 from scoring.inputs.orders import check_orders
-from scoring.inputs.pictures import PictureError, PixelPolicy
+from scoring.inputs.pictures import PictureError
 from scoring.inputs.prepare import Preparer
 from scoring.inputs.prompt import LETTERS, PromptTemplate
 from scoring.inputs.questions import Question
@@ -30,7 +31,7 @@ class TrainingPlan:
         check_choices(self.base_folder, self.config)
         if self.config.shuffle_options:
             check_orders(inputs.train, "all", "--shuffle-options")
-        policy = PixelPolicy.of_base(self.base_folder, inputs.pixels)
+        policy = policy_of(self.base_folder, inputs.pixels)
         self.preparer = Preparer.of_base(self.base_folder, inputs.template or PromptTemplate(), policy)
         self.letters = LETTERS[: max(len(question.options) for question in [*inputs.train, *inputs.valid])]
         self.rows = TrainingRows(inputs.train, inputs.valid)

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from scoring.engine import Network
+from scoring.engine.families.registry import parts_of
 from scoring.engine.reference import model_inputs
 from scoring.inputs.tokens import ChatTokenizer, TokenSequence
 
@@ -27,8 +28,8 @@ class Generated(NamedTuple):
 def generate_text(
     network: Network, chat: ChatTokenizer, sequence: TokenSequence, patches: NDArray[Any], new_tokens: int = 2
 ) -> Generated:
-    """The greedy continuation of one prompt by at most `new_tokens` tokens. patches: (N, 1536), the pictures'."""
-    inputs = model_inputs(sequence, patches, network.device, network.config.image_token_id)
+    """The greedy continuation of one prompt by at most `new_tokens` tokens. patches: (N, values), the pictures'."""
+    inputs = model_inputs(parts_of(network), sequence, patches, network.device)
     ids = network.generate(
         **inputs,
         max_new_tokens=new_tokens,
@@ -48,7 +49,7 @@ def generate_batch(
 ) -> list[Generated]:
     """The greedy continuations of several prompts at once, padded on the left as generation needs it.
 
-    prepared: each prompt, and its pictures' patches (N, 1536).
+    prepared: each prompt, and its pictures' patches (N, values).
     """
     length = max(len(sequence.ids) for sequence, _ in prepared)
     ids = torch.full((len(prepared), length), chat.end_of_turn_id)
@@ -56,16 +57,13 @@ def generate_batch(
     for row, (sequence, _) in enumerate(prepared):
         ids[row, length - len(sequence.ids) :] = torch.from_numpy(sequence.ids)
         mask[row, length - len(sequence.ids) :] = 1
-    inputs = {
-        "input_ids": ids,
-        "attention_mask": mask,
-        "mm_token_type_ids": torch.eq(ids, network.config.image_token_id).int(),
-    }
-    if grids := [grid for sequence, _ in prepared for grid in sequence.grids]:
-        inputs["pixel_values"] = torch.from_numpy(np.concatenate([patches for _, patches in prepared]))
-        inputs["image_grid_thw"] = torch.tensor(grids)
+    ids, mask = ids.to(network.device), mask.to(network.device)
+    patches = torch.from_numpy(np.concatenate([patches for _, patches in prepared])).to(network.device)
+    grids = [grid for sequence, _ in prepared for grid in sequence.grids]
     generated = network.generate(
-        **{name: tensor.to(network.device) for name, tensor in inputs.items()},
+        input_ids=ids,
+        attention_mask=mask,
+        **parts_of(network).inputs(ids, patches, grids),
         max_new_tokens=new_tokens,
         do_sample=False,
         eos_token_id=chat.end_of_turn_id,

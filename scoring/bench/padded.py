@@ -12,12 +12,15 @@ import torch
 from numpy.typing import NDArray
 
 from scoring.engine import Network
+from scoring.engine.families.parts import NetworkParts
+from scoring.engine.families.registry import parts_of
+from scoring.inputs.pixels import Grid
 from scoring.inputs.tokens import TokenSequence
 
 
 @dataclass
 class PaddedBatch:
-    """Tensors of B prompts with P pictures: ids (B, L), positions (3, B, L), patches (sum of N, 1536), grids (P, 3).
+    """B prompts with P pictures: ids (B, L), positions (3, B, L), patches (sum of N, values), grids of the P.
 
     last: (B,) the index of each prompt's last token.
     """
@@ -25,26 +28,22 @@ class PaddedBatch:
     ids: torch.Tensor
     positions: torch.Tensor
     patches: torch.Tensor
-    grids: torch.Tensor
     last: torch.Tensor
+    grids: list[Grid]
 
-    def inputs(self, image_token_id: int) -> dict[str, torch.Tensor]:
+    def inputs(self, parts: NetworkParts) -> dict[str, torch.Tensor]:
         """The model's arguments."""
-        inputs = {
-            "input_ids": self.ids,
-            "position_ids": self.positions,
-            "mm_token_type_ids": torch.eq(self.ids, image_token_id).int(),
-        }
-        if len(self.grids):
-            inputs |= {"pixel_values": self.patches, "image_grid_thw": self.grids}
-        return inputs
+        pictures = parts.inputs(self.ids, self.patches, self.grids)
+        return {"input_ids": self.ids, "position_ids": parts.positions(self.positions)} | pictures
 
     def to(self, device: torch.device) -> "PaddedBatch":
-        return PaddedBatch(*(tensor.to(device, non_blocking=True) for tensor in vars(self).values()))
+        tensors = (self.ids, self.positions, self.patches, self.last)
+        ids, positions, patches, last = (tensor.to(device, non_blocking=True) for tensor in tensors)
+        return PaddedBatch(ids, positions, patches, last, self.grids)
 
 
 def collate(sequences: list[TokenSequence], patches: list[NDArray[Any]]) -> PaddedBatch:
-    """Pad on the right to the longest prompt with token 0, to which nothing attends. patches: (N, 1536) each."""
+    """Pad on the right to the longest prompt with token 0, to which nothing attends. patches: (N, values) each."""
     length = max(len(sequence.ids) for sequence in sequences)
     ids = np.zeros((len(sequences), length), np.int64)
     positions = np.zeros((3, len(sequences), length), np.int64)
@@ -55,14 +54,12 @@ def collate(sequences: list[TokenSequence], patches: list[NDArray[Any]]) -> Padd
         torch.from_numpy(ids),
         torch.from_numpy(positions),
         torch.from_numpy(np.concatenate(patches)),
-        torch.tensor([grid for sequence in sequences for grid in sequence.grids]),
         torch.tensor([len(sequence.ids) - 1 for sequence in sequences]),
+        [grid for sequence in sequences for grid in sequence.grids],
     )
 
 
 def padded_states(network: Network, batch: PaddedBatch) -> torch.Tensor:
     """(B, D) last hidden states where the answer's first token would stand; differentiable."""
-    hidden: torch.Tensor = network.model(
-        **batch.inputs(network.config.image_token_id), use_cache=False
-    ).last_hidden_state
+    hidden: torch.Tensor = network.model(**batch.inputs(parts_of(network)), use_cache=False).last_hidden_state
     return hidden[torch.arange(len(batch.last), device=hidden.device), batch.last]

@@ -21,7 +21,8 @@ from scoring.checkpoints.adapter import ADAPTER_CONFIG, ADAPTER_FILE, AdapterChe
 from scoring.checkpoints.adapter_config import AdapterConfig, config_faults, unknown_settings
 from scoring.checkpoints.weights import BaseWeights, CheckpointError, base_fingerprint, first_names, sampled_fingerprint
 from scoring.files.reading import as_object, read_json, read_object
-from scoring.inputs.pictures import PixelPolicy
+from scoring.inputs.families.registry import policy_of
+from scoring.inputs.pixels import PixelPolicy
 from scoring.inputs.prompt import LETTERS, LetterCase, PromptTemplate
 from scoring.scores.exposure import TRAINING, VALIDATION, exposure, read_rows
 from scoring.stats.calibration import Calibration, read_calibration
@@ -102,7 +103,7 @@ class Manifest:
 
     def policy(self, base: Path) -> PixelPolicy:
         """The base's patch sizes with this checkpoint's pixel budget."""
-        return PixelPolicy.of_base(base, self.pixels.get("max_pixels"))
+        return policy_of(base, self.pixels.get("max_pixels"))
 
 
 @dataclass

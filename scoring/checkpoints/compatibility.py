@@ -19,7 +19,7 @@ from scoring.checkpoints.weights import (
 )
 from scoring.errors import UserError
 from scoring.files.reading import FileError
-from scoring.inputs.pictures import PixelPolicy, pixel_limit_of
+from scoring.inputs.families.registry import pixel_limit_of, policy_of
 from scoring.inputs.prompt import PromptTemplate
 from scoring.inputs.tokens import TokenError, read_chat_template
 
@@ -86,7 +86,7 @@ def read_members(names: Sequence[str], base: str | None = None) -> tuple[list[Ch
             if folder not in bases:
                 check_base(folder)
                 bases[folder] = BaseWeights.of(folder)
-                PixelPolicy.of_base(folder)
+                policy_of(folder)
             checkpoint.check(bases[folder])
         except FileError as error:
             faults.append(str(error))
@@ -203,7 +203,7 @@ def undeclared_settings(checkpoint: Checkpoint, base: Path, pixels: int) -> list
     if checkpoint.declared or not checkpoint.adapter:
         return []
     try:
-        template, budget = read_chat_template(checkpoint.folder), pixel_limit_of(checkpoint.folder)
+        template, budget = read_chat_template(checkpoint.folder), pixel_limit_of(checkpoint.folder, base)
     except (FileError, TokenError) as error:
         return [f"{error} (in the adapter's folder; ignored)"]
     notes: list[str] = []

@@ -17,7 +17,7 @@ from scoring.checkpoints.weights import (
     stored_bits,
 )
 from scoring.files.reading import FileError, read_json
-from scoring.inputs.pictures import PixelPolicy
+from scoring.inputs.families.registry import policy_of
 from scoring.stats.calibration import Calibration, read_calibration
 
 Row = tuple[str, str]  # a name and its value
@@ -109,7 +109,7 @@ def _describe_base(checkpoint: Checkpoint) -> Description:
         check_base(folder)
         weights, fingerprint = BaseWeights.of(folder), base_fingerprint(folder)
         stored = stored_bits(folder)
-        PixelPolicy.of_base(folder)
+        policy_of(folder)
     except FileError as error:
         return Description([("base", name or str(folder))], faults=[str(error)])
     rows = [("base", f"{name or folder} ({fingerprint}{f', in 4 bits: {stored}' if stored else ''})")]

@@ -21,7 +21,8 @@ from scoring.checkpoints.compatibility import (
 )
 from scoring.checkpoints.member_calibration import CalibrationSource
 from scoring.checkpoints.weights import base_fingerprint
-from scoring.inputs.pictures import PixelPolicy
+from scoring.inputs.families.registry import policy_of
+from scoring.inputs.pixels import PixelPolicy
 from scoring.inputs.prepare import Preparer
 from scoring.inputs.prompt import PromptTemplate
 from scoring.scores.members import distinct_names
@@ -127,7 +128,7 @@ def plan_members(  # noqa: PLR0913 - the library's call to plan a run: its param
     members = _members(checkpoints, bases)
     first = checkpoints[0]
     template = template or first.manifest.prompt
-    policy = PixelPolicy.of_base(bases[0], pixels or first.manifest.policy(bases[0]).max_pixels)
+    policy = policy_of(bases[0], pixels or first.manifest.policy(bases[0]).max_pixels)
     settings = LogitSettings(
         members[0].base_fingerprint,
         template.fingerprint,

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from scoring.engine import Network
+from scoring.engine.families.parts import NetworkParts
 
 # The library hands all pictures at once to an attention whose name contains "flash", and one by one to any other.
 TEXT, VISION = "prefix_tree", "packed_flash"
@@ -246,12 +246,14 @@ AttentionMaskInterface.register(VISION, _no_mask)
 
 
 @contextmanager
-def packed_attention(network: Network) -> Iterator[None]:
-    """Inside, both towers attend by segments; outside, as the library does."""
+def packed_attention(parts: NetworkParts) -> Iterator[None]:
+    """Inside, the language model and a tower that packs attend by segments; outside, as the library does."""
+    network = parts.network
+    packed = {"text_config": TEXT} | ({"vision_config": VISION} if parts.packs_patches else {})
     before = {"": network.config._attn_implementation} | {
         name: getattr(network.config, name)._attn_implementation for name in ("text_config", "vision_config")
     }
-    network.set_attn_implementation(before | {"text_config": TEXT, "vision_config": VISION})
+    network.set_attn_implementation(before | packed)
     try:
         yield
     finally:

@@ -24,6 +24,7 @@ from scoring.engine.tree import Tree, tree_tokens
 from scoring.inputs.digests import picture_key
 from scoring.inputs.orders import orders_of
 from scoring.inputs.pictures import PictureError
+from scoring.inputs.pixels import Grid
 from scoring.inputs.prepare import Preparer
 from scoring.inputs.questions import Question
 from scoring.inputs.tokens import TokenSequence
@@ -134,7 +135,7 @@ class PreparedBatch:
     """R rows whose pictures are read, as S sequences: several a row where its options are shown in several orders.
 
     rows, orders: (S,) the row of each sequence, and its option order. picture_numbers: (S,) which of `pictures` each
-    sequence shows in its places.
+    sequence shows in its places. grids: of the pictures.
     faults: row -> why its picture could not be read; such a row has no sequence. tensors: see `with_tensors`.
     """
 
@@ -144,6 +145,7 @@ class PreparedBatch:
     sequences: list[TokenSequence]
     picture_numbers: list[list[int]]
     pictures: list[Pixels]
+    grids: list[Grid]
     faults: dict[int, str]
     tensors: TreeBatch | None = None
 
@@ -175,6 +177,7 @@ class PreparedBatch:
             sequences=[self.sequences[index] for index in indices],
             picture_numbers=[[numbers.index(number) for number in self.picture_numbers[index]] for index in indices],
             pictures=[self.pictures[number] for number in numbers],
+            grids=[self.grids[number] for number in numbers],
             faults={},
         )
 
@@ -194,7 +197,7 @@ def prepare_batch(
             readable.append((row, [result for result in results if isinstance(result, _Readable)]))
     sizes = [[picture.size for picture in row_pictures] for _, row_pictures in readable]
     encoded = _encode(preparer, [(questions[row], row_sizes) for (row, _), row_sizes in zip(readable, sizes)], orders)
-    batch = PreparedBatch(questions, [], [], [], [], [], faults)
+    batch = PreparedBatch(questions, [], [], [], [], [], [], faults)
     numbers: dict[int, int] = {}  # id of a picture's pixels -> its index in the batch
     for (row, row_pictures), (row_orders, sequences) in zip(readable, encoded):
         if isinstance(sequences, PictureError):
@@ -203,6 +206,7 @@ def prepare_batch(
         for picture in row_pictures:
             if numbers.setdefault(id(picture.pixels), len(batch.pictures)) == len(batch.pictures):
                 batch.pictures.append(picture.pixels)
+                batch.grids.append(preparer.policy.grid(*picture.size))
         row_numbers = [numbers[id(picture.pixels)] for picture in row_pictures]
         batch.rows.extend([row] * len(sequences))
         batch.orders.extend(row_orders)
@@ -240,15 +244,15 @@ def _read_pictures(
     return dict(zip(first_with, (readers.map if readers else map)(read, first_with.values())))
 
 
-def build_tensors(batch: PreparedBatch, preparer: Preparer, device: str) -> TreeBatch:
+def build_tensors(batch: PreparedBatch, device: str) -> TreeBatch:
     """The tree of a batch that has sequences, as tensors on the host. device: `cpu` or `cuda`, where they will go."""
     tree = Tree.build(batch.sequences, batch.picture_numbers)
-    return TreeBatch.of(tree, batch.pictures, preparer.policy, device)
+    return TreeBatch.of(tree, batch.pictures, batch.grids, device)
 
 
-def with_tensors(batch: PreparedBatch, preparer: Preparer, device: str) -> PreparedBatch:
+def with_tensors(batch: PreparedBatch, device: str) -> PreparedBatch:
     """The batch with its tensors; itself, where it has no sequence."""
-    return replace(batch, tensors=build_tensors(batch, preparer, device)) if batch.sequences else batch
+    return replace(batch, tensors=build_tensors(batch, device)) if batch.sequences else batch
 
 
 def read_ahead(
@@ -260,7 +264,7 @@ def read_ahead(
     """
 
     def prepare(questions: list[Question], orders: str) -> PreparedBatch:
-        return with_tensors(prepare_batch(preparer, questions, orders, pool), preparer, device)
+        return with_tensors(prepare_batch(preparer, questions, orders, pool), device)
 
     with ThreadPoolExecutor(READERS) as pool, ThreadPoolExecutor(1) as maker:
         waiting: deque[Future[PreparedBatch]] = deque()

@@ -12,6 +12,7 @@ No padding, no cache between batches. Pixels arrive as bytes and become patches 
 Next: `packed`, which calls these for each adapter of a run; `attention` for how a segment attends to its path.
 """
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -25,8 +26,7 @@ from scoring.engine import Network
 from scoring.engine.families.parts import NetworkParts
 from scoring.engine.recurrent import NodeBatch
 from scoring.engine.tree import Integers, Tree
-from scoring.inputs.pictures import PixelPolicy
-from scoring.inputs.tokens import Grid
+from scoring.inputs.pixels import Grid, PixelPolicy
 
 VOCABULARY_CHUNK = 16_384  # rows of the head that are held in float32 at a time
 # Leaves are answered and projected in blocks of one size, the last one filled up: one shape, one order of summing.
@@ -41,9 +41,9 @@ class TreeBatch:
     ids, positions, keys, query_bounds, key_bounds, picture_tokens: as in `Tree`; positions are (3, 1, T).
     leaves, leaf_keys, leaf_bounds: as in `Tree`, and the last leaf again up to a whole number of blocks.
     picture_bounds: (P + 1,) int32, where each picture's patches begin and end.
-    pixels: for each size of picture, (n, height, width, 3) uint8.
+    pixels: for each grid of pictures, (n, height, width, 3) uint8.
     longest: (queries, keys) of the largest segments.
-    sizes: for each size of picture, its grid and n; the P pictures are in this order.
+    sizes: each grid of pictures, and n; the P pictures are in this order.
     occurrences: for each run of picture tokens in `ids`, which of the P pictures it is.
     count: of leaves, without those that fill up a block.
     tree: what all of it was made from, for `nodes`.
@@ -72,29 +72,27 @@ class TreeBatch:
         return NodeBatch.of(self.tree, self.ids.device)
 
     @classmethod
-    def of(cls, tree: Tree, pictures: list[NDArray[np.uint8]], policy: PixelPolicy, device: str) -> "TreeBatch":
+    def of(cls, tree: Tree, pictures: list[NDArray[np.uint8]], grids: list[Grid], device: str) -> "TreeBatch":
         """The tensors on the host. pictures: (height, width, 3) uint8 each, as `tree.pictures` numbers them.
 
-        device: `cpu` or `cuda`, where the tensors will go. What depends on values of the tensors is worked out here: to
-        read a value later would be to wait for the card.
+        grids: of the pictures. device: `cpu` or `cuda`, where the tensors will go. What depends on values of the
+        tensors is worked out here: to read a value later would be to wait for the card.
         """
         pin = device == "cuda"  # for copies that do not wait
 
         def tensor(array: NDArray[Any]) -> torch.Tensor:
             return torch.from_numpy(array).pin_memory() if pin else torch.from_numpy(array)
 
-        groups: dict[tuple[int, ...], list[int]] = {}
-        for number, picture in enumerate(pictures):
-            groups.setdefault(picture.shape, []).append(number)
+        groups: dict[Grid, list[int]] = {}
+        for number, grid in enumerate(grids):
+            groups.setdefault(grid, []).append(number)
         grouped = [number for numbers in groups.values() for number in numbers]
         index = {number: row for row, number in enumerate(grouped)}
-        sizes = tuple(
-            ((1, height // policy.patch, width // policy.patch), len(numbers))
-            for (height, width, _), numbers in groups.items()
-        )
-        lengths = [rows * columns for (_, rows, columns), count in sizes for _ in range(count)]
+        sizes = tuple((grid, len(numbers)) for grid, numbers in groups.items())
+        lengths = [math.prod(grid) for grid, count in sizes for _ in range(count)]
         pixels = []
-        for shape, numbers in groups.items():
+        for numbers in groups.values():
+            shape = pictures[numbers[0]].shape
             pixels.append(torch.empty(len(numbers), *shape, dtype=torch.uint8, pin_memory=pin))
             np.stack([pictures[number] for number in numbers], out=pixels[-1].numpy())
         leaves, leaf_keys, leaf_bounds = _fill_leaves(tree, LEAF_BLOCK[device])
@@ -156,30 +154,18 @@ class PictureFeatures:
     deepstack: list[torch.Tensor]
 
 
-def patches_of(pixels: torch.Tensor, values: torch.Tensor, policy: PixelPolicy) -> torch.Tensor:
-    """(n, height, width, 3) uint8 -> (n * rows * columns, 3 * frames * patch²), as `PixelPolicy.patches` cuts them.
-
-    values: (3, 256) what a level becomes, in the type that the model takes.
-    """
-    count, height, width, _ = pixels.shape
-    rows, columns, patch, merge = height // policy.patch, width // policy.patch, policy.patch, policy.merge
-    levels = pixels.permute(0, 3, 1, 2).int() + torch.arange(3, device=pixels.device)[:, None, None] * 256
-    channels = values.reshape(-1)[levels]
-    blocks = channels.reshape(count, 3, rows // merge, merge, patch, columns // merge, merge, patch)
-    blocks = blocks.permute(0, 2, 5, 3, 6, 1, 4, 7)[:, :, :, :, :, :, None]
-    blocks = blocks.expand(*blocks.shape[:6], policy.frames, patch, patch)
-    return blocks.reshape(count * rows * columns, -1)
-
-
 def encode_pictures(
     parts: NetworkParts, batch: TreeBatch, values: torch.Tensor, policy: PixelPolicy
 ) -> PictureFeatures:
-    """The vision tower over all pictures of the batch at once. values: see `patches_of`."""
+    """The vision tower over all pictures of the batch at once.
+
+    values: (3, 256) what a level of each channel becomes, in the type that the tower takes.
+    """
     if not batch.pixels:
         return PictureFeatures(values.new_empty(0, parts.sizes.width), [])
-    patches = torch.cat([patches_of(pixels, values, policy) for pixels in batch.pixels])
+    patches = torch.cat([parts.patches(pixels, values, policy) for pixels in batch.pixels])
     embeddings, deepstack = parts.see(patches, batch.sizes, batch.picture_bounds)
-    tokens = [grid[1] * grid[2] // policy.merge**2 for grid, count in batch.sizes for _ in range(count)]
+    tokens = [policy.tokens(grid).count for grid, count in batch.sizes for _ in range(count)]
     if batch.occurrences != tuple(range(len(tokens))):
         by_picture = [torch.split(tensor, tokens) for tensor in (embeddings, *deepstack)]
         embeddings, *deepstack = (
@@ -199,7 +185,7 @@ def leaf_states(parts: NetworkParts, batch: TreeBatch, features: PictureFeatures
     try:
         hidden: torch.Tensor = language(
             inputs_embeds=embeddings[None],
-            position_ids=batch.positions,
+            position_ids=parts.positions(batch.positions),
             use_cache=False,
             deepstack=[layer.to(stream) for layer in features.deepstack],
             picture_tokens=batch.picture_tokens,

@@ -27,7 +27,7 @@ from scoring.engine.recurrent import RecurrentLayer
 from scoring.files.cache import cache_folder
 from scoring.files.reading import read_json
 from scoring.inputs.families.registry import family_of
-from scoring.inputs.pictures import PixelPolicy
+from scoring.inputs.pixels import PixelPolicy
 
 ROOM = 8 * GIB  # what expanded weights must leave free on a card
 FEWEST_TOKENS, MOST_TOKENS = 2_048, 49_152  # of an automatic batch on a card; beyond, nothing is gained
@@ -78,7 +78,7 @@ class PackedModel:
         self.linears = wrap(language.layers, model.dtype, linear)
         in_vision = wrap(visual, visual.dtype, linear, adapters_only=True)
         self.linears += in_vision
-        self.patches = parts.projection = PatchProduct(parts.projection)
+        self.patches = parts.pack_projection()
         for number in range(parts.deepstack):
             language.layers[number] = Deepstacked(language.layers[number], number)
         for parent, name, layer in parts.recurrent_layers():
@@ -118,7 +118,7 @@ class PackedModel:
     def answer(self, batch: TreeBatch, label_ids: list[int]) -> list[AnswerLogits]:
         """The letters' logits of every sequence of the tree, for each member in turn."""
         answers, features = [], None
-        with packed_attention(self.network):
+        with packed_attention(self.parts):
             for number, member in enumerate(self.members):
                 with self.switched(member):
                     if features is None or member.adapts_vision or self.members[number - 1].adapts_vision:
@@ -138,13 +138,23 @@ class PackedModel:
         for linear in self.linears:
             linear.select(member.adapter)
             linear.merged = member.merged
-        self.patches.merged = True
         try:
-            yield
+            with self.patch_products():
+                yield
         finally:
             for linear in self.linears:
                 linear.merged = False
-            self.patches.merged = False
+
+    @contextmanager
+    def patch_products(self) -> Iterator[None]:
+        """Inside, patches go through one matrix product, where the family's tower has patches for it."""
+        for product in self.patches:
+            product.merged = True
+        try:
+            yield
+        finally:
+            for product in self.patches:
+                product.merged = False
 
     def compile(self) -> None:
         """Let layers and blocks compile at their first batch. What an earlier process compiled is found on disk."""
@@ -156,7 +166,7 @@ class PackedModel:
         options = same_bits()
         for layer in self.parts.language.layers[:-1]:
             (layer.inner if isinstance(layer, Deepstacked) else layer).compile(dynamic=True, options=options)
-        for block in self.parts.vision.blocks:
+        for block in self.parts.blocks:
             block.compile(dynamic=True, options=options)
         self.compiled = True
 

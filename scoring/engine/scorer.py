@@ -102,7 +102,7 @@ class Scorer:
         """
         if not batch.sequences:
             return []
-        tensors = batch.tensors or build_tensors(batch, self.prepare, self.model.device.type)
+        tensors = batch.tensors or build_tensors(batch, self.model.device.type)
         return self.packed.answer(tensors.to(self.model.device), self.label_ids[:letters])
 
     def collect(

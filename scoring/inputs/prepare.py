@@ -9,7 +9,8 @@ from PIL import Image
 
 from scoring.files.reading import as_object, read_json
 from scoring.inputs.image_marks import parts_of
-from scoring.inputs.pictures import PictureError, PixelPolicy, read_picture, to_rgb
+from scoring.inputs.pictures import PictureError, read_picture, to_rgb
+from scoring.inputs.pixels import PixelPolicy
 from scoring.inputs.prompt import LETTERS, PromptTemplate
 from scoring.inputs.questions import Question
 from scoring.inputs.tokens import ChatPrompt, ChatTokenizer, TokenSequence
@@ -71,10 +72,9 @@ class Preparer:
             except PictureError as error:
                 results.append(error)
             else:
-                results.append(ChatPrompt(system, parts, [self.policy.grid(*size) for size in sizes]))
-        encoded = iter(
-            self.chat.encode_many([item for item in results if isinstance(item, ChatPrompt)], self.policy.merge)
-        )
+                pictures = [self.policy.tokens(self.policy.grid(*size)) for size in sizes]
+                results.append(ChatPrompt(system, parts, pictures))
+        encoded = iter(self.chat.encode_many([item for item in results if isinstance(item, ChatPrompt)]))
         return [result if isinstance(result, PictureError) else self._checked(next(encoded)) for result in results]
 
     def _checked(self, sequence: TokenSequence) -> TokenSequence | PictureError:
@@ -94,9 +94,8 @@ class Preparer:
         return [self.picture(question, index) for index in range(len(question.pictures))]
 
     def __call__(self, question: Question) -> tuple[TokenSequence, np.ndarray]:
-        """Token sequence and (N, 1536) patches of the question's pictures in their places. Raises PictureError."""
+        """Token sequence, and patches (N, values) of the question's pictures in their places. Raises PictureError."""
         pictures = self.pictures(question)
         sequence = self.encode(question, [picture.size for picture in pictures])
         patches = [self.policy.patches(pictures[placed.index]) for placed in sequence.pictures]
-        width = 3 * self.policy.frames * self.policy.patch**2
-        return sequence, np.concatenate(patches) if patches else np.empty((0, width), np.float32)
+        return sequence, np.concatenate([np.empty((0, *self.policy.patch_shape), np.float32), *patches])

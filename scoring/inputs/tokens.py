@@ -22,11 +22,10 @@ from scoring.errors import UserError
 from scoring.files.reading import read_json
 from scoring.inputs.families.registry import family_of
 from scoring.inputs.image_marks import Parts
+from scoring.inputs.pixels import Grid, PictureTokens
 
 SYSTEM = "\ue000s\ue001"  # stands for the system text in the rendered template
 STAND_IN = re.compile(r"\ue000(s|\d+)\ue001")  # and the same with a number for a text of the user's turn
-
-Grid = tuple[int, int, int]  # (1, rows, columns) of a picture's patches
 
 
 class TokenError(UserError):
@@ -35,24 +34,29 @@ class TokenError(UserError):
 
 @dataclass(frozen=True)
 class ChatPrompt:
-    """A conversation of one question. system: "" for none. user: its turn. grids: of the question's pictures."""
+    """A conversation of one question. system: "" for none. user: its turn. pictures: what the question's become."""
 
     system: str
     user: Parts
-    grids: Sequence[Grid]
+    pictures: Sequence[PictureTokens]
 
 
 @dataclass(frozen=True)
 class PlacedPicture:
-    """A picture in a prompt. index: which of the question's it is. tokens: the slice of ids that it fills."""
+    """A picture in a prompt.
+
+    index: which of the question's it is. tokens: the slice of ids that it fills. grid, shape: see `PictureTokens`.
+    """
 
     index: int
     tokens: slice
     grid: Grid
+    shape: tuple[int, int] | None
 
-    def extent(self, merge: int) -> int:
-        """By how much the positions after the picture exceed those before it."""
-        return max(self.grid[1:]) // merge
+    @property
+    def saved(self) -> int:
+        """How many tokens it has beyond the positions that it takes up, which are as many as its longer side."""
+        return self.tokens.stop - self.tokens.start - max(self.shape) if self.shape else 0
 
 
 @dataclass(frozen=True)
@@ -73,27 +77,27 @@ class TokenSequence:
         """Of the pictures in the order of their places."""
         return [picture.grid for picture in self.pictures]
 
-    def positions(self, start: int = 0, merge: int = 2) -> np.ndarray:
+    def positions(self, start: int = 0) -> np.ndarray:
         """(3, L - start) int64: time, height and width, as in the library's `get_rope_index`.
 
         Text counts up in all three rows; a picture's tokens share one time and count rows and columns; the text after
-        it continues from the largest of them.
+        it continues from the largest of them. Where pictures have no shape, their tokens count as text.
         """
-        length = len(self.ids)
-        saved = sum(item.tokens.stop - item.tokens.start - item.extent(merge) for item in self.pictures)
-        if not self.pictures or start >= self.pictures[-1].tokens.stop:  # text alone: all three rows are equal
+        length, pictures = len(self.ids), [picture for picture in self.pictures if picture.shape]
+        saved = sum(picture.saved for picture in pictures)
+        if not pictures or start >= pictures[-1].tokens.stop:  # text alone: all three rows are equal
             return np.broadcast_to(np.arange(start - saved, length - saved), (3, length - start))
         positions = np.empty((3, length), np.int64)
         end, following = 0, 0  # of the ids so far, and the position of the next one
-        for picture in self.pictures:
+        for picture in pictures:
             first, stop = picture.tokens.start, picture.tokens.stop
             positions[:, end:first] = np.arange(following, following + first - end)
             following += first - end
-            rows, columns = picture.grid[1] // merge, picture.grid[2] // merge
+            rows, columns = picture.shape or (0, 0)
             positions[0, first:stop] = following
             positions[1, first:stop] = following + np.repeat(np.arange(rows), columns)
             positions[2, first:stop] = following + np.tile(np.arange(columns), rows)
-            end, following = stop, following + picture.extent(merge)
+            end, following = stop, following + max(rows, columns)
         positions[:, end:] = np.arange(following, following + length - end)
         return positions[:, start:]
 
@@ -146,11 +150,11 @@ class ChatTokenizer:
         end: int = self.control[self.family.end_of_turn]
         return end
 
-    def encode(self, prompt: ChatPrompt, merge: int = 2) -> TokenSequence:
+    def encode(self, prompt: ChatPrompt) -> TokenSequence:
         """The prompt up to the answer's first token."""
-        return self.encode_many([prompt], merge)[0]
+        return self.encode_many([prompt])[0]
 
-    def encode_many(self, prompts: Sequence[ChatPrompt], merge: int = 2) -> list[TokenSequence]:
+    def encode_many(self, prompts: Sequence[ChatPrompt]) -> list[TokenSequence]:
         """The same for many: each distinct text is encoded once, all of them in parallel."""
         prompts_pieces = [self._pieces_of(prompt.system, prompt.user) for prompt in prompts]
         texts = list(
@@ -158,11 +162,9 @@ class ChatTokenizer:
         )
         encoded = self._plain.encode_batch_fast(texts, add_special_tokens=False)
         ids_of = {text: encoding.ids for text, encoding in zip(texts, encoded)}
-        return [self._sequence(pieces, prompt, ids_of, merge) for pieces, prompt in zip(prompts_pieces, prompts)]
+        return [self._sequence(pieces, prompt, ids_of) for pieces, prompt in zip(prompts_pieces, prompts)]
 
-    def _sequence(
-        self, pieces: list[str], prompt: ChatPrompt, ids_of: dict[str, list[int]], merge: int
-    ) -> TokenSequence:
+    def _sequence(self, pieces: list[str], prompt: ChatPrompt, ids_of: dict[str, list[int]]) -> TokenSequence:
         """Of a prompt's pieces, given the ids of each plain text."""
         ids: list[int] = []
         pictures: list[PlacedPicture] = []
@@ -173,10 +175,10 @@ class ChatTokenizer:
                 head = len(ids)
             if piece == self.family.image_token:  # as many as there are places, see `_rendered`
                 index = indices[len(pictures)]
-                grid = prompt.grids[index]
+                picture = prompt.pictures[index]
                 start = len(ids)
-                ids += [self.image_token_id] * (grid[1] // merge * (grid[2] // merge) * grid[0])
-                pictures.append(PlacedPicture(index, slice(start, len(ids)), grid))
+                ids += [self.image_token_id] * picture.count
+                pictures.append(PlacedPicture(index, slice(start, len(ids)), picture.grid, picture.shape))
             elif isinstance(piece, _Plain):
                 ids += ids_of[piece]
             else:
@@ -230,27 +232,21 @@ class ChatTokenizer:
     def _rendered(self, system: bool, texts: tuple[bool, ...]) -> str:
         """The conversation as the chat template writes it, with stand-ins for the texts."""
         numbers = itertools.count()
-        user = [
-            {"type": "text", "text": f"\ue000{next(numbers)}\ue001"} if is_text else {"type": "image", "image": ""}
-            for is_text in texts
-        ]
-        messages: list[dict[str, object]] = [{"role": "user", "content": user}]
-        if system:
-            messages.insert(0, {"role": "system", "content": [{"type": "text", "text": SYSTEM}]})
-        try:
-            rendered: str = self._chat.render(
-                add_generation_prompt=True, enable_thinking=False, tools=None, messages=messages
-            )
-        except TemplateError as error:  # also of one that uses variables that it is not given
-            raise TokenError(
-                f"the base's chat template cannot be used: {error}; expected {self.family.name}'s own"
-            ) from None
-        order = re.findall(f"{STAND_IN.pattern}|{re.escape(self.family.image_token)}", rendered)  # "" for a picture
-        numbers = itertools.count()
-        if order != ["s"] * system + [str(next(numbers)) if is_text else "" for is_text in texts]:
-            name = self.family.name
-            raise TokenError(f"the base's chat template leaves texts or a picture out; expected {name}'s own")
-        return rendered
+        order = ["s"] * system + [str(next(numbers)) if is_text else "" for is_text in texts]  # "" for a picture
+        problem = ""
+        for strings in (False, True):
+            messages = _messages(system, texts, strings)
+            try:
+                rendered: str = self._chat.render(
+                    add_generation_prompt=True, enable_thinking=False, tools=None, messages=messages
+                )
+            except (TemplateError, TypeError) as error:  # also of one that uses variables that it is not given
+                problem = problem or f"cannot be used: {error}"
+                continue
+            if order == re.findall(f"{STAND_IN.pattern}|{re.escape(self.family.image_token)}", rendered):
+                return rendered
+            problem = problem or "leaves texts or a picture out"
+        raise TokenError(f"the base's chat template {problem}; expected {self.family.name}'s own")
 
     def _pieces(self, rendered: str) -> list[str]:
         """Plain texts and control tokens, in turn."""
@@ -263,6 +259,28 @@ class ChatTokenizer:
                 pieces.append(match[0])
                 position = match.end()
         return pieces
+
+
+def _messages(system: bool, texts: tuple[bool, ...], strings: bool) -> list[dict[str, object]]:
+    """A conversation of stand-ins, see `ChatTokenizer._rendered`.
+
+    strings: whether a turn of texts alone is one string. Some templates print what is not.
+    """
+    numbers = itertools.count()
+    user = [
+        {"type": "text", "text": f"\ue000{next(numbers)}\ue001"} if is_text else {"type": "image", "image": ""}
+        for is_text in texts
+    ]
+    turns = {"system": [{"type": "text", "text": SYSTEM}]} if system else {}
+    return [
+        {
+            "role": role,
+            "content": "".join(part["text"] for part in parts)
+            if strings and all(part["type"] == "text" for part in parts)
+            else parts,
+        }
+        for role, parts in (turns | {"user": user}).items()
+    ]
 
 
 class _Plain(str):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from benchmarks.workload import CONFIG as REAL_8B
+from benchmarks.shapes import QWEN3_VL_8B
 from scoring.checkpoints.adapter import check_adapter
 from scoring.checkpoints.adapter_config import AdapterConfig
 from scoring.checkpoints.checkpoint import read_checkpoint
@@ -29,7 +29,7 @@ def real_shapes(tmp_path_factory):
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     folder = tmp_path_factory.mktemp("real")
-    (folder / "config.json").write_text(json.dumps(REAL_8B))
+    (folder / "config.json").write_text(json.dumps(QWEN3_VL_8B.config))
     check_base(folder)
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(folder))
@@ -92,7 +92,7 @@ def test_adapters_for_the_8b_are_checked_by_headers_alone(real_shapes, tmp_path)
             },
             tmp_path / "adapter_model.safetensors",
         )
-        check = check_adapter(tmp_path, BaseWeights(tmp_path, REAL_8B, QWEN3_VL, stored))
+        check = check_adapter(tmp_path, BaseWeights(tmp_path, QWEN3_VL_8B.config, QWEN3_VL, stored))
         assert set(check.keys.values()) == {
             ("model.language_model.layers.3.self_attn.k_proj", f"lora_{factor}.weight") for factor in "AB"
         }

@@ -37,5 +37,5 @@ def test_the_cost_of_a_row_is_what_its_tree_computes(scorer, rows):
 
 def test_nothing_travels_twice(scorer, test_rows):
     """Pixels go to the device as bytes: a fourth of their patches in 32 bits, and half again for the second frame."""
-    ready = with_tensors(prepare_batch(scorer.prepare, test_rows[:4], "1"), scorer.prepare, "cpu")
+    ready = with_tensors(prepare_batch(scorer.prepare, test_rows[:4], "1"), "cpu")
     assert isinstance(ready.tensors, TreeBatch) and all(pixels.dtype == torch.uint8 for pixels in ready.tensors.pixels)

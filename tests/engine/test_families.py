@@ -18,10 +18,10 @@ from scoring.engine.guard import compare_first
 from scoring.engine.loading import Model
 from scoring.engine.reference import reference_logits
 from scoring.engine.scorer import Scorer
-from scoring.inputs.families.registry import FAMILIES
-from scoring.inputs.pictures import PixelPolicy, read_picture
+from scoring.inputs.families.registry import FAMILIES, policy_of
+from scoring.inputs.pictures import read_picture
 from scoring.inputs.prompt import PromptTemplate
-from tests.shared.families import CONFIGS, tiny_base
+from tests.shared.families import CONFIGS, PROCESSORS, tiny_base
 from tests.shared.references import largest_difference, reference_labels
 from tests.shared.trainings import PLAIN, trained
 
@@ -32,6 +32,10 @@ FILE = "adapter_model.safetensors"
 @pytest.fixture(scope="module", params=CONFIGS)
 def family_base(request, base, tmp_path_factory):
     return tiny_base(request.param, base, tmp_path_factory.mktemp(request.param) / "base")
+
+
+def model_type(folder):
+    return json.loads((folder / "config.json").read_text())["model_type"]
 
 
 @pytest.fixture(scope="module")
@@ -98,12 +102,13 @@ def test_the_ways_of_the_benchmark_give_the_same(loaded, rows, expected):
 
 
 def test_pictures_are_cut_as_the_library_cuts_them(family_base, test_rows):
-    from transformers import Qwen2VLImageProcessorPil
+    import transformers
 
-    size = {"shortest_edge": PIXELS, "longest_edge": PIXELS}
-    library = Qwen2VLImageProcessorPil.from_pretrained(family_base)
-    policy = PixelPolicy.of_base(family_base, PIXELS)
-    for shape in ((300, 120), (61, 47), (640, 480), (33, 640)):
+    processor, factor = PROCESSORS[model_type(family_base)]
+    size = {"shortest_edge": factor * PIXELS, "longest_edge": factor * PIXELS}
+    library = getattr(transformers, processor).from_pretrained(family_base)
+    policy = policy_of(family_base, PIXELS)
+    for shape in ((300, 120), (61, 47), (640, 480), (33, 640), (20, 90)):
         picture = read_picture(test_rows[1].pictures[0]).resize(shape)
         cut = library(images=[picture], size=size, return_tensors="np")
         assert policy.grid(*shape) == tuple(cut["image_grid_thw"][0])
@@ -116,7 +121,7 @@ def test_what_picture_settings_leave_out_is_the_processors_default(family_base, 
     for name in ("patch_size", "image_mean", "image_std", "merge_size", "temporal_patch_size"):
         settings.pop(name, None)
     (folder / "preprocessor_config.json").write_text(json.dumps(settings))
-    assert PixelPolicy.of_base(folder) == PixelPolicy.of_base(family_base)
+    assert policy_of(folder) == policy_of(family_base)
 
 
 def test_ids_are_those_of_the_librarys_processor(family_base, loaded, rows):
@@ -130,13 +135,14 @@ def test_ids_are_those_of_the_librarys_processor(family_base, loaded, rows):
         content = [{"type": "image", "image": ""} for _ in row.pictures] + [{"type": "text", "text": user}]
         messages = [{"role": "user", "content": content}]
         if system:
-            messages.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})
+            messages.insert(0, {"role": "system", "content": system})
         text = tokenizer.apply_chat_template(
             messages, tokenize=False, add_generation_prompt=True, enable_thinking=False, chat_template=template
         )
-        for grid in sequence.grids:  # as `Qwen2VLProcessor.replace_image_token`
-            text = text.replace("<|image_pad|>", "<|picture|>" * (grid[1] * grid[2] // 4), 1)
-        ids = tokenizer(text.replace("<|picture|>", "<|image_pad|>"))["input_ids"]
+        token = loaded.prepare.chat.family.image_token
+        for grid in sequence.grids:  # as `replace_image_token` of the processors
+            text = text.replace(token, "<|picture|>" * (grid[1] * grid[2] // 4), 1)
+        ids = tokenizer(text.replace("<|picture|>", token))["input_ids"]
         assert sequence.ids.tolist() == ids
 
 
@@ -177,10 +183,10 @@ def test_training_reaches_every_layer_of_the_language_model_alone(checkpoint, fa
     tensors = load_file(checkpoint / FILE)
     assert all(".language_model.layers." in key for key in tensors)
     assert all(tensor.any() for key, tensor in tensors.items() if "lora_B" in key)
-    text = json.loads((family_base / "config.json").read_text())["text_config"]
-    kinds = text.get("layer_types") or ["full_attention"] * text["num_hidden_layers"]
-    attention, feed_forward = 4 * kinds.count("full_attention"), 3 * len(kinds)
-    assert len(tensors) == 2 * (attention + feed_forward)
+    config = json.loads((family_base / "config.json").read_text())
+    kinds = config["text_config"].get("layer_types") or ["full_attention"] * config["text_config"]["num_hidden_layers"]
+    feed_forward = 2 if config["model_type"].startswith("glm") else 3  # gate and up projection are one layer there
+    assert len(tensors) == 2 * (4 * kinds.count("full_attention") + feed_forward * len(kinds))
 
 
 def test_peft_loads_the_adapter_with_the_same_logits(checkpoint, family_base, rows, scored, loaded):

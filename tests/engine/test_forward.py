@@ -10,7 +10,8 @@ import torch
 from scoring.bench.generate import generate_text
 from scoring.checkpoints.plan import plan_members
 from scoring.engine.batches import prepare_batch, with_tensors
-from scoring.engine.forward import TreeBatch, patches_of, project
+from scoring.engine.families.parts import patches_of
+from scoring.engine.forward import TreeBatch, project
 from scoring.engine.packed import PackedModel
 from scoring.engine.reference import model_inputs, reference_logits
 from scoring.engine.scorer import Scorer
@@ -124,7 +125,7 @@ def test_in_bfloat16_a_tree_has_the_same_bits_as_whole_rows(in_bfloat16, test_ro
     ready = prepare_batch(scorer.prepare, test_rows[:6], "cyclic")
     tree = scorer.answer(ready, 4)[0].labels
     flat = Tree.build(ready.sequences, ready.picture_numbers, share=False)
-    batch = TreeBatch.of(flat, ready.pictures, scorer.prepare.policy, "cpu")
+    batch = TreeBatch.of(flat, ready.pictures, ready.grids, "cpu")
     assert len(flat.ids) > 2 * len(Tree.build(ready.sequences, ready.picture_numbers).ids)
     assert torch.equal(scorer.packed.answer(batch, scorer.label_ids[:4])[0].labels, tree)
 
@@ -148,7 +149,7 @@ def test_the_library_finds_the_same_positions(scorer, prepared, reference):
     """Positions given by us or counted by the model: the same logits."""
     sequence, patches = prepared[0]
     scorer.model.use(scorer.adapters[0])
-    inputs = model_inputs(sequence, patches, "cpu", scorer.model.network.config.image_token_id)
+    inputs = model_inputs(scorer.model.parts, sequence, patches, "cpu")
     with torch.no_grad():
         given = scorer.model.network(**inputs, position_ids=torch.from_numpy(sequence.positions())[:, None]).logits[
             0, -1
@@ -195,7 +196,7 @@ def test_the_host_never_asks_the_device_within_a_batch(rows):
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     scorer = Scorer(plan_members(BOTH), weights="4bit")
-    ready = with_tensors(prepare_batch(scorer.prepare, rows[:5], "1"), scorer.prepare, "cpu")
+    ready = with_tensors(prepare_batch(scorer.prepare, rows[:5], "1"), "cpu")
     scorer.answer(ready, 4)  # what is worked out once a size of picture
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         batch = TreeBatch(*map(partial(as_fake, mode), vars(ready.tensors).values()))
@@ -214,5 +215,5 @@ def test_the_network_is_the_librarys_own_outside_of_an_answer(scorer, rows):
     config = scorer.model.network.config
     assert [config._attn_implementation, config.text_config._attn_implementation] == ["sdpa", "sdpa"]
     assert config.vision_config._attn_implementation == "sdpa"
-    assert not any(layer.merged for layer in (*scorer.packed.linears, scorer.packed.patches))
+    assert not any(layer.merged for layer in (*scorer.packed.linears, *scorer.packed.patches))
     assert isinstance(scorer.packed, PackedModel) and len(scorer.packed.linears) == 7 * 5

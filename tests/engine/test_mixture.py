@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.workload import CONFIG as REAL_8B
+from benchmarks.shapes import QWEN3_VL_8B
 from scoring.checkpoints.plan import plan_members
 from scoring.checkpoints.weights import CheckpointError
 from scoring.engine.device_map import GIB, make_device_map
@@ -41,18 +41,18 @@ def test_float16_is_refused_before_it_is_loaded(mixture):
 
 
 def test_tokens_are_counted_by_the_experts_they_go_through():
-    dense, mixture = (QWEN3_VL.sizes(REAL_8B["text_config"] | changes) for changes in ({}, REAL_235B))
+    dense, mixture = (QWEN3_VL.sizes(QWEN3_VL_8B.config["text_config"] | changes) for changes in ({}, REAL_235B))
     assert (dense.inner, dense.copies) == (12288, 0) and (mixture.inner, mixture.copies) == (8 * 1536, 16)
 
 
 def test_experts_are_laid_out_in_16_bits(configured, tmp_path):
     """235B-A22B fits on eight cards of 80 GB, in 4 bits too, for its experts are not quantized; 32B on two of 16 GB."""
-    folder = configured(tmp_path / "235B", REAL_8B, REAL_235B)
+    folder = configured(tmp_path / "235B", QWEN3_VL_8B.config, REAL_235B)
     result = make_device_map(folder, torch.bfloat16, QWEN3_VL.not_quantized, True, dict.fromkeys(range(8), 79 * GIB))
     layers = [result[f"model.language_model.layers.{number}"] for number in range(94)]
     assert layers == sorted(layers) and set(layers) == set(range(8))
     with pytest.raises(CheckpointError, match="do not fit"):
         make_device_map(folder, torch.bfloat16, QWEN3_VL.not_quantized, True, dict.fromkeys(range(6), 79 * GIB))
-    folder = configured(tmp_path / "32B", REAL_8B, REAL_32B)
+    folder = configured(tmp_path / "32B", QWEN3_VL_8B.config, REAL_32B)
     result = make_device_map(folder, torch.bfloat16, QWEN3_VL.not_quantized, True, {0: 15 * GIB, 1: 15 * GIB})
     assert set(result.values()) == {0, 1}

@@ -10,7 +10,7 @@ from scoring.engine.loading import Model
 from scoring.engine.packed import PackedModel, compiling_pays, unwrap
 from scoring.engine.reference import reference_logits
 from scoring.engine.scorer import Scorer
-from scoring.inputs.pictures import PixelPolicy
+from scoring.inputs.families.registry import policy_of
 
 FOLD0 = "demo/checkpoints/fold0"
 LANGUAGE = r"model\.language_model\..*\.(q_proj|down_proj)"
@@ -98,7 +98,7 @@ def test_memory_decides_and_says_so(base, monkeypatch, free, weights):
     monkeypatch.setattr("scoring.engine.packed.free_bytes", lambda device: free)
     monkeypatch.setattr("scoring.engine.packed.GIB", 2**10)
     model = Model.load(base)
-    packed = PackedModel(model, [None], PixelPolicy.of_base(base))
+    packed = PackedModel(model, [None], policy_of(base))
     assert packed.weights == weights
     assert ("expanded to 16 bits" if weights == "16bit" else "kept in 4 bits") in model.notes[-1]
 

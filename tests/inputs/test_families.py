@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from benchmarks.workload import CONFIG as REAL_8B
+from benchmarks.shapes import QWEN3_VL_8B
 from scoring.checkpoints.weights import CheckpointError, check_base
 from scoring.inputs.families.qwen2_vl import QWEN2_5_VL
 from scoring.inputs.families.qwen3_vl import QWEN3_VL
@@ -46,8 +46,10 @@ def test_other_families_are_refused_by_name_by_every_command(other, cli, demo, t
 
 
 def test_the_known_types_are_listed():
-    assert known_types() == "qwen3_vl, qwen3_vl_moe, qwen3_5, qwen3_5_moe, qwen2_5_vl or qwen2_vl"
-    assert [family.name for family in FAMILIES] == ["Qwen3-VL", "Qwen3.5", "Qwen2.5-VL", "Qwen2-VL"]
+    names = "qwen3_vl, qwen3_vl_moe, qwen3_5, qwen3_5_moe, qwen2_5_vl, qwen2_vl, glm4v or glm46v"
+    assert known_types() == names
+    names = ["Qwen3-VL", "Qwen3.5", "Qwen2.5-VL", "Qwen2-VL", "GLM-4.1V", "GLM-4.6V"]
+    assert [family.name for family in FAMILIES] == names
 
 
 def test_a_model_type_belongs_to_one_family(tmp_path):
@@ -57,6 +59,16 @@ def test_a_model_type_belongs_to_one_family(tmp_path):
         for model_type in family.model_types:
             assert family_of_config({"model_type": model_type}, tmp_path) is family
             assert family.is_mixture({"model_type": model_type}) == model_type.endswith("_moe")
+
+
+def test_another_language_model_within_a_known_base_is_refused(tmp_path):
+    """As in GLM-4.6V of 106 billion weights, a mixture of experts; its smaller sister is dense."""
+    dense, mixture = (
+        {"model_type": "glm46v", "text_config": {"model_type": f"{kind}_text"}} for kind in ("glm4v", "glm4v_moe")
+    )
+    assert family_of_config(dense, tmp_path).name == "GLM-4.6V"
+    with pytest.raises(FamilyError, match="GLM-4.6V with a language model of type 'glm4v_moe_text'"):
+        family_of_config(mixture, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +95,7 @@ def test_a_folder_without_configuration_is_no_base(tmp_path):
 
 def test_sizes_of_real_models_are_read():
     """Qwen3-VL-8B's, and Qwen2.5-VL-7B's from its flat configuration, whose heads have 3584 / 28 = 128 values."""
-    sizes = QWEN3_VL.sizes(REAL_8B)
+    sizes = QWEN3_VL.sizes(QWEN3_VL_8B.config)
     assert (sizes.layers, sizes.width, sizes.heads, sizes.key_value_heads) == (36, 4096, 32, 8)
     assert (sizes.head_size, sizes.inner, sizes.copies) == (128, 12_288, 0)
     flat = {"hidden_size": 3584, "intermediate_size": 18_944, "num_attention_heads": 28, "num_key_value_heads": 4}

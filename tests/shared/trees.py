@@ -18,7 +18,7 @@ def sequence_of(*parts: list[int] | int) -> TokenSequence:
         if isinstance(part, int):
             grid = GRIDS[part % 3]
             count = grid[1] * grid[2] // 4
-            pictures.append(PlacedPicture(part, slice(len(ids), len(ids) + count), grid))
+            pictures.append(PlacedPicture(part, slice(len(ids), len(ids) + count), grid, (grid[1] // 2, grid[2] // 2)))
             ids += [IMAGE] * count
         else:
             ids += part

@@ -40,10 +40,10 @@ def learner(base, questions, folder, config=PLAIN):
 
 def gradients(training, questions, share=True):
     model, preparer = training.model, training.plan.preparer
-    ready = with_tensors(prepare_batch(preparer, questions, "1"), preparer, "cpu")
+    ready = with_tensors(prepare_batch(preparer, questions, "1"), "cpu")
     if not share:
         tree = Tree.build(ready.sequences, ready.picture_numbers, share=False)
-        ready = replace(ready, tensors=TreeBatch.of(tree, ready.pictures, preparer.policy, "cpu"))
+        ready = replace(ready, tensors=TreeBatch.of(tree, ready.pictures, ready.grids, "cpu"))
     for weight in model.weights:
         weight.grad = None
     loss = model.loss_backward(ready, (1, 2, 3), len(questions))

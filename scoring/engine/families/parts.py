@@ -4,6 +4,7 @@ A family's file makes a subclass of `NetworkParts`. Everything else in `engine` 
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -11,8 +12,9 @@ import torch
 from torch import nn
 
 from scoring.engine import Network
+from scoring.engine.linear import PatchProduct
 from scoring.inputs.families.family import Family, Sizes
-from scoring.inputs.tokens import Grid
+from scoring.inputs.pixels import Grid, PixelPolicy
 
 Rotation = tuple[torch.Tensor, torch.Tensor]  # cosines and sines of the positions, (1, T, head size) each
 
@@ -22,11 +24,16 @@ class NetworkParts(ABC):
 
     family: its other half. language: the language model, with `embed_tokens`, `layers` and `norm`. vision: the tower,
     with `blocks` and `patch_embed.proj`. deepstack: to how many of the first layers the tower adds features.
-    recurrent: whether layers carry a state from token to token.
+    packs_patches: whether the tower takes the patches of all pictures as one sequence with bounds. reads_grids: whether
+    it reads the pictures' grids on its device. rotate: the library's `apply_rotary_pos_emb` of this family. recurrent:
+    whether layers carry a state from token to token.
     """
 
     deepstack = 0
+    packs_patches = True
+    reads_grids = False
     recurrent = False
+    rotate: Callable[..., tuple[torch.Tensor, torch.Tensor]]
 
     def __init__(self, network: Network, family: Family):
         self.network, self.family = network, family
@@ -40,16 +47,36 @@ class NetworkParts(ABC):
         return self.family.sizes(self.network.config.text_config.to_dict())
 
     @property
-    def projection(self) -> nn.Module:
-        """The convolution of the tower that patches go through."""
-        projection: nn.Module = self.vision.patch_embed.proj
-        return projection
+    def blocks(self) -> Iterable[nn.Module]:
+        """Of the vision tower: what is compiled, each by itself."""
+        blocks: nn.ModuleList = self.vision.blocks
+        return blocks
 
-    @projection.setter
-    def projection(self, module: nn.Module) -> None:
-        self.vision.patch_embed.proj = module
+    def pack_projection(self) -> list[PatchProduct]:
+        """Put a `PatchProduct` in the place of the convolution that patches go through; none where there are none."""
+        product = self.vision.patch_embed.proj = PatchProduct(self.vision.patch_embed.proj)
+        return [product]
+
+    # ------------------------------------------------------------ the library's own forward
+    def inputs(self, ids: torch.Tensor, patches: torch.Tensor, grids: Sequence[Grid]) -> dict[str, torch.Tensor]:
+        """What the library's processor gives its model beside ids (B, L): the pictures of all prompts in their places.
+
+        patches: (N, values) of all pictures, as the pixel policy cuts them, on the device of the ids.
+        """
+        inputs = {"mm_token_type_ids": torch.eq(ids, self.network.config.image_token_id).int()}
+        if grids:
+            inputs |= {"pixel_values": patches, "image_grid_thw": torch.tensor(grids, device=ids.device)}
+        return inputs
+
+    def positions(self, positions: torch.Tensor) -> torch.Tensor:
+        """(3, B, L) positions of tokens as the language model takes them."""
+        return positions
 
     # ------------------------------------------------------------ pictures
+    def patches(self, pixels: torch.Tensor, values: torch.Tensor, policy: PixelPolicy) -> torch.Tensor:
+        """Pixels (n, height, width, 3) uint8 of pictures of one grid -> what the tower takes, see `patches_of`."""
+        return patches_of(pixels, values, policy)
+
     @abstractmethod
     def positions_in(self, grid: Grid) -> dict[str, torch.Tensor]:
         """What the tower would work out from a picture's grid: its arguments, a row for each patch (or see `see`)."""
@@ -78,8 +105,10 @@ class NetworkParts(ABC):
         patches: (patches, values). sizes: for each grid, how many pictures. bounds: (P + 1,) int32, of their patches.
         """
         lengths = [grid[1] * grid[2] for grid, count in sizes for _ in range(count)]
-        # The tower reads no number of the grids: everything that follows from them is given.
+        # Most towers read no number of the grids: everything that follows from them is given.
         grids = torch.tensor([grid for grid, count in sizes for _ in range(count)])
+        if self.reads_grids:
+            grids = grids.to(patches.device)
         output = self.vision(
             patches, grid_thw=grids, cu_seqlens=bounds, max_seqlen=max(lengths), **self.arguments(sizes)
         )
@@ -90,8 +119,29 @@ class NetworkParts(ABC):
         """What stands for each layer that carries a state, a `RecurrentLayer`: its parent, its name there, and it."""
         return []
 
-    @abstractmethod
     def keys_and_values(
         self, attention: Network, normed: torch.Tensor, rotation: Rotation
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(1, G, T, head size) each: what a layer's attention makes of its normed hidden states (1, T, D)."""
+        shape = (*normed.shape[:-1], -1, attention.head_dim)
+        keys, values = attention.k_proj(normed).view(shape), attention.v_proj(normed).view(shape)
+        if hasattr(attention, "k_norm"):
+            keys = attention.k_norm(keys)
+        keys = keys.transpose(1, 2)
+        _, keys = self.rotate(keys, keys, *rotation)
+        return keys, values.transpose(1, 2)
+
+
+def patches_of(pixels: torch.Tensor, values: torch.Tensor, policy: PixelPolicy) -> torch.Tensor:
+    """(n, height, width, 3) uint8 -> (n * rows * columns, 3 * frames * patch²), as `PixelPolicy.patches` cuts them.
+
+    values: (3, 256) what a level becomes, in the type that the model takes.
+    """
+    count, height, width, _ = pixels.shape
+    rows, columns, patch, merge = height // policy.patch, width // policy.patch, policy.patch, policy.merge
+    levels = pixels.permute(0, 3, 1, 2).int() + torch.arange(3, device=pixels.device)[:, None, None] * 256
+    channels = values.reshape(-1)[levels]
+    blocks = channels.reshape(count, 3, rows // merge, merge, patch, columns // merge, merge, patch)
+    blocks = blocks.permute(0, 2, 5, 3, 6, 1, 4, 7)[:, :, :, :, :, :, None]
+    blocks = blocks.expand(*blocks.shape[:6], policy.frames, patch, patch)
+    return blocks.reshape(count * rows * columns, -1)

@@ -6,25 +6,17 @@ import torch
 from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb
 from transformers.vision_utils import get_vision_position_ids, get_vision_window_index
 
-from scoring.engine import Network
-from scoring.engine.families.parts import NetworkParts, Rotation
-from scoring.inputs.tokens import Grid
+from scoring.engine.families.parts import NetworkParts
+from scoring.inputs.pixels import Grid
 
 
 class Qwen2VLParts(NetworkParts):
     """Of Qwen2-VL."""
 
+    rotate = staticmethod(apply_rotary_pos_emb)
+
     def positions_in(self, grid: Grid) -> dict[str, torch.Tensor]:
         return {"position_ids": get_vision_position_ids(torch.tensor([grid]), self.vision.spatial_merge_size)}
-
-    def keys_and_values(
-        self, attention: Network, normed: torch.Tensor, rotation: Rotation
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        shape = (*normed.shape[:-1], -1, attention.head_dim)
-        keys = attention.k_proj(normed).view(shape).transpose(1, 2)
-        values = attention.v_proj(normed).view(shape).transpose(1, 2)
-        _, keys = apply_rotary_pos_emb(keys, keys, *rotation)
-        return keys, values
 
 
 class Qwen25VLParts(Qwen2VLParts):

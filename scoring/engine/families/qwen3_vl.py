@@ -5,16 +5,13 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import apply_rotary_pos_emb
 from transformers.vision_utils import get_vision_interpolation_indices_and_weights, get_vision_position_ids
 
 from scoring.engine import Network
-from scoring.engine.families.parts import NetworkParts, Rotation
+from scoring.engine.families.parts import NetworkParts
 from scoring.inputs.families.family import Family
-from scoring.inputs.tokens import Grid
+from scoring.inputs.pixels import Grid
 
 
 class Qwen3VLParts(NetworkParts):
-    """Of a dense model or a mixture of experts.
-
-    rotate: the library's function for queries and keys.
-    """
+    """Of a dense model or a mixture of experts."""
 
     rotate = staticmethod(apply_rotary_pos_emb)
 
@@ -33,12 +30,3 @@ class Qwen3VLParts(NetworkParts):
         )
         positions = get_vision_position_ids(grids, visual.spatial_merge_size)
         return {"interp_indices": indices, "interp_weights": weights, "position_ids": positions}
-
-    def keys_and_values(
-        self, attention: Network, normed: torch.Tensor, rotation: Rotation
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        shape = (*normed.shape[:-1], -1, attention.head_dim)
-        keys = attention.k_norm(attention.k_proj(normed).view(shape)).transpose(1, 2)
-        values = attention.v_proj(normed).view(shape).transpose(1, 2)
-        _, keys = self.rotate(keys, keys, *rotation)
-        return keys, values

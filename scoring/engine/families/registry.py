@@ -1,10 +1,12 @@
 """The parts of a loaded network, by the family that it belongs to."""
 
 from scoring.engine import Network
+from scoring.engine.families.glm4v import Glm4vParts
 from scoring.engine.families.parts import NetworkParts
 from scoring.engine.families.qwen2_vl import Qwen2VLParts, Qwen25VLParts
 from scoring.engine.families.qwen3_5 import Qwen35Parts
 from scoring.engine.families.qwen3_vl import Qwen3VLParts
+from scoring.inputs.families.glm4v import GLM_4_1V, GLM_4_6V
 from scoring.inputs.families.qwen2_vl import QWEN2_5_VL, QWEN2_VL
 from scoring.inputs.families.qwen3_5 import QWEN3_5
 from scoring.inputs.families.qwen3_vl import QWEN3_VL
@@ -15,6 +17,8 @@ PARTS: dict[str, type[NetworkParts]] = {
     QWEN3_5.name: Qwen35Parts,
     QWEN2_5_VL.name: Qwen25VLParts,
     QWEN2_VL.name: Qwen2VLParts,
+    GLM_4_1V.name: Glm4vParts,
+    GLM_4_6V.name: Glm4vParts,
 }
 
 

@@ -1,9 +1,11 @@
 """What a family of models says of itself without torch. A family's file makes one `Family` for each of its members."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from scoring.inputs.pixels import PixelPolicy
 
 HEAD = "lm_head"
 HEAD_WEIGHT = f"{HEAD}.weight"
@@ -34,11 +36,14 @@ class Family:
     model_types: as config.json names them; mixtures: those of them that are mixtures of experts.
     image_token: of the chat template; each of a picture's tokens has its id. end_of_turn: what ends an answer.
     picture_settings: of the library's processor, for what a base's own settings leave out.
+    policy: how pictures are cut.
     language, vision: what names of modules begin with in the language model and in the vision tower.
     not_linear: ends of names of two-dimensional weights that are no linear layers; router: of a mixture, likewise.
     renamed: (pattern, replacement), which turn a name in the base's files into that of the module, where they differ.
     unread: what names in files begin with that the library leaves out: layers that predict further tokens.
     kept_whole: ends of names of linear layers that stay in 16 or 32 bits, as narrow as they are.
+    fused: names of linear layers that are usual, and the name of the one layer here that does the work of several.
+    text_types: of the language model, where one of another type may stand in such a base; () for any.
     """
 
     name: str
@@ -47,6 +52,7 @@ class Family:
     end_of_turn: str
     mixtures: tuple[str, ...] = ()
     picture_settings: Mapping[str, Any] = field(default_factory=dict)
+    policy: type[PixelPolicy] = PixelPolicy
     language: str = "model.language_model."
     vision: str = "model.visual"
     not_linear: tuple[str, ...] = ("embed_tokens", "pos_embed")
@@ -54,6 +60,8 @@ class Family:
     renamed: tuple[tuple[str, str], ...] = ()
     unread: tuple[str, ...] = ()
     kept_whole: tuple[str, ...] = ()
+    fused: Mapping[str, str] = field(default_factory=dict)
+    text_types: tuple[str, ...] = ()
 
     @property
     def layers(self) -> str:
@@ -79,6 +87,10 @@ class Family:
         for pattern, replacement in self.renamed:
             name = re.sub(pattern, replacement, name)
         return name
+
+    def targets(self, names: Sequence[str]) -> list[str]:
+        """The names of linear layers that get an adapter, each once, as they are called here."""
+        return list(dict.fromkeys(self.fused.get(name, name) for name in names))
 
     def is_mixture(self, config: Mapping[str, Any]) -> bool:
         """Whether a base is a mixture of experts, by its config.json."""
@@ -112,7 +124,9 @@ class Family:
     def limit(self, config: Mapping[str, Any]) -> str:
         """Why a base of this family cannot be computed by the prefix tree; "" where it can."""
         text = self.text_config(config)
-        layers = text.get("layer_types")
+        layers, kind = text.get("layer_types"), text.get("model_type")
+        if self.text_types and text is not config and kind not in self.text_types:
+            return f"a language model of type {kind!r}"
         if text.get("use_sliding_window") or (isinstance(layers, list) and "sliding_attention" in layers):
             return "layers that attend within a sliding window, where each token must see its whole path"
         if text.get("attn_logit_softcapping"):

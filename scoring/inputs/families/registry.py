@@ -6,11 +6,13 @@ from typing import Any
 
 from scoring.files.reading import FileError, read_json
 from scoring.inputs.families.family import Family
+from scoring.inputs.families.glm4v import GLM_4_1V, GLM_4_6V
 from scoring.inputs.families.qwen2_vl import QWEN2_5_VL, QWEN2_VL
 from scoring.inputs.families.qwen3_5 import QWEN3_5
 from scoring.inputs.families.qwen3_vl import QWEN3_VL
+from scoring.inputs.pixels import PixelPolicy, read_picture_settings
 
-FAMILIES = (QWEN3_VL, QWEN3_5, QWEN2_5_VL, QWEN2_VL)
+FAMILIES = (QWEN3_VL, QWEN3_5, QWEN2_5_VL, QWEN2_VL, GLM_4_1V, GLM_4_6V)
 # Families that were looked at, and why they are refused.
 _WINDOW = "its layers attend within a sliding window, where the prefix tree lets each token see its whole path"
 REFUSED = {
@@ -43,6 +45,28 @@ def family_of_config(config: Mapping[str, Any], folder: Path) -> Family:
             return family
     reason = f", which is refused: {REFUSED[model_type]}" if model_type in REFUSED else ""
     raise FamilyError(f"{folder}: model type {model_type!r}{reason}; expected {known_types()}")
+
+
+def policy_of(folder: str | Path, pixels: int | None = None) -> PixelPolicy:
+    """How a base's pictures are cut. pixels: the budget; by default 448x448 within the limits of the base.
+
+    Raises FileError if the folder has no picture settings, or is of no known family.
+    """
+    folder = Path(folder)
+    family = family_of(folder)
+    settings = read_picture_settings(folder, family.picture_settings)
+    if settings is None:
+        raise FileError(
+            f"{folder}: neither processor_config.json with an image_processor nor preprocessor_config.json; "
+            "without them pictures might be cut and scaled unlike those of its training: copy the base's"
+        )
+    return family.policy.of_settings(settings, pixels)
+
+
+def pixel_limit_of(folder: Path, base: Path) -> int | None:
+    """The most pixels that picture settings beside an adapter allow, which belongs to `base`; None without a limit."""
+    settings = read_picture_settings(folder, {})
+    return family_of(base).policy.limits(settings)[1] if settings else None
 
 
 def known_types() -> str:
