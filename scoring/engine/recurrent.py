@@ -83,9 +83,9 @@ class NodeBatch:
         order[tokens] = np.arange(len(tokens))
         segments = np.repeat(np.arange(len(tree.query_bounds) - 1), np.diff(tree.query_bounds))
         places = np.arange(len(tokens)) + TAPS * (segments + 1)
-        taps = np.empty(len(tokens) + TAPS * (segments[-1] + 1), np.int64)
+        taps = np.full(len(tokens) + TAPS * (segments[-1] + 1), -2)
         taps[places] = np.arange(len(tokens))
-        taps[np.setdiff1d(np.arange(len(taps)), places)] = earlier_tokens(tree, TAPS).ravel()
+        taps[taps == -2] = earlier_tokens(tree, TAPS).ravel()
         return cls(
             taps=tensor(np.maximum(taps, 0)),
             nothing=tensor(np.flatnonzero(taps < 0)),

@@ -244,7 +244,7 @@ def test_older_configurations_without_sections_are_read(base, rows, tmp_path):
     assert np.array_equal(scorer.score(rows[:2]).logits, before.logits)
 
 
-@pytest.mark.parametrize("model_type", ["qwen2_5_vl", "qwen2_vl"])
+@pytest.mark.parametrize("model_type", ["qwen2_5_vl", "qwen2_vl", "qwen3_5"])
 def test_one_base_in_4_bits_has_the_same_bits_expanded_or_not(base, rows, tmp_path, model_type):
     folder = tiny_base(model_type, base, tmp_path / "base")
     plan = plan_members([str(folder)], quantization="nf4", pixels=PIXELS)

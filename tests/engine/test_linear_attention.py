@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
+from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5GatedDeltaNet
 
-from scoring.checkpoints.export import ExportOptions, export_model
+from scoring.checkpoints.export import ExportOptions, MergeBase, export_model
 from scoring.checkpoints.plan import plan_members
 from scoring.checkpoints.weights import BaseWeights
 from scoring.engine.families.qwen3_5 import GatedDeltaNet
@@ -112,6 +114,23 @@ def test_what_stands_for_the_layers_is_taken_off_and_put_back(linear_base, test_
     assert np.array_equal(scorer.score(test_rows[:2]).logits, before)
 
 
+def test_training_keeps_about_as_many_bytes_as_are_counted():
+    """100 for each value of a token (`LearningModel.choose_memory`); heads of 128, as the real ones are."""
+    config = Qwen3_5TextConfig(hidden_size=64, linear_num_key_heads=1, linear_num_value_heads=2)
+    layer = Qwen3_5GatedDeltaNet(config, 0).requires_grad_(False)
+    tree, kept = trees(), {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    hidden = torch.randn(1, len(tree.ids), 64, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        GatedDeltaNet(layer)(hidden, NodeBatch.of(tree, torch.device("cpu")))
+    held = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    assert 60 < held / len(tree.ids) / layer.value_dim < 240  # the prompts here are shorter than real ones
+
+
 # ------------------------------------------------------------ bases
 def test_a_mixture_is_scored_as_the_library_does(base, test_rows, tmp_path):
     """From files with a tensor for each expert, as the library writes them, or with one for all, as the hub has."""
@@ -153,10 +172,22 @@ def test_narrow_projections_are_not_quantized(linear_base):
     quantized = {name for name, module in network.named_modules() if type(module).__name__ == "Linear4bit"}
     family = family_of_config({"model_type": "qwen3_5"}, linear_base)
     assert quantized == {name for name in BaseWeights.of(linear_base).linear if family.is_quantized(name)}
+    exported = MergeBase(BaseWeights.of(linear_base), "nf4")
+    assert quantized == {name for name in BaseWeights.of(linear_base).linear if exported._is_quantized(name)}
     assert {name.rpartition(".")[2] for name in quantized if ".layers.0." in name} == {
         *("in_proj_qkv", "in_proj_z", "out_proj"),
         *("gate_proj", "up_proj", "down_proj"),
     }
+
+
+def test_a_wider_convolution_is_refused(tmp_path):
+    for taps, fits in ((4, True), (5, False)):
+        config = {"model_type": "qwen3_5", "text_config": {"linear_conv_kernel_dim": taps}}
+        if fits:
+            assert family_of_config(config, tmp_path).name == "Qwen3.5"
+            continue
+        with pytest.raises(FamilyError, match="a Qwen3.5 with convolutions over more than 4 tokens"):
+            family_of_config(config, tmp_path)
 
 
 def test_a_last_layer_of_linear_attention_is_refused(tmp_path):

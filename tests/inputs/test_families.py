@@ -6,9 +6,10 @@ import shutil
 
 import pytest
 
-from benchmarks.shapes import QWEN3_VL_8B
+from benchmarks.shapes import QWEN3_5_9B, QWEN3_VL_8B
 from scoring.checkpoints.weights import CheckpointError, check_base
 from scoring.inputs.families.qwen2_vl import QWEN2_5_VL
+from scoring.inputs.families.qwen3_5 import QWEN3_5
 from scoring.inputs.families.qwen3_vl import QWEN3_VL
 from scoring.inputs.families.registry import FAMILIES, FamilyError, family_of, family_of_config, known_types
 
@@ -101,6 +102,8 @@ def test_sizes_of_real_models_are_read():
     flat = {"hidden_size": 3584, "intermediate_size": 18_944, "num_attention_heads": 28, "num_key_value_heads": 4}
     sizes = QWEN2_5_VL.sizes(flat | {"num_hidden_layers": 28})
     assert (sizes.layers, sizes.heads, sizes.key_value_heads, sizes.head_size) == (28, 28, 4, 128)
+    sizes = QWEN3_5.sizes(QWEN3_5_9B.config)
+    assert (sizes.head_size, sizes.recurrent) == (256, 32 * 128)
 
 
 @pytest.mark.parametrize(

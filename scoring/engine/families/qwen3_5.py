@@ -39,7 +39,7 @@ class GatedDeltaNet(RecurrentLayer):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """n nodes: (n, L, heads, values' size) and (n, heads, keys' size, values' size)."""
         layer, (mixed, decay, beta) = self.inner, rows
-        query, key, value = mixed.split([layer.key_dim, layer.key_dim, layer.value_dim], -1)
+        query, key, value = torch.split(mixed, [layer.key_dim, layer.key_dim, layer.value_dim], -1)
         query, key = (  # each of their heads serves several of the values
             part.unflatten(-1, (-1, layer.head_k_dim)).repeat_interleave(layer.num_v_heads // layer.num_k_heads, 2)
             for part in (query, key)
