@@ -12,6 +12,7 @@ from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5GatedDeltaNet
 from scoring.checkpoints.export import ExportOptions, MergeBase, export_model
 from scoring.checkpoints.plan import plan_members
 from scoring.checkpoints.weights import BaseWeights
+from scoring.engine.device_map import move_inputs_to_layers
 from scoring.engine.families.qwen3_5 import GatedDeltaNet
 from scoring.engine.loading import Model
 from scoring.engine.packed import put_back, unwrap
@@ -37,7 +38,7 @@ def layer(linear_base):
     return layer.requires_grad_(True)
 
 
-def trees(share: bool = True) -> Tree:
+def tree_of_prompts() -> Tree:
     """Prompts of 1 to 190 tokens that share a beginning, branch off in the middle of each other, and stand alone."""
     rng = np.random.default_rng(0)
     beginning, other = rng.integers(10, 99, 70).tolist(), rng.integers(10, 99, 40).tolist()
@@ -51,7 +52,7 @@ def trees(share: bool = True) -> Tree:
         other,
         [7],
     ]
-    return Tree.build([sequence_of(text) for text in texts], [[]] * len(texts), share)
+    return Tree.build([sequence_of(text) for text in texts], [[]] * len(texts))
 
 
 def with_gradients(layer, compute, tokens: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
@@ -67,11 +68,10 @@ def with_gradients(layer, compute, tokens: int) -> tuple[torch.Tensor, list[torc
 
 @pytest.mark.parametrize("most", [64, 4096])
 def test_outputs_and_gradients_of_a_tree_are_those_of_each_prompt_alone(layer, most):
-    tree = trees()
+    tree = tree_of_prompts()
     paths = paths_of(tree)
     tokens = len(tree.ids)
-    first = dict.fromkeys(range(tokens))  # the prompt whose output of a token counts
-
+    first = dict.fromkeys(range(tokens))  # the first prompt that has the token: its output counts
     for number, path in reversed(list(enumerate(paths))):
         first |= dict.fromkeys(path, number)
 
@@ -90,7 +90,7 @@ def test_outputs_and_gradients_of_a_tree_are_those_of_each_prompt_alone(layer, m
 
 def test_a_node_that_began_without_its_parents_state_would_answer_otherwise(layer, monkeypatch):
     """A test that the states count here, beside the attention of other layers."""
-    tree = trees()
+    tree = tree_of_prompts()
     hidden = torch.randn(1, len(tree.ids), layer.hidden_size, generator=torch.Generator().manual_seed(0))
     nodes, stands = NodeBatch.of(tree, torch.device("cpu")), GatedDeltaNet(layer)
     with torch.no_grad():
@@ -118,7 +118,7 @@ def test_training_keeps_about_as_many_bytes_as_are_counted():
     """100 for each value of a token (`LearningModel.choose_memory`); heads of 128, as the real ones are."""
     config = Qwen3_5TextConfig(hidden_size=64, linear_num_key_heads=1, linear_num_value_heads=2)
     layer = Qwen3_5GatedDeltaNet(config, 0).requires_grad_(False)
-    tree, kept = trees(), {}
+    tree, kept = tree_of_prompts(), {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         kept[tensor.untyped_storage().data_ptr()] = tensor
@@ -129,6 +129,13 @@ def test_training_keeps_about_as_many_bytes_as_are_counted():
         GatedDeltaNet(layer)(hidden, NodeBatch.of(tree, torch.device("cpu")))
     held = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
     assert 60 < held / len(tree.ids) / layer.value_dim < 240  # the prompts here are shorter than real ones
+
+
+def test_layers_that_get_their_inputs_on_their_own_card_answer_as_before(linear_base, test_rows):
+    scorer = Scorer(plan_members([str(linear_base)], quantization="none"))
+    before = scorer.score(test_rows[:3], "cyclic").logits
+    move_inputs_to_layers(scorer.model.network)
+    assert np.array_equal(scorer.score(test_rows[:3], "cyclic").logits, before)
 
 
 # ------------------------------------------------------------ bases

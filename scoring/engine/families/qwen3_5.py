@@ -41,13 +41,13 @@ class GatedDeltaNet(RecurrentLayer):
         layer, (mixed, decay, beta) = self.inner, rows
         query, key, value = torch.split(mixed, [layer.key_dim, layer.key_dim, layer.value_dim], -1)
         query, key = (  # each of their heads serves several of the values
-            part.unflatten(-1, (-1, layer.head_k_dim)).repeat_interleave(layer.num_v_heads // layer.num_k_heads, 2)
+            part.reshape(*own.shape, -1, layer.head_k_dim).repeat_interleave(layer.num_v_heads // layer.num_k_heads, 2)
             for part in (query, key)
         )
         output, end = torch_chunk_gated_delta_rule(
             query,
             key,
-            value.unflatten(-1, (-1, layer.head_v_dim)),
+            value.reshape(*own.shape, -1, layer.head_v_dim),
             g=decay.masked_fill(~own[..., None], 0),
             beta=beta.masked_fill(~own[..., None], 0),
             chunk_size=chunk_of(own.shape[1]),
