@@ -1,7 +1,7 @@
 """The real models whose shapes are timed with random weights: config.json and picture settings of their repositories.
 
 GLM-4.1V stands here with Qwen's tokenizer, under its own control tokens: its vocabulary is a quarter of a percent
-larger than GLM's own.
+larger than GLM's own. Qwen3.5 has that tokenizer too: its own vocabulary is larger by two thirds.
 """
 
 from collections.abc import Mapping
@@ -188,4 +188,56 @@ GLM_4_1V_9B = Shape(
     "{% else %}<|begin_of_image|><|image|><|end_of_image|>{% endif %}{% endfor %}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>\n{% endif %}",
 )
-SHAPES = {"8b": QWEN3_VL_8B, "qwen2.5-vl-7b": QWEN2_5_VL_7B, "glm-4.1v-9b": GLM_4_1V_9B}
+QWEN3_5_9B = Shape(
+    {
+        "architectures": ["Qwen3_5ForConditionalGeneration"],
+        "model_type": "qwen3_5",
+        **TOKEN_IDS,
+        "tie_word_embeddings": False,
+        "text_config": {
+            "attention_bias": False,
+            "attention_dropout": 0.0,
+            "dtype": "bfloat16",
+            "eos_token_id": 151645,
+            "head_dim": 256,
+            "hidden_act": "silu",
+            "hidden_size": 4096,
+            "initializer_range": 0.02,
+            "intermediate_size": 12288,
+            "layer_types": [*["linear_attention"] * 3, "full_attention"] * 8,
+            "linear_conv_kernel_dim": 4,
+            "linear_key_head_dim": 128,
+            "linear_num_key_heads": 16,
+            "linear_num_value_heads": 32,
+            "linear_value_head_dim": 128,
+            "max_position_embeddings": 262144,
+            "model_type": "qwen3_5_text",
+            "num_attention_heads": 16,
+            "num_hidden_layers": 32,
+            "num_key_value_heads": 4,
+            "rms_norm_eps": 1e-06,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 10000000,
+                "mrope_interleaved": True,
+                "mrope_section": [11, 11, 10],
+                "partial_rotary_factor": 0.25,
+            },
+            "vocab_size": 151936,
+        },
+        "vision_config": TOWER
+        | {
+            "depth": 27,
+            "hidden_act": "gelu_pytorch_tanh",
+            "hidden_size": 1152,
+            "intermediate_size": 4304,
+            "model_type": "qwen3_5_vision",
+            "num_heads": 16,
+            "num_position_embeddings": 2304,
+            "out_hidden_size": 4096,
+            "patch_size": 16,
+        },
+    },
+    QWEN3_VL_8B.pictures,
+)
+SHAPES = {"8b": QWEN3_VL_8B, "qwen2.5-vl-7b": QWEN2_5_VL_7B, "glm-4.1v-9b": GLM_4_1V_9B, "qwen3.5-9b": QWEN3_5_9B}

@@ -3,9 +3,9 @@
     python -m benchmarks.throughput                                  the demo: some minutes on two cores
     python -m benchmarks.throughput --size 8b --tokenizer DIR --work DIR --rows 2000
 
-The 8B, and the shapes of other families (`--size qwen2.5-vl-7b`, `glm-4.1v-9b`), need a GPU, 25 GB in --work, and a
-folder with Qwen3's tokenizer.json, tokenizer_config.json and Qwen3-VL's chat template. Loading and compilation are
-reported apart. A way of the engine is a whole `score`: from reading the table's prompts and pictures to
+The 8B, and the shapes of other families (`--size qwen2.5-vl-7b`, `glm-4.1v-9b`, `qwen3.5-9b`), need a GPU, 25 GB in
+--work, and a folder with Qwen3's tokenizer.json, tokenizer_config.json and Qwen3-VL's chat template. Loading and
+compilation are reported apart. A way of the engine is a whole `score`: from reading the table's prompts and pictures to
 `probabilities.csv` on disk.
 """
 

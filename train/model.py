@@ -83,6 +83,7 @@ class LearningModel:
         layer = size * (
             (16 + sizes.copies) * sizes.width + 4 * sizes.inner
         )  # bytes of a token that a layer keeps for the backward pass
+        layer += 100 * sizes.recurrent  # in 32 bits; measured (benchmarks/LOG.md)
         token = {"fast": sizes.layers * layer, "low": sizes.layers * sizes.width * size + 2 * layer}
         room = 0.8 * free_bytes(device) - 16 * sum(weight.numel() for weight in self.weights)  # gradients, AdamW, EMA
         fit = {mode: int(room / needed) for mode, needed in token.items()}

@@ -178,7 +178,7 @@ class MergeBase:
         module = name.removesuffix(".weight")
         if self._stored_in_4bit or self.quantization == "none":
             return False
-        return module in self._linear and not module.startswith(tuple(self.weights.family.not_quantized))
+        return module in self._linear and self.weights.family.is_quantized(module)
 
     def _unpacked(self, name: str, packed: torch.Tensor) -> torch.Tensor:
         from bitsandbytes.functional import QuantState, dequantize_4bit

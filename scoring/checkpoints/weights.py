@@ -180,7 +180,8 @@ class PackedState:
 class BaseWeights:
     """The weights of a model folder, from its configuration and the headers of its (sharded) safetensors files.
 
-    family: what model it is. tensors: every stored tensor by its module's name, which the file may spell otherwise.
+    family: what model it is. tensors: every stored tensor of the network by its module's name, which the file
+    may spell otherwise.
     """
 
     folder: Path
@@ -195,7 +196,11 @@ class BaseWeights:
         config = check_base(folder)
         family = _family(config, folder)
         for path in weight_files(folder):
-            tensors |= {family.module_name(name): tensor for name, tensor in read_header(path).items()}
+            tensors |= {
+                family.module_name(name): tensor
+                for name, tensor in read_header(path).items()
+                if not name.startswith(family.unread)
+            }
         weights = cls(folder, config, family, tensors)
         weights._refuse_types()
         weights._refuse_contradictions()

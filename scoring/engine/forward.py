@@ -14,7 +14,7 @@ Next: `packed`, which calls these for each adapter of a run; `attention` for how
 
 import math
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from torch import nn
 
 from scoring.engine import Network
 from scoring.engine.families.parts import NetworkParts
+from scoring.engine.recurrent import NodeBatch
 from scoring.engine.tree import Integers, Tree
 from scoring.inputs.pixels import Grid, PixelPolicy
 
@@ -45,6 +46,7 @@ class TreeBatch:
     sizes: each grid of pictures, and n; the P pictures are in this order.
     occurrences: for each run of picture tokens in `ids`, which of the P pictures it is.
     count: of leaves, without those that fill up a block.
+    tree: what all of it was made from, for `nodes`.
     """
 
     ids: torch.Tensor
@@ -62,6 +64,12 @@ class TreeBatch:
     sizes: tuple[tuple[Grid, int], ...]
     occurrences: tuple[int, ...]
     count: int
+    tree: Tree
+
+    @cached_property
+    def nodes(self) -> NodeBatch:
+        """For families with layers that carry a state from token to token; on the device of the other tensors."""
+        return NodeBatch.of(self.tree, self.ids.device)
 
     @classmethod
     def of(cls, tree: Tree, pictures: list[NDArray[np.uint8]], grids: list[Grid], device: str) -> "TreeBatch":
@@ -104,6 +112,7 @@ class TreeBatch:
             sizes=sizes,
             occurrences=tuple(index[number] for number in tree.pictures),
             count=len(tree.leaves),
+            tree=tree,
         )
 
     def unfilled(self) -> "TreeBatch":
@@ -185,6 +194,7 @@ def leaf_states(parts: NetworkParts, batch: TreeBatch, features: PictureFeatures
             cu_seq_lens_k=batch.key_bounds,
             max_length_q=batch.longest[0],
             max_length_k=batch.longest[1],
+            **({"nodes": batch.nodes} if parts.recurrent else {}),
         ).last_hidden_state
     finally:
         hook.remove()

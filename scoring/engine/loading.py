@@ -128,7 +128,7 @@ class _WeightForm:
             bnb_4bit_quant_type=self.quantization,
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=self.dtype,
-            llm_int8_skip_modules=self.family.not_quantized,
+            llm_int8_skip_modules=[*self.family.not_quantized, *self.family.kept_whole],
         )
         return {"quantization_config": config}
 

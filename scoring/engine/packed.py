@@ -23,6 +23,7 @@ from scoring.engine.device_map import GIB, devices_of
 from scoring.engine.forward import AnswerLogits, Deepstacked, TreeBatch, encode_pictures, leaf_states, project
 from scoring.engine.linear import MergedLinear, PatchProduct, plain_lora, whole_sums
 from scoring.engine.loading import Model, default_device, default_dtype
+from scoring.engine.recurrent import RecurrentLayer
 from scoring.files.cache import cache_folder
 from scoring.files.reading import read_json
 from scoring.inputs.families.registry import family_of
@@ -80,6 +81,8 @@ class PackedModel:
         self.patches = parts.pack_projection()
         for number in range(parts.deepstack):
             language.layers[number] = Deepstacked(language.layers[number], number)
+        for parent, name, layer in parts.recurrent_layers():
+            setattr(parent, name, layer)
         self.members = [
             Member(
                 adapter,
@@ -240,13 +243,13 @@ def free_bytes(device: torch.device) -> int:
 
 
 def unwrap(root: nn.Module) -> list[Replacement]:
-    """Take every `MergedLinear`, `PatchProduct` and `Deepstacked` under `root` off its layer, for `put_back`.
+    """Take everything that stands for a layer under `root` off it, for `put_back`.
 
     Then the libraries' own layers can be saved, given more adapters or packed in another way.
     """
     removed: list[Replacement] = []
     for name, child in list(root.named_children()):
-        if isinstance(child, MergedLinear | PatchProduct | Deepstacked):
+        if isinstance(child, MergedLinear | PatchProduct | Deepstacked | RecurrentLayer):
             removed.append((root, name, child))
             setattr(root, name, child.inner)
         removed += unwrap(getattr(root, name))

@@ -172,7 +172,7 @@ def test_ids_are_those_of_the_librarys_processor(family_base, loaded, rows):
         if system:
             messages.insert(0, {"role": "system", "content": system})
         text = tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True, chat_template=template
+            messages, tokenize=False, add_generation_prompt=True, enable_thinking=False, chat_template=template
         )
         token = loaded.prepare.chat.family.image_token
         for grid in sequence.grids:  # as `replace_image_token` of the processors
@@ -255,8 +255,10 @@ def test_training_reaches_every_layer_of_the_language_model_alone(checkpoint, fa
     assert all(key.startswith(f"base_model.model.{family.layers}") for key in tensors)
     assert all(tensor.any() for key, tensor in tensors.items() if "lora_B" in key)
     config = json.loads((family_base / "config.json").read_text())
-    layers = 6 if config["model_type"].startswith("glm") else 7  # gate and up projection are one layer there
-    assert len(tensors) == 2 * layers * family.sizes(config).layers
+    text = family.text_config(config)
+    kinds = text.get("layer_types") or ["full_attention"] * family.sizes(config).layers
+    feed_forward = 2 if config["model_type"].startswith("glm") else 3  # gate and up projection are one layer there
+    assert len(tensors) == 2 * (4 * kinds.count("full_attention") + feed_forward * len(kinds))
 
 
 def test_peft_loads_the_adapter_with_the_same_logits(checkpoint, family_base, rows, scored, loaded):
@@ -315,7 +317,7 @@ def test_older_configurations_without_sections_are_read(base, seen_rows, tmp_pat
     assert np.array_equal(scorer.score(seen_rows[:2]).logits, before.logits)
 
 
-@pytest.mark.parametrize("family_base", ["qwen2_5_vl", "qwen2_vl", "qwen3"], indirect=True)
+@pytest.mark.parametrize("family_base", ["qwen2_5_vl", "qwen2_vl", "qwen3", "qwen3_5"], indirect=True)
 def test_one_base_in_4_bits_has_the_same_bits_expanded_or_not(family_base, rows):
     plan = plan_members([str(family_base)], quantization="nf4", pixels=budget(family_base))
     kept, expanded = (Scorer(plan, weights=weights).score(rows).logits for weights in ("4bit", "16bit"))

@@ -6,9 +6,10 @@ import shutil
 
 import pytest
 
-from benchmarks.shapes import QWEN3_VL_8B
+from benchmarks.shapes import QWEN3_5_9B, QWEN3_VL_8B
 from scoring.checkpoints.weights import CheckpointError, check_base
 from scoring.inputs.families.qwen2_vl import QWEN2_5_VL
+from scoring.inputs.families.qwen3_5 import QWEN3_5
 from scoring.inputs.families.qwen3_vl import QWEN3_VL
 from scoring.inputs.families.registry import FAMILIES, FamilyError, family_of, family_of_config, known_types
 from scoring.inputs.families.text import LLAMA, QWEN3
@@ -47,11 +48,11 @@ def test_other_families_are_refused_by_name_by_every_command(other, cli, demo, t
 
 
 def test_the_known_types_are_listed():
-    seeing = "qwen3_vl, qwen3_vl_moe, qwen2_5_vl, qwen2_vl, glm4v, glm46v"
+    seeing = "qwen3_vl, qwen3_vl_moe, qwen3_5, qwen3_5_moe, qwen2_5_vl, qwen2_vl, glm4v, glm46v"
     assert known_types() == f"{seeing}, qwen3, qwen3_moe, qwen2 or llama"
-    names = ["Qwen3-VL", "Qwen2.5-VL", "Qwen2-VL", "GLM-4.1V", "GLM-4.6V", "Qwen3", "Qwen2.5", "Llama 3"]
+    names = ["Qwen3-VL", "Qwen3.5", "Qwen2.5-VL", "Qwen2-VL", "GLM-4.1V", "GLM-4.6V", "Qwen3", "Qwen2.5", "Llama 3"]
     assert [family.name for family in FAMILIES] == names
-    assert [family.sees_pictures for family in FAMILIES] == [name.endswith(("V", "VL")) for name in names]
+    assert [family.name for family in FAMILIES if not family.sees_pictures] == names[-3:]
 
 
 def test_a_model_type_belongs_to_one_family(tmp_path):
@@ -114,6 +115,8 @@ def test_sizes_of_real_models_are_read():
     of_30b_a3b = {"hidden_size": 2048, "head_dim": 128, "num_attention_heads": 32, "num_hidden_layers": 48}
     sizes = QWEN3.sizes(of_30b_a3b | {"num_experts_per_tok": 8, "moe_intermediate_size": 768})
     assert (sizes.width, sizes.head_size, sizes.inner, sizes.copies) == (2048, 128, 8 * 768, 16)
+    sizes = QWEN3_5.sizes(QWEN3_5_9B.config)
+    assert (sizes.head_size, sizes.recurrent) == (256, 32 * 128)
 
 
 @pytest.mark.parametrize(

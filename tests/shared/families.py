@@ -38,6 +38,16 @@ QWEN2_TEMPLATE = (
     "{% elif 'text' in content %}{{ content['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+# What Qwen3.5's writes of a system turn and a user's: texts are trimmed, and thinking is left empty where it is off.
+QWEN3_5_TEMPLATE = (
+    "{%- macro written(content) %}{% if content is string %}{{ content }}{% else %}{% for item in content %}"
+    "{{ '<|vision_start|><|image_pad|><|vision_end|>' if item.type == 'image' else item.text }}"
+    "{% endfor %}{% endif %}{% endmacro %}{% for message in messages %}"
+    "{{ '<|im_start|>' + message.role + '\n' + written(message.content)|trim + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}"
+    "{% if enable_thinking is defined and enable_thinking is false %}{{ '<think>\n\n</think>\n\n' }}"
+    "{% else %}{{ '<think>\n' }}{% endif %}{% endif %}"
+)
 # As the text of GLM-4.1V's: a system turn must be a string; turns have no end.
 GLM_TEMPLATE = (
     "[gMASK]<sop>\n{%- for message in messages %}<|{{ message.role }}|>\n"
@@ -124,21 +134,51 @@ CONFIGS: dict[str, dict[str, Any] | None] = {
         "text_config": TEXT | {"rope_parameters": MROPE},
         "vision_config": TOWER | {"embed_dim": 32, "num_heads": 2, "mlp_ratio": 2, "hidden_size": 64},
     },
+    "qwen3_5": {
+        "text_config": TEXT
+        | {
+            "num_hidden_layers": 4,
+            "layer_types": ["linear_attention", "full_attention"] * 2,
+            "head_dim": 32,
+            "linear_num_key_heads": 2,
+            "linear_num_value_heads": 4,
+            "linear_key_head_dim": 16,
+            "linear_value_head_dim": 24,
+            "rope_parameters": MROPE
+            | {"mrope_section": [3, 3, 2], "mrope_interleaved": True, "partial_rotary_factor": 0.5},
+        },
+        "vision_config": TOWER
+        | {
+            "patch_size": 16,
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_heads": 2,
+            "out_hidden_size": 64,
+            "num_position_embeddings": 144,
+        },
+    },
     "glm4v": GLM,
     "glm46v": GLM,
     "qwen3": TEXT | {"head_dim": 16},
     "qwen2": TEXT,
     "llama": TEXT,
 }
-TEMPLATES = dict.fromkeys(CONFIGS, QWEN2_TEMPLATE) | dict.fromkeys(("glm4v", "glm46v"), GLM_TEMPLATE)
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+MIXTURES: dict[str, dict[str, Any]] = {
+    "qwen3_5_moe": CONFIGS["qwen3_5"]
+    | {"text_config": CONFIGS["qwen3_5"]["text_config"] | EXPERTS | {"shared_expert_intermediate_size": 32}},
+    "qwen3_moe": TEXT | {"head_dim": 16, "num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 48},
+}
+TEMPLATES = (
+    dict.fromkeys(CONFIGS, QWEN2_TEMPLATE)
+    | dict.fromkeys(("glm4v", "glm46v"), GLM_TEMPLATE)
+    | dict.fromkeys(("qwen3_5", "qwen3_5_moe"), QWEN3_5_TEMPLATE)
+)
 TOKENS = {"glm4v": GLM_TOKENS, "glm46v": GLM_TOKENS}
 # The library's processor of pictures, and how often its limits count a pixel.
 PROCESSORS = dict.fromkeys(CONFIGS, ("Qwen2VLImageProcessorPil", 1)) | {
     "glm4v": ("Glm4vImageProcessorPil", 2),
     "glm46v": ("Glm46VImageProcessorPil", 2),
-}
-MIXTURES: dict[str, dict[str, Any]] = {
-    "qwen3_moe": TEXT | {"head_dim": 16, "num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 48},
 }
 # Of text models the chat template, and which of the demo's control tokens are named otherwise: those of pictures are.
 PLAIN_TOKENS = {"<|image_pad|>": "<|fim_pad|>", "<|vision_start|>": "<|object_ref_start|>"}
@@ -169,13 +209,14 @@ def tiny_base(model_type: str, demo_base: Path, folder: Path, tied: bool = False
     folder.mkdir(parents=True)
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "preprocessor_config.json"):
         shutil.copy(demo_base / name, folder)
-    config, tokens = CONFIGS[model_type], json.loads((demo_base / "config.json").read_text())
+    config, tokens = (CONFIGS | MIXTURES)[model_type], json.loads((demo_base / "config.json").read_text())
     if config is None:
         config = tokens
     else:
         (folder / "chat_template.jinja").write_text(TEMPLATES[model_type])
         _rename_control_tokens(folder, TOKENS.get(model_type, {}))
-        (folder / "preprocessor_config.json").write_text(json.dumps(PICTURES | CLIP))
+        if not model_type.startswith("qwen3"):  # which have the demo's
+            (folder / "preprocessor_config.json").write_text(json.dumps(PICTURES | CLIP))
         config = config | {name: value for name, value in tokens.items() if name.endswith("_token_id")}
     config = config | {"model_type": model_type, "tie_word_embeddings": tied}
     config["text_config"] = config["text_config"] | {"tie_word_embeddings": tied}
@@ -209,7 +250,10 @@ def _write_network(folder: Path, config: dict[str, Any], auto_model: Any) -> Non
     (folder / "config.json").write_text(json.dumps(config))
     torch.manual_seed(0)
     network = auto_model.from_config(AutoConfig.from_pretrained(folder), dtype=torch.float32)
-    for weight in network.parameters():
+    for name, weight in network.named_parameters():
+        if name.endswith("A_log"):  # a state that is remembered over a whole prompt
+            weight.data.uniform_(-6, 0)
+            continue
         torch.nn.init.normal_(weight, std=0.15) if weight.ndim > 1 else weight.data.add_(0.1 * torch.randn_like(weight))
     network.save_pretrained(folder)
 

@@ -16,6 +16,7 @@ from scoring.engine.reference import reference_logits
 from scoring.engine.scorer import Scorer
 from scoring.engine.tree import Tree
 from scoring.tables.reading import read_table
+from tests.shared.families import tiny_base
 from tests.shared.trainings import PLAIN, trainer_of
 from train.config import SEVEN_PROJECTIONS, ConfigError
 from train.model import answer_loss, average
@@ -145,6 +146,23 @@ def test_a_mixture_of_experts_learns_by_its_attention(mixture, questions, tmp_pa
     config = json.loads((tmp_path / "ckpt" / "adapter_config.json").read_text())
     assert config["target_modules"] == ["k_proj", "o_proj", "q_proj", "v_proj"]
     assert np.isfinite(Scorer.load(str(tmp_path / "ckpt")).score(questions[:3]).logits).all()
+
+
+LINEAR_ATTENTION = ("in_proj_qkv", "in_proj_z", "in_proj_a", "in_proj_b", "out_proj")
+
+
+@pytest.mark.parametrize("targets", [SEVEN_PROJECTIONS, (*LINEAR_ATTENTION, "q_proj")])
+def test_linear_attention_learns_as_by_the_libraries(base, questions, tmp_path, targets):
+    """Also where its layers are recomputed in the backward pass."""
+    folder = tiny_base("qwen3_5", base, tmp_path / "base")
+    training = learner(folder, questions, tmp_path / "ckpt", replace(PLAIN, quantization="none", targets=targets))
+    loss, actual = gradients(training, questions)
+    expected_loss, expected = libraries_gradients(training, questions)
+    assert loss == pytest.approx(expected_loss, rel=1e-5)
+    assert expected.norm() > 0 and distance(actual, expected) < 1e-5
+    training.model.recompute(True)
+    assert distance(gradients(training, questions)[1], actual) < 1e-6
+    training.model.recompute(False)
 
 
 def test_the_trees_gradients_are_the_flat_batchs(base, questions, tmp_path):

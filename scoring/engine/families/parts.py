@@ -25,12 +25,14 @@ class NetworkParts(ABC):
     family: its other half. language: the language model, with `embed_tokens`, `layers` and `norm`. vision: the tower,
     with `blocks` and `patch_embed.proj`, or None. deepstack: to how many of the first layers the tower adds features.
     packs_patches: whether the tower takes the patches of all pictures as one sequence with bounds. reads_grids: whether
-    it reads the pictures' grids on its device. rotate: the library's `apply_rotary_pos_emb` of this family.
+    it reads the pictures' grids on its device. rotate: the library's `apply_rotary_pos_emb` of this family. recurrent:
+    whether layers carry a state from token to token.
     """
 
     deepstack = 0
     packs_patches = True
     reads_grids = False
+    recurrent = False
     rotate: Callable[..., tuple[torch.Tensor, torch.Tensor]]
 
     def __init__(self, network: Network, family: Family):
@@ -113,6 +115,10 @@ class NetworkParts(ABC):
         return output.pooler_output, list(output.deepstack_features) if self.deepstack else []
 
     # ------------------------------------------------------------ language model
+    def recurrent_layers(self) -> list[tuple[nn.Module, str, nn.Module]]:
+        """What stands for each layer that carries a state, a `RecurrentLayer`: its parent, its name there, and it."""
+        return []
+
     def keys_and_values(
         self, attention: Network, normed: torch.Tensor, rotation: Rotation
     ) -> tuple[torch.Tensor, torch.Tensor]:

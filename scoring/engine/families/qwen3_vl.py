@@ -17,7 +17,7 @@ class Qwen3VLParts(NetworkParts):
 
     def __init__(self, network: Network, family: Family):
         super().__init__(network, family)
-        self.deepstack = len(self.vision.deepstack_visual_indexes)
+        self.deepstack = len(getattr(self.vision, "deepstack_visual_indexes", []))
 
     def positions_in(self, grid: Grid) -> dict[str, torch.Tensor]:
         visual, grids = self.vision, torch.tensor([grid])

@@ -16,7 +16,7 @@ class Sizes:
     """Of a language model: layers, width of the hidden state, heads of queries, of keys and values, and their size.
 
     inner: width of one token's feed-forward. copies: of its hidden state that a mixture makes for it, to and from each
-    expert that the token goes through.
+    expert that the token goes through. recurrent: width of the values of linear attention; 0 without.
     """
 
     layers: int
@@ -26,6 +26,7 @@ class Sizes:
     head_size: int
     inner: int
     copies: int
+    recurrent: int = 0
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Family:
     not_linear: ends of names of two-dimensional weights that are no linear layers; router: of a mixture, likewise;
     experts: a piece of the names of a mixture's experts, which files may hold one by one, each as a linear layer.
     renamed: (pattern, replacement), which turn a name in the base's files into that of the module, where they differ.
+    unread: what names in files begin with that the library leaves out: layers that predict further tokens.
+    kept_whole: ends of names of linear layers that stay in 16 or 32 bits, as narrow as they are.
     fused: names of linear layers that are usual, and the name of the one layer here that does the work of several.
     text_types: of the language model, where one of another type may stand in such a base; () for any.
     """
@@ -59,6 +62,8 @@ class Family:
     router: str = ".mlp.gate"
     experts: str = ".mlp.experts."
     renamed: tuple[tuple[str, str], ...] = ()
+    unread: tuple[str, ...] = ()
+    kept_whole: tuple[str, ...] = ()
     fused: Mapping[str, str] = field(default_factory=dict)
     text_types: tuple[str, ...] = ()
 
@@ -81,6 +86,10 @@ class Family:
     def not_quantized(self) -> list[str]:
         """Modules that stay in 16 or 32 bits. Names match from the start; the list replaces the library's own."""
         return [HEAD, self.vision] if self.vision else [HEAD]
+
+    def is_quantized(self, module: str) -> bool:
+        """Whether a linear layer of that name is quantized where a base is loaded in 4 bits."""
+        return not module.startswith(tuple(self.not_quantized)) and not module.endswith(self.kept_whole)
 
     def module_name(self, name: str) -> str:
         """The module's name of a weight, or of what belongs to one, by its name in the base's files."""
@@ -123,6 +132,7 @@ class Family:
             head_size=int(text.get("head_dim") or width // heads),
             inner=experts * int(text["moe_intermediate_size"]) if experts else int(text["intermediate_size"]),
             copies=2 * experts,
+            recurrent=int(text.get("linear_num_value_heads") or 0) * int(text.get("linear_value_head_dim") or 0),
         )
 
     def limit(self, config: Mapping[str, Any]) -> str:
@@ -138,4 +148,8 @@ class Family:
         rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
         if (kind := rope.get("rope_type", rope.get("type"))) in ("dynamic", "longrope"):
             return f"positions that depend on the longest prompt of a batch (rope_type {kind})"
+        if isinstance(layers, list) and layers[-1:] == ["linear_attention"]:
+            return "linear attention in its last layer, where only the answers' tokens are computed"
+        if int(text.get("linear_conv_kernel_dim") or 0) > 4:
+            return "convolutions over more than 4 tokens (linear_conv_kernel_dim)"
         return ""
