@@ -183,6 +183,21 @@ class PatchProduct(nn.Module):
         return F.linear(x.flatten(1), self.inner.weight.flatten(1), self.inner.bias)
 
 
+class TileProduct(PatchProduct):
+    """The same for a convolution over whole tiles (N, 3, height, width), out (N, D, rows, columns).
+
+    The kernel that a library chooses for a convolution may depend on the number of tiles, and a tile's bits with it.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.merged:
+            output: torch.Tensor = self.inner(x)
+            return output
+        height, width = self.inner.kernel_size
+        patches = x.unfold(2, height, height).unfold(3, width, width).permute(0, 2, 3, 1, 4, 5).flatten(3)
+        return F.linear(patches, self.inner.weight.flatten(1), self.inner.bias).permute(0, 3, 1, 2)
+
+
 def half_product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     """(…, N) a float32 x (…, K) times a float16 weight (N, K), for cards without bfloat16.
 

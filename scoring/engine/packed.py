@@ -68,14 +68,17 @@ class PackedModel:
         self.stream = torch.float32 if model.dtype == torch.float16 else model.dtype
         self.parts = parts = model.parts
         if model.dtype == torch.float16:
-            parts.vision.float()  # its norms overflow in float16
-            for layer in parts.vision.modules():
+            for module in parts.seeing:
+                module.float()  # its norms overflow in float16
+            for layer in (layer for module in parts.seeing for layer in module.modules()):
                 if hasattr(layer, "compute_dtype"):
                     layer.compute_dtype = torch.float32
         language, visual = parts.language, parts.vision
         unwrap(self.network.model)  # packed before, in another way
         self.linears = wrap(language.layers, model.dtype, linear)
-        in_vision = wrap(visual, visual.dtype, linear, adapters_only=True)
+        in_vision = [
+            layer for module in parts.seeing for layer in wrap(module, visual.dtype, linear, adapters_only=True)
+        ]
         self.linears += in_vision
         self.patches = parts.pack_projection()
         for number in range(parts.deepstack):

@@ -124,9 +124,10 @@ class ChatTokenizer:
         )
         self.family = family_of(folder)
         token = self.family.image_token
-        if token not in self.control:
-            raise TokenError(f"{folder}: the tokenizer has no {token}; expected a {self.family.name} base")
+        if missing := [name for name in (token, *self.family.around) if name not in self.control]:
+            raise TokenError(f"{folder}: the tokenizer has no {missing[0]}; expected a {self.family.name} base")
         self.image_token_id = self.control[token]
+        self._around = [self.control[name] for name in self.family.around]
         environment = ImmutableSandboxedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
         )
@@ -176,9 +177,11 @@ class ChatTokenizer:
             if piece == self.family.image_token:  # as many as there are places, see `_rendered`
                 index = indices[len(pictures)]
                 picture = prompt.pictures[index]
+                ids += self._around[:1]
                 start = len(ids)
                 ids += [self.image_token_id] * picture.count
                 pictures.append(PlacedPicture(index, slice(start, len(ids)), picture.grid, picture.shape))
+                ids += self._around[1:]
             elif isinstance(piece, _Plain):
                 ids += ids_of[piece]
             else:

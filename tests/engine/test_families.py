@@ -1,6 +1,7 @@
 """Every family alike: the tree and the library's own forward agree, alone and in batches; it learns what is scored."""
 
 import json
+import math
 import shutil
 from dataclasses import replace
 
@@ -21,7 +22,7 @@ from scoring.engine.scorer import Scorer
 from scoring.inputs.families.registry import FAMILIES, policy_of
 from scoring.inputs.pictures import read_picture
 from scoring.inputs.prompt import PromptTemplate
-from tests.shared.families import CONFIGS, PROCESSORS, tiny_base
+from tests.shared.families import CONFIGS, library_patches, tiny_base
 from tests.shared.references import largest_difference, reference_labels
 from tests.shared.trainings import PLAIN, trained
 
@@ -102,17 +103,12 @@ def test_the_ways_of_the_benchmark_give_the_same(loaded, rows, expected):
 
 
 def test_pictures_are_cut_as_the_library_cuts_them(family_base, test_rows):
-    import transformers
-
-    processor, factor = PROCESSORS[model_type(family_base)]
-    size = {"shortest_edge": factor * PIXELS, "longest_edge": factor * PIXELS}
-    library = getattr(transformers, processor).from_pretrained(family_base)
     policy = policy_of(family_base, PIXELS)
     for shape in ((300, 120), (61, 47), (640, 480), (33, 640), (20, 90)):
         picture = read_picture(test_rows[1].pictures[0]).resize(shape)
-        cut = library(images=[picture], size=size, return_tensors="np")
-        assert policy.grid(*shape) == tuple(cut["image_grid_thw"][0])
-        assert np.array_equal(policy.patches(picture), cut["pixel_values"])
+        grid, patches = library_patches(model_type(family_base), family_base, picture, PIXELS)
+        assert policy.grid(*shape) == grid
+        assert np.array_equal(policy.patches(picture), patches)
 
 
 def test_what_picture_settings_leave_out_is_the_processors_default(family_base, tmp_path):
@@ -140,8 +136,9 @@ def test_ids_are_those_of_the_librarys_processor(family_base, loaded, rows):
             messages, tokenize=False, add_generation_prompt=True, chat_template=template
         )
         token = loaded.prepare.chat.family.image_token
+        before, after = loaded.prepare.chat.family.around or ("", "")
         for grid in sequence.grids:  # as `replace_image_token` of the processors
-            text = text.replace(token, "<|picture|>" * (grid[1] * grid[2] // 4), 1)
+            text = text.replace(token, f"{before}{'<|picture|>' * (math.prod(grid) // 4)}{after}", 1)
         ids = tokenizer(text.replace("<|picture|>", token))["input_ids"]
         assert sequence.ids.tolist() == ids
 
@@ -150,6 +147,9 @@ def test_positions_are_the_librarys(loaded, rows):
     for row in rows:
         sequence, _ = loaded.prepare(row)
         ids = torch.from_numpy(sequence.ids)[None]
+        if not hasattr(loaded.model.network.model, "get_rope_index"):  # pictures are counted as text
+            assert np.array_equal(sequence.positions(), np.tile(np.arange(ids.shape[1]), (3, 1)))
+            continue
         positions, _ = loaded.model.network.model.get_rope_index(
             ids,
             (ids == loaded.prepare.chat.image_token_id).int(),
@@ -243,7 +243,7 @@ def test_older_configurations_without_sections_are_read(base, rows, tmp_path):
     assert np.array_equal(scorer.score(rows[:2]).logits, before.logits)
 
 
-@pytest.mark.parametrize("model_type", ["qwen2_5_vl", "qwen2_vl"])
+@pytest.mark.parametrize("model_type", ["qwen2_5_vl", "qwen2_vl", "internvl"])
 def test_one_base_in_4_bits_has_the_same_bits_expanded_or_not(base, rows, tmp_path, model_type):
     folder = tiny_base(model_type, base, tmp_path / "base")
     plan = plan_members([str(folder)], quantization="nf4", pixels=PIXELS)

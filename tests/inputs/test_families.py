@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.shapes import QWEN3_VL_8B
 from scoring.checkpoints.weights import CheckpointError, check_base
+from scoring.inputs.families.internvl import INTERNVL
 from scoring.inputs.families.qwen2_vl import QWEN2_5_VL
 from scoring.inputs.families.qwen3_vl import QWEN3_VL
 from scoring.inputs.families.registry import FAMILIES, FamilyError, family_of, family_of_config, known_types
@@ -30,7 +31,13 @@ def other(base, tmp_path):
     return make
 
 
-@pytest.mark.parametrize("model_type, reason", [("llava", "model type 'llava'; expected"), ("gemma3", WINDOW)])
+CHAT = "the repository whose name ends in -hf has the same model"
+
+
+@pytest.mark.parametrize(
+    "model_type, reason",
+    [("llava", "model type 'llava'; expected"), ("gemma3", WINDOW), ("internvl_chat", CHAT)],
+)
 def test_other_families_are_refused_by_name_by_every_command(other, cli, demo, tmp_path, model_type, reason):
     folder = other(model_type)
     for arguments in (
@@ -46,8 +53,9 @@ def test_other_families_are_refused_by_name_by_every_command(other, cli, demo, t
 
 
 def test_the_known_types_are_listed():
-    assert known_types() == "qwen3_vl, qwen3_vl_moe, qwen2_5_vl, qwen2_vl, glm4v or glm46v"
-    assert [family.name for family in FAMILIES] == ["Qwen3-VL", "Qwen2.5-VL", "Qwen2-VL", "GLM-4.1V", "GLM-4.6V"]
+    assert known_types() == "qwen3_vl, qwen3_vl_moe, qwen2_5_vl, qwen2_vl, glm4v, glm46v or internvl"
+    names = ["Qwen3-VL", "Qwen2.5-VL", "Qwen2-VL", "GLM-4.1V", "GLM-4.6V", "InternVL"]
+    assert [family.name for family in FAMILIES] == names
 
 
 def test_a_model_type_belongs_to_one_family(tmp_path):
@@ -117,3 +125,18 @@ def test_sizes_of_real_models_are_read():
 def test_names_in_files_become_names_of_modules(name, module):
     assert QWEN2_5_VL.module_name(name) == module
     assert QWEN3_VL.module_name(name) == name
+
+
+@pytest.mark.parametrize(
+    "name, module",
+    [
+        ("language_model.model.layers.3.mlp.up_proj.weight", "model.language_model.layers.3.mlp.up_proj.weight"),
+        ("language_model.lm_head.weight", "lm_head.weight"),
+        ("vision_tower.encoder.layer.0.lambda_1", "model.vision_tower.encoder.layer.0.lambda_1"),
+        ("multi_modal_projector.linear_1.bias", "model.multi_modal_projector.linear_1.bias"),
+        ("model.language_model.norm.weight", "model.language_model.norm.weight"),
+        ("lm_head.weight", "lm_head.weight"),
+    ],
+)
+def test_names_in_files_of_internvl_become_names_of_modules(name, module):
+    assert INTERNVL.module_name(name) == module

@@ -5,6 +5,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 CLIP = {
     "image_mean": [0.48145466, 0.4578275, 0.40821073],
     "image_std": [0.26862954, 0.26130258, 0.27577711],
@@ -46,6 +48,15 @@ GLM_TEMPLATE = (
     "{% else %}<|begin_of_image|><|image|><|end_of_image|>{% endif %}{% endfor %}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 )
+# As that of InternVL3's repositories that end in -hf: the processor puts <img> and </img> around the picture.
+INTERNVL_TEMPLATE = (
+    "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n'}}"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% for content in message['content'] %}{% if content['type'] == 'image' %}{{ '<IMG_CONTEXT>\n' }}"
+    "{% elif content['type'] == 'video' %}{{ '<video>\n' }}"
+    "{% elif content['type'] == 'text' %}{{ content['text'] }}{% endif %}{% endfor %}{% endif %}{{'<|im_end|>\n'}}"
+    "{% endfor %}{% if add_generation_prompt %}{{'<|im_start|>assistant\n' }}{% endif %}"
+)
 # Control tokens that take the place of the demo's, or follow them.
 GLM_TOKENS = {
     "<|im_start|>": "<|user|>",
@@ -56,6 +67,13 @@ GLM_TOKENS = {
     "<|video_pad|>": "<|video|>",
     "<|vision_pad|>": "[gMASK]",
     "": ("<sop>", "<|system|>"),
+}
+INTERNVL_TOKENS = {
+    "<|vision_start|>": "<img>",
+    "<|vision_end|>": "</img>",
+    "<|image_pad|>": "<IMG_CONTEXT>",
+    "<|video_pad|>": "<video>",
+    "": (),
 }
 GLM = {
     "text_config": TEXT
@@ -95,19 +113,61 @@ CONFIGS: dict[str, dict[str, Any] | None] = {
     },
     "glm4v": GLM,
     "glm46v": GLM,
+    "internvl": {
+        "text_config": TEXT
+        | {"model_type": "qwen2", "rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10_000.0}},
+        "vision_config": {
+            "model_type": "internvl_vision",
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 2,
+            "attention_bias": True,
+            "image_size": [56, 56],
+            "patch_size": [14, 14],
+        },
+        "downsample_ratio": 0.5,
+    },
 }
-TEMPLATES = dict.fromkeys(CONFIGS, QWEN2_TEMPLATE) | dict.fromkeys(("glm4v", "glm46v"), GLM_TEMPLATE)
-TOKENS = {"glm4v": GLM_TOKENS, "glm46v": GLM_TOKENS}
+TEMPLATES = (
+    dict.fromkeys(CONFIGS, QWEN2_TEMPLATE)
+    | dict.fromkeys(("glm4v", "glm46v"), GLM_TEMPLATE)
+    | {"internvl": INTERNVL_TEMPLATE}
+)
+TOKENS = {"glm4v": GLM_TOKENS, "glm46v": GLM_TOKENS, "internvl": INTERNVL_TOKENS}
 # The library's processor of pictures, and how often its limits count a pixel.
 PROCESSORS = dict.fromkeys(CONFIGS, ("Qwen2VLImageProcessorPil", 1)) | {
     "glm4v": ("Glm4vImageProcessorPil", 2),
     "glm46v": ("Glm46VImageProcessorPil", 2),
+    "internvl": ("GotOcr2ImageProcessorPil", 1),
 }
 PICTURES = {"min_pixels": 3136, "max_pixels": 12_845_056, "patch_size": 14, "merge_size": 2, "temporal_patch_size": 2}
+TILE = 56  # pixels on a side, of families that cut pictures into tiles
+TILES = {"size": {"height": TILE, "width": TILE}, "min_patches": 1, "max_patches": 12, "crop_to_patches": False}
 
 
-def tiny_base(model_type: str, demo_base: Path, folder: Path, tied: bool = False) -> Path:
-    """A base in float32 of a known model type in a new folder, as the library saves it."""
+def library_patches(model_type: str, folder: Path, picture: Image.Image, pixels: int) -> tuple[tuple[int, ...], Any]:
+    """The grid and the patches that the library's processor makes of a picture within a budget."""
+    import transformers
+
+    name, factor = PROCESSORS[model_type]
+    processor = getattr(transformers, name).from_pretrained(folder)
+    if model_type == "internvl":
+        tiles = {"crop_to_patches": True, "max_patches": pixels // TILE**2}
+        cut = processor(images=[picture], return_tensors="np", **tiles)
+        return (int(cut["num_patches"][0]), TILE // 14, TILE // 14), cut["pixel_values"]
+    size = {"shortest_edge": factor * pixels, "longest_edge": factor * pixels}
+    cut = processor(images=[picture], size=size, return_tensors="np")
+    return tuple(cut["image_grid_thw"][0]), cut["pixel_values"]
+
+
+def tiny_base(
+    model_type: str, demo_base: Path, folder: Path, tied: bool = False, text: dict[str, Any] | None = None
+) -> Path:
+    """A base in float32 of a known model type in a new folder, as the library saves it.
+
+    text: changes to the language model's part of the configuration.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText
 
@@ -119,11 +179,13 @@ def tiny_base(model_type: str, demo_base: Path, folder: Path, tied: bool = False
         config = tokens
     else:
         (folder / "chat_template.jinja").write_text(TEMPLATES[model_type])
-        _rename_control_tokens(folder, TOKENS.get(model_type, {}))
-        (folder / "preprocessor_config.json").write_text(json.dumps(PICTURES | CLIP))
+        rename_control_tokens(folder, TOKENS.get(model_type, {}))
+        (folder / "preprocessor_config.json").write_text(
+            json.dumps((TILES if model_type == "internvl" else PICTURES) | CLIP)
+        )
         config = config | {name: value for name, value in tokens.items() if name.endswith("_token_id")}
     config = config | {"model_type": model_type, "tie_word_embeddings": tied}
-    config["text_config"] = config["text_config"] | {"tie_word_embeddings": tied}
+    config["text_config"] = config["text_config"] | {"tie_word_embeddings": tied} | (text or {})
     (folder / "config.json").write_text(json.dumps(config))
     torch.manual_seed(0)
     network = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(folder), dtype=torch.float32)
@@ -133,7 +195,7 @@ def tiny_base(model_type: str, demo_base: Path, folder: Path, tied: bool = False
     return folder
 
 
-def _rename_control_tokens(folder: Path, tokens: dict[str, Any]) -> None:
+def rename_control_tokens(folder: Path, tokens: dict[str, Any]) -> None:
     """In the tokenizer's files. tokens: new names by the demo's; those under "" are new ones."""
     if not tokens:
         return

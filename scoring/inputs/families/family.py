@@ -33,10 +33,12 @@ class Family:
     """One family: dense models and mixtures of experts with the same tokens, pictures and names.
 
     model_types: as config.json names them; mixtures: those of them that are mixtures of experts.
-    image_token: of the chat template; each of a picture's tokens has its id. end_of_turn: what ends an answer.
+    image_token: of the chat template; each of a picture's tokens has its id. around: the control tokens that the
+    library's processor, not the template, puts before and after them. end_of_turn: what ends an answer.
     picture_settings: of the library's processor, for what a base's own settings leave out.
     policy: how pictures are cut.
-    language, vision: what names of modules begin with in the language model and in the vision tower.
+    language, vision: what names of modules begin with in the language model and in the vision tower. projector: and in
+    what makes tokens of the tower's features, where that is not a part of the tower.
     not_linear: ends of names of two-dimensional weights that are no linear layers; router: of a mixture, likewise.
     renamed: (pattern, replacement), which turn a name in the base's files into that of the module, where they differ.
     fused: names of linear layers that are usual, and the name of the one layer here that does the work of several.
@@ -47,11 +49,13 @@ class Family:
     model_types: tuple[str, ...]
     image_token: str
     end_of_turn: str
+    around: tuple[str, str] | tuple[()] = ()
     mixtures: tuple[str, ...] = ()
     picture_settings: Mapping[str, Any] = field(default_factory=dict)
     policy: type[PixelPolicy] = PixelPolicy
     language: str = "model.language_model."
     vision: str = "model.visual"
+    projector: str = ""
     not_linear: tuple[str, ...] = ("embed_tokens", "pos_embed")
     router: str = ".mlp.gate"
     renamed: tuple[tuple[str, str], ...] = ()
@@ -71,13 +75,17 @@ class Family:
     @property
     def not_quantized(self) -> list[str]:
         """Modules that stay in 16 or 32 bits. Names match from the start; the list replaces the library's own."""
-        return [HEAD, self.vision]
+        return [HEAD, self.vision, *([self.projector] if self.projector else [])]
 
     def module_name(self, name: str) -> str:
         """The module's name of a weight, or of what belongs to one, by its name in the base's files."""
         for pattern, replacement in self.renamed:
             name = re.sub(pattern, replacement, name)
         return name
+
+    def picture_defaults(self, config: Mapping[str, Any]) -> Mapping[str, Any]:
+        """For what the picture settings of the base with that config.json leave out."""
+        return self.picture_settings
 
     def targets(self, names: Sequence[str]) -> list[str]:
         """The names of linear layers that get an adapter, each once, as they are called here."""
