@@ -125,7 +125,7 @@ class ChatTokenizer:
         self.family = family_of(folder)
         token = self.family.image_token
         if missing := [name for name in (token, *self.family.around) if name not in self.control]:
-            raise TokenError(f"{folder}: the tokenizer has no {missing[0]}; expected a {self.family.name} base")
+            raise TokenError(f"{folder}: the tokenizer has no {missing[0]}; expected that of {self.family.name}")
         self.image_token_id = self.control[token]
         self._around = [self.control[name] for name in self.family.around]
         environment = ImmutableSandboxedEnvironment(

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from scoring.checkpoints.export import ExportOptions, export_model
 from scoring.checkpoints.plan import plan_members
 from scoring.engine.batches import prepare_batch, with_tensors
 from scoring.engine.device_map import make_device_map
@@ -148,6 +149,17 @@ def test_a_base_with_the_names_of_today_gives_the_same(tiled, tiles_base, tiled_
     assert {name.split(".")[0] for name in stored} == {"language_model", "vision_tower", "multi_modal_projector"}
     save_file({INTERNVL.module_name(name): tensor for name, tensor in stored.items()}, folder / "model.safetensors")
     assert np.array_equal(scorer_of(folder).score(tiled_rows).logits, tiled.score(tiled_rows).logits)
+
+
+def test_a_head_shared_by_default_is_exported_too(base, tiled_rows, tmp_path):
+    """A config.json that says nothing of it means a shared head here, and only here."""
+    folder = tiny_base("internvl", base, tmp_path / "base", tied=True)
+    config = json.loads((folder / "config.json").read_text())
+    assert config.pop("tie_word_embeddings")
+    (folder / "config.json").write_text(json.dumps(config))
+    before = scorer_of(folder).score(tiled_rows[:2]).logits
+    export_model(str(folder), tmp_path / "whole", options=ExportOptions(dtype="fp32"))
+    assert np.array_equal(scorer_of(tmp_path / "whole").score(tiled_rows[:2]).logits, before)
 
 
 @pytest.mark.parametrize("kind", ["qwen3", "llama"])

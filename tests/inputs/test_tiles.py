@@ -134,5 +134,5 @@ def test_a_pictures_tokens_stand_between_two_others(chat_folder):
 
 def test_a_tokenizer_without_them_is_refused(chat_folder):
     rename_control_tokens(chat_folder, {"<|image_pad|>": "<IMG_CONTEXT>", "": ()})
-    with pytest.raises(TokenError, match="the tokenizer has no <img>; expected a InternVL base"):
+    with pytest.raises(TokenError, match="the tokenizer has no <img>; expected that of InternVL"):
         ChatTokenizer(chat_folder)

@@ -27,7 +27,7 @@ class InternVLParts(NetworkParts):
             rotary.rope_type = "default"  # ask the card for the largest position
 
     @property
-    def seeing(self) -> list[nn.Module]:
+    def seeing(self) -> list[Network]:
         return [self.vision, self.network.model.multi_modal_projector]
 
     @property

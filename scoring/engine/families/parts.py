@@ -45,7 +45,7 @@ class NetworkParts:
         return self.family.sizes(self.network.config.text_config.to_dict())
 
     @property
-    def seeing(self) -> list[nn.Module]:
+    def seeing(self) -> list[Network]:
         """All that makes tokens of a picture: the tower, and what follows it where that is not a part of it."""
         return [self.vision]
 
