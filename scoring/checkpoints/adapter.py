@@ -293,7 +293,7 @@ def _spellings(module: str, family: Family) -> tuple[str, ...]:
     text = re.sub(r"^(model\.)?(language_model\.)?(model\.)?(language_model\.)?layers\.", family.layers, module)
     visual = re.sub(r"^(model\.)?visual\.", f"{family.vision}.", module)
     head = re.sub(r"^(model\.|language_model\.)+lm_head$", HEAD, module)
-    return module, text, visual, head, f"model.{module}", family.module_name(module)
+    return module, text, visual, head, f"model.{module}"
 
 
 def _is_base_weight(key: str, tensor: StoredTensor, base: BaseWeights) -> bool:

@@ -51,8 +51,8 @@ class PictureSettings:
     max_patches: int = 12
 
     def __post_init__(self) -> None:
-        sides = min(self.patch_size, self.merge_size, self.temporal_patch_size)
-        if sides < 1 or len(self.image_mean) != 3 or len(self.image_std) != 3 or 0 in self.image_std:
+        counts = self.patch_size, self.merge_size, self.temporal_patch_size, self.min_patches, self.max_patches
+        if min(counts) < 1 or len(self.image_mean) != 3 or len(self.image_std) != 3 or 0 in self.image_std:
             raise ValueError("found impossible patch sizes or colour statistics; expected those of a base")
 
     @property

@@ -15,6 +15,7 @@ from scoring.checkpoints.plan import plan_members
 from scoring.engine.batches import prepare_batch, with_tensors
 from scoring.engine.device_map import make_device_map
 from scoring.engine.forward import TreeBatch, encode_pictures
+from scoring.engine.linear import TileProduct
 from scoring.engine.loading import Model
 from scoring.engine.reference import reference_logits
 from scoring.engine.scorer import Scorer
@@ -77,6 +78,7 @@ def test_a_pictures_features_have_the_same_bits_in_any_company(tiled, tiled_rows
         with torch.no_grad(), tiled.packed.switched(tiled.packed.members[0]):
             return encode_pictures(tiled.packed.parts, batch, tiled.packed.values, tiled.packed.policy).embeddings
 
+    assert [type(product) for product in tiled.packed.patches] == [TileProduct]
     alone = [features([row]) for row in tiled_rows[:5]]
     assert torch.equal(features(tiled_rows[:5]), torch.cat(alone))
 
@@ -95,47 +97,60 @@ def test_float16_keeps_a_float32_tower_and_projector(tiled, tiles_base, tiled_ro
     assert 0 < np.abs(result - whole).max() < 0.01 * np.abs(whole).max()
 
 
-def test_the_host_never_asks_the_device_within_a_batch(tiled, tiled_rows):
+def test_tower_and_projector_stay_unquantized(tiles_base):
+    parts = Model.load(tiles_base, "nf4").parts
+    assert not any(hasattr(weight, "quant_state") for module in parts.seeing for weight in module.parameters())
+    assert all(hasattr(layer.mlp.up_proj.weight, "quant_state") for layer in parts.language.layers)
+
+
+def test_the_host_never_asks_the_device_within_a_batch(tiled, tiled_rows, monkeypatch):
     """Not for positions either, by which the library finds packed sequences and long prompts."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
+    looked: list[object] = []
+    monkeypatch.setattr("transformers.masking_utils.find_packed_sequence_indices", looked.append)
     ready = with_tensors(prepare_batch(tiled.prepare, tiled_rows, "1"), "cpu")
     tiled.answer(ready, 4)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         batch = TreeBatch(*map(partial(as_fake, mode), vars(ready.tensors).values()))
         answers = tiled.packed.answer(batch, tiled.label_ids[:4])
-    assert [tuple(result.labels.shape) for result in answers] == [(6, 4)]
+    assert [tuple(result.labels.shape) for result in answers] == [(6, 4)] and not looked
 
 
 # ------------------------------------------------------------ adapters and names
-@pytest.mark.parametrize("targets, in_vision", [(LANGUAGE, False), (f"{LANGUAGE}|{VISION}", True)])
-def test_adapters_on_tower_and_projector_equal_peft(tiled, tiles_base, tiled_rows, tmp_path, targets, in_vision):
-    """Under the names of today, and under those of files from before transformers 4.52."""
+def test_adapters_on_tower_and_projector_equal_peft(tiled, tiles_base, tiled_rows, tmp_path):
+    """Beside one on the language model alone; under the names of today, and under those before transformers 4.52."""
     from peft import LoraConfig, get_peft_model
 
-    config = LoraConfig(r=4, lora_alpha=8, target_modules=targets, task_type="CAUSAL_LM")
-    network = Model.load(tiles_base, "none").network
-    peft = get_peft_model(network, config)
-    for key, weight in peft.named_parameters():
-        if "lora_B" in key:
-            torch.nn.init.normal_(weight, std=0.1)
-    peft.save_pretrained(tmp_path / "new")
-    older = shutil.copytree(tmp_path / "new", tmp_path / "older")
+    expected = []
+    for name, targets in (("seeing", f"{LANGUAGE}|{VISION}"), ("plain", LANGUAGE)):
+        network = Model.load(tiles_base, "none").network
+        peft = get_peft_model(network, LoraConfig(r=4, lora_alpha=8, target_modules=targets, task_type="CAUSAL_LM"))
+        for key, weight in peft.named_parameters():
+            if "lora_B" in key:
+                torch.nn.init.normal_(weight, std=0.1)
+        peft.save_pretrained(tmp_path / name)
+        _with_older_names(tmp_path / name, tmp_path / f"older {name}")
+        expected.append(labels_by_the_library(network, tiled, tiled_rows))
+    for prefix in ("", "older "):
+        folders = [str(tmp_path / f"{prefix}{name}") for name in ("seeing", "plain")]
+        scorer = Scorer(plan_members(folders, str(tiles_base), None, PIXELS, "none", True))
+        assert [(member.merged, member.adapts_vision) for member in scorer.packed.members] == [(1, 1), (1, 0)]
+        logits = scorer.score(tiled_rows).logits
+        assert np.abs(logits[:, 0] - logits[:, 1]).max() > 0.01
+        for member, labels in enumerate(expected):
+            assert np.abs(logits[:, member, 0] - labels).max() < 1e-4
+
+
+def _with_older_names(folder, older):
+    """An adapter as PEFT saved it when the library's modules had other names: tensors and patterns of targets."""
+    shutil.copytree(folder, older)
     tensors = load_file(older / "adapter_model.safetensors")
-    tensors = {_older_name(name): tensor for name, tensor in tensors.items()}
-    save_file(tensors, older / "adapter_model.safetensors")
+    save_file({_older_name(name): tensor for name, tensor in tensors.items()}, older / "adapter_model.safetensors")
     settings = json.loads((older / "adapter_config.json").read_text())
-    older_targets = settings["target_modules"].replace(r"model\.language_model\.", r"language_model\.model\.")
-    settings["target_modules"] = older_targets.replace(r"model\.v", "v").replace(r"model\.multi", "multi")
+    targets = settings["target_modules"].replace(r"model\.language_model\.", r"language_model\.model\.")
+    settings["target_modules"] = targets.replace(r"model\.vision", "vision").replace(r"model\.multi", "multi")
     (older / "adapter_config.json").write_text(json.dumps(settings))
-    expected = labels_by_the_library(network, tiled, tiled_rows)
-    assert np.abs(expected - tiled.score(tiled_rows).logits[:, 0, 0]).max() > 0.01
-    for folder in (tmp_path / "new", older):
-        plan = plan_members([str(folder)], str(tiles_base), None, PIXELS, "none", True)
-        scorer = Scorer(plan)
-        member = scorer.packed.members[0]
-        assert (member.merged, member.adapts_vision) == (True, in_vision)
-        assert np.abs(scorer.score(tiled_rows).logits[:, 0, 0] - expected).max() < 1e-4
 
 
 def _older_name(name):
@@ -157,9 +172,12 @@ def test_a_head_shared_by_default_is_exported_too(base, tiled_rows, tmp_path):
     config = json.loads((folder / "config.json").read_text())
     assert config.pop("tie_word_embeddings")
     (folder / "config.json").write_text(json.dumps(config))
-    before = scorer_of(folder).score(tiled_rows[:2]).logits
     export_model(str(folder), tmp_path / "whole", options=ExportOptions(dtype="fp32"))
-    assert np.array_equal(scorer_of(tmp_path / "whole").score(tiled_rows[:2]).logits, before)
+    before, after = (
+        Scorer(plan_members([str(name)], quantization="none")).score(tiled_rows[:2]).logits
+        for name in (folder, tmp_path / "whole")
+    )
+    assert np.array_equal(before, after)
 
 
 @pytest.mark.parametrize("kind", ["qwen3", "llama"])
@@ -176,9 +194,24 @@ def test_other_language_models_equal_the_library(base, tiled_rows, tmp_path, kin
 @pytest.mark.parametrize("four_bit", [False, True])
 def test_tower_and_projector_stand_whole_and_beside_the_embeddings(tiles_base, tiled, four_bit):
     size = sum(weight.nbytes for weight in tiled.model.network.parameters())
-    device_map = make_device_map(
-        tiles_base, torch.float32, INTERNVL.not_quantized, four_bit, dict.fromkeys(range(3), size * 2 // 3)
-    )
+    free = dict.fromkeys(range(3), size * 2 // 3)
+    device_map = make_device_map(tiles_base, torch.float32, INTERNVL.not_quantized, four_bit, free)
     first = device_map["model.vision_tower"]
     assert device_map["model.multi_modal_projector"] == first == device_map["model.language_model.embed_tokens"]
     assert len(set(device_map.values())) > 1
+
+
+@pytest.mark.parametrize(
+    "inferred, first",
+    [
+        ({"model.vision_tower": 0, "model.multi_modal_projector": 1, "model.language_model": 1, "lm_head": 1}, 0),
+        ({"lm_head": 2, "model": 1}, 1),
+        ({"": 0}, 0),
+    ],
+)
+def test_wherever_the_tower_is_the_projector_follows(tiles_base, monkeypatch, inferred, first):
+    """Whatever accelerate would do: nothing moves the tower's features to another card."""
+    monkeypatch.setattr("accelerate.infer_auto_device_map", lambda *_, **__: inferred)
+    device_map = make_device_map(tiles_base, torch.float32, INTERNVL.not_quantized, False, {0: 2**30})
+    moved = ("model.multi_modal_projector", "model.language_model.embed_tokens", "model.language_model.rotary_emb")
+    assert device_map == inferred | dict.fromkeys(moved, first)

@@ -94,6 +94,16 @@ def test_the_fewest_tiles_of_the_base_are_kept(folder):
     assert policy.max_pixels == 2 * 448**2 and policy.grid(500, 400) == (3, 32, 32)
 
 
+def test_numbers_of_tiles_that_cannot_be_are_refused(folder):
+    with pytest.raises(FileError, match="found impossible patch sizes"):
+        policy_of(folder(min_patches=0))
+
+
+def test_a_budget_of_a_thousand_tiles_is_no_burden(folder):
+    """As many as the ratio asks for: 40 columns and 25 rows of a picture of 1.6."""
+    assert policy_of(folder(), 1000 * 448**2).arrangement(16_000, 10_000) == (40, 25)
+
+
 @pytest.mark.parametrize(
     "size", [{"height": 450, "width": 450}, {"height": 448, "width": 224}, {"shortest_edge": 448}, {}]
 )

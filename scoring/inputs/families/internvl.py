@@ -1,8 +1,9 @@
 """InternVL3 and 3.5 in transformers' format (repositories "…-hf"): a picture becomes square tiles and a thumbnail."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Self
 
 import numpy as np
@@ -41,14 +42,7 @@ class TilePolicy(PixelPolicy):
 
         Among equal ratios the larger arrangement is taken, as long as the picture fills more than half of its pixels.
         """
-        area = self.tile**2
-        best, smallest = (1, 1), float("inf")
-        for columns, rows in _arrangements(self.min_pixels // area, self.max_pixels // area):
-            difference = abs(width / height - columns / rows)
-            larger = difference == smallest and width * height > 0.5 * area * columns * rows
-            if difference < smallest or larger:
-                best, smallest = (columns, rows), difference
-        return best
+        return _arrangement((width, height), self.tile**2, self.min_pixels, self.max_pixels)
 
     def size(self, width: int, height: int) -> tuple[int, int]:
         """The (width, height) of all tiles together, without the thumbnail."""
@@ -91,12 +85,24 @@ def _tile_of(settings: PictureSettings) -> int:
     return (settings.size or {}).get("height") or 0
 
 
+@lru_cache(maxsize=10_000)
+def _arrangement(size: tuple[int, int], area: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
+    """See `TilePolicy.arrangement`. size: of the picture, (width, height). area: of a tile."""
+    width, height = size
+    best, smallest = (1, 1), float("inf")
+    for columns, rows in _arrangements(min_pixels // area, max_pixels // area):
+        difference = abs(width / height - columns / rows)
+        larger = difference == smallest and width * height > 0.5 * area * columns * rows
+        if difference < smallest or larger:
+            best, smallest = (columns, rows), difference
+    return best
+
+
 @cache
 def _arrangements(fewest: int, most: int) -> list[tuple[int, int]]:
-    """(columns, rows) of that many tiles, in the order in which they are tried."""
-    sides = range(1, most + 1)
-    pairs = [(columns, rows) for columns in sides for rows in sides if fewest <= columns * rows <= most]
-    return sorted(pairs, key=lambda pair: pair[0] * pair[1])
+    """(columns, rows) of that many tiles, in the order in which they are tried: few first."""
+    pairs = [(columns, rows) for columns in range(1, most + 1) for rows in range(1, most // columns + 1)]
+    return sorted((pair for pair in pairs if math.prod(pair) >= fewest), key=math.prod)
 
 
 class _TiledFamily(Family):

@@ -20,6 +20,7 @@ REFUSED = {
     "gemma3": _WINDOW,
     "gemma3_text": _WINDOW,
     "internvl_chat": "its files need its authors' own code; the repository whose name ends in -hf has the same model",
+    "llava_onevision": "how it cuts a picture depends on how many pictures the question has",
     "qwen3_5": _RECURRENT,
     "qwen3_5_moe": _RECURRENT,
 }
