@@ -182,7 +182,8 @@ GLM_4_1V_9B = Shape(
         "<|video_pad|>": "<|video|>",
     },
     "{%- for message in messages %}"
-    "{% if message.role == 'system' %}{{ message.content }}\n{% else %}<|{{ message.role }}|>\n"
+    "{% if message.role == 'system' %}{{ message.content }}\n{% elif message.content is string %}"
+    "<|{{ message.role }}|>\n{{ message.content }}{% else %}<|{{ message.role }}|>\n"
     "{% for item in message.content %}{% if item.type == 'text' %}{{ item.text }}"
     "{% else %}<|begin_of_image|><|image|><|end_of_image|>{% endif %}{% endfor %}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>\n{% endif %}",

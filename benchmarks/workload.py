@@ -218,6 +218,7 @@ def rename_control_tokens(path: Path, names: Mapping[str, str]) -> None:
 def make_adapter(folder: Path, base: Path, seed: int, rank: int = 16) -> None:
     """A random LoRA on the projections of the language model's layers, with weights about as large as trained ones."""
     from train.config import SEVEN_PROJECTIONS
+    from train.lora import target_modules
 
     folder.mkdir(parents=True)
     weights = BaseWeights.of(base)
@@ -236,7 +237,7 @@ def make_adapter(folder: Path, base: Path, seed: int, rank: int = 16) -> None:
         "peft_type": "LORA",
         "r": rank,
         "lora_alpha": 2 * rank,
-        "target_modules": targets,
+        "target_modules": target_modules(list(weights.linear), targets, weights.family),
         "base_model_name_or_path": str(base),
     }
     (folder / "adapter_config.json").write_text(json.dumps(config))

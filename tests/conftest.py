@@ -136,6 +136,49 @@ def cli():
     return call
 
 
+@pytest.fixture(scope="session")
+def loaded_scorers() -> list:
+    return []
+
+
+@pytest.fixture
+def known_models(loaded_scorers, monkeypatch):
+    """Runs in this process take a model that another has loaded, with its adapters, as the runs of one call do."""
+    from scoring.run import loader
+
+    load = loader.Scorer
+
+    def known(plan, device=None, weights="auto"):
+        for of_weights, scorer in loaded_scorers:
+            if of_weights == (device, weights) and scorer.fits(plan):
+                return scorer.with_plan(plan)
+        scorer = load(plan, device, weights=weights)
+        loaded_scorers[3:] = []  # those of the last four
+        loaded_scorers.insert(0, ((device, weights), scorer))
+        return scorer
+
+    monkeypatch.setattr(loader, "Scorer", known)
+
+
+@pytest.fixture
+def quick_cli(known_models, monkeypatch):
+    """Run the command line in this process, with models that are loaded: for what needs no process of its own."""
+    from click.testing import CliRunner
+
+    import cli
+
+    monkeypatch.chdir(ROOT)
+
+    def call(*arguments, check: int = 0):
+        words = [str(argument) for argument in arguments]
+        monkeypatch.setattr(sys, "argv", ["cli.py", *words])
+        done = CliRunner().invoke(cli.main, words)
+        assert done.exit_code == check, f"exit {done.exit_code}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    return call
+
+
 @pytest.fixture
 def small_table(tmp_path, demo):
     """A table of the first rows of the demo's test.csv, with its pictures, in a folder of its own."""

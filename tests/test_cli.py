@@ -60,10 +60,10 @@ def test_train_score_evaluate_show(cli, tmp_path, small_table, demo):
     ).stderr.count("--overwrite")
 
 
-def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(cli, tmp_path, small_table):
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(quick_cli, tmp_path, small_table):
     table = small_table(12)
     arguments = ["score", table, "--ckpt", FOLD0, "--batch-tokens", "200"]
-    cli(*arguments, "--out", tmp_path / "whole")
+    quick_cli(*arguments, "--out", tmp_path / "whole")
     process = command_line.start(*arguments, "--out", tmp_path / "killed")
     parts = tmp_path / "killed" / "logits"
     command_line.wait_until(process, lambda: len(list(parts.glob("*.parquet"))) >= 2)
@@ -72,21 +72,21 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(cli, tmp_path, small_
     kept = {path.name: path.stat().st_mtime_ns for path in parts.glob("*.parquet")}
     assert 2 <= len(kept) < len(list((tmp_path / "whole" / "logits").iterdir())), "killed too late to show anything"
     (parts / "part-000099.parquet.tmp").write_bytes(b"half written")
-    done = cli(*arguments, "--out", tmp_path / "killed")
+    done = quick_cli(*arguments, "--out", tmp_path / "killed")
     assert "going on:" in done.stderr
     assert all((parts / name).stat().st_mtime_ns == written for name, written in kept.items())  # nothing scored twice
     assert content(tmp_path / "killed", SCORED) == content(tmp_path / "whole", SCORED)
-    again = cli(*arguments, "--out", tmp_path / "killed")  # a finished run is read, not repeated
+    again = quick_cli(*arguments, "--out", tmp_path / "killed")  # a finished run is read, not repeated
     assert "12 of 12 rows have their scores already" in again.stderr
     assert content(tmp_path / "killed", SCORED) == content(tmp_path / "whole", SCORED)
 
 
-def test_another_run_does_not_mix_into_a_folder(cli, tmp_path, small_table):
+def test_another_run_does_not_mix_into_a_folder(quick_cli, tmp_path, small_table):
     out = tmp_path / "scores"
-    cli("score", small_table(3), "--ckpt", FOLD0, "--out", out)
-    done = cli("score", small_table(4), "--ckpt", FOLD0, "--out", out, check=2)
+    quick_cli("score", small_table(3), "--ckpt", FOLD0, "--out", out)
+    done = quick_cli("score", small_table(4), "--ckpt", FOLD0, "--out", out, check=2)
     assert "holds the results of another run: data was" in done.stderr and "--overwrite" in done.stderr
-    assert "4 of 4" in cli("score", small_table(4), "--ckpt", FOLD0, "--out", out, "--overwrite").stdout
+    assert "4 of 4" in quick_cli("score", small_table(4), "--ckpt", FOLD0, "--out", out, "--overwrite").stdout
 
 
 def test_a_bitsandbytes_that_cannot_be_imported_is_done_without(cli, tmp_path, small_table):
@@ -100,7 +100,7 @@ def test_a_bitsandbytes_that_cannot_be_imported_is_done_without(cli, tmp_path, s
     assert "2 of 2 rows scored" in done.stdout
 
 
-def test_bad_rows_and_unreadable_pictures(cli, tmp_path, small_table):
+def test_bad_rows_and_unreadable_pictures(quick_cli, tmp_path, small_table):
     table = small_table(5)
     rows = list(csv.reader(table.read_text("utf-8").splitlines()))
     rows[2][1], rows[3][7] = "images/none.jpg", "z"
@@ -109,13 +109,13 @@ def test_bad_rows_and_unreadable_pictures(cli, tmp_path, small_table):
     broken = tmp_path / rows[4][1]
     broken.write_bytes(broken.read_bytes()[:2000])  # its header is whole
     for command in (["check", table], ["score", table, "--ckpt", FOLD0, "--out", tmp_path / "s"]):
-        done = cli(*command, check=2)
+        done = quick_cli(*command, check=2)
         assert "row 2 (line 3, id 'test_0001'), column path: found 'images/none.jpg'" in done.stderr
         assert "row 3 (line 4, id 'test_0002'), column answer: found 'z'; expected one of a, b, c, d" in done.stderr
         assert "Traceback" not in done.stderr and not (tmp_path / "s").exists()
-    assert "broken pixels" in cli("check", table, "--deep", check=2).stderr
-    assert "3 good rows" in cli("check", table, "--skip-bad-rows", check=3).stdout
-    done = cli("score", table, "--ckpt", FOLD0, "--out", tmp_path / "s", "--skip-bad-rows", check=3)
+    assert "broken pixels" in quick_cli("check", table, "--deep", check=2).stderr
+    assert "3 good rows" in quick_cli("check", table, "--skip-bad-rows", check=3).stdout
+    done = quick_cli("score", table, "--ckpt", FOLD0, "--out", tmp_path / "s", "--skip-bad-rows", check=3)
     assert "3 rows have no score" in done.stderr and "test_0003" in done.stderr
     found = list(csv.DictReader((tmp_path / "s" / "probabilities.csv").read_text().splitlines()))
     assert [row["status"] == "ok" for row in found] == [True, False, False, False, True]
@@ -149,47 +149,47 @@ WRONG = [
 
 
 @pytest.mark.parametrize("arguments, told", WRONG, ids=[" ".join(arguments) for arguments, _ in WRONG])
-def test_wrong_calls_end_with_2_and_say_why(cli, arguments, told, tmp_path):
-    done = cli(*[str(tmp_path / "X") if argument == "X" else argument for argument in arguments], check=2)
+def test_wrong_calls_end_with_2_and_say_why(quick_cli, arguments, told, tmp_path):
+    done = quick_cli(*[str(tmp_path / "X") if argument == "X" else argument for argument in arguments], check=2)
     assert told in done.stderr and "Traceback" not in done.stderr
 
 
-def test_rows_without_answers_do_not_train(cli, small_table, tmp_path):
+def test_rows_without_answers_do_not_train(quick_cli, small_table, tmp_path):
     table = small_table(4)
     text = re.sub(r"(?m),[abcd],(location|object|category|color|count),", r",,\1,", table.read_text("utf-8"))
     table.write_text(text, "utf-8")
-    done = cli("train", table, "--base", "demo/base", "--out", tmp_path / "x", check=2)
+    done = quick_cli("train", table, "--base", "demo/base", "--out", tmp_path / "x", check=2)
     assert done.stderr.count("column answer: found no answer") == 4
 
 
-def test_a_table_without_answers_is_scored(cli, small_table, tmp_path):
+def test_a_table_without_answers_is_scored(quick_cli, small_table, tmp_path):
     table = small_table(4)
     rows = list(csv.reader(table.read_text("utf-8").splitlines()))
     with open(table, "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([row[:7] for row in rows])
-    cli("score", table, "--ckpt", FOLD0, "--out", tmp_path / "s", "--limit", 3)
+    quick_cli("score", table, "--ckpt", FOLD0, "--out", tmp_path / "s", "--limit", 3)
     assert len((tmp_path / "s" / "submission.csv").read_text().splitlines()) == 4
     assert not (tmp_path / "s" / "metrics.json").exists()
-    assert "no scored row has an answer" in cli("evaluate", tmp_path / "s", check=2).stderr
+    assert "no scored row has an answer" in quick_cli("evaluate", tmp_path / "s", check=2).stderr
 
 
-def test_a_sample_submission_gives_header_ids_and_order(cli, small_table, tmp_path):
+def test_a_sample_submission_gives_header_ids_and_order(quick_cli, small_table, tmp_path):
     table, sample = small_table(5), tmp_path / "sample_submission.csv"
     rows = list(csv.reader(table.read_text("utf-8").splitlines()))
     rows[2][1] = "images/none.jpg"  # of test_0001
     with open(table, "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(rows)
     call = ["score", table, "--skip-bad-rows", "--ckpt", FOLD0, "--sample", sample, "--out", tmp_path / "s"]
-    assert "sample_submission.csv: found no such file" in cli(*call, check=2).stderr
+    assert "sample_submission.csv: found no such file" in quick_cli(*call, check=2).stderr
     sample.write_text("Nr,Label\ntest_0003,d\ntest_9999,d\ntest_0001,d\n")
-    done = cli(*call, check=2)
+    done = quick_cli(*call, check=2)
     assert (
         "found 1 of 3 ids that no row of the table has: 'test_9999'; 3 of 5 ids of the table are not in" in done.stderr
     )
     assert "loading" not in done.stderr and not (tmp_path / "s").exists()
     sample.write_text("Nr,Label\ntest_0003,d\ntest_0001,d\n")
-    assert "'test_0003'" in cli(*call, "--limit", 3, check=2).stderr
-    done = cli(*call, check=3)
+    assert "'test_0003'" in quick_cli(*call, "--limit", 3, check=2).stderr
+    done = quick_cli(*call, check=3)
     told = f"3 of 5 ids of the table are not in {sample}: 'test_0000', 'test_0002', 'test_0004'; submission.csv leaves"
     assert told in done.stderr and "4 of 5 rows scored" in done.stdout
     header, first, second = (tmp_path / "s" / "submission.csv").read_text().splitlines()
@@ -198,39 +198,41 @@ def test_a_sample_submission_gives_header_ids_and_order(cli, small_table, tmp_pa
     assert len(scored) == 6 and scored[4].startswith(f"{first},")  # all rows, in the table's order
 
 
-def test_an_ensemble_takes_a_sample_submission(cli, tmp_path):
+def test_an_ensemble_takes_a_sample_submission(quick_cli, tmp_path):
     for name, number in (("a", 0.7), ("b", 0.6)):
         lines = [f"{id},{number},{1 - number:.1f}" for id in ("x", "y", "z")]
         (tmp_path / f"{name}.csv").write_text("\n".join(["id,p_a,p_b", *lines[:2], "z,0.1,0.9", ""]))
     sample = tmp_path / "sample.csv"
     sample.write_text("nr,answer\nz,\nx,\n")
     call = ["ensemble", tmp_path / "a.csv", tmp_path / "b.csv", "--sample", sample]
-    done = cli(*call, "--out", tmp_path / "pool")
+    done = quick_cli(*call, "--out", tmp_path / "pool")
     assert f"1 of 3 ids of the table is not in {sample}: 'y'; submission.csv leaves such rows out" in done.stderr
     assert (tmp_path / "pool" / "submission.csv").read_text() == "nr,answer\nz,b\nx,a\n"
     sample.write_text("nr,answer\nw,\n")
-    refused = cli(*call, "--out", tmp_path / "other", check=2)
+    refused = quick_cli(*call, "--out", tmp_path / "other", check=2)
     assert "no row of the table has: 'w'" in refused.stderr and not (tmp_path / "other").exists()
 
 
-def test_a_template_of_ones_own(cli, small_table, tmp_path):
+def test_a_template_of_ones_own(quick_cli, small_table, tmp_path):
     (tmp_path / "t.toml").write_text('system = "Answer."\nuser = "{question}\\n{options}{hint}"\n')
     table = small_table(2)
-    assert "template is" in cli("score", table, "--ckpt", FOLD0, "--template", tmp_path / "t.toml", check=2).stderr
-    done = cli(
+    assert (
+        "template is" in quick_cli("score", table, "--ckpt", FOLD0, "--template", tmp_path / "t.toml", check=2).stderr
+    )
+    done = quick_cli(
         "score", table, "--ckpt", FOLD0, "--template", tmp_path / "t.toml", "--allow-mismatch", "--out", tmp_path / "s"
     )
     assert "template is" in done.stderr and "template is" in (tmp_path / "s" / "run.json").read_text()
 
 
-def test_an_adapter_of_another_tool_is_scored_by_capital_letters(cli, small_table, tmp_path):
+def test_an_adapter_of_another_tool_is_scored_by_capital_letters(quick_cli, small_table, tmp_path):
     """It says nothing of its prompt, so that no --allow-mismatch is needed; tables and results keep a, b, c, d."""
     (tmp_path / "theirs").mkdir()
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         shutil.copy(ROOT / FOLD0 / name, tmp_path / "theirs")
     (tmp_path / "t.toml").write_text(THEIR_FILE)
     model = ["--ckpt", tmp_path / "theirs", "--base", "demo/base", "--pixels", 192]
-    done = cli("score", small_table(4), *model, "--template", tmp_path / "t.toml", "--out", tmp_path / "s")
+    done = quick_cli("score", small_table(4), *model, "--template", tmp_path / "t.toml", "--out", tmp_path / "s")
     assert "low label mass" not in done.stderr
     with open(tmp_path / "s" / "probabilities.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -238,7 +240,7 @@ def test_an_adapter_of_another_tool_is_scored_by_capital_letters(cli, small_tabl
     assert all(float(row["label_mass"]) > 0.9 for row in rows)
     assert json.loads((tmp_path / "s" / "run.json").read_text())["identity"]["template"] == THEIRS.fingerprint
     (tmp_path / "t.toml").write_text("letters = 'upper'")
-    refused = cli("score", small_table(4), *model, "--template", tmp_path / "t.toml", check=2).stderr
+    refused = quick_cli("score", small_table(4), *model, "--template", tmp_path / "t.toml", check=2).stderr
     assert "t.toml: letters is upper, but the default system and user would ask for a lower-case letter" in refused
 
 
@@ -262,39 +264,39 @@ def test_bench(cli, tmp_path, small_table):
     assert "100,000 rows take, at 2 an hour" in done.stdout and "0 expected" in done.stdout
 
 
-def test_bench_of_some_ways_and_what_it_refuses(cli, tmp_path, small_table):
+def test_bench_of_some_ways_and_what_it_refuses(quick_cli, tmp_path, small_table):
     table = small_table(3)
     arguments = ["bench", table, "--ckpt", FOLD0, "--out", tmp_path / "b", "--repeats", 1]
-    done = cli(*arguments, "--ways", "forward,engine")
+    done = quick_cli(*arguments, "--ways", "forward,engine")
     report = json.loads((tmp_path / "b" / "bench.json").read_text())
     assert list(report["ways"]) == ["forward", "engine"] and report["first_token"] is None
     assert "ratio" not in report["ways"]["engine"] and "ratio" not in done.stdout
-    assert "expected one or more of seed" in cli(*arguments, "--ways", "forward,x", check=2).stderr
+    assert "expected one or more of seed" in quick_cli(*arguments, "--ways", "forward,x", check=2).stderr
     picture = tmp_path / table.read_text("utf-8").splitlines()[2].split(",")[1]
     picture.write_bytes(picture.read_bytes()[:-2000])  # its header is whole
-    done = cli(*arguments, "--ways", "engine", check=2)
+    done = quick_cli(*arguments, "--ways", "engine", check=2)
     assert "test_0001" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_a_call_that_is_wrong_does_not_cost_the_checkpoint_that_it_would_replace(cli, small_table, tmp_path):
+def test_a_call_that_is_wrong_does_not_cost_the_checkpoint_that_it_would_replace(quick_cli, small_table, tmp_path):
     out = tmp_path / "ckpt"
     out.mkdir()
     (out / "adapter_model.safetensors").write_bytes(b"precious")
     arguments = ["train", small_table(8), "--base", "./none", "--out", out]
-    assert "holds a checkpoint" in cli(*arguments, check=2).stderr
-    assert "no such folder" in cli(*arguments, "--overwrite", check=2).stderr
+    assert "holds a checkpoint" in quick_cli(*arguments, check=2).stderr
+    assert "no such folder" in quick_cli(*arguments, "--overwrite", check=2).stderr
     assert (out / "adapter_model.safetensors").read_bytes() == b"precious"
 
 
 @pytest.mark.parametrize("name", ["blink.parquet", "k_mmstar.jsonl"])
-def test_a_benchmarks_table_goes_through_all_commands_without_an_option(cli, demo, tmp_path, name):
+def test_a_benchmarks_table_goes_through_all_commands_without_an_option(quick_cli, demo, tmp_path, name):
     """Pictures inside cells, several in a row; options inside the question. The results may be named like the table."""
     table = ROOT / "tests" / "cases" / "tables" / name
-    assert "read as" in cli("check", table).stderr
+    assert "read as" in quick_cli("check", table).stderr
     out = tmp_path / name
-    cli("score", table, "--ckpt", demo / "checkpoints" / "fold0", "--limit", 2, "--out", out)
-    assert "accuracy" in cli("evaluate", out).stdout
-    cli("report", out)
+    quick_cli("score", table, "--ckpt", demo / "checkpoints" / "fold0", "--limit", 2, "--out", out)
+    assert "accuracy" in quick_cli("evaluate", out).stdout
+    quick_cli("report", out)
     pictures = pq.read_table(out / "questions.parquet")
     assert (out / "report.html").exists() and all(pictures["picture"].to_pylist())
     assert ("more_pictures" in pictures.column_names) == (name == "blink.parquet")

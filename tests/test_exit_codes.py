@@ -91,7 +91,7 @@ def one_bad(small_table) -> Path:
     return table
 
 
-def test_rows_that_are_left_out_end_with_3_and_are_named(cli, tmp_path, one_bad):
+def test_rows_that_are_left_out_end_with_3_and_are_named(quick_cli, tmp_path, one_bad):
     training = ["--epochs", 1, "--batch", 8, "--learning-rate", 1e-3]
     for call in (
         ["check", one_bad],
@@ -99,14 +99,14 @@ def test_rows_that_are_left_out_end_with_3_and_are_named(cli, tmp_path, one_bad)
         ["bench", one_bad, "--ckpt", FOLD0, "--out", tmp_path / "bench", "--ways", "engine", "--repeats", 1],
         ["train", one_bad, "--base", "demo/base", "--out", tmp_path / "ckpt", *training],
     ):
-        assert "Traceback" not in cli(*call, check=2).stderr
-        done = cli(*call, "--skip-bad-rows", check=3)
+        assert "Traceback" not in quick_cli(*call, check=2).stderr
+        done = quick_cli(*call, "--skip-bad-rows", check=3)
         assert "row 2 (line 3, id 'test_0001'), column path" in done.stderr
         assert "going on without 1 of 8 rows" in done.stderr
     other = ["score", one_bad, "--ckpt", FOLD1, "--out", tmp_path / "other"]
-    cli(*other, "--skip-bad-rows", check=3)
+    quick_cli(*other, "--skip-bad-rows", check=3)
     pool = ["ensemble", tmp_path / "scores", tmp_path / "other", "--out", tmp_path / "pool"]
-    assert "1 row has no score: 'test_0001'" in cli(*pool, check=3).stderr
+    assert "1 row has no score: 'test_0001'" in quick_cli(*pool, check=3).stderr
 
 
 def test_logits_that_are_no_numbers_mark_their_rows(cli, tmp_path, small_table, demo):

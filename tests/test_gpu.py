@@ -343,3 +343,16 @@ def test_two_cards_train_as_one(cli, tmp_path):
         for name in ("one", "two")
     ]
     assert len(losses[0]) == len(losses[1]) and max(abs(a - b) for a, b in zip(*losses)) < 0.05
+
+
+@pytest.mark.parametrize("outputs, inputs", [(4096, 12_288), (256, 4096), (1280, 3420)])
+def test_a_product_has_the_same_bits_for_few_rows_and_for_many(outputs, inputs):
+    """For few rows cuBLAS by itself adds up parts of these sums: feed-forward, keys of GLM, Qwen2.5-VL's tower."""
+    from scoring.engine.linear import whole_sums
+
+    torch.manual_seed(0)
+    rows, weight = (torch.randn(n, inputs, device="cuda", dtype=torch.bfloat16) for n in (16_384, outputs))
+    with whole_sums():
+        products = {n: torch.nn.functional.linear(rows[:n], weight)[:48] for n in (48, 64, 128, 256, 361, 16_384)}
+    assert all(torch.equal(product, products[16_384]) for product in products.values())
+    assert torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction_split_k

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from scoring.engine.attention import packed_attention
 from scoring.engine.batches import PreparedBatch
 from scoring.engine.forward import encode_pictures, leaf_states
+from scoring.engine.linear import whole_sums
 from scoring.engine.loading import Model
 from scoring.engine.packed import CPU_TOKENS, PackedModel, compiling_pays, free_bytes
 from scoring.inputs.pixels import PixelPolicy
@@ -134,7 +135,7 @@ class LearningModel:
     @contextmanager
     def packing(self) -> Iterator[None]:
         """Inside, the network attends by segments, and `logits` can be called."""
-        with self.packed.patch_products(), packed_attention(self.model.parts):
+        with self.packed.patch_products(), packed_attention(self.model.parts), whole_sums():
             yield
 
     def logits(self, ready: PreparedBatch) -> torch.Tensor:

@@ -62,7 +62,7 @@ def attend(  # noqa: PLR0913 - a custom operator takes tensors and numbers alone
         output: torch.Tensor = torch.ops.aten._flash_attention_forward(
             query, key, value, query_bounds, key_bounds, longest_query, longest_key, 0.0, causal, False, scale=scale
         )[0]
-        return output
+        return output.contiguous()  # it has the strides of the query, which families lay out in different ways
     if not causal and len(set((query_bounds[1:] - query_bounds[:-1]).tolist())) == 1:  # pictures of one size
         rows = len(query_bounds) - 1
         q, k, v = (tensor.view(rows, -1, *tensor.shape[1:]).transpose(1, 2) for tensor in (query, key, value))

@@ -9,6 +9,8 @@ product of an adapter by the number of rows, but not the wide one.
 Next: `packed`, which puts these in the place of a network's layers.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -196,6 +198,31 @@ class TileProduct(PatchProduct):
         height, width = self.inner.kernel_size
         patches = x.unfold(2, height, height).unfold(3, width, width).permute(0, 2, 3, 1, 4, 5).flatten(3)
         return F.linear(patches, self.inner.weight.flatten(1), self.inner.bias).permute(0, 3, 1, 2)
+
+
+@contextmanager
+def whole_sums() -> Iterator[None]:
+    """Inside, matrix products on cards sum each row whole, so that its bits do not depend on how many rows there are.
+
+    For few rows cuBLAS adds up parts of a sum (split-K). PyTorch can forbid that to cuBLASLt alone; every product of
+    three models was then the same for 64 to 49,152 rows (`benchmarks/products.py`).
+    """
+    if not torch.cuda.is_available():
+        yield
+        return
+    backends, matmul = torch.backends.cuda, torch.backends.cuda.matmul
+    names = [f"allow_{name}_reduced_precision_reduction" for name in ("bf16", "fp16")]
+    library = backends.preferred_blas_library()
+    before = [(getattr(matmul, name), getattr(matmul, f"{name}_split_k", True)) for name in names]
+    backends.preferred_blas_library("cublaslt")
+    try:
+        for name in names:
+            setattr(matmul, name, (False, False))
+        yield
+    finally:
+        for name, value in zip(names, before):
+            setattr(matmul, name, value)
+        backends.preferred_blas_library(library)
 
 
 def half_product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:

@@ -21,7 +21,7 @@ from torch import nn
 from scoring.engine.attention import packed_attention
 from scoring.engine.device_map import GIB, devices_of
 from scoring.engine.forward import AnswerLogits, Deepstacked, TreeBatch, encode_pictures, leaf_states, project
-from scoring.engine.linear import MergedLinear, PatchProduct, plain_lora
+from scoring.engine.linear import MergedLinear, PatchProduct, plain_lora, whole_sums
 from scoring.engine.loading import Model, default_device, default_dtype
 from scoring.files.cache import cache_folder
 from scoring.files.reading import read_json
@@ -118,7 +118,7 @@ class PackedModel:
     def answer(self, batch: TreeBatch, label_ids: list[int]) -> list[AnswerLogits]:
         """The letters' logits of every sequence of the tree, for each member in turn."""
         answers, features = [], None
-        with packed_attention(self.parts):
+        with packed_attention(self.parts), whole_sums():
             for number, member in enumerate(self.members):
                 with self.switched(member):
                     if features is None or member.adapts_vision or self.members[number - 1].adapts_vision:

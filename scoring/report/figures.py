@@ -1,6 +1,7 @@
 """Figures of the report page: SVG for a light page and for a dark one, each with a description in words."""
 
 import io
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -33,23 +34,22 @@ class FigureViews:
 
 
 def draw_views(title: str, draw: Callable[[Axes], None], description: str) -> FigureViews:
-    """Call `draw(axis)` on an axis for each kind of page. Texts stay texts, in the fonts of the page."""
-    svg = {}
-    for name, ink in PAPER.items():
-        settings: dict[Any, Any] = dict.fromkeys(INKED, ink) | {
-            "svg.fonttype": "none",
-            "svg.hashsalt": title,  # the same bytes every time
-            "font.family": "sans-serif",
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-        }
-        with rc_context(settings):
-            figure = Figure(figsize=SIZE, layout="constrained")
-            FigureCanvasSVG(figure)
-            draw(figure.subplots())
-            file = io.StringIO()
-            figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-        svg[name] = file.getvalue()[file.getvalue().index("<svg") :]
+    """Call `draw(axis)` on an axis, and ink the figure for each kind of page. Texts stay texts, in the page's fonts."""
+    settings: dict[Any, Any] = dict.fromkeys(INKED, PAPER["light"]) | {
+        "svg.fonttype": "none",
+        "svg.hashsalt": title,  # the same bytes every time
+        "font.family": "sans-serif",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+    }
+    with rc_context(settings):
+        figure = Figure(figsize=SIZE, layout="constrained")
+        FigureCanvasSVG(figure)
+        draw(figure.subplots())
+        file = io.StringIO()
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    light = file.getvalue()[file.getvalue().index("<svg") :]
+    svg = {name: re.sub(rf"((?:fill|stroke): ){PAPER['light']}", rf"\g<1>{ink}", light) for name, ink in PAPER.items()}
     return FigureViews(title, svg, description)
 
 

@@ -66,16 +66,16 @@ def test_what_cannot_be_averaged_is_refused(tmp_path, demo):
     assert not (tmp_path / "soup").exists()
 
 
-def test_through_the_command_line(cli, small_table, tmp_path):
+def test_through_the_command_line(quick_cli, small_table, tmp_path):
     table = small_table(8)
-    assert "no calibration" in cli("soup", *FOLDS, "--out", tmp_path / "soup").stdout
+    assert "no calibration" in quick_cli("soup", *FOLDS, "--out", tmp_path / "soup").stdout
     for name, checkpoint in (("soup of both", tmp_path / "soup"), ("one0", FOLDS[0]), ("one1", FOLDS[1])):
-        cli("score", table, "--ckpt", checkpoint, "--out", tmp_path / name)
-    done = cli("ensemble", tmp_path / "soup of both", tmp_path / "one0", "--out", tmp_path / "both")
+        quick_cli("score", table, "--ckpt", checkpoint, "--out", tmp_path / name)
+    done = quick_cli("ensemble", tmp_path / "soup of both", tmp_path / "one0", "--out", tmp_path / "both")
     assert "adds to the pool" in done.stdout and "Fleiss' kappa" in done.stdout
-    cli("score", table, "--ckpt", FOLDS[0], "--ckpt", FOLDS[1], "--out", tmp_path / "call")
-    cli("ensemble", tmp_path / "one0", tmp_path / "one1", "--out", tmp_path / "runs")
-    cli(
+    quick_cli("score", table, "--ckpt", FOLDS[0], "--ckpt", FOLDS[1], "--out", tmp_path / "call")
+    quick_cli("ensemble", tmp_path / "one0", tmp_path / "one1", "--out", tmp_path / "runs")
+    quick_cli(
         "ensemble", *(tmp_path / "call" / "members" / f"fold{fold}.csv" for fold in (0, 1)), "--out", tmp_path / "files"
     )
 

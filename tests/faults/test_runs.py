@@ -28,9 +28,9 @@ def trace_free(text: str) -> str:
 
 @pytest.fixture(scope="module")
 def ours(scorer):
-    """Five rows of the demo, and a whole run of them in batches of a row or two."""
+    """Three rows of the demo, and a whole run of them in batches of a row or two."""
     table = read_table(ROOT / "demo" / "test.csv")
-    table.questions = table.questions[:5]
+    table.questions = table.questions[:3]
 
     def score(out: Path, **options):
         plan = plan_members([FOLD0])
@@ -42,9 +42,9 @@ def ours(scorer):
 
 # ------------------------------------------------------------------ stopped by hand
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stopped_once_a_run_files_its_batch_and_tells_how_to_go_on(cli, tmp_path, small_table, number):
+def test_stopped_once_a_run_files_its_batch_and_tells_how_to_go_on(quick_cli, tmp_path, small_table, number):
     arguments = ["score", small_table(12), "--ckpt", FOLD0, "--batch-tokens", "200"]
-    cli(*arguments, "--out", tmp_path / "whole")
+    quick_cli(*arguments, "--out", tmp_path / "whole")
     out, said = tmp_path / "stopped", tmp_path / "said"
     process = command_line.start(*arguments, "--out", out, "--overwrite", err=str(said))
     command_line.wait_until(process, lambda: list(out.glob("logits/part-*.parquet")))
@@ -54,7 +54,7 @@ def test_stopped_once_a_run_files_its_batch_and_tells_how_to_go_on(cli, tmp_path
     assert process.exitcode == 130 and "stopping after the current work is saved" in told
     assert "batches are filed" in told and "go on with: python cli.py score" in told and "--overwrite" not in told
     assert not list(out.glob("**/*.tmp")) and not (out / "run.json").exists()
-    assert "going on:" in cli(*arguments, "--out", out).stderr
+    assert "going on:" in quick_cli(*arguments, "--out", out).stderr
     assert content(out, SCORED) == content(tmp_path / "whole", SCORED)
 
 
@@ -132,7 +132,7 @@ def test_a_full_disk_at_any_write_loses_no_finished_row(ours, tmp_path, monkeypa
         parts = len(list(out.glob("logits/part-*.parquet")))
         monkeypatch.setattr(files.os, "fsync", sync)
         finished = ours(out)
-        assert finished.scored_now <= 5 and content(out, SCORED) == expected, failed_at
+        assert finished.scored_now <= 3 and content(out, SCORED) == expected, failed_at
         assert parts == max(0, min(failed_at - 1, len(expected) - len(SCORED) + 1)), "a finished part was lost"
         failed_at += 1
     assert failed_at >= len(expected)  # every file was once the one that did not fit
@@ -146,10 +146,10 @@ def test_a_full_disk_is_told_in_one_line(tmp_path, small_table):
 
 
 @pytest.mark.parametrize("command", ["score", "train"])
-def test_a_folder_that_cannot_be_written_is_told_before_a_model_loads(cli, tmp_path, small_table, command):
+def test_a_folder_that_cannot_be_written_is_told_before_a_model_loads(quick_cli, tmp_path, small_table, command):
     (tmp_path / "file").write_text("in the way")
     words = ["--ckpt", FOLD0] if command == "score" else ["--base", "demo/base"]
-    done = cli(command, small_table(8), *words, "--out", tmp_path / "file" / "scores", check=2)
+    done = quick_cli(command, small_table(8), *words, "--out", tmp_path / "file" / "scores", check=2)
     assert "cannot be written" in trace_free(done.stderr) and "another --out" in done.stderr
 
 
@@ -178,7 +178,7 @@ def test_a_drive_that_vanishes_is_told(cli, tmp_path, small_table):
 
 # ------------------------------------------------------------------ links in the folder
 @pytest.mark.parametrize("name", ["logits", "probabilities.csv", "members", "plan.json.tmp"])
-def test_links_in_the_output_folder_are_not_written_through(cli, tmp_path, small_table, name):
+def test_links_in_the_output_folder_are_not_written_through(quick_cli, tmp_path, small_table, name):
     out, precious = tmp_path / "scores", tmp_path / "precious"
     out.mkdir()
     if name in ("logits", "members"):
@@ -186,18 +186,18 @@ def test_links_in_the_output_folder_are_not_written_through(cli, tmp_path, small
     else:
         precious.write_text("mine")
     (out / name).symlink_to(precious)
-    done = cli("score", small_table(3), "--ckpt", FOLD0, "--out", out, "--overwrite", check=2)
+    done = quick_cli("score", small_table(3), "--ckpt", FOLD0, "--out", out, "--overwrite", check=2)
     assert f"holds links to other places ({name})" in trace_free(done.stderr)
     assert precious.read_text() == "mine" if precious.is_file() else not any(precious.iterdir())
 
 
 # ------------------------------------------------------------------ what changed
-def test_changed_options_are_noticed(cli, tmp_path, small_table):
+def test_changed_options_are_noticed(quick_cli, tmp_path, small_table):
     table, out = small_table(3), tmp_path / "scores"
-    cli("score", table, "--ckpt", FOLD0, "--out", out)
-    done = cli("score", table, "--ckpt", FOLD0, "--out", out, "--images", tmp_path, check=2)
+    quick_cli("score", table, "--ckpt", FOLD0, "--out", out)
+    done = quick_cli("score", table, "--ckpt", FOLD0, "--out", out, "--images", tmp_path, check=2)
     assert "images was None, now" in trace_free(done.stderr)
-    done = cli("score", table, "--ckpt", FOLD0, "--out", out, "--column", "a=b", "--column", "b=a", check=2)
+    done = quick_cli("score", table, "--ckpt", FOLD0, "--out", out, "--column", "a=b", "--column", "b=a", check=2)
     assert "columns was None, now {'a': 'b', 'b': 'a'}" in trace_free(done.stderr)
-    done = cli("score", table, "--ckpt", "demo/checkpoints/fold1", "--out", out, check=2)
+    done = quick_cli("score", table, "--ckpt", "demo/checkpoints/fold1", "--out", out, check=2)
     assert "holds the results of another run" in trace_free(done.stderr) and "--overwrite" in done.stderr

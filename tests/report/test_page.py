@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from scoring.report.figures import INK, PAPER, draw_views
 from scoring.report.page import BYTES, write_report
 from scoring.scores.evaluation import compare_folders, evaluate_scores
 from scoring.scores.folder import RunError, open_scores, write_results
@@ -143,6 +144,13 @@ def write_report_of_long_texts(out, columns):
 
 
 
+
+
+def test_a_figure_for_a_dark_page_differs_in_its_ink_alone():
+    figure = draw_views("Letters", lambda axis: axis.set_title("fill", color=INK), "")
+    light, dark = figure.svg["light"], figure.svg["dark"]
+    assert light.count(f": {PAPER['light']}") > 5 and PAPER["light"] not in dark and INK in dark
+    assert dark.replace(PAPER["dark"], PAPER["light"]) == light
 
 
 def test_folders_without_readable_results_are_refused(tmp_path):

@@ -20,6 +20,7 @@ from scoring.scores.pooling import pool_files
 from scoring.tables.sample import read_sample
 from scoring.tables.table import Table
 
+pytestmark = pytest.mark.usefixtures("known_models")
 QUIET = RunContext(say=silent)
 FOLDS = ["demo/checkpoints/fold0", "demo/checkpoints/fold1"]
 
@@ -134,9 +135,9 @@ def test_the_pool_of_several_runs_has_the_sample_and_the_runs_have_their_own_ids
     assert not (tmp_path / "other").exists()
 
 
-def test_through_the_command_line(cli, small_table, tmp_path):
+def test_through_the_command_line(quick_cli, small_table, tmp_path):
     arguments = ["score", small_table(4), "--ckpt", FOLDS[0], "--out", tmp_path / "out"]
-    done = cli(*arguments, "--pixels", "192,160")
+    done = quick_cli(*arguments, "--pixels", "192,160")
     assert "run 2 of 2: fold0-160" in done.stderr and "4 of 4 rows scored" in done.stdout
-    assert "expected the side of a square" in cli(*arguments, "--pixels", "192x192", check=2).stderr
-    assert "pooled" in cli(*arguments, "--pixels", "192,160", "--sets", "0.9", check=2).stderr
+    assert "expected the side of a square" in quick_cli(*arguments, "--pixels", "192x192", check=2).stderr
+    assert "pooled" in quick_cli(*arguments, "--pixels", "192,160", "--sets", "0.9", check=2).stderr

@@ -1,8 +1,5 @@
 """A process of several is killed: the others finish, or the next start does, with the files of one."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 from benchmarks import command_line
@@ -63,12 +60,17 @@ def test_two_hosts_that_start_anew_where_a_process_was_killed(tmp_path, small_ta
     )
     program = forked_program(tmp_path, code)
     meeting = ["--rdzv_backend", "c10d", "--rdzv_endpoint", f"127.0.0.1:{command_line.free_port()}"]
-    group = ["-m", "torch.distributed.run", "--nnodes", "2", "--nproc_per_node", "1", "--max-restarts", "3", *meeting]
-    started = [sys.executable, *group, str(program)]
-    hosts = [subprocess.Popen(started, env=os.environ | ONE_THREAD, stdout=-1, stderr=-2, text=True) for _ in range(2)]
-    outputs = [host.communicate(timeout=250)[0] for host in hosts]
-    messages = "".join(path.read_text("utf-8") for path in tmp_path.glob("worker*"))
-    assert [host.returncode for host in hosts] == [0, 0], (outputs, messages)
+    group = ["--nnodes", "2", "--nproc_per_node", "1", "--max-restarts", "3", *meeting]
+    hosts = [
+        command_line.start(
+            *group, program, program="torch.distributed.run", env=ONE_THREAD, err=tmp_path / f"host{host}"
+        )
+        for host in range(2)
+    ]
+    for host in hosts:
+        host.join(250)
+    messages = "".join(path.read_text("utf-8") for name in ("host*", "worker*") for path in tmp_path.glob(name))
+    assert [host.exitcode for host in hosts] == [0, 0], messages
     assert (tmp_path / "killed").exists() and messages.count("going on:") == 1
     assert messages.count("12 of 12 rows scored") == 1
     assert content(tmp_path / "two", SCORED) == content(tmp_path / "one", SCORED)

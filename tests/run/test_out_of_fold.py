@@ -76,12 +76,12 @@ def test_each_row_is_scored_by_the_fold_that_had_not_seen_it(folds, scored):
     assert "10 of 20 rows were in the training of fold0" in warnings and "10 of 20 rows are validation rows" in warnings
 
 
-def test_a_killed_or_repeated_call_goes_on(folds, scored, demo, cli, tmp_path):
+def test_a_killed_or_repeated_call_goes_on(folds, scored, demo, quick_cli, tmp_path):
     out = shutil.copytree(scored / "oof", tmp_path / "oof")
     shutil.rmtree(out / "logits")
     shutil.rmtree(out / "runs" / "fold1")
     before = (scored / "oof" / "probabilities.csv").read_bytes()
-    done = cli(
+    done = quick_cli(
         "score", demo / "test.csv", "--ckpt", folds, "--orders", 2, "--limit", ROWS, "--out", out, "--out-of-fold"
     )
     assert "10 of 10 rows have their scores" in done.stderr and (out / "probabilities.csv").read_bytes() == before
@@ -96,7 +96,7 @@ def test_orders_that_questions_do_not_allow_are_refused_before_the_first_fold(fo
     assert not (tmp_path / "out").exists()
 
 
-def test_the_pool_of_folds_is_calibrated_for_the_orders_it_is_used_in(folds, scored, demo, cli, tmp_path):
+def test_the_pool_of_folds_is_calibrated_for_the_orders_it_is_used_in(folds, scored, demo, quick_cli, tmp_path):
     own = shutil.copytree(folds, tmp_path / "folds")
     found, path = calibrate_folds(scored / "oof", own)
     assert path.name == "calibration.2.json" and found.rows == ROWS and found.folds == [0, 1] * (ROWS // 2)
@@ -111,13 +111,13 @@ def test_the_pool_of_folds_is_calibrated_for_the_orders_it_is_used_in(folds, sco
     assert any("it has no calibration for orders cyclic" in note for note in other.notes)
     assert not other.calibrations[0].nonconformity
     asked = ["--orders", 2, "--sets", 0.8, "--out", tmp_path / "x"]
-    refused = cli("score", demo / "test.csv", "--ckpt", own, "--limit", ROWS, *asked, check=2)
+    refused = quick_cli("score", demo / "test.csv", "--ckpt", own, "--limit", ROWS, *asked, check=2)
     assert f"--sets: on {ROWS} of {ROWS} rows" in refused.stderr and not (tmp_path / "x").exists()
     rest = tmp_path / "rest.csv"
     lines = (demo / "test.csv").read_text("utf-8").splitlines()
     rest.write_text("\n".join([lines[0], *lines[ROWS + 1 : ROWS + 21]]), "utf-8")
     arguments = ["score", rest, "--images", demo, "--ckpt", own, "--orders", 2, "--sets", 0.8]
-    cli(*arguments, "--out", tmp_path / "sets")
+    quick_cli(*arguments, "--out", tmp_path / "sets")
     sets = json.loads((tmp_path / "sets" / "run.json").read_text())["sets"]
     assert sets["quantile"] is None and "CV+" in sets["guarantee"] and "at least 60%" in sets["guarantee"]
     metrics = json.loads((tmp_path / "sets" / "metrics.json").read_text())
@@ -133,14 +133,14 @@ def test_a_sample_submission_is_not_for_rows_of_the_training(folds, demo, tmp_pa
     assert not (tmp_path / "x").exists()
 
 
-def test_what_is_no_fold_or_no_row_of_them_is_refused(folds, scored, demo, cli, tmp_path):
+def test_what_is_no_fold_or_no_row_of_them_is_refused(folds, scored, demo, quick_cli, tmp_path):
     arguments = ["score", demo / "test.csv", "--out", tmp_path / "x", "--out-of-fold"]
-    done = cli(*arguments, "--ckpt", folds, "--limit", ROWS + 2, check=2)
+    done = quick_cli(*arguments, "--ckpt", folds, "--limit", ROWS + 2, check=2)
     assert f"2 of {ROWS + 2} rows are held out by no fold" in done.stderr and "'test_0020'" in done.stderr
-    assert "has no folds" in cli(*arguments, "--ckpt", folds / "fold0", "--base", demo / "base", check=2).stderr
-    assert "takes a single --orders" in cli(*arguments, "--ckpt", folds, "--orders", "1,cyclic", check=2).stderr
-    assert "takes a single --ckpt" in cli(*arguments, "--ckpt", folds, "--ckpt", folds, check=2).stderr
-    both = cli("calibrate", scored / "both", "--ckpt", folds, check=2)
+    assert "has no folds" in quick_cli(*arguments, "--ckpt", folds / "fold0", "--base", demo / "base", check=2).stderr
+    assert "takes a single --orders" in quick_cli(*arguments, "--ckpt", folds, "--orders", "1,cyclic", check=2).stderr
+    assert "takes a single --ckpt" in quick_cli(*arguments, "--ckpt", folds, "--ckpt", folds, check=2).stderr
+    both = quick_cli("calibrate", scored / "both", "--ckpt", folds, check=2)
     assert "not out-of-fold rows" in both.stderr
     other = shutil.copytree(folds, tmp_path / "other")
     shutil.copy(folds / "fold0" / "adapter_model.safetensors", other / "fold1" / "adapter_model.safetensors")

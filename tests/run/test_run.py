@@ -88,21 +88,25 @@ def test_a_sample_with_ids_that_the_table_lacks_stops_a_run_before_it_begins(sco
 # ------------------------------------------------------------------ calibrations
 
 
-def test_calibrate_then_score_with_sets(cli, tmp_path, demo):
+def test_calibrate_then_score_with_sets(quick_cli, tmp_path, demo):
     """A checkpoint's held-out rows, scored in cyclic orders, calibrate it for cyclic orders; sets then cover."""
     fold = shutil.copytree(demo / "checkpoints" / "fold0", tmp_path / "fold0")
     base = ["--base", demo / "base"]
-    refused = cli("score", demo / "test.csv", "--ckpt", fold, *base, "--sets", 0.9, "--out", tmp_path / "x", check=2)
+    refused = quick_cli(
+        "score", demo / "test.csv", "--ckpt", fold, *base, "--sets", 0.9, "--out", tmp_path / "x", check=2
+    )
     assert "no calibration for these orders that keeps its labelled rows" in refused.stderr
     assert not (tmp_path / "x").exists()
     labelled = [tmp_path / "labelled.csv", "--images", demo]
     labelled[0].write_text("\n".join(rows_of_training(demo, fold)) + "\n", "utf-8")
-    cli("score", *labelled, "--ckpt", fold, *base, "--orders", 2, "--out", tmp_path / "valid")
-    done = cli("calibrate", tmp_path / "valid", "--ckpt", fold)
+    quick_cli("score", *labelled, "--ckpt", fold, *base, "--orders", 2, "--out", tmp_path / "valid")
+    done = quick_cli("calibrate", tmp_path / "valid", "--ckpt", fold)
     assert "on these 20 rows" in done.stdout
     assert (fold / "calibration.2.json").exists() and "calibration.2.json" in done.stdout
     out = tmp_path / "sets"
-    cli("score", demo / "test.csv", "--ckpt", fold, *base, "--orders", 2, "--sets", 0.9, "--limit", 16, "--out", out)
+    quick_cli(
+        "score", demo / "test.csv", "--ckpt", fold, *base, "--orders", 2, "--sets", 0.9, "--limit", 16, "--out", out
+    )
     header, *rows = (out / "probabilities.csv").read_text().splitlines()
     sets = [row.split(",")[header.split(",").index("set")] for row in rows]
     assert len(sets) == 16 and all(set(held) <= set("abcd") for held in sets)

@@ -271,11 +271,11 @@ def test_the_terminal_names_the_number_and_the_first(tmp_path):
     assert "No label looks wrong; the least credible ones are in suspects.csv." in details_text(metrics)
 
 
-def test_evaluate_writes_suspects_and_scoring_does_not(cli, tmp_path):
+def test_evaluate_writes_suspects_and_scoring_does_not(quick_cli, tmp_path):
     p, y, _ = draw_rows(120)
     folder = write_scores(tmp_path / "s", p, y)
     assert "suspects" not in evaluate_scores(open_scores(folder)) and not (folder / "suspects.csv").exists()
-    done = cli("evaluate", folder, "--no-plot")
+    done = quick_cli("evaluate", folder, "--no-plot")
     flagged = find_suspects(p, y).flags.sum()
     assert f"At most {flagged} labels look wrong; look at them in suspects.csv, first: row" in done.stdout
     assert (

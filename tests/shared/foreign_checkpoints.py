@@ -3,6 +3,7 @@
 `KINDS` is the table of docs/foreign-checkpoints.md: what each kind is, and the words of its refusal, or that it works.
 """
 
+import copy
 import json
 import shutil
 from collections.abc import Callable
@@ -37,6 +38,8 @@ class Workshop:
         self.base, self.untied = self._base("base", tied=True), self._base("untied", tied=False)
         self.used = self.base  # of the current kind
         self.saved = folder / "saved"  # the current kind as PEFT saved it, before anything was changed
+        self.networks: dict[Path, torch.nn.Module] = {}  # of the two own bases, as they were read
+        self.loras: dict[str, Path] = {}  # by base and settings: as PEFT saved them
 
     def _base(self, name: str, tied: bool) -> Path:
         from transformers import AutoConfig, AutoModelForImageTextToText
@@ -76,8 +79,12 @@ class Workshop:
         """transformers' own model of a base."""
         from transformers import AutoModelForImageTextToText
 
-        options = {"dtype": torch.float32} | options
-        return AutoModelForImageTextToText.from_pretrained(base or self.used, **options).eval()
+        base = base or self.used
+        if base not in (self.base, self.untied) or options:
+            return AutoModelForImageTextToText.from_pretrained(base, **{"dtype": torch.float32} | options).eval()
+        if base not in self.networks:
+            self.networks[base] = AutoModelForImageTextToText.from_pretrained(base, dtype=torch.float32).eval()
+        return copy.deepcopy(self.networks[base])
 
     def peft(self, config, base: Path | None = None, **options) -> Path:
         """A folder that PEFT saved, all trainable weights random."""
@@ -102,7 +109,17 @@ class Workshop:
         from peft import LoraConfig
 
         settings = {"r": 4, "lora_alpha": 8, "target_modules": SEVEN, "task_type": "CAUSAL_LM"} | settings
-        return self.peft(LoraConfig(**settings), base)
+        base = base or self.used
+        key = f"{base} {settings}"
+        if key not in self.loras:
+            made = self.peft(LoraConfig(**settings), base)
+            if base in (self.base, self.untied):
+                self.loras[key] = shutil.copytree(made, self.folder / f"lora{len(self.loras)}")
+            return made
+        for folder in (self.folder / "kind", self.saved):
+            shutil.rmtree(folder, ignore_errors=True)
+            shutil.copytree(self.loras[key], folder)
+        return self.folder / "kind"
 
     def rewritten(self, change: Callable[[Tensors], Tensors], folder: Path | None = None, **config) -> Path:
         """A LoRA whose tensors and configuration are changed after PEFT saved them."""

@@ -29,7 +29,7 @@ def stopped(base, questions, tmp_path, monkeypatch):
     from tests.shared.trainings import Killed, trained
     from train.training import Training
 
-    def stop(out, config):
+    def stop(out, config, **rows):
         save = Training.save_state
 
         def kill(self):
@@ -39,7 +39,7 @@ def stopped(base, questions, tmp_path, monkeypatch):
 
         monkeypatch.setattr(Training, "save_state", kill)
         with pytest.raises(Killed):
-            trained(base, questions, out, config)
+            trained(base, questions, out, config, **rows)
         monkeypatch.setattr(Training, "save_state", save)
 
     return stop

@@ -72,12 +72,12 @@ def test_an_adapter_from_elsewhere_is_no_finished_fold(base, questions, folded, 
 
 def test_folds_leave_out_of_fold_logits_and_are_scored_together(base, questions, tmp_path):
     out, lines = tmp_path / "folds", []
-    inputs = TrainingInputs(str(base), questions[:42], [], out, replace(QUICK, seed=0))
+    inputs = TrainingInputs(str(base), questions[:16], [], out, replace(QUICK, seed=0))
     train_folds(inputs, 2, TrainContext(say=lines.append))
     logits = open_scores(out / "out-of-fold").logits
-    assert logits.scored.all() and logits.ids == [row.id for row in questions[:42]]
+    assert logits.scored.all() and logits.ids == [row.id for row in questions[:16]]
     assert [Path(name).name for name in folds_of(str(out))] == ["fold0", "fold1"]
-    valid_rows = assign_folds(questions[:42], 2, 0)[1]
+    valid_rows = assign_folds(questions[:16], 2, 0)[1]
     scored = Scorer.load(str(out / "fold1")).score([questions[row] for row in valid_rows])
     assert np.abs(scored.logits - logits.logits[valid_rows]).max() < 1e-4
     assert plan_members([str(out)]).members == ["fold0", "fold1"]

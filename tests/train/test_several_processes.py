@@ -11,16 +11,16 @@ from benchmarks import command_line
 from tests.shared.processes import ONE_THREAD, run_alone, run_together, stderr_of_all, with_code
 from tests.shared.tables import copy_rows
 
-CHOICES = ["--epochs", 2, "--batch", 4, "--learning-rate", 1e-3, "--dropout", 0]
+CHOICES = ["--epochs", 2, "--batch", 3, "--learning-rate", 1e-3, "--dropout", 0]
 QUIET = "import scoring.run.processes as p; p.SILENT = 3"
 FILES = ("adapter_model.safetensors", "last/adapter_model.safetensors", "validation.csv", "train.jsonl")
 
 
 def training_of(folder: Path, demo: Path) -> list:
-    """The call, up to its folder: a training of 10 rows, held against 6 others; an epoch's last step has two rows."""
-    table, valid = copy_rows(demo, folder, 10), copy_rows(demo, folder, 16, "valid.csv")
+    """The call, up to its folder: a training of 8 rows, held against 3 others; an epoch's last step has two rows."""
+    table, valid = copy_rows(demo, folder, 8), copy_rows(demo, folder, 11, "valid.csv")
     lines = valid.read_text("utf-8").splitlines()
-    valid.write_text("\n".join([lines[0], *lines[11:]]) + "\n", "utf-8")
+    valid.write_text("\n".join([lines[0], *lines[9:]]) + "\n", "utf-8")
     return ["train", table, "--base", "demo/base", "--valid", valid, *CHOICES, "--out"]
 
 
@@ -122,7 +122,7 @@ def test_a_fold_for_each_process(tmp_path, small_table):
 
 
 def test_fewer_folds_than_processes_are_trained_by_all(tmp_path, small_table):
-    command = ["train", small_table(8), "--base", "demo/base", *CHOICES, "--epochs", 1, "--folds", 2, "--out"]
+    command = ["train", small_table(6), "--base", "demo/base", *CHOICES, "--epochs", 1, "--folds", 2, "--out"]
     run_alone(*command, tmp_path / "one")
     run_together(3, tmp_path / "err", *command, tmp_path / "three")
     for fold in ("fold0", "fold1"):

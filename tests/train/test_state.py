@@ -16,13 +16,15 @@ from train.model import Memory
 from train.state import StateError
 from train.training import Training
 
+ROWS = {"rows": 7, "valid": 2}  # in batches of two, the last one of one row
+
 
 @pytest.fixture(scope="module")
 def whole(base, questions, tmp_path_factory):
     """A training of two epochs of four steps that nothing killed."""
-    config = replace(QUICK, epochs=2, batch=3, save_every=1, ema=0.9, schedule="cosine", shuffle_options=True)
+    config = replace(QUICK, epochs=2, batch=2, save_every=1, ema=0.9, schedule="cosine", shuffle_options=True)
     out = tmp_path_factory.mktemp("whole") / "ckpt"
-    trained(base, questions, out, config)
+    trained(base, questions, out, config, **ROWS)
     return out, config
 
 
@@ -39,12 +41,12 @@ def test_a_killed_training_ends_with_the_same_bytes(base, questions, whole, tmp_
 
     monkeypatch.setattr(Training, "save_state", kill)
     with pytest.raises(Killed):
-        trained(base, questions, killed, config)
+        trained(base, questions, killed, config, **ROWS)
     monkeypatch.setattr(Training, "save_state", save)
     with pytest.raises(StateError, match="rank was 16, now 8"):
-        trained(base, questions, killed, replace(config, rank=8))
+        trained(base, questions, killed, replace(config, rank=8), **ROWS)
     lines: list[str] = []
-    trainer_of(base, questions[:10], questions[100:106], killed, config, lines.append).run()
+    trainer_of(base, questions[:7], questions[100:102], killed, config, lines.append).run()
     assert any(f"going on: {step} steps are done" in line for line in lines)
     for name in ("adapter_model.safetensors", "last/adapter_model.safetensors", "validation.csv"):
         assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
@@ -53,8 +55,8 @@ def test_a_killed_training_ends_with_the_same_bytes(base, questions, whole, tmp_
 
 
 def test_a_training_killed_by_the_system_goes_on_to_the_same_bytes(cli, small_table, tmp_path):
-    table = small_table(12)
-    choices = ["--epochs", 2, "--batch", 2, "--learning-rate", 1e-3, "--save-every", 1, "--seed", 1]
+    table = small_table(6)
+    choices = ["--epochs", 2, "--batch", 1, "--learning-rate", 1e-3, "--save-every", 1, "--seed", 1]
     command = ["train", table, "--base", "demo/base", "--valid-share", 0.3, *choices, "--out"]
     cli(*command, tmp_path / "whole")
     killed = tmp_path / "killed"
@@ -82,11 +84,11 @@ def test_a_damaged_state_is_reported(base, questions, tmp_path):
 
 
 def test_a_training_goes_on_with_the_memory_that_is_chosen_now(base, questions, stopped, tmp_path):
-    config = replace(QUICK, epochs=2, save_every=1, dropout=0.0, memory="fast")
-    trained(base, questions, tmp_path / "whole", config)
+    config = replace(QUICK, epochs=2, batch=2, save_every=1, dropout=0.0, memory="fast")
+    trained(base, questions, tmp_path / "whole", config, rows=6, valid=2)
     out = tmp_path / "ckpt"
-    stopped(out, config)
-    training, _ = trained(base, questions, out, replace(config, memory="low", batch_tokens=200))
+    stopped(out, config, rows=6, valid=2)
+    training, _ = trained(base, questions, out, replace(config, memory="low", batch_tokens=200), rows=6, valid=2)
     assert training.memory == Memory("low", 200) and training.model.network.is_gradient_checkpointing
     recorded = read_checkpoint(str(out)).manifest.training
     assert (recorded["memory"], recorded["batch_tokens"]) == ("low", 200)
@@ -94,6 +96,7 @@ def test_a_training_goes_on_with_the_memory_that_is_chosen_now(base, questions, 
 
 
 def test_a_training_goes_on_with_the_memory_of_its_state_where_none_is_chosen(base, questions, stopped, tmp_path):
-    stopped(tmp_path, replace(QUICK, save_every=1, memory="low", batch_tokens=200))
-    training, _ = trained(base, questions, tmp_path, replace(QUICK, save_every=1, memory="auto", batch_tokens=0))
+    config = replace(QUICK, batch=2, save_every=1, memory="low", batch_tokens=200)
+    stopped(tmp_path, config, rows=6, valid=2)
+    training, _ = trained(base, questions, tmp_path, replace(config, memory="auto", batch_tokens=0), rows=6, valid=2)
     assert training.memory == Memory("low", 200)

@@ -5,6 +5,7 @@ from transformers.models.glm4v.modeling_glm4v import apply_rotary_pos_emb
 from transformers.vision_utils import get_vision_position_ids
 
 from scoring.engine.families.parts import NetworkParts
+from scoring.engine.linear import PatchProduct
 from scoring.inputs.pixels import Grid
 
 
@@ -13,6 +14,11 @@ class Glm4vParts(NetworkParts):
 
     reads_grids = True
     rotate = staticmethod(apply_rotary_pos_emb)
+
+    def pack_projection(self) -> list[PatchProduct]:
+        """Also of the convolution that joins patches: cuDNN's sums depend on how many there are."""
+        product = self.vision.downsample = PatchProduct(self.vision.downsample)
+        return [*super().pack_projection(), product]
 
     def positions_in(self, grid: Grid) -> dict[str, torch.Tensor]:
         return {"position_ids": get_vision_position_ids(torch.tensor([grid]), self.vision.spatial_merge_size)}
