@@ -264,7 +264,7 @@ class Merge:
         if (
             HEAD_WEIGHT not in written
             and self.weights.family.embeddings in written
-            and self.weights.config.get("tie_word_embeddings")
+            and getattr(config, "tie_word_embeddings", False)  # by default too, where the file does not say
         ):
             expected.discard(HEAD_WEIGHT)
         if wrong := sorted(expected ^ written):

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface
 
 from scoring.engine.families.parts import NetworkParts
 
@@ -235,14 +235,10 @@ def _segments(bounds: dict[str, Any], scale: float, causal: bool) -> Segments:
     return Segments(query_bounds, key_bounds, longest_query, longest_key, scale, causal)
 
 
-def _no_mask(*_: object, **__: object) -> None:
-    """The bounds of the segments say what a mask would."""
-
-
+# Without functions for masks the library makes none, and does not ask the card for the positions either: the bounds of
+# the segments say what a mask would.
 AttentionInterface.register(TEXT, _attend_text)
 AttentionInterface.register(VISION, _attend_vision)
-AttentionMaskInterface.register(TEXT, _no_mask)
-AttentionMaskInterface.register(VISION, _no_mask)
 
 
 @contextmanager

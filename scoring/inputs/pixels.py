@@ -18,7 +18,7 @@ from scoring.files.reading import as_object, read_json
 
 DEFAULT_BUDGET = 448 * 448  # pixels, as in the competition notebook
 
-Grid = tuple[int, int, int]  # (1, rows, columns) of a picture's patches, or what a family counts instead
+Grid = tuple[int, int, int]  # (1, rows, columns) of a picture's patches; or tiles, and rows and columns of each
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,12 @@ class PictureSettings:
     size: dict[str, int | None] | None = None
     min_pixels: int | None = None
     max_pixels: int | None = None
+    min_patches: int = 1  # of families that cut pictures into tiles: how many tiles
+    max_patches: int = 12
 
     def __post_init__(self) -> None:
-        sides = min(self.patch_size, self.merge_size, self.temporal_patch_size)
-        if sides < 1 or len(self.image_mean) != 3 or len(self.image_std) != 3 or 0 in self.image_std:
+        counts = self.patch_size, self.merge_size, self.temporal_patch_size, self.min_patches, self.max_patches
+        if min(counts) < 1 or len(self.image_mean) != 3 or len(self.image_std) != 3 or 0 in self.image_std:
             raise ValueError("found impossible patch sizes or colour statistics; expected those of a base")
 
     @property

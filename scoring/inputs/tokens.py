@@ -123,10 +123,12 @@ class ChatTokenizer:
             "|".join(re.escape(token) for token in sorted(self.control, key=len, reverse=True)) or r"(?!)"
         )
         self.family = family_of(folder)
-        token = self.family.image_token or self.family.end_of_turn
-        if token not in self.control:
-            raise TokenError(f"{folder}: the tokenizer has no {token}; expected a {self.family.name} base")
-        self.image_token_id: int = self.control.get(self.family.image_token, -1)  # -1 where no picture is seen
+        token = self.family.image_token
+        needed = [token, *self.family.around] if token else [self.family.end_of_turn]
+        if missing := [name for name in needed if name not in self.control]:
+            raise TokenError(f"{folder}: the tokenizer has no {missing[0]}; expected that of {self.family.name}")
+        self.image_token_id: int = self.control.get(token, -1)  # -1 where no picture is seen
+        self._around = [self.control[name] for name in self.family.around]
         environment = ImmutableSandboxedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
         )
@@ -177,9 +179,11 @@ class ChatTokenizer:
             if piece == self.family.image_token:  # as many as there are places, see `_rendered`
                 index = indices[len(pictures)]
                 picture = prompt.pictures[index]
+                ids += self._around[:1]
                 start = len(ids)
                 ids += [self.image_token_id] * picture.count
                 pictures.append(PlacedPicture(index, slice(start, len(ids)), picture.grid, picture.shape))
+                ids += self._around[1:]
             elif isinstance(piece, _Plain):
                 ids += ids_of[piece]
             else:

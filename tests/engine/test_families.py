@@ -1,6 +1,7 @@
 """Every family alike: the tree and the library's own forward agree, alone and in batches; it learns what is scored."""
 
 import json
+import math
 import shutil
 from dataclasses import replace
 
@@ -21,7 +22,7 @@ from scoring.engine.scorer import Scorer
 from scoring.inputs.families.registry import FAMILIES, family_of, policy_of
 from scoring.inputs.pictures import PictureError, read_picture
 from scoring.inputs.prompt import PromptTemplate
-from tests.shared.families import CONFIGS, PROCESSORS, SEEING, TEXT_MODELS, tiny_base
+from tests.shared.families import CONFIGS, SEEING, TEXT_MODELS, library_patches, tiny_base
 from tests.shared.references import largest_difference, reference_labels
 from tests.shared.trainings import PLAIN, trained
 
@@ -135,17 +136,12 @@ def test_the_ways_of_the_benchmark_give_the_same(loaded, rows, expected):
 
 @sees_pictures
 def test_pictures_are_cut_as_the_library_cuts_them(family_base, test_rows):
-    import transformers
-
-    processor, factor = PROCESSORS[model_type(family_base)]
-    size = {"shortest_edge": factor * PIXELS, "longest_edge": factor * PIXELS}
-    library = getattr(transformers, processor).from_pretrained(family_base)
     policy = policy_of(family_base, PIXELS)
     for shape in ((300, 120), (61, 47), (640, 480), (33, 640), (20, 90)):
         picture = read_picture(test_rows[1].pictures[0]).resize(shape)
-        cut = library(images=[picture], size=size, return_tensors="np")
-        assert policy.grid(*shape) == tuple(cut["image_grid_thw"][0])
-        assert np.array_equal(policy.patches(picture), cut["pixel_values"])
+        grid, patches = library_patches(model_type(family_base), family_base, picture, PIXELS)
+        assert policy.grid(*shape) == grid
+        assert np.array_equal(policy.patches(picture), patches)
 
 
 @sees_pictures
@@ -175,8 +171,9 @@ def test_ids_are_those_of_the_librarys_processor(family_base, loaded, rows):
             messages, tokenize=False, add_generation_prompt=True, enable_thinking=False, chat_template=template
         )
         token = loaded.prepare.chat.family.image_token
+        before, after = loaded.prepare.chat.family.around or ("", "")
         for grid in sequence.grids:  # as `replace_image_token` of the processors
-            text = text.replace(token, "<|picture|>" * (grid[1] * grid[2] // 4), 1)
+            text = text.replace(token, f"{before}{'<|picture|>' * (math.prod(grid) // 4)}{after}", 1)
         ids = tokenizer(text.replace("<|picture|>", token))["input_ids"]
         assert sequence.ids.tolist() == ids
 
@@ -220,6 +217,9 @@ def test_positions_are_the_librarys(loaded, rows):
     for row in rows:
         sequence, _ = loaded.prepare(row)
         ids = torch.from_numpy(sequence.ids)[None]
+        if not hasattr(loaded.model.network.model, "get_rope_index"):  # pictures are counted as text
+            assert np.array_equal(sequence.positions(), np.tile(np.arange(ids.shape[1]), (3, 1)))
+            continue
         positions, _ = loaded.model.network.model.get_rope_index(
             ids,
             (ids == loaded.prepare.chat.image_token_id).int(),
@@ -317,7 +317,7 @@ def test_older_configurations_without_sections_are_read(base, seen_rows, tmp_pat
     assert np.array_equal(scorer.score(seen_rows[:2]).logits, before.logits)
 
 
-@pytest.mark.parametrize("family_base", ["qwen2_5_vl", "qwen2_vl", "qwen3", "qwen3_5"], indirect=True)
+@pytest.mark.parametrize("family_base", ["qwen2_5_vl", "qwen2_vl", "qwen3", "qwen3_5", "internvl"], indirect=True)
 def test_one_base_in_4_bits_has_the_same_bits_expanded_or_not(family_base, rows):
     plan = plan_members([str(family_base)], quantization="nf4", pixels=budget(family_base))
     kept, expanded = (Scorer(plan, weights=weights).score(rows).logits for weights in ("4bit", "16bit"))

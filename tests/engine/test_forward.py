@@ -20,6 +20,7 @@ from scoring.inputs.orders import option_orders
 from scoring.inputs.pictures import read_picture
 from scoring.inputs.questions import Question
 from tests.shared.demo import BOTH
+from tests.shared.references import as_fake
 
 
 @pytest.fixture(scope="session")
@@ -202,12 +203,6 @@ def test_the_host_never_asks_the_device_within_a_batch(rows):
         batch = TreeBatch(*map(partial(as_fake, mode), vars(ready.tensors).values()))
         answers = scorer.packed.answer(batch, scorer.label_ids[:4])
     assert [tuple(result.labels.shape) for result in answers] == [(5, 4), (5, 4)]
-
-
-def as_fake(mode, value):
-    if isinstance(value, torch.Tensor):
-        return mode.from_tensor(value)
-    return [as_fake(mode, each) for each in value] if isinstance(value, list) else value
 
 
 def test_the_network_is_the_librarys_own_outside_of_an_answer(scorer, rows):

@@ -242,7 +242,7 @@ def test_a_llama_that_is_no_llama_3_is_refused(base, tmp_path):
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copy(base / name, tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
-    with pytest.raises(TokenError, match=r"the tokenizer has no <\|eot_id\|>; expected a Llama 3 base"):
+    with pytest.raises(TokenError, match=r"the tokenizer has no <\|eot_id\|>; expected that of Llama 3"):
         ChatTokenizer(tmp_path)
 
 

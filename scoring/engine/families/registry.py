@@ -5,6 +5,7 @@ from importlib import import_module
 from scoring.engine import Network
 from scoring.engine.families.parts import NetworkParts
 from scoring.inputs.families.glm4v import GLM_4_1V, GLM_4_6V
+from scoring.inputs.families.internvl import INTERNVL
 from scoring.inputs.families.qwen2_vl import QWEN2_5_VL, QWEN2_VL
 from scoring.inputs.families.qwen3_5 import QWEN3_5
 from scoring.inputs.families.qwen3_vl import QWEN3_VL
@@ -19,6 +20,7 @@ PARTS = {
     QWEN2_VL.name: ("qwen2_vl", "Qwen2VLParts"),
     GLM_4_1V.name: ("glm4v", "Glm4vParts"),
     GLM_4_6V.name: ("glm4v", "Glm4vParts"),
+    INTERNVL.name: ("internvl", "InternVLParts"),
     QWEN3.name: ("text", "TextParts"),
     QWEN2.name: ("text", "TextParts"),
     LLAMA.name: ("text", "TextParts"),
