@@ -60,7 +60,8 @@ def make_device_map(
             "free on the cards; expected room for all of it: use more or larger cards, or --quantization nf4"
         )
     family = parts.family
-    first = next(card for name, card in device_map.items() if not name or f"{family.vision}.".startswith(f"{name}."))
+    begins = f"{family.vision}." if family.vision else f"{family.layers}0."
+    first = next(card for name, card in device_map.items() if not name or begins.startswith(f"{name}."))
     others = [f"{family.language}{name}" for name in ("embed_tokens", "rotary_emb")]
     return device_map | dict.fromkeys([*others, *([family.projector] if family.projector else [])], first)
 
