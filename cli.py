@@ -35,7 +35,7 @@ from scoring.terminal.options import (
     several_pixels,
     table_options,
 )
-from scoring.terminal.reading import answered, column_names, or_demo, read
+from scoring.terminal.reading import answered, column_names, for_bases, or_demo, read
 from scoring.terminal.results import Results, print_calibrations, print_results
 from scoring.terminal.session import Session
 from train.config import TrainConfig
@@ -93,6 +93,7 @@ def main(context: click.Context, debug: bool) -> None:
 @click.argument("data", nargs=-1, required=True, type=click.Path(path_type=Path))
 @table_options
 @click.option("--deep", is_flag=True, help="Decode the pictures completely, not only their headers.")
+@click.option("--ckpt", help="Checkpoint that is to answer: rows with pictures are problems if its base sees none.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, for programs.")
 @click.option(
     "--write",
@@ -101,7 +102,13 @@ def main(context: click.Context, debug: bool) -> None:
 )
 @click.pass_obj
 def check(  # noqa: PLR0913 its parameters are its options
-    session: Session, data: tuple[Path, ...], reading: TableOptions, deep: bool, as_json: bool, write: Path | None
+    session: Session,
+    data: tuple[Path, ...],
+    reading: TableOptions,
+    deep: bool,
+    ckpt: str | None,
+    as_json: bool,
+    write: Path | None,
 ) -> None:
     """Check tables and their pictures, and list all problems.
 
@@ -114,7 +121,12 @@ def check(  # noqa: PLR0913 its parameters are its options
     with report_errors(session):
         from scoring.terminal.checking import CheckRequest, check_tables
 
-        sys.exit(check_tables(session.console, data, CheckRequest(reading, deep, as_json, write)))
+        bases = []
+        if ckpt:
+            from scoring.checkpoints.checkpoint import folds_of, read_checkpoint
+
+            bases = [read_checkpoint(fold).base_folder(local_only=True) for fold in folds_of(ckpt)]
+        sys.exit(check_tables(session.console, data, CheckRequest(reading, deep, as_json, write, bases)))
 
 
 def _exit_if_incomplete(table: "Table") -> None:
@@ -196,9 +208,11 @@ def train(  # noqa: PLR0913 its parameters are its options
         if not overwrite:
             check_out(out, folds)
         table = read(console, data, reading, deep=True)  # a broken picture would stop the training halfway
+        bases = _bases_here(base)
+        table = for_bases(console, table, bases, reading.skip_bad_rows)
         rows, valid_rows = answered(table), []
         if valid:
-            valid_rows = _validation_rows(session, rows, valid, reading)
+            valid_rows = _validation_rows(session, rows, valid, reading, bases)
         elif not folds:
             rows, valid_rows = _split(session, rows, config)
         prompt = PromptTemplate.read(template) if template else None
@@ -218,11 +232,31 @@ def train(  # noqa: PLR0913 its parameters are its options
         _exit_if_incomplete(table)
 
 
-def _validation_rows(session: Session, rows: "list[Question]", valid: Path, reading: TableOptions) -> "list[Question]":
-    """The rows of a validation table. Prints which pictures they share with training; raises where they share rows."""
+def _bases_here(base: str) -> list[Path]:
+    """The folder of a base that is on this machine; none where it is yet to be fetched, or cannot be used."""
+    from scoring.checkpoints.checkpoint import find_base
+    from scoring.files.reading import FileError
+    from scoring.inputs.families.registry import family_of
+
+    try:
+        folder = find_base(base, local_only=True)
+        family_of(folder)
+    except FileError:  # which is told when the training is planned
+        return []
+    return [folder]
+
+
+def _validation_rows(
+    session: Session, rows: "list[Question]", valid: Path, reading: TableOptions, bases: list[Path]
+) -> "list[Question]":
+    """The rows of a validation table. Prints which pictures they share with training; raises where they share rows.
+
+    bases: see `for_bases`.
+    """
     from train.split import check_valid
 
-    valid_rows = answered(read(session.console, valid, replace(reading, split=None), deep=True))
+    table = read(session.console, valid, replace(reading, split=None), deep=True)
+    valid_rows = answered(for_bases(session.console, table, bases, reading.skip_bad_rows))
     for notice in check_valid(rows, valid_rows, valid):
         session.console.say(notice)
     return valid_rows
@@ -313,6 +347,7 @@ def score(  # noqa: PLR0913 its parameters are its options
         check_sets(groups, choices.sets, table, model.allow_mismatch)
         for note in dict.fromkeys(note for group in groups for note in group.plan.notes):
             session.console.say(note)
+        table = for_bases(session.console, table, [group.plan.base for group in groups], reading.skip_bad_rows)
         with stoppable(session):
             options = replace(choices.options(), sample=wanted)
             result = run_groups(table, groups, out, options, session.context())

@@ -1,7 +1,7 @@
 """The real models whose shapes are timed with random weights: config.json and picture settings of their repositories.
 
-GLM-4.1V stands here with Qwen's tokenizer, under its own control tokens: its vocabulary is a quarter of a percent
-larger than GLM's own. Qwen3.5 has that tokenizer too: its own vocabulary is larger by two thirds.
+GLM-4.1V, InternVL3 and Qwen3.5 stand here with Qwen3's tokenizer, under their own control tokens. GLM's own vocabulary
+is a quarter of a percent smaller, Qwen3.5's larger by two thirds.
 """
 
 from collections.abc import Mapping
@@ -240,4 +240,62 @@ QWEN3_5_9B = Shape(
     },
     QWEN3_VL_8B.pictures,
 )
-SHAPES = {"8b": QWEN3_VL_8B, "qwen2.5-vl-7b": QWEN2_5_VL_7B, "glm-4.1v-9b": GLM_4_1V_9B, "qwen3.5-9b": QWEN3_5_9B}
+INTERNVL3_8B = Shape(
+    {
+        "architectures": ["InternVLForConditionalGeneration"],
+        "model_type": "internvl",
+        "downsample_ratio": 0.5,
+        "image_seq_length": 256,
+        "image_token_id": 151655,
+        "tie_word_embeddings": False,
+        "text_config": {
+            "attention_dropout": 0.0,
+            "bos_token_id": 151643,
+            "dtype": "bfloat16",
+            "eos_token_id": 151645,
+            "hidden_act": "silu",
+            "hidden_size": 3584,
+            "initializer_range": 0.02,
+            "intermediate_size": 18944,
+            "max_position_embeddings": 32768,
+            "model_type": "qwen2",
+            "num_attention_heads": 28,
+            "num_hidden_layers": 28,
+            "num_key_value_heads": 4,
+            "rms_norm_eps": 1e-06,
+            "rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1000000.0},
+            "vocab_size": 151674,
+        },
+        "vision_config": {
+            "attention_bias": True,
+            "hidden_size": 1024,
+            "image_size": [448, 448],
+            "intermediate_size": 4096,
+            "model_type": "internvl_vision",
+            "num_attention_heads": 16,
+            "num_hidden_layers": 24,
+            "patch_size": [14, 14],
+        },
+    },
+    {
+        "size": {"height": 448, "width": 448},
+        "crop_to_patches": False,
+        "min_patches": 1,
+        "max_patches": 12,
+        "image_mean": [0.485, 0.456, 0.406],
+        "image_std": [0.229, 0.224, 0.225],
+    },
+    {"<|vision_start|>": "<img>", "<|vision_end|>": "</img>", "<|image_pad|>": "<IMG_CONTEXT>"},
+    "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n'}}"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% for item in message['content'] %}{% if item['type'] == 'image' %}{{ '<IMG_CONTEXT>\n' }}"
+    "{% elif item['type'] == 'text' %}{{ item['text'] }}{% endif %}{% endfor %}{% endif %}{{'<|im_end|>\n'}}"
+    "{% endfor %}{% if add_generation_prompt %}{{'<|im_start|>assistant\n' }}{% endif %}",
+)
+SHAPES = {
+    "8b": QWEN3_VL_8B,
+    "qwen2.5-vl-7b": QWEN2_5_VL_7B,
+    "glm-4.1v-9b": GLM_4_1V_9B,
+    "internvl3-8b": INTERNVL3_8B,
+    "qwen3.5-9b": QWEN3_5_9B,
+}

@@ -3,13 +3,14 @@
     python -m benchmarks.throughput                                  the demo: some minutes on two cores
     python -m benchmarks.throughput --size 8b --tokenizer DIR --work DIR --rows 2000
 
-The 8B, and the shapes of other families (`--size qwen2.5-vl-7b`, `glm-4.1v-9b`, `qwen3.5-9b`), need a GPU, 25 GB in
+The 8B, and the shapes of other families (`--size qwen2.5-vl-7b` and others), need a GPU, 25 GB in
 --work, and a folder with Qwen3's tokenizer.json, tokenizer_config.json and Qwen3-VL's chat template. Loading and
 compilation are reported apart. A way of the engine is a whole `score`: from reading the table's prompts and pictures to
 `probabilities.csv` on disk.
 """
 
 import json
+import math
 import os
 import resource
 import statistics
@@ -181,7 +182,7 @@ class Bench:
         policy = self.scorer.prepare.policy
         sizes = dict(pair for question in questions for pair in zip(question.pictures, question.sizes))
         grids = {picture: policy.grid(*size) for picture, size in sizes.items()}
-        return sum(grid[1] * grid[2] for grid in grids.values())
+        return sum(math.prod(grid) for grid in grids.values())
 
     def _operations(self, tokens: int, patches: int) -> float:
         """Floating point operations of the weights alone: two for each weight and token, or patch."""

@@ -79,7 +79,7 @@ class Bench:
         self.training = Trainer(inputs, TrainContext(say=silent)).load()
         self.model, self.device = self.training.model, self.training.model.model.device
         self.compiled = False
-        self.weights = workload.multiplied_weights(self.model.packed, self.model.network.model.visual)
+        self.weights = workload.multiplied_weights(self.model.packed, self.model.model.parts.vision)
 
     def measure(self, way: Way, steps: int) -> dict:
         """Rows a second over so many steps, after two that are not timed; on a card, its memory."""

@@ -37,8 +37,8 @@ def test_every_way_is_timed_in_one_run(tmp_path):
 
 
 def test_every_way_of_training_is_timed(monkeypatch, tmp_path):
-    """By one step of each, with at most four rows instead of 16."""
-    ways, out = [replace(way, batch=min(way.batch, 4)) for way in training.ways_of(False)], tmp_path / "t.json"
+    """By one step of each, with at most two rows instead of 16."""
+    ways, out = [replace(way, batch=min(way.batch, 2)) for way in training.ways_of(False)], tmp_path / "t.json"
     monkeypatch.setattr(training, "ways_of", lambda on_card: ways)
     choices = ["--rows", "12", "--steps", "0", "--work", str(tmp_path), "--out", str(out)]
     done = CliRunner().invoke(training.main, choices, catch_exceptions=False)

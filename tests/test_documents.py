@@ -38,7 +38,7 @@ PROGRAMS = sorted(ROOT.glob("benchmarks/*.py"))
 ELSEWHERE = {"--help", "--debug", "--max-restarts"}  # options of click's and torchrun's
 QUICK = {  # the same, on fewer rows
     "score": ["--limit", "5"],
-    "bench": ["--limit", "2", "--repeats", "1"],
+    "bench": ["--limit", "1", "--repeats", "1"],
     "train": ["--epochs", "1"],
 }
 
@@ -191,7 +191,7 @@ def workplace(tmp_path_factory):
         (folder / name).symlink_to(ROOT / name)
     for name, table, first in (("train", "train", 1), ("test", "test", 1), ("valid", "test", 41)):
         lines = (ROOT / "demo" / f"{table}.csv").read_text("utf-8").splitlines()
-        (folder / f"{name}.csv").write_text("\n".join([lines[0], *lines[first : first + 12]]) + "\n", "utf-8")
+        (folder / f"{name}.csv").write_text("\n".join([lines[0], *lines[first : first + 8]]) + "\n", "utf-8")
     shutil.copytree(ROOT / "demo" / "images", folder / "images")
     return folder
 

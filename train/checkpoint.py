@@ -52,7 +52,7 @@ def _manifest(plan: TrainingPlan, model: LearningModel, memory: Memory, result: 
         base_codes=nf4_codes(BaseWeights.of(plan.base_folder)),
         template=plan.preparer.template.to_json(),
         letters=plan.letters,
-        pixels={"min_pixels": policy.min_pixels, "max_pixels": policy.max_pixels},
+        pixels={"min_pixels": policy.min_pixels, "max_pixels": policy.max_pixels} if policy.budget else {},
         quantization=cast(Quantization, loaded.quantization),
         dtype=str(loaded.dtype).removeprefix("torch."),
         data=plan.inputs.data | plan.rows.to_json(),

@@ -44,7 +44,7 @@ class TrainingRows:
 
 
 def identity_of(
-    config: TrainConfig, base: Path, template: PromptTemplate, pixels: int, rows: TrainingRows
+    config: TrainConfig, base: Path, template: PromptTemplate, pixels: int | None, rows: TrainingRows
 ) -> dict[str, Any]:
     """name -> value of all that the adapter depends on besides the machine, as JSON reads it back."""
     record = rows.to_json()

@@ -27,7 +27,11 @@ def check_choices(base: Path, config: TrainConfig) -> None:
     weights = BaseWeights.of(base)
     mixture = weights.family.is_mixture(weights.config)
     stored, linear = stored_bits(base), set(weights.linear)
-    modules = [name.removesuffix(".weight") for name in weights.shapes if name.endswith(".weight")]
+    modules = [
+        name.removesuffix(".weight")
+        for name in weights.shapes
+        if name.endswith(".weight") and weights.family.experts not in name
+    ]
     faults = []
     for target in weights.family.targets(config.targets):
         matches = [name for name in modules if f".{name}".endswith(f".{target}")]

@@ -7,6 +7,7 @@ import numpy as np
 from scoring.checkpoints.checkpoint import find_base
 from scoring.engine.batches import TokenCost, costs_of
 from scoring.engine.scorer import machine
+from scoring.errors import first_of
 from scoring.inputs.families.registry import policy_of
 from scoring.inputs.orders import check_orders
 from scoring.inputs.pictures import PictureError
@@ -38,17 +39,17 @@ class TrainingPlan:
         self.steps_per_epoch = -(-len(inputs.train) // self.config.batch)
         self.total_steps = self.config.epochs * self.steps_per_epoch
         self.identity = machine() | identity_of(
-            self.config, self.base_folder, self.preparer.template, policy.max_pixels, self.rows
+            self.config, self.base_folder, self.preparer.template, policy.budget, self.rows
         )
 
     @cached_property
     def train_costs(self) -> list[TokenCost]:
-        """The training rows' tokens, in the order of the data. Raises TrainError where a prompt is too long."""
+        """The training rows' tokens, in the order of the data. Raises TrainError where the base cannot take a row."""
         return self._costs(self.inputs.train)
 
     @cached_property
     def valid_costs(self) -> list[TokenCost]:
-        """The validation rows' tokens. Raises TrainError where a prompt is too long."""
+        """The validation rows' tokens. Raises TrainError where the base cannot take a row."""
         return self._costs(self.inputs.valid)
 
     def check_lengths(self) -> None:
@@ -61,12 +62,13 @@ class TrainingPlan:
 
     def _costs(self, rows: list[Question]) -> list[TokenCost]:
         costs: list[TokenCost] = []
-        faults = []
+        faults: dict[str, PictureError] = {}
         for row, cost in zip(rows, costs_of(self.preparer, rows, "1")):
             if isinstance(cost, PictureError):
-                faults.append(f"row {row.id!r}: {cost.found}")
+                faults[f"row {row.id!r}: {cost.found}"] = cost
             else:
                 costs.append(cost)
         if faults:
-            raise TrainError(f"{'; '.join(faults[:10])}; expected prompts within the model's context")
+            remedies = dict.fromkeys(f"expected {error.expected}; {error.fix}" for error in faults.values())
+            raise TrainError("; ".join([first_of(faults), *remedies]))
         return costs

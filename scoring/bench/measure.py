@@ -42,6 +42,7 @@ from scoring.engine.linear import MergedLinear
 from scoring.engine.loading import device_name
 from scoring.engine.packed import PackedModel, Replacement, put_back, unwrap
 from scoring.engine.scorer import Scorer
+from scoring.errors import InputError
 from scoring.files.writing import write_json
 from scoring.inputs.orders import check_orders
 from scoring.inputs.pictures import PictureError
@@ -52,6 +53,7 @@ from scoring.run.run import run
 from scoring.scores.folder import RunError
 from scoring.scores.probabilities import pooled_log_probabilities, predictions
 from scoring.tables.table import Table
+from scoring.tables.unseen_pictures import mark_unseen
 
 WARM_UP_ROWS = 8
 ORDERS = {ENGINE_4BIT: "1", ENGINE_16BIT: "1", ENGINE: "1", "cyclic": "cyclic"}  # of the engine's ways
@@ -79,13 +81,16 @@ class BenchOptions:
 def bench(table: Table, ckpt: str, options: BenchOptions, progress: Progress, say: Say = print) -> dict[str, Any]:
     """Measure the ways and write `bench.json`; return its content.
 
-    Raises CheckpointError, MismatchError, PictureError, OrdersError, or RunError where none of the ways applies.
+    Raises CheckpointError, MismatchError, PictureError, OrdersError, InputError where rows have pictures that the base
+    does not see, or RunError where none of the ways applies.
     """
     ways = [name for name in WAYS if not options.ways or name in options.ways]
     for name in ways:
         check_orders(table.questions, ORDERS.get(name, "1"), f"--ways {name}")
     by_orders = {orders: options.model.plan([ckpt], orders) for orders in set(ORDERS.values())}
     plans = {name: by_orders[orders] for name, orders in ORDERS.items()}
+    if unseen := mark_unseen(table, plans[ENGINE].preparer.chat.family).problems[len(table.problems) :]:
+        raise InputError(unseen)
     options.out.mkdir(parents=True, exist_ok=True)
     scorer = Scorer(plans[ENGINE], weights=options.run.weights)
     for note in plans[ENGINE].notes + scorer.model.notes:

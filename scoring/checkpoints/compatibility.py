@@ -177,7 +177,7 @@ def declared_settings(checkpoint: Checkpoint, base: Path) -> dict[str, object]:
     manifest = checkpoint.manifest
     return {
         "template": manifest.prompt.fingerprint,
-        "pixels": manifest.policy(base).max_pixels,
+        "pixels": manifest.policy(base).budget,
         "quantization": manifest.quantization,
     }
 
@@ -198,7 +198,7 @@ def declared_differences(
     ]
 
 
-def undeclared_settings(checkpoint: Checkpoint, base: Path, pixels: int) -> list[str]:
+def undeclared_settings(checkpoint: Checkpoint, base: Path, pixels: int | None) -> list[str]:
     """Notes on a checkpoint without a manifest whose folder has a chat template or pixel budget that is not used."""
     if checkpoint.declared or not checkpoint.adapter:
         return []
@@ -212,7 +212,7 @@ def undeclared_settings(checkpoint: Checkpoint, base: Path, pixels: int) -> list
             f"{checkpoint.folder}: its chat template is not the base's, which is used; if it was trained with its own, "
             "put that into a copy of the base"
         )
-    if budget and budget != pixels:
+    if budget and pixels and budget != pixels:
         notes.append(
             f"{checkpoint.folder}: its own picture settings allow {budget:,} pixels, scored with {pixels:,} (--pixels)"
         )

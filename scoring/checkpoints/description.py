@@ -17,7 +17,7 @@ from scoring.checkpoints.weights import (
     stored_bits,
 )
 from scoring.files.reading import FileError, read_json
-from scoring.inputs.families.registry import policy_of
+from scoring.inputs.families.registry import family_of, policy_of
 from scoring.stats.calibration import Calibration, read_calibration
 
 Row = tuple[str, str]  # a name and its value
@@ -67,11 +67,21 @@ def _adapter_rows(checkpoint: Checkpoint) -> list[Row]:
     ]
 
 
+def _describe_pixels(checkpoint: Checkpoint) -> str:
+    """The budget of a picture, as far as the checkpoint and its base, where that is on this machine, say."""
+    if checkpoint.manifest.pixels:
+        return f"{checkpoint.manifest.pixels['max_pixels']:,}"
+    try:
+        sees_pictures = family_of(checkpoint.base_folder(local_only=True)).sees_pictures
+    except FileError:  # which the base's row tells
+        sees_pictures = True
+    return "448x448 within the base's limits (default)" if sees_pictures else "none: its base sees no pictures"
+
+
 def _setting_rows(checkpoint: Checkpoint) -> list[Row]:
     """Prompt, pixels, quantization and calibration, and what the training recorded."""
     manifest = checkpoint.manifest
     prompt = manifest.prompt
-    pixels = f"{manifest.pixels['max_pixels']:,}" if manifest.pixels else "448x448 within the base's limits (default)"
     rows = [
         ("template", prompt.fingerprint),
         ("  system", prompt.system or "none: the conversation begins with the user's turn"),
@@ -79,7 +89,7 @@ def _setting_rows(checkpoint: Checkpoint) -> list[Row]:
         ("  option", prompt.option),
         ("  hint", prompt.hint),
         ("letters", f"{manifest.letters}{', shown and answered in upper case' if prompt.letters == 'upper' else ''}"),
-        ("pixels", pixels),
+        ("pixels", _describe_pixels(checkpoint)),
         ("quantization", manifest.quantization + (f", trained in {manifest.dtype}" if manifest.dtype else "")),
         ("calibration", _describe_calibrations(checkpoint)),
     ]

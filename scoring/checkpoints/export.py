@@ -253,19 +253,18 @@ class Merge:
 
     def check_names(self) -> None:
         """Raises CheckpointError where the configuration's model has other weights: it could not be loaded."""
-        from transformers import AutoConfig, AutoModelForImageTextToText
+        import transformers
 
         with torch.device("meta"):
-            config = AutoConfig.from_pretrained(self.weights.folder, trust_remote_code=False)
+            config = transformers.AutoConfig.from_pretrained(self.weights.folder, trust_remote_code=False)
             config.quantization_config = None
-            network: torch.nn.Module = AutoModelForImageTextToText.from_config(  # type: ignore[no-untyped-call]
-                config, trust_remote_code=False
-            )
-        expected, written = set(network.state_dict()), set(self.names)
+            auto_model: Any = getattr(transformers, self.weights.family.auto_model)
+            network: torch.nn.Module = auto_model.from_config(config, trust_remote_code=False)
+        expected, written = set(network.state_dict()), set(map(self.weights.family.parameter_name, self.names))
         if (
             HEAD_WEIGHT not in written
             and self.weights.family.embeddings in written
-            and self.weights.config.get("tie_word_embeddings")
+            and getattr(config, "tie_word_embeddings", False)  # by default too, where the file does not say
         ):
             expected.discard(HEAD_WEIGHT)
         if wrong := sorted(expected ^ written):

@@ -128,11 +128,11 @@ def plan_members(  # noqa: PLR0913 - the library's call to plan a run: its param
     members = _members(checkpoints, bases)
     first = checkpoints[0]
     template = template or first.manifest.prompt
-    policy = policy_of(bases[0], pixels or first.manifest.policy(bases[0]).max_pixels)
+    policy = policy_of(bases[0], pixels or first.manifest.policy(bases[0]).budget)
     settings = LogitSettings(
         members[0].base_fingerprint,
         template.fingerprint,
-        policy.max_pixels,
+        policy.budget,
         quantization_of(first, bases[0], quantization),
     )
     source = CalibrationSource.read(calibration, orders, names, members)
@@ -141,7 +141,7 @@ def plan_members(  # noqa: PLR0913 - the library's call to plan a run: its param
     for member in members:
         _check_shared_base(member, members[0])
         choice = source.choose(member, _run_settings(member, members, settings, orders))
-        notes += undeclared_settings(member.checkpoint, member.base, policy.max_pixels)
+        notes += undeclared_settings(member.checkpoint, member.base, policy.budget)
         notes += _precision_notes(member) + choice.notes
         differences = _differences(member, template, settings, choice.differences)
         notes += _accepted(member, differences, noted, allow_mismatch)

@@ -238,7 +238,11 @@ class BaseWeights:
         """The linear layers, without other two-dimensional weights such as embeddings."""
         others = self.family.others(self.config)
         names = (name.removesuffix(".weight") for name, shape in self.shapes.items() if len(shape) == 2)
-        return [name for name in names if f"{name}.weight" in self.shapes and not name.endswith(others)]
+        return [
+            name
+            for name in names
+            if f"{name}.weight" in self.shapes and not name.endswith(others) and self.family.experts not in name
+        ]
 
     def _refuse_types(self) -> None:
         """Raises CheckpointError for weights that are stored in a type that is not supported."""
@@ -261,6 +265,10 @@ class BaseWeights:
         if HEAD_WEIGHT in self.packed:
             raise CheckpointError(
                 f"{self.folder}: its {HEAD} is in 4 bits too, which is not supported: name another base"
+            )
+        if any(self.family.experts in name for name in self.packed):
+            raise CheckpointError(
+                f"{self.folder}: its experts are in 4 bits, which is not supported: name the model in 16 bits"
             )
 
 

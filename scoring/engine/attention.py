@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface
 
 from scoring.engine.families.parts import NetworkParts
 
@@ -235,24 +235,20 @@ def _segments(bounds: dict[str, Any], scale: float, causal: bool) -> Segments:
     return Segments(query_bounds, key_bounds, longest_query, longest_key, scale, causal)
 
 
-def _no_mask(*_: object, **__: object) -> None:
-    """The bounds of the segments say what a mask would."""
-
-
+# Without functions for masks the library makes none, and does not ask the card for the positions either: the bounds of
+# the segments say what a mask would.
 AttentionInterface.register(TEXT, _attend_text)
 AttentionInterface.register(VISION, _attend_vision)
-AttentionMaskInterface.register(TEXT, _no_mask)
-AttentionMaskInterface.register(VISION, _no_mask)
 
 
 @contextmanager
 def packed_attention(parts: NetworkParts) -> Iterator[None]:
     """Inside, the language model and a tower that packs attend by segments; outside, as the library does."""
-    network = parts.network
-    packed = {"text_config": TEXT} | ({"vision_config": VISION} if parts.packs_patches else {})
-    before = {"": network.config._attn_implementation} | {
-        name: getattr(network.config, name)._attn_implementation for name in ("text_config", "vision_config")
-    }
+    network, config = parts.network, parts.network.config
+    sections = {"text_config": TEXT, "vision_config": VISION} if parts.vision else {"": TEXT}
+    packed = {name: way for name, way in sections.items() if way == TEXT or parts.packs_patches}
+    configs = {"": config} | {name: getattr(config, name) for name in sections if name}
+    before = {name: section._attn_implementation for name, section in configs.items()}
     network.set_attn_implementation(before | packed)
     try:
         yield

@@ -13,6 +13,7 @@ from torch import nn
 from scoring.checkpoints.weights import CheckpointError
 from scoring.engine import Network
 from scoring.engine.families.registry import parts_of
+from scoring.inputs.families.registry import family_of
 
 FOR_WEIGHTS = 0.8  # share of a card's free memory that weights may take
 GIB = 2**30
@@ -27,17 +28,17 @@ def make_device_map(
     not_quantized: names of modules that stay in `dtype`. four_bit: whether the others are in 4 bits. free: bytes of
     each card. Raises CheckpointError where the base does not fit.
     """
+    import transformers
     from accelerate import infer_auto_device_map, init_empty_weights
     from accelerate.utils import CustomDtype, get_balanced_memory
-    from transformers import AutoConfig, AutoModelForImageTextToText
 
     with init_empty_weights():
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        auto_model: Any = AutoModelForImageTextToText
+        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        auto_model: Any = getattr(transformers, family_of(folder).auto_model)
         network: Network = auto_model.from_config(config, dtype=dtype, trust_remote_code=False)
     network.tie_weights()
     parts = parts_of(network)
-    unsplit = [*network._no_split_modules, type(parts.vision).__name__]
+    unsplit = [*network._no_split_modules, *(type(module).__name__ for module in parts.seeing)]
     linear = {f"{name}.weight" for name, module in network.named_modules() if isinstance(module, nn.Linear)}
     in_4bit = {name for name in linear if four_bit and not name.startswith(tuple(not_quantized))}
     plain = {name: dtype for name, _ in network.named_parameters() if name not in in_4bit}
@@ -59,8 +60,9 @@ def make_device_map(
             "free on the cards; expected room for all of it: use more or larger cards, or --quantization nf4"
         )
     family = parts.family
-    first = device_map.get(family.vision, next(iter(device_map.values())))
-    return device_map | {f"{family.language}{name}": first for name in ("embed_tokens", "rotary_emb")}
+    first = next(card for name, card in device_map.items() if not name or f"{family.vision}.".startswith(f"{name}."))
+    others = [f"{family.language}{name}" for name in ("embed_tokens", "rotary_emb")]
+    return device_map | dict.fromkeys([*others, *([family.projector] if family.projector else [])], first)
 
 
 def move_inputs_to_layers(network: Network) -> None:

@@ -185,6 +185,21 @@ class PatchProduct(nn.Module):
         return F.linear(x.flatten(1), self.inner.weight.flatten(1), self.inner.bias)
 
 
+class TileProduct(PatchProduct):
+    """The same for a convolution over whole tiles (N, 3, height, width), out (N, D, rows, columns).
+
+    The kernel that a library chooses for a convolution may depend on the number of tiles, and a tile's bits with it.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.merged:
+            output: torch.Tensor = self.inner(x)
+            return output
+        height, width = self.inner.kernel_size
+        patches = x.unfold(2, height, height).unfold(3, width, width).permute(0, 2, 3, 1, 4, 5).flatten(3)
+        return F.linear(patches, self.inner.weight.flatten(1), self.inner.bias).permute(0, 3, 1, 2)
+
+
 @contextmanager
 def whole_sums() -> Iterator[None]:
     """Inside, matrix products on cards sum each row whole, so that its bits do not depend on how many rows there are.

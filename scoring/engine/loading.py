@@ -139,12 +139,12 @@ def _name(dtype: torch.dtype) -> str:
 
 def _read_network(folder: Path, form: _WeightForm, device: torch.device | None) -> Network:
     """The base from safetensors, on one device, or (None) over all cards. Raises CheckpointError, see `Model.load`."""
-    from transformers import AutoModelForImageTextToText
+    import transformers
     from transformers.utils.logging import disable_progress_bar
 
     if not sys.stderr.isatty():
         disable_progress_bar()  # type: ignore[no-untyped-call]
-    auto_model: Any = AutoModelForImageTextToText
+    auto_model: Any = getattr(transformers, form.family.auto_model)
     problem = f"no {form.family.name} can be built of it and the weights beside it"
     with _as_checkpoint_error(folder / "config.json", problem):
         network, issues = auto_model.from_pretrained(

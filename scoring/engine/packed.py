@@ -68,15 +68,18 @@ class PackedModel:
         self.compiled = False
         self.stream = torch.float32 if model.dtype == torch.float16 else model.dtype
         self.parts = parts = model.parts
+        language = parts.language
         if model.dtype == torch.float16:
-            parts.vision.float()  # its norms overflow in float16
-            for layer in parts.vision.modules():
+            for module in parts.seeing:
+                module.float()  # its norms overflow in float16
+            for layer in (layer for module in parts.seeing for layer in module.modules()):
                 if hasattr(layer, "compute_dtype"):
                     layer.compute_dtype = torch.float32
-        language, visual = parts.language, parts.vision
         unwrap(self.network.model)  # packed before, in another way
         self.linears = wrap(language.layers, model.dtype, linear)
-        in_vision = wrap(visual, visual.dtype, linear, adapters_only=True)
+        in_vision = [
+            layer for module in parts.seeing for layer in wrap(module, parts.vision.dtype, linear, adapters_only=True)
+        ]
         self.linears += in_vision
         self.patches = parts.pack_projection()
         for number in range(parts.deepstack):
@@ -91,7 +94,8 @@ class PackedModel:
             )
             for adapter in adapters
         ]
-        self.values = torch.from_numpy(policy.values).to(model.device, visual.dtype)
+        seen_in = parts.vision.dtype if parts.vision else self.stream
+        self.values = torch.from_numpy(policy.values).to(model.device, seen_in)
         self.weights = self._store_weights(weights)
 
     def _store_weights(self, weights: str) -> str:

@@ -18,7 +18,7 @@ from scoring.files.reading import as_object, read_json
 
 DEFAULT_BUDGET = 448 * 448  # pixels, as in the competition notebook
 
-Grid = tuple[int, int, int]  # (1, rows, columns) of a picture's patches, or what a family counts instead
+Grid = tuple[int, int, int]  # (1, rows, columns) of a picture's patches; or tiles, and rows and columns of each
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,12 @@ class PictureSettings:
     size: dict[str, int | None] | None = None
     min_pixels: int | None = None
     max_pixels: int | None = None
+    min_patches: int = 1  # of families that cut pictures into tiles: how many tiles
+    max_patches: int = 12
 
     def __post_init__(self) -> None:
-        sides = min(self.patch_size, self.merge_size, self.temporal_patch_size)
-        if sides < 1 or len(self.image_mean) != 3 or len(self.image_std) != 3 or 0 in self.image_std:
+        counts = self.patch_size, self.merge_size, self.temporal_patch_size, self.min_patches, self.max_patches
+        if min(counts) < 1 or len(self.image_mean) != 3 or len(self.image_std) != 3 or 0 in self.image_std:
             raise ValueError("found impossible patch sizes or colour statistics; expected those of a base")
 
     @property
@@ -85,9 +87,9 @@ def read_picture_settings(folder: Path, defaults: Mapping[str, Any]) -> PictureS
 class PixelPolicy:
     """How a picture becomes patches: the pixel budget and the base model's patch sizes and normalisation.
 
-    min_pixels, max_pixels: of the picture as the model sees it. patch: side of a patch in pixels. merge: patches on a
-    side of the square that becomes one token. frames: how often a patch holds the picture, as if it were a film. mean,
-    std: of the three channels, levels from 0 to 1.
+    min_pixels, max_pixels: of the picture as the model sees it; 0 for a base that sees none. patch: side of a patch in
+    pixels. merge: patches on a side of the square that becomes one token. frames: how often a patch holds the picture,
+    as if it were a film. mean, std: of the three channels, levels from 0 to 1.
     """
 
     min_pixels: int = DEFAULT_BUDGET
@@ -117,6 +119,11 @@ class PixelPolicy:
     def limits(settings: PictureSettings) -> tuple[int, int | None]:
         """The fewest and the most pixels that a base's settings allow; None where they set no limit."""
         return settings.fewest_pixels, settings.most_pixels
+
+    @property
+    def budget(self) -> int | None:
+        """The most pixels of a picture; None for a base that sees none."""
+        return self.max_pixels or None
 
     def size(self, width: int, height: int) -> tuple[int, int]:
         """The (width, height) that a picture is resized to: multiples of patch x merge within the budget."""

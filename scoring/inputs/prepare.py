@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from scoring.errors import counted
 from scoring.files.reading import as_object, read_json
+from scoring.inputs.families.family import Family
 from scoring.inputs.image_marks import parts_of
 from scoring.inputs.pictures import PictureError, read_picture, to_rgb
 from scoring.inputs.pixels import PixelPolicy
@@ -21,6 +23,12 @@ class _TextConfig:
     """The fields of the language model's part of config.json that are used here."""
 
     max_position_embeddings: int = 32_768
+
+
+def unseen_pictures(family: Family, count: int) -> PictureError:
+    """What is wrong with a question of so many pictures for a base of a family that sees none."""
+    found = f"{counted(count, 'picture')}, which a {family.name} base does not see"
+    return PictureError(found, "a question in words alone", "name a base that sees pictures, or drop the row")
 
 
 @dataclass
@@ -68,6 +76,8 @@ class Preparer:
             options = [question.options[LETTERS.index(letter)] for letter in order] or question.options
             system, user = self.template.render(question.question, options, question.task_hint)
             try:
+                if sizes and not self.chat.family.sees_pictures:
+                    raise unseen_pictures(self.chat.family, len(sizes))
                 parts = parts_of(user, len(sizes))
             except PictureError as error:
                 results.append(error)
@@ -86,6 +96,8 @@ class Preparer:
 
     def picture(self, question: Question, index: int = 0) -> Image.Image:
         """One of the question's pictures decoded, upright, in RGB, within `question.limits`. Raises PictureError."""
+        if not self.chat.family.sees_pictures:
+            raise unseen_pictures(self.chat.family, len(question.pictures))
         picture = question.pictures[index]
         return to_rgb(picture) if isinstance(picture, Image.Image) else read_picture(picture, question.limits)
 

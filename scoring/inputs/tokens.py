@@ -124,13 +124,16 @@ class ChatTokenizer:
         )
         self.family = family_of(folder)
         token = self.family.image_token
-        if token not in self.control:
-            raise TokenError(f"{folder}: the tokenizer has no {token}; expected a {self.family.name} base")
-        self.image_token_id = self.control[token]
+        needed = [token, *self.family.around] if token else [self.family.end_of_turn]
+        if missing := [name for name in needed if name not in self.control]:
+            raise TokenError(f"{folder}: the tokenizer has no {missing[0]}; expected that of {self.family.name}")
+        self.image_token_id: int = self.control.get(token, -1)  # -1 where no picture is seen
+        self._around = [self.control[name] for name in self.family.around]
         environment = ImmutableSandboxedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
         )
         environment.globals["raise_exception"] = _raise
+        environment.globals |= _special_tokens(folder)
         self._frames: dict[tuple[bool, tuple[bool, ...]], list[str]] = {}  # see `_frame`
         chat_template = read_chat_template(folder)
         if chat_template is None:
@@ -176,9 +179,11 @@ class ChatTokenizer:
             if piece == self.family.image_token:  # as many as there are places, see `_rendered`
                 index = indices[len(pictures)]
                 picture = prompt.pictures[index]
+                ids += self._around[:1]
                 start = len(ids)
                 ids += [self.image_token_id] * picture.count
                 pictures.append(PlacedPicture(index, slice(start, len(ids)), picture.grid, picture.shape))
+                ids += self._around[1:]
             elif isinstance(piece, _Plain):
                 ids += ids_of[piece]
             else:
@@ -233,17 +238,21 @@ class ChatTokenizer:
         """The conversation as the chat template writes it, with stand-ins for the texts."""
         numbers = itertools.count()
         order = ["s"] * system + [str(next(numbers)) if is_text else "" for is_text in texts]  # "" for a picture
-        problem = ""
-        for strings in (False, True):
+        image = f"|{re.escape(self.family.image_token)}" if self.family.sees_pictures else ""
+        places, problem = re.compile(STAND_IN.pattern + image), ""
+        for strings in (False, True) if self.family.sees_pictures else (True,):
             messages = _messages(system, texts, strings)
             try:
                 rendered: str = self._chat.render(
-                    add_generation_prompt=True, enable_thinking=False, tools=None, messages=messages
+                    add_generation_prompt=True,
+                    tools=None,
+                    messages=messages,
+                    enable_thinking=False,  # a model that may think before it answers is told to answer at once
                 )
             except (TemplateError, TypeError) as error:  # also of one that uses variables that it is not given
                 problem = problem or f"cannot be used: {error}"
                 continue
-            if order == re.findall(f"{STAND_IN.pattern}|{re.escape(self.family.image_token)}", rendered):
+            if order == places.findall(rendered):
                 return rendered
             problem = problem or "leaves texts or a picture out"
         raise TokenError(f"the base's chat template {problem}; expected {self.family.name}'s own")
@@ -289,6 +298,14 @@ class _Plain(str):
 
 class _UserText(_Plain):
     """Such a text that holds some of the user's."""
+
+
+def _special_tokens(folder: Path) -> dict[str, str]:
+    """Of a tokenizer's settings what chat templates may write: the tokens that begin and end a text, if it has any."""
+    settings = read_json(folder / "tokenizer_config.json") or {}
+    tokens = {name: settings.get(name) for name in ("bos_token", "eos_token")}
+    texts = {name: token.get("content") if isinstance(token, dict) else token for name, token in tokens.items()}
+    return {name: text for name, text in texts.items() if isinstance(text, str)}
 
 
 def _raise(message: str) -> NoReturn:

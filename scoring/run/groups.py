@@ -94,7 +94,7 @@ def _alike(names: Sequence[str], model: ModelOptions, budgets: Sequence[int | No
             base_fingerprint(folder),
             (model.template or manifest.prompt).fingerprint,
             quantization_of(checkpoint, folder, model.quantization),
-            None if budgets[0] else manifest.policy(folder).max_pixels,
+            None if budgets[0] else manifest.policy(folder).budget,
         )
         alike.setdefault(setting, []).append(fold)
     return list(alike.values())

@@ -12,7 +12,7 @@ from scoring.errors import InputError, Problem, counted, describe, first_of, quo
 from scoring.terminal.errors import BAD_INPUT, SOME_UNSCORED
 from scoring.terminal.options import TableOptions
 from scoring.terminal.progress import Console
-from scoring.terminal.reading import picture_progress, read_all_rows, tell_left_out, tell_notices
+from scoring.terminal.reading import mark_for_bases, picture_progress, read_all_rows, tell_left_out, tell_notices
 
 if TYPE_CHECKING:
     from scoring.tables.overview import Balance, Overlap, Overview, TableOverview
@@ -24,12 +24,16 @@ WORST_LAST = (0, SOME_UNSCORED, BAD_INPUT)  # exit codes
 
 @dataclass(frozen=True)
 class CheckRequest:
-    """reading: how the tables are read. deep: decode every picture. write: where the good rows go; None for nowhere."""
+    """reading: how the tables are read. deep: decode every picture. write: where the good rows go; None for nowhere.
+
+    bases: that are to answer.
+    """
 
     reading: TableOptions
     deep: bool
     as_json: bool
     write: Path | None
+    bases: Sequence[Path] = ()
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ def _check(console: Console, file: Path, request: CheckRequest) -> _Checked:
 
     try:
         store = PictureStore(keep=request.write is not None)
-        table = read_all_rows(console, file, request.reading, request.deep, store)
+        table = mark_for_bases(read_all_rows(console, file, request.reading, request.deep, store), request.bases)
     except InputError as error:
         return _Checked(file, None, error.problems, BAD_INPUT)
     leaves_out = table.good and (request.reading.skip_bad_rows or request.write)

@@ -81,6 +81,33 @@ def read(console: Console, data: Path, options: TableOptions, deep: bool = False
     return table
 
 
+def mark_for_bases(table: "Table", bases: Iterable[Path]) -> "Table":
+    """The table with a problem for each row that one of these bases cannot take. Raises FamilyError."""
+    from scoring.inputs.families.registry import family_of
+    from scoring.tables.unseen_pictures import mark_unseen
+
+    for base in dict.fromkeys(bases):
+        table = mark_unseen(table, family_of(base))
+    return table
+
+
+def for_bases(console: Console, table: "Table", bases: Iterable[Path], skip: bool) -> "Table":
+    """The table for these bases, of which some may see no pictures.
+
+    Raises InputError with all rows that have pictures, where a base sees none. skip: they are printed instead and left
+    out, if at least one row has none. Raises FamilyError for a base of no known family.
+    """
+    known = len(table.problems)
+    table = mark_for_bases(table, bases)
+    if not (unseen := table.problems[known:]):
+        return table
+    if not (skip and table.good):
+        raise InputError(unseen)
+    console.say(describe(unseen))
+    console.say(f"going on without {len(unseen):,} of {len(table.questions):,} rows, which have pictures")
+    return table
+
+
 def tell_notices(console: Console, table: "Table") -> None:
     """Print what a table was read as, if that is not as usual, and what may be a mistake in it."""
     if not table.is_usual:

@@ -106,8 +106,8 @@ def test_a_missing_shard_is_named(sharded):
 
 
 def test_other_models_are_refused(tmp_path):
-    (tmp_path / "config.json").write_text('{"model_type": "llama", "auto_map": {"AutoModel": "evil.Model"}}')
-    with pytest.raises(CheckpointError, match="llama"):
+    (tmp_path / "config.json").write_text('{"model_type": "mistral", "auto_map": {"AutoModel": "evil.Model"}}')
+    with pytest.raises(CheckpointError, match="mistral"):
         check_base(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "qwen3_vl"}')
     (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")

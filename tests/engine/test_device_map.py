@@ -8,10 +8,12 @@ from scoring.checkpoints.weights import CheckpointError
 from scoring.engine.device_map import devices_of, make_device_map, move_inputs_to_layers
 from scoring.engine.loading import Model
 from scoring.inputs.families.qwen3_vl import QWEN3_VL
+from scoring.inputs.families.text import QWEN3
 from scoring.run.options import RunContext, RunOptions
 from scoring.run.run import run
 from scoring.scores.folder import RunError
 from scoring.tables.reading import read_table
+from tests.shared.families import tiny_base
 
 MIB = 2**20
 
@@ -38,6 +40,15 @@ def test_layers_and_the_vision_tower_stand_whole(base, sizes, four_bit):
     assert not any(module.startswith("model.visual.") for module in device_map)
     first = device_map["model.visual"]
     assert first == device_map["model.language_model.embed_tokens"] == device_map["model.language_model.rotary_emb"]
+
+
+def test_layers_of_a_text_model_stand_whole(base, tmp_path):
+    folder = tiny_base("qwen3", base, tmp_path / "base")
+    free = dict.fromkeys(range(3), (folder / "model.safetensors").stat().st_size * 2 // 3)
+    device_map = make_device_map(folder, torch.float32, QWEN3.not_quantized, False, free)
+    layers = [device_map[f"model.layers.{number}"] for number in range(3)]
+    assert layers == sorted(layers) and len(set(device_map.values())) > 1
+    assert device_map["model.embed_tokens"] == device_map["model.rotary_emb"] == min(device_map.values())
 
 
 def test_what_does_not_fit_is_told_before_it_is_loaded(base):

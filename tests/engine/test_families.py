@@ -1,6 +1,7 @@
 """Every family alike: the tree and the library's own forward agree, alone and in batches; it learns what is scored."""
 
 import json
+import math
 import shutil
 from dataclasses import replace
 
@@ -18,15 +19,18 @@ from scoring.engine.guard import compare_first
 from scoring.engine.loading import Model
 from scoring.engine.reference import reference_logits
 from scoring.engine.scorer import Scorer
-from scoring.inputs.families.registry import FAMILIES, policy_of
-from scoring.inputs.pictures import read_picture
+from scoring.inputs.families.registry import FAMILIES, family_of, policy_of
+from scoring.inputs.pictures import PictureError, read_picture
 from scoring.inputs.prompt import PromptTemplate
-from tests.shared.families import CONFIGS, PROCESSORS, tiny_base
+from tests.shared.families import CONFIGS, SEEING, TEXT_MODELS, library_patches, tiny_base
 from tests.shared.references import largest_difference, reference_labels
 from tests.shared.trainings import PLAIN, trained
 
 PIXELS = 28 * 28 * 20  # small, and pictures of unequal sides
 FILE = "adapter_model.safetensors"
+TEXT = [model_type for model_type in CONFIGS if model_type in TEXT_MODELS]
+sees_pictures = pytest.mark.parametrize("family_base", SEEING, indirect=True)
+in_words_alone = pytest.mark.parametrize("family_base", TEXT, indirect=True)
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
@@ -41,11 +45,28 @@ def model_type(folder):
 @pytest.fixture(scope="module")
 def loaded(family_base):
     Model.load(family_base, "none")  # first: it imports bitsandbytes
-    return Scorer(plan_members([str(family_base)], quantization="none", pixels=PIXELS))
+    return Scorer(plan_members([str(family_base)], quantization="none", pixels=budget(family_base)))
+
+
+def budget(folder):
+    return PIXELS if family_of(folder).sees_pictures else None
 
 
 @pytest.fixture(scope="module")
-def rows(demo, test_rows, tmp_path_factory):
+def rows(family_base, seen_rows, test_rows):
+    """Those of `seen_rows`; for a text model others of two to four options, in words alone."""
+    if family_of(family_base).sees_pictures:
+        return seen_rows
+    counts = (4, 4, 3, 4, 2, 4, 4)
+    return [in_words(row, options=row.options[:count]) for row, count in zip(test_rows, counts)]
+
+
+def in_words(row, **changes):
+    return replace(row, pictures=(), sizes=(), **changes)
+
+
+@pytest.fixture(scope="module")
+def seen_rows(test_rows, tmp_path_factory):
     """One picture, several in their places, none, and pictures of other shapes."""
     folder, first = tmp_path_factory.mktemp("pictures"), test_rows[0]
     shapes = [(300, 120), (90, 400), (500, 500)]
@@ -78,6 +99,18 @@ def test_rows_equal_the_library_alone_and_in_batches(loaded, rows, expected, siz
     assert largest < 1e-5 * max(1, scale) and scale > 0.1
 
 
+@in_words_alone
+def test_words_are_answered_alike_by_ones_and_by_64(loaded, test_rows):
+    """The whole table of 64 rows, in the orders of the data."""
+    questions = [in_words(row) for row in test_rows[:64]]
+    expected = reference_labels(loaded, questions, "1")
+    scale = max(np.abs(row).max() for row in expected.values())
+    for size in (1, 64):
+        result = loaded.score(questions, batch_rows=size)
+        assert largest_difference(result, questions, "1", expected) < 1e-5 * scale
+
+
+@sees_pictures
 def test_pictures_and_their_places_count(expected):
     """A test that the vision tower is not left out: other pictures and places, other logits."""
     assert np.abs(expected["first", "abcd"] - expected["words", "abcd"]).max() > 1e-3
@@ -101,20 +134,17 @@ def test_the_ways_of_the_benchmark_give_the_same(loaded, rows, expected):
     assert [answer.first_token for answer in generated] == loaded.score(rows).top_token[:, 0, 0].tolist()
 
 
+@sees_pictures
 def test_pictures_are_cut_as_the_library_cuts_them(family_base, test_rows):
-    import transformers
-
-    processor, factor = PROCESSORS[model_type(family_base)]
-    size = {"shortest_edge": factor * PIXELS, "longest_edge": factor * PIXELS}
-    library = getattr(transformers, processor).from_pretrained(family_base)
     policy = policy_of(family_base, PIXELS)
     for shape in ((300, 120), (61, 47), (640, 480), (33, 640), (20, 90)):
         picture = read_picture(test_rows[1].pictures[0]).resize(shape)
-        cut = library(images=[picture], size=size, return_tensors="np")
-        assert policy.grid(*shape) == tuple(cut["image_grid_thw"][0])
-        assert np.array_equal(policy.patches(picture), cut["pixel_values"])
+        grid, patches = library_patches(model_type(family_base), family_base, picture, PIXELS)
+        assert policy.grid(*shape) == grid
+        assert np.array_equal(policy.patches(picture), patches)
 
 
+@sees_pictures
 def test_what_picture_settings_leave_out_is_the_processors_default(family_base, tmp_path):
     folder = shutil.copytree(family_base, tmp_path / "base", ignore=shutil.ignore_patterns("*.safetensors"))
     settings = json.loads((folder / "preprocessor_config.json").read_text())
@@ -124,6 +154,7 @@ def test_what_picture_settings_leave_out_is_the_processors_default(family_base, 
     assert policy_of(folder) == policy_of(family_base)
 
 
+@sees_pictures
 def test_ids_are_those_of_the_librarys_processor(family_base, loaded, rows):
     from transformers import AutoTokenizer
 
@@ -140,16 +171,55 @@ def test_ids_are_those_of_the_librarys_processor(family_base, loaded, rows):
             messages, tokenize=False, add_generation_prompt=True, enable_thinking=False, chat_template=template
         )
         token = loaded.prepare.chat.family.image_token
+        before, after = loaded.prepare.chat.family.around or ("", "")
         for grid in sequence.grids:  # as `replace_image_token` of the processors
-            text = text.replace(token, "<|picture|>" * (grid[1] * grid[2] // 4), 1)
+            text = text.replace(token, f"{before}{'<|picture|>' * (math.prod(grid) // 4)}{after}", 1)
         ids = tokenizer(text.replace("<|picture|>", token))["input_ids"]
         assert sequence.ids.tolist() == ids
 
 
+@in_words_alone
+def test_ids_are_those_of_the_librarys_tokenizer(family_base, loaded, rows):
+    """The date of Llama's template is that of the template: a prompt is the same on every day."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(family_base)
+    for template in (PromptTemplate(), PromptTemplate(system="")):
+        for row in rows:
+            system, user = template.render(row.question, row.options, row.task_hint)
+            messages = [{"role": "system", "content": system}] * bool(system) + [{"role": "user", "content": user}]
+            text = tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True, enable_thinking=False, date_string="26 Jul 2024"
+            )
+            sequence = replace(loaded.prepare, template=template).encode(row)
+            assert sequence.ids.tolist() == tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+@in_words_alone
+def test_a_text_model_has_no_answer_for_a_picture(family_base, loaded, test_rows):
+    assert policy_of(family_base).budget is None
+    result = loaded.score([test_rows[0], in_words(test_rows[1])])
+    unseen = f"1 picture, which a {family_of(family_base).name} base does not see"
+    assert result.status == [f"picture: {unseen}", "ok"] and np.isnan(result.logits[0]).all()
+    for prepare in (loaded.prepare, loaded.prepare.encode):
+        with pytest.raises(PictureError, match=f"{unseen}; expected a question in words alone"):
+            prepare(test_rows[0])
+
+
+@in_words_alone
+def test_text_models_count_positions_up(loaded, rows):
+    sequence, patches = loaded.prepare(rows[0])
+    assert len(patches) == 0 and sequence.positions()[0].tolist() == list(range(len(sequence.ids)))
+
+
+@sees_pictures
 def test_positions_are_the_librarys(loaded, rows):
     for row in rows:
         sequence, _ = loaded.prepare(row)
         ids = torch.from_numpy(sequence.ids)[None]
+        if not hasattr(loaded.model.network.model, "get_rope_index"):  # pictures are counted as text
+            assert np.array_equal(sequence.positions(), np.tile(np.arange(ids.shape[1]), (3, 1)))
+            continue
         positions, _ = loaded.model.network.model.get_rope_index(
             ids,
             (ids == loaded.prepare.chat.image_token_id).int(),
@@ -167,9 +237,10 @@ def checkpoint(family_base, demo, tmp_path_factory):
 
     out = tmp_path_factory.mktemp("trained") / "ckpt"
     config = replace(PLAIN, epochs=1, batch=4, learning_rate=1e-2, quantization="none", rank=4, alpha=8)
-    training, _ = trained(
-        family_base, read_table(demo / "train.csv").questions, out, config, rows=8, valid=2, pixels=PIXELS
-    )
+    questions = read_table(demo / "train.csv").questions
+    if not family_of(family_base).sees_pictures:
+        questions = [in_words(question) for question in questions]
+    training, _ = trained(family_base, questions, out, config, rows=8, valid=2, pixels=budget(family_base))
     assert training.state.step == 2
     return out
 
@@ -180,20 +251,22 @@ def scored(checkpoint, rows):
 
 
 def test_training_reaches_every_layer_of_the_language_model_alone(checkpoint, family_base):
-    tensors = load_file(checkpoint / FILE)
-    assert all(".language_model.layers." in key for key in tensors)
+    tensors, family = load_file(checkpoint / FILE), family_of(family_base)
+    assert all(key.startswith(f"base_model.model.{family.layers}") for key in tensors)
     assert all(tensor.any() for key, tensor in tensors.items() if "lora_B" in key)
     config = json.loads((family_base / "config.json").read_text())
-    kinds = config["text_config"].get("layer_types") or ["full_attention"] * config["text_config"]["num_hidden_layers"]
+    text = family.text_config(config)
+    kinds = text.get("layer_types") or ["full_attention"] * family.sizes(config).layers
     feed_forward = 2 if config["model_type"].startswith("glm") else 3  # gate and up projection are one layer there
     assert len(tensors) == 2 * (4 * kinds.count("full_attention") + feed_forward * len(kinds))
 
 
 def test_peft_loads_the_adapter_with_the_same_logits(checkpoint, family_base, rows, scored, loaded):
+    import transformers
     from peft import PeftModel
-    from transformers import AutoModelForImageTextToText
 
-    network = AutoModelForImageTextToText.from_pretrained(family_base, dtype=torch.float32)
+    auto_model = getattr(transformers, family_of(family_base).auto_model)
+    network = auto_model.from_pretrained(family_base, dtype=torch.float32)
     peft = PeftModel.from_pretrained(network, str(checkpoint)).eval()
     plain = loaded.score(rows)
     for number, row in enumerate(rows):
@@ -225,10 +298,10 @@ def test_weights_have_the_names_of_the_librarys_modules(family_base):
     assert {*weights.linear} == linear
 
 
-def test_older_configurations_without_sections_are_read(base, rows, tmp_path):
+def test_older_configurations_without_sections_are_read(base, seen_rows, tmp_path):
     """As the hub has Qwen2-VL and Qwen2.5-VL: the language model's part is not in a section of its own."""
     folder = tiny_base("qwen2_vl", base, tmp_path / "base", tied=True)
-    before = Scorer(plan_members([str(folder)], quantization="none", pixels=PIXELS)).score(rows[:2])
+    before = Scorer(plan_members([str(folder)], quantization="none", pixels=PIXELS)).score(seen_rows[:2])
     config = json.loads((folder / "config.json").read_text())
     text = config.pop("text_config")
     rope = {"type": "mrope", "mrope_section": text["rope_parameters"]["mrope_section"]}
@@ -241,13 +314,12 @@ def test_older_configurations_without_sections_are_read(base, rows, tmp_path):
     assert (sizes.layers, sizes.width, sizes.heads, sizes.key_value_heads, sizes.head_size) == (3, 64, 4, 2, 16)
     scorer = Scorer(plan_members([str(folder)], quantization="none", pixels=PIXELS))
     assert scorer.prepare.context == 2048
-    assert np.array_equal(scorer.score(rows[:2]).logits, before.logits)
+    assert np.array_equal(scorer.score(seen_rows[:2]).logits, before.logits)
 
 
-@pytest.mark.parametrize("model_type", ["qwen2_5_vl", "qwen2_vl", "qwen3_5"])
-def test_one_base_in_4_bits_has_the_same_bits_expanded_or_not(base, rows, tmp_path, model_type):
-    folder = tiny_base(model_type, base, tmp_path / "base")
-    plan = plan_members([str(folder)], quantization="nf4", pixels=PIXELS)
+@pytest.mark.parametrize("family_base", ["qwen2_5_vl", "qwen2_vl", "qwen3", "qwen3_5", "internvl"], indirect=True)
+def test_one_base_in_4_bits_has_the_same_bits_expanded_or_not(family_base, rows):
+    plan = plan_members([str(family_base)], quantization="nf4", pixels=budget(family_base))
     kept, expanded = (Scorer(plan, weights=weights).score(rows).logits for weights in ("4bit", "16bit"))
     assert np.array_equal(kept, expanded, equal_nan=True)
 

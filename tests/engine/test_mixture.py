@@ -1,17 +1,26 @@
 """A mixture of experts in the place of the feed-forward, as in Qwen3-VL-30B-A3B and 235B-A22B."""
 
+import json
+import shutil
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from benchmarks.shapes import QWEN3_VL_8B
+from scoring.checkpoints.export import ExportOptions, export_model
 from scoring.checkpoints.plan import plan_members
-from scoring.checkpoints.weights import CheckpointError
+from scoring.checkpoints.weights import BaseWeights, CheckpointError
 from scoring.engine.device_map import GIB, make_device_map
 from scoring.engine.loading import Model
 from scoring.engine.reference import reference_logits
 from scoring.engine.scorer import Scorer
 from scoring.inputs.families.qwen3_vl import QWEN3_VL
+from tests.shared.families import tiny_base
+from tests.shared.references import largest_difference, reference_labels
+from tests.shared.trainings import PLAIN, trained
 
 # Qwen3-VL-235B-A22B's and 32B's language models, where they differ from the 8B's.
 REAL_235B = {
@@ -56,3 +65,45 @@ def test_experts_are_laid_out_in_16_bits(configured, tmp_path):
     folder = configured(tmp_path / "32B", QWEN3_VL_8B.config, REAL_32B)
     result = make_device_map(folder, torch.bfloat16, QWEN3_VL.not_quantized, True, {0: 15 * GIB, 1: 15 * GIB})
     assert set(result.values()) == {0, 1}
+
+
+# ------------------------------------------------------------ Qwen3 in words alone: its experts are stored one by one
+@pytest.fixture(scope="module")
+def text_mixture(base, tmp_path_factory):
+    return tiny_base("qwen3_moe", base, tmp_path_factory.mktemp("qwen3_moe") / "base")
+
+
+def test_a_text_mixture_is_trained_scored_and_exported_as_it_is_stored(text_mixture, test_rows, tmp_path):
+    rows = [replace(row, pictures=(), sizes=()) for row in test_rows]
+    assert {*load_file(text_mixture / "model.safetensors")} > {"model.layers.0.mlp.experts.7.down_proj.weight"}
+    config = replace(PLAIN, epochs=1, batch=4, learning_rate=1e-2, quantization="none", rank=4, alpha=8)
+    checkpoint = tmp_path / "ckpt"
+    trained(text_mixture, rows, checkpoint, config, rows=8, valid=2)
+    adapted = {key.split(".lora_")[0] for key in load_file(checkpoint / "adapter_model.safetensors")}
+    assert len(adapted) == 3 * 4 and all(".self_attn." in name for name in adapted)
+    scorer = Scorer.load(str(checkpoint))
+    scorer.model.use(scorer.adapters[0])
+    result = scorer.score(rows[:8], "cyclic")
+    expected = reference_labels(scorer, rows[:8])
+    scale = max(np.abs(labels).max() for labels in expected.values())
+    assert largest_difference(result, rows[:8], "cyclic", expected) < 1e-5 * scale
+    export_model(str(checkpoint), tmp_path / "whole", options=ExportOptions(dtype="fp32"))
+    names = {*load_file(tmp_path / "whole" / "model.safetensors")}
+    assert names == {*load_file(text_mixture / "model.safetensors")}
+    exported = Scorer.load(str(tmp_path / "whole")).score(rows[:8], "cyclic")
+    assert np.nanmax(np.abs(exported.logits - result.logits)) < 1e-4
+
+
+def test_experts_in_4_bits_are_refused(text_mixture, tmp_path):
+    folder = shutil.copytree(text_mixture, tmp_path / "base")
+    tensors = load_file(folder / "model.safetensors")
+    name = "model.layers.0.mlp.experts.0.up_proj.weight"
+    state = json.dumps({"shape": list(tensors[name].shape), "quant_type": "nf4", "blocksize": 64}).encode()
+    tensors[f"{name}.quant_state.bitsandbytes__nf4"] = torch.frombuffer(bytearray(state), dtype=torch.uint8)
+    tensors[name] = torch.zeros(tensors[name].numel() // 2, 1, dtype=torch.uint8)
+    save_file(tensors, folder / "model.safetensors")
+    settings = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
+    config = json.loads((folder / "config.json").read_text()) | {"quantization_config": settings}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="its experts are in 4 bits, which is not supported"):
+        BaseWeights.of(folder)

@@ -143,6 +143,7 @@ def test_any_value_of_a_run_may_be_wrong(scores, tmp_path):
     assert "run.json: identity.letters is 4; expected a valid string" in told
 
 
+@pytest.mark.usefixtures("known_models")
 @pytest.mark.parametrize("name", ["questions.parquet", "logits/part-000000.parquet"])
 @pytest.mark.parametrize("cut", [0, 100, -10])
 def test_a_cut_off_part_is_named(score, scores, name, cut):

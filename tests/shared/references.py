@@ -1,19 +1,21 @@
-"""What transformers' own forward answers to questions in all their cyclic orders, and how far scores are from it."""
+"""What transformers' own forward answers to questions in all their cyclic orders, and how far scores are from it;
+and tensors without content."""
 
 import numpy as np
+import torch
 
 from scoring.engine.reference import reference_logits
 from scoring.inputs.orders import orders_of, reordered
 
 
-def reference_labels(scorer, questions):
+def reference_labels(scorer, questions, orders="cyclic"):
     """(question's id, order) -> the label logits, by the letters of that order."""
     return {
         (question.id, order): reference_logits(scorer.model.network, *scorer.prepare(reordered(question, order)))[
             scorer.label_ids[: len(order)]
         ].numpy()
         for question in questions
-        for order in orders_of(question, "cyclic")
+        for order in orders_of(question, orders)
     }
 
 
@@ -25,3 +27,10 @@ def largest_difference(result, questions, orders, expected) -> float:
             by_letter = result.logits[row, 0, number, ["abcd".index(letter) for letter in order]]
             largest = max(largest, float(np.abs(by_letter - expected[question.id, order]).max()))
     return largest
+
+
+def as_fake(mode, value):
+    """A tensor, or each of a list, as one without content in a FakeTensorMode; anything else as it is."""
+    if isinstance(value, torch.Tensor):
+        return mode.from_tensor(value)
+    return [as_fake(mode, each) for each in value] if isinstance(value, list) else value

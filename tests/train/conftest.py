@@ -20,7 +20,7 @@ def first(base, questions, tmp_path_factory):
     from tests.shared.trainings import trained
 
     out = tmp_path_factory.mktemp("first") / "ckpt"
-    return out, *trained(base, questions, out, valid=20)
+    return out, *trained(base, questions, out, valid=12)
 
 
 @pytest.fixture

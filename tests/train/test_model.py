@@ -24,7 +24,7 @@ from train.model import answer_loss, average
 
 @pytest.fixture(scope="module")
 def questions(demo):
-    return read_table(demo / "train.csv").questions[:8]
+    return read_table(demo / "train.csv").questions[:4]
 
 
 def learner(base, questions, folder, config=PLAIN):

@@ -6,8 +6,10 @@ import pytest
 
 from scoring.engine.loading import Model
 from scoring.inputs.orders import OrdersError
+from tests.shared.families import tiny_base
 from tests.shared.trainings import PLAIN, trainer_of
 from train.config import ConfigError
+from train.inputs import TrainError
 
 
 @pytest.mark.parametrize(
@@ -36,3 +38,17 @@ def test_options_that_questions_list_too_are_not_shuffled(base_in_4_bits, questi
     rows = [replace(questions[0], question="Which? (A) cat (B) dog", options=("cat", "dog"), answer="a")]
     with pytest.raises(OrdersError, match="^--shuffle-options: the questions of 1 row list their options too"):
         trainer_of(base_in_4_bits, rows, rows, tmp_path / "ckpt", replace(PLAIN, shuffle_options=True))
+
+
+def test_rows_that_the_base_cannot_take_are_named_before_loading(base, questions, tmp_path, monkeypatch):
+    folder = tiny_base("qwen3", base, tmp_path / "base")
+    monkeypatch.setattr(Model, "load", None)
+    words = [replace(question, pictures=(), sizes=()) for question in questions[:20]]
+    trainer_of(folder, words, words, tmp_path / "ckpt", PLAIN).plan.check_lengths()
+    rows = [*questions[:12], replace(words[12], question="word " * 5000), *words[13:]]
+    with pytest.raises(TrainError) as caught:
+        trainer_of(folder, rows, words, tmp_path / "ckpt", PLAIN).plan.check_lengths()
+    message = str(caught.value)
+    assert message.startswith(f"row {rows[0].id!r}: 1 picture, which a Qwen3 base does not see")
+    assert "… and 3 more; expected a question in words alone; name a base that sees pictures" in message
+    assert message.endswith("; expected at most 2,048; shorten the question")

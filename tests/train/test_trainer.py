@@ -15,7 +15,7 @@ from train.state import StateError
 
 def test_seeds_repeat_the_training_bit_for_bit(first, base, questions, tmp_path):
     out, _, results = first
-    _, again = trained(base, questions, tmp_path / "again", valid=20)
+    _, again = trained(base, questions, tmp_path / "again", valid=12)
     assert (tmp_path / "again" / "adapter_model.safetensors").read_bytes() == (
         out / "adapter_model.safetensors"
     ).read_bytes()

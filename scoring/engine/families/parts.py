@@ -3,7 +3,6 @@
 A family's file makes a subclass of `NetworkParts`. Everything else in `engine` works with it and names no family.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import Any
@@ -19,16 +18,17 @@ from scoring.inputs.pixels import Grid, PixelPolicy
 Rotation = tuple[torch.Tensor, torch.Tensor]  # cosines and sines of the positions, (1, T, head size) each
 
 
-class NetworkParts(ABC):
+class NetworkParts:
     """The parts of one loaded network of transformers.
 
     family: its other half. language: the language model, with `embed_tokens`, `layers` and `norm`. vision: the tower,
-    with `blocks` and `patch_embed.proj`. deepstack: to how many of the first layers the tower adds features.
+    by its name `tower`, or None. deepstack: to how many of the first layers the tower adds features.
     packs_patches: whether the tower takes the patches of all pictures as one sequence with bounds. reads_grids: whether
     it reads the pictures' grids on its device. rotate: the library's `apply_rotary_pos_emb` of this family. recurrent:
     whether layers carry a state from token to token.
     """
 
+    tower = "visual"
     deepstack = 0
     packs_patches = True
     reads_grids = False
@@ -37,14 +37,22 @@ class NetworkParts(ABC):
 
     def __init__(self, network: Network, family: Family):
         self.network, self.family = network, family
-        self.language: Network = network.model.language_model
-        self.vision: Network = network.model.visual
+        self.language: Network = network.model.language_model if family.vision else network.model
+        self.vision: Network = getattr(network.model, self.tower) if family.vision else None
+        rotary = self.language.rotary_emb
+        if rotary.rope_type == "dynamic":  # it changes beyond the context alone, where prompts are refused, but would
+            rotary.rope_type = "default"  # ask the card for the largest position
         self._known: dict[Grid, dict[str, torch.Tensor]] = {}  # see `patch_positions`
 
     @cached_property
     def sizes(self) -> Sizes:
         """Of the language model."""
-        return self.family.sizes(self.network.config.text_config.to_dict())
+        return self.family.sizes(self.network.config.to_dict())
+
+    @property
+    def seeing(self) -> list[Network]:
+        """All that makes tokens of a picture: the tower, and what follows it where that is not a part of it."""
+        return [self.vision] if self.vision else []
 
     @property
     def blocks(self) -> Iterable[nn.Module]:
@@ -77,9 +85,9 @@ class NetworkParts(ABC):
         """Pixels (n, height, width, 3) uint8 of pictures of one grid -> what the tower takes, see `patches_of`."""
         return patches_of(pixels, values, policy)
 
-    @abstractmethod
     def positions_in(self, grid: Grid) -> dict[str, torch.Tensor]:
         """What the tower would work out from a picture's grid: its arguments, a row for each patch (or see `see`)."""
+        return {}
 
     def patch_positions(self, grid: Grid) -> dict[str, torch.Tensor]:
         """`positions_in` on the tower's device, worked out once for each grid.

@@ -34,11 +34,15 @@ class Family:
     """One family: dense models and mixtures of experts with the same tokens, pictures and names.
 
     model_types: as config.json names them; mixtures: those of them that are mixtures of experts.
-    image_token: of the chat template; each of a picture's tokens has its id. end_of_turn: what ends an answer.
+    image_token: of the chat template; each of a picture's tokens has its id; "" for a family that sees no pictures.
+    around: the control tokens that the library's processor, not the template, puts before and after a picture's.
+    end_of_turn: what ends an answer. auto_model: the class of transformers that loads a base.
     picture_settings: of the library's processor, for what a base's own settings leave out.
     policy: how pictures are cut.
-    language, vision: what names of modules begin with in the language model and in the vision tower.
-    not_linear: ends of names of two-dimensional weights that are no linear layers; router: of a mixture, likewise.
+    language, vision: what names of modules begin with in the language model and in the vision tower ("": none).
+    projector: and in what makes tokens of the tower's features, where that is not a part of the tower.
+    not_linear: ends of names of two-dimensional weights that are no linear layers; router: of a mixture, likewise;
+    experts: a piece of the names of a mixture's experts, which files may hold one by one, each as a linear layer.
     renamed: (pattern, replacement), which turn a name in the base's files into that of the module, where they differ.
     unread: what names in files begin with that the library leaves out: layers that predict further tokens.
     kept_whole: ends of names of linear layers that stay in 16 or 32 bits, as narrow as they are.
@@ -50,18 +54,27 @@ class Family:
     model_types: tuple[str, ...]
     image_token: str
     end_of_turn: str
+    around: tuple[str, str] | tuple[()] = ()
     mixtures: tuple[str, ...] = ()
     picture_settings: Mapping[str, Any] = field(default_factory=dict)
     policy: type[PixelPolicy] = PixelPolicy
+    auto_model: str = "AutoModelForImageTextToText"
     language: str = "model.language_model."
     vision: str = "model.visual"
+    projector: str = ""
     not_linear: tuple[str, ...] = ("embed_tokens", "pos_embed")
     router: str = ".mlp.gate"
+    experts: str = ".mlp.experts."
     renamed: tuple[tuple[str, str], ...] = ()
     unread: tuple[str, ...] = ()
     kept_whole: tuple[str, ...] = ()
     fused: Mapping[str, str] = field(default_factory=dict)
     text_types: tuple[str, ...] = ()
+
+    @property
+    def sees_pictures(self) -> bool:
+        """Whether questions may have pictures."""
+        return bool(self.image_token)
 
     @property
     def layers(self) -> str:
@@ -76,7 +89,7 @@ class Family:
     @property
     def not_quantized(self) -> list[str]:
         """Modules that stay in 16 or 32 bits. Names match from the start; the list replaces the library's own."""
-        return [HEAD, self.vision]
+        return [HEAD, *filter(None, (self.vision, self.projector))]
 
     def is_quantized(self, module: str) -> bool:
         """Whether a linear layer of that name is quantized where a base is loaded in 4 bits."""
@@ -88,9 +101,18 @@ class Family:
             name = re.sub(pattern, replacement, name)
         return name
 
+    def picture_defaults(self, config: Mapping[str, Any]) -> Mapping[str, Any]:
+        """For what the picture settings of the base with that config.json leave out."""
+        return self.picture_settings
+
     def targets(self, names: Sequence[str]) -> list[str]:
         """The names of linear layers that get an adapter, each once, as they are called here."""
         return list(dict.fromkeys(self.fused.get(name, name) for name in names))
+
+    def parameter_name(self, module: str) -> str:
+        """The network's parameter that a weight is held in: experts that files have one by one are held together."""
+        module = re.sub(rf"({re.escape(self.experts)})\d+\.(gate|up)_proj\.weight$", r"\1gate_up_proj", module)
+        return re.sub(rf"({re.escape(self.experts)})\d+\.down_proj\.weight$", r"\1down_proj", module)
 
     def is_mixture(self, config: Mapping[str, Any]) -> bool:
         """Whether a base is a mixture of experts, by its config.json."""
@@ -131,6 +153,9 @@ class Family:
             return "layers that attend within a sliding window, where each token must see its whole path"
         if text.get("attn_logit_softcapping"):
             return "attention scores with a soft cap (attn_logit_softcapping)"
+        rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
+        if rope.get("rope_type", rope.get("type")) == "longrope":
+            return "positions that depend on the longest prompt of a batch (rope_type longrope)"
         if isinstance(layers, list) and layers[-1:] == ["linear_attention"]:
             return "linear attention in its last layer, where only the answers' tokens are computed"
         if int(text.get("linear_conv_kernel_dim") or 0) > 4:
