@@ -16,7 +16,7 @@ from PIL import Image
 
 from scoring.inputs.prompt import PromptTemplate
 from scoring.inputs.questions import Question
-from tests.shared.families import CONFIGS, PROCESSORS, tiny_base
+from tests.shared.families import PROCESSORS, SEEING, tiny_base
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "tests" / "cases" / "families.json"
@@ -68,7 +68,7 @@ def main() -> None:
 
     golden: dict[str, Any] = {"transformers": transformers.__version__, "torchvision": torchvision.__version__}
     with TemporaryDirectory() as folder:
-        for model_type in CONFIGS:
+        for model_type in SEEING:
             base = tiny_base(model_type, ROOT / "demo" / "base", Path(folder) / model_type)
             golden[model_type] = made_by_the_library(base, model_type)
     FILE.write_text(json.dumps(golden, indent=1) + "\n")
