@@ -24,7 +24,7 @@ from scoring.engine.tree import Tree, tree_tokens
 from scoring.inputs.digests import picture_key
 from scoring.inputs.orders import orders_of
 from scoring.inputs.pictures import PictureError
-from scoring.inputs.pixels import Grid
+from scoring.inputs.pixels import Grid, PixelPolicy
 from scoring.inputs.prepare import Preparer
 from scoring.inputs.questions import Question
 from scoring.inputs.tokens import TokenSequence
@@ -185,12 +185,12 @@ class PreparedBatch:
 def prepare_batch(
     preparer: Preparer, questions: list[Question], orders: str, readers: Executor | None = None
 ) -> PreparedBatch:
-    """Read each picture once, resize it, encode every row in every order. Faults are kept, not raised."""
+    """Read and resize each picture once, encode every row in every order. Faults are kept, not raised."""
     pictures = _read_pictures(preparer, questions, readers)
     faults: dict[int, str] = {}
     readable: list[tuple[int, list[_Readable]]] = []
     for row, question in enumerate(questions):
-        results = [pictures[picture_key(picture)] for picture in question.pictures]
+        results = [pictures[key] for key in _cut_pictures(preparer, question)]
         if fault := next((result for result in results if isinstance(result, PictureError)), None):
             faults[row] = f"picture: {fault.found}"
         else:
@@ -206,7 +206,7 @@ def prepare_batch(
         for picture in row_pictures:
             if numbers.setdefault(id(picture.pixels), len(batch.pictures)) == len(batch.pictures):
                 batch.pictures.append(picture.pixels)
-                batch.grids.append(preparer.policy.grid(*picture.size))
+                batch.grids.append(picture.grid)
         row_numbers = [numbers[id(picture.pixels)] for picture in row_pictures]
         batch.rows.extend([row] * len(sequences))
         batch.orders.extend(row_orders)
@@ -218,26 +218,34 @@ def prepare_batch(
 
 
 class _Readable(NamedTuple):
-    """A picture that could be read: its upright size, and its pixels as the model sees them."""
+    """A picture that could be read: its upright size, and its grid and its pixels as the model sees them."""
 
     size: tuple[int, int]
+    grid: Grid
     pixels: Pixels
+
+
+def _cut_pictures(preparer: Preparer, question: Question) -> list[tuple[object, PixelPolicy]]:
+    """The key of each of a question's pictures, and how it is cut: that may depend on how many there are."""
+    policy = preparer.policy.for_count(len(question.pictures))
+    return [(picture_key(picture), policy) for picture in question.pictures]
 
 
 def _read_pictures(
     preparer: Preparer, questions: list[Question], readers: Executor | None
-) -> dict[object, _Readable | PictureError]:
-    """Each picture by its key, read once."""
+) -> dict[tuple[object, PixelPolicy], _Readable | PictureError]:
+    """Each picture by its key and how it is cut, read once."""
     first_with = {
-        picture_key(picture): (question, index)
+        key: (question, index)
         for question in reversed(questions)
-        for index, picture in enumerate(question.pictures)
+        for index, key in enumerate(_cut_pictures(preparer, question))
     }
 
     def read(question_and_index: tuple[Question, int]) -> _Readable | PictureError:
+        policy = preparer.policy.for_count(len(question_and_index[0].pictures))
         try:
             picture = preparer.picture(*question_and_index)
-            return _Readable(picture.size, preparer.policy.resized(picture))
+            return _Readable(picture.size, policy.grid(*picture.size), policy.resized(picture))
         except PictureError as error:
             return error
 

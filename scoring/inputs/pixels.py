@@ -49,6 +49,8 @@ class PictureSettings:
     max_pixels: int | None = None
     min_patches: int = 1  # of families that cut pictures into tiles: how many tiles
     max_patches: int = 12
+    image_grid_pinpoints: list[list[int]] | None = None  # or into which (height, width) they fit pictures,
+    vision_aspect_ratio: str = "anyres_max_9"  # and how many tiles' tokens a picture has at most
 
     def __post_init__(self) -> None:
         counts = self.patch_size, self.merge_size, self.temporal_patch_size, self.min_patches, self.max_patches
@@ -124,6 +126,10 @@ class PixelPolicy:
     def budget(self) -> int | None:
         """The most pixels of a picture; None for a base that sees none."""
         return self.max_pixels or None
+
+    def for_count(self, pictures: int) -> "PixelPolicy":
+        """How each picture of a question with so many is cut; in most families the number makes no difference."""
+        return self
 
     def size(self, width: int, height: int) -> tuple[int, int]:
         """The (width, height) that a picture is resized to: multiples of patch x merge within the budget."""

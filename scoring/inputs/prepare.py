@@ -82,7 +82,8 @@ class Preparer:
             except PictureError as error:
                 results.append(error)
             else:
-                pictures = [self.policy.tokens(self.policy.grid(*size)) for size in sizes]
+                policy = self.policy.for_count(len(sizes))
+                pictures = [policy.tokens(policy.grid(*size)) for size in sizes]
                 results.append(ChatPrompt(system, parts, pictures))
         encoded = iter(self.chat.encode_many([item for item in results if isinstance(item, ChatPrompt)]))
         return [result if isinstance(result, PictureError) else self._checked(next(encoded)) for result in results]
@@ -109,5 +110,6 @@ class Preparer:
         """Token sequence, and patches (N, values) of the question's pictures in their places. Raises PictureError."""
         pictures = self.pictures(question)
         sequence = self.encode(question, [picture.size for picture in pictures])
-        patches = [self.policy.patches(pictures[placed.index]) for placed in sequence.pictures]
+        policy = self.policy.for_count(len(pictures))
+        patches = [policy.patches(pictures[placed.index]) for placed in sequence.pictures]
         return sequence, np.concatenate([np.empty((0, *self.policy.patch_shape), np.float32), *patches])

@@ -15,6 +15,9 @@ from typing import NoReturn
 
 import numpy as np
 from jinja2 import TemplateError
+from jinja2.ext import Extension
+from jinja2.nodes import Node
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
@@ -130,7 +133,7 @@ class ChatTokenizer:
         self.image_token_id: int = self.control.get(token, -1)  # -1 where no picture is seen
         self._around = [self.control[name] for name in self.family.around]
         environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _Generation]
         )
         environment.globals["raise_exception"] = _raise
         environment.globals |= _special_tokens(folder)
@@ -176,7 +179,9 @@ class ChatTokenizer:
         for piece in pieces:
             if isinstance(piece, _UserText) and head is None:
                 head = len(ids)
-            if piece == self.family.image_token:  # as many as there are places, see `_rendered`
+            if isinstance(piece, _Plain):
+                ids += ids_of[piece]
+            elif piece == self.family.image_token:  # as many as there are places, see `_rendered`
                 index = indices[len(pictures)]
                 picture = prompt.pictures[index]
                 ids += self._around[:1]
@@ -184,8 +189,6 @@ class ChatTokenizer:
                 ids += [self.image_token_id] * picture.count
                 pictures.append(PlacedPicture(index, slice(start, len(ids)), picture.grid, picture.shape))
                 ids += self._around[1:]
-            elif isinstance(piece, _Plain):
-                ids += ids_of[piece]
             else:
                 ids.append(self.control[piece])
         return TokenSequence(np.array(ids, np.int64), tuple(pictures), len(ids) if head is None else head)
@@ -240,8 +243,12 @@ class ChatTokenizer:
         order = ["s"] * system + [str(next(numbers)) if is_text else "" for is_text in texts]  # "" for a picture
         image = f"|{re.escape(self.family.image_token)}" if self.family.sees_pictures else ""
         places, problem = re.compile(STAND_IN.pattern + image), ""
-        for strings in (False, True) if self.family.sees_pictures else (True,):
-            messages = _messages(system, texts, strings)
+        ways = [_messages(system, texts, True)]
+        if self.family.sees_pictures:
+            ways.insert(0, _messages(system, texts, False))
+        if self.family.in_texts:
+            ways.append(_messages(system, texts, False, self.family.image_token))
+        for messages in ways:
             try:
                 rendered: str = self._chat.render(
                     add_generation_prompt=True,
@@ -270,16 +277,19 @@ class ChatTokenizer:
         return pieces
 
 
-def _messages(system: bool, texts: tuple[bool, ...], strings: bool) -> list[dict[str, object]]:
+def _messages(system: bool, texts: tuple[bool, ...], strings: bool, image_token: str = "") -> list[dict[str, object]]:
     """A conversation of stand-ins, see `ChatTokenizer._rendered`.
 
-    strings: whether a turn of texts alone is one string. Some templates print what is not.
+    strings: whether a turn of texts alone is one string. Some templates print what is not. image_token: what stands for
+    a picture within the user's one text; "" where pictures are parts of their own.
     """
     numbers = itertools.count()
     user = [
         {"type": "text", "text": f"\ue000{next(numbers)}\ue001"} if is_text else {"type": "image", "image": ""}
         for is_text in texts
     ]
+    if image_token:
+        user = [{"type": "text", "text": "".join(part.get("text", image_token) for part in user)}]
     turns = {"system": [{"type": "text", "text": SYSTEM}]} if system else {}
     return [
         {
@@ -290,6 +300,17 @@ def _messages(system: bool, texts: tuple[bool, ...], strings: bool) -> list[dict
         }
         for role, parts in (turns | {"user": user}).items()
     ]
+
+
+class _Generation(Extension):
+    """`{% generation %}`, by which chat templates mark what training learns: it writes what it holds."""
+
+    tags = {"generation"}
+
+    def parse(self, parser: Parser) -> list[Node]:
+        """The statements up to `{% endgeneration %}`."""
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
 class _Plain(str):

@@ -1,7 +1,6 @@
 """Every family alike: the tree and the library's own forward agree, alone and in batches; it learns what is scored."""
 
 import json
-import math
 import shutil
 from dataclasses import replace
 
@@ -22,7 +21,7 @@ from scoring.engine.scorer import Scorer
 from scoring.inputs.families.registry import FAMILIES, family_of, policy_of
 from scoring.inputs.pictures import PictureError, read_picture
 from scoring.inputs.prompt import PromptTemplate
-from tests.shared.families import CONFIGS, SEEING, TEXT_MODELS, library_patches, tiny_base
+from tests.shared.families import CONFIGS, SEEING, TEXT_MODELS, library_patches, library_tokens, system_turn, tiny_base
 from tests.shared.references import largest_difference, reference_labels
 from tests.shared.trainings import PLAIN, trained
 
@@ -166,14 +165,15 @@ def test_ids_are_those_of_the_librarys_processor(family_base, loaded, rows):
         content = [{"type": "image", "image": ""} for _ in row.pictures] + [{"type": "text", "text": user}]
         messages = [{"role": "user", "content": content}]
         if system:
-            messages.insert(0, {"role": "system", "content": system})
+            messages.insert(0, system_turn(model_type(family_base), system))
         text = tokenizer.apply_chat_template(
             messages, tokenize=False, add_generation_prompt=True, enable_thinking=False, chat_template=template
         )
         token = loaded.prepare.chat.family.image_token
         before, after = loaded.prepare.chat.family.around or ("", "")
         for grid in sequence.grids:  # as `replace_image_token` of the processors
-            text = text.replace(token, f"{before}{'<|picture|>' * (math.prod(grid) // 4)}{after}", 1)
+            count = library_tokens(model_type(family_base), grid, alone=len(row.pictures) == 1)
+            text = text.replace(token, f"{before}{'<|picture|>' * count}{after}", 1)
         ids = tokenizer(text.replace("<|picture|>", token))["input_ids"]
         assert sequence.ids.tolist() == ids
 
@@ -317,7 +317,9 @@ def test_older_configurations_without_sections_are_read(base, seen_rows, tmp_pat
     assert np.array_equal(scorer.score(seen_rows[:2]).logits, before.logits)
 
 
-@pytest.mark.parametrize("family_base", ["qwen2_5_vl", "qwen2_vl", "qwen3", "qwen3_5", "internvl"], indirect=True)
+@pytest.mark.parametrize(
+    "family_base", ["qwen2_5_vl", "qwen2_vl", "qwen3", "qwen3_5", "internvl", "llava_onevision"], indirect=True
+)
 def test_one_base_in_4_bits_has_the_same_bits_expanded_or_not(family_base, rows):
     plan = plan_members([str(family_base)], quantization="nf4", pixels=budget(family_base))
     kept, expanded = (Scorer(plan, weights=weights).score(rows).logits for weights in ("4bit", "16bit"))

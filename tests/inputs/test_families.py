@@ -55,9 +55,10 @@ def test_other_families_are_refused_by_name_by_every_command(other, cli, demo, t
 
 
 def test_the_known_types_are_listed():
-    seeing = "qwen3_vl, qwen3_vl_moe, qwen3_5, qwen3_5_moe, qwen2_5_vl, qwen2_vl, glm4v, glm46v, internvl"
+    seeing = "qwen3_vl, qwen3_vl_moe, qwen3_5, qwen3_5_moe, qwen2_5_vl, qwen2_vl, glm4v, glm46v"
+    seeing += ", internvl, llava_onevision"
     assert known_types() == f"{seeing}, qwen3, qwen3_moe, qwen2 or llama"
-    seeing = ["Qwen3-VL", "Qwen3.5", "Qwen2.5-VL", "Qwen2-VL", "GLM-4.1V", "GLM-4.6V", "InternVL"]
+    seeing = ["Qwen3-VL", "Qwen3.5", "Qwen2.5-VL", "Qwen2-VL", "GLM-4.1V", "GLM-4.6V", "InternVL", "LLaVA-OneVision"]
     assert [family.name for family in FAMILIES] == [*seeing, "Qwen3", "Qwen2.5", "Llama 3"]
     assert [family.name for family in FAMILIES if family.sees_pictures] == seeing
 

@@ -1,10 +1,12 @@
 """Tiny bases of random weights, one for each family, with the demo's tokenizer: made in seconds."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 CLIP = {
@@ -67,6 +69,18 @@ INTERNVL_TEMPLATE = (
     "{% elif content['type'] == 'text' %}{{ content['text'] }}{% endif %}{% endfor %}{% endif %}{{'<|im_end|>\n'}}"
     "{% endfor %}{% if add_generation_prompt %}{{'<|im_start|>assistant\n' }}{% endif %}"
 )
+# That of LLaVA-OneVision's repositories: pictures come before all texts.
+LLAVA_TEMPLATE = (
+    "{% for message in messages %}{{'<|im_start|>' + message['role'] + ' '}}"
+    "{# Render all images first #}{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}"
+    "{{ '<image>' }}{% endfor %}{# Render all video then #}"
+    "{% for content in message['content'] | selectattr('type', 'equalto', 'video') %}{{ '<video>' }}{% endfor %}"
+    "{# Render all text next #}{% if message['role'] != 'assistant' %}"
+    "{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}{{ '\n' + content['text'] }}"
+    "{% endfor %}{% else %}{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}"
+    "{% generation %}{{ '\n' + content['text'] }}{% endgeneration %}{% endfor %}{% endif %}{{'<|im_end|>'}}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
 # Control tokens that take the place of the demo's, or follow them.
 GLM_TOKENS = {
     "<|im_start|>": "<|user|>",
@@ -85,6 +99,7 @@ INTERNVL_TOKENS = {
     "<|video_pad|>": "<video>",
     "": (),
 }
+LLAVA_TOKENS = {"<|image_pad|>": "<image>", "<|video_pad|>": "<video>", "": ()}
 GLM = {
     "text_config": TEXT
     | {
@@ -133,6 +148,8 @@ LLAMA_TEMPLATE = (
     "{{- message['content'] | trim + '<|eot_id|>' }}{%- endfor %}"
     "{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{%- endif %}"
 )
+TILE = 56  # pixels on a side, of families that cut pictures into tiles
+PINPOINTS = [[TILE * rows, TILE * columns] for rows in range(1, 5) for columns in range(1, 5)]
 # For each model type its configuration, and the settings of its pictures; None: the demo's.
 CONFIGS: dict[str, dict[str, Any] | None] = {
     "qwen3_vl": None,
@@ -192,6 +209,21 @@ CONFIGS: dict[str, dict[str, Any] | None] = {
         },
         "downsample_ratio": 0.5,
     },
+    "llava_onevision": {
+        "text_config": TEXT | {"model_type": "qwen2"},
+        "vision_config": {
+            "model_type": "siglip_vision_model",
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 2,
+            "image_size": 56,
+            "patch_size": 11,  # five to a side, and a pixel over
+            "vision_use_head": False,
+        },
+        "image_grid_pinpoints": PINPOINTS,
+        "vision_aspect_ratio": "anyres_max_2",
+    },
     "qwen3": TEXT | {"head_dim": 16},
     "qwen2": TEXT,
     "llama": TEXT,
@@ -206,14 +238,20 @@ TEMPLATES = (
     dict.fromkeys(CONFIGS, QWEN2_TEMPLATE)
     | dict.fromkeys(("glm4v", "glm46v"), GLM_TEMPLATE)
     | dict.fromkeys(("qwen3_5", "qwen3_5_moe"), QWEN3_5_TEMPLATE)
-    | {"internvl": INTERNVL_TEMPLATE}
+    | {"internvl": INTERNVL_TEMPLATE, "llava_onevision": LLAVA_TEMPLATE}
 )
-TOKENS = {"glm4v": GLM_TOKENS, "glm46v": GLM_TOKENS, "internvl": INTERNVL_TOKENS}
+TOKENS = {
+    "glm4v": GLM_TOKENS,
+    "glm46v": GLM_TOKENS,
+    "internvl": INTERNVL_TOKENS,
+    "llava_onevision": LLAVA_TOKENS,
+}
 # The library's processor of pictures, and how often its limits count a pixel.
 PROCESSORS = dict.fromkeys(CONFIGS, ("Qwen2VLImageProcessorPil", 1)) | {
     "glm4v": ("Glm4vImageProcessorPil", 2),
     "glm46v": ("Glm46VImageProcessorPil", 2),
     "internvl": ("GotOcr2ImageProcessorPil", 1),
+    "llava_onevision": ("LlavaOnevisionImageProcessorPil", 1),
 }
 # Of text models the chat template, and which of the demo's control tokens are named otherwise: those of pictures are.
 PLAIN_TOKENS = {"<|image_pad|>": "<|fim_pad|>", "<|vision_start|>": "<|object_ref_start|>"}
@@ -233,8 +271,15 @@ TEXT_MODELS: dict[str, tuple[str, dict[str, str]]] = {
 }
 SEEING = [model_type for model_type in CONFIGS if model_type not in TEXT_MODELS]  # families that see pictures
 PICTURES = {"min_pixels": 3136, "max_pixels": 12_845_056, "patch_size": 14, "merge_size": 2, "temporal_patch_size": 2}
-TILE = 56  # pixels on a side, of families that cut pictures into tiles
-TILES = {"size": {"height": TILE, "width": TILE}, "min_patches": 1, "max_patches": 12, "crop_to_patches": False}
+TILES = {
+    "internvl": {
+        "size": {"height": TILE, "width": TILE},
+        "min_patches": 1,
+        "max_patches": 12,
+        "crop_to_patches": False,
+    },
+    "llava_onevision": {"size": {"height": TILE, "width": TILE}, "image_grid_pinpoints": PINPOINTS},
+}
 
 
 def library_patches(model_type: str, folder: Path, picture: Image.Image, pixels: int) -> tuple[tuple[int, ...], Any]:
@@ -247,9 +292,44 @@ def library_patches(model_type: str, folder: Path, picture: Image.Image, pixels:
         tiles = {"crop_to_patches": True, "max_patches": pixels // TILE**2}
         cut = processor(images=[picture], return_tensors="np", **tiles)
         return (int(cut["num_patches"][0]), TILE // 14, TILE // 14), cut["pixel_values"]
+    if model_type == "llava_onevision":
+        within = pinpoints_within(pixels)
+        cut = processor(images=[picture], return_tensors="np", image_grid_pinpoints=within)
+        return (max(map(math.prod, within)) // TILE**2, *map(int, cut["image_sizes"][0])), cut["pixel_values"][0]
     size = {"shortest_edge": factor * pixels, "longest_edge": factor * pixels}
     cut = processor(images=[picture], size=size, return_tensors="np")
     return tuple(cut["image_grid_thw"][0]), cut["pixel_values"]
+
+
+def pinpoints_within(pixels: int) -> list[list[int]]:
+    """Those of `PINPOINTS` that have no more pixels."""
+    return [[height, width] for height, width in PINPOINTS if height * width <= pixels]
+
+
+def system_turn(model_type: str, text: str) -> dict[str, Any]:
+    """As its chat template takes it: in most families a string."""
+    content: Any = [{"type": "text", "text": text}] if model_type == "llava_onevision" else text
+    return {"role": "system", "content": content}
+
+
+def library_tokens(model_type: str, grid: tuple[int, ...], alone: bool) -> int:
+    """How many tokens the processor of the library gives a picture of that grid. alone: of a question with one."""
+    if model_type != "llava_onevision":
+        return math.prod(grid) // 4
+    from transformers import LlavaOnevisionImageProcessorPil, LlavaOnevisionProcessor
+
+    tiles, height, width = grid
+    processor = LlavaOnevisionProcessor.__new__(LlavaOnevisionProcessor)  # its tokenizer and videos are not needed
+    vars(processor).update(
+        image_token="<image>",
+        num_image_tokens=25,
+        vision_aspect_ratio="anyres_max_2",
+        vision_feature_select_strategy="full",
+    )
+    processor.image_processor = LlavaOnevisionImageProcessorPil(image_grid_pinpoints=pinpoints_within(tiles * TILE**2))
+    inputs = {"batch_num_images": [1 if alone else 2], "image_sizes": [[height, width]]}
+    text = processor.replace_image_token(inputs | {"pixel_values": [np.empty((1, 3, TILE, TILE))]}, 0)
+    return text.count("<image>")
 
 
 def tiny_base(
@@ -273,7 +353,7 @@ def tiny_base(
         (folder / "chat_template.jinja").write_text(TEMPLATES[model_type])
         rename_control_tokens(folder, TOKENS.get(model_type, {}))
         if not model_type.startswith("qwen3"):  # which have the demo's
-            pictures = TILES if model_type == "internvl" else PICTURES
+            pictures = TILES.get(model_type, PICTURES)
             (folder / "preprocessor_config.json").write_text(json.dumps(pictures | CLIP))
         config = config | {name: value for name, value in tokens.items() if name.endswith("_token_id")}
     config = config | {"model_type": model_type, "tie_word_embeddings": tied}

@@ -16,7 +16,7 @@ from PIL import Image
 
 from scoring.inputs.prompt import PromptTemplate
 from scoring.inputs.questions import Question
-from tests.shared.families import CONFIGS, PROCESSORS, SEEING, TILE, tiny_base
+from tests.shared.families import CONFIGS, PROCESSORS, SEEING, TILE, pinpoints_within, system_turn, tiny_base
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "tests" / "cases" / "families.json"
@@ -50,9 +50,11 @@ def made_by_the_library(base: Path, model_type: str) -> dict[str, Any]:
     row = question(sees_pictures)
     system, user = PromptTemplate().render(row.question, row.options, row.task_hint)
     content: Any = [{"type": "image"}, {"type": "text", "text": user}] if sees_pictures else user
-    messages = [{"role": "system", "content": system}, {"role": "user", "content": content}]
+    messages = [system_turn(model_type, system), {"role": "user", "content": content}]
     if model_type == "internvl":
         _name_tokens(base)
+    if model_type == "llava_onevision":
+        _name_processor(base)
     processor = (AutoProcessor if sees_pictures else AutoTokenizer).from_pretrained(base)
     variables = {"enable_thinking": False, "date_string": "26 Jul 2024"}  # the date that Llama's template has by itself
     text = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **variables)
@@ -62,8 +64,11 @@ def made_by_the_library(base: Path, model_type: str) -> dict[str, Any]:
     budget: dict[str, Any] = {"size": {"shortest_edge": limit, "longest_edge": limit}}
     if model_type == "internvl":
         budget = {"max_patches": PIXELS // TILE**2}
+    if model_type == "llava_onevision":
+        budget = {}  # see `_name_processor`
     made = processor(images=[picture()], text=[text], return_tensors="np", **budget)
-    return {"ids": made["input_ids"][0].tolist(), "patches": sample(made["pixel_values"])}
+    patches = made["pixel_values"]
+    return {"ids": made["input_ids"][0].tolist(), "patches": sample(patches[0] if patches.ndim == 5 else patches)}
 
 
 def _name_tokens(base: Path) -> None:
@@ -74,6 +79,16 @@ def _name_tokens(base: Path) -> None:
     path.write_text(json.dumps(settings))
     processor = {"processor_class": "InternVLProcessor", "image_seq_length": (TILE // 28) ** 2}
     (base / "processor_config.json").write_text(json.dumps(processor))
+
+
+def _name_processor(base: Path) -> None:
+    """What LLaVA-OneVision's processor reads of its own settings, with the resolutions within the budget."""
+    settings = {"num_image_tokens": 25, "vision_feature_select_strategy": "full", "vision_aspect_ratio": "anyres_max_2"}
+    processor = {"processor_class": "LlavaOnevisionProcessor"} | settings
+    (base / "processor_config.json").write_text(json.dumps(processor))
+    path = base / "preprocessor_config.json"
+    pictures = json.loads(path.read_text()) | {"image_grid_pinpoints": pinpoints_within(PIXELS)}
+    path.write_text(json.dumps(pictures))
 
 
 def main() -> None:

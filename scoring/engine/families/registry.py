@@ -6,6 +6,7 @@ from scoring.engine import Network
 from scoring.engine.families.parts import NetworkParts
 from scoring.inputs.families.glm4v import GLM_4_1V, GLM_4_6V
 from scoring.inputs.families.internvl import INTERNVL
+from scoring.inputs.families.llava_onevision import LLAVA_ONEVISION
 from scoring.inputs.families.qwen2_vl import QWEN2_5_VL, QWEN2_VL
 from scoring.inputs.families.qwen3_5 import QWEN3_5
 from scoring.inputs.families.qwen3_vl import QWEN3_VL
@@ -21,6 +22,7 @@ PARTS = {
     GLM_4_1V.name: ("glm4v", "Glm4vParts"),
     GLM_4_6V.name: ("glm4v", "Glm4vParts"),
     INTERNVL.name: ("internvl", "InternVLParts"),
+    LLAVA_ONEVISION.name: ("llava_onevision", "LlavaOnevisionParts"),
     QWEN3.name: ("text", "TextParts"),
     QWEN2.name: ("text", "TextParts"),
     LLAMA.name: ("text", "TextParts"),

@@ -36,6 +36,7 @@ class Family:
     model_types: as config.json names them; mixtures: those of them that are mixtures of experts.
     image_token: of the chat template; each of a picture's tokens has its id; "" for a family that sees no pictures.
     around: the control tokens that the library's processor, not the template, puts before and after a picture's.
+    in_texts: whether a picture between texts is the image token within a text: the template puts all others first.
     end_of_turn: what ends an answer. auto_model: the class of transformers that loads a base.
     picture_settings: of the library's processor, for what a base's own settings leave out.
     policy: how pictures are cut.
@@ -55,6 +56,7 @@ class Family:
     image_token: str
     end_of_turn: str
     around: tuple[str, str] | tuple[()] = ()
+    in_texts: bool = False
     mixtures: tuple[str, ...] = ()
     picture_settings: Mapping[str, Any] = field(default_factory=dict)
     policy: type[PixelPolicy] = PixelPolicy

@@ -10,31 +10,28 @@ import numpy as np
 from PIL import Image
 
 from scoring.inputs.families.family import Family
-from scoring.inputs.pixels import Grid, PictureSettings, PictureTokens, PixelPolicy
+from scoring.inputs.families.tiles import TiledPolicy, tile_of
+from scoring.inputs.pixels import Grid, PictureSettings, PictureTokens
 
 
 @dataclass(frozen=True)
-class TilePolicy(PixelPolicy):
+class TilePolicy(TiledPolicy):
     """As the library's `GotOcr2ImageProcessorPil`, which InternVL's processor tells to crop.
 
     A picture is scaled to the arrangement of tiles whose ratio of sides is nearest to its own, of as many tiles as the
     pixels hold. Where that is more than one, the whole picture follows as one more tile, which no budget counts.
-
-    tile: side of a tile in pixels.
     """
-
-    tile: int = 448
 
     @classmethod
     def of_settings(cls, settings: PictureSettings, pixels: int | None = None) -> Self:
-        tile, token = _tile_of(settings), settings.patch_size * settings.merge_size
+        tile, token = tile_of(settings), settings.patch_size * settings.merge_size
         if tile < 1 or tile % token or (settings.size or {}).get("width") != tile:
             raise ValueError(f"found tiles of size {settings.size}; expected squares, multiples of {token} pixels")
         return replace(super().of_settings(settings, pixels), min_pixels=settings.min_patches * tile**2, tile=tile)
 
     @staticmethod
     def limits(settings: PictureSettings) -> tuple[int, int | None]:
-        area = _tile_of(settings) ** 2
+        area = tile_of(settings) ** 2
         return settings.min_patches * area, settings.max_patches * area
 
     def arrangement(self, width: int, height: int) -> tuple[int, int]:
@@ -60,29 +57,13 @@ class TilePolicy(PixelPolicy):
         tiles, rows, columns = grid
         return PictureTokens(grid, tiles * (rows // self.merge) * (columns // self.merge), None)
 
-    @property
-    def patch_shape(self) -> tuple[int, ...]:
-        return 3, self.tile, self.tile
-
     def resized(self, picture: Image.Image) -> np.ndarray:
         """(tiles * side, side, 3) uint8: the tiles row by row, one below the other, and the thumbnail."""
         (columns, rows), side = self.arrangement(*picture.size), self.tile
-        whole = np.asarray(picture.resize((columns * side, rows * side), Image.Resampling.BICUBIC))
-        tiles = whole.reshape(rows, side, columns, side, 3).transpose(0, 2, 1, 3, 4).reshape(-1, side, 3)
+        tiles = self.cut(np.asarray(picture.resize((columns * side, rows * side), Image.Resampling.BICUBIC)))
         if rows * columns == 1:
             return tiles
         return np.concatenate([tiles, np.asarray(picture.resize((side, side), Image.Resampling.BICUBIC))])
-
-    def patches(self, picture: Image.Image) -> np.ndarray:
-        """(tiles, 3, side, side) float32 of an RGB picture. Equal to `GotOcr2ImageProcessorPil` to the bit."""
-        pixels = self.resized(picture)
-        values = np.stack([levels.take(pixels[..., channel]) for channel, levels in enumerate(self.values)])
-        return np.ascontiguousarray(values.reshape(3, -1, self.tile, self.tile).swapaxes(0, 1))
-
-
-def _tile_of(settings: PictureSettings) -> int:
-    """The side of a tile in pixels."""
-    return (settings.size or {}).get("height") or 0
 
 
 @lru_cache(maxsize=10_000)

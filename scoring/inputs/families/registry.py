@@ -8,20 +8,20 @@ from scoring.files.reading import FileError, read_json
 from scoring.inputs.families.family import Family
 from scoring.inputs.families.glm4v import GLM_4_1V, GLM_4_6V
 from scoring.inputs.families.internvl import INTERNVL
+from scoring.inputs.families.llava_onevision import LLAVA_ONEVISION
 from scoring.inputs.families.qwen2_vl import QWEN2_5_VL, QWEN2_VL
 from scoring.inputs.families.qwen3_5 import QWEN3_5
 from scoring.inputs.families.qwen3_vl import QWEN3_VL
 from scoring.inputs.families.text import LLAMA, QWEN2, QWEN3
 from scoring.inputs.pixels import PixelPolicy, read_picture_settings
 
-FAMILIES = (QWEN3_VL, QWEN3_5, QWEN2_5_VL, QWEN2_VL, GLM_4_1V, GLM_4_6V, INTERNVL, QWEN3, QWEN2, LLAMA)
+FAMILIES = (QWEN3_VL, QWEN3_5, QWEN2_5_VL, QWEN2_VL, GLM_4_1V, GLM_4_6V, INTERNVL, LLAVA_ONEVISION, QWEN3, QWEN2, LLAMA)
 # Families that were looked at, and why they are refused.
 _WINDOW = "its layers attend within a sliding window, where the prefix tree lets each token see its whole path"
 REFUSED = {
     "gemma3": _WINDOW,
     "gemma3_text": _WINDOW,
     "internvl_chat": "its files need its authors' own code; the repository whose name ends in -hf has the same model",
-    "llava_onevision": "how it cuts a picture depends on how many pictures the question has",
 }
 
 
