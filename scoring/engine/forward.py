@@ -40,7 +40,7 @@ class TreeBatch:
 
     ids, positions, keys, query_bounds, key_bounds, picture_tokens: as in `Tree`; positions are (3, 1, T).
     leaves, leaf_keys, leaf_bounds: as in `Tree`, and the last leaf again up to a whole number of blocks.
-    picture_bounds: (P + 1,) int32, where each picture's patches begin and end.
+    picture_bounds: (P + 1,) int32, where each picture's patches begin and end, for a tower that packs them.
     pixels: for each grid of pictures, (n, height, width, 3) uint8.
     longest: (queries, keys) of the largest segments.
     sizes: each grid of pictures, and n; the P pictures are in this order.
