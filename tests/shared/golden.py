@@ -16,7 +16,7 @@ from PIL import Image
 
 from scoring.inputs.prompt import PromptTemplate
 from scoring.inputs.questions import Question
-from tests.shared.families import PROCESSORS, SEEING, tiny_base
+from tests.shared.families import CONFIGS, PROCESSORS, SEEING, TILE, tiny_base
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "tests" / "cases" / "families.json"
@@ -46,19 +46,34 @@ def made_by_the_library(base: Path, model_type: str) -> dict[str, Any]:
     """Ids of the prompt and its picture by the family's own processor; by its tokenizer where it sees no picture."""
     from transformers import AutoProcessor, AutoTokenizer
 
-    sees_pictures = model_type in PROCESSORS
+    sees_pictures = model_type in SEEING
     row = question(sees_pictures)
     system, user = PromptTemplate().render(row.question, row.options, row.task_hint)
     content: Any = [{"type": "image"}, {"type": "text", "text": user}] if sees_pictures else user
     messages = [{"role": "system", "content": system}, {"role": "user", "content": content}]
+    if model_type == "internvl":
+        _name_tokens(base)
     processor = (AutoProcessor if sees_pictures else AutoTokenizer).from_pretrained(base)
-    text = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, enable_thinking=False)
+    variables = {"enable_thinking": False, "date_string": "26 Jul 2024"}  # the date that Llama's template has by itself
+    text = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **variables)
     if not sees_pictures:
         return {"ids": processor(text, add_special_tokens=False)["input_ids"]}
     limit = PROCESSORS[model_type][1] * PIXELS
-    size = {"size": {"shortest_edge": limit, "longest_edge": limit}} if limit else {}
-    made = processor(images=[picture()], text=[text], return_tensors="np", **size)
+    budget: dict[str, Any] = {"size": {"shortest_edge": limit, "longest_edge": limit}}
+    if model_type == "internvl":
+        budget = {"max_patches": PIXELS // TILE**2}
+    made = processor(images=[picture()], text=[text], return_tensors="np", **budget)
     return {"ids": made["input_ids"][0].tolist(), "patches": sample(made["pixel_values"])}
+
+
+def _name_tokens(base: Path) -> None:
+    """What InternVL's processor asks of its tokenizer, and how many tokens a tile has."""
+    path = base / "tokenizer_config.json"
+    tokens = {"start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>"}
+    settings = json.loads(path.read_text()) | {"extra_special_tokens": tokens | {"video_token": "<video>"}}
+    path.write_text(json.dumps(settings))
+    processor = {"processor_class": "InternVLProcessor", "image_seq_length": (TILE // 28) ** 2}
+    (base / "processor_config.json").write_text(json.dumps(processor))
 
 
 def main() -> None:
@@ -68,7 +83,7 @@ def main() -> None:
 
     golden: dict[str, Any] = {"transformers": transformers.__version__, "torchvision": torchvision.__version__}
     with TemporaryDirectory() as folder:
-        for model_type in SEEING:
+        for model_type in CONFIGS:
             base = tiny_base(model_type, ROOT / "demo" / "base", Path(folder) / model_type)
             golden[model_type] = made_by_the_library(base, model_type)
     FILE.write_text(json.dumps(golden, indent=1) + "\n")
