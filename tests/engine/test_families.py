@@ -1,5 +1,6 @@
 """Every family alike: the tree and the library's own forward agree, alone and in batches; it learns what is scored."""
 
+import csv
 import json
 import shutil
 from dataclasses import replace
@@ -9,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from benchmarks.faults import SCORED, content
 from scoring.bench.generate import generate_batch
 from scoring.bench.padded import collate, padded_states
 from scoring.checkpoints.export import ExportOptions, export_model
@@ -288,6 +290,30 @@ def test_an_exported_model_has_the_files_names_and_the_same_answers(checkpoint, 
     assert {*load_file(tmp_path / "whole" / "model.safetensors")} == {*load_file(family_base / "model.safetensors")}
     exported = Scorer.load(str(tmp_path / "whole")).score(rows)
     assert np.nanmax(np.abs(exported.logits - scored.logits)) < 1e-4
+
+
+# ------------------------------------------------------------ runs
+@pytest.mark.parametrize("family_base", ["qwen3_5", "glm4v", "internvl", "qwen3"], indirect=True)
+def test_shards_and_a_run_that_goes_on_have_the_bytes_of_one_run(family_base, quick_cli, small_table, tmp_path):
+    table, sees = small_table(5), family_of(family_base).sees_pictures
+    if not sees:
+        records = list(csv.DictReader(table.read_text("utf-8").splitlines()))
+        table.write_text("\n".join(json.dumps({**record, "path": None}) for record in records))
+    pixels = ["--pixels", 112] if sees else []
+    arguments = [table, "--ckpt", family_base, "--quantization", "none", "--batch-tokens", 300, *pixels]
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    quick_cli("score", *arguments, "--out", whole)
+    shards = [tmp_path / "first", tmp_path / "second"]
+    for number, shard in enumerate(shards, 1):
+        quick_cli("score", *arguments, "--shard", f"{number}/2", "--out", shard)
+    quick_cli("merge", *shards, "--out", tmp_path / "merged")
+    assert content(tmp_path / "merged", SCORED) == content(whole, SCORED)
+    shutil.copytree(whole, stopped)
+    last = sorted((stopped / "logits").iterdir())[-1]
+    for path in (last, *(stopped / name for name in ("run.json", "metrics.json", "probabilities.csv"))):
+        path.unlink()
+    assert "going on:" in quick_cli("score", *arguments, "--out", stopped).stderr
+    assert content(stopped, SCORED) == content(whole, SCORED)
 
 
 # ------------------------------------------------------------ bases

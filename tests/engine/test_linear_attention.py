@@ -148,12 +148,12 @@ def test_a_mixture_is_scored_as_the_library_does(base, test_rows, tmp_path):
     scale = max(np.abs(row).max() for row in expected.values())
     assert largest_difference(result, test_rows[:4], "cyclic", expected) < 1e-5 * max(1, scale)
     network = Model.load(folder, "none").network
+    linear = {name for name, module in network.named_modules() if isinstance(module, torch.nn.Linear)}
+    assert {*BaseWeights.of(folder).linear} == linear
     save_file(network.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
     weights = BaseWeights.of(folder)
     assert {*weights.shapes} == {*network.state_dict()}
-    assert {*weights.linear} == {
-        name for name, module in network.named_modules() if isinstance(module, torch.nn.Linear)
-    }
+    assert {*weights.linear} == linear
     again = Scorer(plan_members([str(folder)], quantization="none")).score(test_rows[:4], "cyclic")
     assert np.array_equal(again.logits, result.logits)
 

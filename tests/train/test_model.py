@@ -151,10 +151,17 @@ def test_a_mixture_of_experts_learns_by_its_attention(mixture, questions, tmp_pa
 LINEAR_ATTENTION = ("in_proj_qkv", "in_proj_z", "in_proj_a", "in_proj_b", "out_proj")
 
 
-@pytest.mark.parametrize("targets", [SEVEN_PROJECTIONS, (*LINEAR_ATTENTION, "q_proj")])
-def test_linear_attention_learns_as_by_the_libraries(base, questions, tmp_path, targets):
+@pytest.mark.parametrize(
+    "model_type, targets",
+    [
+        ("qwen3_5", SEVEN_PROJECTIONS),
+        ("qwen3_5", (*LINEAR_ATTENTION, "q_proj")),
+        ("qwen3_5_moe", SEVEN_PROJECTIONS),  # of the feed-forward the shared expert alone
+    ],
+)
+def test_linear_attention_learns_as_by_the_libraries(base, questions, tmp_path, model_type, targets):
     """Also where its layers are recomputed in the backward pass."""
-    folder = tiny_base("qwen3_5", base, tmp_path / "base")
+    folder = tiny_base(model_type, base, tmp_path / "base")
     training = learner(folder, questions, tmp_path / "ckpt", replace(PLAIN, quantization="none", targets=targets))
     loss, actual = gradients(training, questions)
     expected_loss, expected = libraries_gradients(training, questions)

@@ -28,6 +28,3 @@ class TextParts(NetworkParts):
 
     def positions(self, positions: torch.Tensor) -> torch.Tensor:
         return positions[0]  # of text all three rows are equal
-
-    def positions_in(self, grid: Grid) -> dict[str, torch.Tensor]:
-        return {}

@@ -155,8 +155,8 @@ class Family:
             return "layers that attend within a sliding window, where each token must see its whole path"
         if text.get("attn_logit_softcapping"):
             return "attention scores with a soft cap (attn_logit_softcapping)"
-        rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
-        if rope.get("rope_type", rope.get("type")) == "longrope":
+        rope = text.get("rope_parameters") or text.get("rope_scaling")
+        if isinstance(rope, dict) and rope.get("rope_type", rope.get("type")) == "longrope":
             return "positions that depend on the longest prompt of a batch (rope_type longrope)"
         if isinstance(layers, list) and layers[-1:] == ["linear_attention"]:
             return "linear attention in its last layer, where only the answers' tokens are computed"
