@@ -21,10 +21,16 @@ LIBRARIES = [
     "train.start",
     "scoring.report.page",
     "scoring.checkpoints.description",
+    "scoring.checkpoints.export",
     "scoring.checkpoints.soup",
+    "scoring.tables.reading",
+    "scoring.terminal.checking",
+    "scoring.engine.families.qwen3_vl",
     "cleanlab.filter",
     "peft.tuners.lora.bnb",
     "peft.utils.transformers_weight_conversion",
+    "transformers.models.auto.modeling_auto",
+    "transformers.optimization",
     "transformers.trainer_pt_utils",
 ]
 CARD = os.path.exists("/dev/nvidiactl")  # CUDA does not survive a fork: there each starts by itself
