@@ -325,40 +325,42 @@ def words(tmp_path, demo):
     return make
 
 
-def test_a_table_without_pictures_is_trained_and_answered_by_a_text_model(cli, text_base, words, tmp_path):
+def test_a_table_without_pictures_is_trained_and_answered_by_a_text_model(cli, quick_cli, text_base, words, tmp_path):
     """Two folds, their scores out of fold, a calibration, a run of both, a soup, and one exported model."""
     table, folds, scores = words(24), tmp_path / "folds", tmp_path / "scores"
     options = ("--epochs", 1, "--batch", 8, "--rank", 4, "--learning-rate", 0.01)
     cli("train", table, "--base", text_base, "--out", folds, "--folds", 2, *options)
     manifest = json.loads((folds / "fold0" / "scoring.json").read_text())
     assert manifest["pixels"] == {} and manifest["quantization"] == "nf4"
-    shown = cli("show", folds / "fold0").stdout
+    shown = quick_cli("show", folds / "fold0").stdout
     assert "all 42 keys match the base" in shown and "none: its base sees no pictures" in shown
-    cli("score", table, "--ckpt", folds, "--out-of-fold", "--out", tmp_path / "oof", "--orders", "cyclic")
-    cli("calibrate", tmp_path / "oof", "--ckpt", folds)
-    cli("score", words(8), "--ckpt", folds, "--orders", "cyclic", "--out", scores)
+    quick_cli("score", table, "--ckpt", folds, "--out-of-fold", "--out", tmp_path / "oof", "--orders", "cyclic")
+    quick_cli("calibrate", tmp_path / "oof", "--ckpt", folds)
+    quick_cli("score", words(8), "--ckpt", folds, "--orders", "cyclic", "--out", scores)
     run = json.loads((scores / "run.json").read_text())
     assert run["counts"]["scored"] == 8 and {entry["pixels"] for entry in run["checkpoints"]} == {None}
     assert run["processes"][0]["verified"]["largest_difference"] < 0.01
-    cli("report", scores)
-    cli("soup", folds / "fold0", folds / "fold1", "--out", tmp_path / "soup")
-    cli("export", tmp_path / "soup", "--out", tmp_path / "whole", "--dtype", "fp32")
+    quick_cli("report", scores)
+    quick_cli("soup", folds / "fold0", folds / "fold1", "--out", tmp_path / "soup")
+    quick_cli("export", tmp_path / "soup", "--out", tmp_path / "whole", "--dtype", "fp32")
     answers = []
     for name in ("soup", "whole"):
-        cli("score", table, "--ckpt", tmp_path / name, "--out", tmp_path / f"{name}-scores", "--limit", 8)
+        quick_cli("score", table, "--ckpt", tmp_path / name, "--out", tmp_path / f"{name}-scores", "--limit", 8)
         with open(tmp_path / f"{name}-scores" / "probabilities.csv", encoding="utf-8") as file:
             answers.append([float(row["p_a"]) for row in csv.DictReader(file)])
     assert answers[0] == pytest.approx(answers[1], abs=1e-4)
 
 
-def test_the_ways_of_the_benchmark_answer_words_alone(cli, text_base, words, tmp_path):
+def test_the_ways_of_the_benchmark_answer_words_alone(quick_cli, text_base, words, tmp_path):
     out = tmp_path / "bench"
-    cli("bench", words(6), "--ckpt", text_base, "--quantization", "none", "--repeats", 1, "--out", out)
+    quick_cli("bench", words(6), "--ckpt", text_base, "--quantization", "none", "--repeats", 1, "--out", out)
     measured = json.loads((out / "bench.json").read_text())
     assert {"seed", "padded", "engine", "cyclic"} <= set(measured["ways"])
 
 
-def test_rows_with_pictures_are_refused_for_a_text_model_before_it_is_loaded(cli, text_base, words, demo, tmp_path):
+def test_rows_with_pictures_are_refused_for_a_text_model_before_it_is_loaded(
+    quick_cli, text_base, words, demo, tmp_path
+):
     mixed = tmp_path / "mixed.csv"
     mixed.write_text(
         "id,path,question,a,b,answer\n1,images/cat.png,What?,x,y,a\n2,,Which?,x,y,b\n3,images/cat.png,Who?,x,y,a\n"
@@ -370,17 +372,17 @@ def test_rows_with_pictures_are_refused_for_a_text_model_before_it_is_loaded(cli
     (unloadable / "config.json").write_text(json.dumps(config | {"vocab_size": config["vocab_size"] + 1}))
     expected = "found 1 picture, which a Qwen3 base does not see; expected a question in words alone"
     for call in (("score", "--ckpt"), ("train", "--base"), ("bench", "--ckpt")):
-        done = cli(call[0], mixed, "--text-only-rows", call[1], unloadable, "--out", tmp_path / "out", check=2)
+        done = quick_cli(call[0], mixed, "--text-only-rows", call[1], unloadable, "--out", tmp_path / "out", check=2)
         for row in ("row 1 (id '1')", "row 3 (id '3')"):
             assert f"{row}, column path: {expected}; name a base that sees pictures, or drop the row" in done.stderr
-    checked = json.loads(cli("check", mixed, "--text-only-rows", "--ckpt", text_base, "--json", check=2).stdout)
+    checked = json.loads(quick_cli("check", mixed, "--text-only-rows", "--ckpt", text_base, "--json", check=2).stdout)
     assert (checked["good"], [problem["row"] for problem in checked["problems"]]) == (1, [1, 3])
-    assert cli("check", mixed, "--text-only-rows", "--ckpt", FOLD0).returncode == 0
-    done = cli("score", "demo/test.csv", "--ckpt", text_base, "--out", tmp_path / "out", check=2)
+    quick_cli("check", mixed, "--text-only-rows", "--ckpt", FOLD0)
+    done = quick_cli("score", "demo/test.csv", "--ckpt", text_base, "--out", tmp_path / "out", check=2)
     assert "column path: found pictures in all 400 rows, which a Qwen3 base does not see" in done.stderr
     assert done.stderr.count("does not see") == 1 and not (tmp_path / "out").exists()
     left = ("score", mixed, "--text-only-rows", "--skip-bad-rows", "--ckpt", text_base, "--out", tmp_path / "left")
-    assert "going on without 2 of 3 rows, which have pictures" in cli(*left, check=3).stderr
+    assert "going on without 2 of 3 rows, which have pictures" in quick_cli(*left, check=3).stderr
     with open(tmp_path / "left" / "probabilities.csv", encoding="utf-8") as file:
         assert [row["status"] == "ok" for row in csv.DictReader(file)] == [False, True, False]
 

@@ -38,7 +38,7 @@ PROGRAMS = sorted(ROOT.glob("benchmarks/*.py"))
 ELSEWHERE = {"--help", "--debug", "--max-restarts"}  # options of click's and torchrun's
 QUICK = {  # the same, on fewer rows
     "score": ["--limit", "5"],
-    "bench": ["--limit", "1", "--repeats", "1"],
+    "bench": ["--limit", "1", "--repeats", "1", "--ways", "engine"],
     "train": ["--epochs", "1"],
 }
 

@@ -51,6 +51,13 @@ def chat(folder):
     return ChatTokenizer(folder)
 
 
+@pytest.fixture(scope="module")
+def library(folder):
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder)
+
+
 def library_ids(tokenizer, system, user, counts):
     """The ids by the library. user: texts, and None for a picture. counts: the tokens of each picture."""
     content = [{"type": "text", "text": part} if part else {"type": "image", "image": ""} for part in user]
@@ -67,14 +74,11 @@ def library_ids(tokenizer, system, user, counts):
     return tokenizer("".join(filled)).input_ids
 
 
-def test_token_ids_equal_those_of_the_library(chat, folder):
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+def test_token_ids_equal_those_of_the_library(chat, library):
     for question, template in itertools.product(QUESTIONS, (PromptTemplate(), THEIRS)):
         system, user = template.render(*question)
         sequence = chat.encode(ChatPrompt(system, (0, user), [PICTURE]))
-        assert sequence.ids.tolist() == library_ids(tokenizer, system, (None, user), [36])
+        assert sequence.ids.tolist() == library_ids(library, system, (None, user), [36])
         tokens = sequence.pictures[0].tokens
         assert (sequence.ids[tokens] == chat.image_token_id).all() and tokens.stop - tokens.start == 36
         assert sequence.head == tokens.stop + 1  # the end of the picture's turn is before the text, too
@@ -90,15 +94,13 @@ PARTS = [
 
 
 @pytest.mark.parametrize("parts", PARTS)
-def test_pictures_and_texts_stand_as_the_library_writes_them(chat, folder, parts):
-    from transformers import AutoTokenizer
-
-    tokenizer, grids, counts = AutoTokenizer.from_pretrained(folder), [(1, 4, 2), (1, 2, 6)], (2, 3)
+def test_pictures_and_texts_stand_as_the_library_writes_them(chat, library, parts):
+    grids, counts = [(1, 4, 2), (1, 2, 6)], (2, 3)
     user = [part if isinstance(part, str) else None for part in parts]
     indices = [part for part in parts if isinstance(part, int)]
     for system in ("s", ""):
         sequence = chat.encode(ChatPrompt(system, parts, [PixelPolicy().tokens(grid) for grid in grids]))
-        assert sequence.ids.tolist() == library_ids(tokenizer, system, user, [counts[index] for index in indices])
+        assert sequence.ids.tolist() == library_ids(library, system, user, [counts[index] for index in indices])
         assert [placed.index for placed in sequence.pictures] == indices
         assert [placed.grid for placed in sequence.pictures] == [grids[index] for index in indices]
         assert np.isin(sequence.ids[sequence.head :], chat.control["<|vision_start|>"]).sum() == sum(
