@@ -17,6 +17,21 @@ TOKEN_IDS = {
 }
 TOWER = {"in_channels": 3, "initializer_range": 0.02, "spatial_merge_size": 2, "temporal_patch_size": 2}
 
+QWEN2_5_7B = {  # the language model of two of them
+    "attention_dropout": 0.0,
+    "bos_token_id": 151643,
+    "dtype": "bfloat16",
+    "eos_token_id": 151645,
+    "hidden_act": "silu",
+    "hidden_size": 3584,
+    "initializer_range": 0.02,
+    "intermediate_size": 18944,
+    "num_attention_heads": 28,
+    "num_hidden_layers": 28,
+    "num_key_value_heads": 4,
+    "rms_norm_eps": 1e-06,
+}
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -88,21 +103,10 @@ QWEN2_5_VL_7B = Shape(
         "model_type": "qwen2_5_vl",
         **TOKEN_IDS,
         "tie_word_embeddings": False,
-        "text_config": {
-            "attention_dropout": 0.0,
-            "bos_token_id": 151643,
-            "dtype": "bfloat16",
-            "eos_token_id": 151645,
-            "hidden_act": "silu",
-            "hidden_size": 3584,
-            "initializer_range": 0.02,
-            "intermediate_size": 18944,
+        "text_config": QWEN2_5_7B
+        | {
             "max_position_embeddings": 128000,
             "model_type": "qwen2_5_vl_text",
-            "num_attention_heads": 28,
-            "num_hidden_layers": 28,
-            "num_key_value_heads": 4,
-            "rms_norm_eps": 1e-06,
             "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0, "mrope_section": [16, 24, 24]},
             "vocab_size": 152064,
         },
@@ -248,21 +252,10 @@ INTERNVL3_8B = Shape(
         "image_seq_length": 256,
         "image_token_id": 151655,
         "tie_word_embeddings": False,
-        "text_config": {
-            "attention_dropout": 0.0,
-            "bos_token_id": 151643,
-            "dtype": "bfloat16",
-            "eos_token_id": 151645,
-            "hidden_act": "silu",
-            "hidden_size": 3584,
-            "initializer_range": 0.02,
-            "intermediate_size": 18944,
+        "text_config": QWEN2_5_7B
+        | {
             "max_position_embeddings": 32768,
             "model_type": "qwen2",
-            "num_attention_heads": 28,
-            "num_hidden_layers": 28,
-            "num_key_value_heads": 4,
-            "rms_norm_eps": 1e-06,
             "rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1000000.0},
             "vocab_size": 151674,
         },

@@ -19,14 +19,12 @@ FOR_WEIGHTS = 0.8  # share of a card's free memory that weights may take
 GIB = 2**30
 
 
-def make_device_map(
-    folder: Path, dtype: torch.dtype, not_quantized: list[str], four_bit: bool, free: dict[int, int]
-) -> dict[str, int]:
+def make_device_map(folder: Path, dtype: torch.dtype, four_bit: bool, free: dict[int, int]) -> dict[str, int]:
     """Module of the base -> card, for accelerate and transformers. The vision tower, the embeddings and each layer stay
     whole.
 
-    not_quantized: names of modules that stay in `dtype`. four_bit: whether the others are in 4 bits. free: bytes of
-    each card. Raises CheckpointError where the base does not fit.
+    four_bit: whether the linear layers that the family quantizes are in 4 bits; all others are in `dtype`. free: bytes
+    of each card. Raises CheckpointError where the base does not fit.
     """
     import transformers
     from accelerate import infer_auto_device_map, init_empty_weights
@@ -39,8 +37,8 @@ def make_device_map(
     network.tie_weights()
     parts = parts_of(network)
     unsplit = [*network._no_split_modules, *(type(module).__name__ for module in parts.seeing)]
-    linear = {f"{name}.weight" for name, module in network.named_modules() if isinstance(module, nn.Linear)}
-    in_4bit = {name for name in linear if four_bit and not name.startswith(tuple(not_quantized))}
+    linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    in_4bit = {f"{name}.weight" for name in linear if four_bit and parts.family.is_quantized(name)}
     plain = {name: dtype for name, _ in network.named_parameters() if name not in in_4bit}
     room = {card: int(FOR_WEIGHTS * size) for card, size in free.items()}
     options: dict[str, Any] = {

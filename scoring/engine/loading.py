@@ -169,7 +169,7 @@ def _read_network(folder: Path, form: _WeightForm, device: torch.device | None) 
 
 def _map_over_all_cards(folder: Path, form: _WeightForm) -> dict[str, int]:
     free = {card: torch.cuda.mem_get_info(card)[0] for card in range(torch.cuda.device_count())}
-    return make_device_map(folder, form.dtype, form.family.not_quantized, form.four_bit, free)
+    return make_device_map(folder, form.dtype, form.four_bit, free)
 
 
 def _compute_in(network: Network, form: _WeightForm) -> None:

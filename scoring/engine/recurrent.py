@@ -8,6 +8,7 @@ In: rows of T tokens, and the `NodeBatch` of their tree. Out: rows of T tokens, 
 Next: `families`, where a network's own layers use these; `nodes`, how a tree is cut.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
@@ -133,7 +134,7 @@ class NodeBatch:
         return torch.cat(outputs).index_select(0, self.order)
 
 
-class RecurrentLayer(nn.Module):
+class RecurrentLayer(nn.Module, ABC):
     """Stands for a layer that carries a state. With `nodes` it computes a tree; without, calls go to the layer itself.
 
     A family's subclass says how, in `branch`.
@@ -152,6 +153,6 @@ class RecurrentLayer(nn.Module):
             return output
         return self.branch(hidden_states[0], nodes)[None]
 
+    @abstractmethod
     def branch(self, hidden: torch.Tensor, nodes: NodeBatch) -> torch.Tensor:
         """(T, D) -> (T, D), on the tree."""
-        raise NotImplementedError

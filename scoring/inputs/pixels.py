@@ -18,6 +18,11 @@ from scoring.files.reading import as_object, read_json
 
 DEFAULT_BUDGET = 448 * 448  # pixels, as in the competition notebook
 
+CLIP_COLOURS = {  # of the channels, from 0 to 1
+    "image_mean": [0.48145466, 0.4578275, 0.40821073],
+    "image_std": [0.26862954, 0.26130258, 0.27577711],
+}
+
 Grid = tuple[int, int, int]  # (1, rows, columns) of a picture's patches; or tiles, and rows and columns of each
 
 

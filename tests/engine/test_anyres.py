@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from scoring.checkpoints.plan import plan_members
 from scoring.engine.batches import prepare_batch, with_tensors
 from scoring.engine.device_map import make_device_map
-from scoring.engine.forward import TreeBatch, encode_pictures
+from scoring.engine.forward import TreeBatch
 from scoring.engine.linear import TileProduct
 from scoring.engine.loading import Model
 from scoring.engine.reference import reference_logits
@@ -21,6 +21,12 @@ from scoring.inputs.families.llava_onevision import LLAVA_ONEVISION
 from scoring.inputs.pictures import read_picture
 from tests.shared.families import TILE, tiny_base
 from tests.shared.references import as_fake
+from tests.shared.towers import (
+    assert_float32_tower,
+    assert_only_language_is_quantized,
+    assert_same_bits,
+    picture_features,
+)
 
 PIXELS = 4 * TILE**2
 TARGETS = r"model\.language_model\..*\.(q_proj|down_proj)|model\.vision_tower\..*\.(q_proj|fc1)|.*projector\.linear_1"
@@ -96,34 +102,23 @@ def test_the_library_cuts_by_the_budget_of_the_pictures_that_it_is_given(anyres,
 def test_a_pictures_features_have_the_same_bits_in_any_company(anyres, anyres_rows):
     """In float32 on the CPU, tile by tile."""
 
-    def features(rows):
-        batch = with_tensors(prepare_batch(anyres.prepare, rows, "1"), "cpu").tensors
-        with torch.no_grad(), anyres.packed.switched(anyres.packed.members[0]):
-            return encode_pictures(anyres.packed.parts, batch, anyres.packed.values, anyres.packed.policy).embeddings
-
     assert [type(product) for product in anyres.packed.patches] == [TileProduct]
-    alone = [features([row]) for row in anyres_rows[:4]]
-    assert torch.equal(features(anyres_rows[:4]), torch.cat(alone))
+    alone = [picture_features(anyres, [row]) for row in anyres_rows[:4]]
+    assert torch.equal(picture_features(anyres, anyres_rows[:4]), torch.cat(alone))
 
 
 def test_in_bfloat16_a_row_has_the_same_bits_in_any_company(anyres_base, anyres_rows):
     scorer = scorer_of(anyres_base, dtype=torch.bfloat16)
-    whole = scorer.score(anyres_rows).logits
-    for size in (1, 4):
-        assert np.array_equal(scorer.score(anyres_rows, batch_rows=size).logits, whole)
+    assert_same_bits(scorer, anyres_rows, (1, 4))
 
 
 def test_float16_keeps_a_float32_tower_and_projector(anyres, anyres_base, anyres_rows):
     half = scorer_of(anyres_base, dtype=torch.float16)
-    assert {weight.dtype for module in half.packed.parts.seeing for weight in module.parameters()} == {torch.float32}
-    whole, result = (scorer.score(anyres_rows).logits for scorer in (anyres, half))
-    assert 0 < np.abs(result - whole).max() < 0.01 * np.abs(whole).max()
+    assert_float32_tower(half, anyres, anyres_rows)
 
 
 def test_tower_and_projector_stay_unquantized(anyres_base):
-    parts = Model.load(anyres_base, "nf4").parts
-    assert not any(hasattr(weight, "quant_state") for module in parts.seeing for weight in module.parameters())
-    assert all(hasattr(layer.mlp.up_proj.weight, "quant_state") for layer in parts.language.layers)
+    assert_only_language_is_quantized(anyres_base)
 
 
 def test_the_host_never_asks_the_device_within_a_batch(anyres, anyres_rows):
@@ -169,7 +164,7 @@ def test_a_base_with_the_names_of_today_gives_the_same(anyres, anyres_base, anyr
 def test_tower_and_projector_stand_whole_and_beside_the_embeddings(anyres_base, anyres):
     size = sum(weight.nbytes for weight in anyres.model.network.parameters())
     free = dict.fromkeys(range(3), size * 2 // 3)
-    device_map = make_device_map(anyres_base, torch.float32, LLAVA_ONEVISION.not_quantized, False, free)
+    device_map = make_device_map(anyres_base, torch.float32, False, free)
     first = device_map["model.vision_tower"]
     assert device_map["model.multi_modal_projector"] == first == device_map["model.language_model.embed_tokens"]
     assert len(set(device_map.values())) > 1

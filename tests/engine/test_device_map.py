@@ -7,8 +7,6 @@ from benchmarks.faults import SCORED, content
 from scoring.checkpoints.weights import CheckpointError
 from scoring.engine.device_map import devices_of, make_device_map, move_inputs_to_layers
 from scoring.engine.loading import Model
-from scoring.inputs.families.qwen3_vl import QWEN3_VL
-from scoring.inputs.families.text import QWEN3
 from scoring.run.options import RunContext, RunOptions
 from scoring.run.run import run
 from scoring.scores.folder import RunError
@@ -32,7 +30,7 @@ def sizes(base) -> dict[str, int]:
 @pytest.mark.parametrize("four_bit", [False, True])
 def test_layers_and_the_vision_tower_stand_whole(base, sizes, four_bit):
     free = dict.fromkeys(range(3), sum(sizes.values()) * 2 // 3)
-    device_map = make_device_map(base, torch.float32, QWEN3_VL.not_quantized, four_bit, free)
+    device_map = make_device_map(base, torch.float32, four_bit, free)
     layers = {module: card for module, card in device_map.items() if ".layers." in module}
     assert len(set(device_map.values())) > 1 and all(module.count(".") == 3 for module in layers)
     order = [layers[f"model.language_model.layers.{number}"] for number in range(len(layers))]
@@ -45,7 +43,7 @@ def test_layers_and_the_vision_tower_stand_whole(base, sizes, four_bit):
 def test_layers_of_a_text_model_stand_whole(base, tmp_path):
     folder = tiny_base("qwen3", base, tmp_path / "base")
     free = dict.fromkeys(range(3), (folder / "model.safetensors").stat().st_size * 2 // 3)
-    device_map = make_device_map(folder, torch.float32, QWEN3.not_quantized, False, free)
+    device_map = make_device_map(folder, torch.float32, False, free)
     layers = [device_map[f"model.layers.{number}"] for number in range(3)]
     assert layers == sorted(layers) and len(set(device_map.values())) > 1
     assert device_map["model.embed_tokens"] == device_map["model.rotary_emb"] == min(device_map.values())
@@ -53,7 +51,7 @@ def test_layers_of_a_text_model_stand_whole(base, tmp_path):
 
 def test_what_does_not_fit_is_told_before_it_is_loaded(base):
     with pytest.raises(CheckpointError, match=r"do not fit into the 0.0, 0.0 GiB free on the cards; expected room"):
-        make_device_map(base, torch.float32, QWEN3_VL.not_quantized, False, {0: MIB // 10, 1: MIB // 10})
+        make_device_map(base, torch.float32, False, {0: MIB // 10, 1: MIB // 10})
 
 
 def test_a_followed_network_answers_as_before(base, scorer, test_rows):

@@ -57,13 +57,13 @@ def test_tokens_are_counted_by_the_experts_they_go_through():
 def test_experts_are_laid_out_in_16_bits(configured, tmp_path):
     """235B-A22B fits on eight cards of 80 GB, in 4 bits too, for its experts are not quantized; 32B on two of 16 GB."""
     folder = configured(tmp_path / "235B", QWEN3_VL_8B.config, REAL_235B)
-    result = make_device_map(folder, torch.bfloat16, QWEN3_VL.not_quantized, True, dict.fromkeys(range(8), 79 * GIB))
+    result = make_device_map(folder, torch.bfloat16, True, dict.fromkeys(range(8), 79 * GIB))
     layers = [result[f"model.language_model.layers.{number}"] for number in range(94)]
     assert layers == sorted(layers) and set(layers) == set(range(8))
     with pytest.raises(CheckpointError, match="do not fit"):
-        make_device_map(folder, torch.bfloat16, QWEN3_VL.not_quantized, True, dict.fromkeys(range(6), 79 * GIB))
+        make_device_map(folder, torch.bfloat16, True, dict.fromkeys(range(6), 79 * GIB))
     folder = configured(tmp_path / "32B", QWEN3_VL_8B.config, REAL_32B)
-    result = make_device_map(folder, torch.bfloat16, QWEN3_VL.not_quantized, True, {0: 15 * GIB, 1: 15 * GIB})
+    result = make_device_map(folder, torch.bfloat16, True, {0: 15 * GIB, 1: 15 * GIB})
     assert set(result.values()) == {0, 1}
 
 

@@ -58,6 +58,10 @@ def test_a_convolution_sees_the_tokens_before_on_the_path_and_zeros_before_those
 
 
 def test_without_nodes_calls_go_to_the_layer_itself():
-    layer = RecurrentLayer(torch.nn.Linear(3, 3))
+    class Doubled(RecurrentLayer):
+        def branch(self, hidden, nodes):
+            return 2 * self.inner(hidden)
+
+    layer = Doubled(torch.nn.Linear(3, 3))
     hidden = torch.randn(1, 2, 3)
     assert torch.equal(layer(hidden), layer.inner(hidden))

@@ -14,7 +14,7 @@ from scoring.checkpoints.export import ExportOptions, export_model
 from scoring.checkpoints.plan import plan_members
 from scoring.engine.batches import prepare_batch, with_tensors
 from scoring.engine.device_map import make_device_map
-from scoring.engine.forward import TreeBatch, encode_pictures
+from scoring.engine.forward import TreeBatch
 from scoring.engine.linear import TileProduct
 from scoring.engine.loading import Model
 from scoring.engine.reference import reference_logits
@@ -23,6 +23,12 @@ from scoring.inputs.families.internvl import INTERNVL
 from scoring.inputs.pictures import read_picture
 from tests.shared.families import TILE, tiny_base
 from tests.shared.references import as_fake
+from tests.shared.towers import (
+    assert_float32_tower,
+    assert_only_language_is_quantized,
+    assert_same_bits,
+    picture_features,
+)
 
 PIXELS = 4 * TILE**2
 LANGUAGE = r"model\.language_model\..*\.(q_proj|down_proj)"
@@ -73,34 +79,23 @@ def test_pictures_have_as_many_tokens_as_tiles(tiled, tiled_rows):
 def test_a_pictures_features_have_the_same_bits_in_any_company(tiled, tiled_rows):
     """In float32 on the CPU, tile by tile."""
 
-    def features(rows):
-        batch = with_tensors(prepare_batch(tiled.prepare, rows, "1"), "cpu").tensors
-        with torch.no_grad(), tiled.packed.switched(tiled.packed.members[0]):
-            return encode_pictures(tiled.packed.parts, batch, tiled.packed.values, tiled.packed.policy).embeddings
-
     assert [type(product) for product in tiled.packed.patches] == [TileProduct]
-    alone = [features([row]) for row in tiled_rows[:5]]
-    assert torch.equal(features(tiled_rows[:5]), torch.cat(alone))
+    alone = [picture_features(tiled, [row]) for row in tiled_rows[:5]]
+    assert torch.equal(picture_features(tiled, tiled_rows[:5]), torch.cat(alone))
 
 
 def test_in_bfloat16_a_row_has_the_same_bits_in_any_company(tiles_base, tiled_rows):
     scorer = scorer_of(tiles_base, dtype=torch.bfloat16)
-    whole = scorer.score(tiled_rows).logits
-    for size in (1, 4):
-        assert np.array_equal(scorer.score(tiled_rows, batch_rows=size).logits, whole)
+    assert_same_bits(scorer, tiled_rows, (1, 4))
 
 
 def test_float16_keeps_a_float32_tower_and_projector(tiled, tiles_base, tiled_rows):
     half = scorer_of(tiles_base, dtype=torch.float16)
-    assert {weight.dtype for module in half.packed.parts.seeing for weight in module.parameters()} == {torch.float32}
-    whole, result = (scorer.score(tiled_rows).logits for scorer in (tiled, half))
-    assert 0 < np.abs(result - whole).max() < 0.01 * np.abs(whole).max()
+    assert_float32_tower(half, tiled, tiled_rows)
 
 
 def test_tower_and_projector_stay_unquantized(tiles_base):
-    parts = Model.load(tiles_base, "nf4").parts
-    assert not any(hasattr(weight, "quant_state") for module in parts.seeing for weight in module.parameters())
-    assert all(hasattr(layer.mlp.up_proj.weight, "quant_state") for layer in parts.language.layers)
+    assert_only_language_is_quantized(tiles_base)
 
 
 def test_the_host_never_asks_the_device_within_a_batch(tiled, tiled_rows, monkeypatch):
@@ -195,7 +190,7 @@ def test_other_language_models_equal_the_library(base, tiled_rows, tmp_path, kin
 def test_tower_and_projector_stand_whole_and_beside_the_embeddings(tiles_base, tiled, four_bit):
     size = sum(weight.nbytes for weight in tiled.model.network.parameters())
     free = dict.fromkeys(range(3), size * 2 // 3)
-    device_map = make_device_map(tiles_base, torch.float32, INTERNVL.not_quantized, four_bit, free)
+    device_map = make_device_map(tiles_base, torch.float32, four_bit, free)
     first = device_map["model.vision_tower"]
     assert device_map["model.multi_modal_projector"] == first == device_map["model.language_model.embed_tokens"]
     assert len(set(device_map.values())) > 1
@@ -212,6 +207,6 @@ def test_tower_and_projector_stand_whole_and_beside_the_embeddings(tiles_base, t
 def test_wherever_the_tower_is_the_projector_follows(tiles_base, monkeypatch, inferred, first):
     """Whatever accelerate would do: nothing moves the tower's features to another card."""
     monkeypatch.setattr("accelerate.infer_auto_device_map", lambda *_, **__: inferred)
-    device_map = make_device_map(tiles_base, torch.float32, INTERNVL.not_quantized, False, {0: 2**30})
+    device_map = make_device_map(tiles_base, torch.float32, False, {0: 2**30})
     moved = ("model.multi_modal_projector", "model.language_model.embed_tokens", "model.language_model.rotary_emb")
     assert device_map == inferred | dict.fromkeys(moved, first)

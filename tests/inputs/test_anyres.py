@@ -1,6 +1,6 @@
 """LLaVA-OneVision: a picture alone as tiles, several whole, their tokens and places, as the library has them."""
 
-import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from scoring.inputs.families.registry import FamilyError, family_of_config, poli
 from scoring.inputs.pixels import PictureTokens
 from scoring.inputs.tokens import ChatPrompt, ChatTokenizer
 from tests.shared.families import LLAVA_TEMPLATE, LLAVA_TOKENS, PINPOINTS, TILE, pinpoints_within, rename_control_tokens
-from tests.shared.pictures import noise
+from tests.shared.pictures import noise, write_settings
 
 SHAPES = [(61, 47), (112, 112), (5, 9), (33, 640), (1000, 20), (224, 112), (640, 480), (57, 56), (3, 400), (300, 1)]
 COLOURS = {"image_mean": (0.485, 0.456, 0.406), "image_std": (0.229, 0.224, 0.225)}
@@ -34,14 +34,7 @@ CONFIG = {
 
 @pytest.fixture
 def folder(tmp_path):
-    """Write configuration and picture settings, with changes to the latter."""
-
-    def write(**changes):
-        (tmp_path / "config.json").write_text(json.dumps(CONFIG))
-        (tmp_path / "preprocessor_config.json").write_text(json.dumps(PICTURES | changes))
-        return tmp_path
-
-    return write
+    return partial(write_settings, tmp_path, CONFIG, PICTURES)
 
 
 def tiny_policy(most):

@@ -1,6 +1,6 @@
 """Pictures as tiles: how many, which, and what they hold, as the library's processor cuts them, to the bit."""
 
-import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from scoring.inputs.families.registry import policy_of
 from scoring.inputs.pixels import PictureTokens
 from scoring.inputs.tokens import ChatPrompt, ChatTokenizer, TokenError
 from tests.shared.families import INTERNVL_TEMPLATE, INTERNVL_TOKENS, rename_control_tokens
-from tests.shared.pictures import noise
+from tests.shared.pictures import noise, write_settings
 
 # As in InternVL3's repositories.
 PICTURES = {
@@ -27,14 +27,7 @@ CONFIG = {"model_type": "internvl", "vision_config": {"patch_size": [14, 14]}, "
 
 @pytest.fixture
 def folder(tmp_path):
-    """Write configuration and picture settings, with changes to the latter."""
-
-    def write(**changes):
-        (tmp_path / "config.json").write_text(json.dumps(CONFIG))
-        (tmp_path / "preprocessor_config.json").write_text(json.dumps(PICTURES | changes))
-        return tmp_path
-
-    return write
+    return partial(write_settings, tmp_path, CONFIG, PICTURES)
 
 
 @pytest.mark.parametrize("most", [2, 6, 12])

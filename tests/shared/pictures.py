@@ -1,4 +1,8 @@
-"""Pictures of random pixels, and how transparency is laid on white."""
+"""Pictures of random pixels, how transparency is laid on white, and a base's settings of pictures."""
+
+import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -19,3 +23,10 @@ def noise(mode: str, size=(61, 47)) -> Image.Image:
 def on_white(picture: Image.Image) -> Image.Image:
     picture = picture.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+
+
+def write_settings(folder: Path, config: dict[str, Any], pictures: dict[str, Any], **changes: Any) -> Path:
+    """A base's configuration and picture settings, with changes to the latter; its folder."""
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "preprocessor_config.json").write_text(json.dumps(pictures | changes))
+    return folder

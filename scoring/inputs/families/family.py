@@ -129,6 +129,11 @@ class Family:
         text = config.get("text_config")
         return text if isinstance(text, dict) else config
 
+    def vision_config(self, config: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The vision tower's part of config.json; empty where it has none."""
+        vision = config.get("vision_config")
+        return vision if isinstance(vision, dict) else {}
+
     def sizes(self, config: Mapping[str, Any]) -> Sizes:
         """Of the language model, by config.json or its part of it."""
         text = self.text_config(config)

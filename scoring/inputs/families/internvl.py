@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from scoring.inputs.families.family import Family
-from scoring.inputs.families.tiles import TiledPolicy, tile_of
+from scoring.inputs.families.tiles import LANGUAGE_RENAMED, PICTURE_SETTINGS, TiledPolicy, tile_of
 from scoring.inputs.pixels import Grid, PictureSettings, PictureTokens
 
 
@@ -90,8 +90,7 @@ class _TiledFamily(Family):
     """The size of patches, and how many become a token, are not in the picture settings but in config.json."""
 
     def picture_defaults(self, config: Mapping[str, Any]) -> Mapping[str, Any]:
-        vision = config.get("vision_config")
-        patch = vision.get("patch_size") if isinstance(vision, dict) else None
+        patch = self.vision_config(config).get("patch_size")
         patch = patch[0] if isinstance(patch, list) and patch else patch
         ratio = config.get("downsample_ratio")
         of_config = {
@@ -107,17 +106,12 @@ INTERNVL = _TiledFamily(
     image_token="<IMG_CONTEXT>",
     around=("<img>", "</img>"),
     end_of_turn="<|im_end|>",
-    picture_settings={
-        "size": {"height": 384, "width": 384},
-        "image_mean": [0.48145466, 0.4578275, 0.40821073],
-        "image_std": [0.26862954, 0.26130258, 0.27577711],
-    },
+    picture_settings=PICTURE_SETTINGS,
     policy=TilePolicy,
     vision="model.vision_tower",
     projector="model.multi_modal_projector",
     renamed=(
-        (r"^language_model\.lm_head\.", "lm_head."),
-        (r"^language_model\.model\.", "model.language_model."),
+        *LANGUAGE_RENAMED,
         (r"^(vision_tower|multi_modal_projector)\.", r"model.\1."),
     ),
     text_types=("qwen2", "qwen3", "llama"),

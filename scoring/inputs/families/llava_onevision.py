@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from scoring.inputs.families.family import Family
-from scoring.inputs.families.tiles import TiledPolicy, tile_of
+from scoring.inputs.families.tiles import LANGUAGE_RENAMED, PICTURE_SETTINGS, TiledPolicy, tile_of
 from scoring.inputs.pixels import Grid, PictureSettings, PictureTokens
 
 Arrangement = tuple[int, int]  # (columns, rows) of tiles
@@ -146,7 +146,7 @@ class _AnyresFamily(Family):
 
     def picture_defaults(self, config: Mapping[str, Any]) -> Mapping[str, Any]:
         of_config = {
-            "patch_size": _vision(config).get("patch_size") or 14,
+            "patch_size": self.vision_config(config).get("patch_size") or 14,
             "merge_size": 1,
             "image_grid_pinpoints": config.get("image_grid_pinpoints")
             or [[384 * rows, 384 * columns] for rows in range(1, 7) for columns in range(1, 7)],
@@ -155,7 +155,7 @@ class _AnyresFamily(Family):
         return {**self.picture_settings, **of_config}
 
     def limit(self, config: Mapping[str, Any]) -> str:
-        tower = _vision(config).get("model_type", "siglip_vision_model")
+        tower = self.vision_config(config).get("model_type", "siglip_vision_model")
         if tower != "siglip_vision_model":
             return f"a vision tower of type {tower!r}"
         if config.get("vision_feature_layer", -1) != -1:
@@ -165,30 +165,19 @@ class _AnyresFamily(Family):
         return super().limit(config)
 
 
-def _vision(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The vision tower's part of config.json."""
-    vision = config.get("vision_config")
-    return vision if isinstance(vision, dict) else {}
-
-
 LLAVA_ONEVISION = _AnyresFamily(
     name="LLaVA-OneVision",
     model_types=("llava_onevision",),
     image_token="<image>",
     in_texts=True,
     end_of_turn="<|im_end|>",
-    picture_settings={
-        "size": {"height": 384, "width": 384},
-        "image_mean": [0.48145466, 0.4578275, 0.40821073],
-        "image_std": [0.26862954, 0.26130258, 0.27577711],
-    },
+    picture_settings=PICTURE_SETTINGS,
     policy=AnyresPolicy,
     vision="model.vision_tower",
     projector="model.multi_modal_projector",
     not_linear=("embed_tokens", "position_embedding"),
     renamed=(
-        (r"^language_model\.lm_head\.", "lm_head."),
-        (r"^language_model\.model\.", "model.language_model."),
+        *LANGUAGE_RENAMED,
         (r"^(vision_tower\.|multi_modal_projector\.|image_newline$)", r"model.\1"),
         (r"^model\.vision_tower\.vision_model\.", "model.vision_tower."),
     ),

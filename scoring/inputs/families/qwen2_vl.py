@@ -3,17 +3,14 @@
 from dataclasses import replace
 
 from scoring.inputs.families.family import Family
+from scoring.inputs.pixels import CLIP_COLOURS
 
 QWEN2_5_VL = Family(
     name="Qwen2.5-VL",
     model_types=("qwen2_5_vl",),
     image_token="<|image_pad|>",
     end_of_turn="<|im_end|>",
-    picture_settings={
-        "patch_size": 14,
-        "image_mean": [0.48145466, 0.4578275, 0.40821073],
-        "image_std": [0.26862954, 0.26130258, 0.27577711],
-    },
+    picture_settings={"patch_size": 14, **CLIP_COLOURS},
     renamed=(
         (r"^visual\.", "model.visual."),
         (r"^model\.(?!language_model\.|visual\.)", "model.language_model."),

@@ -5,7 +5,15 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from scoring.inputs.pixels import PictureSettings, PixelPolicy
+from scoring.inputs.pixels import CLIP_COLOURS, PictureSettings, PixelPolicy
+
+# What the library's processors of such families have by themselves.
+PICTURE_SETTINGS = {"size": {"height": 384, "width": 384}, **CLIP_COLOURS}
+# How older files name modules of the language model, and what they are now.
+LANGUAGE_RENAMED = (
+    (r"^language_model\.lm_head\.", "lm_head."),
+    (r"^language_model\.model\.", "model.language_model."),
+)
 
 
 @dataclass(frozen=True)
