@@ -56,7 +56,7 @@ def attend(  # noqa: PLR0913 - a custom operator takes tensors and numbers alone
 
     H is a multiple of G (grouped queries). Not differentiable: see `attend_and_learn`.
     """
-    if query.is_cuda:
+    if query.is_cuda and not torch.cuda.is_current_stream_capturing():
         _wait_for_card(query.device)
     if has_flash(query):
         output: torch.Tensor = torch.ops.aten._flash_attention_forward(

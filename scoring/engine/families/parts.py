@@ -25,7 +25,8 @@ class NetworkParts:
     by its name `tower`, or None. deepstack: to how many of the first layers the tower adds features.
     packs_patches: whether the tower takes the patches of all pictures as one sequence with bounds. reads_grids: whether
     it reads the pictures' grids on its device. rotate: the library's `apply_rotary_pos_emb` of this family. recurrent:
-    whether layers carry a state from token to token.
+    whether layers carry a state from token to token. recordable: whether a forward pass moves no values between host
+    and device, once the grids of its pictures are known.
     """
 
     tower = "visual"
@@ -33,6 +34,7 @@ class NetworkParts:
     packs_patches = True
     reads_grids = False
     recurrent = False
+    recordable = False
     rotate: Callable[..., tuple[torch.Tensor, torch.Tensor]]
 
     def __init__(self, network: Network, family: Family):

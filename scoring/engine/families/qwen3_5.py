@@ -62,7 +62,7 @@ class Qwen35Parts(Qwen3VLParts):
     """Of a dense model or a mixture of experts: the tower of Qwen3-VL without features for the first layers."""
 
     rotate = staticmethod(apply_rotary_pos_emb)
-    recurrent = True
+    recurrent, recordable = True, False
 
     def recurrent_layers(self) -> list[tuple[nn.Module, str, nn.Module]]:
         return [
