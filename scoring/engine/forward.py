@@ -134,6 +134,8 @@ class TreeBatch:
     def to(self, device: torch.device) -> "TreeBatch":
         """The batch on a device; the copies may still be under way."""
         buffer = self.buffer.to(device, non_blocking=True)
+        if buffer is self.buffer:
+            return self
         moved: dict[str, Any] = {
             name: _view(buffer, value.storage_offset() * value.itemsize, value.dtype, value.shape)
             for name, value in vars(self).items()

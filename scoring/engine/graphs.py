@@ -43,9 +43,12 @@ class Recorded:
     @classmethod
     def of(cls, packed: PackedModel, batch: TreeBatch, label_ids: list[int], pool: Any) -> "Recorded":
         """Record the answers to a batch on the card, whose kernels have all run before. Raises RuntimeError."""
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):  # other threads may allocate
-            answers = packed.answer(batch, label_ids)
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        try:
+            with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):  # other threads may allocate
+                answers = packed.answer(batch, label_ids)
+        finally:
+            torch.cuda.set_stream(stream)  # where recording fails, PyTorch stays on its own
         return cls(graph, batch, answers)
 
     def answer(self, batch: TreeBatch, count: int) -> list[AnswerLogits]:

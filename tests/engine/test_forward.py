@@ -246,13 +246,16 @@ def test_all_indices_of_a_batch_lie_in_one_buffer(scorer, rows):
         ready = prepare_batch(scorer.prepare, questions, "1")
         tree = Tree.build(ready.sequences, ready.picture_numbers)
         for batch in (whole := TreeBatch.of(tree, ready.pictures, ready.grids, "cpu"), whole.unfilled()):
-            copied = replace(batch, buffer=batch.buffer.clone()).to(torch.device("cpu"))
+            assert batch.to(torch.device("cpu")) is batch
+            there = batch.to(torch.device("meta"))
             for name, value in vars(batch).items():
                 if isinstance(value, torch.Tensor):
-                    other = getattr(copied, name)
-                    assert torch.equal(value, other) and value.dtype == other.dtype
-                    assert other.untyped_storage().data_ptr() == copied.buffer.untyped_storage().data_ptr()
+                    other = getattr(there, name)
+                    assert (value.shape, value.dtype) == (other.shape, other.dtype) and other.is_meta
+                    assert value.storage_offset() == other.storage_offset()
+                    assert value.untyped_storage().data_ptr() == batch.buffer.untyped_storage().data_ptr()
         assert torch.equal(whole.ids, torch.from_numpy(tree.ids)) and whole.query_bounds.dtype == torch.int32
+        assert torch.equal(whole.leaf_bounds[:2], torch.from_numpy(tree.leaf_bounds[:2]))
 
 
 def test_the_host_never_asks_the_device_within_a_batch(rows):
