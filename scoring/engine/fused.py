@@ -86,7 +86,7 @@ class FusedAttention(FusedModule):
         return key, self._heads(inner.v_proj(hidden))
 
     def _heads(self, projected: torch.Tensor) -> torch.Tensor:
-        return projected[0].unflatten(-1, (-1, self.inner.head_dim))
+        return projected[0].view(projected.shape[1], -1, self.inner.head_dim)
 
     def _turned(self, projected: torch.Tensor, norm: Network | None, rotation: Rotation) -> torch.Tensor:
         """(T, H, head size) heads of a projection, rotated."""
@@ -145,5 +145,6 @@ def fused_modules(parts: NetworkParts) -> Iterator[Replacement]:
             elif silu and all(hasattr(child, f"{part}_proj") for part in ("gate", "up", "down")):
                 yield Replacement(parent, name, FusedFeedForward(child, parts))
     for block in parts.blocks if parts.packs_patches else ():
-        if hasattr(getattr(block, "attn", None), "qkv"):
-            yield Replacement(block, "attn", FusedPatchAttention(block.attn, parts))
+        attention = getattr(block, "attn", None)
+        if isinstance(attention, nn.Module) and hasattr(attention, "qkv"):
+            yield Replacement(block, "attn", FusedPatchAttention(attention, parts))

@@ -16,8 +16,7 @@ import torch
 import triton
 import triton.language as tl
 
-# Triton compiles the functions under `triton.jit`: their parameters have the types of its own language, which Python's
-# annotations cannot name, and every pointer, number and constant is a parameter. `columns`, `heads_padded` and
+# Of the functions under `triton.jit` every pointer, number and constant is a parameter. `columns`, `heads_padded` and
 # `half_padded` are sizes of tiles, powers of two.
 ELEMENTS = 4_096  # of a tile of `_silu_product`
 WEIGHT_ROWS, WEIGHT_COLUMNS = 64, 128  # of a tile of `_make_weight`
@@ -26,7 +25,7 @@ UNFUSED = {"enable_fp_fusion": False}  # no product is rounded with the sum that
 
 # ------------------------------------------------------------ norms
 @triton.jit
-def _norm(x, weight, y, eps, width: tl.constexpr, columns: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: PLR0913
+def _norm(x, weight, y, eps, width: tl.constexpr, columns: tl.constexpr):  # noqa: PLR0913
     row, column = tl.program_id(0).to(tl.int64), tl.arange(0, columns)
     inside = column < width
     value = tl.load(x + row * width + column, inside, 0.0).to(tl.float32)
@@ -37,7 +36,7 @@ def _norm(x, weight, y, eps, width: tl.constexpr, columns: tl.constexpr):  # typ
 
 
 @triton.jit
-def _norm_backward(x, weight, grad, x_grad, eps, width: tl.constexpr, columns: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: PLR0913
+def _norm_backward(x, weight, grad, x_grad, eps, width: tl.constexpr, columns: tl.constexpr):  # noqa: PLR0913
     row, column = tl.program_id(0).to(tl.int64), tl.arange(0, columns)
     inside = column < width
     value = tl.load(x + row * width + column, inside, 0.0).to(tl.float32)
@@ -85,7 +84,7 @@ def _warps(width: int) -> int:
 
 # ------------------------------------------------------------ rotary positions
 @triton.jit
-def _turn(  # type: ignore[no-untyped-def]  # noqa: PLR0913 a kernel
+def _turn(  # noqa: PLR0913 a kernel
     x, weight, cos, sin, y, x_stride, y_stride, eps,
     heads: tl.constexpr, half: tl.constexpr, heads_padded: tl.constexpr, half_padded: tl.constexpr,
     normed: tl.constexpr,
@@ -112,7 +111,7 @@ def _turn(  # type: ignore[no-untyped-def]  # noqa: PLR0913 a kernel
 
 
 @triton.jit
-def _turn_backward(  # type: ignore[no-untyped-def]  # noqa: PLR0913 a kernel
+def _turn_backward(  # noqa: PLR0913 a kernel
     x, weight, cos, sin, grad, x_grad, eps,
     heads: tl.constexpr, half: tl.constexpr, heads_padded: tl.constexpr, half_padded: tl.constexpr,
     normed: tl.constexpr,
@@ -205,7 +204,7 @@ def _head_shapes(heads: int, size: int) -> tuple[int, int, int, int]:
 
 # ------------------------------------------------------------ gated feed-forward
 @triton.jit
-def _silu_product(gate, up, y, count, elements: tl.constexpr):  # type: ignore[no-untyped-def]
+def _silu_product(gate, up, y, count, elements: tl.constexpr):
     place = tl.program_id(0).to(tl.int64) * elements + tl.arange(0, elements)
     value = tl.load(gate + place, place < count, 0.0).to(tl.float32)
     opened = (value * tl.sigmoid(value)).to(y.dtype.element_ty).to(tl.float32)
@@ -214,7 +213,7 @@ def _silu_product(gate, up, y, count, elements: tl.constexpr):  # type: ignore[n
 
 
 @triton.jit
-def _silu_product_backward(gate, up, grad, gate_grad, up_grad, count, elements: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: PLR0913
+def _silu_product_backward(gate, up, grad, gate_grad, up_grad, count, elements: tl.constexpr):  # noqa: PLR0913
     place = tl.program_id(0).to(tl.int64) * elements + tl.arange(0, elements)
     inside = place < count
     value = tl.load(gate + place, inside, 0.0).to(tl.float32)
@@ -255,7 +254,7 @@ def silu_product(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
 
 # ------------------------------------------------------------ weights
 @triton.jit
-def _make_weight(  # type: ignore[no-untyped-def]  # noqa: PLR0913 a kernel
+def _make_weight(  # noqa: PLR0913 a kernel
     source, code, absmax, nested_absmax, nested_code, nested_offset, up, down, weight, height,
     width: tl.constexpr, rank: tl.constexpr, ranks: tl.constexpr, block: tl.constexpr, nested_block: tl.constexpr,
     rows: tl.constexpr, columns: tl.constexpr,
@@ -329,4 +328,4 @@ def make_weight(
 
 def _on_card_of(tensor: torch.Tensor) -> Any:
     """Triton starts kernels on the current card."""
-    return torch.cuda.device_of(tensor)
+    return torch.cuda.device(tensor.device if tensor.is_cuda else -1)

@@ -54,7 +54,7 @@ def code_of(kind: str, device: torch.device) -> torch.Tensor:
     """(16,) float32: what the 4-bit weights of a kind are, in units of their block's scale."""
     from bitsandbytes.functional import get_4bit_type
 
-    code: torch.Tensor = get_4bit_type(kind, device)
+    code: torch.Tensor = get_4bit_type(kind, device)  # type: ignore[no-untyped-call]
     return code
 
 
