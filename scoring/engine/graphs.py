@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 
-from scoring.engine.attention import has_flash
 from scoring.engine.batches import PreparedBatch
 from scoring.engine.buckets import filled_up, is_small
+from scoring.engine.capabilities import has_flash
 from scoring.engine.device_map import GIB, devices_of
 from scoring.engine.forward import FEW_LEAVES, AnswerLogits, TreeBatch
 from scoring.engine.packed import PackedModel, free_bytes
