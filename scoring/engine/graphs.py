@@ -6,14 +6,15 @@ In: a `PreparedBatch` and the ids of the letters. Out: `AnswerLogits` of its seq
 A forward pass of one question is thousands of kernels, and to launch each takes the host longer than to run it takes
 the card. A graph launches all of them at once. It always reads and writes the same memory, so that it serves batches of
 one shape: `buckets` fills trees up to few shapes, and pictures must have the same grids. A shape is recorded when it
-comes for the second time; the first time it is computed as any other batch, which loads every kernel.
+comes for the second time; the first time it is computed as any other batch, which loads every kernel. Where there are
+more shapes than graphs are kept, one must come often to take another's place.
 
 Next: `scorer`, which answers all batches through this; `packed`, whose forward passes are recorded.
 """
 
 from collections import OrderedDict
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -26,10 +27,23 @@ from scoring.engine.packed import PackedModel, free_bytes
 from scoring.engine.tree import Tree
 
 MOST_GRAPHS = 16  # that are kept: those used last
-MOST_SHAPES = 1_024  # that are remembered
+MOST_SHAPES = 1_024  # that are remembered without a graph
+SECOND = 2  # at how many batches of a shape it is recorded
+REPAID = 32  # the same, once another graph must go for it: recording takes as long as several batches
 ROOM = 4 * GIB  # what must be free on the card to record one
 
 Shape = tuple[Any, ...]
+
+
+class Place(NamedTuple):
+    """What the graphs of a card share: the memory that their kernels use, and the stream on which they are recorded."""
+
+    pool: Any
+    stream: torch.cuda.Stream
+
+    @classmethod
+    def on(cls, device: torch.device) -> "Place":
+        return cls(torch.cuda.graph_pool_handle(), torch.cuda.Stream(device))
 
 
 @dataclass
@@ -41,14 +55,15 @@ class Recorded:
     answers: list[AnswerLogits]
 
     @classmethod
-    def of(cls, packed: PackedModel, batch: TreeBatch, label_ids: list[int], pool: Any) -> "Recorded":
+    def of(cls, packed: PackedModel, batch: TreeBatch, label_ids: list[int], place: Place) -> "Recorded":
         """Record the answers to a batch on the card, whose kernels have all run before. Raises RuntimeError."""
-        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
-        try:
-            with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):  # other threads may allocate
-                answers = packed.answer(batch, label_ids)
-        finally:
-            torch.cuda.set_stream(stream)  # where recording fails, PyTorch stays on its own
+        with torch.cuda.device(place.stream.device):
+            graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+            try:
+                with torch.cuda.graph(graph, place.pool, place.stream, "thread_local"):  # other threads may allocate
+                    answers = packed.answer(batch, label_ids)
+            finally:
+                torch.cuda.set_stream(before)  # where recording fails, PyTorch stays on the other
         return cls(graph, batch, answers)
 
     def answer(self, batch: TreeBatch, count: int) -> list[AnswerLogits]:
@@ -73,8 +88,8 @@ class Graphs:
         self.packed, self.device = packed, packed.model.device
         self.why_not = why_no_graphs(packed)
         self.recorded: OrderedDict[Shape, Recorded] = OrderedDict()
-        self._seen: OrderedDict[Shape, None] = OrderedDict()
-        self._pool: Any = None
+        self._seen: OrderedDict[Shape, int] = OrderedDict()  # how often, since it last had a graph
+        self._place: Place | None = None
 
     def answer(self, batch: PreparedBatch, label_ids: list[int]) -> list[AnswerLogits]:
         """For each member in turn the answers of the batch's sequences, of which it has at least one.
@@ -99,7 +114,7 @@ class Graphs:
         if self.recorded and self.device.type == "cuda":
             torch.cuda.synchronize(self.device)  # the last one may still be under way
         self.recorded.clear()
-        self._pool = None
+        self._place = None
 
     def _answer_small(self, batch: TreeBatch, count: int, label_ids: list[int]) -> list[AnswerLogits]:
         """batch: filled up, on the host. count: of its leaves that are no fillers."""
@@ -112,25 +127,25 @@ class Graphs:
         return self.recorded[shape].answer(batch, count)
 
     def _is_due(self, shape: Shape) -> bool:
-        """Whether a shape came before, and the card has room for its graph."""
-        known = shape in self._seen
-        self._seen[shape] = None
-        self._seen.move_to_end(shape)
+        """Whether a shape, which comes now, came often enough, and the card has room for its graph."""
+        self._seen[shape] = self._seen.pop(shape, 0) + 1
         if len(self._seen) > MOST_SHAPES:
             self._seen.popitem(last=False)
-        return known and free_bytes(self.device) >= ROOM
+        needed = SECOND if len(self.recorded) < MOST_GRAPHS else REPAID
+        return self._seen.get(shape, 0) >= needed and free_bytes(self.device) >= ROOM
 
     def _record(self, shape: Shape, batch: TreeBatch, label_ids: list[int]) -> bool:
         """Whether a graph could be recorded; where it could not, none is tried again."""
         try:
-            self._pool = self._pool or torch.cuda.graph_pool_handle()
-            self.recorded[shape] = Recorded.of(self.packed, batch, label_ids, self._pool)
+            self._place = self._place or Place.on(self.device)
+            self.recorded[shape] = Recorded.of(self.packed, batch, label_ids, self._place)
         except RuntimeError as error:  # of memory or of what a graph cannot hold
             reason = f"{type(error).__name__}: {str(error).strip()}".split("\n")[0]
             self.why_not = f"a forward pass could not be recorded ({reason})"
             self.packed.model.notes.append(f"small batches are answered without CUDA graphs: {self.why_not}")
             self.clear()
             return False
+        del self._seen[shape]
         if len(self.recorded) > MOST_GRAPHS:
             self.recorded.popitem(last=False)
         return True

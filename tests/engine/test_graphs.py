@@ -73,7 +73,7 @@ class Replayed:
         self.packed, self.label_ids = packed, label_ids
 
     @classmethod
-    def of(cls, packed, batch, label_ids, pool):
+    def of(cls, packed, batch, label_ids, place):
         cls.made.append(len(batch.ids))
         return cls(packed, label_ids)
 
@@ -85,7 +85,7 @@ class Replayed:
 def graphs(scorer, monkeypatch):
     """As on a card with room, whose graphs are `Replayed`."""
     monkeypatch.setattr(module, "Recorded", Replayed)
-    monkeypatch.setattr(module.torch.cuda, "graph_pool_handle", lambda: (0, 1))
+    monkeypatch.setattr(module.Place, "on", lambda device: module.Place((0, 1), None))
     monkeypatch.setattr(module, "free_bytes", lambda device: module.ROOM)
     monkeypatch.setattr(Replayed, "made", [])
     graphs = Graphs(scorer.packed)
@@ -110,12 +110,18 @@ def test_a_shape_is_recorded_when_it_comes_again(scorer, graphs, rows):
 
 
 def test_the_graphs_used_last_are_kept(scorer, graphs, rows, monkeypatch):
+    """Once there are so many, another shape must come often; so must one that was dropped."""
     monkeypatch.setattr(module, "MOST_GRAPHS", 2)
-    for letters in (2, 2, 3, 3, 2, 4, 4):  # 3 was used before 2
+    monkeypatch.setattr(module, "REPAID", 3)
+    for letters in (2, 2, 3, 3, 2, 4, 4):
         asked(scorer, graphs, rows[:1], letters=letters)
+    assert [len(shape[-1]) for shape in graphs.recorded] == [3, 2] and len(Replayed.made) == 2
+    asked(scorer, graphs, rows[:1], letters=4)
     assert [len(shape[-1]) for shape in graphs.recorded] == [2, 4] and len(Replayed.made) == 3
-    asked(scorer, graphs, rows[:1], letters=3)  # was seen before, and is recorded at once
-    assert [len(shape[-1]) for shape in graphs.recorded] == [4, 3] and len(Replayed.made) == 4
+    for made in (3, 3, 4):
+        asked(scorer, graphs, rows[:1], letters=3)
+        assert len(Replayed.made) == made
+    assert [len(shape[-1]) for shape in graphs.recorded] == [4, 3]
 
 
 def test_shapes_that_are_remembered_are_bounded(scorer, graphs, rows, monkeypatch):
