@@ -139,7 +139,7 @@ class TreeBatch:
         if buffer is self.buffer:
             return self
         moved: dict[str, Any] = {
-            name: _view(buffer, value.storage_offset() * value.itemsize, value.dtype, value.shape)
+            name: _view(buffer, int(value.storage_offset()) * value.itemsize, value.dtype, value.shape)
             for name, value in vars(self).items()
             if isinstance(value, torch.Tensor)
         }

@@ -43,7 +43,7 @@ class Place(NamedTuple):
 
     @classmethod
     def on(cls, device: torch.device) -> "Place":
-        return cls(torch.cuda.graph_pool_handle(), torch.cuda.Stream(device))
+        return cls(torch.cuda.graph_pool_handle(), torch.cuda.Stream(device))  # type: ignore[no-untyped-call]
 
 
 @dataclass
