@@ -6,7 +6,7 @@ Next: `packed`, which makes a model answer trees of prompts.
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,7 @@ from scoring.engine import Network
 from scoring.engine.device_map import GIB, devices_of, make_device_map, move_inputs_to_layers
 from scoring.engine.families.parts import NetworkParts
 from scoring.engine.families.registry import parts_of
+from scoring.engine.weight_reader import read_ahead
 from scoring.inputs.families.family import Family
 from scoring.inputs.families.registry import family_of_config
 
@@ -146,7 +147,8 @@ def _read_network(folder: Path, form: _WeightForm, device: torch.device | None) 
         disable_progress_bar()  # type: ignore[no-untyped-call]
     auto_model: Any = getattr(transformers, form.family.auto_model)
     problem = f"no {form.family.name} can be built of it and the weights beside it"
-    with _as_checkpoint_error(folder / "config.json", problem):
+    on_card = device is not None and device.type == "cuda"  # elsewhere the library maps the files into memory
+    with _as_checkpoint_error(folder / "config.json", problem), read_ahead(folder, device) if on_card else nullcontext():
         network, issues = auto_model.from_pretrained(
             folder,
             dtype=form.dtype,
@@ -251,14 +253,16 @@ class Model:
         """Load a checkpoint's LoRA beside the others. Raises CheckpointError where its keys do not fit."""
         from peft import PeftModel, set_peft_model_state_dict
         from safetensors.torch import load_file
+        from transformers.initialization import no_init_weights
 
         check = checkpoint.check(BaseWeights.of(self.folder))
         assert checkpoint.adapter is not None  # of a base alone there is nothing to add
         config = lora_config(checkpoint.adapter, check)
-        if self._peft is None:
-            self._peft = PeftModel(self.network, config, adapter_name=name)
-        else:
-            self._peft.add_adapter(name, config)
+        with no_init_weights():  # every value of a new layer comes from the file
+            if self._peft is None:
+                self._peft = PeftModel(self.network, config, adapter_name=name)
+            else:
+                self._peft.add_adapter(name, config)
         with _as_checkpoint_error(checkpoint.folder / ADAPTER_FILE, "it cannot be read"):
             weights = load_file(checkpoint.folder / ADAPTER_FILE)
         state = {f"base_model.model.{module}.{part}": weights[key] for key, (module, part) in check.keys.items()}
