@@ -20,7 +20,7 @@ import torch.nn.functional as F
 
 from benchmarks import workload
 from scoring.bench.padded import collate, padded_states
-from scoring.engine.packed import put_back, unwrap
+from scoring.engine.stand_in import put_back, unwrap
 from scoring.files.writing import write_json
 from scoring.messages import silent
 from scoring.tables.reading import read_table

@@ -5,14 +5,13 @@ draws the mask again where it is needed.
 """
 
 from functools import cache
-from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from scoring.engine.attention import has_flash
+from scoring.engine.capabilities import has_kernels
 from scoring.engine.linear import MergedLinear, half_product, plain_weight_from_4bit
 from train.dropout import Dropout
 
@@ -125,16 +124,6 @@ class LoraProduct(torch.autograd.Function):
             if x_grad is not None:
                 x_grad.add_(_masked(inner_grad @ narrow, drawn))
         return x_grad.view(ctx.shape) if x_grad is not None else None, down_grad.to(down.dtype), up_grad, None, None
-
-
-def has_kernels(x: torch.Tensor) -> bool:
-    """Whether `train.kernels` can compute the adapter's narrow products of this tensor."""
-    return has_flash(x) and find_triton()
-
-
-@cache
-def find_triton() -> bool:
-    return find_spec("triton") is not None
 
 
 @cache

@@ -24,7 +24,9 @@ from torch import nn
 
 from scoring.engine import Network
 from scoring.engine.families.parts import NetworkParts
+from scoring.engine.fused import FusedAttention
 from scoring.engine.recurrent import NodeBatch
+from scoring.engine.stand_in import StandIn
 from scoring.engine.tree import Integers, Tree
 from scoring.inputs.pixels import Grid, PixelPolicy
 
@@ -201,18 +203,17 @@ def leaf_states(parts: NetworkParts, batch: TreeBatch, features: PictureFeatures
     return hidden[0, : batch.count]
 
 
-class Deepstacked(nn.Module):
+class Deepstacked(StandIn):
     """Stands for one of the first layers: adds a deepstack feature by the indices of picture tokens.
 
     The library adds it by a mask, and asks the card six times a batch how many tokens that is.
     """
 
-    inner: Any
     number: int
 
     def __init__(self, inner: nn.Module, number: int):
-        super().__init__()
-        self.inner, self.number = inner, number
+        super().__init__(inner)
+        self.number = number
 
     def forward(
         self,
@@ -240,7 +241,11 @@ def _keep_leaves(
         tensor.to(hidden.device) for tensor in (batch.leaves, batch.leaf_keys, batch.leaf_bounds)
     )
     cos, sin = kwargs["position_embeddings"]
-    keys, values = parts.keys_and_values(layer.self_attn, layer.input_layernorm(hidden), (cos, sin))
+    normed, attention = layer.input_layernorm(hidden), layer.self_attn
+    if isinstance(attention, FusedAttention):
+        keys, values = attention.keys_and_values(normed, (cos, sin))
+    else:
+        keys, values = parts.keys_and_values(attention, normed, (cos, sin))
     kwargs |= {
         "position_embeddings": (cos[:, leaves], sin[:, leaves]),
         "key_index": leaf_keys,

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from scoring.checkpoints.compatibility import MismatchError
 from scoring.engine.batches import prepare_batch, with_tensors
 from scoring.engine.forward import TreeBatch
-from scoring.engine.packed import put_back, unwrap
 from scoring.engine.reference import reference_logits
 from scoring.engine.scorer import Scorer
+from scoring.engine.stand_in import put_back, unwrap
 from scoring.engine.tree import Tree
 from scoring.tables.reading import read_table
 from tests.shared.families import tiny_base
