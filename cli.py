@@ -1,5 +1,6 @@
 """The command line: parse, call one function, print. Nothing heavy is imported before a command needs it."""
 
+import gc
 import os
 import sys
 import warnings
@@ -57,6 +58,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # nothing here forks
 os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")  # batches differ in size
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+# Libraries make a million objects when they are imported, and all live on: looking for garbage among them, at Python's
+# own threshold of 700, took a quarter of a short `score`. Scoring and training leave none (benchmarks/LOG.md).
+gc.set_threshold(100_000)
 
 SECTIONS = {
     "Data": ("check",),
@@ -329,6 +333,10 @@ def score(  # noqa: PLR0913 its parameters are its options
         count = sum(len(folds_of(name)) for name in checkpoints)
         plural = "s" if count > 1 else ""
         session.console.say(f"{len(table.questions):,} rows, {count} checkpoint{plural}; loading …")
+        from scoring.run.ahead import begun
+
+        with begun(checkpoints, model.base):
+            from scoring.run.groups import check_sets, plan_groups, run_groups
         if out_of_fold:
             from scoring.run.out_of_fold import Folds, score_out_of_fold
 
@@ -340,8 +348,6 @@ def score(  # noqa: PLR0913 its parameters are its options
             if result.logits is not None:
                 print_results(Results(out, result.logits, result.metrics, result.warnings))
             return
-
-        from scoring.run.groups import check_sets, plan_groups, run_groups
 
         groups = plan_groups(checkpoints, model.options(), pixels, orders_list, calibration)
         check_sets(groups, choices.sets, table, model.allow_mismatch)
