@@ -45,7 +45,7 @@ class WeightReader:
     """
 
     def __init__(self, folder: Path, device: torch.device):
-        self.device = device
+        self.device = torch.empty(0, device=device).device  # with its number
         self.files = {os.path.abspath(path): read_header(path) for path in weight_files(folder)}
         self._stored = {name: tensor for tensors in self.files.values() for name, tensor in tensors.items()}
         unread = family_of(folder).unread
@@ -65,7 +65,7 @@ class WeightReader:
         self._arriving.clear()
 
     def take(self, name: str) -> torch.Tensor:
-        """A tensor on the device, once. Raises CheckpointError where its file ends too early, or OSError."""
+        """A tensor on the device. Raises CheckpointError where its file ends too early, OSError where it is gone."""
         with self._changes:
             arriving = self._arriving.pop(name, None) or self._start(name)
             self._read_ahead()
