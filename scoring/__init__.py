@@ -8,7 +8,7 @@ scorer.ask("cat.jpg", "What is this?", ["a dog", "a cat", "a hen", "a cow"])
 """
 
 import os
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import Any
 
 # Set before the first matrix product: without it the order of MKL's sums depends on the numbers' addresses in memory,
@@ -36,6 +36,8 @@ def __getattr__(name: str) -> Any:
 
 def versions() -> dict[str, str]:
     """The versions of the packages that results depend on; "" for one that is not installed."""
+    from importlib import metadata  # imported late: only results name versions
+
     installed = {"scoring": __version__}
     for package in ("torch", "transformers", "peft", "bitsandbytes", "tokenizers", "pillow", "numpy"):
         try:

@@ -1,6 +1,7 @@
 """Whether bitsandbytes can hold weights in 4 bits on this machine."""
 
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,8 @@ def why_no_4bit() -> str:
     """
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # on a CPU it warns that it misses compiled code
     try:
-        with package_hidden("kernels"):  # with that package it would fetch compiled code from the hub, and run it
+        # with `kernels` it would fetch compiled code from the hub, and run it
+        with package_hidden("kernels"), _nothing_compiled():
             import bitsandbytes  # noqa: F401
     except Exception as error:  # the package is missing, or its library does not fit the card or the system
         hide_package("bitsandbytes")  # PEFT only looks whether it is installed: it must do without it too
@@ -34,6 +36,23 @@ def package_hidden(name: str) -> Iterator[None]:
         del sys.modules[name]
         if module is not None:
             sys.modules[name] = module
+
+
+@contextmanager
+def _nothing_compiled() -> Iterator[None]:
+    """Inside, functions that are marked for `torch.compile` stay as they are.
+
+    bitsandbytes marks four that nothing here calls; for that PyTorch would import its compiler, which takes two seconds.
+    """
+    before = os.environ.get("TORCHDYNAMO_DISABLE")
+    os.environ["TORCHDYNAMO_DISABLE"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TORCHDYNAMO_DISABLE"]
+        else:
+            os.environ["TORCHDYNAMO_DISABLE"] = before
 
 
 def hide_package(name: str) -> None:

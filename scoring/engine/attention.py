@@ -41,8 +41,7 @@ class Segments(NamedTuple):
     causal: bool
 
 
-@torch.library.custom_op("scoring::attend", mutates_args=())
-def attend(  # noqa: PLR0913 - a custom operator takes tensors and numbers alone
+def plain_attend(  # noqa: PLR0913 - a custom operator takes tensors and numbers alone
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -57,7 +56,7 @@ def attend(  # noqa: PLR0913 - a custom operator takes tensors and numbers alone
 
     H is a multiple of G (grouped queries). Not differentiable: see `attend_and_learn`.
     """
-    if query.is_cuda:
+    if query.is_cuda and not torch.cuda.is_current_stream_capturing():
         _wait_for_card(query.device)
     if has_flash(query):
         output: torch.Tensor = torch.ops.aten._flash_attention_forward(
@@ -70,6 +69,10 @@ def attend(  # noqa: PLR0913 - a custom operator takes tensors and numbers alone
         return F.scaled_dot_product_attention(q, k, v, scale=scale).transpose(1, 2).flatten(0, 1)
     segments = Segments(query_bounds, key_bounds, longest_query, longest_key, scale, causal)
     return _attend_by_segment(query, key, value, segments)
+
+
+# for compiled layers; called by itself it costs as much as the attention of a few rows
+attend = torch.library.custom_op("scoring::attend", plain_attend, mutates_args=())
 
 
 @attend.register_fake
@@ -130,13 +133,21 @@ class FlashAttention(torch.autograd.Function):
         return *grads, None
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def attend_and_learn(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, segments: Segments) -> torch.Tensor:
     """`attend`, for training."""
+    attend = _learn_outside_of_graphs if torch.compiler.is_compiling() else _attend_and_learn
+    output: torch.Tensor = attend(query, key, value, segments)
+    return output
+
+
+def _attend_and_learn(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, segments: Segments) -> torch.Tensor:
     if has_flash(query):
         output: torch.Tensor = FlashAttention.apply(query, key, value, segments)  # type: ignore[no-untyped-call]
         return output
     return _attend_by_segment(query, key, value, segments)
+
+
+_learn_outside_of_graphs = torch.compiler.disable(_attend_and_learn)
 
 
 @lru_cache(maxsize=1024)
@@ -174,7 +185,8 @@ def attend_paths(
         key, value = key.index_select(0, key_index), value.index_select(0, key_index)  # its gradient is faster
         learning: torch.Tensor = attend_and_learn(query, key, value, segments)
         return learning
-    attended: torch.Tensor = attend(query, key[key_index], value[key_index], *segments)
+    answer = attend if torch.compiler.is_compiling() else plain_attend
+    attended: torch.Tensor = answer(query, key[key_index], value[key_index], *segments)
     return attended
 
 
@@ -242,7 +254,13 @@ AttentionInterface.register(VISION, _attend_vision)
 
 @contextmanager
 def packed_attention(parts: NetworkParts) -> Iterator[None]:
-    """Inside, the language model and a tower that packs attend by segments; outside, as the library does."""
+    """Inside, the language model and a tower that packs attend by segments; outside, as the library does.
+
+    To switch the library's networks takes it milliseconds: within another call nothing is left to do.
+    """
+    if parts.packing:
+        yield
+        return
     network, config = parts.network, parts.network.config
     sections = {"text_config": TEXT, "vision_config": VISION} if parts.vision else {"": TEXT}
     packed = {name: way for name, way in sections.items() if way == TEXT or parts.packs_patches}

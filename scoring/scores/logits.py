@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyarrow.dataset import dataset
+import pyarrow.parquet as pq
 
 from scoring.files.reading import FileError
 from scoring.files.writing import write_table
@@ -123,9 +123,9 @@ def write_part(folder: Path, number: int, part: OptionLogits, mark: str = "") ->
     write_table(part_path(folder, number), pa.table(columns), mark)
 
 
-def _read(paths: list[str], letters: int) -> pa.Table:
+def _read(paths: list[Path], letters: int) -> pa.Table:
     """All rows of these parts, with their logits, label mass, top token and status. Raises FileError."""
-    names = (
+    names = [
         "label_mass",
         "top_token",
         "status",
@@ -133,18 +133,24 @@ def _read(paths: list[str], letters: int) -> pa.Table:
         "member",
         "order",
         *(f"l_{letter}" for letter in LETTERS[:letters]),
-    )
+    ]
+    parts = [_read_part(path, names) for path in paths]  # pyarrow's datasets import pandas, and are no faster
     try:
-        return dataset(paths, format="parquet").to_table(list(names))
+        return pa.concat_tables(parts)
+    except pa.ArrowException:
+        raise FileError(f"{paths[0].parent}: parts of different runs; expected those of one") from None
+
+
+def _read_part(path: Path, names: list[str]) -> pa.Table:
+    """These columns of a part. Raises FileError."""
+    try:
+        with pq.ParquetFile(path) as file:
+            if missing := [name for name in names if name not in file.schema_arrow.names]:
+                raise pa.ArrowInvalid(f"it has no column {missing[0]}")
+            return file.read(names).select(names)
     except (pa.ArrowException, OSError) as error:
-        if len(paths) == 1:
-            reason = str(error).strip().split("\n")[0]
-            raise FileError(
-                f"{paths[0]}: damaged ({reason}); delete it, and repeat the command that scored it"
-            ) from None
-    for path in paths:  # raises the error of the one that is damaged
-        _read([path], letters)
-    raise FileError(f"{Path(paths[0]).parent}: parts of different runs; expected those of one")
+        reason = str(error).strip().split("\n")[0]
+        raise FileError(f"{path}: damaged ({reason}); delete it, and repeat the command that scored it") from None
 
 
 def read_parts(folder: Path, layout: Layout, count: int | None = None) -> OptionLogits:
@@ -154,7 +160,7 @@ def read_parts(folder: Path, layout: Layout, count: int | None = None) -> Option
     """
     ids, members, letters, orders = layout.ids, layout.members, layout.letters, layout.orders
     result = OptionLogits.empty(ids, members, letters, orders)
-    paths = [str(path) for path in sorted(folder.glob("part-*.parquet"))[:count]]
+    paths = sorted(folder.glob("part-*.parquet"))[:count]
     if not paths:
         return result
     parts = _read(paths, letters)

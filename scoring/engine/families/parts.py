@@ -27,7 +27,8 @@ class NetworkParts:
     packs_patches: whether the tower takes the patches of all pictures as one sequence with bounds. reads_grids: whether
     it reads the pictures' grids on its device. rotate: the library's `apply_rotary_pos_emb` of this family.
     turns_halves: whether it turns the first half of a head against the second, and layers have no other gate or norm in
-    their attention than that of heads. recurrent: whether layers carry a state from token to token. packing: whether
+    their attention than that of heads. recurrent: whether layers carry a state from token to token. recordable: whether
+    a forward pass moves no values between host and device, once the grids of its pictures are known. packing: whether
     the network answers trees at this time, see `packed_attention`.
     """
 
@@ -37,6 +38,7 @@ class NetworkParts:
     reads_grids = False
     turns_halves = True
     recurrent = False
+    recordable = False
     packing = False
     rotate: Callable[..., tuple[torch.Tensor, torch.Tensor]]
 

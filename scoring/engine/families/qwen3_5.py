@@ -64,6 +64,7 @@ class Qwen35Parts(Qwen3VLParts):
     rotate = staticmethod(apply_rotary_pos_emb)
     turns_halves = False
     recurrent = True
+    recordable = False
 
     def recurrent_layers(self) -> list[Replacement]:
         return [
