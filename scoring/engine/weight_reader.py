@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from types import EllipsisType
 from typing import Any
@@ -164,16 +165,14 @@ class _File:
 @contextmanager
 def read_ahead(folder: Path, device: torch.device) -> Iterator[WeightReader]:
     """Inside, transformers takes the tensors of this base from a `WeightReader`, and other files as ever."""
-    from transformers import modeling_utils
-
-    library: Any = modeling_utils.safe_open
-    reader = WeightReader(folder, device)
+    modeling_utils: Any = import_module("transformers.modeling_utils")  # where it opens a model's files
+    library, reader = modeling_utils.safe_open, WeightReader(folder, device)
 
     def open_file(path: str, *arguments: Any, **options: Any) -> Any:
         tensors = reader.files.get(os.path.abspath(path))
         return library(path, *arguments, **options) if tensors is None else _File(reader, tensors)
 
-    modeling_utils.safe_open = open_file  # type: ignore[assignment]
+    modeling_utils.safe_open = open_file
     try:
         yield reader
     finally:
