@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -165,19 +165,19 @@ class _File:
 @contextmanager
 def read_ahead(folder: Path, device: torch.device) -> Iterator[WeightReader]:
     """Inside, transformers takes the tensors of this base from a `WeightReader`, and other files as ever."""
-    modeling_utils: Any = import_module("transformers.modeling_utils")  # where it opens a model's files
-    library, reader = modeling_utils.safe_open, WeightReader(folder, device)
+    with closing(WeightReader(folder, device)) as reader:
+        modeling_utils: Any = import_module("transformers.modeling_utils")  # which opens a model's files
+        library = modeling_utils.safe_open
 
-    def open_file(path: str, *arguments: Any, **options: Any) -> Any:
-        tensors = reader.files.get(os.path.abspath(path))
-        return library(path, *arguments, **options) if tensors is None else _File(reader, tensors)
+        def open_file(path: str, *arguments: Any, **options: Any) -> Any:
+            tensors = reader.files.get(os.path.abspath(path))
+            return library(path, *arguments, **options) if tensors is None else _File(reader, tensors)
 
-    modeling_utils.safe_open = open_file
-    try:
-        yield reader
-    finally:
-        modeling_utils.safe_open = library
-        reader.close()
+        modeling_utils.safe_open = open_file
+        try:
+            yield reader
+        finally:
+            modeling_utils.safe_open = library
 
 
 def _by_numbers(name: str) -> list[tuple[bool, int, str]]:
