@@ -147,6 +147,16 @@ def test_the_command_line_imports_click_alone_at_first():
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
+def test_a_check_imports_no_more_than_it_needs():
+    """Each of these takes from .2 to 2 s, the whole check of a small table less than one."""
+    unneeded = {*HEAVY, "pandas", "pyarrow.dataset", "scipy", "sklearn", "matplotlib"}
+    code = (
+        "import sys, cli\nsys.argv = ['cli.py', 'check', 'demo/test.csv']\ntry:\n    cli.main()\n"
+        f"finally:\n    assert not {unneeded} & set(sys.modules), {unneeded} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
 def tracked() -> list[Path]:
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     if listed.returncode:
