@@ -333,6 +333,10 @@ def score(  # noqa: PLR0913 its parameters are its options
         count = sum(len(folds_of(name)) for name in checkpoints)
         plural = "s" if count > 1 else ""
         session.console.say(f"{len(table.questions):,} rows, {count} checkpoint{plural}; loading …")
+        from scoring.run.ahead import begun
+
+        with begun(checkpoints, model.base):
+            from scoring.run.groups import check_sets, plan_groups, run_groups
         if out_of_fold:
             from scoring.run.out_of_fold import Folds, score_out_of_fold
 
@@ -344,8 +348,6 @@ def score(  # noqa: PLR0913 its parameters are its options
             if result.logits is not None:
                 print_results(Results(out, result.logits, result.metrics, result.warnings))
             return
-
-        from scoring.run.groups import check_sets, plan_groups, run_groups
 
         groups = plan_groups(checkpoints, model.options(), pixels, orders_list, calibration)
         check_sets(groups, choices.sets, table, model.allow_mismatch)

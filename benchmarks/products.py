@@ -4,12 +4,14 @@
 
 Needs a card. Each distinct product of the model's linear layers is made for several numbers of rows, as cuBLAS chooses
 by itself, and with sums over parts of a row (split-K) forbidden. A batch's bits can only be those of a row alone where
-none of them differs.
+none of them differs. Among these numbers are all that small trees are filled up to (`scoring/engine/buckets.py`), and
+64 leaves. The head's product, whose rows come in blocks of one size, is made with each row at other places of a block.
 """
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import click
@@ -17,9 +19,12 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.shapes import SHAPES
+from scoring.engine.buckets import MOST_TOKENS, STEP
+from scoring.engine.forward import HEAD_BLOCK, float32_product
 from scoring.files.writing import write_json
 
-ROWS = (64, 128, 256, 361, 512, 777, 1024, 1537, 2048, 4096, 8192, 16_384, 32_768)
+FILLED_UP = range(STEP, MOST_TOKENS + 2 * STEP, STEP)  # the most tokens, and a filler for each of up to 64 segments
+ROWS = (*sorted({*FILLED_UP, 361, 777, 1537}), 4096, 8192, 16_384, 32_768)
 MOST = 49_152
 COMPARED = 64  # first rows of each product
 
@@ -46,14 +51,31 @@ def measured(outputs: int, inputs: int, bias: bool) -> dict:
     weight, added = torch.randn(outputs, inputs, **options) * 0.02, torch.randn(outputs, **options) if bias else None
     expected = F.linear(rows, weight, added)[:COMPARED]
     others = [n for n in ROWS if not torch.equal(F.linear(rows[:n], weight, added)[:COMPARED], expected[:n])]
-    return {"other_bits_at": others, **{f"ms_{n}": _time(rows[:n], weight, added) for n in (361, 16_384)}}
+    times = {f"ms_{n}": _time(partial(F.linear, rows[:n], weight, added)) for n in (64, 361, 384, 16_384)}
+    return {"other_bits_at": others, **times}
 
 
-def _time(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, repeats: int = 20) -> float:
+def measured_head(outputs: int, inputs: int) -> dict:
+    """Of the head's product: turns of a block's rows after which a row has other bits, and its time in ms."""
+    generator = torch.Generator("cuda").manual_seed(0)
+    options = {"generator": generator, "device": "cuda", "dtype": torch.bfloat16}
+    rows, head = torch.randn(HEAD_BLOCK["cuda"], inputs, **options), torch.randn(outputs, inputs, **options) * 0.02
+    expected = float32_product(rows, head)
+    others = [turn for turn in range(1, len(rows)) if not _turned(rows, head, turn).equal(expected)]
+    return {"other_bits_after": others, "ms": _time(partial(float32_product, rows, head))}
+
+
+def _turned(rows: torch.Tensor, head: torch.Tensor, turn: int) -> torch.Tensor:
+    """The product of rows at other places, put back."""
+    return float32_product(rows.roll(turn, 0), head).roll(-turn, 0)
+
+
+def _time(product: Callable[[], torch.Tensor], repeats: int = 20) -> float:
+    product()
     torch.cuda.synchronize()
     start = time.perf_counter()
     for _ in range(repeats):
-        F.linear(rows, weight, bias)
+        product()
     torch.cuda.synchronize()
     return round((time.perf_counter() - start) / repeats * 1e3, 4)
 
@@ -82,6 +104,12 @@ def main(sizes, out) -> None:
                 line = {"size": size, "layer": name, "outputs": outputs, "inputs": inputs, "bias": bias, "way": way}
                 report["products"].append(line | measured(outputs, inputs, bias))
                 click.echo(json.dumps(report["products"][-1]))
+        text = SHAPES[size].config["text_config"]
+        for way in ways():
+            line = {"size": size, "layer": "lm_head", "outputs": text["vocab_size"], "inputs": text["hidden_size"]}
+            line |= {"way": way}
+            report["products"].append(line | measured_head(line["outputs"], line["inputs"]))
+            click.echo(json.dumps(report["products"][-1]))
     if out:
         write_json(out, report)
 

@@ -31,8 +31,8 @@ from scoring.bench.padded import collate, padded_states
 from scoring.checkpoints.plan import Plan, plan_members
 from scoring.engine.batches import prepare_batch
 from scoring.engine.forward import project
-from scoring.engine.packed import unwrap
 from scoring.engine.scorer import Scorer
+from scoring.engine.stand_in import unwrap
 from scoring.files.writing import write_json
 from scoring.inputs.questions import Question
 from scoring.messages import silent

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 
 from benchmarks import workload
 from scoring.bench.padded import collate, padded_states
-from scoring.engine.packed import put_back, unwrap
+from scoring.engine.stand_in import put_back, unwrap
 from scoring.files.writing import write_json
 from scoring.messages import silent
 from scoring.tables.reading import read_table
@@ -133,8 +133,8 @@ class Bench:
             removed = unwrap(network)
             network.train()
             if self.device.type == "cuda" or way.kind == "notebook":
-                model.recompute(True)
-                network.model.language_model.layers[-1].gradient_checkpointing = True
+                network.gradient_checkpointing_enable({"use_reentrant": False})
+                network.disable_input_require_grads()  # the library turns it on for another kind of checkpointing
             for module in network.modules():
                 for adapter in getattr(module, "lora_dropout", {}).values():
                     if hasattr(adapter, "p"):

@@ -36,6 +36,17 @@ def test_every_way_is_timed_in_one_run(tmp_path):
     assert report["versions"]["torch"] and "rows/s" in done.stdout
 
 
+def test_single_questions_are_timed(tmp_path):
+    out = tmp_path / "o.json"
+    choices = ["--questions", 2, "--repeats", 1, "--modes", "16bit", "--work", tmp_path, "--out", out]
+    done = command_line.run(*choices, program="benchmarks.one_question")
+    assert done.returncode == 0, done.stderr
+    ways = json.loads(out.read_text())["ways"]
+    calls = [("score", "1"), ("score", "cyclic"), ("ask", "1")]
+    assert [(way["call"], way["orders"]) for way in ways] == calls * (2 if command_line.CARD else 1)
+    assert all(way["calls"] == 2 and 0 < way["p50_ms"] <= way["p95_ms"] for way in ways) and "p50 ms" in done.stdout
+
+
 def test_every_way_of_training_is_timed(monkeypatch, tmp_path):
     """By one step of each, with at most two rows instead of 16."""
     ways, out = [replace(way, batch=min(way.batch, 2)) for way in training.ways_of(False)], tmp_path / "t.json"

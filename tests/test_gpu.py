@@ -166,6 +166,123 @@ def test_the_host_does_not_wait_within_a_batch(on_card, test_rows):
         torch.cuda.set_sync_debug_mode("default")
 
 
+@pytest.fixture(scope="module", params=["4bit", "16bit", "two checkpoints"])
+def recording(request):
+    """A scorer whose small batches may be recorded as CUDA graphs."""
+    from scoring.checkpoints.plan import plan_members
+    from scoring.engine.scorer import Scorer
+
+    several = request.param == "two checkpoints"
+    scorer = Scorer(
+        plan_members([FOLD0, "demo/checkpoints/fold1"] if several else [FOLD0]),
+        "cuda",
+        weights="4bit" if several else request.param,
+    )
+    assert scorer.graphs.why_not == ""
+    return scorer
+
+
+def same(one, other) -> bool:
+    """Whether two results have the same bits."""
+    return all(
+        np.array_equal(getattr(one, name), getattr(other, name), equal_nan=True)
+        for name in ("logits", "label_mass", "top_token")
+    )
+
+
+def test_recorded_passes_have_the_bits_of_a_batch_and_of_passes_that_are_not(recording, test_rows, monkeypatch):
+    rows, ways = test_rows[:64], [(1, "1"), (7, "1"), (2, "cyclic"), (1, "cyclic")]
+    whole = {orders: recording.score(rows, orders) for orders in ("1", "cyclic")}
+    for size, orders in ways * 2:  # one shape after the other, each of them again
+        assert same(recording.score(rows, orders, batch_rows=size), whole[orders])
+    count = len(recording.graphs.recorded)
+    print(f"\n{count} graphs")
+    assert count > 1 and recording.graphs.why_not == ""
+    monkeypatch.setattr(recording.graphs, "why_not", "not now")
+    for size, orders in ways:
+        assert same(recording.score(rows, orders, batch_rows=size), whole[orders])
+    assert len(recording.graphs.recorded) == count
+
+
+def test_answers_of_recorded_passes_stay_while_more_are_asked_for(recording, test_rows):
+    """The host runs ahead: all are begun before the first is read."""
+    from scoring.engine.batches import prepare_batch
+
+    rows = test_rows[:8]
+    batches = [prepare_batch(recording.prepare, [row], "1") for row in rows]
+    begun = [recording.answer(batch, 4) for _ in range(3) for batch in batches]
+    whole = recording.score(rows)
+    for number, (batch, answers) in enumerate(zip(batches * 3, begun)):
+        assert np.array_equal(recording.collect(batch, answers, 4).logits[0], whole.logits[number % len(rows)])
+
+
+def test_a_recorded_pass_that_was_dropped_is_recorded_again(recording, test_rows, monkeypatch):
+    rows = test_rows[:6]
+    monkeypatch.setattr("scoring.engine.graphs.MOST_GRAPHS", 1)
+    monkeypatch.setattr("scoring.engine.graphs.REPAID", 2)
+    whole = {orders: recording.score(rows * 11, orders) for orders in ("1", "cyclic")}
+    for _ in range(3):
+        for orders in ("1", "cyclic"):
+            found = recording.score(rows, orders, batch_rows=1)
+            assert np.array_equal(found.logits, whole[orders].logits[: len(rows)])
+    recording.graphs.clear()
+    assert np.array_equal(recording.score(rows, batch_rows=1).logits, whole["1"].logits[: len(rows)])
+
+
+def test_the_host_does_not_wait_for_a_recorded_pass(recording, test_rows):
+    from scoring.engine.batches import prepare_batch
+
+    for _ in range(3):
+        recording.score(test_rows[:1])
+    ready = prepare_batch(recording.prepare, test_rows[:1], "1")
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        recording.answer(ready, 4)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_pass_that_cannot_be_recorded_is_answered_all_the_same(test_rows, monkeypatch):
+    from scoring import Scorer
+
+    scorer = Scorer.load(FOLD0)
+    whole, answer = scorer.score(test_rows[:64]), scorer.packed.answer
+
+    def waiting(*arguments):
+        torch.cuda.synchronize()  # raises while a pass is recorded
+        return answer(*arguments)
+
+    monkeypatch.setattr(scorer.packed, "answer", waiting)
+    for _ in range(3):
+        assert np.array_equal(scorer.score(test_rows[:1]).logits, whole.logits[:1])
+    print(f"\n{scorer.model.notes[-1]}")
+    assert "could not be recorded" in scorer.graphs.why_not and scorer.graphs.why_not in scorer.model.notes[-1]
+    assert same(scorer.score(test_rows[:64]), whole)
+
+
+def test_a_row_of_the_head_has_the_same_bits_at_every_place():
+    """And those of a float32 product, but for rounding; at the sizes of Qwen3-VL-8B."""
+    from scoring.engine.forward import float32_product, project
+    from scoring.engine.linear import whole_sums
+
+    torch.manual_seed(0)
+    states = torch.randn(300, 4096, device="cuda", dtype=torch.bfloat16)
+    head = torch.randn(151_936, 4096, device="cuda", dtype=torch.bfloat16) * 0.02
+    labels = [64, 65, 66, 67, 151_935]
+    with whole_sums():
+        many, few, one = (project(states[-count:], head, labels) for count in (300, 130, 1))
+        turned = project(states.roll(77, 0), head, labels)
+        logits = float32_product(states[:128], head)
+    for name in ("labels", "log_total", "top"):
+        all_rows = getattr(many, name)
+        assert torch.equal(getattr(few, name), all_rows[-130:]) and torch.equal(getattr(one, name), all_rows[-1:])
+        assert torch.equal(getattr(turned, name), all_rows.roll(77, 0))
+    assert (logits - states[:128].float() @ head.float().T).abs().max() < 1e-3
+    assert torch.equal(many.labels[:128], logits[:, labels]) and torch.equal(many.top[:128], logits.argmax(1))
+    assert (many.log_total[:128] - logits.double().logsumexp(1)).abs().max() < 1e-4
+
+
 def test_train_and_score_on_the_card(cli, tmp_path):
     start = time.monotonic()
     cli("train", "demo/train.csv", "--base", "demo/base", "--out", tmp_path / "ckpt", "--learning-rate", 1e-3)
@@ -353,6 +470,7 @@ def test_a_product_has_the_same_bits_for_few_rows_and_for_many(outputs, inputs):
     torch.manual_seed(0)
     rows, weight = (torch.randn(n, inputs, device="cuda", dtype=torch.bfloat16) for n in (16_384, outputs))
     with whole_sums():
-        products = {n: torch.nn.functional.linear(rows[:n], weight)[:48] for n in (48, 64, 128, 256, 361, 16_384)}
+        few = (48, 64, 128, 192, 256, 320, 361, 384, 448, 512, 1024, 2048)
+        products = {n: torch.nn.functional.linear(rows[:n], weight)[:48] for n in (*few, 16_384)}
     assert all(torch.equal(product, products[16_384]) for product in products.values())
     assert torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction_split_k

@@ -9,7 +9,7 @@ from scoring.checkpoints.adapter import adapter_fingerprint
 from scoring.checkpoints.checkpoint import CALIBRATION, MANIFEST, Manifest, base_name
 from scoring.checkpoints.member_calibration import calibration_fingerprint
 from scoring.checkpoints.weights import BaseWeights, base_fingerprint, nf4_codes, stored_bits
-from scoring.engine.packed import put_back, unwrap
+from scoring.engine.stand_in import put_back, unwrap
 from scoring.files.writing import write_json
 from scoring.scores.exposure import write_rows
 from train.lora import save_lora

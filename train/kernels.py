@@ -13,13 +13,12 @@ from train.dropout import Mask
 ROWS, COLUMNS = 32, 128  # of a tile
 PROGRAMS = 512  # about so many run in a backward pass
 
-# Triton compiles the three functions that follow: their parameters have the types of its own language, which Python's
-# annotations cannot name, and every pointer, number and constant is a parameter. Shapes: x (tokens, width), down
+# Of the three functions that follow every pointer, number and constant is a parameter. Shapes: x (tokens, width), down
 # (rank, width), inner (tokens, rank); ranks is the rank, padded to a power of two; rows and columns are a tile's.
 
 
 @triton.jit
-def _is_kept(seed, rows, columns, threshold):  # type: ignore[no-untyped-def]
+def _is_kept(seed, rows, columns, threshold):
     """(rows, columns) whether an input is kept: 31 bits, mixed as in Wellons' `lowbias32`, against a threshold."""
     bits = (rows.to(tl.uint32)[:, None] * 0x9E3779B1 + columns.to(tl.uint32)[None, :] * 0x85EBCA77) ^ seed.to(tl.uint32)
     bits = (bits ^ (bits >> 16)) * 0x7FEB352D
@@ -27,8 +26,8 @@ def _is_kept(seed, rows, columns, threshold):  # type: ignore[no-untyped-def]
     return ((bits ^ (bits >> 16)) >> 1) >= threshold.to(tl.uint32)
 
 
-@triton.jit(do_not_specialize=["tokens", "seed", "threshold"])  # type: ignore[untyped-decorator]
-def _forward(  # type: ignore[no-untyped-def]  # noqa: PLR0913 a kernel
+@triton.jit(do_not_specialize=["tokens", "seed", "threshold"])
+def _forward(  # noqa: PLR0913 a kernel
     x, down, inner, tokens, seed, threshold,
     width: tl.constexpr, rank: tl.constexpr, ranks: tl.constexpr, rows: tl.constexpr, columns: tl.constexpr,
 ):  # fmt: skip
@@ -46,8 +45,8 @@ def _forward(  # type: ignore[no-untyped-def]  # noqa: PLR0913 a kernel
     tl.store(inner + row[:, None] * rank + narrow[None, :], total.to(inner.dtype.element_ty), inside)
 
 
-@triton.jit(do_not_specialize=["tokens", "seed", "threshold", "chunk"])  # type: ignore[untyped-decorator]
-def _backward(  # type: ignore[no-untyped-def]  # noqa: PLR0913 a kernel
+@triton.jit(do_not_specialize=["tokens", "seed", "threshold", "chunk"])
+def _backward(  # noqa: PLR0913 a kernel
     x, down, inner_grad, x_grad, down_grad, tokens, seed, threshold, chunk,
     width: tl.constexpr, rank: tl.constexpr, ranks: tl.constexpr, rows: tl.constexpr, columns: tl.constexpr,
     has_x_grad: tl.constexpr,

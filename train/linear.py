@@ -5,14 +5,13 @@ draws the mask again where it is needed.
 """
 
 from functools import cache
-from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from scoring.engine.attention import has_flash
+from scoring.engine.capabilities import has_kernels
 from scoring.engine.linear import MergedLinear, half_product, plain_weight_from_4bit
 from train.dropout import Dropout
 
@@ -20,9 +19,9 @@ ADAPTER = "default"  # PEFT's name for the one adapter of a training
 
 
 class TrainableLinear(MergedLinear):
-    """A linear layer with PEFT's adapter: (…, K) -> (…, N). It learns while the network trains with gradients.
+    """A linear layer with PEFT's adapter: (…, K) -> (…, N). It learns while the network trains.
 
-    Otherwise it scores, with the adapter as it is now. number: the layer's, for its dropout.
+    While it answers trees, it scores with the adapter as it is now. number: the layer's, for its dropout.
     """
 
     def __init__(self, inner: torch.nn.Module, dtype: torch.dtype):
@@ -66,17 +65,20 @@ class TrainableLinear(MergedLinear):
         return self.cast[1:]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if torch.is_grad_enabled() and self.training:
-            output: torch.Tensor = _learning_product(self, x)
-            return output
-        return super().forward(x)
+        if self.merged or not self.training:
+            return super().forward(x)
+        product = _product_outside_of_graphs if torch.compiler.is_compiling() else _learning_product
+        output: torch.Tensor = product(self, x)
+        return output
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _learning_product(layer: TrainableLinear, x: torch.Tensor) -> torch.Tensor:
     down, up, scale = layer.lora() if layer.learns else (None, None, 0.0)
     y: torch.Tensor = LoraProduct.apply(x, down, up, layer, scale)  # type: ignore[no-untyped-call]
     return y
+
+
+_product_outside_of_graphs = torch.compiler.disable(_learning_product)  # called by itself it costs more than a product
 
 
 class LoraProduct(torch.autograd.Function):
@@ -125,16 +127,6 @@ class LoraProduct(torch.autograd.Function):
             if x_grad is not None:
                 x_grad.add_(_masked(inner_grad @ narrow, drawn))
         return x_grad.view(ctx.shape) if x_grad is not None else None, down_grad.to(down.dtype), up_grad, None, None
-
-
-def has_kernels(x: torch.Tensor) -> bool:
-    """Whether `train.kernels` can compute the adapter's narrow products of this tensor."""
-    return has_flash(x) and find_triton()
-
-
-@cache
-def find_triton() -> bool:
-    return find_spec("triton") is not None
 
 
 @cache

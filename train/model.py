@@ -15,12 +15,14 @@ from scoring.engine.forward import encode_pictures, leaf_states
 from scoring.engine.linear import whole_sums
 from scoring.engine.loading import Model
 from scoring.engine.packed import CPU_TOKENS, PackedModel, compiling_pays, free_bytes
+from scoring.engine.stand_in import StandIn
 from scoring.inputs.pixels import PixelPolicy
 from scoring.inputs.prompt import LETTERS
 from train.config import TrainConfig
 from train.dropout import Dropout
 from train.linear import ADAPTER, TrainableLinear
 from train.lora import add_lora, present_targets
+from train.recompute import recompute_layers
 
 FEWEST_TOKENS, MOST_TOKENS = 1_024, 24_576  # of one forward on a card
 
@@ -107,12 +109,13 @@ class LearningModel:
 
     def recompute(self, on: bool) -> None:
         """Let layers recompute their activations in the backward pass, or keep them."""
-        network = self.network
-        network.gradient_checkpointing_disable()
+        parts = self.model.parts
+        self.network.gradient_checkpointing_disable()
         if on:
-            network.gradient_checkpointing_enable({"use_reentrant": False})
-            network.disable_input_require_grads()  # the library turns it on for another kind of checkpointing
-            self.model.parts.language.layers[-1].gradient_checkpointing = False  # it computes the leaves alone
+            *layers, _ = parts.language.layers  # the last one computes the leaves alone
+            recompute_layers([layer.inner if isinstance(layer, StandIn) else layer for layer in layers])
+            if self.packed.members[0].adapts_vision:
+                recompute_layers(parts.blocks)
 
     # ------------------------------------------------------------ learning
     def loss_backward(self, ready: PreparedBatch, position: tuple[int, ...], step_rows: int) -> torch.Tensor:

@@ -30,7 +30,7 @@ def run_steps(training: Training, epoch: int, done: int) -> None:
     preparer = AugmentingPreparer(**vars(plan.preparer), strength=config.augment, seed=config.seed, epoch=epoch)
     questions = (([_question(training, row, epoch) for row in rows], "1") for share in forwards for rows in share)
     ahead = read_ahead(preparer, questions, training.model.model.device.type)
-    with closing(ahead):  # its threads end with the epoch
+    with closing(ahead), training.model.packing():  # its threads end with the epoch
         for rows, share in zip(steps, forwards):
             _run_step(training, epoch, rows, islice(ahead, len(share)))
 

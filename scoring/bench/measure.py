@@ -40,8 +40,9 @@ from scoring.checkpoints.plan import Plan
 from scoring.engine.batches import READERS
 from scoring.engine.linear import MergedLinear
 from scoring.engine.loading import device_name
-from scoring.engine.packed import PackedModel, Replacement, put_back, unwrap
+from scoring.engine.packed import PackedModel
 from scoring.engine.scorer import Scorer
+from scoring.engine.stand_in import Replacement, put_back, unwrap
 from scoring.errors import InputError
 from scoring.files.writing import write_json
 from scoring.inputs.orders import check_orders

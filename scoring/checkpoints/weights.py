@@ -11,8 +11,9 @@ import math
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
+from threading import Event
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,7 +30,7 @@ ITEM_SIZES = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2, "I64": 8, "I32": 4, "I8":
 STATE = ".quant_state.bitsandbytes__"  # a tensor of JSON beside each packed weight
 PACKED_PARAMETERS = re.compile(r"\.(absmax|quant_map|nested_absmax|nested_quant_map|quant_state\.bitsandbytes__\w+)$")
 CACHED = 64 * 2**20  # bytes: the digests of files that are at least so large are remembered between runs
-BLOCK = 16 * 2**20  # bytes
+BLOCK, HASHED = 16 * 2**20, 16  # bytes that are read at once, and files
 
 Floats = NDArray[np.float32] | NDArray[np.float64]
 
@@ -344,15 +345,27 @@ class _FileState(NamedTuple):
         return cls(f"{status.st_dev}-{status.st_ino}", status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
-def file_digests(paths: list[Path]) -> list[str]:
-    """SHA-256 of each file's content. Large files are read once: their digests are remembered by size and times."""
+class StoppedError(Exception):
+    """Nobody needs the digests any more."""
+
+
+_digests: dict[_FileState, str] = {}  # that this process knows
+
+
+def file_digests(paths: list[Path], stop: Event | None = None) -> list[str]:
+    """SHA-256 of each file's content. Large files are read once: their digests are remembered by size and times.
+
+    stop: once it is set, StoppedError is raised.
+    """
     states = [_FileState.of(path) for path in paths]
     known = _read_digests() if any(state.size >= CACHED for state in states) else {}
 
     def digest(path: Path, state: _FileState) -> str:
-        return known.get(state) or _digest(str(path), state)
+        if state not in _digests:
+            _digests[state] = known.get(state) or _digest(path, stop)
+        return _digests[state]
 
-    with ThreadPoolExecutor(4) as pool:
+    with ThreadPoolExecutor(HASHED) as pool:
         digests = list(pool.map(digest, paths, states))
     new = {state: digest for state, digest in zip(states, digests) if state.size >= CACHED and state not in known}
     if new:
@@ -360,12 +373,12 @@ def file_digests(paths: list[Path]) -> list[str]:
     return digests
 
 
-@lru_cache(maxsize=256)
-def _digest(path: str, state: _FileState) -> str:
-    """SHA-256 of a file. state: a part of the cache's key, so that a file that has changed is read again."""
+def _digest(path: Path, stop: Event | None) -> str:
     digest = hashlib.sha256()
     with open(path, "rb", buffering=0) as file:
         while block := file.read(BLOCK):
+            if stop and stop.is_set():
+                raise StoppedError
             digest.update(block)
     return digest.hexdigest()
 

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from transformers import AttentionInterface
 
+from scoring.engine.capabilities import has_flash
 from scoring.engine.families.parts import NetworkParts
 
 # The library hands all pictures at once to an attention whose name contains "flash", and one by one to any other.
@@ -40,8 +41,7 @@ class Segments(NamedTuple):
     causal: bool
 
 
-@torch.library.custom_op("scoring::attend", mutates_args=())
-def attend(  # noqa: PLR0913 - a custom operator takes tensors and numbers alone
+def plain_attend(  # noqa: PLR0913 - a custom operator takes tensors and numbers alone
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -56,7 +56,7 @@ def attend(  # noqa: PLR0913 - a custom operator takes tensors and numbers alone
 
     H is a multiple of G (grouped queries). Not differentiable: see `attend_and_learn`.
     """
-    if query.is_cuda:
+    if query.is_cuda and not torch.cuda.is_current_stream_capturing():
         _wait_for_card(query.device)
     if has_flash(query):
         output: torch.Tensor = torch.ops.aten._flash_attention_forward(
@@ -69,6 +69,10 @@ def attend(  # noqa: PLR0913 - a custom operator takes tensors and numbers alone
         return F.scaled_dot_product_attention(q, k, v, scale=scale).transpose(1, 2).flatten(0, 1)
     segments = Segments(query_bounds, key_bounds, longest_query, longest_key, scale, causal)
     return _attend_by_segment(query, key, value, segments)
+
+
+# for compiled layers; called by itself it costs as much as the attention of a few rows
+attend = torch.library.custom_op("scoring::attend", plain_attend, mutates_args=())
 
 
 @attend.register_fake
@@ -129,13 +133,21 @@ class FlashAttention(torch.autograd.Function):
         return *grads, None
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def attend_and_learn(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, segments: Segments) -> torch.Tensor:
     """`attend`, for training."""
+    attend = _learn_outside_of_graphs if torch.compiler.is_compiling() else _attend_and_learn
+    output: torch.Tensor = attend(query, key, value, segments)
+    return output
+
+
+def _attend_and_learn(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, segments: Segments) -> torch.Tensor:
     if has_flash(query):
         output: torch.Tensor = FlashAttention.apply(query, key, value, segments)  # type: ignore[no-untyped-call]
         return output
     return _attend_by_segment(query, key, value, segments)
+
+
+_learn_outside_of_graphs = torch.compiler.disable(_attend_and_learn)
 
 
 @lru_cache(maxsize=1024)
@@ -165,13 +177,17 @@ def _wait_for_card(device: torch.device) -> None:
         launched.popleft().synchronize()
 
 
-def has_flash(tensor: torch.Tensor) -> bool:
-    """Whether flash attention takes this tensor: 16 bits on a card of compute capability 8 or later."""
-    return (
-        tensor.is_cuda
-        and tensor.dtype in (torch.bfloat16, torch.float16)
-        and torch.cuda.get_device_capability(tensor.device) >= (8, 0)
-    )
+def attend_paths(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, segments: Segments, key_index: torch.Tensor
+) -> torch.Tensor:
+    """(T, H, D) queries over the keys and values of their paths, (S, G, D) of (T, G, D) by `key_index` (S,)."""
+    if _learning(query, key, value):
+        key, value = key.index_select(0, key_index), value.index_select(0, key_index)  # its gradient is faster
+        learning: torch.Tensor = attend_and_learn(query, key, value, segments)
+        return learning
+    answer = attend if torch.compiler.is_compiling() else plain_attend
+    attended: torch.Tensor = answer(query, key[key_index], value[key_index], *segments)
+    return attended
 
 
 # ------------------------------------------------------------ what transformers calls
@@ -192,12 +208,7 @@ def _attend_text(  # noqa: PLR0913 - transformers dictates the arguments
     keys_and_values: those of all tokens, where the queries are those of some (`forward._keep_leaves`).
     """
     query, key, value = _flat(query, *(keys_and_values or (key, value)))
-    segments = _segments(bounds, scaling, causal=True)
-    if _learning(query, key, value):
-        key, value = key.index_select(0, key_index), value.index_select(0, key_index)  # its gradient is faster
-        return attend_and_learn(query, key, value, segments)[None], None
-    key, value = key[key_index], value[key_index]
-    return attend(query, key, value, *segments)[None], None
+    return attend_paths(query, key, value, segments_of(bounds, scaling, causal=True), key_index)[None], None
 
 
 def _attend_vision(  # noqa: PLR0913 - transformers dictates the arguments
@@ -212,7 +223,7 @@ def _attend_vision(  # noqa: PLR0913 - transformers dictates the arguments
 ) -> tuple[torch.Tensor, None]:
     """The vision tower's blocks: a picture's patches attend to each other."""
     query, key, value = _flat(query, key, value)
-    segments = _segments(bounds, scaling, causal=False)
+    segments = segments_of(bounds, scaling, causal=False)
     if _learning(query, key, value):
         return attend_and_learn(query, key, value, segments)[None], None
     return attend(query, key, value, *segments)[None], None
@@ -228,7 +239,7 @@ def _learning(*tensors: torch.Tensor) -> bool:
     return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
 
-def _segments(bounds: dict[str, Any], scale: float, causal: bool) -> Segments:
+def segments_of(bounds: dict[str, Any], scale: float, causal: bool) -> Segments:
     """From the names that transformers gives to the bounds of packed sequences."""
     longest_query, longest_key = (int(bounds[name]) for name in ("max_length_q", "max_length_k"))
     query_bounds, key_bounds = bounds["cu_seq_lens_q"].int(), bounds["cu_seq_lens_k"].int()
@@ -243,14 +254,22 @@ AttentionInterface.register(VISION, _attend_vision)
 
 @contextmanager
 def packed_attention(parts: NetworkParts) -> Iterator[None]:
-    """Inside, the language model and a tower that packs attend by segments; outside, as the library does."""
+    """Inside, the language model and a tower that packs attend by segments; outside, as the library does.
+
+    To switch the library's networks takes it milliseconds: within another call nothing is left to do.
+    """
+    if parts.packing:
+        yield
+        return
     network, config = parts.network, parts.network.config
     sections = {"text_config": TEXT, "vision_config": VISION} if parts.vision else {"": TEXT}
     packed = {name: way for name, way in sections.items() if way == TEXT or parts.packs_patches}
     configs = {"": config} | {name: getattr(config, name) for name in sections if name}
     before = {name: section._attn_implementation for name, section in configs.items()}
     network.set_attn_implementation(before | packed)
+    parts.packing = True
     try:
         yield
     finally:
+        parts.packing = False
         network.set_attn_implementation(before)

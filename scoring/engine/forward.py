@@ -13,7 +13,8 @@ Next: `packed`, which calls these for each adapter of a run; `attention` for how
 """
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -24,14 +25,20 @@ from torch import nn
 
 from scoring.engine import Network
 from scoring.engine.families.parts import NetworkParts
+from scoring.engine.fused import FusedAttention
 from scoring.engine.recurrent import NodeBatch
+from scoring.engine.stand_in import StandIn
 from scoring.engine.tree import Integers, Tree
 from scoring.inputs.pixels import Grid, PixelPolicy
 
 VOCABULARY_CHUNK = 16_384  # rows of the head that are held in float32 at a time
-# Leaves are answered and projected in blocks of one size, the last one filled up: one shape, one order of summing.
+# Leaves are projected in blocks of one size, the last one filled up: one shape, one order of summing. They are answered
+# in such blocks too. On cards a small block serves few leaves: for 64 rows as for many the products of three models
+# have the same bits, once each sums its rows whole (`whole_sums` in `linear`, benchmarks/products.py).
 LEAF_BLOCK = {"cpu": 16, "cuda": 512}
+FEW_LEAVES = {"cpu": 16, "cuda": 64}
 HEAD_BLOCK = {"cpu": 16, "cuda": 128}
+ALIGNED = 16  # bytes at whose multiples tensors begin within one buffer
 
 
 @dataclass
@@ -39,7 +46,8 @@ class TreeBatch:
     """A tree and its P pictures as tensors.
 
     ids, positions, keys, query_bounds, key_bounds, picture_tokens: as in `Tree`; positions are (3, 1, T).
-    leaves, leaf_keys, leaf_bounds: as in `Tree`, and the last leaf again up to a whole number of blocks.
+    leaves, leaf_keys, leaf_bounds: as in `Tree`, and the last leaf again up to a whole number of blocks; it attends to
+    itself alone there.
     picture_bounds: (P + 1,) int32, where each picture's patches begin and end, for a tower that packs them.
     pixels: for each grid of pictures, (n, height, width, 3) uint8.
     longest: (queries, keys) of the largest segments.
@@ -47,6 +55,7 @@ class TreeBatch:
     occurrences: for each run of picture tokens in `ids`, which of the P pictures it is.
     count: of leaves, without those that fill up a block.
     tree: what all of it was made from, for `nodes`.
+    buffer: bytes that hold all tensors but the pixels: one copy takes them to a card.
     """
 
     ids: torch.Tensor
@@ -65,6 +74,7 @@ class TreeBatch:
     occurrences: tuple[int, ...]
     count: int
     tree: Tree
+    buffer: torch.Tensor
 
     @cached_property
     def nodes(self) -> NodeBatch:
@@ -79,10 +89,6 @@ class TreeBatch:
         tensors is worked out here: to read a value later would be to wait for the card.
         """
         pin = device == "cuda"  # for copies that do not wait
-
-        def tensor(array: NDArray[Any]) -> torch.Tensor:
-            return torch.from_numpy(array).pin_memory() if pin else torch.from_numpy(array)
-
         groups: dict[Grid, list[int]] = {}
         for number, grid in enumerate(grids):
             groups.setdefault(grid, []).append(number)
@@ -95,24 +101,31 @@ class TreeBatch:
             shape = pictures[numbers[0]].shape
             pixels.append(torch.empty(len(numbers), *shape, dtype=torch.uint8, pin_memory=pin))
             np.stack([pictures[number] for number in numbers], out=pixels[-1].numpy())
-        leaves, leaf_keys, leaf_bounds = _fill_leaves(tree, LEAF_BLOCK[device])
+        leaves, leaf_keys, leaf_bounds = _fill_leaves(tree, device)
+        buffer, tensors = _in_one_buffer(
+            {
+                "ids": tree.ids,
+                "positions": tree.positions[:, None],
+                "keys": tree.keys,
+                "query_bounds": tree.query_bounds,
+                "key_bounds": tree.key_bounds,
+                "leaves": leaves,
+                "leaf_keys": leaf_keys,
+                "leaf_bounds": leaf_bounds,
+                "picture_tokens": tree.picture_tokens,
+                "picture_bounds": np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32),
+            },
+            pin,
+        )
         return cls(
-            ids=tensor(tree.ids),
-            positions=tensor(tree.positions[:, None]),
-            keys=tensor(tree.keys),
-            query_bounds=tensor(tree.query_bounds),
-            key_bounds=tensor(tree.key_bounds),
-            leaves=tensor(leaves),
-            leaf_keys=tensor(leaf_keys),
-            leaf_bounds=tensor(leaf_bounds),
-            picture_tokens=tensor(tree.picture_tokens),
-            picture_bounds=tensor(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)),
+            **tensors,
             pixels=pixels,
             longest=tree.longest,
             sizes=sizes,
             occurrences=tuple(index[number] for number in tree.pictures),
             count=len(tree.leaves),
             tree=tree,
+            buffer=buffer,
         )
 
     def unfilled(self) -> "TreeBatch":
@@ -122,24 +135,44 @@ class TreeBatch:
 
     def to(self, device: torch.device) -> "TreeBatch":
         """The batch on a device; the copies may still be under way."""
+        buffer = self.buffer.to(device, non_blocking=True)
+        if buffer is self.buffer:
+            return self
         moved: dict[str, Any] = {
-            name: value.to(device, non_blocking=True)
+            name: _view(buffer, int(value.storage_offset()) * value.itemsize, value.dtype, value.shape)
             for name, value in vars(self).items()
             if isinstance(value, torch.Tensor)
         }
         return replace(self, **moved, pixels=[pixels.to(device, non_blocking=True) for pixels in self.pixels])
 
 
-def _fill_leaves(tree: Tree, block: int) -> tuple[Integers, Integers, Integers]:
-    """Leaves, their keys and bounds, and more of the last leaf, with its keys, up to a whole number of blocks."""
+def _fill_leaves(tree: Tree, device: str) -> tuple[Integers, Integers, Integers]:
+    """Leaves, their keys and bounds, and more of the last leaf, itself its only key, up to a whole number of blocks."""
+    block = FEW_LEAVES[device] if len(tree.leaves) <= FEW_LEAVES[device] else LEAF_BLOCK[device]
     spare = -len(tree.leaves) % block
-    last = tree.leaf_keys[tree.leaf_bounds[-2] :]
-    more = tree.leaf_bounds[-1] + len(last) * np.arange(1, spare + 1)
+    more = np.repeat(tree.leaves[-1:], spare)
     return (
-        np.concatenate([tree.leaves, np.repeat(tree.leaves[-1:], spare)]),
-        np.concatenate([tree.leaf_keys, np.tile(last, spare)]),
-        np.concatenate([tree.leaf_bounds, more]).astype(np.int32),
+        np.concatenate([tree.leaves, more]),
+        np.concatenate([tree.leaf_keys, more]),
+        np.concatenate([tree.leaf_bounds, tree.leaf_bounds[-1] + np.arange(1, spare + 1)]).astype(np.int32),
     )
+
+
+def _in_one_buffer(arrays: dict[str, NDArray[Any]], pin: bool) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Bytes on the host that hold these arrays, and a tensor of each by its name, which is a view of them."""
+    starts = np.cumsum([0, *(-(-array.nbytes // ALIGNED) * ALIGNED for array in arrays.values())]).tolist()
+    buffer = torch.empty(starts[-1], dtype=torch.uint8, pin_memory=pin)
+    tensors = {}
+    for (name, array), start in zip(arrays.items(), starts):
+        dtype = torch.int32 if array.dtype == np.int32 else torch.int64
+        tensors[name] = _view(buffer, start, dtype, array.shape)
+        tensors[name].numpy()[...] = array
+    return buffer, tensors
+
+
+def _view(buffer: torch.Tensor, start: int, dtype: torch.dtype, shape: Sequence[int]) -> torch.Tensor:
+    """The tensor whose bytes begin at `start`."""
+    return buffer[start : start + math.prod(shape) * dtype.itemsize].view(dtype).view(shape)
 
 
 # ------------------------------------------------------------ pictures
@@ -201,18 +234,17 @@ def leaf_states(parts: NetworkParts, batch: TreeBatch, features: PictureFeatures
     return hidden[0, : batch.count]
 
 
-class Deepstacked(nn.Module):
+class Deepstacked(StandIn):
     """Stands for one of the first layers: adds a deepstack feature by the indices of picture tokens.
 
     The library adds it by a mask, and asks the card six times a batch how many tokens that is.
     """
 
-    inner: Any
     number: int
 
     def __init__(self, inner: nn.Module, number: int):
-        super().__init__()
-        self.inner, self.number = inner, number
+        super().__init__(inner)
+        self.number = number
 
     def forward(
         self,
@@ -240,7 +272,11 @@ def _keep_leaves(
         tensor.to(hidden.device) for tensor in (batch.leaves, batch.leaf_keys, batch.leaf_bounds)
     )
     cos, sin = kwargs["position_embeddings"]
-    keys, values = parts.keys_and_values(layer.self_attn, layer.input_layernorm(hidden), (cos, sin))
+    normed, attention = layer.input_layernorm(hidden), layer.self_attn
+    if isinstance(attention, FusedAttention):
+        keys, values = attention.keys_and_values(normed, (cos, sin))
+    else:
+        keys, values = parts.keys_and_values(attention, normed, (cos, sin))
     kwargs |= {
         "position_embeddings": (cos[:, leaves], sin[:, leaves]),
         "key_index": leaf_keys,
@@ -275,7 +311,46 @@ def project(
     Blocks of rows have one size, the last one filled up, so that a row's sums do not depend on how many there are.
     """
     count, block = len(states), HEAD_BLOCK[states.device.type]
-    blocks = torch.split(_filled(states.float(), block), block)
+    if adapter is None and sums_in_float32(states, head):
+        blocks = torch.split(_filled(states, block), block)
+        answers = _joined([_answers(float32_product(rows, head), label_ids) for rows in blocks])
+    else:
+        answers = _project_in_float32(torch.split(_filled(states.float(), block), block), head, label_ids, adapter)
+    return AnswerLogits(answers.labels[:count], answers.log_total[:count], answers.top[:count])
+
+
+def sums_in_float32(states: torch.Tensor, head: torch.Tensor) -> bool:
+    """Whether this card multiplies these states and rows of the head as they are, and gives the sums in float32."""
+    return states.is_cuda and states.dtype == head.dtype == torch.bfloat16
+
+
+def float32_product(rows: torch.Tensor, head: torch.Tensor) -> torch.Tensor:
+    """(B, V) float32 of bfloat16 rows (B, D) and head (V, D), without rounding in between; on cards alone."""
+    logits: torch.Tensor = torch.mm(rows, head.T, out_dtype=torch.float32)
+    return logits
+
+
+def _answers(logits: torch.Tensor, label_ids: list[int]) -> AnswerLogits:
+    """Of logits (B, V)."""
+    # one by one: by a list of labels, the host would wait
+    labels = torch.cat([logits[:, label : label + 1] for label in label_ids], 1)
+    return AnswerLogits(labels, logits.logsumexp(-1), logits.argmax(-1))
+
+
+def _joined(blocks: list[AnswerLogits]) -> AnswerLogits:
+    """Of blocks of rows those of all rows."""
+    if len(blocks) == 1:
+        return blocks[0]
+    return AnswerLogits(*(torch.cat([getattr(each, item.name) for each in blocks]) for item in fields(AnswerLogits)))
+
+
+def _project_in_float32(
+    blocks: Sequence[torch.Tensor],
+    head: torch.Tensor,
+    label_ids: list[int],
+    adapter: tuple[torch.Tensor, torch.Tensor] | None,
+) -> AnswerLogits:
+    """`project` of blocks of float32 rows; so many rows of the head at a time are made float32 too."""
 
     def head_rows(chunk: torch.Tensor, start: int) -> torch.Tensor:
         if adapter is None:
@@ -296,7 +371,7 @@ def project(
         tokens.append(row + start)
     best_chunk = torch.stack(maxima).argmax(0)
     top = torch.stack(tokens).gather(0, best_chunk[None])[0]
-    return AnswerLogits(labels[:count], torch.stack(totals).logsumexp(0)[:count], top[:count])
+    return AnswerLogits(labels, torch.stack(totals).logsumexp(0), top)
 
 
 def _filled(rows: torch.Tensor, block: int) -> torch.Tensor:

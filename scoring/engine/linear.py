@@ -11,11 +11,15 @@ Next: `packed`, which puts these in the place of a network's layers.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from scoring.engine.capabilities import has_kernels, kernels
+from scoring.engine.stand_in import StandIn
 
 
 def plain_weight_from_4bit(  # noqa: PLR0913 - a custom operator takes tensors and numbers alone
@@ -34,11 +38,24 @@ def plain_weight_from_4bit(  # noqa: PLR0913 - a custom operator takes tensors a
     packed: two weights a byte. absmax: a scale for each block of weights; where it is in 8 bits, `nested` holds its own
     scales, code and offset. up (N, R), down (R, K): the adapter, R = 0 for none.
     """
+    if has_kernels(up) and up.shape[1] and shape[1] % blocks[0] == 0:
+        source = kernels().FourBits(packed, code_of(kind, packed.device), absmax, tuple(nested), *blocks)
+        merged: torch.Tensor = kernels().make_weight(source, shape, up, down)
+        return merged
     if nested:
         scales, code, offset = nested
         absmax = torch.ops.bitsandbytes.dequantize_blockwise(absmax, scales, code, blocks[1], torch.float32) + offset
     weight: torch.Tensor = torch.ops.bitsandbytes.dequantize_4bit(packed, absmax, blocks[0], kind, shape, dtype)
     return weight.addmm_(up, down) if up.shape[1] else weight
+
+
+@cache
+def code_of(kind: str, device: torch.device) -> torch.Tensor:
+    """(16,) float32: what the 4-bit weights of a kind are, in units of their block's scale."""
+    from bitsandbytes.functional import get_4bit_type
+
+    code: torch.Tensor = get_4bit_type(kind, device)  # type: ignore[no-untyped-call]
+    return code
 
 
 # for compiled layers; called by itself it costs as much as a small product
@@ -60,10 +77,17 @@ def _weight_from_4bit_fake(  # noqa: PLR0913 - the operator's arguments
     return packed.new_empty(shape, dtype=dtype)
 
 
-@torch.library.custom_op("scoring::weight_with_adapter", mutates_args=())
-def weight_with_adapter(weight: torch.Tensor, up: torch.Tensor, down: torch.Tensor) -> torch.Tensor:
+def plain_weight_with_adapter(weight: torch.Tensor, up: torch.Tensor, down: torch.Tensor) -> torch.Tensor:
     """(N, K) a weight in 16 or 32 bits plus `up @ down`, rounded once."""
+    if has_kernels(up):
+        merged: torch.Tensor = kernels().make_weight(weight, list(weight.shape), up, down)
+        return merged
     return torch.addmm(weight, up, down)
+
+
+weight_with_adapter = torch.library.custom_op(
+    "scoring::weight_with_adapter", plain_weight_with_adapter, mutates_args=()
+)
 
 
 @weight_with_adapter.register_fake
@@ -71,14 +95,13 @@ def _weight_with_adapter_fake(weight: torch.Tensor, up: torch.Tensor, down: torc
     return torch.empty_like(weight)
 
 
-class MergedLinear(nn.Module):
+class MergedLinear(StandIn):
     """Stands for a linear layer, quantised or not, with or without PEFT's adapters around it.
 
     `inner` is that layer. While `merged` is off, calls go to it: the oracle, the baseline and adapters that are not
     plain LoRA use the libraries' own arithmetic.
     """
 
-    inner: Any
     merged: bool
     bias: torch.Tensor | None
     weight: torch.Tensor | None  # (N, K) in 16 or 32 bits; None while it is kept in 4 bits
@@ -93,8 +116,8 @@ class MergedLinear(nn.Module):
     down: torch.Tensor
 
     def __init__(self, inner: nn.Module, dtype: torch.dtype):
-        super().__init__()
-        self.inner, self.dtype, self.merged = inner, dtype, False
+        super().__init__(inner)
+        self.dtype, self.merged = dtype, False
         layer: Any = inner.get_base_layer() if hasattr(inner, "get_base_layer") else inner  # type: ignore[operator]
         self.shape: list[int] = [layer.out_features, layer.in_features]
         self.bias = layer.bias
@@ -148,12 +171,14 @@ class MergedLinear(nn.Module):
         """(N, K) the weight with the selected adapter: the same bits from 4 as from 16 bits."""
         if self.packed is not None:
             nested = [] if self.nested_absmax is None else [self.nested_absmax, self.nested_code, self.nested_offset]
-            weight: torch.Tensor = weight_from_4bit(
+            from_4bit = weight_from_4bit if torch.compiler.is_compiling() else plain_weight_from_4bit
+            weight: torch.Tensor = from_4bit(
                 self.packed, self.absmax, nested, self.shape, self.blocks, self.kind, self.dtype, self.up, self.down
             )
             return weight
         assert self.weight is not None  # it is kept in the one form or the other
-        return weight_with_adapter(self.weight, self.up, self.down) if self.up.shape[1] else self.weight
+        with_adapter = weight_with_adapter if torch.compiler.is_compiling() else plain_weight_with_adapter
+        return with_adapter(self.weight, self.up, self.down) if self.up.shape[1] else self.weight
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.merged:
@@ -163,15 +188,14 @@ class MergedLinear(nn.Module):
         return F.linear(x, weight, self.bias) if x.dtype == weight.dtype else half_product(x, weight, self.bias)
 
 
-class PatchProduct(nn.Module):
+class PatchProduct(StandIn):
     """Stands for a convolution whose windows do not overlap: as one matrix product it is faster."""
 
-    inner: Any
     merged: bool
 
     def __init__(self, inner: nn.Module):
-        super().__init__()
-        self.inner, self.merged = inner, False
+        super().__init__(inner)
+        self.merged = False
 
     @property
     def weight(self) -> torch.Tensor:

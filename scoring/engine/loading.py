@@ -5,9 +5,10 @@ Next: `packed`, which makes a model answer trees of prompts.
 """
 
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from scoring.engine import Network
 from scoring.engine.device_map import GIB, devices_of, make_device_map, move_inputs_to_layers
 from scoring.engine.families.parts import NetworkParts
 from scoring.engine.families.registry import parts_of
+from scoring.engine.weight_reader import read_ahead
 from scoring.inputs.families.family import Family
 from scoring.inputs.families.registry import family_of_config
 
@@ -146,7 +148,9 @@ def _read_network(folder: Path, form: _WeightForm, device: torch.device | None) 
         disable_progress_bar()  # type: ignore[no-untyped-call]
     auto_model: Any = getattr(transformers, form.family.auto_model)
     problem = f"no {form.family.name} can be built of it and the weights beside it"
-    with _as_checkpoint_error(folder / "config.json", problem):
+    one_card = device if device and device.type == "cuda" else None  # elsewhere the library maps files into memory
+    reading = read_ahead(folder, one_card) if one_card else nullcontext()
+    with _as_checkpoint_error(folder / "config.json", problem), reading:
         network, issues = auto_model.from_pretrained(
             folder,
             dtype=form.dtype,
@@ -183,14 +187,18 @@ def _compute_in(network: Network, form: _WeightForm) -> None:
 
 @dataclass
 class Model:
-    """A base and its adapters. `network` is transformers' module; adapters are injected into it, and `use` switches."""
+    """A base and its adapters. `network` is transformers' module; adapters are injected into it, and `use` switches.
+
+    seconds: what it took to load the base's `weights` and the `adapters`.
+    """
 
     network: Network
     folder: Path
     device: torch.device
     dtype: torch.dtype
     quantization: str  # "nf4", "fp4" or "none"
-    notes: list[str] = field(default_factory=list)
+    notes: list[str]
+    seconds: dict[str, float]
     _peft: Any = None  # PEFT's model around `network`, once there is an adapter
 
     @classmethod
@@ -206,6 +214,7 @@ class Model:
         device: the default one where none is given; "auto": over all cards, where there are several. Raises
         CheckpointError where weights are missing, left over, or of another shape, and where the cards have no room.
         """
+        start = time.monotonic()
         why_no_4bit()  # before a library imports bitsandbytes by itself
         settle_functions()
         over_cards = device == "auto" and torch.cuda.device_count() > 1
@@ -226,7 +235,8 @@ class Model:
                     f"the base lies on {1 + len(others)} cards, which work one after the other: no faster than one of "
                     "them. If it fits on each, torchrun with a process for each card is that many times as fast"
                 )
-        return cls(network, folder, target, form.dtype, form.quantization, notes)
+        seconds = {"weights": time.monotonic() - start, "adapters": 0.0}
+        return cls(network, folder, target, form.dtype, form.quantization, notes, seconds)
 
     @cached_property
     def parts(self) -> NetworkParts:
@@ -251,14 +261,17 @@ class Model:
         """Load a checkpoint's LoRA beside the others. Raises CheckpointError where its keys do not fit."""
         from peft import PeftModel, set_peft_model_state_dict
         from safetensors.torch import load_file
+        from transformers.initialization import no_init_weights
 
+        start = time.monotonic()
         check = checkpoint.check(BaseWeights.of(self.folder))
         assert checkpoint.adapter is not None  # of a base alone there is nothing to add
         config = lora_config(checkpoint.adapter, check)
-        if self._peft is None:
-            self._peft = PeftModel(self.network, config, adapter_name=name)
-        else:
-            self._peft.add_adapter(name, config)
+        with no_init_weights():  # every value of a new layer comes from the file
+            if self._peft is None:
+                self._peft = PeftModel(self.network, config, adapter_name=name)
+            else:
+                self._peft.add_adapter(name, config)
         with _as_checkpoint_error(checkpoint.folder / ADAPTER_FILE, "it cannot be read"):
             weights = load_file(checkpoint.folder / ADAPTER_FILE)
         state = {f"base_model.model.{module}.{part}": weights[key] for key, (module, part) in check.keys.items()}
@@ -270,6 +283,7 @@ class Model:
                 f"{checkpoint.folder}: {len(lost)} weights did not arrive in the model: {', '.join(lost[:5])}"
             )
         self.network.eval().requires_grad_(False)
+        self.seconds["adapters"] += time.monotonic() - start
 
     @property
     def adapters(self) -> list[str]:

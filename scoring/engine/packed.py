@@ -21,9 +21,10 @@ from torch import nn
 from scoring.engine.attention import packed_attention
 from scoring.engine.device_map import GIB, devices_of
 from scoring.engine.forward import AnswerLogits, Deepstacked, TreeBatch, encode_pictures, leaf_states, project
-from scoring.engine.linear import MergedLinear, PatchProduct, plain_lora, whole_sums
+from scoring.engine.fused import fused_modules
+from scoring.engine.linear import MergedLinear, plain_lora, whole_sums
 from scoring.engine.loading import Model, default_device, default_dtype
-from scoring.engine.recurrent import RecurrentLayer
+from scoring.engine.stand_in import unwrap
 from scoring.files.cache import cache_folder
 from scoring.files.reading import read_json
 from scoring.inputs.families.registry import family_of
@@ -32,9 +33,8 @@ from scoring.inputs.pixels import PixelPolicy
 ROOM = 8 * GIB  # what expanded weights must leave free on a card
 FEWEST_TOKENS, MOST_TOKENS = 2_048, 49_152  # of an automatic batch on a card; beyond, nothing is gained
 CPU_TOKENS = 2_560  # of an automatic batch or one forward of training on a CPU; beyond, nothing is gained
-GAIN, COMPILE_SECONDS = 0.3, 26  # of compiled layers: the share of time that they save, and what compiling takes
-
-Replacement = tuple[nn.Module, str, nn.Module]  # parent, name, and what stands for the layer of that name
+GAIN = 0.05  # of compiled layers: the share of time that they save (benchmarks.throughput, --compile on and off)
+COMPILE_SECONDS = 26  # what compiling them took on an H100 (benchmarks/LOG.md)
 
 
 @dataclass
@@ -82,10 +82,10 @@ class PackedModel:
         ]
         self.linears += in_vision
         self.patches = parts.pack_projection()
+        for replacement in (*parts.recurrent_layers(), *fused_modules(parts)):
+            replacement.put_in()
         for number in range(parts.deepstack):
             language.layers[number] = Deepstacked(language.layers[number], number)
-        for parent, name, layer in parts.recurrent_layers():
-            setattr(parent, name, layer)
         self.members = [
             Member(
                 adapter,
@@ -201,10 +201,7 @@ def same_bits() -> dict[str, bool]:
 
 
 def compiling_pays(base: Path, tokens: int) -> tuple[bool, str]:
-    """Whether compiled layers make up for their compilation on so many tokens of a tree, and what to say about it.
-
-    Compiling took 26 s on an H100 (benchmarks/LOG.md). The gain is that of the prototypes there, 57.8 to 82.7 rows/s.
-    """
+    """Whether compiled layers make up for their compilation on so many tokens of a tree, and what to say about it."""
     if not torch.cuda.is_available():
         return False, ""
     sizes = family_of(base).sizes(read_json(base / "config.json") or {})
@@ -244,26 +241,6 @@ def free_bytes(device: torch.device) -> int:
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return int(psutil.virtual_memory().available)
-
-
-def unwrap(root: nn.Module) -> list[Replacement]:
-    """Take everything that stands for a layer under `root` off it, for `put_back`.
-
-    Then the libraries' own layers can be saved, given more adapters or packed in another way.
-    """
-    removed: list[Replacement] = []
-    for name, child in list(root.named_children()):
-        if isinstance(child, MergedLinear | PatchProduct | Deepstacked | RecurrentLayer):
-            removed.append((root, name, child))
-            setattr(root, name, child.inner)
-        removed += unwrap(getattr(root, name))
-    return removed
-
-
-def put_back(removed: list[Replacement]) -> None:
-    """Undo `unwrap`."""
-    for parent, name, child in removed:
-        setattr(parent, name, child)
 
 
 def wrap(

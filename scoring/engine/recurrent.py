@@ -16,9 +16,9 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from scoring.engine.nodes import Nodes, earlier_tokens
+from scoring.engine.stand_in import StandIn
 from scoring.engine.tree import Tree
 
 TAPS = 3  # tokens before each one that a convolution may look at
@@ -134,17 +134,11 @@ class NodeBatch:
         return torch.cat(outputs).index_select(0, self.order)
 
 
-class RecurrentLayer(nn.Module, ABC):
+class RecurrentLayer(StandIn, ABC):
     """Stands for a layer that carries a state. With `nodes` it computes a tree; without, calls go to the layer itself.
 
     A family's subclass says how, in `branch`.
     """
-
-    inner: Any
-
-    def __init__(self, inner: nn.Module):
-        super().__init__()
-        self.inner = inner
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, hidden_states: torch.Tensor, nodes: NodeBatch | None = None, **kwargs: Any) -> torch.Tensor:

@@ -16,8 +16,10 @@ from PIL import Image
 
 from scoring.checkpoints.plan import Plan, plan_members
 from scoring.checkpoints.quantization import why_no_4bit
-from scoring.engine.batches import PreparedBatch, build_tensors, prepare_batch
+from scoring.engine.batches import PreparedBatch, prepare_batch
+from scoring.engine.capabilities import has_kernels
 from scoring.engine.forward import AnswerLogits
+from scoring.engine.graphs import Graphs
 from scoring.engine.loading import Model, default_device, default_dtype
 from scoring.engine.packed import PackedModel
 from scoring.inputs.orders import check_orders, option_orders
@@ -61,6 +63,7 @@ class Scorer:
             if name and name not in self.model.adapters:
                 self.model.add_adapter(checkpoint, name)
         self.packed = PackedModel(self.model, self.adapters, plan.policy, weights)
+        self.graphs = Graphs(self.packed)
 
     @classmethod
     def load(  # noqa: PLR0913 - a public call whose parameters are its options
@@ -102,8 +105,7 @@ class Scorer:
         """
         if not batch.sequences:
             return []
-        tensors = batch.tensors or build_tensors(batch, self.model.device.type)
-        return self.packed.answer(tensors.to(self.model.device), self.label_ids[:letters])
+        return self.graphs.answer(batch, self.label_ids[:letters])
 
     def collect(
         self, batch: PreparedBatch, answers: list[AnswerLogits], letters: int, orders: str = "1"
@@ -192,8 +194,10 @@ class Scorer:
 def machine() -> dict[str, Any]:
     """What the bits of the logits depend on in this machine: part of a run's identity."""
     device = default_device()
+    on_card = device.type == "cuda"
     return {
         "device": device.type,
         "dtype": str(default_dtype(device)).removeprefix("torch."),
         "bitsandbytes": not why_no_4bit(),
+        **({"kernels": has_kernels(torch.empty(0, device=device, dtype=default_dtype(device)))} if on_card else {}),
     }

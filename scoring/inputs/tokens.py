@@ -6,7 +6,6 @@ of the message.
 """
 
 import itertools
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -118,10 +117,11 @@ class ChatTokenizer:
             self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         except Exception as error:  # the Rust tokenizer raises bare Exception
             raise TokenError(f"{folder / 'tokenizer.json'}: {error}; a base folder needs the fast tokenizer") from None
-        description = json.loads(self.tokenizer.to_str())
-        self.control = {token["content"]: token["id"] for token in description["added_tokens"]}
-        description["added_tokens"] = []
-        self._plain = Tokenizer.from_str(json.dumps(description))
+        tokens = sorted(self.tokenizer.get_added_tokens_decoder().items())
+        self.control = {token.content: number for number, token in tokens}
+        self._plain = Tokenizer(self.tokenizer.model)  # the same vocabulary, not read a second time
+        self._plain.normalizer = self.tokenizer.normalizer
+        self._plain.pre_tokenizer = self.tokenizer.pre_tokenizer
         self._control_pattern = re.compile(
             "|".join(re.escape(token) for token in sorted(self.control, key=len, reverse=True)) or r"(?!)"
         )

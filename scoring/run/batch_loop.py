@@ -45,9 +45,11 @@ class BatchLoop:
         self.job, self.scheduler, self.loader, self.state = job, scheduler, loader, state
         self.processes, self.stop = job.context.processes, job.context.stop
         self.rows = 0  # filed by this process
+        self.started = 0.0
         self.seconds = 0.0  # of scoring, with the waits for other processes
         self.busy_seconds = 0.0
         self.waiting_seconds = 0.0  # for pictures that were not read yet
+        self.first_seconds = 0.0  # until the first batch was filed
         self.peak_bytes = 0
         self.reports: dict[int, dict[str, Any]] = {}  # of the other processes, by rank
 
@@ -59,7 +61,7 @@ class BatchLoop:
         if not queue.todo:
             return
         scorer = self.loader.prepare(self.scheduler.batches[queue.todo[0]], self.state.compile)
-        start = time.monotonic()
+        self.started = start = time.monotonic()
         on_card = scorer.model.device.type == "cuda"
         if on_card:
             torch.cuda.reset_peak_memory_stats()
@@ -165,6 +167,7 @@ class BatchLoop:
         for row, fault in prepared.faults.items():
             part.status[row] = fault
         write_part(self.job.parts, batch.number, part, self.processes.mark)
+        self.first_seconds = self.first_seconds or time.monotonic() - self.started
         self.rows += len(prepared.questions)
         bar.update(len(prepared.questions))
 

@@ -5,6 +5,8 @@ tokens fit into their memory; then they follow. A run of one process is its own 
 """
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 from typing import Any
 
 from scoring.engine.packed import compiling_pays
@@ -81,15 +83,31 @@ class Coordinator:
         if options.compile != "auto":
             wanted["compile"] = options.compile == "on"
         before = read_state(self.job.out, wanted, options.overwrite and processes.first_time("overwrite"))
-        processes.publish(f"{self.name}/measure", before is None and options.batch_tokens is None)
-        self.scheduler.add_costs([self._costs_of(rank) for rank in range(processes.count)])
+        measure = before is None and options.batch_tokens is None
+        processes.publish(f"{self.name}/measure", measure)
+        own = self._own_costs(measure)
+        shares = [own if rank == 0 else self._costs_of(rank) for rank in range(processes.count)]
+        self.scheduler.add_costs(shares)
         state = before or RunState(identity, self._batch_tokens(), self._compiled())
         prepare_folder(self.job.out, state, is_new=before is None)
         self.scheduler.schedule(state.batch_tokens, self._has_part)
         return state
 
+    def _own_costs(self, load: bool) -> list[list[RowCost]]:
+        """What this process's share of the rows costs. load: a thread works that out while the model is loaded."""
+        rank, count, stop = self.processes.rank, self.processes.count, Event()
+        if not load:
+            return self.scheduler.costs(rank, count)
+        with ThreadPoolExecutor(1) as pool:
+            try:
+                costs = pool.submit(self.scheduler.costs, rank, count, stop)
+                self.loader.load()
+                return costs.result()
+            finally:
+                stop.set()  # where loading failed or was interrupted, nobody needs them
+
     def _costs_of(self, rank: int) -> list[list[RowCost]]:
-        """What a process's share of the rows costs: received from it, or worked out here."""
+        """What another process's share of the rows costs: received from it, or worked out here where it is lost."""
         count = self.processes.count
         if rank in self.processes.others:
             return self.scheduler.costs_from_json(self._offered("costs", rank), rank, count)
@@ -138,7 +156,7 @@ class Coordinator:
     # ------------------------------------------------------------ the other processes
     def _offer(self) -> None:
         """Tell the first process what this share of the rows costs, and how many tokens of a batch fit here."""
-        rank, count = self.processes.rank, self.processes.count
-        self.processes.publish(f"{self.name}/costs/{rank}", costs_to_json(self.scheduler.costs(rank, count)))
-        if self.processes.receive(f"{self.name}/measure"):
+        rank, measure = self.processes.rank, self.processes.receive(f"{self.name}/measure")
+        self.processes.publish(f"{self.name}/costs/{rank}", costs_to_json(self._own_costs(measure)))
+        if measure:
             self.processes.publish(f"{self.name}/tokens/{rank}", self.loader.load().packed.batch_tokens())

@@ -10,24 +10,31 @@ from scoring.run.options import Job
 from scoring.run.scheduler import Batch
 
 WARM_UP_ROWS = 8
+STEPS = ("tokenizer", "libraries", "weights", "adapters", "layers")  # of loading
 
 
 class ModelLoader:
     """Loads the model of a job once, and measures what that takes.
 
-    comparison: how far the first row was from the libraries' own forward; None before that was asked, {} where it
-    could not be found out.
+    steps: the seconds of each step of loading. comparison: how far the first row was from the libraries' own forward;
+    None before that was asked, {} where it could not be found out.
     """
 
     def __init__(self, job: Job, scorer: Scorer | None = None):
         """scorer: of the job's plan, where it is loaded already."""
-        start = time.monotonic()
         self.job, self.plan, self.say, self.scorer = job, job.plan, job.context.say, scorer
+        start = time.monotonic()
         self.label_ids = self.plan.preparer.label_ids(len(job.table.letters))
+        self.steps = dict.fromkeys(STEPS, 0.0) | {"tokenizer": time.monotonic() - start}
         self.machine = machine()
+        self.steps["libraries"] = time.monotonic() - start - self.steps["tokenizer"]
         self.comparison: dict[str, Any] | None = None
         self.verifying_seconds = self.compiling_seconds = 0.0
-        self.loading_seconds = time.monotonic() - start  # of tokenizer and libraries
+
+    @property
+    def loading_seconds(self) -> float:
+        """What loading has taken so far."""
+        return sum(self.steps.values())
 
     def load(self) -> Scorer:
         """The scorer, loaded at the first call."""
@@ -36,7 +43,8 @@ class ModelLoader:
             options = self.job.options
             device = "auto" if options.device_map == "auto" else None
             self.scorer = Scorer(self.plan, device, weights=options.weights)
-            self.loading_seconds += time.monotonic() - start
+            read = self.scorer.model.seconds
+            self.steps |= read | {"layers": time.monotonic() - start - sum(read.values())}
             for note in self.scorer.model.notes:
                 self.say(note)
             self.plan.notes += self.scorer.model.notes

@@ -82,8 +82,10 @@ def _run(job: Job, scorer: Scorer | None) -> RunResult:
     logits = _read_logits(job, scheduler)
     seconds |= {
         "loading": loader.loading_seconds,
+        **{f"loading_{step}": took for step, took in loader.steps.items()},
         "scoring": loop.seconds + time.monotonic() - start,
         "verifying": loader.verifying_seconds,
+        "first_batch": loop.first_seconds,
         "waiting_for_pictures": loop.waiting_seconds,
     }
     scored = _scored_run(job, loader.label_ids, _run_json(loop, seconds, orders_note), logits)

@@ -6,6 +6,8 @@ It decides, and neither reads nor writes anything: the same table, plan and opti
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
+from threading import Event
 from typing import Any
 
 from scoring.checkpoints.plan import Plan
@@ -75,12 +77,19 @@ class Scheduler:
             }
         return identity
 
-    def costs(self, rank: int = 0, count: int = 1) -> list[list[RowCost]]:
-        """For each pass, the cost of every `count`-th row from `rank` on: the share of process `rank` of `count`."""
+    def costs(self, rank: int = 0, count: int = 1, stop: Event | None = None) -> list[list[RowCost]]:
+        """For each pass, the cost of every `count`-th row from `rank` on: the share of process `rank` of `count`.
+
+        stop: once it is set, nobody waits for the costs any more, and the others are left out.
+        """
+
+        def wanted(cost: object) -> bool:
+            return not (stop and stop.is_set())
+
         return [
             [
                 cost.found if isinstance(cost, PictureError) else cost
-                for cost in costs_of(self.plan.preparer, rows[rank::count], orders)
+                for cost in takewhile(wanted, costs_of(self.plan.preparer, rows[rank::count], orders))
             ]
             for orders, rows in self._passes
         ]

@@ -129,7 +129,7 @@ def _whole_run(folders: Sequence[Path], shards: list[_Shard], out: Path) -> Scor
         "split": max(report["split"] for report in reports),
         "notes": list(dict.fromkeys(note for report in reports for note in report["notes"])),
         "counts": first.about["counts"] | {"scored_now": sum(report["counts"]["scored_now"] for report in reports)},
-        "seconds": {key: sum(report["seconds"][key] for report in reports) for key in first.about["seconds"]},
+        "seconds": {key: sum(report["seconds"].get(key, 0.0) for report in reports) for key in first.about["seconds"]},
         "peak_gpu_bytes": max(report["peak_gpu_bytes"] for report in reports),
         "processes": [process for report in reports for process in report["processes"]],
         "sources": [str(folder) for folder in folders],

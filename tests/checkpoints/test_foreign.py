@@ -222,7 +222,7 @@ def test_a_large_file_is_read_once(tmp_path, monkeypatch):
     assert weights.file_digests([file]) == first and not digests
     file.write_bytes(b"b" * 100)
     assert weights.file_digests([file]) != first and len(digests) == 1
-    weights._digest.cache_clear()  # as in another process
+    weights._digests.clear()  # as in another process
     file = file.parent.rename(tmp_path / "moved") / "weights"
     assert weights.file_digests([file]) != first and len(digests) == 1  # by what the folder remembers
     (tmp_path / "cache" / "logit-scoring" / "digests.json").write_text("{broken")

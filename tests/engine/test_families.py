@@ -4,11 +4,13 @@ import csv
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchmarks.faults import SCORED, content
 from scoring.bench.generate import generate_batch
@@ -16,6 +18,8 @@ from scoring.bench.padded import collate, padded_states
 from scoring.checkpoints.export import ExportOptions, export_model
 from scoring.checkpoints.plan import plan_members
 from scoring.checkpoints.weights import BaseWeights
+from scoring.engine.batches import prepare_batch, with_tensors
+from scoring.engine.forward import TreeBatch
 from scoring.engine.guard import compare_first
 from scoring.engine.loading import Model
 from scoring.engine.reference import reference_logits
@@ -24,11 +28,12 @@ from scoring.inputs.families.registry import FAMILIES, family_of, policy_of
 from scoring.inputs.pictures import PictureError, read_picture
 from scoring.inputs.prompt import PromptTemplate
 from tests.shared.families import CONFIGS, SEEING, TEXT_MODELS, library_patches, library_tokens, system_turn, tiny_base
-from tests.shared.references import largest_difference, reference_labels
+from tests.shared.references import as_fake, largest_difference, reference_labels
 from tests.shared.trainings import PLAIN, trained
 
 PIXELS = 28 * 28 * 20  # small, and pictures of unequal sides
 FILE = "adapter_model.safetensors"
+RECORDABLE = ["qwen2_vl", "qwen2", "qwen3", "llama"]
 TEXT = [model_type for model_type in CONFIGS if model_type in TEXT_MODELS]
 sees_pictures = pytest.mark.parametrize("family_base", SEEING, indirect=True)
 in_words_alone = pytest.mark.parametrize("family_base", TEXT, indirect=True)
@@ -98,6 +103,18 @@ def test_rows_equal_the_library_alone_and_in_batches(loaded, rows, expected, siz
     largest = largest_difference(result, rows, orders, expected)
     scale = max(np.abs(row).max() for row in expected.values())
     assert largest < 1e-5 * max(1, scale) and scale > 0.1
+
+
+@pytest.mark.parametrize("family_base", RECORDABLE, indirect=True)
+def test_passes_that_are_recorded_never_ask_the_device(loaded, rows):
+    """On tensors without content, whatever must know a value or a count raises."""
+    assert loaded.model.parts.recordable
+    ready = with_tensors(prepare_batch(loaded.prepare, rows, "1"), "cpu")
+    loaded.answer(ready, 4)  # what is worked out once a size of picture
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        batch = TreeBatch(*map(partial(as_fake, mode), vars(ready.tensors).values()))
+        answers = loaded.packed.answer(batch, loaded.label_ids[:4])
+    assert answers[0].labels.shape == (len(rows), 4)
 
 
 @in_words_alone

@@ -6,12 +6,13 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from scoring.bench.generate import generate_text
 from scoring.checkpoints.plan import plan_members
 from scoring.engine.batches import prepare_batch, with_tensors
 from scoring.engine.families.parts import patches_of
-from scoring.engine.forward import TreeBatch, project
+from scoring.engine.forward import TreeBatch, _fill_leaves, project, sums_in_float32
 from scoring.engine.packed import PackedModel
 from scoring.engine.reference import model_inputs, reference_logits
 from scoring.engine.scorer import Scorer
@@ -21,6 +22,7 @@ from scoring.inputs.pictures import read_picture
 from scoring.inputs.questions import Question
 from tests.shared.demo import BOTH
 from tests.shared.references import as_fake
+from tests.shared.trees import sequence_of
 
 
 @pytest.fixture(scope="session")
@@ -192,10 +194,72 @@ def test_the_head_in_pieces_equals_the_head_at_once(monkeypatch):
     assert torch.equal(alone, project(states, head, [3]).log_total)
 
 
+def test_a_card_multiplies_the_head_in_16_bits_and_sums_in_float32(monkeypatch):
+    """With a product that stands for the card's: labels, sum and likeliest token are all of that product."""
+    torch.manual_seed(0)
+    states, head = torch.randn(21, 16).bfloat16(), torch.randn(1000, 16).bfloat16()
+    expected, seen = project(states, head, [3, 999, 0]), []
+
+    def product(rows, head):
+        seen.append(tuple(rows.shape))
+        return rows.float() @ head.float().T
+
+    monkeypatch.setattr("scoring.engine.forward.sums_in_float32", lambda *arguments: True)
+    monkeypatch.setattr("scoring.engine.forward.float32_product", product)
+    found = project(states, head, [3, 999, 0])
+    assert seen == [(16, 16), (16, 16)]  # whole blocks
+    assert (found.labels - expected.labels).abs().max() < 1e-5 and found.labels.dtype == torch.float32
+    assert (found.log_total - expected.log_total).abs().max() < 1e-5 and torch.equal(found.top, expected.top)
+    alone = torch.cat([project(states[index : index + 1], head, [3]).log_total for index in range(21)])
+    assert torch.equal(alone, found.log_total)
+    project(states, head, [3], (torch.zeros(1000, 1), torch.zeros(1, 16)))
+    assert len(seen) == 2 + 21  # an adapter of the head goes the other way
+
+
+@pytest.mark.parametrize(
+    "states, head, so",
+    [(torch.bfloat16, torch.bfloat16, True), (torch.float32, torch.bfloat16, False), (torch.float16,) * 2 + (False,)],
+)
+def test_only_a_card_in_bfloat16_sums_the_head_in_float32(states, head, so):
+    assert not sums_in_float32(torch.zeros(1, 2, dtype=states), torch.zeros(3, 2, dtype=head))
+    with FakeTensorMode():
+        on_card = [torch.empty(3, 2, dtype=dtype, device="cuda") for dtype in (states, head)]
+    assert sums_in_float32(*on_card) == so
+
+
+@pytest.mark.parametrize(
+    "device, count, filled", [("cpu", 3, 16), ("cpu", 17, 32), ("cuda", 64, 64), ("cuda", 65, 512)]
+)
+def test_few_leaves_are_filled_up_to_a_small_block(device, count, filled):
+    """By the last one, which there is its only key; nothing of the others changes."""
+    tree = Tree.build([sequence_of([1, 2, number]) for number in range(count)], [[]] * count)
+    leaves, keys, bounds = _fill_leaves(tree, device)
+    assert len(leaves) == filled and bounds[-1] == len(keys) == 3 * count + filled - count
+    assert leaves[:count].tolist() == tree.leaves.tolist() and keys[: 3 * count].tolist() == tree.leaf_keys.tolist()
+    assert (leaves[count:] == tree.leaves[-1]).all() and (keys[3 * count :] == tree.leaves[-1]).all()
+    assert (np.diff(bounds)[count:] == 1).all() and bounds.dtype == np.int32
+
+
+def test_all_indices_of_a_batch_lie_in_one_buffer(scorer, rows):
+    """So that one copy takes them to a card; a batch without a picture, and one without filled-up leaves, too."""
+    for questions in (rows[:3], [replace(rows[0], pictures=(), sizes=())]):
+        ready = prepare_batch(scorer.prepare, questions, "1")
+        tree = Tree.build(ready.sequences, ready.picture_numbers)
+        for batch in (whole := TreeBatch.of(tree, ready.pictures, ready.grids, "cpu"), whole.unfilled()):
+            assert batch.to(torch.device("cpu")) is batch
+            there = batch.to(torch.device("meta"))
+            for name, value in vars(batch).items():
+                if isinstance(value, torch.Tensor):
+                    other = getattr(there, name)
+                    assert (value.shape, value.dtype) == (other.shape, other.dtype) and other.is_meta
+                    assert value.storage_offset() == other.storage_offset()
+                    assert value.untyped_storage().data_ptr() == batch.buffer.untyped_storage().data_ptr()
+        assert torch.equal(whole.ids, torch.from_numpy(tree.ids)) and whole.query_bounds.dtype == torch.int32
+        assert torch.equal(whole.leaf_bounds[:2], torch.from_numpy(tree.leaf_bounds[:2]))
+
+
 def test_the_host_never_asks_the_device_within_a_batch(rows):
     """On tensors without content, whatever must know a value or a count raises: there a card would be waited for."""
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
     scorer = Scorer(plan_members(BOTH), weights="4bit")
     ready = with_tensors(prepare_batch(scorer.prepare, rows[:5], "1"), "cpu")
     scorer.answer(ready, 4)  # what is worked out once a size of picture

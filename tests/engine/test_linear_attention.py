@@ -15,9 +15,9 @@ from scoring.checkpoints.weights import BaseWeights
 from scoring.engine.device_map import move_inputs_to_layers
 from scoring.engine.families.qwen3_5 import GatedDeltaNet
 from scoring.engine.loading import Model
-from scoring.engine.packed import put_back, unwrap
 from scoring.engine.recurrent import NodeBatch, RecurrentLayer
 from scoring.engine.scorer import Scorer
+from scoring.engine.stand_in import put_back, unwrap
 from scoring.engine.tree import Tree
 from scoring.inputs.families.registry import FamilyError, family_of_config
 from tests.shared.families import tiny_base

@@ -7,9 +7,10 @@ import torch
 from scoring.checkpoints.plan import plan_members
 from scoring.engine.linear import MergedLinear
 from scoring.engine.loading import Model
-from scoring.engine.packed import PackedModel, compiling_pays, unwrap
+from scoring.engine.packed import PackedModel, compiling_pays
 from scoring.engine.reference import reference_logits
 from scoring.engine.scorer import Scorer
+from scoring.engine.stand_in import unwrap
 from scoring.inputs.families.registry import policy_of
 
 FOLD0 = "demo/checkpoints/fold0"

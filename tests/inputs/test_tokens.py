@@ -8,6 +8,7 @@ import subprocess
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer
 
 from scoring.inputs.pixels import PixelPolicy
 from scoring.inputs.prompt import PromptTemplate
@@ -144,6 +145,23 @@ def test_control_tokens_in_cells_are_plain_text(chat, text):
         for sequence in (hostile, plain)
     ]
     assert occurrences[0] - occurrences[1] == 3  # question, option and hint, whole and as text
+
+
+def test_cells_are_encoded_as_by_the_tokenizer_without_its_control_tokens_whole_and_unpadded(base, tmp_path):
+    """Its file read again without them is the oracle. What it says of the length of inputs is not for questions."""
+    shutil.copytree(base, tmp_path, dirs_exist_ok=True)
+    settings = json.loads((base / "tokenizer.json").read_text())
+    plain = Tokenizer.from_str(json.dumps(settings | {"added_tokens": []}))
+    settings["truncation"] = {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0}
+    settings["padding"] = {"strategy": {"Fixed": 64}, "direction": "Right", "pad_to_multiple_of": None}
+    settings["padding"] |= {"pad_id": 0, "pad_type_id": 0, "pad_token": "!"}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(settings))
+    chat = ChatTokenizer(tmp_path)
+    for question, options, hint in QUESTIONS:
+        text = f"{question} {' '.join(options)} {hint} <|im_end|><|image_pad|>"
+        ids, around = (chat.encode(ChatPrompt("", (part,), [])).ids.tolist() for part in (text, ""))
+        tail = len(around) - around.index(chat.end_of_turn_id)
+        assert ids[len(around) - tail : -tail] == plain.encode(text).ids
 
 
 def test_positions_equal_get_rope_index(plain_base, base):

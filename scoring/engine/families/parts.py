@@ -12,6 +12,7 @@ from torch import nn
 
 from scoring.engine import Network
 from scoring.engine.linear import PatchProduct
+from scoring.engine.stand_in import Replacement
 from scoring.inputs.families.family import Family, Sizes
 from scoring.inputs.pixels import Grid, PixelPolicy
 
@@ -24,15 +25,21 @@ class NetworkParts:
     family: its other half. language: the language model, with `embed_tokens`, `layers` and `norm`. vision: the tower,
     by its name `tower`, or None. deepstack: to how many of the first layers the tower adds features.
     packs_patches: whether the tower takes the patches of all pictures as one sequence with bounds. reads_grids: whether
-    it reads the pictures' grids on its device. rotate: the library's `apply_rotary_pos_emb` of this family. recurrent:
-    whether layers carry a state from token to token.
+    it reads the pictures' grids on its device. rotate: the library's `apply_rotary_pos_emb` of this family.
+    turns_halves: whether it turns the first half of a head against the second, and layers have no other gate or norm in
+    their attention than that of heads. recurrent: whether layers carry a state from token to token. recordable: whether
+    a forward pass moves no values between host and device, once the grids of its pictures are known. packing: whether
+    the network answers trees at this time, see `packed_attention`.
     """
 
     tower = "visual"
     deepstack = 0
     packs_patches = True
     reads_grids = False
+    turns_halves = True
     recurrent = False
+    recordable = False
+    packing = False
     rotate: Callable[..., tuple[torch.Tensor, torch.Tensor]]
 
     def __init__(self, network: Network, family: Family):
@@ -123,8 +130,8 @@ class NetworkParts:
         return output.pooler_output, list(output.deepstack_features) if self.deepstack else []
 
     # ------------------------------------------------------------ language model
-    def recurrent_layers(self) -> list[tuple[nn.Module, str, nn.Module]]:
-        """What stands for each layer that carries a state, a `RecurrentLayer`: its parent, its name there, and it."""
+    def recurrent_layers(self) -> list[Replacement]:
+        """What stands for each layer that carries a state, a `RecurrentLayer`."""
         return []
 
     def keys_and_values(

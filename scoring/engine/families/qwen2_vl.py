@@ -13,6 +13,7 @@ from scoring.inputs.pixels import Grid
 class Qwen2VLParts(NetworkParts):
     """Of Qwen2-VL."""
 
+    recordable = True
     rotate = staticmethod(apply_rotary_pos_emb)
 
     def positions_in(self, grid: Grid) -> dict[str, torch.Tensor]:
@@ -20,7 +21,9 @@ class Qwen2VLParts(NetworkParts):
 
 
 class Qwen25VLParts(Qwen2VLParts):
-    """Of Qwen2.5-VL."""
+    """Of Qwen2.5-VL, whose windows go to the card with each batch."""
+
+    recordable = False
 
     def __init__(self, *arguments: Any):
         super().__init__(*arguments)

@@ -2,7 +2,6 @@
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 from transformers.models.qwen3_5.modeling_qwen3_5 import (
     apply_rotary_pos_emb,
     causal_conv1d_fn,
@@ -12,6 +11,7 @@ from transformers.models.qwen3_5.modeling_qwen3_5 import (
 from scoring.engine.families.qwen3_vl import Qwen3VLParts
 from scoring.engine.nodes import chunk_of
 from scoring.engine.recurrent import NodeBatch, RecurrentLayer
+from scoring.engine.stand_in import Replacement
 
 
 class GatedDeltaNet(RecurrentLayer):
@@ -62,11 +62,13 @@ class Qwen35Parts(Qwen3VLParts):
     """Of a dense model or a mixture of experts: the tower of Qwen3-VL without features for the first layers."""
 
     rotate = staticmethod(apply_rotary_pos_emb)
+    turns_halves = False
     recurrent = True
+    recordable = False
 
-    def recurrent_layers(self) -> list[tuple[nn.Module, str, nn.Module]]:
+    def recurrent_layers(self) -> list[Replacement]:
         return [
-            (layer, "linear_attn", GatedDeltaNet(layer.linear_attn))
+            Replacement(layer, "linear_attn", GatedDeltaNet(layer.linear_attn))
             for layer in self.language.layers
             if hasattr(layer, "linear_attn")
         ]

@@ -13,6 +13,7 @@ from scoring.inputs.pixels import Grid
 class Qwen3VLParts(NetworkParts):
     """Of a dense model or a mixture of experts."""
 
+    recordable = True
     rotate = staticmethod(apply_rotary_pos_emb)
 
     def __init__(self, network: Network, family: Family):

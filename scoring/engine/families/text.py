@@ -14,6 +14,7 @@ from scoring.inputs.pixels import Grid
 class TextParts(NetworkParts):
     """Of all of them: they rotate keys alike, and Qwen3's have a norm."""
 
+    recordable = True
     rotate = staticmethod(apply_rotary_pos_emb)
 
     @property

@@ -1,0 +1,64 @@
+"""What a call begins while Python imports the libraries: reading a base for its fingerprint, and waking the card.
+
+Both work in threads, and neither needs Python's lock, which imports hold. Nothing here loads torch.
+"""
+
+import ctypes
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Event, Thread
+
+from scoring.checkpoints.checkpoint import folds_of, read_checkpoint
+from scoring.checkpoints.weights import StoppedError, file_digests, weight_files
+from scoring.errors import UserError
+
+DRIVER = "libcuda.so.1"
+
+
+@contextmanager
+def begun(checkpoints: Sequence[str], base: str | None) -> Iterator[None]:
+    """Inside, threads read the bases of these checkpoints and wake the card; at its end both are done.
+
+    base: in place of the checkpoints' own. An error inside does not wait for the reading. What is wrong with a
+    checkpoint is told where it is planned.
+    """
+    stop = Event()
+    threads = [Thread(target=_read_bases, args=(_bases(checkpoints, base), stop)), Thread(target=wake_card)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+        for thread in threads:
+            thread.join()
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def _bases(checkpoints: Sequence[str], base: str | None) -> list[Path]:
+    """The bases that are on this machine, of checkpoints that are too."""
+    folders = []
+    for name in (fold for checkpoint in checkpoints for fold in folds_of(checkpoint) if Path(fold).is_dir()):
+        with suppress(UserError, OSError):
+            folders.append(read_checkpoint(name, base).base_folder(local_only=True))
+    return list(dict.fromkeys(folders))
+
+
+def _read_bases(folders: list[Path], stop: Event) -> None:
+    """Compute the digests of their weights, which `base_fingerprint` then knows."""
+    for folder in folders:
+        with suppress(UserError, OSError, StoppedError):
+            file_digests(weight_files(folder), stop)
+
+
+def wake_card() -> None:
+    """Start the driver and make the first card's context, which PyTorch goes on with. Does nothing without a card."""
+    try:
+        driver = ctypes.CDLL(DRIVER)
+    except OSError:
+        return
+    device, context = ctypes.c_int(), ctypes.c_void_p()
+    if driver.cuInit(0) == 0 and driver.cuDeviceGet(ctypes.byref(device), 0) == 0:
+        driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device)
