@@ -148,11 +148,12 @@ def test_the_command_line_imports_click_alone_at_first():
 
 
 def test_a_check_imports_no_more_than_it_needs():
-    """Each of these takes from .2 to 2 s, the whole check of a small table less than one."""
+    """Each of these takes from .2 to 2 s, the whole check of a small table less than one. No garbage is looked for."""
     unneeded = {*HEAVY, "pandas", "pyarrow.dataset", "scipy", "sklearn", "matplotlib"}
     code = (
-        "import sys, cli\nsys.argv = ['cli.py', 'check', 'demo/test.csv']\ntry:\n    cli.main()\n"
-        f"finally:\n    assert not {unneeded} & set(sys.modules), {unneeded} & set(sys.modules)"
+        "import gc, sys, cli\nsys.argv, before = ['cli.py', 'check', 'demo/test.csv'], gc.get_stats()\n"
+        "try:\n    cli.main()\nfinally:\n    assert gc.get_stats() == before\n"
+        f"    assert not {unneeded} & set(sys.modules), {unneeded} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 

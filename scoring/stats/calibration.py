@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.special import chdtri, log_softmax
 
 from scoring.files.reading import FileError, as_object, read_json
 from scoring.inputs.prompt import LETTERS
@@ -150,8 +151,6 @@ def log_probabilities(logits: np.ndarray, temperature: float | np.ndarray = 1.0)
 
     temperature: a number, or an array that broadcasts to the logits.
     """
-    from scipy.special import log_softmax  # imported late, for .2 s: commands that only read a calibration need none
-
     missing = np.isnan(logits)
     log_p: np.ndarray
     if not missing.any():
@@ -266,8 +265,6 @@ def _significant(
 
     ratio: 2·n·ΔNLL, of the likelihood-ratio test. temperature, nuisance, features: see `efficient_scores`.
     """
-    from scipy.special import chdtri  # imported late, as in `log_probabilities`
-
     if rows.clusters is None:
         bound = float(chdtri(len(features), LEVEL))
         return ratio > bound, f"2·n·ΔNLL {ratio:.1f} against {bound:.1f}"
