@@ -734,12 +734,15 @@ def measure_ways(  # noqa: PLR0913 its parameters are its options
         out = out or Path("bench")
         session.console.say(f"{len(rows.questions):,} rows; loading …")
 
+        import psutil
+
         from scoring.bench.measure import BenchOptions, bench
         from scoring.report.page import write_report
         from scoring.report.tables import bench_tables, to_text
 
         console = session.console
-        options = BenchOptions(out, model.options(pixels), choices.options(), ways, repeats, price, cost_rows)
+        began = psutil.Process().create_time()
+        options = BenchOptions(out, model.options(pixels), choices.options(), ways, repeats, price, cost_rows, began)
         measured = bench(rows, ckpt, options, console.progress, console.say)
         click.echo(to_text(*bench_tables(measured)))
         click.echo(f"\nall rows: {out / 'bench.json'}\nreport:   {write_report(out)}")

@@ -261,6 +261,7 @@ def test_bench(cli, tmp_path, small_table):
     assert padded["engine_ratio"] == ways["engine-4bit"]["rows_per_second"] / ways["padded"]["rows_per_second"]
     assert f"the engine is {padded['engine_ratio']:.2f}x as fast as the padded forward" in done.stdout
     assert report["first_token"] == {"rows": 3, "top_is_a_label": 3, "violations": []}
+    assert all(0 < seconds < 100 for seconds in report["first_run"].values()) and "First run: " in done.stdout
     assert all(way["rows_per_second"] > 0 and 0 <= way["accuracy"]["value"] <= 1 for way in ways.values())
     assert ways["engine"]["cost"]["money"] == pytest.approx(2e5 / ways["engine"]["rows_per_second"] / 3600)
     for title in (way["title"] for way in ways.values()):

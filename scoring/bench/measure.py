@@ -67,7 +67,7 @@ class BenchOptions:
 
     out: the folder of `bench.json`. model: settings that replace the checkpoint's own. run: options of the engine's
     ways. ways: their names; None for all that apply. price: of this machine per hour. cost_rows: rows of a data set
-    whose cost the report gives.
+    whose cost the report gives. began: when the process began, by `time.time`; None: that does not count.
     """
 
     out: Path
@@ -77,6 +77,7 @@ class BenchOptions:
     repeats: int = 3
     price: float | None = None
     cost_rows: int = 100_000
+    began: float | None = None
 
 
 def bench(table: Table, ckpt: str, options: BenchOptions, progress: Progress, say: Say = print) -> dict[str, Any]:
@@ -93,7 +94,9 @@ def bench(table: Table, ckpt: str, options: BenchOptions, progress: Progress, sa
     if unseen := mark_unseen(table, plans[ENGINE].preparer.chat.family).problems[len(table.problems) :]:
         raise InputError(unseen)
     options.out.mkdir(parents=True, exist_ok=True)
+    start = time.time()
     scorer = Scorer(plans[ENGINE], weights=options.run.weights)
+    first_run = {"starting": start - (options.began or start), "loading": time.time() - start}
     for note in plans[ENGINE].notes + scorer.model.notes:
         say(note)
     circumstances = _circumstances(table, scorer, options.price)
@@ -101,6 +104,8 @@ def bench(table: Table, ckpt: str, options: BenchOptions, progress: Progress, sa
     report: dict[str, Any] = {}
     for number, measurements in enumerate(job.measure(ways, options.repeats, progress, say), 1):
         summary = summarise(table.questions, measurements, scorer.label_ids, options.price, options.cost_rows)
+        if job.first_seconds is not None:
+            summary["first_run"] = first_run | {"first_batch": job.first_seconds}
         report = circumstances | {"compiled": job.compiled, "repeats": number} | summary
         write_json(options.out / "bench.json", report)  # after each repeat: one that is stopped leaves the others
     return report
@@ -127,6 +132,7 @@ class Bench:
     """A loaded model and the rows that every way answers.
 
     plans: of the engine's ways, by their name. work: a folder for what the engine writes while it is measured.
+    first_seconds: what the engine took for its first rows; None before that, or where it is not measured.
     """
 
     def __init__(self, scorer: Scorer, table: Table, plans: dict[str, Plan], options: RunOptions, work: Path):
@@ -134,6 +140,7 @@ class Bench:
         self.questions = table.questions
         self.network, self.device = scorer.model.network, scorer.model.device
         self.baselines = Baselines(scorer, table)
+        self.first_seconds: float | None = None
         self.packings = {scorer.packed.weights: scorer.packed}
         self.spare_layers: dict[str, list[Replacement]] = {}  # of packings that are not in the network
 
@@ -151,7 +158,10 @@ class Bench:
         say("warming up …")
         for name in ways:
             self._share_compilation(name)
+            start = time.perf_counter()
             self._answer(name, self.questions[:WARM_UP_ROWS], _ignore)
+            if name in ORDERS and self.first_seconds is None:
+                self.first_seconds = time.perf_counter() - start
         with self._as_the_libraries():
             batches = self.baselines.choose_batches(ways)
         measurements = {

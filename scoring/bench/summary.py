@@ -17,6 +17,7 @@ from scoring.inputs.questions import Question
 from scoring.stats.metrics import measure_members
 from scoring.stats.resampling import clusters_of, mcnemar, share_of
 
+FIRST_RUN_ROWS = 2_000  # of the run whose time from the start is told
 MOST_TEXTS = 5  # that begin with no letter, in the report
 # Names of ways, as in --ways and bench.json. `seed` is the competition notebook, with which this project began.
 ENGINE, NOTEBOOK, SINGLE = "engine", "seed", "forward"
@@ -218,6 +219,24 @@ def like_for_like_text(ways: dict[str, dict[str, Any]]) -> str:
     bits = next(iter(pairs.values()))["weights"].removesuffix("bit")
     ratios = ", ".join(f"{pair['engine_ratio']:.2f}x as fast as {LIKE_FOR_LIKE[name]}" for name, pair in pairs.items())
     return f"Like for like ({bits}-bit weights, batches, one order): the engine is {ratios}."
+
+
+def first_run_text(first_run: dict[str, float] | None, ways: dict[str, dict[str, Any]]) -> str:
+    """What comes before the engine's first answers, and what it makes of a run; "" where that was not measured.
+
+    first_run: seconds of `starting` (libraries and table), `loading` (the model) and `first_batch`.
+    """
+    engine = ways.get(ENGINE) or ways.get(ENGINE_16BIT) or ways.get(ENGINE_4BIT)
+    if not first_run or not engine:
+        return ""
+    before, rate = sum(first_run.values()), engine["rows_per_second"]
+    seconds = before + FIRST_RUN_ROWS / rate
+    starting, loading, first = (f"{first_run[name]:.1f}" for name in ("starting", "loading", "first_batch"))
+    return (
+        f"First run: {before:.1f} s pass before the engine is at speed ({starting} to start, {loading} to load, "
+        f"{first} for the first rows), so that {FIRST_RUN_ROWS:,} rows take {seconds:,.0f} s: "
+        f"{FIRST_RUN_ROWS / seconds:.1f} rows/s. Long run: {rate:.1f} rows/s."
+    )
 
 
 def batch_text(way: dict[str, Any]) -> str:

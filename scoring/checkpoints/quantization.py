@@ -42,7 +42,7 @@ def package_hidden(name: str) -> Iterator[None]:
 def _nothing_compiled() -> Iterator[None]:
     """Inside, functions that are marked for `torch.compile` stay as they are.
 
-    bitsandbytes marks four that nothing here calls; for that PyTorch would import its compiler, for two seconds.
+    bitsandbytes marks four that nothing here calls; PyTorch would import its compiler for that, in two seconds.
     """
     before = os.environ.get("TORCHDYNAMO_DISABLE")
     os.environ["TORCHDYNAMO_DISABLE"] = "1"

@@ -257,12 +257,13 @@ def comparison_table(comparison: Comparison, names: tuple[str, str]) -> Table:
 def bench_tables(values: dict[str, Any]) -> list[Table]:
     """Speed and cost of each way of a benchmark, and its answers. values: bench.json."""
     bench = read_record(Bench, values)
-    return [_speed_table(bench, values["ways"]), _answers_table(bench)]
+    return [_speed_table(bench, values), _answers_table(bench)]
 
 
-def _speed_table(bench: Bench, ways: dict[str, dict[str, Any]]) -> Table:
-    from scoring.bench.summary import batch_sizes_text, batch_text, like_for_like_text
+def _speed_table(bench: Bench, values: dict[str, Any]) -> Table:
+    from scoring.bench.summary import batch_sizes_text, batch_text, first_run_text, like_for_like_text
 
+    ways = values["ways"]
     header = ["", "weights", "batch", "rows/s", "ratio", "s a row, p50", "p95", "GPU GiB", "host GiB", "J a row"]
     rows = [
         [
@@ -279,7 +280,12 @@ def _speed_table(bench: Bench, ways: dict[str, dict[str, Any]]) -> Table:
         ]
         for name, way in bench.ways.items()
     ]
-    notes = [_cost_note(bench.ways, bench.price_per_hour), like_for_like_text(ways), batch_sizes_text(ways)]
+    notes = [
+        _cost_note(bench.ways, bench.price_per_hour),
+        like_for_like_text(ways),
+        first_run_text(values.get("first_run"), ways),
+        batch_sizes_text(ways),
+    ]
     return Table(
         "Speed and cost",
         *_without_empty_columns(header, rows),

@@ -18,6 +18,7 @@ from scoring.bench.summary import (
     WaySetup,
     batch_sizes_text,
     batch_text,
+    first_run_text,
     like_for_like_text,
     summarise,
 )
@@ -282,6 +283,17 @@ def test_like_for_like_is_the_engine_in_the_same_weights_against_the_libraries_b
         "Like for like (4-bit weights, batches, one order): the engine is 2.00x as fast as the padded forward, "
         "2.40x as fast as generating one token, 3.20x as fast as generating two tokens."
     )
+
+
+def test_a_first_run_is_told_beside_a_long_one():
+    """2,000 rows at 10 rows/s, after 10 seconds."""
+    ways = {"engine": {"rows_per_second": 10.0}}
+    text = first_run_text({"starting": 3.0, "loading": 5.0, "first_batch": 2.0}, ways)
+    assert text == (
+        "First run: 10.0 s pass before the engine is at speed (3.0 to start, 5.0 to load, 2.0 for the first rows), so "
+        "that 2,000 rows take 210 s: 9.5 rows/s. Long run: 10.0 rows/s."
+    )
+    assert first_run_text(None, ways) == first_run_text({"starting": 1.0}, {"seed": {"rows_per_second": 1.0}}) == ""
 
 
 def test_like_for_like_on_a_base_that_is_not_quantised_is_in_16_bits():
