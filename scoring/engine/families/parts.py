@@ -154,9 +154,9 @@ def patches_of(pixels: torch.Tensor, values: torch.Tensor, policy: PixelPolicy) 
     """
     count, height, width, _ = pixels.shape
     rows, columns, patch, merge = height // policy.patch, width // policy.patch, policy.patch, policy.merge
-    levels = pixels.int() + torch.arange(3, device=pixels.device, dtype=torch.int32) * 256
+    levels = pixels.permute(0, 3, 1, 2).int() + torch.arange(3, device=pixels.device)[:, None, None] * 256
     channels = values.reshape(-1)[levels]
-    blocks = channels.view(count, rows // merge, merge, patch, columns // merge, merge, patch, 3)
-    blocks = blocks.permute(0, 1, 4, 2, 5, 7, 3, 6)[:, :, :, :, :, :, None]
+    blocks = channels.reshape(count, 3, rows // merge, merge, patch, columns // merge, merge, patch)
+    blocks = blocks.permute(0, 2, 5, 3, 6, 1, 4, 7)[:, :, :, :, :, :, None]
     blocks = blocks.expand(*blocks.shape[:6], policy.frames, patch, patch)
     return blocks.reshape(count * rows * columns, -1)
