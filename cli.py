@@ -1,5 +1,6 @@
 """The command line: parse, call one function, print. Nothing heavy is imported before a command needs it."""
 
+import atexit
 import gc
 import os
 import sys
@@ -58,9 +59,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # nothing here forks
 os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")  # batches differ in size
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-# Libraries make a million objects when they are imported, and all live on: looking for garbage among them, at Python's
-# own threshold of 700, took a quarter of a short `score`. Scoring and training leave none (benchmarks/LOG.md).
-gc.set_threshold(100_000)
+# Libraries make a million objects when they are imported, and all live on. To look for garbage among them, at Python's
+# own threshold of 700 and once more at the end, took a third of a short `score`, which leaves none (benchmarks/LOG.md).
+gc.set_threshold(1_000_000)
+atexit.register(gc.freeze)
 
 SECTIONS = {
     "Data": ("check",),

@@ -17,6 +17,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # With AMX, oneDNN sums a bfloat16 product by the number of its rows; here the CPU stands for cards, which do not.
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
+gc.set_threshold(100_000)  # as in cli.py; no more, since here errors keep the frames that they went through
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "demo"
 

@@ -95,10 +95,13 @@ def test_a_bitsandbytes_that_cannot_be_imported_is_done_without(cli, tmp_path, s
     hidden = tmp_path / "hidden" / "bitsandbytes"
     hidden.mkdir(parents=True)
     (hidden / "__init__.py").write_text("raise ImportError('not for this machine')")
-    environment = os.environ | {"PYTHONPATH": str(hidden.parent)}
+    environment = os.environ | {"PYTHONPATH": str(hidden.parent), "PYTHONPROFILEIMPORTTIME": "1"}
     done = cli("score", small_table(2), "--ckpt", FOLD0, "--out", tmp_path / "scores", env=environment)
     assert "no 4-bit weights here (not for this machine): the base is kept in float32" in done.stderr
     assert "2 of 2 rows scored" in done.stdout
+    imported = set(re.findall(r"^import time:.* ([\w.]+)$", done.stderr, re.M))
+    assert {"torch", "peft"} <= imported  # and nothing that takes long and is of no use here
+    assert not imported & {"sklearn", "matplotlib", "cleanlab", "scipy.stats", "pyarrow.dataset"}
 
 
 def test_bad_rows_and_unreadable_pictures(quick_cli, tmp_path, small_table):

@@ -147,6 +147,22 @@ def test_the_command_line_imports_click_alone_at_first():
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
+def test_a_check_imports_no_more_than_it_needs():
+    """Each of these takes from .2 to 2 s, the whole check of a small table less than one.
+
+    Nor does it look for garbage among what it imports, also not when it ends.
+    """
+    unneeded = {*HEAVY, "pandas", "pyarrow.dataset", "scipy", "sklearn", "matplotlib"}
+    code = (
+        "import atexit, gc, sys\natexit.register(lambda: print(gc.get_freeze_count() > 10_000))\nimport cli\n"
+        "sys.argv, before = ['cli.py', 'check', 'demo/test.csv'], gc.get_stats()\n"
+        "try:\n    cli.main()\nfinally:\n    assert gc.get_stats() == before\n"
+        f"    assert not {unneeded} & set(sys.modules), {unneeded} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
+    assert done.stdout.endswith("True\n")
+
+
 def tracked() -> list[Path]:
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     if listed.returncode:

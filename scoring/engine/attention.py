@@ -181,12 +181,16 @@ def attend_paths(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, segments: Segments, key_index: torch.Tensor
 ) -> torch.Tensor:
     """(T, H, D) queries over the keys and values of their paths, (S, G, D) of (T, G, D) by `key_index` (S,)."""
-    if _learning(query, key, value):
-        key, value = key.index_select(0, key_index), value.index_select(0, key_index)  # its gradient is faster
-        learning: torch.Tensor = attend_and_learn(query, key, value, segments)
-        return learning
+    learning = _learning(query, key, value)
+    if learning or not key.is_cuda:  # its gradient is faster, and on a CPU it copies whole rows
+        key, value = key.index_select(0, key_index), value.index_select(0, key_index)
+    else:
+        key, value = key[key_index], value[key_index]
+    if learning:
+        learned: torch.Tensor = attend_and_learn(query, key, value, segments)
+        return learned
     answer = attend if torch.compiler.is_compiling() else plain_attend
-    attended: torch.Tensor = answer(query, key[key_index], value[key_index], *segments)
+    attended: torch.Tensor = answer(query, key, value, *segments)
     return attended
 
 

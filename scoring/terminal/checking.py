@@ -158,12 +158,12 @@ def _print_checked(console: Console, checked: _Checked) -> None:
 
 
 def _print_overview(overview: "Overview") -> None:
-    from scoring.report.tables import Table, to_text
-
     several = len(overview.tables) > 1
     notes = [note for table in overview.tables for note in _notes(table, shares_are_shown=several)]
     notes += [note for overlap in overview.overlaps for note in _overlap_notes(overlap)]
     if several:
+        from scoring.report.tables import Table, to_text  # imported late: it takes a third of a small check
+
         click.echo("\n" + to_text(Table("Tables", *_grid(overview.tables), notes=notes)))
     else:
         for note in notes:

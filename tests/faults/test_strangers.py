@@ -74,7 +74,11 @@ def test_bitsandbytes_fetches_no_code(mark, small_table, tmp_path):
     table = str(small_table(3))
     score = ["score", table, "--ckpt", FOLD0, "--out", str(tmp_path / "scores")]
     train = ["train", table, "--base", "demo/base", "--epochs", "1", "--out", str(tmp_path / "ckpt")]
-    code = f"import cli\nfor words in {[score, train]!r}: cli.main(words, standalone_mode=False)"
+    compiler = "torch._inductor.compile_fx"  # which bitsandbytes would import: two seconds
+    code = (
+        f"import sys, cli\nfor words in {[score, train]!r}: cli.main(words, standalone_mode=False)\n"
+        f"assert 'bitsandbytes' in sys.modules and {compiler!r} not in sys.modules"
+    )
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and (tmp_path / "ckpt" / "adapter_model.safetensors").exists(), done.stderr
     assert not mark.exists() and "kernels" not in done.stderr

@@ -6,11 +6,11 @@ import json
 
 import pytest
 from PIL import Image
-from scipy.stats import chisquare
+from scipy.stats import chi2, chisquare
 
 from scoring.inputs.picture_store import PictureStore
 from scoring.inputs.questions import Question
-from scoring.tables.overview import balance, overview
+from scoring.tables.overview import balance, chi_square_p, overview
 from scoring.tables.reading import TableOptions, read_table
 
 HEADER = ["id", "path", "question", "a", "b", "c", "answer"]
@@ -43,6 +43,12 @@ def test_the_balance_is_pearsons_chi_square():
     assert found.counts == {"a": 61, "b": 13, "c": 13, "d": 13} and found.tested == 100
     assert (found.chi_square, found.degrees) == (pytest.approx(69.12), 3)  # (36² + 3 · 12²) / 25
     assert found.p == pytest.approx(chisquare([61, 13, 13, 13]).pvalue) and found.is_far_from_even
+
+
+@pytest.mark.parametrize("degrees", [1, 2, 3, 4, 25, 300])
+@pytest.mark.parametrize("chi_square", [0, 0.1, 3.84, 69.12, 400, 1e5])
+def test_the_tail_of_chi_square_is_scipys(chi_square, degrees):
+    assert chi_square_p(chi_square, degrees) == pytest.approx(chi2.sf(chi_square, degrees), rel=1e-11, abs=1e-300)
 
 
 def test_rows_are_tested_among_those_with_as_many_options():
