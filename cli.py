@@ -225,9 +225,11 @@ def train(  # noqa: PLR0913 its parameters are its options
         check_choices(find_base(base), config)
         held_out = f"{folds} folds" if folds else f"{len(valid_rows):,} validation rows"
         console.say(f"{len(rows):,} training rows, {held_out}; loading {base} …")
+        from scoring.run.ahead import begun
 
-        from train.inputs import TrainContext, TrainingInputs
-        from train.start import start
+        with begun(bases):
+            from train.inputs import TrainContext, TrainingInputs
+            from train.start import start
 
         source = table.about() | {"file": data.name, "split": "separate table" if valid else "by picture"}
         inputs = TrainingInputs(base, rows, valid_rows, out, config, prompt, pixels, source, trackers)
@@ -335,9 +337,9 @@ def score(  # noqa: PLR0913 its parameters are its options
         count = sum(len(folds_of(name)) for name in checkpoints)
         plural = "s" if count > 1 else ""
         session.console.say(f"{len(table.questions):,} rows, {count} checkpoint{plural}; loading …")
-        from scoring.run.ahead import begun
+        from scoring.run.ahead import bases_here, begun
 
-        with begun(checkpoints, model.base):
+        with begun(bases_here(checkpoints, model.base)):
             from scoring.run.groups import check_sets, plan_groups, run_groups
         if out_of_fold:
             from scoring.run.out_of_fold import Folds, score_out_of_fold
@@ -733,12 +735,14 @@ def measure_ways(  # noqa: PLR0913 its parameters are its options
         rows = replace(table, questions=table.good[:limit])
         out = out or Path("bench")
         session.console.say(f"{len(rows.questions):,} rows; loading …")
+        from scoring.run.ahead import bases_here, begun
 
-        import psutil
+        with begun(bases_here([ckpt], model.base)):
+            import psutil
 
-        from scoring.bench.measure import BenchOptions, bench
-        from scoring.report.page import write_report
-        from scoring.report.tables import bench_tables, to_text
+            from scoring.bench.measure import BenchOptions, bench
+            from scoring.report.page import write_report
+            from scoring.report.tables import bench_tables, to_text
 
         console = session.console
         began = psutil.Process().create_time()

@@ -4,6 +4,7 @@ import importlib
 import json
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +13,7 @@ from click.testing import CliRunner
 from PIL import Image
 from safetensors import safe_open
 
-from benchmarks import command_line, scaling, training, workload
+from benchmarks import command_line, first_run, scaling, training, workload
 from benchmarks.faults import check_picture, check_table, damage, good_pictures, good_tables
 from scoring.scores.probabilities import pooled_log_probabilities
 from scoring.tables.reading import read_table
@@ -120,3 +121,44 @@ def test_what_more_processes_are_worth_is_told(monkeypatch, tmp_path):
     ways = json.loads((tmp_path / "o").read_text())["ways"]
     assert [(way["what"], way["processes"]) for way in ways] == [(w, n) for w in ("score", "train") for n in (1, 2)]
     assert all(way["rows_per_second"] > 0 for way in ways) and ways[1]["same_bytes"]
+
+
+def test_the_seconds_of_a_whole_command_are_told_by_phase(monkeypatch, tmp_path):
+    """Here one process, with the bytecode of this machine; the rest of what is kept lies in a folder of its own."""
+
+    def environment(kept):
+        variables = first_run_environment(kept)
+        del variables["PYTHONPYCACHEPREFIX"]
+        return variables
+
+    first_run_environment = first_run.environment
+    monkeypatch.setattr(first_run, "environment", environment)
+    monkeypatch.setattr(first_run, "STATES", ("again",))
+    choices = [
+        "--rows",
+        "4",
+        "--no-imports",
+        "--work",
+        str(tmp_path),
+        "--out",
+        str(tmp_path / "o"),
+        "--",
+        "--no-verify",
+    ]
+    done = CliRunner().invoke(first_run.main, choices, catch_exceptions=False)
+    (way,) = json.loads((tmp_path / "o").read_text())["ways"]
+    assert (way["command"], way["state"]) == ("now", "again") and "first batch" in done.output
+    seconds = way["seconds"]
+    after_one_another = ("table", "libraries", "loading", "planning", "compiling", "verifying", "first_batch")
+    after_one_another += ("other_batches", "results", "end")
+    assert abs(sum(seconds[name] for name in after_one_another) - seconds["total"]) < 0.02
+    assert min(seconds[name] for name in ("table", "libraries", "loading_weights", "first_batch", "end")) > 0
+    assert seconds["verifying"] == 0 and seconds["host_gib"] > 0.2
+
+
+def test_what_a_machine_keeps_is_forgotten_but_for_bytecode(tmp_path):
+    for value in first_run.environment(tmp_path).values():
+        if value.startswith(str(tmp_path)):
+            (tmp_path / Path(value).name).mkdir()
+    first_run.forget(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["bytecode"]

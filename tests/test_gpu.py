@@ -151,6 +151,20 @@ def test_weights_in_4_and_16_bits_give_the_same_bits(test_rows):
     assert np.array_equal(kept.logits, expanded.logits)
 
 
+@pytest.mark.parametrize("quantization", ["nf4", "none"])
+def test_tensors_that_are_read_ahead_have_the_bits_and_types_that_the_library_gives_them(monkeypatch, quantization):
+    from contextlib import nullcontext
+
+    from scoring.engine.loading import Model
+
+    ahead = Model.load(Path("demo/base"), quantization, "cuda").network.state_dict()
+    monkeypatch.setattr("scoring.engine.loading.read_ahead", lambda folder, device: nullcontext())
+    plain = Model.load(Path("demo/base"), quantization, "cuda").network.state_dict()
+    assert ahead.keys() == plain.keys()
+    for name, weight in ahead.items():
+        assert weight.dtype == plain[name].dtype and torch.equal(weight, plain[name]), name
+
+
 def test_the_host_does_not_wait_within_a_batch(on_card, test_rows):
     """Any question to the card raises while the batch is begun."""
     from scoring.engine.batches import prepare_batch, with_tensors

@@ -96,15 +96,8 @@ class Graphs:
 
         They are on the device, perhaps not computed yet.
         """
-        tensors, leaves = batch.tensors, FEW_LEAVES[self.device.type]
-        tree = tensors.tree if tensors else Tree.build(batch.sequences, batch.picture_numbers)
-        if not self.why_not and not self.packed.compiled and is_small(tree, leaves):
-            filled = TreeBatch.of(filled_up(tree, leaves), batch.pictures, batch.grids, self.device.type)
-            longest = (len(filled.ids), max(len(filled.keys), len(filled.leaf_keys)))  # bounds, the same for a shape
-            return self._answer_small(replace(filled, longest=longest), len(tree.leaves), label_ids)
-        tensors = tensors or TreeBatch.of(tree, batch.pictures, batch.grids, self.device.type)
         try:
-            return self.packed.answer(tensors.to(self.device), label_ids)
+            return self._answer(batch, label_ids)
         except torch.OutOfMemoryError:
             self.clear()  # whoever tries again with fewer rows shall have the memory
             raise
@@ -115,6 +108,16 @@ class Graphs:
             torch.cuda.synchronize(self.device)  # the last one may still be under way
         self.recorded.clear()
         self._place = None
+
+    def _answer(self, batch: PreparedBatch, label_ids: list[int]) -> list[AnswerLogits]:
+        tensors, leaves = batch.tensors, FEW_LEAVES[self.device.type]
+        tree = tensors.tree if tensors else Tree.build(batch.sequences, batch.picture_numbers)
+        if not self.why_not and not self.packed.compiled and is_small(tree, leaves):
+            filled = TreeBatch.of(filled_up(tree, leaves), batch.pictures, batch.grids, self.device.type)
+            longest = (len(filled.ids), max(len(filled.keys), len(filled.leaf_keys)))  # bounds, the same for a shape
+            return self._answer_small(replace(filled, longest=longest), len(tree.leaves), label_ids)
+        tensors = tensors or TreeBatch.of(tree, batch.pictures, batch.grids, self.device.type)
+        return self.packed.answer(tensors.to(self.device), label_ids)
 
     def _answer_small(self, batch: TreeBatch, count: int, label_ids: list[int]) -> list[AnswerLogits]:
         """batch: filled up, on the host. count: of its leaves that are no fillers."""

@@ -141,16 +141,16 @@ def _name(dtype: torch.dtype) -> str:
 
 def _read_network(folder: Path, form: _WeightForm, device: torch.device | None) -> Network:
     """The base from safetensors, on one device, or (None) over all cards. Raises CheckpointError, see `Model.load`."""
-    import transformers
-    from transformers.utils.logging import disable_progress_bar
-
-    if not sys.stderr.isatty():
-        disable_progress_bar()  # type: ignore[no-untyped-call]
-    auto_model: Any = getattr(transformers, form.family.auto_model)
     problem = f"no {form.family.name} can be built of it and the weights beside it"
     one_card = device if device and device.type == "cuda" else None  # elsewhere the library maps files into memory
     reading = read_ahead(folder, one_card) if one_card else nullcontext()
     with _as_checkpoint_error(folder / "config.json", problem), reading:
+        import transformers
+        from transformers.utils.logging import disable_progress_bar
+
+        if not sys.stderr.isatty():
+            disable_progress_bar()  # type: ignore[no-untyped-call]
+        auto_model: Any = getattr(transformers, form.family.auto_model)
         network, issues = auto_model.from_pretrained(
             folder,
             dtype=form.dtype,

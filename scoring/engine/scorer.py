@@ -63,7 +63,6 @@ class Scorer:
             if name and name not in self.model.adapters:
                 self.model.add_adapter(checkpoint, name)
         self.packed = PackedModel(self.model, self.adapters, plan.policy, weights)
-        self.graphs = Graphs(self.packed)
 
     @classmethod
     def load(  # noqa: PLR0913 - a public call whose parameters are its options
@@ -81,6 +80,15 @@ class Scorer:
         names = [ckpt] if isinstance(ckpt, (str, Path)) else list(ckpt)
         plan = plan_members([str(name) for name in names], base, template, pixels, quantization, allow_mismatch)
         return cls(plan, device)
+
+    @property
+    def packed(self) -> PackedModel:
+        """What computes answers. Another one begins without graphs."""
+        return self.graphs.packed
+
+    @packed.setter
+    def packed(self, packed: PackedModel) -> None:
+        self.graphs = Graphs(packed)
 
     def fits(self, plan: Plan) -> bool:
         """Whether a plan needs this very model: the same base, in as many bits, with the same adapters."""

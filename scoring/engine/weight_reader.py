@@ -11,8 +11,9 @@ import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from types import EllipsisType
 from typing import Any
@@ -45,7 +46,7 @@ class WeightReader:
     """
 
     def __init__(self, folder: Path, device: torch.device):
-        self.device = device
+        self.device = torch.empty(0, device=device).device  # with its number
         self.files = {os.path.abspath(path): read_header(path) for path in weight_files(folder)}
         self._stored = {name: tensor for tensors in self.files.values() for name, tensor in tensors.items()}
         unread = family_of(folder).unread
@@ -65,7 +66,7 @@ class WeightReader:
         self._arriving.clear()
 
     def take(self, name: str) -> torch.Tensor:
-        """A tensor on the device, once. Raises CheckpointError where its file ends too early, or OSError."""
+        """A tensor on the device. Raises CheckpointError where its file ends too early, OSError where it is gone."""
         with self._changes:
             arriving = self._arriving.pop(name, None) or self._start(name)
             self._read_ahead()
@@ -164,21 +165,19 @@ class _File:
 @contextmanager
 def read_ahead(folder: Path, device: torch.device) -> Iterator[WeightReader]:
     """Inside, transformers takes the tensors of this base from a `WeightReader`, and other files as ever."""
-    from transformers import modeling_utils
+    with closing(WeightReader(folder, device)) as reader:
+        modeling_utils: Any = import_module("transformers.modeling_utils")  # which opens a model's files
+        library = modeling_utils.safe_open
 
-    library: Any = modeling_utils.safe_open
-    reader = WeightReader(folder, device)
+        def open_file(path: str, *arguments: Any, **options: Any) -> Any:
+            tensors = reader.files.get(os.path.abspath(path))
+            return library(path, *arguments, **options) if tensors is None else _File(reader, tensors)
 
-    def open_file(path: str, *arguments: Any, **options: Any) -> Any:
-        tensors = reader.files.get(os.path.abspath(path))
-        return library(path, *arguments, **options) if tensors is None else _File(reader, tensors)
-
-    modeling_utils.safe_open = open_file  # type: ignore[assignment]
-    try:
-        yield reader
-    finally:
-        modeling_utils.safe_open = library
-        reader.close()
+        modeling_utils.safe_open = open_file
+        try:
+            yield reader
+        finally:
+            modeling_utils.safe_open = library
 
 
 def _by_numbers(name: str) -> list[tuple[bool, int, str]]:

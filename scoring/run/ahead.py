@@ -17,14 +17,10 @@ DRIVER = "libcuda.so.1"
 
 
 @contextmanager
-def begun(checkpoints: Sequence[str], base: str | None) -> Iterator[None]:
-    """Inside, threads read the bases of these checkpoints and wake the card; at its end both are done.
-
-    base: in place of the checkpoints' own. An error inside does not wait for the reading. What is wrong with a
-    checkpoint is told where it is planned.
-    """
+def begun(bases: Sequence[Path]) -> Iterator[None]:
+    """Inside, threads read these bases and wake the card; at its end both are done. An error does not wait for that."""
     stop = Event()
-    threads = [Thread(target=_read_bases, args=(_bases(checkpoints, base), stop)), Thread(target=wake_card)]
+    threads = [Thread(target=_read, args=(bases, stop)), Thread(target=wake_card)]
     for thread in threads:
         thread.start()
     try:
@@ -37,8 +33,11 @@ def begun(checkpoints: Sequence[str], base: str | None) -> Iterator[None]:
             thread.join()
 
 
-def _bases(checkpoints: Sequence[str], base: str | None) -> list[Path]:
-    """The bases that are on this machine, of checkpoints that are too."""
+def bases_here(checkpoints: Sequence[str], base: str | None) -> list[Path]:
+    """The bases of checkpoints, as far as both are on this machine. base: in place of the checkpoints' own.
+
+    What is wrong with a checkpoint is left to the plan.
+    """
     folders = []
     for name in (fold for checkpoint in checkpoints for fold in folds_of(checkpoint) if Path(fold).is_dir()):
         with suppress(UserError, OSError):
@@ -46,9 +45,9 @@ def _bases(checkpoints: Sequence[str], base: str | None) -> list[Path]:
     return list(dict.fromkeys(folders))
 
 
-def _read_bases(folders: list[Path], stop: Event) -> None:
+def _read(bases: Sequence[Path], stop: Event) -> None:
     """Compute the digests of their weights, which `base_fingerprint` then knows."""
-    for folder in folders:
+    for folder in bases:
         with suppress(UserError, OSError, StoppedError):
             file_digests(weight_files(folder), stop)
 

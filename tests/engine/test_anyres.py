@@ -20,7 +20,7 @@ from scoring.engine.scorer import Scorer
 from scoring.inputs.families.llava_onevision import LLAVA_ONEVISION
 from scoring.inputs.pictures import read_picture
 from tests.shared.families import TILE, tiny_base
-from tests.shared.references import as_fake
+from tests.shared.references import as_fake, without_content
 from tests.shared.towers import (
     assert_float32_tower,
     assert_only_language_is_quantized,
@@ -122,10 +122,9 @@ def test_tower_and_projector_stay_unquantized(anyres_base):
 
 
 def test_the_host_never_asks_the_device_within_a_batch(anyres, anyres_rows):
-    from torch._subclasses.fake_tensor import FakeTensorMode
 
     ready = with_tensors(prepare_batch(anyres.prepare, anyres_rows, "1"), "cpu")
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+    with without_content() as mode:
         batch = TreeBatch(*map(partial(as_fake, mode), vars(ready.tensors).values()))
         answers = anyres.packed.answer(batch, anyres.label_ids[:4])
     assert [tuple(result.labels.shape) for result in answers] == [(6, 4)]

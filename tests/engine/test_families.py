@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchmarks.faults import SCORED, content
 from scoring.bench.generate import generate_batch
@@ -28,7 +27,7 @@ from scoring.inputs.families.registry import FAMILIES, family_of, policy_of
 from scoring.inputs.pictures import PictureError, read_picture
 from scoring.inputs.prompt import PromptTemplate
 from tests.shared.families import CONFIGS, SEEING, TEXT_MODELS, library_patches, library_tokens, system_turn, tiny_base
-from tests.shared.references import as_fake, largest_difference, reference_labels
+from tests.shared.references import as_fake, largest_difference, reference_labels, without_content
 from tests.shared.trainings import PLAIN, trained
 
 PIXELS = 28 * 28 * 20  # small, and pictures of unequal sides
@@ -111,7 +110,7 @@ def test_passes_that_are_recorded_never_ask_the_device(loaded, rows):
     assert loaded.model.parts.recordable
     ready = with_tensors(prepare_batch(loaded.prepare, rows, "1"), "cpu")
     loaded.answer(ready, 4)  # what is worked out once a size of picture
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+    with without_content() as mode:
         batch = TreeBatch(*map(partial(as_fake, mode), vars(ready.tensors).values()))
         answers = loaded.packed.answer(batch, loaded.label_ids[:4])
     assert answers[0].labels.shape == (len(rows), 4)

@@ -21,7 +21,7 @@ from scoring.inputs.orders import option_orders
 from scoring.inputs.pictures import read_picture
 from scoring.inputs.questions import Question
 from tests.shared.demo import BOTH
-from tests.shared.references import as_fake
+from tests.shared.references import as_fake, without_content
 from tests.shared.trees import sequence_of
 
 
@@ -263,7 +263,7 @@ def test_the_host_never_asks_the_device_within_a_batch(rows):
     scorer = Scorer(plan_members(BOTH), weights="4bit")
     ready = with_tensors(prepare_batch(scorer.prepare, rows[:5], "1"), "cpu")
     scorer.answer(ready, 4)  # what is worked out once a size of picture
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+    with without_content() as mode:
         batch = TreeBatch(*map(partial(as_fake, mode), vars(ready.tensors).values()))
         answers = scorer.packed.answer(batch, scorer.label_ids[:4])
     assert [tuple(result.labels.shape) for result in answers] == [(5, 4), (5, 4)]

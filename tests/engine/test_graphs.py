@@ -1,5 +1,6 @@
 """Which batches go by a graph; filled-up ones have the answers of others. tests/test_gpu.py records real ones."""
 
+from copy import copy
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -219,6 +220,12 @@ def test_why_there_are_no_graphs(scorer, monkeypatch):
     assert "PEFT's own layers" in why_no_graphs(scorer.packed)
     monkeypatch.setattr(module, "devices_of", lambda network: [torch.device("cpu")] * 2)
     assert "several cards" in why_no_graphs(scorer.packed)
+
+
+def test_another_packing_begins_without_graphs(scorer):
+    other, packed = copy(scorer), copy(scorer.packed)
+    other.packed = packed
+    assert other.packed is packed and other.graphs.packed is packed and scorer.packed is not packed
 
 
 def test_members_share_a_forward_pass(rows, graphs):

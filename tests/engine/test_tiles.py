@@ -22,7 +22,7 @@ from scoring.engine.scorer import Scorer
 from scoring.inputs.families.internvl import INTERNVL
 from scoring.inputs.pictures import read_picture
 from tests.shared.families import TILE, tiny_base
-from tests.shared.references import as_fake
+from tests.shared.references import as_fake, without_content
 from tests.shared.towers import (
     assert_float32_tower,
     assert_only_language_is_quantized,
@@ -100,13 +100,12 @@ def test_tower_and_projector_stay_unquantized(tiles_base):
 
 def test_the_host_never_asks_the_device_within_a_batch(tiled, tiled_rows, monkeypatch):
     """Not for positions either, by which the library finds packed sequences and long prompts."""
-    from torch._subclasses.fake_tensor import FakeTensorMode
 
     looked: list[object] = []
     monkeypatch.setattr("transformers.masking_utils.find_packed_sequence_indices", looked.append)
     ready = with_tensors(prepare_batch(tiled.prepare, tiled_rows, "1"), "cpu")
     tiled.answer(ready, 4)
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+    with without_content() as mode:
         batch = TreeBatch(*map(partial(as_fake, mode), vars(ready.tensors).values()))
         answers = tiled.packed.answer(batch, tiled.label_ids[:4])
     assert [tuple(result.labels.shape) for result in answers] == [(6, 4)] and not looked

@@ -2,7 +2,10 @@
 
 import json
 import shutil
+import threading
+import time
 from dataclasses import replace
+from threading import Event
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from scoring.errors import InputError
 from scoring.inputs.orders import option_orders
 from scoring.run.options import RunOptions
 from scoring.run.run import run
+from scoring.run.scheduler import Scheduler
 from scoring.scores.folder import RunError, open_scores
 from scoring.tables.sample import read_sample
 
@@ -123,3 +127,60 @@ def rows_of_training(demo, fold) -> list[str]:
     held_out = [line for line in lines if line.split(",")[0] in ids]
     trained = [line for line in lines if line.split(",")[0] not in ids]
     return [header, *held_out[:20], *trained[:4]]
+
+
+# ------------------------------------------------------------------ loading
+def test_prompts_are_encoded_while_the_model_loads(scorer, table, tmp_path, monkeypatch):
+    loading, encoding, costs = Event(), Event(), Scheduler.costs
+    table.questions = table.questions[:4]
+
+    def load(plan, device, weights):
+        loading.set()
+        assert encoding.wait(20)
+        return scorer
+
+    def encode(self, *arguments):
+        encoding.set()
+        assert loading.wait(20)
+        return costs(self, *arguments)
+
+    monkeypatch.setattr("scoring.run.loader.Scorer", load)
+    monkeypatch.setattr(scorer.model, "seconds", {"weights": 2.0, "adapters": 1.0})
+    monkeypatch.setattr(Scheduler, "costs", encode)
+    finished = run(table, scorer.plan, tmp_path / "one")
+    seconds = json.loads((tmp_path / "one" / "run.json").read_text())["seconds"]
+    steps = {step: seconds[f"loading_{step}"] for step in ("tokenizer", "libraries", "weights", "adapters", "layers")}
+    assert seconds["loading"] == pytest.approx(sum(steps.values()), abs=0.003)
+    assert (steps["weights"], steps["adapters"]) == (2, 1) and 0 < seconds["first_batch"] < seconds["scoring"]
+    monkeypatch.undo()
+    again = run(table, scorer, tmp_path / "two")
+    assert np.array_equal(finished.logits.logits, again.logits.logits)
+
+
+def test_a_model_that_cannot_load_does_not_wait_for_the_prompts(scorer, table, tmp_path, monkeypatch):
+    encoded = []
+
+    def costs(*arguments):
+        for number in range(10_000):
+            encoded.append(number)
+            time.sleep(0.001)
+            yield number
+
+    def load(*arguments, **options):
+        while not encoded:
+            time.sleep(0.001)
+        raise KeyboardInterrupt
+
+    threads = threading.active_count()
+    monkeypatch.setattr("scoring.run.loader.Scorer", load)
+    monkeypatch.setattr("scoring.run.scheduler.costs_of", costs)
+    with pytest.raises(KeyboardInterrupt):
+        run(table, scorer.plan, tmp_path)
+    assert len(encoded) < 1_000 and threading.active_count() == threads
+
+
+def test_what_another_run_left_is_refused_before_anything_loads(scorer, table, tmp_path, monkeypatch):
+    monkeypatch.setattr("scoring.run.loader.Scorer", lambda *arguments, **options: pytest.fail("it is loaded"))
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(RunError, match="holds other files"):
+        run(table, scorer.plan, tmp_path)

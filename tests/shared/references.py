@@ -1,9 +1,14 @@
 """What transformers' own forward answers to questions in all their cyclic orders, and how far scores are from it;
 and tensors without content."""
 
-import numpy as np
-import torch
+from contextlib import contextmanager
 
+import numpy as np
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from scoring.engine.attention import attend
 from scoring.engine.reference import reference_logits
 from scoring.inputs.orders import orders_of, reordered
 
@@ -27,6 +32,14 @@ def largest_difference(result, questions, orders, expected) -> float:
             by_letter = result.logits[row, 0, number, ["abcd".index(letter) for letter in order]]
             largest = max(largest, float(np.abs(by_letter - expected[question.id, order]).max()))
     return largest
+
+
+@contextmanager
+def without_content():
+    """A FakeTensorMode. Attention is the operator, whose shape is known; by itself a CPU's asks for the bounds."""
+    with pytest.MonkeyPatch.context() as patch, FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        patch.setattr("scoring.engine.attention.plain_attend", attend)
+        yield mode
 
 
 def as_fake(mode, value):
