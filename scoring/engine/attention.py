@@ -147,7 +147,7 @@ def _attend_and_learn(query: torch.Tensor, key: torch.Tensor, value: torch.Tenso
     return _attend_by_segment(query, key, value, segments)
 
 
-_learn_outside_of_graphs = torch.compiler.disable(_attend_and_learn)
+_learn_outside_of_graphs = torch.compiler.disable(_attend_and_learn)  # type: ignore[no-untyped-call]
 
 
 @lru_cache(maxsize=1024)
