@@ -307,33 +307,6 @@ def test_train_and_score_on_the_card(cli, tmp_path):
     assert about["identity"]["device"] == "cuda" and about["counts"]["scored"] == 400
 
 
-@pytest.mark.parametrize("tokens, width, rank, share", [(70, 300, 16, 0.05), (2000, 4096, 8, 0.3), (333, 512, 24, 0.0)])
-def test_narrow_products_drop_the_same_inputs_forward_and_back(tokens, width, rank, share):
-    from train.dropout import Mask
-    from train.kernels import narrow_product, narrow_product_backward
-
-    generator, seed = torch.Generator("cuda").manual_seed(0), 123_456_789_012_345
-    x, down, grad, back = (
-        torch.randn(*shape, device="cuda", generator=generator).bfloat16()
-        for shape in ((tokens, width), (rank, width), (tokens, rank), (tokens, width))
-    )
-    row, column = torch.arange(tokens, device="cuda")[:, None], torch.arange(width, device="cuda")
-    bits = ((row * 0x9E3779B1 + column * 0x85EBCA77) & 0xFFFFFFFF) ^ (seed % 2**31)
-    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
-        bits = ((bits ^ (bits >> shift)) * factor) & 0xFFFFFFFF
-    kept = ((bits ^ (bits >> 16)) >> 1) >= round(share * 2**31)
-    assert abs(kept.float().mean().item() - (1 - share)) < 5 * (share * (1 - share) / kept.numel()) ** 0.5 + 1e-9
-    dropped = (x * kept).double()
-    inner = dropped @ down.double().T
-    assert (narrow_product(x, down, Mask(seed, share)) - inner).abs().max() < 0.01 * inner.abs().max()
-    added = back.clone()
-    found = narrow_product_backward(x, down, grad, added, Mask(seed, share))
-    assert torch.equal(found, narrow_product_backward(x, down, grad, None, Mask(seed, share)))
-    assert (found - grad.double().T @ dropped).abs().max() < 1e-4 * tokens**0.5
-    expected = back.double() + kept * (grad.double() @ down.double())
-    assert (added - expected).abs().max() < 0.01 * expected.abs().max()
-
-
 @pytest.mark.parametrize("memory", ["fast", "low"])
 def test_gradients_on_the_card_are_those_of_float32(base, test_rows, tmp_path, memory):
     from scoring.engine.batches import prepare_batch, with_tensors

@@ -68,7 +68,6 @@ COVERED_BY = {
     "scoring.terminal.reading": "faults/test_inputs.py",
     "scoring.terminal.session": "run/test_processes.py",
     "train.inputs": "train/test_trainer.py",
-    "train.kernels": "test_gpu.py",
     "train.lora": "checkpoints/test_weights.py",
     "train.training": "train/test_state.py",
 }

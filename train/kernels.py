@@ -1,8 +1,13 @@
-"""Triton kernels for cards: an adapter's narrow product with dropout, one kernel forward and one back.
+"""Triton kernels for cards: adapters' narrow products with dropout, one kernel forward and one back.
+
+Up to three linear layers that take the same input, such as those of queries, keys and values, share a kernel: it reads
+the input once, and draws each layer's own mask.
 
 The mask is a hash of seed, row and column: computed in the registers where it is used, never written to memory.
 Separate operations (draw, multiply, product, add) took 180 of 1,160 ms of an 8B step (benchmarks/LOG.md).
 """
+
+from typing import Any
 
 import torch
 import triton
@@ -13,8 +18,8 @@ from train.dropout import Mask
 ROWS, COLUMNS = 32, 128  # of a tile
 PROGRAMS = 512  # about so many run in a backward pass
 
-# Of the three functions that follow every pointer, number and constant is a parameter. Shapes: x (tokens, width), down
-# (rank, width), inner (tokens, rank); ranks is the rank, padded to a power of two; rows and columns are a tile's.
+# Of the functions that follow every pointer, number and constant is a parameter. Shapes: x (tokens, width), down
+# (rank, width), inner (count, tokens, rank); ranks: the rank, padded to a power of two; rows, columns: of a tile.
 
 
 @triton.jit
@@ -26,86 +31,144 @@ def _is_kept(seed, rows, columns, threshold):
     return ((bits ^ (bits >> 16)) >> 1) >= threshold.to(tl.uint32)
 
 
-@triton.jit(do_not_specialize=["tokens", "seed", "threshold"])
+@triton.jit
+def _dropped(tile, seed, rows, columns, threshold):
+    return tl.where(_is_kept(seed, rows, columns, threshold), tile, 0.0)
+
+
+@triton.jit
+def _adapter(down, column, narrow, width: tl.constexpr, rank: tl.constexpr):
+    """(ranks, columns) a tile of A."""
+    inside = (narrow < rank)[:, None] & (column < width)[None, :]
+    return tl.load(down + narrow[:, None] * width + column[None, :], inside, 0.0)
+
+
+@triton.jit
+def _slopes(grad, row, narrow, tokens, scale, rank: tl.constexpr):  # noqa: PLR0913
+    """(rows, ranks) a tile of the gradient of one adapter's narrow product, in the type of the tensors."""
+    inside = (row < tokens)[:, None] & (narrow < rank)[None, :]
+    tile = tl.load(grad + row[:, None] * rank + narrow[None, :], inside, 0.0)
+    return (tile.to(tl.float32) * scale).to(grad.dtype.element_ty)
+
+
+@triton.jit(do_not_specialize=["tokens", "seed_0", "seed_1", "seed_2", "threshold"])
 def _forward(  # noqa: PLR0913 a kernel
-    x, down, inner, tokens, seed, threshold,
+    x, down_0, down_1, down_2, inner, tokens, seed_0, seed_1, seed_2, threshold, scale, count: tl.constexpr,
     width: tl.constexpr, rank: tl.constexpr, ranks: tl.constexpr, rows: tl.constexpr, columns: tl.constexpr,
 ):  # fmt: skip
     row, narrow = tl.program_id(0) * rows + tl.arange(0, rows), tl.arange(0, ranks)
-    total = tl.zeros((rows, ranks), tl.float32)
+    total_0 = tl.zeros((rows, ranks), tl.float32)
+    total_1 = tl.zeros((rows, ranks), tl.float32)
+    total_2 = tl.zeros((rows, ranks), tl.float32)
     for start in range(0, width, columns):
         column = start + tl.arange(0, columns)
         inside = (row < tokens)[:, None] & (column < width)[None, :]
         tile = tl.load(x + row.to(tl.int64)[:, None] * width + column[None, :], inside, 0.0)
-        tile = tl.where(_is_kept(seed, row, column, threshold), tile, 0.0)
-        weight_inside = (column < width)[:, None] & (narrow < rank)[None, :]
-        weight = tl.load(down + narrow[None, :] * width + column[:, None], weight_inside, 0.0)
-        total = tl.dot(tile, weight, total)
-    inside = (row < tokens)[:, None] & (narrow < rank)[None, :]
-    tl.store(inner + row[:, None] * rank + narrow[None, :], total.to(inner.dtype.element_ty), inside)
+        kept = _dropped(tile, seed_0, row, column, threshold)
+        total_0 = tl.dot(kept, tl.trans(_adapter(down_0, column, narrow, width, rank)), total_0)
+        if count > 1:
+            kept = _dropped(tile, seed_1, row, column, threshold)
+            total_1 = tl.dot(kept, tl.trans(_adapter(down_1, column, narrow, width, rank)), total_1)
+        if count > 2:
+            kept = _dropped(tile, seed_2, row, column, threshold)
+            total_2 = tl.dot(kept, tl.trans(_adapter(down_2, column, narrow, width, rank)), total_2)
+    inside, place = (row < tokens)[:, None] & (narrow < rank)[None, :], row[:, None] * rank + narrow[None, :]
+    kind = inner.dtype.element_ty
+    tl.store(inner + place, (total_0 * scale).to(kind), inside)
+    if count > 1:
+        tl.store(inner + tokens * rank + place, (total_1 * scale).to(kind), inside)
+    if count > 2:
+        tl.store(inner + 2 * tokens * rank + place, (total_2 * scale).to(kind), inside)
 
 
-@triton.jit(do_not_specialize=["tokens", "seed", "threshold", "chunk"])
+@triton.jit(do_not_specialize=["tokens", "seed_0", "seed_1", "seed_2", "threshold", "chunk"])
 def _backward(  # noqa: PLR0913 a kernel
-    x, down, inner_grad, x_grad, down_grad, tokens, seed, threshold, chunk,
-    width: tl.constexpr, rank: tl.constexpr, ranks: tl.constexpr, rows: tl.constexpr, columns: tl.constexpr,
-    has_x_grad: tl.constexpr,
+    x, down_0, down_1, down_2, inner_grad, x_grad, down_grad, tokens, seed_0, seed_1, seed_2, threshold, scale, chunk,
+    count: tl.constexpr, width: tl.constexpr, rank: tl.constexpr, ranks: tl.constexpr, rows: tl.constexpr,
+    columns: tl.constexpr, has_x_grad: tl.constexpr,
 ):  # fmt: skip
     column, narrow = tl.program_id(0) * columns + tl.arange(0, columns), tl.arange(0, ranks)
-    weight_inside = (narrow < rank)[:, None] & (column < width)[None, :]
-    weight = tl.load(down + narrow[:, None] * width + column[None, :], weight_inside, 0.0)
-    total = tl.zeros((ranks, columns), tl.float32)
+    total_0 = tl.zeros((ranks, columns), tl.float32)
+    total_1 = tl.zeros((ranks, columns), tl.float32)
+    total_2 = tl.zeros((ranks, columns), tl.float32)
     first = tl.program_id(1) * chunk
     for start in range(first, tl.minimum(first + chunk, tokens), rows):
         row = start + tl.arange(0, rows)
         inside = (row < tokens)[:, None] & (column < width)[None, :]
         offset = row.to(tl.int64)[:, None] * width + column[None, :]
-        is_kept = _is_kept(seed, row, column, threshold)
-        tile = tl.where(is_kept, tl.load(x + offset, inside, 0.0), 0.0)
-        grad_inside = (row < tokens)[:, None] & (narrow < rank)[None, :]
-        grad = tl.load(inner_grad + row[:, None] * rank + narrow[None, :], grad_inside, 0.0)
-        total = tl.dot(tl.trans(grad), tile, total)
+        tile = tl.load(x + offset, inside, 0.0)
+        grad = _slopes(inner_grad, row, narrow, tokens, scale, rank)
+        total_0 = tl.dot(tl.trans(grad), _dropped(tile, seed_0, row, column, threshold), total_0)
         if has_x_grad:
-            total_grad = tl.load(x_grad + offset, inside, 0.0) + tl.where(is_kept, tl.dot(grad, weight), 0.0)
-            tl.store(x_grad + offset, total_grad.to(x_grad.dtype.element_ty), inside)
-    offset_down = (tl.program_id(1) * rank + narrow)[:, None] * width + column[None, :]
-    tl.store(down_grad + offset_down, total, weight_inside)
+            change = tl.dot(grad, _adapter(down_0, column, narrow, width, rank))
+            sum_grad = tl.load(x_grad + offset, inside, 0.0) + _dropped(change, seed_0, row, column, threshold)
+        if count > 1:
+            grad = _slopes(inner_grad + tokens * rank, row, narrow, tokens, scale, rank)
+            total_1 = tl.dot(tl.trans(grad), _dropped(tile, seed_1, row, column, threshold), total_1)
+            if has_x_grad:
+                change = tl.dot(grad, _adapter(down_1, column, narrow, width, rank))
+                sum_grad += _dropped(change, seed_1, row, column, threshold)
+        if count > 2:
+            grad = _slopes(inner_grad + 2 * tokens * rank, row, narrow, tokens, scale, rank)
+            total_2 = tl.dot(tl.trans(grad), _dropped(tile, seed_2, row, column, threshold), total_2)
+            if has_x_grad:
+                change = tl.dot(grad, _adapter(down_2, column, narrow, width, rank))
+                sum_grad += _dropped(change, seed_2, row, column, threshold)
+        if has_x_grad:
+            tl.store(x_grad + offset, sum_grad.to(x_grad.dtype.element_ty), inside)
+    place = (tl.program_id(1) * count * rank + narrow)[:, None] * width + column[None, :]
+    inside = (narrow < rank)[:, None] & (column < width)[None, :]
+    tl.store(down_grad + place, total_0, inside)
+    if count > 1:
+        tl.store(down_grad + rank * width + place, total_1, inside)
+    if count > 2:
+        tl.store(down_grad + 2 * rank * width + place, total_2, inside)
 
 
-def narrow_product(x: torch.Tensor, down: torch.Tensor, mask: Mask) -> torch.Tensor:
-    """(T, R): dropout(x) Aᵀ of x (T, K) and A (R, K), both in 16 bits; not scaled up for what is dropped."""
-    x, down = x.contiguous(), down.contiguous()
-    (tokens, width), rank = x.shape, len(down)
-    inner = torch.empty(tokens, rank, dtype=x.dtype, device=x.device)
-    grid = (triton.cdiv(tokens, ROWS),)
-    _forward[grid](x, down, inner, tokens, *_integers(mask), width, rank, _padded_rank(rank), ROWS, COLUMNS)
+def narrow_products(x: torch.Tensor, downs: list[torch.Tensor], masks: list[Mask], scale: float) -> torch.Tensor:
+    """(n, T, R): scale · dropout(x) Aᵀ of x (T, K) and each of n <= 3 A (R, K), all in 16 bits.
+
+    Each has its own mask. What is kept is not scaled up for what is dropped.
+    """
+    (tokens, width), rank, count = x.shape, len(downs[0]), len(downs)
+    inner = torch.empty(count, tokens, rank, dtype=x.dtype, device=x.device)
+    _forward[(triton.cdiv(tokens, ROWS),)](
+        x, *_three(downs), inner, tokens, *_integers(masks), scale,
+        count, width, rank, _padded_rank(rank), ROWS, COLUMNS,
+    )  # fmt: skip
     return inner
 
 
-def narrow_product_backward(
-    x: torch.Tensor, down: torch.Tensor, inner_grad: torch.Tensor, x_grad: torch.Tensor | None, mask: Mask
+def narrow_products_backward(
+    x: torch.Tensor, adapters: list[tuple[torch.Tensor, Mask]], inner_grad: torch.Tensor, x_grad: Any, scale: float
 ) -> torch.Tensor:
-    """(R, K) float32 gradient of A, given that of the product, (T, R). That of x is added to `x_grad` (T, K).
+    """(n, R, K) float32 gradients of the n A, given those of the products before `scale`, (n, T, R).
 
+    adapters: each A and its mask. x_grad: (T, K), to which what all of them give is added; None where x has none.
     Partial sums over rows are added in one order, so that the bits are the same every time.
     """
-    x, down, inner_grad = x.contiguous(), down.contiguous(), inner_grad.contiguous()
-    (tokens, width), rank = x.shape, len(down)
+    (tokens, width), (count, _, rank) = x.shape, inner_grad.shape
+    downs, masks = [down for down, _ in adapters], [mask for _, mask in adapters]
     across = triton.cdiv(width, COLUMNS)
     chunk = triton.cdiv(triton.cdiv(tokens, max(1, PROGRAMS // across)), ROWS) * ROWS
     chunks = triton.cdiv(tokens, chunk)
-    sums = torch.empty(chunks, rank, width, dtype=torch.float32, device=x.device)
-    shapes = (width, rank, _padded_rank(rank), ROWS, COLUMNS, x_grad is not None)
+    sums = torch.empty(chunks, count, rank, width, dtype=torch.float32, device=x.device)
     _backward[(across, chunks)](
-        x, down, inner_grad, x if x_grad is None else x_grad, sums, tokens, *_integers(mask), chunk, *shapes
-    )
+        x, *_three(downs), inner_grad, x if x_grad is None else x_grad, sums, tokens, *_integers(masks), scale, chunk,
+        count, width, rank, _padded_rank(rank), ROWS, COLUMNS, x_grad is not None,
+    )  # fmt: skip
     return sums.sum(0)
+
+
+def _three(values: list[Any]) -> list[Any]:
+    """The kernels take three of each."""
+    return (values + 2 * values[-1:])[:3]
 
 
 def _padded_rank(rank: int) -> int:
     return max(16, int(triton.next_power_of_2(rank)))
 
 
-def _integers(mask: Mask) -> tuple[int, int]:
-    """Seed and threshold in 31 bits, so that Triton gives them one type whatever their value."""
-    return mask.seed % 2**31, round(mask.share * 2**31)
+def _integers(masks: list[Mask]) -> tuple[int, ...]:
+    """Three seeds and the threshold in 31 bits, so that Triton gives them one type whatever their value."""
+    return *_three([mask.seed % 2**31 for mask in masks]), round(masks[0].share * 2**31)

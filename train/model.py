@@ -11,8 +11,10 @@ import torch.nn.functional as F
 
 from scoring.engine.attention import packed_attention
 from scoring.engine.batches import PreparedBatch
+from scoring.engine.capabilities import has_kernels
 from scoring.engine.device_map import free_bytes
 from scoring.engine.forward import encode_pictures, leaf_states
+from scoring.engine.fused import FusedAttention, FusedFeedForward
 from scoring.engine.linear import whole_sums
 from scoring.engine.loading import Model
 from scoring.engine.packed import CPU_TOKENS, PackedModel, compiling_pays
@@ -21,7 +23,7 @@ from scoring.inputs.pixels import PixelPolicy
 from scoring.inputs.prompt import LETTERS
 from train.config import TrainConfig
 from train.dropout import Dropout
-from train.linear import ADAPTER, TrainableLinear
+from train.linear import ADAPTER, CastAdapters, TrainableLinear
 from train.lora import add_lora, present_targets
 from train.recompute import recompute_layers
 
@@ -72,6 +74,7 @@ class LearningModel:
         for number, linear in enumerate(self.packed.linears):
             if isinstance(linear, TrainableLinear):  # all are, which `PackedModel` does not know
                 linear.number, linear.dropout = number, self.dropout
+        self.cast = CastAdapters(self.packed.linears, self.packed.stream)
         self.weights = [weight for weight in self.peft.parameters() if weight.requires_grad]
         self.scaler = torch.amp.GradScaler(self.model.device.type, enabled=self.model.dtype == torch.float16)
         self.scaler.scale(torch.zeros((), device=self.model.device))  # initialised, also where a step has no row here
@@ -82,16 +85,30 @@ class LearningModel:
         config, device = self.config, self.model.device
         if device.type == "cpu":
             return Memory("low" if config.memory == "low" else "fast", config.batch_tokens or CPU_TOKENS)
-        sizes, size = self.model.parts.sizes, self.packed.stream.itemsize
-        layer = size * (
-            (16 + sizes.copies) * sizes.width + 4 * sizes.inner
-        )  # bytes of a token that a layer keeps for the backward pass
-        layer += 100 * sizes.recurrent  # in 32 bits; measured (benchmarks/LOG.md)
-        token = {"fast": sizes.layers * layer, "low": sizes.layers * sizes.width * size + 2 * layer}
-        room = 0.8 * free_bytes(device) - 16 * sum(weight.numel() for weight in self.weights)  # gradients, AdamW, EMA
+        sizes, layer = self.model.parts.sizes, self._layer_bytes()
+        token = {"fast": sizes.layers * layer, "low": sizes.layers * sizes.width * self.packed.stream.itemsize}
+        token["low"] += 2 * layer  # one layer's and its gradients
+        room = 0.8 * free_bytes(device) - 18 * sum(weight.numel() for weight in self.weights)  # gradients, AdamW, EMA
+        room -= sum(linear.expanded_bytes for linear in self.packed.linears) / sizes.layers  # of one layer at a time
         fit = {mode: int(room / needed) for mode, needed in token.items()}
         mode = config.memory if config.memory != "auto" else ("fast" if fit["fast"] >= step_tokens else "low")
         return Memory(mode, config.batch_tokens or max(FEWEST_TOKENS, min(MOST_TOKENS, fit[mode])))
+
+    def _layer_bytes(self) -> int:
+        """What a layer keeps of a token for the backward pass.
+
+        Where attention and feed-forward are fused, that is four hidden states (before and after each norm), queries
+        before and after their rotation and attended, keys and values likewise, and three of the feed-forward's. The
+        library's own operations keep more: measured (benchmarks/LOG.md).
+        """
+        parts, size = self.model.parts, self.packed.stream.itemsize
+        sizes, modules = parts.sizes, {type(module) for module in parts.language.modules()}
+        fused = {FusedAttention, FusedFeedForward} <= modules and not sizes.copies
+        elements = (16 + sizes.copies) * sizes.width + 4 * sizes.inner
+        if fused and has_kernels(torch.empty(0, dtype=self.packed.stream, device=self.model.device)):
+            heads = (sizes.heads + sizes.key_value_heads) * sizes.head_size
+            elements = 4 * sizes.width + 3 * heads + 3 * sizes.inner
+        return size * elements + 100 * sizes.recurrent  # of linear attention in 32 bits: measured
 
     def use(self, memory: Memory, steps: int, step_tokens: int) -> str:
         """Set up the network for `steps` more steps, compiled where that pays; return a line about it."""
@@ -125,6 +142,7 @@ class LearningModel:
         position: in the training; this forward's dropout is drawn from it.
         """
         self.dropout.begin(*position)
+        self.cast.update()
         with self.packing():  # also in the backward pass, where layers may be recomputed
             loss = answer_loss(
                 self.logits(ready),

@@ -5,12 +5,15 @@ which took a tenth of a step's time. Nothing random is restored here: dropout is
 """
 
 from collections.abc import Callable, Iterable
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch.utils.checkpoint import checkpoint
 
 from scoring.engine import Network
+
+_again: ContextVar[bool] = ContextVar("computed_again", default=False)
 
 
 def recompute_layers(layers: Iterable[Network]) -> None:
@@ -31,6 +34,11 @@ def recomputed(run: Callable[..., torch.Tensor], hidden: torch.Tensor, *args: An
     return output
 
 
+def computed_again() -> bool:
+    """Whether this is inside of a layer that is computed again, whose own backward pass follows at once."""
+    return _again.get()
+
+
 class _Recomputed(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -43,8 +51,12 @@ class _Recomputed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         hidden = ctx.saved_tensors[0].detach().requires_grad_(ctx.needs_input_grad[0])
-        with torch.enable_grad():
-            output = ctx.run(hidden, *ctx.args)
+        token = _again.set(True)
+        try:
+            with torch.enable_grad():
+                output = ctx.run(hidden, *ctx.args)
+        finally:
+            _again.reset(token)
         if output.requires_grad:
             torch.autograd.backward(output, grad)
         return hidden.grad, None, None, None

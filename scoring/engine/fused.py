@@ -43,7 +43,7 @@ class FusedFeedForward(FusedModule):
     """down(silu(gate(x)) · up(x))"""
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        gate, up = self.inner.gate_proj(hidden), self.inner.up_proj(hidden)
+        gate, up = self.inner.gate_proj.beside(hidden, self.inner.up_proj)
         if self.parts.packing and has_kernels(gate):
             inside = kernels().silu_product(gate, up)
         else:
@@ -73,17 +73,23 @@ class FusedAttention(FusedModule):
                 **kwargs,
             )
             return outputs
-        query = self._turned(inner.q_proj(hidden_states), getattr(inner, "q_norm", None), position_embeddings)
-        key, value = keys_and_values or self.keys_and_values(hidden_states, position_embeddings)
+        if keys_and_values:
+            projected, (key, value) = inner.q_proj(hidden_states), keys_and_values
+        else:
+            projected, keys, values = inner.q_proj.beside(hidden_states, inner.k_proj, inner.v_proj)
+            key, value = self._turned_keys(keys, position_embeddings), self._heads(values)
+        query = self._turned(projected, getattr(inner, "q_norm", None), position_embeddings)
         segments = segments_of(kwargs, inner.scaling, causal=True)
         attended = attend_paths(query, key, value, segments, kwargs["key_index"])
         return inner.o_proj(attended.flatten(1)[None]), None
 
     def keys_and_values(self, hidden: torch.Tensor, rotation: Rotation) -> tuple[torch.Tensor, torch.Tensor]:
         """(T, G, head size) each, of hidden states after the layer's norm (1, T, D)."""
-        inner = self.inner
-        key = self._turned(inner.k_proj(hidden), getattr(inner, "k_norm", None), rotation)
-        return key, self._heads(inner.v_proj(hidden))
+        keys, values = self.inner.k_proj.beside(hidden, self.inner.v_proj)
+        return self._turned_keys(keys, rotation), self._heads(values)
+
+    def _turned_keys(self, projected: torch.Tensor, rotation: Rotation) -> torch.Tensor:
+        return self._turned(projected, getattr(self.inner, "k_norm", None), rotation)
 
     def _heads(self, projected: torch.Tensor) -> torch.Tensor:
         return projected[0].view(projected.shape[1], -1, self.inner.head_dim)

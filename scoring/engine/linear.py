@@ -9,7 +9,7 @@ product of an adapter by the number of rows, but not the wide one.
 Next: `packed`, which puts these in the place of a network's layers.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -186,6 +186,10 @@ class MergedLinear(StandIn):
             return output
         weight = self.make_weight()
         return F.linear(x, weight, self.bias) if x.dtype == weight.dtype else half_product(x, weight, self.bias)
+
+    def beside(self, x: torch.Tensor, *others: Any) -> Sequence[torch.Tensor]:
+        """What this layer and others make of the same input. Layers that learn do so at once."""
+        return [layer(x) for layer in (self, *others)]
 
 
 class PatchProduct(StandIn):

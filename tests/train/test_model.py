@@ -205,6 +205,14 @@ def test_the_loss_is_cross_entropy_over_all_tokens_or_over_the_letters():
         assert torch.allclose(letters[row], F.cross_entropy(options_of_row[None], answers[row : row + 1]))
 
 
+def test_a_fused_layer_keeps_less_of_a_token(base, questions, tmp_path, monkeypatch):
+    """The demo's: width 256, 4 + 2 heads of 64, a feed-forward of 512; in 32 bits."""
+    model = learner(base, questions, tmp_path).model
+    assert model._layer_bytes() == 4 * (16 * 256 + 4 * 512)
+    monkeypatch.setattr("train.model.has_kernels", lambda tensor: True)
+    assert model._layer_bytes() == 4 * (4 * 256 + 3 * (4 + 2) * 64 + 3 * 512)
+
+
 # ------------------------------------------------------------------ the choices
 
 
