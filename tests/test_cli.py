@@ -101,7 +101,7 @@ def test_a_bitsandbytes_that_cannot_be_imported_is_done_without(cli, tmp_path, s
     assert "2 of 2 rows scored" in done.stdout
     imported = set(re.findall(r"^import time:.* ([\w.]+)$", done.stderr, re.M))
     assert {"torch", "peft"} <= imported  # and nothing that takes long and is of no use here
-    assert not imported & {"sklearn", "matplotlib", "cleanlab", "scipy.stats", "pyarrow.dataset"}
+    assert not imported & {"sklearn", "matplotlib", "cleanlab", "scipy.stats"}
 
 
 def test_bad_rows_and_unreadable_pictures(quick_cli, tmp_path, small_table):

@@ -12,11 +12,12 @@ import torch.nn.functional as F
 from scoring.engine.attention import packed_attention
 from scoring.engine.batches import PreparedBatch
 from scoring.engine.capabilities import has_kernels
+from scoring.engine.device_map import free_bytes
 from scoring.engine.forward import encode_pictures, leaf_states
 from scoring.engine.fused import FusedAttention, FusedFeedForward
 from scoring.engine.linear import whole_sums
 from scoring.engine.loading import Model
-from scoring.engine.packed import CPU_TOKENS, PackedModel, compiling_pays, free_bytes
+from scoring.engine.packed import CPU_TOKENS, PackedModel, compiling_pays
 from scoring.engine.stand_in import StandIn
 from scoring.inputs.pixels import PixelPolicy
 from scoring.inputs.prompt import LETTERS

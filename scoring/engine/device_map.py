@@ -7,6 +7,7 @@ network whose layers get their inputs on their own card (`move_inputs_to_layers`
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from torch import nn
 
@@ -80,6 +81,14 @@ def move_inputs_to_layers(network: Network) -> None:
     language = parts_of(network).language
     for layer in (*language.layers, language.norm):
         layer.register_forward_pre_hook(move, with_kwargs=True)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that can still be allocated: on a card including what PyTorch holds unused."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(psutil.virtual_memory().available)
 
 
 def devices_of(network: Network) -> list[torch.device]:

@@ -21,9 +21,9 @@ import torch
 from scoring.engine.batches import PreparedBatch
 from scoring.engine.buckets import filled_up, is_small
 from scoring.engine.capabilities import has_flash
-from scoring.engine.device_map import GIB, devices_of
+from scoring.engine.device_map import GIB, devices_of, free_bytes
 from scoring.engine.forward import FEW_LEAVES, AnswerLogits, TreeBatch
-from scoring.engine.packed import PackedModel, free_bytes
+from scoring.engine.packed import PackedModel
 from scoring.engine.tree import Tree
 
 MOST_GRAPHS = 16  # that are kept: those used last

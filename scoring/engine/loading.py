@@ -4,10 +4,11 @@ In: a base's folder, and checkpoints whose adapters belong to it. Out: a `Model`
 Next: `packed`, which makes a model answer trees of prompts.
 """
 
+import math
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,10 +21,10 @@ from scoring.checkpoints.checkpoint import Checkpoint
 from scoring.checkpoints.quantization import why_no_4bit
 from scoring.checkpoints.weights import BaseWeights, CheckpointError, check_base, stored_bits
 from scoring.engine import Network
-from scoring.engine.device_map import GIB, devices_of, make_device_map, move_inputs_to_layers
+from scoring.engine.device_map import GIB, devices_of, free_bytes, make_device_map, move_inputs_to_layers
 from scoring.engine.families.parts import NetworkParts
 from scoring.engine.families.registry import parts_of
-from scoring.engine.weight_reader import read_ahead
+from scoring.engine.weight_reader import WeightReader
 from scoring.inputs.families.family import Family
 from scoring.inputs.families.registry import family_of_config
 
@@ -79,8 +80,11 @@ def _as_checkpoint_error(path: Path, problem: str) -> Iterator[None]:
 
 
 # ------------------------------------------------------------ the base
+IN_4BIT = 0.5 + 1 / 64  # bytes of a weight, with its share of its block's scale
+
+
 @dataclass(frozen=True)
-class _WeightForm:
+class WeightForm:
     """In which types a base's weights are held.
 
     dtype: of what is not quantized. quantization: `nf4`, `fp4` or `none`. stored: whether the base's files hold weights
@@ -96,7 +100,7 @@ class _WeightForm:
     note: str = ""
 
     @classmethod
-    def choose(cls, folder: Path, quantization: str, dtype: torch.dtype) -> "_WeightForm":
+    def choose(cls, folder: Path, quantization: str, dtype: torch.dtype) -> "WeightForm":
         """What the base's files and this machine allow. Raises CheckpointError where they allow nothing."""
         config = check_base(folder)
         family = family_of_config(config, folder)
@@ -119,6 +123,11 @@ class _WeightForm:
     def four_bit(self) -> bool:
         return self.quantization != "none"
 
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return "4 bits" if self.four_bit else _name(self.dtype)
+
     def options(self) -> dict[str, Any]:
         """Arguments of `from_pretrained`. Files in 4 bits say so themselves."""
         if not self.four_bit or self.stored:
@@ -139,28 +148,18 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _read_network(folder: Path, form: _WeightForm, device: torch.device | None) -> Network:
+def _read_network(folder: Path, form: WeightForm, device: torch.device | None) -> Network:
     """The base from safetensors, on one device, or (None) over all cards. Raises CheckpointError, see `Model.load`."""
     problem = f"no {form.family.name} can be built of it and the weights beside it"
-    one_card = device if device and device.type == "cuda" else None  # elsewhere the library maps files into memory
-    reading = read_ahead(folder, one_card) if one_card else nullcontext()
-    with _as_checkpoint_error(folder / "config.json", problem), reading:
-        import transformers
-        from transformers.utils.logging import disable_progress_bar
-
-        if not sys.stderr.isatty():
-            disable_progress_bar()  # type: ignore[no-untyped-call]
-        auto_model: Any = getattr(transformers, form.family.auto_model)
-        network, issues = auto_model.from_pretrained(
-            folder,
-            dtype=form.dtype,
-            device_map={"": device} if device else _map_over_all_cards(folder, form),
-            use_safetensors=True,
-            trust_remote_code=False,
-            attn_implementation="sdpa",
-            output_loading_info=True,
-            **form.options(),
-        )
+    with _as_checkpoint_error(folder / "config.json", problem):
+        if device and reads_ahead(device):
+            with closing(WeightReader(folder, device)) as reader:  # it begins while transformers is imported
+                network, issues = _build_of(reader, folder, form)
+        else:
+            options = _options_of(form, {"": device} if device else _map_over_all_cards(folder, form))
+            network, issues = _auto_model(form).from_pretrained(
+                folder, use_safetensors=True, trust_remote_code=False, **options
+            )
     for kind, keys in issues.items():
         if keys:
             raise CheckpointError(
@@ -171,12 +170,72 @@ def _read_network(folder: Path, form: _WeightForm, device: torch.device | None) 
     return network.requires_grad_(False).eval()
 
 
-def _map_over_all_cards(folder: Path, form: _WeightForm) -> dict[str, int]:
+def reads_ahead(device: torch.device) -> bool:
+    """Whether threads read a base ahead of transformers: on a CPU it maps the files into memory."""
+    return device.type == "cuda"
+
+
+def _build_of(reader: WeightReader, folder: Path, form: WeightForm) -> tuple[Network, dict[str, Any]]:
+    """What `from_pretrained` makes of the folder, from a reader's tensors."""
+    auto_model = _auto_model(form)
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    model_class = auto_model._model_mapping[type(config)]  # which takes a state; the class of all models does not
+    network, issues = model_class.from_pretrained(
+        None, config=config, state_dict=reader.state, **_options_of(form, {"": reader.device})
+    )
+    network.config.name_or_path = str(folder)
+    if (folder / "generation_config.json").exists():
+        network.generation_config = transformers.GenerationConfig.from_pretrained(folder)
+    return network, issues
+
+
+def _auto_model(form: WeightForm) -> Any:
+    """transformers' class for models of this family."""
+    import transformers
+    from transformers.utils.logging import disable_progress_bar
+
+    if not sys.stderr.isatty():
+        disable_progress_bar()  # type: ignore[no-untyped-call]
+    return getattr(transformers, form.family.auto_model)
+
+
+def _options_of(form: WeightForm, device_map: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of `from_pretrained`."""
+    return {
+        "dtype": form.dtype,
+        "device_map": device_map,
+        "attn_implementation": "sdpa",
+        "output_loading_info": True,
+        **form.options(),
+    }
+
+
+def check_room(weights: BaseWeights, form: WeightForm, free: int) -> None:
+    """Raises CheckpointError where weights in this form do not fit into so many bytes, with what would."""
+    stored = {name: shape for name, shape in weights.shapes.items() if name in weights.tensors}  # a tied head is not
+    plain = {name: math.prod(shape) * form.dtype.itemsize for name, shape in stored.items()}
+    quantized = {f"{name}.weight" for name in weights.linear if form.family.is_quantized(name)}
+    in_4bit = sum(size * (IN_4BIT / form.dtype.itemsize if name in quantized else 1) for name, size in plain.items())
+    needed = in_4bit if form.four_bit else sum(plain.values())
+    if needed <= free:
+        return
+    others = "several cards with --device-map auto, fewer programs on this one, or a smaller base"
+    if not form.four_bit and in_4bit <= free and not why_no_4bit():
+        others = f"--quantization nf4, in which they take {in_4bit / GIB:.1f} GiB, or {others}"
+    raise CheckpointError(
+        f"{weights.folder}: its weights take {needed / GIB:.1f} GiB in {form.name}, and {free / GIB:.1f} GiB are free "
+        f"on the card; expected room for all of them: {others}"
+    )
+
+
+def _map_over_all_cards(folder: Path, form: WeightForm) -> dict[str, int]:
     free = {card: torch.cuda.mem_get_info(card)[0] for card in range(torch.cuda.device_count())}
     return make_device_map(folder, form.dtype, form.four_bit, free)
 
 
-def _compute_in(network: Network, form: _WeightForm) -> None:
+def _compute_in(network: Network, form: WeightForm) -> None:
     """Let quantized layers compute in the model's type, whatever type they were stored for."""
     for layer in network.modules():
         if hasattr(layer, "support_avx512bf16_for_cpu"):  # else bitsandbytes repacks weights that are read here
@@ -219,7 +278,9 @@ class Model:
         settle_functions()
         over_cards = device == "auto" and torch.cuda.device_count() > 1
         target = default_device() if device is None or device == "auto" else torch.device(device)
-        form = _WeightForm.choose(folder, quantization, dtype or default_dtype(target))
+        form = WeightForm.choose(folder, quantization, dtype or default_dtype(target))
+        if target.type == "cuda" and not over_cards:
+            check_room(BaseWeights.of(folder), form, free_bytes(target))
         network = _read_network(folder, form, None if over_cards else target)
         notes = [form.note] if form.note else []
         if form.mixture and form.four_bit:

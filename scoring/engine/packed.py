@@ -14,12 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import torch
 from torch import nn
 
+from scoring.checkpoints.weights import CheckpointError
 from scoring.engine.attention import packed_attention
-from scoring.engine.device_map import GIB, devices_of
+from scoring.engine.device_map import GIB, devices_of, free_bytes
 from scoring.engine.forward import AnswerLogits, Deepstacked, TreeBatch, encode_pictures, leaf_states, project
 from scoring.engine.fused import fused_modules
 from scoring.engine.linear import MergedLinear, plain_lora, whole_sums
@@ -112,6 +112,11 @@ class PackedModel:
                     f"weights {storage}: expanded they take {need / GIB:.1f} of {free / GIB:.1f} GiB free"
                 )
         if weights == "16bit":
+            if need > free:
+                raise CheckpointError(
+                    f"--weights 16bit: expanded they take {need / GIB:.1f} GiB, and {free / GIB:.1f} GiB are free "
+                    "beside the base; expected room for them: --weights 4bit takes none"
+                )
             mergeable = [member.adapter for member in self.members if member.merged]
             only = mergeable[0] if len(self.members) == 1 and mergeable else None
             for linear in self.linears:
@@ -233,14 +238,6 @@ def product_rate(size: int = 4096) -> float:
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def free_bytes(device: torch.device) -> int:
-    """Memory that can still be allocated: on a card including what PyTorch holds unused."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return int(psutil.virtual_memory().available)
 
 
 def wrap(

@@ -4,19 +4,14 @@ In: a base's folder, whose safetensors files say where its tensors are. Out: one
 it is stored. The library reads a file's pages through a mapping and copies them one tensor after the other, at a
 fraction of what memory and card can do; here they go through memory that the card itself can copy from.
 
-Next: `loading`, which lets transformers take a base's tensors from here.
+Next: `loading`, which gives them to transformers.
 """
 
-import os
 import threading
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from types import EllipsisType
-from typing import Any
 
 import torch
 
@@ -47,8 +42,8 @@ class WeightReader:
 
     def __init__(self, folder: Path, device: torch.device):
         self.device = torch.empty(0, device=device).device  # with its number
-        self.files = {os.path.abspath(path): read_header(path) for path in weight_files(folder)}
-        self._stored = {name: tensor for tensors in self.files.values() for name, tensor in tensors.items()}
+        headers = [read_header(path) for path in weight_files(folder)]
+        self._stored = {name: tensor for tensors in headers for name, tensor in tensors.items()}
         unread = family_of(folder).unread
         self._coming = [name for name in sorted(self._stored, key=_by_numbers) if not name.startswith(unread)][::-1]
         self._arriving: dict[str, _Arriving] = {}
@@ -58,6 +53,11 @@ class WeightReader:
         self._pool = ThreadPoolExecutor(READERS, initializer=self._prepare_thread)
         with self._changes:
             self._read_ahead()
+
+    @property
+    def state(self) -> "dict[str, LateTensor]":
+        """All tensors by their names: a state that transformers loads into a network."""
+        return {name: LateTensor(self, stored) for name, stored in self._stored.items()}
 
     def close(self) -> None:
         """Read nothing more; what is not taken is dropped."""
@@ -126,8 +126,8 @@ class WeightReader:
 
 
 @dataclass(frozen=True)
-class _Slice:
-    """A tensor of a file that is read once it is asked for, with the methods of safetensors' slices."""
+class LateTensor:
+    """Stands for a tensor of a base, with the methods of safetensors' slices: it is there once it is asked for."""
 
     reader: WeightReader
     stored: StoredTensor
@@ -140,44 +140,6 @@ class _Slice:
 
     def __getitem__(self, index: EllipsisType) -> torch.Tensor:
         return self.reader.take(self.stored.name)[index]
-
-
-@dataclass(frozen=True, eq=False)
-class _File:
-    """A file of a base as `safetensors.safe_open` gives it, as far as transformers needs that to load a model."""
-
-    reader: WeightReader
-    tensors: dict[str, StoredTensor]
-
-    def keys(self) -> list[str]:
-        return list(self.tensors)
-
-    def get_slice(self, name: str) -> _Slice:
-        return _Slice(self.reader, self.tensors[name])
-
-    def __enter__(self) -> "_File":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """The reader is closed by who opened it."""
-
-
-@contextmanager
-def read_ahead(folder: Path, device: torch.device) -> Iterator[WeightReader]:
-    """Inside, transformers takes the tensors of this base from a `WeightReader`, and other files as ever."""
-    with closing(WeightReader(folder, device)) as reader:
-        modeling_utils: Any = import_module("transformers.modeling_utils")  # which opens a model's files
-        library = modeling_utils.safe_open
-
-        def open_file(path: str, *arguments: Any, **options: Any) -> Any:
-            tensors = reader.files.get(os.path.abspath(path))
-            return library(path, *arguments, **options) if tensors is None else _File(reader, tensors)
-
-        modeling_utils.safe_open = open_file
-        try:
-            yield reader
-        finally:
-            modeling_utils.safe_open = library
 
 
 def _by_numbers(name: str) -> list[tuple[bool, int, str]]:

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from scoring.checkpoints.plan import plan_members
+from scoring.checkpoints.weights import CheckpointError
 from scoring.engine.linear import MergedLinear
 from scoring.engine.loading import Model
 from scoring.engine.packed import PackedModel, compiling_pays
@@ -102,6 +103,13 @@ def test_memory_decides_and_says_so(base, monkeypatch, free, weights):
     packed = PackedModel(model, [None], policy_of(base))
     assert packed.weights == weights
     assert ("expanded to 16 bits" if weights == "16bit" else "kept in 4 bits") in model.notes[-1]
+
+
+def test_weights_that_find_no_room_in_16_bits_are_refused_with_what_fits(base, monkeypatch):
+    monkeypatch.setattr("scoring.engine.packed.free_bytes", lambda device: 2**20)
+    model = Model.load(base)
+    with pytest.raises(CheckpointError, match=r"--weights 16bit: expanded they take .* GiB.*--weights 4bit takes none"):
+        PackedModel(model, [None], policy_of(base), "16bit")
 
 
 def test_a_cpu_is_not_compiled_for(base):

@@ -1,7 +1,7 @@
 """Tensors that threads read ahead are those of the files, in the library's order, and no more of them than agreed."""
 
 import threading
-from contextlib import contextmanager
+from contextlib import closing
 
 import pytest
 import torch
@@ -10,36 +10,41 @@ from safetensors.torch import load_file, save_file
 from scoring.checkpoints.weights import CheckpointError
 from scoring.engine import weight_reader
 from scoring.engine.loading import Model
-from scoring.engine.weight_reader import WeightReader, read_ahead
+from scoring.engine.weight_reader import WeightReader
 
 CPU = torch.device("cpu")
 
 
-@contextmanager
 def reading(folder):
-    reader = WeightReader(folder, CPU)
-    try:
-        yield reader
-    finally:
-        reader.close()
+    return closing(WeightReader(folder, CPU))
+
+
+@pytest.fixture
+def read_ahead(monkeypatch):
+    """As on cards: the same threads copy from the files into the host's memory."""
+    monkeypatch.setattr("scoring.engine.loading.reads_ahead", lambda device: True)
 
 
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
-def test_a_network_has_the_bits_that_the_library_gives_it(sharded, monkeypatch, quantization):
-    """On cards a base is read like this. Here the same threads copy from the files into the host's memory."""
-    expected = Model.load(sharded, quantization).network.state_dict()
+def test_a_network_is_what_the_library_makes_of_the_folder(sharded, monkeypatch, quantization):
+    expected = Model.load(sharded, quantization).network
+    monkeypatch.setattr("scoring.engine.loading.reads_ahead", lambda device: True)
     asked, take = [], WeightReader.take
     monkeypatch.setattr(WeightReader, "take", lambda self, name: asked.append(name) or take(self, name))
     monkeypatch.setattr(weight_reader, "PIECE", 50_000)  # of a tensor's bytes a thread has some
-    with read_ahead(sharded, CPU) as reader:
+    with reading(sharded) as reader:
         coming = [*reader._arriving, *reversed(reader._coming)]
-        found = Model.load(sharded, quantization).network.state_dict()
-    assert sorted(asked) == sorted(name for tensors in reader.files.values() for name in tensors)
+        names = sorted(reader.state)
+    found = Model.load(sharded, quantization).network
+    assert sorted(asked) == names
     if quantization == "nf4":  # without it the library asks from several threads
         assert asked == coming
-    assert found.keys() == expected.keys()
-    for name, weight in found.items():
-        assert weight.dtype == expected[name].dtype and torch.equal(weight, expected[name]), name
+    before, state = expected.state_dict(), found.state_dict()
+    assert state.keys() == before.keys()
+    for name, weight in state.items():
+        assert weight.dtype == before[name].dtype and torch.equal(weight, before[name]), name
+    assert found.config.to_dict() == expected.config.to_dict()
+    assert found.generation_config.to_dict() == expected.generation_config.to_dict()
 
 
 def test_what_nobody_has_asked_for_stays_small(sharded, monkeypatch):
@@ -47,7 +52,7 @@ def test_what_nobody_has_asked_for_stays_small(sharded, monkeypatch):
     limit = 4 * 2**20 * weight_reader.SHARE
     with reading(sharded) as reader:
         names = [*reader._arriving, *reversed(reader._coming)]
-        sizes = {tensor.name: tensor.size for tensors in reader.files.values() for tensor in tensors.values()}
+        sizes = {name: tensor.stored.size for name, tensor in reader.state.items()}
         largest = 0
         for name in [*names[10:], *names[:10]]:  # in another order than expected
             waiting = sum(arriving.tensor.nbytes for arriving in reader._arriving.values())
@@ -72,7 +77,7 @@ def test_all_types_shapes_and_sizes_arrive(tmp_path, base, monkeypatch):
             assert torch.equal(reader.take(name), tensor)  # asked for again
 
 
-def test_a_file_that_is_cut_off_while_it_is_read_is_named_and_no_thread_stays(sharded, monkeypatch):
+def test_a_file_that_is_cut_off_while_it_is_read_is_named_and_no_thread_stays(sharded, monkeypatch, read_ahead):
     threads = threading.active_count()
     header = weight_reader.read_header
 
@@ -84,13 +89,5 @@ def test_a_file_that_is_cut_off_while_it_is_read_is_named_and_no_thread_stays(sh
 
     monkeypatch.setattr(weight_reader, "read_header", cut)
     with pytest.raises(CheckpointError, match=r"model.*\.safetensors: it ends within .*; copy it again"):
-        with read_ahead(sharded, CPU):
-            Model.load(sharded, "none")
+        Model.load(sharded, "none")
     assert threading.active_count() == threads
-
-
-def test_other_files_are_opened_as_ever(sharded, base, plain_base):
-    with read_ahead(sharded, CPU) as reader:
-        found = Model.load(base, "none").network.state_dict()
-        assert len(reader._arriving) > 0  # nobody asked for these
-    assert all(torch.equal(weight, found[name]) for name, weight in plain_base.network.state_dict().items())
