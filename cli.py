@@ -60,7 +60,7 @@ os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")  # 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 # Libraries make a million objects when they are imported, and all live on. To look for garbage among them, at Python's
-# own threshold of 700 and once more at the end, took a quarter of a short `score`, which leaves none (benchmarks/LOG.md).
+# own threshold of 700 and once more at the end, took a quarter of a short `score`; none is left (benchmarks/LOG.md).
 gc.set_threshold(1_000_000)
 atexit.register(gc.freeze)
 

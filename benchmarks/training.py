@@ -54,6 +54,7 @@ def ways_of(on_card: bool) -> list[Way]:
     ]
     if not on_card:
         return plain
+    plain.append(Way("tree, recomputing", "low", 32, 0.05))
     compiled = [
         Way(f"tree, {name}{tail}, compiled", kind, batch, dropout, True)
         for kind, name, batch in (
@@ -167,10 +168,15 @@ class Bench:
 @workload.size_option
 @click.option("--rows", default=400, show_default=True, help="Rows of the table.")
 @click.option("--steps", default=18, show_default=True, help="Timed steps of 16 rows; other ways get as many rows.")
+@click.option("--most-gib", type=float, help="What PyTorch may hold of the card's memory.")
+@click.option("--compiled/--no-compiled", default=True, help="Also compiled ways, on a card.")
 @click.option("--ways", default="", help="Only ways whose name contains one of these, separated by semicolons.")
 @workload.full_size_options
-def main(size, rows, steps, ways, tokenizer, layers, work, out) -> None:
+def main(size, rows, steps, most_gib, compiled, ways, tokenizer, layers, work, out) -> None:
     """Time every way of training and print a table."""
+    if most_gib:
+        total = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(most_gib * workload.GIB / total)
     work = workload.work_folder(work)
     rate = workload.matrix_rate()
     load = workload.of_size(size, work, tokenizer, rows, layers=layers)
@@ -178,7 +184,7 @@ def main(size, rows, steps, ways, tokenizer, layers, work, out) -> None:
     with TemporaryDirectory(dir=work) as folder:
         bench = Bench(load, Path(folder), rate, rows)
         for way in ways_of(torch.cuda.is_available()):
-            if ways and not any(name in way.name for name in ways.split(";")):
+            if (way.compiled and not compiled) or ways and not any(name in way.name for name in ways.split(";")):
                 continue
             slower = 8 if way.kind == "notebook" else 1
             try:
