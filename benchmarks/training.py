@@ -174,15 +174,15 @@ class Bench:
 @workload.full_size_options
 def main(size, rows, steps, most_gib, compiled, ways, tokenizer, layers, work, out) -> None:
     """Time every way of training and print a table."""
-    if most_gib:
-        total = torch.cuda.get_device_properties(0).total_memory
-        torch.cuda.set_per_process_memory_fraction(most_gib * workload.GIB / total)
     work = workload.work_folder(work)
     rate = workload.matrix_rate()
     load = workload.of_size(size, work, tokenizer, rows, layers=layers)
     report = workload.circumstances(rate, size, layers) | {"ways": []}
     with TemporaryDirectory(dir=work) as folder:
         bench = Bench(load, Path(folder), rate, rows)
+        if most_gib:  # once the model is loaded, which looks at all that is free
+            total = torch.cuda.get_device_properties(0).total_memory
+            torch.cuda.set_per_process_memory_fraction(most_gib * workload.GIB / total)
         for way in ways_of(torch.cuda.is_available()):
             if (way.compiled and not compiled) or ways and not any(name in way.name for name in ways.split(";")):
                 continue

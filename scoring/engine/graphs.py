@@ -13,6 +13,7 @@ Next: `scorer`, which answers all batches through this; `packed`, whose forward 
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -139,6 +140,7 @@ class Graphs:
 
     def _record(self, shape: Shape, batch: TreeBatch, label_ids: list[int]) -> bool:
         """Whether a graph could be recorded; where it could not, none is tried again."""
+        restore = _random_numbers(self.device)
         try:
             self._place = self._place or Place.on(self.device)
             self.recorded[shape] = Recorded.of(self.packed, batch, label_ids, self._place)
@@ -146,12 +148,25 @@ class Graphs:
             reason = f"{type(error).__name__}: {str(error).strip()}".split("\n")[0]
             self.why_not = f"a forward pass could not be recorded ({reason})"
             self.packed.model.notes.append(f"small batches are answered without CUDA graphs: {self.why_not}")
+            restore()
             self.clear()
             return False
         del self._seen[shape]
         if len(self.recorded) > MOST_GRAPHS:
             self.recorded.popitem(last=False)
         return True
+
+
+def _random_numbers(device: torch.device) -> Callable[[], None]:
+    """What gives a card's generator of random numbers back its state.
+
+    A recording that fails leaves it waiting for the recording's end: it would draw no number for anyone any more.
+    """
+    if device.type != "cuda":
+        return lambda: None
+    generator = torch.cuda.default_generators[device.index or 0]
+    state = generator.clone_state()
+    return lambda: generator.graphsafe_set_state(state)
 
 
 def why_no_graphs(packed: PackedModel) -> str:

@@ -19,7 +19,9 @@ from torch import nn
 
 from scoring.checkpoints.weights import CheckpointError
 from scoring.engine.attention import packed_attention
+from scoring.engine.capabilities import has_kernels
 from scoring.engine.device_map import GIB, devices_of, free_bytes
+from scoring.engine.families.registry import parts_class
 from scoring.engine.forward import AnswerLogits, Deepstacked, TreeBatch, encode_pictures, leaf_states, project
 from scoring.engine.fused import fused_modules
 from scoring.engine.linear import MergedLinear, plain_lora, whole_sums
@@ -33,7 +35,7 @@ from scoring.inputs.pixels import PixelPolicy
 ROOM = 8 * GIB  # what expanded weights must leave free on a card
 FEWEST_TOKENS, MOST_TOKENS = 2_048, 49_152  # of an automatic batch on a card; beyond, nothing is gained
 CPU_TOKENS = 2_560  # of an automatic batch or one forward of training on a CPU; beyond, nothing is gained
-GAIN = 0.05  # of compiled layers: the share of time that they save (benchmarks.throughput, --compile on and off)
+GAIN = 0.1  # of compiled layers, where they are not fused: the share of time that they save at least
 COMPILE_SECONDS = 26  # what compiling them took on an H100 (benchmarks/LOG.md)
 
 
@@ -206,8 +208,11 @@ def same_bits() -> dict[str, bool]:
 
 
 def compiling_pays(base: Path, tokens: int) -> tuple[bool, str]:
-    """Whether compiled layers make up for their compilation on so many tokens of a tree, and what to say about it."""
-    if not torch.cuda.is_available():
+    """Whether compiled layers make up for their compilation on so many tokens of a tree, and what to say about it.
+
+    Fused ones do not: 102.3 compiled rows/s against 104.4 on an H200 (benchmarks/LOG.md).
+    """
+    if not torch.cuda.is_available() or layers_are_fused(base):
         return False, ""
     sizes = family_of(base).sizes(read_json(base / "config.json") or {})
     width, heads = sizes.width, sizes.heads + sizes.key_value_heads
@@ -219,6 +224,13 @@ def compiling_pays(base: Path, tokens: int) -> tuple[bool, str]:
         False,
         f"not compiled: about {seconds:,.0f} s of scoring are too short to earn it back (--compile on compiles)",
     )
+
+
+def layers_are_fused(base: Path) -> bool:
+    """Whether kernels do on this card what a compiler would make of the layers."""
+    device = default_device()
+    sample = torch.empty(0, device=device, dtype=default_dtype(device))
+    return parts_class(family_of(base)).turns_halves and has_kernels(sample)
 
 
 def product_rate(size: int = 4096) -> float:

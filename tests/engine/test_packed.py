@@ -118,6 +118,7 @@ def test_a_cpu_is_not_compiled_for(base):
 
 def test_a_long_run_is_compiled_for_and_a_short_one_told(base, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("scoring.engine.packed.layers_are_fused", lambda base: False)
     monkeypatch.setattr("scoring.engine.packed.product_rate", lambda: 1e12)
     assert compiling_pays(base, 10**12) == (True, "")
     pays, why = compiling_pays(base, 10**3)
@@ -127,7 +128,14 @@ def test_a_long_run_is_compiled_for_and_a_short_one_told(base, monkeypatch):
 def test_compiling_must_save_more_than_it_takes(base, monkeypatch):
     weights = 5 * (2 * 256 * (4 + 2) * 64 + 3 * 256 * 512)  # layers; attention by heads, and feed-forward
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("scoring.engine.packed.layers_are_fused", lambda base: False)
     monkeypatch.setattr("scoring.engine.packed.product_rate", lambda: 1e9)
     tokens = 0.5e9 / (2 * weights)  # of a second
-    assert not compiling_pays(base, int(519 * tokens))[0]
-    assert compiling_pays(base, int(521 * tokens))[0]  # 5 % of 520 s are 26 s
+    assert not compiling_pays(base, int(259 * tokens))[0]
+    assert compiling_pays(base, int(261 * tokens))[0]  # 10 % of 260 s are 26 s
+
+
+def test_fused_layers_are_not_compiled_by_themselves(base, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("scoring.engine.packed.layers_are_fused", lambda base: True)
+    assert compiling_pays(base, 10**12) == (False, "")

@@ -4,6 +4,7 @@ from importlib import import_module
 
 from scoring.engine import Network
 from scoring.engine.families.parts import NetworkParts
+from scoring.inputs.families.family import Family
 from scoring.inputs.families.glm4v import GLM_4_1V, GLM_4_6V
 from scoring.inputs.families.internvl import INTERNVL
 from scoring.inputs.families.llava_onevision import LLAVA_ONEVISION
@@ -32,6 +33,11 @@ PARTS = {
 def parts_of(network: Network) -> NetworkParts:
     """The parts of a network that was loaded from a base of a known family."""
     family = next(family for family in FAMILIES if network.config.model_type in family.model_types)
+    return parts_class(family)(network, family)
+
+
+def parts_class(family: Family) -> type[NetworkParts]:
+    """The class of the parts of a family's networks."""
     module, name = PARTS[family.name]
     parts: type[NetworkParts] = getattr(import_module(f"scoring.engine.families.{module}"), name)
-    return parts(network, family)
+    return parts
