@@ -123,17 +123,23 @@ def test_what_more_processes_are_worth_is_told(monkeypatch, tmp_path):
     assert all(way["rows_per_second"] > 0 for way in ways) and ways[1]["same_bytes"]
 
 
+COMMAND = """import json, pathlib, sys, time
+out = pathlib.Path(sys.argv[sys.argv.index("--out") + 1])
+print(sys.argv[sys.argv.index("--limit") + 1], "rows, 1 checkpoint; loading …", file=sys.stderr, flush=True)
+time.sleep(0.2)
+(out / "logits").mkdir(parents=True)
+for name in ("plan.json", "logits/part-000000.parquet", "logits/part-000001.parquet"):
+    (out / name).write_text("{}")
+    time.sleep(0.05)
+seconds = dict(planning=0.01, loading=0.1, loading_weights=0.06, verifying=0, compiling=0, scoring=0.1)
+(out / "run.json").write_text(json.dumps({"seconds": seconds, "peak_gpu_bytes": 2**30}))
+"""
+
+
 def test_the_seconds_of_a_whole_command_are_told_by_phase(monkeypatch, tmp_path):
-    """Here one process, with the bytecode of this machine; the rest of what is kept lies in a folder of its own."""
-
-    def environment(kept):
-        variables = first_run_environment(kept)
-        del variables["PYTHONPYCACHEPREFIX"]
-        return variables
-
-    first_run_environment = first_run.environment
-    monkeypatch.setattr(first_run, "environment", environment)
-    monkeypatch.setattr(first_run, "STATES", ("again",))
+    """Of a command that leaves what `score` leaves, in processes of its own."""
+    (tmp_path / "cli.py").write_text(COMMAND, encoding="utf-8")
+    monkeypatch.setattr(first_run, "ROOT", tmp_path)
     choices = [
         "--rows",
         "4",
@@ -145,15 +151,16 @@ def test_the_seconds_of_a_whole_command_are_told_by_phase(monkeypatch, tmp_path)
         "--",
         "--no-verify",
     ]
-    done = CliRunner().invoke(first_run.main, choices, catch_exceptions=False)
-    (way,) = json.loads((tmp_path / "o").read_text())["ways"]
-    assert (way["command"], way["state"]) == ("now", "again") and "first batch" in done.output
-    seconds = way["seconds"]
+    done = CliRunner().invoke(first_run.main, [*map(str, choices)], catch_exceptions=False)
+    ways = json.loads((tmp_path / "o").read_text())["ways"]
+    assert [(way["command"], way["state"]) for way in ways] == [("now", "new"), ("now", "installed"), ("now", "again")]
+    seconds = ways[0]["seconds"]
     after_one_another = ("table", "libraries", "loading", "planning", "compiling", "verifying", "first_batch")
     after_one_another += ("other_batches", "results", "end")
     assert abs(sum(seconds[name] for name in after_one_another) - seconds["total"]) < 0.02
-    assert min(seconds[name] for name in ("table", "libraries", "loading_weights", "first_batch", "end")) > 0
-    assert seconds["verifying"] == 0 and seconds["host_gib"] > 0.2
+    assert min(seconds[name] for name in ("table", "libraries", "first_batch", "other_batches", "results", "end")) > 0
+    assert (seconds["loading"], seconds["loading_weights"], seconds["loading_and_scoring"]) == (0.1, 0.06, 0.2)
+    assert seconds["card_gib"] == 1 and "first batch" in done.output
 
 
 def test_what_a_machine_keeps_is_forgotten_but_for_bytecode(tmp_path):
