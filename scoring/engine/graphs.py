@@ -166,7 +166,11 @@ def _random_numbers(device: torch.device) -> Callable[[], None]:
         return lambda: None
     generator = torch.cuda.default_generators[device.index or 0]
     state = generator.clone_state()
-    return lambda: generator.graphsafe_set_state(state)
+
+    def restore() -> None:
+        generator.graphsafe_set_state(state)
+
+    return restore
 
 
 def why_no_graphs(packed: PackedModel) -> str:
