@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,16 @@ def on_cpu(test_rows):
     from scoring import Scorer
 
     return Scorer.load(FOLD0, device="cpu").score(test_rows)
+
+
+@contextmanager
+def waiting_is_an_error():
+    """Inside, any question of the host to the card raises."""
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -171,11 +182,8 @@ def test_the_host_does_not_wait_within_a_batch(on_card, test_rows):
     ready = with_tensors(prepare_batch(scorer.prepare, test_rows[:64], "1"), "cuda")
     scorer.answer(ready, 4)
     torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with waiting_is_an_error():
         scorer.answer(ready, 4)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.fixture(scope="module", params=["4bit", "16bit", "two checkpoints"])
@@ -248,11 +256,8 @@ def test_the_host_does_not_wait_for_a_recorded_pass(recording, test_rows):
         recording.score(test_rows[:1])
     ready = prepare_batch(recording.prepare, test_rows[:1], "1")
     torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with waiting_is_an_error():
         recording.answer(ready, 4)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_a_pass_that_cannot_be_recorded_is_answered_all_the_same(test_rows, monkeypatch):

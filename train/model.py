@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from scoring.engine.attention import packed_attention
 from scoring.engine.batches import PreparedBatch
-from scoring.engine.capabilities import has_kernels
+from scoring.engine.capabilities import device_has_kernels
 from scoring.engine.device_map import free_bytes
 from scoring.engine.forward import encode_pictures, leaf_states
 from scoring.engine.fused import FusedAttention, FusedFeedForward
@@ -105,7 +105,7 @@ class LearningModel:
         sizes, modules = parts.sizes, {type(module) for module in parts.language.modules()}
         fused = {FusedAttention, FusedFeedForward} <= modules and not sizes.copies
         elements = (16 + sizes.copies) * sizes.width + 4 * sizes.inner
-        if fused and has_kernels(torch.empty(0, dtype=self.packed.stream, device=self.model.device)):
+        if fused and device_has_kernels(self.model.device, self.packed.stream):
             heads = (sizes.heads + sizes.key_value_heads) * sizes.head_size
             elements = 4 * sizes.width + 3 * heads + 3 * sizes.inner
         return size * elements + 100 * sizes.recurrent  # of linear attention in 32 bits: measured

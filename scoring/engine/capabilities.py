@@ -12,11 +12,11 @@ import torch
 
 def has_flash(tensor: torch.Tensor) -> bool:
     """Whether flash attention takes this tensor: 16 bits on a card of compute capability 8 or later."""
-    return (
-        tensor.is_cuda
-        and tensor.dtype in (torch.bfloat16, torch.float16)
-        and _compute_capability(tensor.device) >= (8, 0)
-    )
+    return _computes(tensor.device, tensor.dtype)
+
+
+def _computes(device: torch.device, dtype: torch.dtype) -> bool:
+    return device.type == "cuda" and dtype in (torch.bfloat16, torch.float16) and _compute_capability(device) >= (8, 0)
 
 
 @cache
@@ -26,7 +26,12 @@ def _compute_capability(device: torch.device) -> tuple[int, int]:
 
 def has_kernels(tensor: torch.Tensor) -> bool:
     """Whether `kernels` can compute this tensor here. A compiler fuses operations by itself."""
-    return not torch.compiler.is_compiling() and has_flash(tensor) and find_triton()
+    return not torch.compiler.is_compiling() and device_has_kernels(tensor.device, tensor.dtype)
+
+
+def device_has_kernels(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether `kernels` can compute tensors of this type on this device."""
+    return _computes(device, dtype) and find_triton()
 
 
 @cache

@@ -140,13 +140,13 @@ class FusedPatchAttention(FusedModule):
 
 def fused_modules(parts: NetworkParts) -> Iterator[Replacement]:
     """What stands for the modules of a network's layers and of its tower's blocks."""
-    silu = parts.language.config.hidden_act == "silu"
+    silu, fuses_attention = parts.language.config.hidden_act == "silu", parts.rotate is None
     for parent in parts.language.modules():
         for name, child in parent.named_children():
-            if parts.turns_halves and hasattr(child, "q_proj"):
+            if fuses_attention and hasattr(child, "q_proj"):
                 yield Replacement(parent, name, FusedAttention(child, parts))
             elif type(child).__name__.endswith("RMSNorm") and hasattr(child, "variance_epsilon"):
-                if not (parts.turns_halves and name in ("q_norm", "k_norm")):  # these are a part of the attention
+                if not (fuses_attention and name in ("q_norm", "k_norm")):  # these are a part of the attention
                     yield Replacement(parent, name, FusedNorm(child, parts))
             elif silu and all(hasattr(child, f"{part}_proj") for part in ("gate", "up", "down")):
                 yield Replacement(parent, name, FusedFeedForward(child, parts))

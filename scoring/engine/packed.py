@@ -19,7 +19,7 @@ from torch import nn
 
 from scoring.checkpoints.weights import CheckpointError
 from scoring.engine.attention import packed_attention
-from scoring.engine.capabilities import has_kernels
+from scoring.engine.capabilities import device_has_kernels
 from scoring.engine.device_map import GIB, devices_of, free_bytes
 from scoring.engine.families.registry import parts_class
 from scoring.engine.forward import AnswerLogits, Deepstacked, TreeBatch, encode_pictures, leaf_states, project
@@ -229,8 +229,7 @@ def compiling_pays(base: Path, tokens: int) -> tuple[bool, str]:
 def layers_are_fused(base: Path) -> bool:
     """Whether kernels do on this card what a compiler would make of the layers."""
     device = default_device()
-    sample = torch.empty(0, device=device, dtype=default_dtype(device))
-    return parts_class(family_of(base)).turns_halves and has_kernels(sample)
+    return parts_class(family_of(base)).rotate is None and device_has_kernels(device, default_dtype(device))
 
 
 def product_rate(size: int = 4096) -> float:

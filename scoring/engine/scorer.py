@@ -17,7 +17,7 @@ from PIL import Image
 from scoring.checkpoints.plan import Plan, plan_members
 from scoring.checkpoints.quantization import why_no_4bit
 from scoring.engine.batches import PreparedBatch, prepare_batch
-from scoring.engine.capabilities import has_kernels
+from scoring.engine.capabilities import device_has_kernels
 from scoring.engine.forward import AnswerLogits
 from scoring.engine.graphs import Graphs
 from scoring.engine.loading import Model, default_device, default_dtype
@@ -202,10 +202,10 @@ class Scorer:
 def machine() -> dict[str, Any]:
     """What the bits of the logits depend on in this machine: part of a run's identity."""
     device = default_device()
-    on_card = device.type == "cuda"
+    dtype = default_dtype(device)
     return {
         "device": device.type,
-        "dtype": str(default_dtype(device)).removeprefix("torch."),
+        "dtype": str(dtype).removeprefix("torch."),
         "bitsandbytes": not why_no_4bit(),
-        **({"kernels": has_kernels(torch.empty(0, device=device, dtype=default_dtype(device)))} if on_card else {}),
+        **({"kernels": device_has_kernels(device, dtype)} if device.type == "cuda" else {}),
     }

@@ -101,7 +101,6 @@ def test_the_library_cuts_by_the_budget_of_the_pictures_that_it_is_given(anyres,
 
 def test_a_pictures_features_have_the_same_bits_in_any_company(anyres, anyres_rows):
     """In float32 on the CPU, tile by tile."""
-
     assert [type(product) for product in anyres.packed.patches] == [TileProduct]
     alone = [picture_features(anyres, [row]) for row in anyres_rows[:4]]
     assert torch.equal(picture_features(anyres, anyres_rows[:4]), torch.cat(alone))

@@ -38,14 +38,10 @@ def test_a_base_that_does_not_fit_a_card_is_refused_with_what_would(base):
     forms = [WeightForm.choose(base, kind, torch.float16) for kind in ("none", "nf4")]
     check_room(weights, forms[0], whole)
     check_room(weights, forms[1], math.ceil(in_4bit))
-    with pytest.raises(
-        CheckpointError, match=r"GiB in float16.*: --quantization nf4, in which .*, or several"
-    ):
+    with pytest.raises(CheckpointError, match=r"GiB in float16.*: --quantization nf4, in which .*, or several"):
         check_room(weights, forms[0], whole - 1)
     for form in forms:
-        with pytest.raises(
-            CheckpointError, match=r"free on the card; expected room for all of them: several"
-        ):
+        with pytest.raises(CheckpointError, match=r"free on the card; expected room for all of them: several"):
             check_room(weights, form, int(in_4bit) - 1)
 
 

@@ -78,7 +78,6 @@ def test_pictures_have_as_many_tokens_as_tiles(tiled, tiled_rows):
 
 def test_a_pictures_features_have_the_same_bits_in_any_company(tiled, tiled_rows):
     """In float32 on the CPU, tile by tile."""
-
     assert [type(product) for product in tiled.packed.patches] == [TileProduct]
     alone = [picture_features(tiled, [row]) for row in tiled_rows[:5]]
     assert torch.equal(picture_features(tiled, tiled_rows[:5]), torch.cat(alone))

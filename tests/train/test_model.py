@@ -209,7 +209,7 @@ def test_a_fused_layer_keeps_less_of_a_token(base, questions, tmp_path, monkeypa
     """The demo's: width 256, 4 + 2 heads of 64, a feed-forward of 512; in 32 bits."""
     model = learner(base, questions, tmp_path).model
     assert model._layer_bytes() == 4 * (16 * 256 + 4 * 512)
-    monkeypatch.setattr("train.model.has_kernels", lambda tensor: True)
+    monkeypatch.setattr("train.model.device_has_kernels", lambda device, dtype: True)
     assert model._layer_bytes() == 4 * (4 * 256 + 3 * (4 + 2) * 64 + 3 * 512)
 
 

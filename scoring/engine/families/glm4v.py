@@ -13,7 +13,6 @@ class Glm4vParts(NetworkParts):
     """Of both: they differ in the names of their classes alone."""
 
     reads_grids = True
-    turns_halves = False
     rotate = staticmethod(apply_rotary_pos_emb)
 
     def pack_projection(self) -> list[PatchProduct]:

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
-from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
 
 from scoring.engine import Network
 from scoring.engine.families.parts import NetworkParts
@@ -17,7 +16,6 @@ class InternVLParts(NetworkParts):
 
     tower = "vision_tower"
     packs_patches = False
-    rotate = staticmethod(apply_rotary_pos_emb)
 
     @property
     def seeing(self) -> list[Network]:

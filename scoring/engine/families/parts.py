@@ -23,24 +23,23 @@ class NetworkParts:
     """The parts of one loaded network of transformers.
 
     family: its other half. language: the language model, with `embed_tokens`, `layers` and `norm`. vision: the tower,
-    by its name `tower`, or None. deepstack: to how many of the first layers the tower adds features.
-    packs_patches: whether the tower takes the patches of all pictures as one sequence with bounds. reads_grids: whether
-    it reads the pictures' grids on its device. rotate: the library's `apply_rotary_pos_emb` of this family.
-    turns_halves: whether it turns the first half of a head against the second, and layers have no other gate or norm in
-    their attention than that of heads. recurrent: whether layers carry a state from token to token. recordable: whether
-    a forward pass moves no values between host and device, once the grids of its pictures are known. packing: whether
-    the network answers trees at this time, see `packed_attention`.
+    by its name `tower`, or None. deepstack: to how many of the first layers the tower adds features. packs_patches:
+    whether the tower takes the patches of all pictures as one sequence with bounds. reads_grids: whether it reads the
+    pictures' grids on its device. rotate: the library's `apply_rotary_pos_emb`, where it does something else than to
+    turn the first half of a head against the second, or where attention has other gates or norms than those of heads;
+    None elsewhere, where `fused` computes attention. recurrent: whether layers carry a state from token to token.
+    recordable: whether a forward pass moves no values between host and device, once the grids of its pictures are
+    known. packing: whether the network answers trees at this time, see `packed_attention`.
     """
 
     tower = "visual"
     deepstack = 0
     packs_patches = True
     reads_grids = False
-    turns_halves = True
     recurrent = False
     recordable = False
     packing = False
-    rotate: Callable[..., tuple[torch.Tensor, torch.Tensor]]
+    rotate: Callable[..., tuple[torch.Tensor, torch.Tensor]] | None = None
 
     def __init__(self, network: Network, family: Family):
         self.network, self.family = network, family
@@ -143,6 +142,7 @@ class NetworkParts:
         if hasattr(attention, "k_norm"):
             keys = attention.k_norm(keys)
         keys = keys.transpose(1, 2)
+        assert self.rotate is not None  # else the attention is a `FusedAttention`, which has a function for this
         _, keys = self.rotate(keys, keys, *rotation)
         return keys, values.transpose(1, 2)
 

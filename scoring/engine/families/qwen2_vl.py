@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb
 from transformers.vision_utils import get_vision_position_ids, get_vision_window_index
 
 from scoring.engine.families.parts import NetworkParts
@@ -14,7 +13,6 @@ class Qwen2VLParts(NetworkParts):
     """Of Qwen2-VL."""
 
     recordable = True
-    rotate = staticmethod(apply_rotary_pos_emb)
 
     def positions_in(self, grid: Grid) -> dict[str, torch.Tensor]:
         return {"position_ids": get_vision_position_ids(torch.tensor([grid]), self.vision.spatial_merge_size)}

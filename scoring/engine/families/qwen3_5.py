@@ -62,7 +62,6 @@ class Qwen35Parts(Qwen3VLParts):
     """Of a dense model or a mixture of experts: the tower of Qwen3-VL without features for the first layers."""
 
     rotate = staticmethod(apply_rotary_pos_emb)
-    turns_halves = False
     recurrent = True
     recordable = False
 

@@ -1,7 +1,6 @@
 """Qwen3-VL: positions of patches are interpolated from a learned grid; the first layers get features of the tower."""
 
 import torch
-from transformers.models.qwen3_vl.modeling_qwen3_vl import apply_rotary_pos_emb
 from transformers.vision_utils import get_vision_interpolation_indices_and_weights, get_vision_position_ids
 
 from scoring.engine import Network
@@ -14,7 +13,6 @@ class Qwen3VLParts(NetworkParts):
     """Of a dense model or a mixture of experts."""
 
     recordable = True
-    rotate = staticmethod(apply_rotary_pos_emb)
 
     def __init__(self, network: Network, family: Family):
         super().__init__(network, family)

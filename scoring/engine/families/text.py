@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
-from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from scoring.engine.families.parts import NetworkParts
 from scoring.engine.linear import PatchProduct
@@ -15,7 +14,6 @@ class TextParts(NetworkParts):
     """Of all of them: they rotate keys alike, and Qwen3's have a norm."""
 
     recordable = True
-    rotate = staticmethod(apply_rotary_pos_emb)
 
     @property
     def blocks(self) -> Iterable[nn.Module]:
