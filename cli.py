@@ -740,7 +740,7 @@ def measure_ways(  # noqa: PLR0913 its parameters are its options
         with begun(bases_here([ckpt], model.base)):
             import psutil
 
-            from scoring.bench.measure import BenchOptions, bench
+            from scoring.benchmark.measure import BenchOptions, bench
             from scoring.report.page import write_report
             from scoring.report.tables import bench_tables, to_text
 

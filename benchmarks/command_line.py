@@ -17,7 +17,7 @@ LIBRARIES = [
     "transformers.integrations.bitsandbytes",
     "cli",
     "scoring.run.groups",
-    "scoring.bench.measure",
+    "scoring.benchmark.measure",
     "train.start",
     "scoring.report.page",
     "scoring.checkpoints.description",

@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from scoring.engine.batch_scorer import BatchScorer
 from scoring.engine.batches import PreparedBatch, prepare_batch
 from scoring.engine.forward import TreeBatch
 from scoring.engine.reference import reference_logits
-from scoring.engine.scorer import Scorer
 from scoring.engine.tree import Tree
 from scoring.tables.reading import read_questions
 
 
 @torch.no_grad()
-def exactness(scorer: Scorer, table: Path, rows: int = 128, alone: int = 8) -> dict:
+def exactness(scorer: BatchScorer, table: Path, rows: int = 128, alone: int = 8) -> dict:
     """Differences of label logits between ways to form a batch (0: the same bits), and from the reference.
 
     rows: of the table that are scored. alone: how many of them are also scored one by one.
@@ -69,7 +69,7 @@ def distance(logits: torch.Tensor, expected: torch.Tensor) -> dict:
     }
 
 
-def answers(scorer: Scorer, tree: Tree, ready: PreparedBatch) -> torch.Tensor:
+def answers(scorer: BatchScorer, tree: Tree, ready: PreparedBatch) -> torch.Tensor:
     """(S, 4) label logits of the S sequences of a tree."""
     batch = TreeBatch.of(tree, ready.pictures, ready.grids, scorer.model.device.type).to(scorer.model.device)
     return scorer.packed.answer(batch, scorer.label_ids[:4])[0].labels

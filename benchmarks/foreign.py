@@ -25,10 +25,10 @@ import torch
 from benchmarks import ROOT, cli_command, workload
 from scoring.checkpoints.plan import Plan, plan_members
 from scoring.checkpoints.weights import base_fingerprint
+from scoring.engine.batch_scorer import BatchScorer
 from scoring.engine.guard import compare_first
 from scoring.engine.loading import Model, default_device, default_dtype
 from scoring.engine.reference import reference_logits
-from scoring.engine.scorer import Scorer
 from scoring.files.writing import write_json
 from scoring.inputs.questions import Question
 from scoring.tables.reading import read_table
@@ -41,7 +41,7 @@ def plan_of(checkpoint: Path, base: Path | None) -> Plan:
     return plan_members([str(checkpoint)], base and str(base), allow_mismatch=True)
 
 
-def label_logits(scorer: Scorer, rows: list[Question]) -> np.ndarray:
+def label_logits(scorer: BatchScorer, rows: list[Question]) -> np.ndarray:
     """(N, 4) label logits by this product, less their mean."""
     return centred(scorer.score(rows).logits[:, 0, 0, :4])
 
@@ -51,7 +51,7 @@ def centred(logits: np.ndarray) -> np.ndarray:
     return logits - logits.mean(1, keepdims=True)
 
 
-def by_libraries(base: Path, adapter: Path | None, scorer: Scorer, rows: list[Question]) -> np.ndarray:
+def by_libraries(base: Path, adapter: Path | None, scorer: BatchScorer, rows: list[Question]) -> np.ndarray:
     """(N, 4) label logits by transformers, with PEFT where there is an adapter, in this machine's type of numbers."""
     from peft import PeftModel
     from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
@@ -107,7 +107,7 @@ def timed(call: Callable[[], object]) -> tuple[float, object]:
 
 def first_batch(load: workload.Workload, rows: list[Question], guard: bool) -> dict:
     """Seconds of a process's first batch and of the next, and of the guard before them where it is asked for."""
-    scorer, guard_figures = Scorer(plan_of(load.checkpoints[0], load.base)), {}
+    scorer, guard_figures = BatchScorer(plan_of(load.checkpoints[0], load.base)), {}
     if guard:
         seconds, comparison = timed(lambda: compare_first(scorer, rows))
         guard_figures = {"guard": seconds, **comparison.to_json()}
@@ -197,7 +197,7 @@ def main(size, rows, tokenizer, layers, work, out, guard_alone, first) -> None:
         seconds, _ = timed(lambda: base_fingerprint(load.base))
         seconds_again, _ = timed(lambda: base_fingerprint(load.base))
         record("fingerprint", {"seconds": seconds, "seconds_again": seconds_again, "gb": gigabytes(load.base)})
-        scorer = Scorer(plan_of(checkpoint, load.base))
+        scorer = BatchScorer(plan_of(checkpoint, load.base))
         from_16_bits = label_logits(scorer, questions)
         free()
         expected = by_libraries(load.base, checkpoint, scorer, questions)
@@ -209,7 +209,7 @@ def main(size, rows, tokenizer, layers, work, out, guard_alone, first) -> None:
         for file in SMALL_FILES:
             shutil.copy(load.base / file, in_4_bits)
         free()
-        scorer = Scorer(plan_of(checkpoint, in_4_bits))
+        scorer = BatchScorer(plan_of(checkpoint, in_4_bits))
         from_4_bits = label_logits(scorer, questions)
         against_libraries = differences(from_4_bits, by_libraries(in_4_bits, checkpoint, scorer, questions))
         del scorer
@@ -222,7 +222,7 @@ def main(size, rows, tokenizer, layers, work, out, guard_alone, first) -> None:
         record("base_in_4_bits", against_libraries | figures)
         whole_model = folder / "whole"
         figures = exported(checkpoint, load.base, whole_model)
-        scorer = Scorer(plan_of(whole_model, None))
+        scorer = BatchScorer(plan_of(whole_model, None))
         figures["score_of_it"] = differences(label_logits(scorer, questions), from_16_bits)
         free()
         figures["transformers_of_it"] = differences(by_libraries(whole_model, None, scorer, questions), from_16_bits)

@@ -23,7 +23,7 @@ import torch
 
 from benchmarks import DEMO, workload
 from benchmarks.shapes import QWEN3_5_9B
-from scoring.bench.padded import collate, padded_states
+from scoring.benchmark.padded import collate, padded_states
 from scoring.engine.batches import build_tensors, costs_of, plan_batches, prepare_batch
 from scoring.engine.forward import project
 from scoring.engine.loading import Model, default_device, default_dtype

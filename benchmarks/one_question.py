@@ -1,4 +1,4 @@
-"""How long does one question take, and how much of that is the card's? `Scorer.score` of one row, and `Scorer.ask`.
+"""How long does one question take, and how much of that is the card's? A batch of one row, and `Scorer.ask`.
 
     python -m benchmarks.one_question                                            the demo: a minute on two cores
     python -m benchmarks.one_question --size 8b --tokenizer DIR --work DIR --out FILE
@@ -19,8 +19,8 @@ import torch
 
 from benchmarks import workload
 from scoring.checkpoints.plan import plan_members
+from scoring.engine.batch_scorer import BatchScorer
 from scoring.engine.loading import Model
-from scoring.engine.scorer import Scorer
 from scoring.files.writing import write_json
 from scoring.inputs.questions import Question
 from scoring.tables.reading import read_table
@@ -51,20 +51,20 @@ class Asking:
         self.plan = plan_members([str(name) for name in load.checkpoints[:members]], str(load.base))
         self.questions, self.repeats = questions, repeats
         self.model: Model | None = None
-        self.scorer: Scorer | None = None
+        self.scorer: BatchScorer | None = None
         self.weights = ""
 
-    def ready(self, way: Way) -> Scorer:
+    def ready(self, way: Way) -> BatchScorer:
         """The scorer of a way, without graphs of others."""
         if self.scorer is None or self.weights != way.weights:
             self.model, self.scorer = self.scorer.model if self.scorer else None, None
-            self.scorer, self.weights = Scorer(self.plan, weights=way.weights, model=self.model), way.weights
+            self.scorer, self.weights = BatchScorer(self.plan, weights=way.weights, model=self.model), way.weights
             self.unsupported = self.scorer.graphs.why_not
         self.scorer.graphs.clear()
         self.scorer.graphs.why_not = self.unsupported if way.graphs else "measured without"
         return self.scorer
 
-    def call(self, scorer: Scorer, way: Way) -> Callable[[Question], object]:
+    def call(self, scorer: BatchScorer, way: Way) -> Callable[[Question], object]:
         """What is timed."""
         if way.call == "score":
             return lambda question: scorer.score([question], way.orders)

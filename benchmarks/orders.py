@@ -21,7 +21,7 @@ import click
 from benchmarks import DEMO, workload
 from scoring.checkpoints.calibrate import calibrate_checkpoint
 from scoring.checkpoints.plan import Plan, plan_members
-from scoring.engine.scorer import Scorer
+from scoring.engine.batch_scorer import BatchScorer
 from scoring.files.writing import write_json
 from scoring.messages import silent
 from scoring.run.options import RunContext, RunOptions
@@ -53,7 +53,7 @@ class Bench:
         train = read_table(DEMO / "train.csv")
         self.held_out = replace(train, questions=[row for row in train.questions if row.id in held_out])
         self.test = read_table(DEMO / "test.csv")
-        self.scorer = Scorer(self.plan("1"))
+        self.scorer = BatchScorer(self.plan("1"))
 
     def plan(self, orders: str) -> Plan:
         """The plan of the checkpoint as it is calibrated now."""

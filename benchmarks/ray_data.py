@@ -1,4 +1,4 @@
-"""The same `Scorer`, driven by Ray Data (`pip install 'ray[data]'`): for tables that are too large for one process.
+"""The same engine, driven by Ray Data (`pip install 'ray[data]'`): for tables that are too large for one process.
 
     python -m benchmarks.ray_data demo/test.csv demo/checkpoints/fold0 scores/ray
 
@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import ray
 
-from scoring import Question, Scorer
+from scoring import Question
+from scoring.engine.batch_scorer import BatchScorer
 from scoring.scores.probabilities import pooled_log_probabilities
 
 LETTERS = "abcd"
@@ -21,7 +22,7 @@ class Answers:
     """A block of a table's columns -> columns of ids, states and probabilities."""
 
     def __init__(self, ckpt: str, images: str):
-        self.scorer, self.images = Scorer.load(ckpt), Path(images)
+        self.scorer, self.images = BatchScorer.load(ckpt), Path(images)
 
     def __call__(self, rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         options = zip(*(rows[letter].astype(str) for letter in LETTERS))

@@ -26,12 +26,12 @@ import torch
 
 from benchmarks import workload
 from benchmarks.exactness import exactness
-from scoring.bench.generate import generate_batch, generate_text
-from scoring.bench.padded import collate, padded_states
+from scoring.benchmark.generate import generate_batch, generate_text
+from scoring.benchmark.padded import collate, padded_states
 from scoring.checkpoints.plan import Plan, plan_members
+from scoring.engine.batch_scorer import BatchScorer
 from scoring.engine.batches import prepare_batch
 from scoring.engine.forward import project
-from scoring.engine.scorer import Scorer
 from scoring.engine.stand_in import unwrap
 from scoring.files.writing import write_json
 from scoring.inputs.questions import Question
@@ -96,7 +96,7 @@ class Bench:
 
     def __init__(self, load: workload.Workload, rate: float, compiling: str, work: Path):
         self.load, self.rate, self.compiling, self.work = load, rate, compiling, work
-        self.scorer: Scorer | None = None
+        self.scorer: BatchScorer | None = None
         self.packed_as: tuple[int, str] | None = None  # number of members, weights
 
     def plan(self, way: Way) -> Plan:
@@ -104,7 +104,7 @@ class Bench:
         names = [str(name) for name in self.load.checkpoints[: way.members]]
         return plan_members(names, str(self.load.base), orders=way.orders)
 
-    def ready(self, way: Way) -> Scorer:
+    def ready(self, way: Way) -> BatchScorer:
         """The scorer of a way: the same base, packed as the way wants it."""
         wanted = (way.members, way.weights or "4bit")
         if self.scorer is None or self.packed_as != wanted:
@@ -112,7 +112,7 @@ class Bench:
             if model and way.members > len(model.adapters):
                 unwrap(model.network.model)
             self.scorer = None
-            self.scorer, self.packed_as = Scorer(self.plan(way), weights=wanted[1], model=model), wanted
+            self.scorer, self.packed_as = BatchScorer(self.plan(way), weights=wanted[1], model=model), wanted
         return self.scorer
 
     def measure(self, way: Way) -> dict:
@@ -125,7 +125,7 @@ class Bench:
         result |= workload.peak_memory()
         return result | {"rows": len(table.questions), "rows_per_second": len(table.questions) / result["seconds"]}
 
-    def _run(self, way: Way, scorer: Scorer, table: Table) -> dict:
+    def _run(self, way: Way, scorer: BatchScorer, table: Table) -> dict:
         """A whole `score` by the engine."""
         options = RunOptions(way.orders, way.batch_tokens, compile=self.compiling)
         if way.small_card:
@@ -190,7 +190,7 @@ class Bench:
         return 2.0 * language * tokens + 2.0 * vision * patches
 
     @torch.no_grad()
-    def _loop(self, way: Way, scorer: Scorer, questions: list[Question]) -> dict:
+    def _loop(self, way: Way, scorer: BatchScorer, questions: list[Question]) -> dict:
         """The libraries' own ways, through PEFT's layers; the time of a row starts with its file.
 
         Batches hold rows of about one length, and pictures are read ahead. The notebook's way prepares one row after

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks import workload
-from scoring.bench.padded import collate, padded_states
+from scoring.benchmark.padded import collate, padded_states
 from scoring.engine.stand_in import put_back, unwrap
 from scoring.files.writing import write_json
 from scoring.messages import silent

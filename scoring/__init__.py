@@ -17,12 +17,12 @@ os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 __version__ = "0.1.0"
 _MODULE_OF = {
-    "Scorer": "scoring.engine.scorer",
-    "OptionLogits": "scoring.scores.logits",
-    "PromptTemplate": "scoring.inputs.prompt",
-    "Question": "scoring.inputs.questions",
-    "read_questions": "scoring.tables.reading",
-    "InputError": "scoring.errors",
+    "Scorer": ("scoring.engine.batch_scorer", "BatchScorer"),
+    "OptionLogits": ("scoring.scores.logits", "OptionLogits"),
+    "PromptTemplate": ("scoring.inputs.prompt", "PromptTemplate"),
+    "Question": ("scoring.inputs.questions", "Question"),
+    "read_questions": ("scoring.tables.reading", "read_questions"),
+    "InputError": ("scoring.errors", "InputError"),
 }
 __all__ = ["__version__", "versions", *_MODULE_OF]
 
@@ -30,7 +30,8 @@ __all__ = ["__version__", "versions", *_MODULE_OF]
 def __getattr__(name: str) -> Any:
     """The public names, imported when they are first used: `import scoring` loads no torch."""
     if name in _MODULE_OF:
-        return getattr(import_module(_MODULE_OF[name]), name)
+        module, own_name = _MODULE_OF[name]
+        return getattr(import_module(module), own_name)
     raise AttributeError(f"module 'scoring' has no attribute {name!r}")
 
 

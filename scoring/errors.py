@@ -8,7 +8,7 @@ MAX_LINES = 200  # of a message
 MAX_WIDTH = 1_000  # characters of a line of it
 
 
-class UserError(ValueError):
+class ScoringError(ValueError):
     """An error that the user can fix: the command line prints its message alone and ends with exit code 2."""
 
 
@@ -37,7 +37,7 @@ class Problem:
         return f"{where}{column}found {self.found}; expected {self.expected}; {self.fix}"
 
 
-class InputError(UserError):
+class InputError(ScoringError):
     """Input that cannot be used. `problems` holds everything that is wrong with it."""
 
     def __init__(self, problems: list[Problem]):

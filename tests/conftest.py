@@ -46,9 +46,9 @@ def base(demo) -> Path:
 @pytest.fixture(scope="session")
 def scorer(demo):
     """The demo's first checkpoint on its 4-bit base, float32 arithmetic."""
-    from scoring import Scorer
+    from scoring.engine.batch_scorer import BatchScorer
 
-    return Scorer.load(str(demo / "checkpoints" / "fold0"))
+    return BatchScorer.load(str(demo / "checkpoints" / "fold0"))
 
 
 @pytest.fixture(scope="session")
@@ -147,7 +147,7 @@ def known_models(loaded_scorers, monkeypatch):
     """Runs in this process take a model that another has loaded, with its adapters, as the runs of one call do."""
     from scoring.run import loader
 
-    load = loader.Scorer
+    load = loader.BatchScorer
 
     def known(plan, device=None, weights="auto"):
         for of_weights, scorer in loaded_scorers:
@@ -158,7 +158,7 @@ def known_models(loaded_scorers, monkeypatch):
         loaded_scorers.insert(0, ((device, weights), scorer))
         return scorer
 
-    monkeypatch.setattr(loader, "Scorer", known)
+    monkeypatch.setattr(loader, "BatchScorer", known)
 
 
 @pytest.fixture

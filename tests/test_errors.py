@@ -1,6 +1,6 @@
 """Problems as a person reads them."""
 
-from scoring.errors import MAX_LISTED, InputError, Problem, UserError, quoted
+from scoring.errors import MAX_LISTED, InputError, Problem, ScoringError, quoted
 
 
 def problem(row: int = 2, column: str = "answer", **values) -> Problem:
@@ -25,7 +25,7 @@ def test_problems_of_one_kind_stand_together_and_a_long_list_is_cut_with_the_num
     listed = [problem(row) for row in range(1, MAX_LISTED + 4)]
     error = InputError([listed[0], problem(column="path", expected="a file"), *listed[1:]])
     lines = str(error).splitlines()
-    assert isinstance(error, UserError) and len(error.problems) == MAX_LISTED + 4
+    assert isinstance(error, ScoringError) and len(error.problems) == MAX_LISTED + 4
     assert lines[:MAX_LISTED] == [f"t.csv: {one.text}" for one in listed[:MAX_LISTED]]
     assert lines[MAX_LISTED] == "t.csv: … and 3 more rows with such a problem in column answer"
     assert lines[MAX_LISTED + 1 :] == [f"t.csv: {problem(column='path', expected='a file').text}"]

@@ -25,9 +25,9 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def on_cpu(test_rows):
     """Label logits of the demo's test rows in float32 on this machine's CPU."""
-    from scoring import Scorer
+    from scoring.engine.batch_scorer import BatchScorer
 
-    return Scorer.load(FOLD0, device="cpu").score(test_rows)
+    return BatchScorer.load(FOLD0, device="cpu").score(test_rows)
 
 
 @contextmanager
@@ -51,10 +51,10 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 )
 def test_the_card_answers_as_the_cpu_does(on_cpu, test_rows, dtype, quantization, agreement):
     from scoring.checkpoints.plan import plan_members
-    from scoring.engine.scorer import Scorer
+    from scoring.engine.batch_scorer import BatchScorer
 
     plan = plan_members([FOLD0], quantization=quantization, allow_mismatch=True)
-    found = Scorer(plan, "cuda", dtype).score(test_rows)
+    found = BatchScorer(plan, "cuda", dtype).score(test_rows)
     assert set(found.status) == {"ok"}
     same = (found.logits[:, 0, 0].argmax(1) == on_cpu.logits[:, 0, 0].argmax(1)).mean()
     moved = np.abs(softmax(found.logits) - softmax(on_cpu.logits)).max(1)
@@ -68,9 +68,9 @@ def test_the_card_answers_as_the_cpu_does(on_cpu, test_rows, dtype, quantization
 @pytest.fixture(scope="module", params=["4bit", "16bit", "4bit, compiled"])
 def on_card(request):
     from scoring.checkpoints.plan import plan_members
-    from scoring.engine.scorer import Scorer
+    from scoring.engine.batch_scorer import BatchScorer
 
-    scorer = Scorer(plan_members([FOLD0]), "cuda", weights=request.param.split(",")[0])
+    scorer = BatchScorer(plan_members([FOLD0]), "cuda", weights=request.param.split(",")[0])
     if "compiled" in request.param:
         scorer.packed.compile()
     return request.param, scorer
@@ -136,10 +136,10 @@ def test_a_mixture_of_experts_answers_as_the_reference(mixture, test_rows):
     On an H100 in bfloat16: median .046, at most .165 (benchmarks/LOG.md).
     """
     from scoring.checkpoints.plan import plan_members
+    from scoring.engine.batch_scorer import BatchScorer
     from scoring.engine.reference import reference_logits
-    from scoring.engine.scorer import Scorer
 
-    scorer = Scorer(plan_members([str(mixture)], quantization="nf4"))
+    scorer = BatchScorer(plan_members([str(mixture)], quantization="nf4"))
     whole, alone = scorer.score(test_rows[:64]).logits, scorer.score(test_rows[:64], batch_rows=3).logits
     print(f"\nin other company: {np.abs(whole - alone).max():.4f}, bits alike: {np.array_equal(whole, alone)}")
     expected = [
@@ -155,10 +155,10 @@ def test_a_mixture_of_experts_answers_as_the_reference(mixture, test_rows):
 
 def test_weights_in_4_and_16_bits_give_the_same_bits(test_rows):
     from scoring.checkpoints.plan import plan_members
-    from scoring.engine.scorer import Scorer
+    from scoring.engine.batch_scorer import BatchScorer
 
     plan = plan_members([FOLD0, "demo/checkpoints/fold1"])
-    kept, expanded = (Scorer(plan, "cuda", weights=weights).score(test_rows[:64]) for weights in ("4bit", "16bit"))
+    kept, expanded = (BatchScorer(plan, "cuda", weights=weights).score(test_rows[:64]) for weights in ("4bit", "16bit"))
     assert np.array_equal(kept.logits, expanded.logits)
 
 
@@ -190,10 +190,10 @@ def test_the_host_does_not_wait_within_a_batch(on_card, test_rows):
 def recording(request):
     """A scorer whose small batches may be recorded as CUDA graphs."""
     from scoring.checkpoints.plan import plan_members
-    from scoring.engine.scorer import Scorer
+    from scoring.engine.batch_scorer import BatchScorer
 
     several = request.param == "two checkpoints"
-    scorer = Scorer(
+    scorer = BatchScorer(
         plan_members([FOLD0, "demo/checkpoints/fold1"] if several else [FOLD0]),
         "cuda",
         weights="4bit" if several else request.param,
@@ -261,9 +261,9 @@ def test_the_host_does_not_wait_for_a_recorded_pass(recording, test_rows):
 
 
 def test_a_pass_that_cannot_be_recorded_is_answered_all_the_same(test_rows, monkeypatch):
-    from scoring import Scorer
+    from scoring.engine.batch_scorer import BatchScorer
 
-    scorer = Scorer.load(FOLD0)
+    scorer = BatchScorer.load(FOLD0)
     whole, answer = scorer.score(test_rows[:64]), scorer.packed.answer
 
     def waiting(*arguments):
@@ -394,19 +394,19 @@ TWO = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two cards"
 @TWO
 @pytest.mark.parametrize("experts", [False, True])
 def test_a_base_on_two_cards_answers_with_the_bits_of_one(monkeypatch, test_rows, mixture, experts):
-    from scoring import Scorer
     from scoring.checkpoints.plan import plan_members
+    from scoring.engine.batch_scorer import BatchScorer
     from scoring.engine.device_map import devices_of
 
     plan = plan_members([str(mixture) if experts else FOLD0], quantization="nf4")
-    one = Scorer(plan, weights="4bit")
+    one = BatchScorer(plan, weights="4bit")
     placed = dict.fromkeys(["model.visual", "lm_head"], 0)
     placed |= {f"model.language_model.{name}": 0 for name in ("embed_tokens", "rotary_emb", "layers.0", "layers.1")}
     placed |= {f"model.language_model.{name}": 1 for name in ("layers.2", "layers.3", "layers.4", "norm")}
     monkeypatch.setattr(
         "scoring.engine.loading.make_device_map", lambda *given: placed
     )  # else so small a base lies on one
-    two = Scorer(plan, weights="4bit", device="auto")
+    two = BatchScorer(plan, weights="4bit", device="auto")
     assert len(devices_of(two.model.network)) == 2
     assert any("lies on 2 cards, which work one after the other" in note for note in two.model.notes)
     assert np.array_equal(one.score(test_rows[:64]).logits, two.score(test_rows[:64]).logits)

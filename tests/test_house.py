@@ -25,11 +25,11 @@ ROOMS = [
     "checkpoints",
     "engine",
     "run",
-    "bench",
+    "benchmark",
     "report",
     "terminal",
 ]
-FLOORS = [*(f"scoring.{room}" for room in ROOMS), "train", "cli"]
+FLOORS = [*(f"scoring.{room}" for room in ROOMS), "train", "scoring.library", "cli"]
 WITHOUT_TORCH = FLOORS[: FLOORS.index("scoring.checkpoints")]
 # Modules whose logic other tests cover; those of every other module are in tests/<room>/test_<module>.py.
 COVERED_BY = {

@@ -5,7 +5,7 @@ from dataclasses import Field, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from scoring.errors import UserError
+from scoring.errors import ScoringError
 
 SEVEN_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 ABOVE_LOW = ("learning_rate",)  # choices that may not have their lower bound itself
@@ -19,7 +19,7 @@ DESCRIPTIONS: dict[type, str] = {
 }
 
 
-class ConfigError(UserError):
+class ConfigError(ScoringError):
     """A choice that does not exist or has a wrong value; the message says which, found and expected."""
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from scoring.checkpoints.adapter import ADAPTER_CONFIG, ADAPTER_FILE
 from scoring.checkpoints.checkpoint import CALIBRATION, MANIFEST, Manifest
-from scoring.errors import UserError
+from scoring.errors import ScoringError
 from scoring.files.differences import changed, describe
 from scoring.files.reading import read_object
 from scoring.files.writing import write_json
@@ -25,7 +25,7 @@ ROW_KEYS = ("training rows", "validation rows", "content of training rows", "con
 CHANGEABLE = ("save_every", "patience", "memory", "compile", "batch_tokens")
 
 
-class FolderError(UserError):
+class FolderError(ScoringError):
     """A folder that holds something other than the training that is to be written there."""
 
 

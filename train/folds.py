@@ -16,7 +16,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from scoring.checkpoints.adapter import adapter_fingerprint
 from scoring.checkpoints.calibrate import calibrate_folds
 from scoring.checkpoints.checkpoint import read_checkpoint
-from scoring.errors import UserError
+from scoring.errors import ScoringError
 from scoring.inputs.questions import Question
 from scoring.run.processes import Queue
 from train.folder import finished
@@ -28,7 +28,7 @@ from train.validation import HeldOutRows, read_scores, write_scores
 OUT_OF_FOLD = "out-of-fold"  # folder of all folds' validation rows
 
 
-class FoldError(UserError):
+class FoldError(ScoringError):
     """Rows that cannot be split into so many folds."""
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from scoring.errors import UserError
+from scoring.errors import ScoringError
 from scoring.inputs.prompt import PromptTemplate
 from scoring.inputs.questions import Question
 from scoring.messages import Say
@@ -12,7 +12,7 @@ from scoring.run.options import RunContext
 from train.config import TrainConfig
 
 
-class TrainError(UserError):
+class TrainError(ScoringError):
     """A training that cannot start or continue; the message says why and what to do."""
 
 

@@ -7,14 +7,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from scoring.errors import UserError
+from scoring.errors import ScoringError
 
 TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio"}  # name -> package
 PROJECT = "logit-scoring"
 LogValue = float | int | bool | None
 
 
-class LogError(UserError):
+class LogError(ScoringError):
     """A tracker that cannot be used."""
 
 

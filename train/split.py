@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sklearn.model_selection import train_test_split
 
-from scoring.errors import UserError, counted
+from scoring.errors import ScoringError, counted
 from scoring.inputs.digests import digests_of_pictures, question_digests
 from scoring.inputs.questions import Question
 
@@ -15,7 +15,7 @@ LISTED = 5  # ids in a message
 SKEW = 0.5  # relative difference of the held-out share of the rows from --valid-share that is worth a notice
 
 
-class SplitError(UserError):
+class SplitError(ScoringError):
     """Rows that cannot be split into training and validation, or two tables that share rows."""
 
 

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from scoring.errors import UserError
+from scoring.errors import ScoringError
 from scoring.files.differences import changed, describe
 from scoring.files.writing import write_whole
 from train.config import TrainConfig
@@ -20,7 +20,7 @@ from train.model import LearningModel, average
 from train.validation import LabelLogits, Validation
 
 
-class StateError(UserError):
+class StateError(ScoringError):
     """A saved state of another training, or a damaged one."""
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from scoring.bench.extraction import extract_choice
-from scoring.bench.generate import generate_batch
+from scoring.benchmark.extraction import extract_choice
+from scoring.benchmark.generate import generate_batch
 from scoring.engine.batches import TokenCost, plan_batches, read_ahead, tokens_in
 from scoring.files.writing import write_csv
 from scoring.inputs.digests import picture_digests

@@ -17,7 +17,7 @@ from scoring.checkpoints.weights import (
     same_codes,
     stored_bits,
 )
-from scoring.errors import UserError
+from scoring.errors import ScoringError
 from scoring.files.reading import FileError
 from scoring.inputs.families.registry import pixel_limit_of, policy_of
 from scoring.inputs.prompt import PromptTemplate
@@ -27,7 +27,7 @@ UNREAD = "unread weights"
 BaseRelation = Literal["same", "other precision", "other"]
 
 
-class MismatchError(UserError):
+class MismatchError(ScoringError):
     """Settings that differ from what a checkpoint was made with; names the field and both values."""
 
 

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from scoring.engine.batch_scorer import BatchScorer
 from scoring.engine.batches import prepare_batch
 from scoring.engine.loading import out_of_memory
 from scoring.engine.reference import last_logits
-from scoring.engine.scorer import Scorer
 from scoring.inputs.pictures import PictureError
 from scoring.inputs.prompt import LETTERS
 from scoring.inputs.questions import Question
@@ -44,7 +44,7 @@ class Comparison:
         return {"row": self.row, "largest_difference": largest, "tolerance": self.tolerance}
 
 
-def compare_first(scorer: Scorer, questions: list[Question]) -> Comparison | None:
+def compare_first(scorer: BatchScorer, questions: list[Question]) -> Comparison | None:
     """Compare the first question whose picture can be read with the libraries' own forward, member by member.
 
     None where no picture can be read, or memory does not suffice. Raises DisagreementError with both answers.
@@ -65,7 +65,7 @@ def compare_first(scorer: Scorer, questions: list[Question]) -> Comparison | Non
     return None  # scoring finds out whether the row fits
 
 
-def _compare(scorer: Scorer, question: Question, sequence: TokenSequence, patches: NDArray[Any]) -> Comparison:
+def _compare(scorer: BatchScorer, question: Question, sequence: TokenSequence, patches: NDArray[Any]) -> Comparison:
     letters = len(question.options)
     answers = scorer.answer(prepare_batch(scorer.prepare, [question], "1"), letters)
     tolerance, largest = TOLERANCES[scorer.model.dtype], 0.0

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from scoring.errors import UserError
+from scoring.errors import ScoringError
 
 LOCK = ".lock"
 
 
-class LockError(UserError):
+class LockError(ScoringError):
     """A folder that cannot be written into now, or must not be."""
 
 

@@ -5,13 +5,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from scoring.errors import UserError
+from scoring.errors import ScoringError
 
 T = TypeVar("T")
 LONGEST_VALUE = 60  # characters of a wrong value in a message
 
 
-class FileError(UserError):
+class FileError(ScoringError):
     """A file that does not hold what it should; the message says which file, what was found and what was expected."""
 
 

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterable
 from dataclasses import replace
 
-from scoring.errors import UserError, counted
+from scoring.errors import ScoringError, counted
 from scoring.inputs.option_letters import repeats_options
 from scoring.inputs.prompt import LETTERS
 from scoring.inputs.questions import Question
@@ -16,7 +16,7 @@ CYCLIC_SUBSETS = ("adaptive", "pride", "half", "rest")  # some of the cyclic ord
 MAX_ORDERS = 24  # of a question: all orders of four options
 
 
-class OrdersError(UserError):
+class OrdersError(ScoringError):
     """A choice of orders that does not exist."""
 
 

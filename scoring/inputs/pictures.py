@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from scoring.errors import UserError, quoted
+from scoring.errors import ScoringError, quoted
 from scoring.inputs.exif import keep_orientation, upright
 from scoring.inputs.near_names import near_names
 from scoring.inputs.picture_faults import HEAD, Content, describe_content, describe_link
@@ -86,7 +86,7 @@ _PILLOW_LIMIT = _PillowLimit()
 
 
 # ------------------------------------------------------------------ a file -> an upright RGB picture
-class PictureError(UserError):
+class PictureError(ScoringError):
     """A picture that cannot be used; `found`, `expected` and `fix` say what, for a row's fault."""
 
     def __init__(self, found: str, expected: str, fix: str):

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal, get_args
 
-from scoring.errors import UserError
+from scoring.errors import ScoringError
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 LetterCase = Literal["lower", "upper"]
@@ -26,7 +26,7 @@ PLACEHOLDER = re.compile(r"\{(\w+)\}")
 MARKS = re.compile(r"<\|[\w-]+\|>|<image(?: ?\d+)?>")  # of turns and pictures, as other tools write them into texts
 
 
-class TemplateError(UserError):
+class TemplateError(ScoringError):
     """A template file that cannot be used; the message says what to change."""
 
 

@@ -20,7 +20,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
-from scoring.errors import UserError
+from scoring.errors import ScoringError
 from scoring.files.reading import read_json
 from scoring.inputs.families.registry import family_of
 from scoring.inputs.image_marks import Parts
@@ -30,7 +30,7 @@ SYSTEM = "\ue000s\ue001"  # stands for the system text in the rendered template
 STAND_IN = re.compile(r"\ue000(s|\d+)\ue001")  # and the same with a number for a text of the user's turn
 
 
-class TokenError(UserError):
+class TokenError(ScoringError):
     """A tokenizer, chat template or letter that cannot be used for scoring."""
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from scoring.bench.summary import ENGINE, NOTEBOOK
+from scoring.benchmark.summary import ENGINE, NOTEBOOK
 from scoring.files.reading import FileError, read_json
 from scoring.files.writing import write_text
 from scoring.messages import ProgressBar

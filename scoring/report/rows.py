@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from scoring.bench.summary import ENGINE
+from scoring.benchmark.summary import ENGINE
 from scoring.inputs.pictures import PictureError, read_picture
 from scoring.inputs.prompt import LETTERS
 from scoring.messages import ProgressBar

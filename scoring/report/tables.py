@@ -261,7 +261,7 @@ def bench_tables(values: dict[str, Any]) -> list[Table]:
 
 
 def _speed_table(bench: Bench, values: dict[str, Any]) -> Table:
-    from scoring.bench.summary import batch_sizes_text, batch_text, first_run_text, like_for_like_text
+    from scoring.benchmark.summary import batch_sizes_text, batch_text, first_run_text, like_for_like_text
 
     ways = values["ways"]
     header = ["", "weights", "batch", "rows/s", "ratio", "s a row, p50", "p95", "GPU GiB", "host GiB", "J a row"]

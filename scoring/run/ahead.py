@@ -11,7 +11,7 @@ from threading import Event, Thread
 
 from scoring.checkpoints.checkpoint import folds_of, read_checkpoint
 from scoring.checkpoints.weights import StoppedError, file_digests, weight_files
-from scoring.errors import UserError
+from scoring.errors import ScoringError
 
 DRIVER = "libcuda.so.1"
 
@@ -40,7 +40,7 @@ def bases_here(checkpoints: Sequence[str], base: str | None) -> list[Path]:
     """
     folders = []
     for name in (fold for checkpoint in checkpoints for fold in folds_of(checkpoint) if Path(fold).is_dir()):
-        with suppress(UserError, OSError):
+        with suppress(ScoringError, OSError):
             folders.append(read_checkpoint(name, base).base_folder(local_only=True))
     return list(dict.fromkeys(folders))
 
@@ -48,7 +48,7 @@ def bases_here(checkpoints: Sequence[str], base: str | None) -> list[Path]:
 def _read(bases: Sequence[Path], stop: Event) -> None:
     """Compute the digests of their weights, which `base_fingerprint` then knows."""
     for folder in bases:
-        with suppress(UserError, OSError, StoppedError):
+        with suppress(ScoringError, OSError, StoppedError):
             file_digests(weight_files(folder), stop)
 
 

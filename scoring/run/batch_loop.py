@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
+from scoring.engine.batch_scorer import BatchScorer
 from scoring.engine.batches import PreparedBatch, read_ahead
 from scoring.engine.forward import AnswerLogits
 from scoring.engine.loading import out_of_memory
-from scoring.engine.scorer import Scorer
 from scoring.inputs.questions import Question
 from scoring.run.loader import ModelLoader
 from scoring.run.options import Job
@@ -92,7 +92,7 @@ class BatchLoop:
         rows = self.scheduler.rows_in(queue.todo)
         return SharedBar(progress(rows + done, done) if progress else None, queue)
 
-    def _finish_for_others(self, scorer: Scorer, queue: Queue, bar: SharedBar) -> None:
+    def _finish_for_others(self, scorer: BatchScorer, queue: Queue, bar: SharedBar) -> None:
         """Wait for the other processes, and score what those that are lost leave."""
         reports, lost = queue.collect_reports(bar.show_all)
         self.reports |= reports
@@ -105,7 +105,7 @@ class BatchLoop:
         self.state.split = max([self.state.split, *(report["split"] for report in reports.values())])
         self.peak_bytes = max([self.peak_bytes, *(report["peak_bytes"] for report in reports.values())])
 
-    def _score(self, scorer: Scorer, numbers: Iterable[int], count: int, bar: SharedBar) -> None:
+    def _score(self, scorer: BatchScorer, numbers: Iterable[int], count: int, bar: SharedBar) -> None:
         """Score `count` batches by their numbers. While one is on the device, the one before is written."""
         taken: deque[int] = deque()
 
@@ -139,7 +139,7 @@ class BatchLoop:
             ahead.close()
             self.busy_seconds += time.monotonic() - start
 
-    def _answer(self, scorer: Scorer, prepared: PreparedBatch) -> Pieces:
+    def _answer(self, scorer: BatchScorer, prepared: PreparedBatch) -> Pieces:
         """The forward of a batch, in as many pieces as an earlier batch had to be cut into, and more where it must.
 
         The number is kept in the state, for later batches and for later starts of the run.
@@ -157,7 +157,7 @@ class BatchLoop:
                 write_state(self.job.out, state)
         return pieces
 
-    def _file(self, scorer: Scorer, batch: _BatchOnDevice, bar: SharedBar) -> None:
+    def _file(self, scorer: BatchScorer, batch: _BatchOnDevice, bar: SharedBar) -> None:
         """Write a batch's part. Its rows are in the batch's order, however it was cut."""
         prepared, letters, orders = batch.prepared, self.job.letters, self.job.options.orders
         ids = [question.id for question in prepared.questions]
@@ -172,7 +172,7 @@ class BatchLoop:
         bar.update(len(prepared.questions))
 
 
-def answer_in_pieces(scorer: Scorer, prepared: PreparedBatch, letters: int, split: int) -> tuple[Pieces, int]:
+def answer_in_pieces(scorer: BatchScorer, prepared: PreparedBatch, letters: int, split: int) -> tuple[Pieces, int]:
     """The forward of a batch in `split` pieces, and in more where those do not fit; how many pieces that took.
 
     split: a power of two. A row that does not fit alone gets that as its fault.

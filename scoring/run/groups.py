@@ -21,7 +21,7 @@ from scoring.checkpoints.checkpoint import folds_of
 from scoring.checkpoints.compatibility import MismatchError, quantization_of, read_members
 from scoring.checkpoints.plan import Plan
 from scoring.checkpoints.weights import base_fingerprint
-from scoring.engine.scorer import Scorer
+from scoring.engine.batch_scorer import BatchScorer
 from scoring.files.lock import LOCK, lock_folder
 from scoring.inputs.orders import check_orders
 from scoring.run.options import ModelOptions, RunContext, RunOptions, RunResult, total_seconds
@@ -157,11 +157,11 @@ def _run_each(
 ) -> list[RunResult]:
     """Each group's run, in a folder of its own. The loaded model stays for the next group where that needs the same."""
     results: list[RunResult] = []
-    scorer: Scorer | None = None  # the last run's, for the next where that needs the same model
+    scorer: BatchScorer | None = None  # the last run's, for the next where that needs the same model
     for number, group in enumerate(groups, 1):
         context.say(f"run {number} of {len(groups)}: {', '.join(group.labels)}")
         group_options = replace(options, orders=group.orders, overwrite=False, sample=None)
-        model: Plan | Scorer = group.plan
+        model: Plan | BatchScorer = group.plan
         if scorer is not None and scorer.fits(group.plan):
             model = scorer.with_plan(group.plan)
         elif scorer is not None:

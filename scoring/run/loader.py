@@ -3,9 +3,9 @@
 import time
 from typing import Any
 
+from scoring.engine.batch_scorer import BatchScorer, machine
 from scoring.engine.batches import prepare_batch
 from scoring.engine.guard import compare_first
-from scoring.engine.scorer import Scorer, machine
 from scoring.run.options import Job
 from scoring.run.scheduler import Batch
 
@@ -20,7 +20,7 @@ class ModelLoader:
     None before that was asked, {} where it could not be found out.
     """
 
-    def __init__(self, job: Job, scorer: Scorer | None = None):
+    def __init__(self, job: Job, scorer: BatchScorer | None = None):
         """scorer: of the job's plan, where it is loaded already."""
         self.job, self.plan, self.say, self.scorer = job, job.plan, job.context.say, scorer
         start = time.monotonic()
@@ -36,13 +36,13 @@ class ModelLoader:
         """What loading has taken so far."""
         return sum(self.steps.values())
 
-    def load(self) -> Scorer:
+    def load(self) -> BatchScorer:
         """The scorer, loaded at the first call."""
         if self.scorer is None:
             start = time.monotonic()
             options = self.job.options
             device = "auto" if options.device_map == "auto" else None
-            self.scorer = Scorer(self.plan, device, weights=options.weights)
+            self.scorer = BatchScorer(self.plan, device, weights=options.weights)
             read = self.scorer.model.seconds
             self.steps |= read | {"layers": time.monotonic() - start - sum(read.values())}
             for note in self.scorer.model.notes:
@@ -50,7 +50,7 @@ class ModelLoader:
             self.plan.notes += self.scorer.model.notes
         return self.scorer
 
-    def prepare(self, batch: Batch, compiled: bool) -> Scorer:
+    def prepare(self, batch: Batch, compiled: bool) -> BatchScorer:
         """Load, verify on the first row of `batch`, and compile where that was decided."""
         scorer = self.load()
         if not scorer.packed.compiled:  # what is compiled was verified before, and the other way would compile it again
@@ -60,14 +60,14 @@ class ModelLoader:
                 self._compile(scorer, batch)
         return scorer
 
-    def _verify(self, scorer: Scorer, batch: Batch) -> None:
+    def _verify(self, scorer: BatchScorer, batch: Batch) -> None:
         """Compare one row with the libraries' own forward. Raises DisagreementError."""
         start = time.monotonic()
         comparison = compare_first(scorer, batch.questions)
         self.comparison = comparison.to_json() if comparison else {}
         self.verifying_seconds = time.monotonic() - start
 
-    def _compile(self, scorer: Scorer, batch: Batch) -> None:
+    def _compile(self, scorer: BatchScorer, batch: Batch) -> None:
         """Compile the layers with a few rows whose results are dropped."""
         start = time.monotonic()
         self.say("compiling the layers for this card (the next run finds most of it on disk) …")

@@ -17,7 +17,7 @@ from scoring.tables.sample import SampleSubmission
 from scoring.tables.table import Table
 
 if TYPE_CHECKING:
-    from scoring.engine.scorer import Scorer
+    from scoring.engine.batch_scorer import BatchScorer
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class RunResult:
     seconds: dict[str, float]
     peak_bytes: int = 0
     orders_note: str = ""
-    scorer: "Scorer | None" = None
+    scorer: "BatchScorer | None" = None
 
 
 def total_seconds(results: Sequence[RunResult]) -> dict[str, float]:

@@ -23,7 +23,7 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import HashStore, PrefixStore, Store  # dist's, with their types
 
-from scoring.errors import UserError
+from scoring.errors import ScoringError
 from scoring.messages import ProgressBar
 
 BEAT = 1.0  # seconds between two heartbeats of a process
@@ -35,7 +35,7 @@ POLL = 0.002  # seconds between two looks into the store
 PIECE = 2**20  # characters of one value: the store takes no more than 8 MiB
 
 
-class ProcessError(UserError):
+class ProcessError(ScoringError):
     """Another process of the call failed or is lost. original, code: its own message and exit code, where known."""
 
     def __init__(self, message: str, original: str = "", code: int = 1):

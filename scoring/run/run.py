@@ -16,7 +16,7 @@ from typing import Any
 
 import scoring
 from scoring.checkpoints.plan import Plan
-from scoring.engine.scorer import Scorer
+from scoring.engine.batch_scorer import BatchScorer
 from scoring.files.lock import lock_folder
 from scoring.inputs.orders import check_orders
 from scoring.run.batch_loop import BatchLoop
@@ -34,7 +34,7 @@ from scoring.tables.table import Table
 
 def run(
     table: Table,
-    model: Plan | Scorer,
+    model: Plan | BatchScorer,
     out: Path,
     options: RunOptions | None = None,
     context: RunContext | None = None,
@@ -46,7 +46,7 @@ def run(
     the sample, LockError where `out` cannot be written, ProcessError where another process failed, KeyboardInterrupt
     once it is asked to stop and has filed the batch at hand.
     """
-    plan, scorer = (model.plan, model) if isinstance(model, Scorer) else (model, None)
+    plan, scorer = (model.plan, model) if isinstance(model, BatchScorer) else (model, None)
     job = Job(table, plan, out, options or RunOptions(), context or RunContext())
     processes = job.context.processes
     if job.options.device_map == "auto" and processes.count > 1:
@@ -62,7 +62,7 @@ def run(
         gc.unfreeze()
 
 
-def _run(job: Job, scorer: Scorer | None) -> RunResult:
+def _run(job: Job, scorer: BatchScorer | None) -> RunResult:
     """Plan, score, plan and score what adaptive orders add; the first process then writes the results."""
     loader = ModelLoader(job, scorer)
     scheduler = Scheduler(job.table, job.plan, job.options)

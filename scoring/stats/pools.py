@@ -9,7 +9,7 @@ from typing import TypedDict
 
 import numpy as np
 
-from scoring.errors import UserError
+from scoring.errors import ScoringError
 from scoring.stats.calibration import BOUNDS, log_probabilities, row_losses
 from scoring.stats.resampling import mean_error
 
@@ -25,7 +25,7 @@ FEWEST_ALIKE, SAMPLE = 5, 300  # rows that must say so; rows that are compared f
 LEAST, LEAST_OF_LOG = 0.01, 1e-6  # probabilities below which an option says nothing, or nothing in logarithms
 
 
-class EnsembleError(UserError):
+class EnsembleError(ScoringError):
     """Members that cannot be pooled; says which, why, and what to do."""
 
 

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import click
 
-from scoring.errors import UserError
+from scoring.errors import ScoringError
 from scoring.terminal.session import Session
 
 BUG, BAD_INPUT, SOME_UNSCORED, STOPPED = 1, 2, 3, 130  # exit codes beside 0; a failed machine counts as a bug
@@ -67,7 +67,7 @@ def _describe(session: Session, error: Exception) -> tuple[str, int]:
         return f"{text}{_how_to_continue(session)}", code
     if type(error).__name__ in ("OutOfMemoryError", "MemoryError", "ArrowMemoryError"):
         return f"out of memory; lower --batch-tokens, or close other programs{_how_to_continue(session)}", BUG
-    if isinstance(error, UserError):
+    if isinstance(error, ScoringError):
         return str(error), BAD_INPUT
     return (
         f"{type(error).__name__}: {error}\nThis is a fault of the program or the machine; "

@@ -5,13 +5,13 @@ import json
 import pytest
 import torch
 
-from scoring import Scorer
 from scoring.checkpoints import calibrate as calibrating
 from scoring.checkpoints.adapter import check_adapter, file_fingerprint
 from scoring.checkpoints.checkpoint import read_checkpoint
 from scoring.checkpoints.description import describe
 from scoring.checkpoints.plan import plan_members
 from scoring.checkpoints.weights import BaseWeights, CheckpointError, base_fingerprint, sampled_fingerprint
+from scoring.engine.batch_scorer import BatchScorer
 from scoring.engine.reference import reference_logits
 
 
@@ -19,7 +19,7 @@ def foreign(folder, base):
     """Score without our manifest and calibration, as a folder from elsewhere is."""
     for name in ("scoring.json", "calibration.json"):
         (folder / name).unlink(missing_ok=True)
-    return Scorer.load(str(folder), base=str(base))
+    return BatchScorer.load(str(folder), base=str(base))
 
 
 def test_a_saved_adapter_gives_the_same_logits_through_plain_peft(scorer, base, demo, test_rows):

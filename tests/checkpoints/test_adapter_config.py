@@ -2,9 +2,9 @@
 
 import pytest
 
-from scoring import Scorer
 from scoring.checkpoints.adapter_config import AdapterConfig, unknown_settings
 from scoring.checkpoints.checkpoint import read_checkpoint
+from scoring.engine.batch_scorer import BatchScorer
 from scoring.engine.loading import Model
 from scoring.engine.reference import reference_logits
 from scoring.files.reading import FileError
@@ -61,7 +61,7 @@ def test_rank_patterns_and_rslora_load_as_peft_means_them(copy, base, test_rows,
     PeftModel.from_pretrained(model.network, folder).eval()
     for name in ("scoring.json", "calibration.json"):
         (folder / name).unlink()
-    loaded = Scorer.load(str(folder), base=str(base), quantization="none", allow_mismatch=True)
+    loaded = BatchScorer.load(str(folder), base=str(base), quantization="none", allow_mismatch=True)
     logits = loaded.score(test_rows[:3]).logits[:, 0, 0]
     for row, question in enumerate(test_rows[:3]):
         expected = reference_logits(model.network, *loaded.prepare(question))[loaded.label_ids[:4]].numpy()

@@ -17,9 +17,9 @@ from scoring.checkpoints.export import ExportOptions, export_adapter, export_mod
 from scoring.checkpoints.plan import plan_members
 from scoring.checkpoints.soup import soup
 from scoring.checkpoints.weights import CheckpointError
+from scoring.engine.batch_scorer import BatchScorer
 from scoring.engine.loading import Model
 from scoring.engine.reference import reference_logits
-from scoring.engine.scorer import Scorer
 from tests.shared.foreign_checkpoints import DYNAMIC, FILE, SEVEN, Workshop
 
 UNQUANTIZED = ExportOptions(quantization="none")
@@ -35,15 +35,15 @@ def shop(tmp_path_factory, base):
 
 
 def label_logits(plan, rows) -> np.ndarray:
-    return Scorer(plan, "cpu", torch.float32).score(rows).logits[:, 0, 0]
+    return BatchScorer(plan, "cpu", torch.float32).score(rows).logits[:, 0, 0]
 
 
-def by_transformers(folder: Path, rows, scorer: Scorer | None = None) -> np.ndarray:
+def by_transformers(folder: Path, rows, scorer: BatchScorer | None = None) -> np.ndarray:
     """(N, 4) label logits of the folder as transformers loads it by itself, in float32. scorer: of the same folder."""
     from transformers import AutoModelForImageTextToText
 
     network = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
-    scorer = scorer or Scorer(plan_members([str(folder)]), "cpu", torch.float32)
+    scorer = scorer or BatchScorer(plan_members([str(folder)]), "cpu", torch.float32)
     return np.stack([reference_logits(network, *scorer.prepare(row))[scorer.label_ids[:4]].numpy() for row in rows])
 
 
@@ -81,7 +81,7 @@ def test_the_exported_model_has_the_checkpoints_logits(shop, test_rows, tmp_path
         pytest.skip("made for the other")
     before = label_logits(plan_members([str(folder)], str(shop.used), quantization=quantization), rows)
     exported = export_model(str(folder), tmp_path / "whole", str(shop.used), ExportOptions("fp32", quantization))
-    scorer = Scorer(plan_members([str(tmp_path / "whole")]), "cpu", torch.float32)
+    scorer = BatchScorer(plan_members([str(tmp_path / "whole")]), "cpu", torch.float32)
     assert np.abs(by_transformers(tmp_path / "whole", rows, scorer) - before).max() < 1e-4
     assert scorer.plan.quantization == "none"
     assert np.abs(scorer.score(rows).logits[:, 0, 0] - before).max() < 1e-4

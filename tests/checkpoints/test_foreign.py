@@ -15,9 +15,9 @@ from scoring.checkpoints.compatibility import MismatchError
 from scoring.checkpoints.description import describe
 from scoring.checkpoints.plan import plan_members
 from scoring.checkpoints.soup import soup
+from scoring.engine.batch_scorer import BatchScorer
 from scoring.engine.guard import compare_first
 from scoring.engine.reference import reference_logits
-from scoring.engine.scorer import Scorer
 from scoring.files.reading import FileError
 from tests.shared.foreign_checkpoints import KEYS, KINDS, SEVEN, Workshop, table
 from tests.shared.templates import THEIRS
@@ -42,10 +42,10 @@ def planned(folder: Path, base: Path | None, **choices):
 
 def scored(plan, rows) -> np.ndarray:
     """(N, 4) label logits in float32."""
-    return Scorer(plan, "cpu", torch.float32).score(rows).logits[:, 0, 0]
+    return BatchScorer(plan, "cpu", torch.float32).score(rows).logits[:, 0, 0]
 
 
-def by_peft(shop, folder: Path | None, scorer: Scorer, rows) -> np.ndarray:
+def by_peft(shop, folder: Path | None, scorer: BatchScorer, rows) -> np.ndarray:
     """(N, 4) label logits of transformers' network on the scorer's base, with PEFT's own loading of a folder."""
     from peft import PeftModel
 
@@ -63,7 +63,7 @@ def without_adapter(shop):
     """`by_peft` on the base alone, worked out once for each of the shop's two own bases."""
     known: dict[Path, np.ndarray] = {}
 
-    def logits(scorer: Scorer, rows) -> np.ndarray:
+    def logits(scorer: BatchScorer, rows) -> np.ndarray:
         base = scorer.plan.base
         if base not in (shop.base, shop.untied):
             return by_peft(shop, None, scorer, rows)
@@ -92,7 +92,7 @@ def test_a_kind(shop, without_adapter, kind, test_rows):
         assert kind.refused.replace(" beside", "") in " ".join(text.split())
         return
     plan = planned(folder, base)
-    scorer = Scorer(plan, "cpu", torch.float32)
+    scorer = BatchScorer(plan, "cpu", torch.float32)
     for_peft = shop.saved if kind.group == KEYS else None if plan.checkpoints[0].adapter is None else folder
     expected = by_peft(shop, for_peft, scorer, rows)
     assert np.abs(scorer.score(rows).logits[:, 0, 0] - expected).max() < 1e-4
@@ -129,7 +129,7 @@ def test_members_of_several_kinds_in_one_run_are_each_peft_s(shop, test_rows):
             folders[name] = shop.folder / f"member-{name}"
             shutil.copytree(shop.lora(**settings), folders[name])
     plan = plan_members([str(folder) for folder in folders.values()], str(shop.base), quantization="none")
-    scorer, rows = Scorer(plan, "cpu", torch.float32), test_rows[:2]
+    scorer, rows = BatchScorer(plan, "cpu", torch.float32), test_rows[:2]
     logits = scorer.score(rows).logits[:, :, 0]
     for number, (name, folder) in enumerate(folders.items()):
         expected = by_peft(shop, None if name == "none" else folder, scorer, rows)
@@ -170,7 +170,7 @@ def test_an_adapter_is_asked_in_its_own_tools_prompt(shop, test_rows):
     shop.used, rows = shop.base, test_rows[:3]
     folder = shop.lora()
     plan = planned(folder, shop.base, template=THEIRS)
-    scorer = Scorer(plan, "cpu", torch.float32)
+    scorer = BatchScorer(plan, "cpu", torch.float32)
     network = PeftModel.from_pretrained(shop.network(), folder).eval().base_model.model
     tokenizer = AutoTokenizer.from_pretrained(shop.base)
     capitals = tokenizer.convert_tokens_to_ids(list("ABCD"))

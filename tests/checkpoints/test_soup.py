@@ -10,9 +10,9 @@ import torch
 from peft import PeftModel
 from transformers import Qwen3VLForConditionalGeneration
 
-from scoring import Scorer
 from scoring.checkpoints.soup import given_weights, soup
 from scoring.checkpoints.weights import CheckpointError
+from scoring.engine.batch_scorer import BatchScorer
 from scoring.scores.exposure import TRAINING, VALIDATION, read_rows
 
 FOLDS = ["demo/checkpoints/fold0", "demo/checkpoints/fold1"]
@@ -45,8 +45,8 @@ def test_it_has_met_the_rows_of_all_its_adapters(tmp_path):
 
 def test_one_checkpoint_averaged_with_itself_answers_the_same(tmp_path, test_rows):
     soup([FOLDS[0], FOLDS[0]], tmp_path / "soup")
-    logits = Scorer.load(tmp_path / "soup").score(test_rows[:8]).logits
-    assert np.abs(logits - Scorer.load(FOLDS[0]).score(test_rows[:8]).logits).max() < 1e-4
+    logits = BatchScorer.load(tmp_path / "soup").score(test_rows[:8]).logits
+    assert np.abs(logits - BatchScorer.load(FOLDS[0]).score(test_rows[:8]).logits).max() < 1e-4
 
 
 def test_what_cannot_be_averaged_is_refused(tmp_path, demo):

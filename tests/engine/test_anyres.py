@@ -10,13 +10,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from scoring.checkpoints.plan import plan_members
+from scoring.engine.batch_scorer import BatchScorer
 from scoring.engine.batches import prepare_batch, with_tensors
 from scoring.engine.device_map import make_device_map
 from scoring.engine.forward import TreeBatch
 from scoring.engine.linear import TileProduct
 from scoring.engine.loading import Model
 from scoring.engine.reference import reference_logits
-from scoring.engine.scorer import Scorer
 from scoring.inputs.families.llava_onevision import LLAVA_ONEVISION
 from scoring.inputs.pictures import read_picture
 from tests.shared.families import TILE, tiny_base
@@ -39,7 +39,7 @@ def anyres_base(base, tmp_path_factory):
 
 def scorer_of(folder, pixels=PIXELS, **options):
     Model.load(folder, "none")  # first: it imports bitsandbytes
-    return Scorer(plan_members([str(folder)], quantization="none", pixels=pixels), **options)
+    return BatchScorer(plan_members([str(folder)], quantization="none", pixels=pixels), **options)
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_the_library_cuts_by_the_budget_of_the_pictures_that_it_is_given(anyres,
         prepare = scorer_of(anyres_base, tiles * TILE**2).prepare
         counts = [placed.grid[0] for row in anyres_rows[:4] for placed in prepare.encode(row).pictures]
         assert counts == [tiles] * 4
-        other = Scorer(plan_members([str(anyres_base)], quantization="none", pixels=tiles * TILE**2))
+        other = BatchScorer(plan_members([str(anyres_base)], quantization="none", pixels=tiles * TILE**2))
         expected = labels_by_the_library(anyres.model.network, other, anyres_rows)
         assert np.abs(other.score(anyres_rows).logits[:, 0, 0] - expected).max() < 1e-5 * np.abs(expected).max()
 
@@ -140,7 +140,7 @@ def test_adapters_on_tower_and_projector_equal_peft(anyres, anyres_base, anyres_
             torch.nn.init.normal_(weight, std=0.1)
     peft.save_pretrained(tmp_path / "adapter")
     expected = labels_by_the_library(network, anyres, anyres_rows)
-    scorer = Scorer(plan_members([str(tmp_path / "adapter")], str(anyres_base), None, PIXELS, "none", True))
+    scorer = BatchScorer(plan_members([str(tmp_path / "adapter")], str(anyres_base), None, PIXELS, "none", True))
     assert [(member.merged, member.adapts_vision) for member in scorer.packed.members] == [(1, 1)]
     logits = scorer.score(anyres_rows).logits[:, 0, 0]
     assert (

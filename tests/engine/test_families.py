@@ -12,17 +12,17 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from benchmarks.faults import SCORED, content
-from scoring.bench.generate import generate_batch
-from scoring.bench.padded import collate, padded_states
+from scoring.benchmark.generate import generate_batch
+from scoring.benchmark.padded import collate, padded_states
 from scoring.checkpoints.export import ExportOptions, export_model
 from scoring.checkpoints.plan import plan_members
 from scoring.checkpoints.weights import BaseWeights
+from scoring.engine.batch_scorer import BatchScorer
 from scoring.engine.batches import prepare_batch, with_tensors
 from scoring.engine.forward import TreeBatch
 from scoring.engine.guard import compare_first
 from scoring.engine.loading import Model
 from scoring.engine.reference import reference_logits
-from scoring.engine.scorer import Scorer
 from scoring.inputs.families.registry import FAMILIES, family_of, policy_of
 from scoring.inputs.pictures import PictureError, read_picture
 from scoring.inputs.prompt import PromptTemplate
@@ -50,7 +50,7 @@ def model_type(folder):
 @pytest.fixture(scope="module")
 def loaded(family_base):
     Model.load(family_base, "none")  # first: it imports bitsandbytes
-    return Scorer(plan_members([str(family_base)], quantization="none", pixels=budget(family_base)))
+    return BatchScorer(plan_members([str(family_base)], quantization="none", pixels=budget(family_base)))
 
 
 def budget(folder):
@@ -265,7 +265,7 @@ def checkpoint(family_base, demo, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def scored(checkpoint, rows):
-    return Scorer.load(str(checkpoint)).score(rows)
+    return BatchScorer.load(str(checkpoint)).score(rows)
 
 
 def test_training_reaches_every_layer_of_the_language_model_alone(checkpoint, family_base):
@@ -298,13 +298,13 @@ def test_adapters_with_older_names_are_the_same(checkpoint, rows, scored, tmp_pa
     folder = shutil.copytree(checkpoint, tmp_path / "older", ignore=shutil.ignore_patterns("calibration*"))
     tensors = load_file(folder / FILE)
     save_file({key.replace("model.language_model.", "model."): value for key, value in tensors.items()}, folder / FILE)
-    assert np.array_equal(Scorer.load(str(folder)).score(rows).logits, scored.logits, equal_nan=True)
+    assert np.array_equal(BatchScorer.load(str(folder)).score(rows).logits, scored.logits, equal_nan=True)
 
 
 def test_an_exported_model_has_the_files_names_and_the_same_answers(checkpoint, family_base, rows, scored, tmp_path):
     export_model(str(checkpoint), tmp_path / "whole", options=ExportOptions(dtype="fp32"))
     assert {*load_file(tmp_path / "whole" / "model.safetensors")} == {*load_file(family_base / "model.safetensors")}
-    exported = Scorer.load(str(tmp_path / "whole")).score(rows)
+    exported = BatchScorer.load(str(tmp_path / "whole")).score(rows)
     assert np.nanmax(np.abs(exported.logits - scored.logits)) < 1e-4
 
 
@@ -343,7 +343,7 @@ def test_weights_have_the_names_of_the_librarys_modules(family_base):
 def test_older_configurations_without_sections_are_read(base, seen_rows, tmp_path):
     """As the hub has Qwen2-VL and Qwen2.5-VL: the language model's part is not in a section of its own."""
     folder = tiny_base("qwen2_vl", base, tmp_path / "base", tied=True)
-    before = Scorer(plan_members([str(folder)], quantization="none", pixels=PIXELS)).score(seen_rows[:2])
+    before = BatchScorer(plan_members([str(folder)], quantization="none", pixels=PIXELS)).score(seen_rows[:2])
     config = json.loads((folder / "config.json").read_text())
     text = config.pop("text_config")
     rope = {"type": "mrope", "mrope_section": text["rope_parameters"]["mrope_section"]}
@@ -354,7 +354,7 @@ def test_older_configurations_without_sections_are_read(base, seen_rows, tmp_pat
     family = next(family for family in FAMILIES if family.name == "Qwen2-VL")
     sizes = family.sizes(text | config)
     assert (sizes.layers, sizes.width, sizes.heads, sizes.key_value_heads, sizes.head_size) == (3, 64, 4, 2, 16)
-    scorer = Scorer(plan_members([str(folder)], quantization="none", pixels=PIXELS))
+    scorer = BatchScorer(plan_members([str(folder)], quantization="none", pixels=PIXELS))
     assert scorer.prepare.context == 2048
     assert np.array_equal(scorer.score(seen_rows[:2]).logits, before.logits)
 
@@ -364,7 +364,7 @@ def test_older_configurations_without_sections_are_read(base, seen_rows, tmp_pat
 )
 def test_one_base_in_4_bits_has_the_same_bits_expanded_or_not(family_base, rows):
     plan = plan_members([str(family_base)], quantization="nf4", pixels=budget(family_base))
-    kept, expanded = (Scorer(plan, weights=weights).score(rows).logits for weights in ("4bit", "16bit"))
+    kept, expanded = (BatchScorer(plan, weights=weights).score(rows).logits for weights in ("4bit", "16bit"))
     assert np.array_equal(kept, expanded, equal_nan=True)
 
 

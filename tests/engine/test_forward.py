@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from scoring.bench.generate import generate_text
+from scoring.benchmark.generate import generate_text
 from scoring.checkpoints.plan import plan_members
+from scoring.engine.batch_scorer import BatchScorer
 from scoring.engine.batches import prepare_batch, with_tensors
 from scoring.engine.families.parts import patches_of
 from scoring.engine.forward import TreeBatch, _fill_leaves, project, sums_in_float32
 from scoring.engine.packed import PackedModel
 from scoring.engine.reference import model_inputs, reference_logits
-from scoring.engine.scorer import Scorer
 from scoring.engine.tree import Tree
 from scoring.inputs.orders import option_orders
 from scoring.inputs.pictures import read_picture
@@ -104,13 +104,14 @@ def test_all_orders_equal_the_reference(scorer, rows):
 
 @pytest.mark.parametrize("names", [BOTH[:1], BOTH])
 def test_4_bit_and_expanded_weights_give_the_same_bits(names, rows):
-    packed, expanded = (Scorer(plan_members(names), weights=weights).score(rows[:8]) for weights in ("4bit", "16bit"))
+    plan = plan_members(names)
+    packed, expanded = (BatchScorer(plan, weights=weights).score(rows[:8]) for weights in ("4bit", "16bit"))
     assert np.array_equal(packed.logits, expanded.logits) and np.array_equal(packed.label_mass, expanded.label_mass)
 
 
 @pytest.fixture(scope="module")
 def in_bfloat16():
-    return Scorer(plan_members(BOTH[:1]), dtype=torch.bfloat16)
+    return BatchScorer(plan_members(BOTH[:1]), dtype=torch.bfloat16)
 
 
 def test_in_bfloat16_a_row_has_the_same_bits_in_any_company(in_bfloat16, rows):
@@ -135,7 +136,7 @@ def test_in_bfloat16_a_tree_has_the_same_bits_as_whole_rows(in_bfloat16, test_ro
 
 def test_float16_keeps_a_float32_stream(rows, scorer):
     """As on cards without bfloat16: products in float16, everything else in float32."""
-    half = Scorer(plan_members(BOTH[:1]), dtype=torch.float16)
+    half = BatchScorer(plan_members(BOTH[:1]), dtype=torch.float16)
     assert half.packed.stream == torch.float32
     result, whole = half.score(rows[:8]), scorer.score(rows[:8])
     assert np.abs(result.logits - whole.logits).max() < 0.05
@@ -260,7 +261,7 @@ def test_all_indices_of_a_batch_lie_in_one_buffer(scorer, rows):
 
 def test_the_host_never_asks_the_device_within_a_batch(rows):
     """On tensors without content, whatever must know a value or a count raises: there a card would be waited for."""
-    scorer = Scorer(plan_members(BOTH), weights="4bit")
+    scorer = BatchScorer(plan_members(BOTH), weights="4bit")
     ready = with_tensors(prepare_batch(scorer.prepare, rows[:5], "1"), "cpu")
     scorer.answer(ready, 4)  # what is worked out once a size of picture
     with without_content() as mode:

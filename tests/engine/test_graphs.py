@@ -9,11 +9,11 @@ import torch
 
 from scoring.checkpoints.plan import plan_members
 from scoring.engine import graphs as module
+from scoring.engine.batch_scorer import BatchScorer
 from scoring.engine.batches import prepare_batch, with_tensors
 from scoring.engine.buckets import filled_up
 from scoring.engine.forward import TreeBatch
 from scoring.engine.graphs import Graphs, Recorded, shape_of, why_no_graphs
-from scoring.engine.scorer import Scorer
 from scoring.engine.tree import Tree
 from tests.shared.demo import BOTH
 from tests.shared.families import tiny_base
@@ -24,7 +24,7 @@ LEAVES = 16
 @pytest.fixture(scope="module")
 def text_scorer(base, tmp_path_factory):
     folder = tiny_base("qwen3", base, tmp_path_factory.mktemp("text") / "base")
-    return Scorer(plan_members([str(folder)], quantization="none"))
+    return BatchScorer(plan_members([str(folder)], quantization="none"))
 
 
 def in_words(questions):
@@ -229,7 +229,7 @@ def test_another_packing_begins_without_graphs(scorer):
 
 
 def test_members_share_a_forward_pass(rows, graphs):
-    both = Scorer(plan_members(BOTH), weights="4bit")
+    both = BatchScorer(plan_members(BOTH), weights="4bit")
     expected = both.answer(prepare_batch(both.prepare, rows[:1], "1"), 4)
     two = Graphs(both.packed)
     two.why_not = ""

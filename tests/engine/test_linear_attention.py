@@ -12,11 +12,11 @@ from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5GatedDeltaNet
 from scoring.checkpoints.export import ExportOptions, MergeBase, export_model
 from scoring.checkpoints.plan import plan_members
 from scoring.checkpoints.weights import BaseWeights
+from scoring.engine.batch_scorer import BatchScorer
 from scoring.engine.device_map import move_inputs_to_layers
 from scoring.engine.families.qwen3_5 import GatedDeltaNet
 from scoring.engine.loading import Model
 from scoring.engine.recurrent import NodeBatch, RecurrentLayer
-from scoring.engine.scorer import Scorer
 from scoring.engine.stand_in import put_back, unwrap
 from scoring.engine.tree import Tree
 from scoring.inputs.families.registry import FamilyError, family_of_config
@@ -103,7 +103,7 @@ def test_a_node_that_began_without_its_parents_state_would_answer_otherwise(laye
 
 
 def test_what_stands_for_the_layers_is_taken_off_and_put_back(linear_base, test_rows):
-    scorer = Scorer(plan_members([str(linear_base)], quantization="none"))
+    scorer = BatchScorer(plan_members([str(linear_base)], quantization="none"))
     modules = dict(scorer.model.network.named_modules())
     assert sum(isinstance(module, RecurrentLayer) for module in modules.values()) == 2
     before = scorer.score(test_rows[:2]).logits
@@ -132,7 +132,7 @@ def test_training_keeps_about_as_many_bytes_as_are_counted():
 
 
 def test_layers_that_get_their_inputs_on_their_own_card_answer_as_before(linear_base, test_rows):
-    scorer = Scorer(plan_members([str(linear_base)], quantization="none"))
+    scorer = BatchScorer(plan_members([str(linear_base)], quantization="none"))
     before = scorer.score(test_rows[:3], "cyclic").logits
     move_inputs_to_layers(scorer.model.network)
     assert np.array_equal(scorer.score(test_rows[:3], "cyclic").logits, before)
@@ -142,7 +142,7 @@ def test_layers_that_get_their_inputs_on_their_own_card_answer_as_before(linear_
 def test_a_mixture_is_scored_as_the_library_does(base, test_rows, tmp_path):
     """From files with a tensor for each expert, as the library writes them, or with one for all, as the hub has."""
     folder = tiny_base("qwen3_5_moe", base, tmp_path / "base")
-    scorer = Scorer(plan_members([str(folder)], quantization="none"))
+    scorer = BatchScorer(plan_members([str(folder)], quantization="none"))
     result = scorer.score(test_rows[:4], "cyclic")
     expected = reference_labels(scorer, test_rows[:4])
     scale = max(np.abs(row).max() for row in expected.values())
@@ -154,7 +154,7 @@ def test_a_mixture_is_scored_as_the_library_does(base, test_rows, tmp_path):
     weights = BaseWeights.of(folder)
     assert {*weights.shapes} == {*network.state_dict()}
     assert {*weights.linear} == linear
-    again = Scorer(plan_members([str(folder)], quantization="none")).score(test_rows[:4], "cyclic")
+    again = BatchScorer(plan_members([str(folder)], quantization="none")).score(test_rows[:4], "cyclic")
     assert np.array_equal(again.logits, result.logits)
 
 
@@ -167,7 +167,8 @@ def test_layers_that_predict_further_tokens_are_left_out(linear_base, test_rows,
     save_file(weights | more, folder / "model.safetensors", metadata={"format": "pt"})
     assert {*BaseWeights.of(folder).shapes} == {*weights}
     plain, scorer = (
-        Scorer(plan_members([str(each)], quantization="none")).score(test_rows[:2]) for each in (linear_base, folder)
+        BatchScorer(plan_members([str(each)], quantization="none")).score(test_rows[:2])
+        for each in (linear_base, folder)
     )
     assert np.array_equal(plain.logits, scorer.logits)
     export_model(str(folder), tmp_path / "whole", options=ExportOptions(dtype="fp32"))

@@ -6,17 +6,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from scoring import Scorer
 from scoring.checkpoints.weights import (
     BaseWeights,
     CheckpointError,
 )
+from scoring.engine.batch_scorer import BatchScorer
 from scoring.engine.loading import Model, WeightForm, check_room
 
 
 def test_without_bitsandbytes_there_are_16_or_32_bits_and_a_note(demo, monkeypatch):
     monkeypatch.setattr("scoring.engine.loading.why_no_4bit", lambda: "no library for this card")
-    loaded = Scorer.load(str(demo / "checkpoints" / "fold0"))
+    loaded = BatchScorer.load(str(demo / "checkpoints" / "fold0"))
     assert loaded.model.quantization == "none" and "no library for this card" in loaded.model.notes[0]
 
 

@@ -13,10 +13,10 @@ from benchmarks.shapes import QWEN3_VL_8B
 from scoring.checkpoints.export import ExportOptions, export_model
 from scoring.checkpoints.plan import plan_members
 from scoring.checkpoints.weights import BaseWeights, CheckpointError
+from scoring.engine.batch_scorer import BatchScorer
 from scoring.engine.device_map import GIB, make_device_map
 from scoring.engine.loading import Model
 from scoring.engine.reference import reference_logits
-from scoring.engine.scorer import Scorer
 from scoring.inputs.families.qwen3_vl import QWEN3_VL
 from tests.shared.families import tiny_base
 from tests.shared.references import largest_difference, reference_labels
@@ -36,7 +36,7 @@ REAL_32B = {"hidden_size": 5120, "intermediate_size": 25600, "num_attention_head
 
 
 def test_it_is_scored_as_the_library_does(mixture, test_rows):
-    scorer = Scorer(plan_members([str(mixture)], quantization="nf4"))
+    scorer = BatchScorer(plan_members([str(mixture)], quantization="nf4"))
     assert any("the experts stay in float32" in note for note in scorer.model.notes)
     result = scorer.score(test_rows[:8], "cyclic").logits[:, 0, 0]
     for question, logits in zip(test_rows[:8], result):
@@ -81,7 +81,7 @@ def test_a_text_mixture_is_trained_scored_and_exported_as_it_is_stored(text_mixt
     trained(text_mixture, rows, checkpoint, config, rows=8, valid=2)
     adapted = {key.split(".lora_")[0] for key in load_file(checkpoint / "adapter_model.safetensors")}
     assert len(adapted) == 3 * 4 and all(".self_attn." in name for name in adapted)
-    scorer = Scorer.load(str(checkpoint))
+    scorer = BatchScorer.load(str(checkpoint))
     scorer.model.use(scorer.adapters[0])
     result = scorer.score(rows[:8], "cyclic")
     expected = reference_labels(scorer, rows[:8])
@@ -90,7 +90,7 @@ def test_a_text_mixture_is_trained_scored_and_exported_as_it_is_stored(text_mixt
     export_model(str(checkpoint), tmp_path / "whole", options=ExportOptions(dtype="fp32"))
     names = {*load_file(tmp_path / "whole" / "model.safetensors")}
     assert names == {*load_file(text_mixture / "model.safetensors")}
-    exported = Scorer.load(str(tmp_path / "whole")).score(rows[:8], "cyclic")
+    exported = BatchScorer.load(str(tmp_path / "whole")).score(rows[:8], "cyclic")
     assert np.nanmax(np.abs(exported.logits - result.logits)) < 1e-4
 
 

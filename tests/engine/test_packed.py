@@ -6,11 +6,11 @@ import torch
 
 from scoring.checkpoints.plan import plan_members
 from scoring.checkpoints.weights import CheckpointError
+from scoring.engine.batch_scorer import BatchScorer
 from scoring.engine.linear import MergedLinear
 from scoring.engine.loading import Model
 from scoring.engine.packed import PackedModel, compiling_pays
 from scoring.engine.reference import reference_logits
-from scoring.engine.scorer import Scorer
 from scoring.engine.stand_in import unwrap
 from scoring.inputs.families.registry import policy_of
 
@@ -61,7 +61,7 @@ def through_peft(base, folder, scorer, rows) -> np.ndarray:
 )
 def test_every_kind_of_adapter_equals_peft(made, base, test_rows, adapter, merged_and_in_vision):
     folder = made("adapter", **adapter)
-    scorer = Scorer(plan_members([folder], str(base), quantization="none", allow_mismatch=True))
+    scorer = BatchScorer(plan_members([folder], str(base), quantization="none", allow_mismatch=True))
     member = scorer.packed.members[0]
     assert (member.merged, member.adapts_vision) == merged_and_in_vision
     expected = through_peft(base, folder, scorer, test_rows[:4])
@@ -72,7 +72,7 @@ def test_kinds_do_not_disturb_each_other(made, base, test_rows):
     """A merged one, one that changes the vision tower, and one that goes through PEFT, over one base."""
     folders = [made("plain", LANGUAGE), made("seeing", VISION), made("dora", LANGUAGE, use_dora=True)]
     for order in ((0, 1, 2), (2, 1, 0)):
-        scorer = Scorer(plan_members([folders[number] for number in order], str(base), None, None, "none", True))
+        scorer = BatchScorer(plan_members([folders[number] for number in order], str(base), None, None, "none", True))
         logits = scorer.score(test_rows[:3]).logits
         for member, number in enumerate(order):
             expected = through_peft(base, folders[number], scorer, test_rows[:3])
@@ -80,16 +80,16 @@ def test_kinds_do_not_disturb_each_other(made, base, test_rows):
 
 
 def test_the_base_by_itself(base, test_rows):
-    scorer = Scorer(plan_members([str(base)], quantization="none", allow_mismatch=True))
+    scorer = BatchScorer(plan_members([str(base)], quantization="none", allow_mismatch=True))
     expected = through_peft(base, None, scorer, test_rows[:4])
     assert np.abs(scorer.score(test_rows[:4]).logits[:, 0, 0] - expected).max() < 1e-4
 
 
 def test_a_model_can_be_packed_again_in_another_way(test_rows):
     plan = plan_members([FOLD0])
-    packed = Scorer(plan, weights="4bit")
+    packed = BatchScorer(plan, weights="4bit")
     first = packed.score(test_rows[:3]).logits
-    expanded = Scorer(plan, weights="16bit", model=packed.model)
+    expanded = BatchScorer(plan, weights="16bit", model=packed.model)
     assert expanded.model is packed.model and np.array_equal(expanded.score(test_rows[:3]).logits, first)
     unwrap(packed.model.network.model)
     assert not any(isinstance(module, MergedLinear) for module in packed.model.network.modules())

@@ -12,13 +12,13 @@ from safetensors.torch import load_file, save_file
 
 from scoring.checkpoints.export import ExportOptions, export_model
 from scoring.checkpoints.plan import plan_members
+from scoring.engine.batch_scorer import BatchScorer
 from scoring.engine.batches import prepare_batch, with_tensors
 from scoring.engine.device_map import make_device_map
 from scoring.engine.forward import TreeBatch
 from scoring.engine.linear import TileProduct
 from scoring.engine.loading import Model
 from scoring.engine.reference import reference_logits
-from scoring.engine.scorer import Scorer
 from scoring.inputs.families.internvl import INTERNVL
 from scoring.inputs.pictures import read_picture
 from tests.shared.families import TILE, tiny_base
@@ -42,7 +42,7 @@ def tiles_base(base, tmp_path_factory):
 
 def scorer_of(folder, **options):
     Model.load(folder, "none")  # first: it imports bitsandbytes
-    return Scorer(plan_members([str(folder)], quantization="none", pixels=PIXELS), **options)
+    return BatchScorer(plan_members([str(folder)], quantization="none", pixels=PIXELS), **options)
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def test_adapters_on_tower_and_projector_equal_peft(tiled, tiles_base, tiled_row
         expected.append(labels_by_the_library(network, tiled, tiled_rows))
     for prefix in ("", "older "):
         folders = [str(tmp_path / f"{prefix}{name}") for name in ("seeing", "plain")]
-        scorer = Scorer(plan_members(folders, str(tiles_base), None, PIXELS, "none", True))
+        scorer = BatchScorer(plan_members(folders, str(tiles_base), None, PIXELS, "none", True))
         assert [(member.merged, member.adapts_vision) for member in scorer.packed.members] == [(1, 1), (1, 0)]
         logits = scorer.score(tiled_rows).logits
         assert np.abs(logits[:, 0] - logits[:, 1]).max() > 0.01
@@ -167,7 +167,7 @@ def test_a_head_shared_by_default_is_exported_too(base, tiled_rows, tmp_path):
     (folder / "config.json").write_text(json.dumps(config))
     export_model(str(folder), tmp_path / "whole", options=ExportOptions(dtype="fp32"))
     before, after = (
-        Scorer(plan_members([str(name)], quantization="none")).score(tiled_rows[:2]).logits
+        BatchScorer(plan_members([str(name)], quantization="none")).score(tiled_rows[:2]).logits
         for name in (folder, tmp_path / "whole")
     )
     assert np.array_equal(before, after)

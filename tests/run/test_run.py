@@ -144,7 +144,7 @@ def test_prompts_are_encoded_while_the_model_loads(scorer, table, tmp_path, monk
         assert loading.wait(20)
         return costs(self, *arguments)
 
-    monkeypatch.setattr("scoring.run.loader.Scorer", load)
+    monkeypatch.setattr("scoring.run.loader.BatchScorer", load)
     monkeypatch.setattr(scorer.model, "seconds", {"weights": 2.0, "adapters": 1.0})
     monkeypatch.setattr(Scheduler, "costs", encode)
     finished = run(table, scorer.plan, tmp_path / "one")
@@ -172,7 +172,7 @@ def test_a_model_that_cannot_load_does_not_wait_for_the_prompts(scorer, table, t
         raise KeyboardInterrupt
 
     threads = threading.active_count()
-    monkeypatch.setattr("scoring.run.loader.Scorer", load)
+    monkeypatch.setattr("scoring.run.loader.BatchScorer", load)
     monkeypatch.setattr("scoring.run.scheduler.costs_of", costs)
     with pytest.raises(KeyboardInterrupt):
         run(table, scorer.plan, tmp_path)
@@ -180,7 +180,7 @@ def test_a_model_that_cannot_load_does_not_wait_for_the_prompts(scorer, table, t
 
 
 def test_what_another_run_left_is_refused_before_anything_loads(scorer, table, tmp_path, monkeypatch):
-    monkeypatch.setattr("scoring.run.loader.Scorer", lambda *arguments, **options: pytest.fail("it is loaded"))
+    monkeypatch.setattr("scoring.run.loader.BatchScorer", lambda *arguments, **options: pytest.fail("it is loaded"))
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(RunError, match="holds other files"):
         run(table, scorer.plan, tmp_path)

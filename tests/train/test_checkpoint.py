@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from scoring import Scorer
 from scoring.checkpoints.checkpoint import read_checkpoint
+from scoring.engine.batch_scorer import BatchScorer
 from scoring.engine.loading import Model
 from scoring.engine.reference import reference_logits
 from tests.shared.templates import THEIRS
@@ -45,7 +45,7 @@ def test_the_files_of_a_checkpoint(first, base):
 
 def test_scoring_the_checkpoint_gives_its_validation_logits(first, questions):
     out, _, results = first
-    scored = Scorer.load(str(out)).score(questions[100:112])
+    scored = BatchScorer.load(str(out)).score(questions[100:112])
     assert np.abs(scored.logits[:, 0, 0] - results[0].scores.logits).max() < 1e-4
 
 
@@ -71,7 +71,7 @@ def test_a_checkpoint_of_capital_letters_is_scored_without_any_option(theirs, qu
     out, _, epoch = theirs
     manifest = read_checkpoint(str(out)).manifest
     assert manifest.prompt == THEIRS and manifest.template["letters"] == "upper" and manifest.letters == "abcd"
-    scorer = Scorer.load(str(out))
+    scorer = BatchScorer.load(str(out))
     assert scorer.prepare.chat.decode(scorer.label_ids[:4]) == "ABCD"
     result = scorer.score(questions[100:112])
     assert np.abs(result.logits[:, 0, 0] - epoch.scores.logits).max() < 1e-4

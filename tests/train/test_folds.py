@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from sklearn.model_selection import StratifiedGroupKFold
 
-from scoring import Scorer
 from scoring.checkpoints.checkpoint import folds_of
 from scoring.checkpoints.plan import plan_members
+from scoring.engine.batch_scorer import BatchScorer
 from scoring.scores.folder import open_scores
 from tests.shared.questions import rows_about
 from tests.shared.trainings import QUICK, contents, train_in_folds
@@ -78,7 +78,7 @@ def test_folds_leave_out_of_fold_logits_and_are_scored_together(base, questions,
     assert logits.scored.all() and logits.ids == [row.id for row in questions[:16]]
     assert [Path(name).name for name in folds_of(str(out))] == ["fold0", "fold1"]
     valid_rows = assign_folds(questions[:16], 2, 0)[1]
-    scored = Scorer.load(str(out / "fold1")).score([questions[row] for row in valid_rows])
+    scored = BatchScorer.load(str(out / "fold1")).score([questions[row] for row in valid_rows])
     assert np.abs(scored.logits - logits.logits[valid_rows]).max() < 1e-4
     assert plan_members([str(out)]).members == ["fold0", "fold1"]
     before = (out / "out-of-fold" / "probabilities.csv").read_bytes()

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 
 from scoring.checkpoints.compatibility import MismatchError
+from scoring.engine.batch_scorer import BatchScorer
 from scoring.engine.batches import prepare_batch, with_tensors
 from scoring.engine.forward import TreeBatch
 from scoring.engine.reference import reference_logits
-from scoring.engine.scorer import Scorer
 from scoring.engine.stand_in import put_back, unwrap
 from scoring.engine.tree import Tree
 from scoring.tables.reading import read_table
@@ -107,7 +107,7 @@ def test_a_table_in_words_alone_can_be_trained_on(base, questions, tmp_path):
     words = [replace(question, pictures=(), sizes=()) for question in questions[:4]]
     config = replace(PLAIN, epochs=1, batch=2, targets=("linear_fc1", "q_proj"))
     trainer_of(base, words, words, tmp_path / "ckpt", config).run()
-    assert np.isfinite(Scorer.load(str(tmp_path / "ckpt")).score(words).logits).all()
+    assert np.isfinite(BatchScorer.load(str(tmp_path / "ckpt")).score(words).logits).all()
 
 
 def test_what_is_trained_on_a_base_in_4_bits_is_scored_as_peft_would(base_in_4_bits, base, questions, tmp_path):
@@ -116,7 +116,7 @@ def test_what_is_trained_on_a_base_in_4_bits_is_scored_as_peft_would(base_in_4_b
 
     config = replace(PLAIN, epochs=1, batch=4, learning_rate=1e-2, targets=("q_proj", "up_proj", "lm_head"))
     trainer_of(base_in_4_bits, questions, questions, tmp_path / "ckpt", config).run()
-    scorer = Scorer.load(str(tmp_path / "ckpt"))
+    scorer = BatchScorer.load(str(tmp_path / "ckpt"))
     logits = scorer.score(questions[:4]).logits[:, 0, 0]
     network = AutoModelForImageTextToText.from_pretrained(base_in_4_bits, dtype=torch.float32)
     for layer in network.modules():
@@ -128,11 +128,11 @@ def test_what_is_trained_on_a_base_in_4_bits_is_scored_as_peft_would(base_in_4_b
         assert np.abs(expected.numpy() - logits[row]).max() < 1e-4
     manifest = json.loads((tmp_path / "ckpt" / "scoring.json").read_text())
     assert (manifest["quantization"], manifest["base_stored"]) == ("nf4", "nf4")
-    on_16_bits = Scorer.load(str(tmp_path / "ckpt"), base=str(base))  # the same model, which a note says
+    on_16_bits = BatchScorer.load(str(tmp_path / "ckpt"), base=str(base))  # the same model, which a note says
     assert any("the same model at another precision" in note for note in on_16_bits.plan.notes)
     assert np.abs(on_16_bits.score(questions[:4]).logits[:, 0, 0] - logits).max() < 0.05
     with pytest.raises(MismatchError, match="in 4 bits \\(nf4\\) already"):
-        Scorer.load(str(tmp_path / "ckpt"), quantization="none")
+        BatchScorer.load(str(tmp_path / "ckpt"), quantization="none")
 
 
 def test_a_mixture_of_experts_learns_by_its_attention(mixture, questions, tmp_path):
@@ -145,7 +145,7 @@ def test_a_mixture_of_experts_learns_by_its_attention(mixture, questions, tmp_pa
     trainer_of(mixture, questions[:3], questions[:3], tmp_path / "ckpt", PLAIN).run()
     config = json.loads((tmp_path / "ckpt" / "adapter_config.json").read_text())
     assert config["target_modules"] == ["k_proj", "o_proj", "q_proj", "v_proj"]
-    assert np.isfinite(Scorer.load(str(tmp_path / "ckpt")).score(questions[:3]).logits).all()
+    assert np.isfinite(BatchScorer.load(str(tmp_path / "ckpt")).score(questions[:3]).logits).all()
 
 
 LINEAR_ATTENTION = ("in_proj_qkv", "in_proj_z", "in_proj_a", "in_proj_b", "out_proj")

@@ -1,6 +1,6 @@
 """Generation, as the notebook has it."""
 
-from scoring.bench.generate import generate_batch, generate_text
+from scoring.benchmark.generate import generate_batch, generate_text
 
 
 def test_batched_generation_begins_as_single_generation(scorer, test_rows):

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from scoring.bench import baselines
-from scoring.bench.generate import Generated
-from scoring.bench.summary import WAYS, BatchSize
+from scoring.benchmark import baselines
+from scoring.benchmark.generate import Generated
+from scoring.benchmark.summary import WAYS, BatchSize
 from scoring.engine.reference import reference_logits
 
 

@@ -15,15 +15,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from scoring.bench.extraction import extract_choice, extract_stated
-from scoring.bench.generate import Generated, generate_batch, generate_text
-from scoring.bench.padded import collate, padded_states
-from scoring.bench.summary import NOTEBOOK, SINGLE, Answer, BatchSize, TimedAnswers
+from scoring.benchmark.extraction import extract_choice, extract_stated
+from scoring.benchmark.generate import Generated, generate_batch, generate_text
+from scoring.benchmark.padded import collate, padded_states
+from scoring.benchmark.summary import NOTEBOOK, SINGLE, Answer, BatchSize, TimedAnswers
+from scoring.engine.batch_scorer import BatchScorer
 from scoring.engine.batches import AHEAD, READERS
 from scoring.engine.forward import project
 from scoring.engine.loading import out_of_memory
 from scoring.engine.reference import reference_logits
-from scoring.engine.scorer import Scorer
 from scoring.inputs.pictures import PictureError
 from scoring.inputs.prompt import LETTERS
 from scoring.inputs.questions import Question
@@ -51,7 +51,7 @@ class BatchedWay(NamedTuple):
 class Baselines:
     """The libraries' ways over the rows of a table, with a loaded model that uses its adapter and is not compiled."""
 
-    def __init__(self, scorer: Scorer, table: Table):
+    def __init__(self, scorer: BatchScorer, table: Table):
         self.scorer, self.questions = scorer, table.questions
         self.chat, self.network = scorer.prepare.chat, scorer.model.network
         self.device = scorer.model.device

@@ -10,7 +10,7 @@ from scoring.tables.reading import read_table
 
 @pytest.fixture(scope="module")
 def bench(scorer, demo, tmp_path_factory):
-    from scoring.bench.measure import ORDERS, Bench
+    from scoring.benchmark.measure import ORDERS, Bench
     from scoring.run.options import RunOptions
 
     table = read_table(demo / "test.csv")

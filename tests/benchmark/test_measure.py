@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from scoring.bench.extraction import extract_choice
-from scoring.bench.generate import generate_text
-from scoring.bench.measure import ORDERS, Bench, BenchOptions
-from scoring.bench.measure import bench as run_bench
-from scoring.bench.summary import WAYS, TimedAnswers, summarise
+from scoring.benchmark.extraction import extract_choice
+from scoring.benchmark.generate import generate_text
+from scoring.benchmark.measure import ORDERS, Bench, BenchOptions
+from scoring.benchmark.measure import bench as run_bench
+from scoring.benchmark.summary import WAYS, TimedAnswers, summarise
 from scoring.checkpoints.plan import plan_members
+from scoring.engine.batch_scorer import BatchScorer
 from scoring.engine.reference import reference_logits
-from scoring.engine.scorer import Scorer
 from scoring.inputs.orders import OrdersError
 from scoring.run.options import RunOptions
 from scoring.scores.folder import RunError
@@ -113,7 +113,7 @@ def test_memory_is_that_of_a_ways_weights_alone(bench, measured):
 def test_ways_that_do_not_apply_are_left_out_with_a_message(bench, demo):
     messages = []
     plan = plan_members([str(demo / "checkpoints" / "fold0")], quantization="none", allow_mismatch=True)
-    plain = Bench(Scorer(plan), bench.table, dict.fromkeys(ORDERS, plan), RunOptions(), bench.work)
+    plain = Bench(BatchScorer(plan), bench.table, dict.fromkeys(ORDERS, plan), RunOptions(), bench.work)
     measured = last(plain.measure(["padded", "engine-4bit", "engine-16bit"], 1, Silent, messages.append))
     assert {name: measurement.setup.weights for name, measurement in measured.items()} == {
         "padded": "16bit",
@@ -126,7 +126,7 @@ def test_ways_that_do_not_apply_are_left_out_with_a_message(bench, demo):
 
 def test_weights_that_do_not_fit_in_16_bits_are_left_out(bench, monkeypatch):
     plan = bench.plans["engine"]
-    small = Bench(Scorer(plan, weights="4bit"), bench.table, bench.plans, RunOptions(), bench.work)
+    small = Bench(BatchScorer(plan, weights="4bit"), bench.table, bench.plans, RunOptions(), bench.work)
     monkeypatch.setattr("scoring.engine.packed.free_bytes", lambda device: 1000)
     messages = []
     assert small._applicable(["engine", "engine-16bit"], messages.append) == ["engine"]

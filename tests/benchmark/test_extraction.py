@@ -2,7 +2,7 @@
 
 import pytest
 
-from scoring.bench.extraction import extract_choice, extract_stated
+from scoring.benchmark.extraction import extract_choice, extract_stated
 from tests.shared.templates import THEIRS
 
 # Right values: the notebook's rules applied by hand.

@@ -5,15 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from scoring.engine.batch_scorer import BatchScorer
 from scoring.engine.forward import project
-from scoring.engine.scorer import Scorer
 from tests.shared.demo import BOTH
 
 
 def test_several_checkpoints_over_one_sight_equal_each_by_itself(rows):
-    together = Scorer.load(BOTH).score(rows[:8])
+    together = BatchScorer.load(BOTH).score(rows[:8])
     for number, name in enumerate(BOTH):
-        alone = Scorer.load(name).score(rows[:8])
+        alone = BatchScorer.load(name).score(rows[:8])
         assert np.abs(together.logits[:, number] - alone.logits[:, 0]).max() < 1e-5
 
 

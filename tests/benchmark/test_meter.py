@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from scoring.bench.meter import Meter
+from scoring.benchmark.meter import Meter
 
 
 def test_the_meter_sees_memory_that_is_given_back():

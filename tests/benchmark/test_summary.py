@@ -9,7 +9,7 @@ import pytest
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
-from scoring.bench.summary import (
+from scoring.benchmark.summary import (
     WAYS,
     Answer,
     BatchSize,

@@ -1,4 +1,4 @@
-"""`Scorer`: one base, its adapters, one prompt. Questions in, label logits out.
+"""`BatchScorer`: one base, its adapters, one prompt. Questions in, label logits out.
 
 In: N questions, in P option orders each. Out: an `OptionLogits` with logits (N, members, P, K) by the data's options.
 The rest of `engine` serves it: `batches` prepares, `packed` answers, `collect` sorts the answers by option.
@@ -32,10 +32,10 @@ from scoring.scores.probabilities import pooled_log_probabilities
 AskedPicture = str | Path | Image.Image
 
 
-class Scorer:
+class BatchScorer:
     """Scores questions with the members of a `Plan`: one packed forward pass a member.
 
-    >>> scorer = Scorer.load("demo/checkpoints/fold0")
+    >>> scorer = BatchScorer.load("demo/checkpoints/fold0")
     >>> scorer.ask("cat.jpg", "What is shown?", ["dog", "cat", "cow", "hen"])
     {'a': 0.02, 'b': 0.95, 'c': 0.02, 'd': 0.01}
     """
@@ -75,7 +75,7 @@ class Scorer:
         quantization: str | None = None,
         device: str | None = None,
         allow_mismatch: bool = False,
-    ) -> "Scorer":
+    ) -> "BatchScorer":
         """From one checkpoint or several over one base: folders or hub ids. Raises CheckpointError or MismatchError."""
         names = [ckpt] if isinstance(ckpt, (str, Path)) else list(ckpt)
         plan = plan_members([str(name) for name in names], base, template, pixels, quantization, allow_mismatch)
@@ -98,7 +98,7 @@ class Scorer:
         )
         return loaded == needed
 
-    def with_plan(self, plan: Plan) -> "Scorer":
+    def with_plan(self, plan: Plan) -> "BatchScorer":
         """The loaded model with the prompt, pixels and names of a plan that it `fits`."""
         scorer = copy(self)
         scorer.plan, scorer.prepare = plan, plan.preparer

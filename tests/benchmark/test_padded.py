@@ -2,7 +2,7 @@
 
 import torch
 
-from scoring.bench.padded import collate, padded_states
+from scoring.benchmark.padded import collate, padded_states
 from scoring.engine.forward import project
 from scoring.engine.reference import reference_logits
 

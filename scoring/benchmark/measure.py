@@ -22,9 +22,9 @@ import numpy as np
 import torch
 
 import scoring
-from scoring.bench.baselines import Advance, Baselines
-from scoring.bench.meter import Meter
-from scoring.bench.summary import (
+from scoring.benchmark.baselines import Advance, Baselines
+from scoring.benchmark.meter import Meter
+from scoring.benchmark.summary import (
     ENGINE,
     ENGINE_4BIT,
     ENGINE_16BIT,
@@ -37,11 +37,11 @@ from scoring.bench.summary import (
     summarise,
 )
 from scoring.checkpoints.plan import Plan
+from scoring.engine.batch_scorer import BatchScorer
 from scoring.engine.batches import READERS
 from scoring.engine.linear import MergedLinear
 from scoring.engine.loading import device_name
 from scoring.engine.packed import PackedModel
-from scoring.engine.scorer import Scorer
 from scoring.engine.stand_in import Replacement, put_back, unwrap
 from scoring.errors import InputError
 from scoring.files.writing import write_json
@@ -95,7 +95,7 @@ def bench(table: Table, ckpt: str, options: BenchOptions, progress: Progress, sa
         raise InputError(unseen)
     options.out.mkdir(parents=True, exist_ok=True)
     start = time.time()
-    scorer = Scorer(plans[ENGINE], weights=options.run.weights)
+    scorer = BatchScorer(plans[ENGINE], weights=options.run.weights)
     first_run = {"starting": start - (options.began or start), "loading": time.time() - start}
     for note in plans[ENGINE].notes + scorer.model.notes:
         say(note)
@@ -111,7 +111,7 @@ def bench(table: Table, ckpt: str, options: BenchOptions, progress: Progress, sa
     return report
 
 
-def _circumstances(table: Table, scorer: Scorer, price: float | None) -> dict[str, Any]:
+def _circumstances(table: Table, scorer: BatchScorer, price: float | None) -> dict[str, Any]:
     """What was measured, and on which machine."""
     plan = scorer.plan
     return {
@@ -135,7 +135,7 @@ class Bench:
     first_seconds: what the engine took for its first rows; None before that, or where it is not measured.
     """
 
-    def __init__(self, scorer: Scorer, table: Table, plans: dict[str, Plan], options: RunOptions, work: Path):
+    def __init__(self, scorer: BatchScorer, table: Table, plans: dict[str, Plan], options: RunOptions, work: Path):
         self.scorer, self.table, self.plans, self.options, self.work = scorer, table, plans, options, work
         self.questions = table.questions
         self.network, self.device = scorer.model.network, scorer.model.device
@@ -267,7 +267,7 @@ class Bench:
         return ""
 
     @contextmanager
-    def _packed(self, weights: str) -> Iterator[Scorer]:
+    def _packed(self, weights: str) -> Iterator[BatchScorer]:
         """A scorer that multiplies with such weights. Inside, the network has their layers."""
         scorer = copy(self.scorer)
         scorer.packed = self.packings[weights]
