@@ -278,7 +278,8 @@ def warnings_of(
 ) -> list[str]:
     """What a reader of the numbers must know, with its usual causes.
 
-    label_ids: tokens of the letters. answers: (N,) right letters, "" where unknown. log_p: (N, K) of the pool.
+    label_ids: tokens of the letters, [] where they are not known. answers: (N,) right letters, "" where unknown. log_p:
+    (N, K) of the pool.
     """
     scored = logits.scored
     if not scored.any():
@@ -304,7 +305,7 @@ def _low_mass(logits: OptionLogits, scored: np.ndarray, label_ids: list[int]) ->
         return []  # numbers from files have no label mass
     mass = float(np.nanquantile(logits.label_mass[scored], 0.05))
     tokens = logits.top_token[scored]
-    others = float((~np.isin(tokens[tokens >= 0], label_ids)).mean())
+    others = float((~np.isin(tokens[tokens >= 0], label_ids)).mean()) if len(label_ids) else 0.0
     if mass >= LOW_MASS and others <= MANY_OTHERS:
         return []
     return [

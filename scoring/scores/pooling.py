@@ -126,12 +126,6 @@ def import_file(path: Path, out: Path, options: PoolOptions | None = None) -> Po
     return _write(_pool(members, [path], options), out, options, {}, ())
 
 
-def check_replaceable(out: Path, overwrite: bool) -> None:
-    """Raises RunError where `out` holds files that must not be replaced."""
-    if not overwrite and out.exists() and any(out.iterdir()):
-        raise RunError(f"{out} exists; choose another --out, or replace it with --overwrite")
-
-
 # ------------------------------------------------------------------ the pool
 def _pool(members: list[Member], paths: Sequence[Path], options: PoolOptions) -> FittedPool:
     """The members side by side, weighted, calibrated, and fitted on the labelled rows that the options name."""
