@@ -1,88 +1,48 @@
-"""What comes out of a library call: `Answer` for a row, `Answers` for all rows, with all that a run knows. No torch."""
+"""What comes out of a library call: an `Answer` for each row, in `Answers` with all that a run knows. No torch."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 from scoring.inputs.prompt import LETTERS
-from scoring.scores.evaluation import exposure_warnings
+from scoring.library.answer import NAN, Answer
+from scoring.library.labels import GivenAnswers, answer_table, columns_by, labelled
+from scoring.library.results import IN_MEMORY, calibrated, loaded, pooled, saved
+from scoring.scores.evaluation import compare_scores, exposure_warnings, measure_scores
 from scoring.scores.finalize import ScoredRun, scores_of
-from scoring.scores.folder import Columns, Scores, columns_of
-from scoring.scores.logits import SCORED, OptionLogits
+from scoring.scores.folder import Columns, RunError, Scores, Source, columns_of
+from scoring.scores.logits import OptionLogits
+from scoring.scores.pooling import PoolOptions
 from scoring.scores.probabilities import margins, mean_label_mass, pooled_log_probabilities, predictions
 from scoring.stats.calibration import Calibration
 from scoring.stats.pools import PoolSettings
+from scoring.stats.sets import SetRequest
 from scoring.tables.table import Table
 
 if TYPE_CHECKING:
     import pandas as pd
 
-NAN = float("nan")
-IN_MEMORY = Path("answers")  # the name of results that were never written, in messages
-
-
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Answer(Mapping[str, float]):
-    """One row's answer: a mapping from the letters of its options to their probabilities, which sum to 1.
-
-    A row without a score has no probabilities, and "" as its letter: `status` says why.
-
-    letter: of the likeliest option. probabilities: what the mapping holds. margin: the probability of the likeliest
-    option minus that of the second; NaN without a score. label_mass: the share of the model's whole softmax that falls
-    on the letters, the mean over members and orders; NaN where it is not known. status: `ok`, or why there is no score.
-    options: the options' texts, () where they are not known.
-
-    >>> answer = Answer("q1", "b", {"a": 0.25, "b": 0.75}, 0.5)
-    >>> answer.letter, answer["b"], max(answer, key=answer.get), answer == {"a": 0.25, "b": 0.75}
-    ('b', 0.75, 'b', True)
-    """
-
-    id: str
-    letter: str = ""
-    probabilities: dict[str, float] = field(default_factory=dict)
-    margin: float = NAN
-    label_mass: float = NAN
-    status: str = SCORED
-    options: tuple[str, ...] = ()
-
-    def __getitem__(self, letter: str) -> float:
-        return self.probabilities[letter]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.probabilities)
-
-    def __len__(self) -> int:
-        return len(self.probabilities)
-
-    def __repr__(self) -> str:
-        if not self.scored:
-            return f"Answer({self.id!r}, no score: {self.status})"
-        probabilities = ", ".join(f"{letter} {p:.3f}" for letter, p in self.probabilities.items())
-        return f"Answer({self.id!r}, {self.letter!r}: {probabilities})"
-
-    @property
-    def scored(self) -> bool:
-        """Whether the row has a score."""
-        return self.status == SCORED
-
-    @property
-    def option(self) -> str:
-        """The text of the likeliest option; "" without a score, or where the texts are not known."""
-        index = LETTERS.index(self.letter) if self.letter else len(self.options)
-        return self.options[index] if index < len(self.options) else ""
+__all__ = ["Answer", "Answers", "pool_answers"]
 
 
 @dataclass(frozen=True, eq=False)
 class _Known:
-    """What is known of N rows without reading a picture: task types, right letters ("" unknown), options' texts."""
+    """What is known of N rows without reading a picture: task types, right letters ("" unknown), options' texts.
+
+    pool: how members are pooled; None for equal weights. has_sets: whether option sets were asked for.
+    """
 
     task_types: list[str]
     answers: list[str]
     options: list[tuple[str, ...]]
+    pool: PoolSettings | None = None
+    has_sets: bool = False
 
 
 class Answers(Sequence[Answer]):
@@ -97,12 +57,11 @@ class Answers(Sequence[Answer]):
         calibrations: Sequence[Calibration],
         known: _Known,
         scores: Scores | Callable[[], Scores],
-        pool: PoolSettings | None = None,
     ):
         """Made by `Scorer.score`, `load` or `pool`. scores: everything, or what makes it when it is needed first."""
         self.option_logits = logits
         self.calibrations = list(calibrations)
-        self._known, self._scores, self._pool = known, scores, pool
+        self._known, self._scores = known, scores
 
     @classmethod
     def of(  # noqa: PLR0913 - what a run knows, each by its name
@@ -114,13 +73,14 @@ class Answers(Sequence[Answer]):
         run_json: Mapping[str, Any],
         label_ids: Sequence[int] = (),
         exposed: Callable[[Columns, str], np.ndarray] | None = None,
+        sets: SetRequest | None = None,
     ) -> "Answers":
         """The answers to a table's questions.
 
         run_json: what run.json says, except for what follows from the logits, which is added. label_ids: the letters'
         tokens, for a warning about low label mass. exposed: (N, M) flags that say how each member has met each row
         before, of the columns and the table's digest (`Plan.exposed`). It is called when the flags are needed first:
-        they, and the columns' digests, take reading every picture's file.
+        they, and the columns' digests, take reading every picture's file. sets: option sets to add.
         """
         questions = table.questions
 
@@ -130,15 +90,17 @@ class Answers(Sequence[Answer]):
             if exposed is not None:
                 flags = exposed(columns, table.digest)
             columns["exposed"] = flags.tolist()
-            values = {"counts": {"rows": len(questions)}, **run_json}
+            values = {**run_json, "counts": {"rows": len(questions), **run_json.get("counts", {})}}
             warnings = exposure_warnings(logits.members, flags)
-            run = ScoredRun(IN_MEMORY, values, columns, logits, [*calibrations], [*label_ids], warnings=warnings)
-            return scores_of(run)
+            return scores_of(
+                ScoredRun(IN_MEMORY, values, columns, logits, [*calibrations], [*label_ids], sets, warnings)
+            )
 
         known = _Known(
             [question.task_type for question in questions],
             [question.answer for question in questions],
             [tuple(question.options) for question in questions],
+            has_sets=sets is not None,
         )
         return cls(logits, calibrations, known, scores)
 
@@ -147,8 +109,8 @@ class Answers(Sequence[Answer]):
         """The answers of an opened SCORES folder, or of one in memory."""
         columns = scores.questions
         options = [tuple(texts) for texts in columns["choices"]]
-        known = _Known(columns["task_type"], columns["answer"], options)
-        return cls(scores.logits, scores.calibrations, known, scores, scores.pool)
+        known = _Known(columns["task_type"], columns["answer"], options, scores.pool, bool(scores.run.sets))
+        return cls(scores.logits, scores.calibrations, known, scores)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Answers.of_scores, (self.scores,)
@@ -226,7 +188,9 @@ class Answers(Sequence[Answer]):
         scored = self.option_logits.scored
         if not scored.any():
             return np.full((len(self), self.logits.shape[3]), np.nan)
-        log_p = pooled_log_probabilities(self.option_logits, self.calibrations, self._known.task_types, self._pool)
+        log_p = pooled_log_probabilities(
+            self.option_logits, self.calibrations, self._known.task_types, self._known.pool
+        )
         return np.where(scored[:, None], log_p, np.nan)
 
     @cached_property
@@ -259,6 +223,14 @@ class Answers(Sequence[Answer]):
         """What a reader of the numbers must know, as run.json has it."""
         return list(self.scores.run_json.get("warnings", []))
 
+    @cached_property
+    def sets(self) -> list[str] | None:
+        """(N,) the letters of each row's option set, such as `ac`; None where no sets were asked for."""
+        if not self._known.has_sets:
+            return None
+        held = self.scores.option_sets().tolist()
+        return ["".join(letter for letter, in_set in zip(LETTERS, row) if in_set) for row in held]
+
     def to_frame(self) -> "pd.DataFrame":
         """The columns of probabilities.csv as a pandas DataFrame of N rows; numbers are NaN without a score."""
         import pandas as pd
@@ -271,6 +243,8 @@ class Answers(Sequence[Answer]):
             "label_mass": [answer.label_mass for answer in self._rows],
             "status": self.status,
         }
+        if self.sets is not None:
+            columns["set"] = self.sets
         if any(self.answers):
             pairs = list(zip(self.letters, self.answers))
             columns |= {
@@ -278,3 +252,133 @@ class Answers(Sequence[Answer]):
                 "correct": [float(letter == right) if letter and right else NAN for letter, right in pairs],
             }
         return pd.DataFrame(columns)
+
+    # -------------------------------------------------------------- files
+    def save(
+        self, folder: str | PathLike[str], *, overwrite: bool = False, sample: str | PathLike[str] | None = None
+    ) -> Path:
+        """Write a SCORES folder, which every command and `load` read; its path.
+
+        overwrite: replace the results that the folder holds. sample: a sample submission, whose header, ids and order
+        submission.csv takes. Raises RunError where the folder holds files that must not be replaced, InputError where
+        the sample has an id that no row has.
+        """
+        return saved(self.scores, Path(folder), overwrite, Path(sample) if sample else None)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | PathLike[str],
+        *,
+        form: str = "auto",
+        answers: GivenAnswers | None = None,
+        calibrations: Sequence[Calibration] = (),
+    ) -> "Answers":
+        """The answers in a SCORES folder, or in anyone's file of numbers as `evaluate` reads it; nothing is written.
+
+        form: what the letters' columns of a file hold: probabilities, log-probabilities, logits, shares or `auto`.
+        answers: right letters for rows that have none, see `evaluate`. calibrations: of the members, in place of their
+        own. Raises RunError or FileError for a folder, EnsembleError or InputError for a file, that cannot be used.
+        """
+        return cls.of_scores(loaded(Path(path), form, answers, calibrations))
+
+    def report(self, path: str | PathLike[str], *, rows: int = 1000) -> Path:
+        """Write an HTML page with the figures, tables and rows, at most so many; its path."""
+        from scoring.report.page import write_report  # here: it imports what draws
+
+        out = Path(path)
+        with TemporaryDirectory() as folder:
+            return write_report(self.save(Path(folder) / out.stem), out, rows)
+
+    # -------------------------------------------------------------- figures
+    def evaluate(
+        self,
+        *,
+        answers: GivenAnswers | None = None,
+        by: Mapping[str, Sequence[str]] | Sequence[str] | None = None,
+        accuracy: float = 0.95,
+    ) -> dict[str, Any]:
+        """Every metric with its 95 % interval, as metrics.json has them; nothing is written.
+
+        answers: right letters for rows that have none: {id: letter}, a list in the rows' order ("" where unknown), or a
+        table's path. by: columns to group by too: (N,) values by name, or names of columns of the table that was
+        scored. accuracy: what the confidence threshold must promise. Raises RunError where no scored row has an answer,
+        EnsembleError for an answer that is none of its row's options or differs from the row's own.
+        """
+        if not 0 < accuracy < 1:
+            raise RunError(
+                f"accuracy={accuracy}: expected what a threshold must promise, between 0 and 1, such as 0.95"
+            )
+        scores = labelled(self.scores, answers)
+        metrics = measure_scores(scores, columns_by(scores, by), accuracy)
+        if metrics is None:
+            raise RunError("no scored row has an answer to evaluate against; give the right letters by answers=")
+        return metrics
+
+    def compare(self, other: "Answers") -> dict[str, Any]:
+        """These answers against others, on the rows (by id) that are scored and answered in both.
+
+        Returns what `evaluate A B` writes to comparison.json. Raises RunError where there is no such row, or one id has
+        different questions or answers.
+        """
+        return compare_scores(self.scores, other.scores)
+
+    def calibrate(
+        self,
+        *,
+        answers: GivenAnswers | None = None,
+        member: str | None = None,
+        ckpt: str | PathLike[str] | None = None,
+    ) -> Calibration:
+        """A calibration, fitted on the labelled rows that the member was not trained on, as `calibrate` fits it.
+
+        answers: see `evaluate`. member: which one, where there are several. ckpt: the checkpoint (or folder of folds)
+        that scored the rows; the calibration is written into its folder, where `Scorer.load` finds it. Raises RunError
+        or EnsembleError where no row can be used, MismatchError where the checkpoint has not scored these rows.
+        """
+        scores = labelled(self.scores, answers)
+        return calibrated(scores, member, None if ckpt is None else str(ckpt))
+
+    def pool(  # noqa: PLR0913 - the options of `ensemble`, each by its name
+        self,
+        *others: "Answers | str | PathLike[str]",
+        kind: str = "log",
+        weights: str | Sequence[float] = "equal",
+        fit: "Answers | str | PathLike[str] | None" = None,
+        calibrations: Sequence[Calibration] = (),
+        answers: GivenAnswers | None = None,
+        sets: SetRequest | None = None,
+        names: Sequence[str] | None = None,
+    ) -> "Answers":
+        """The members of these and other answers (or folders, files) as one pool, as `ensemble` makes it.
+
+        Rows are matched by id. kind: `log`, `linear` or `vote`. weights: `equal`, `nll`, `fit` or `greedy` (these three
+        need `fit`), or a number for each member. fit: labelled rows that no member was trained on, answered by the same
+        members. calibrations: of members, in place of their own. answers: see `evaluate`. sets: option sets to add;
+        they need `fit`. names: of the members. Raises EnsembleError, RunError or SetsError.
+        """
+        options = PoolOptions(
+            kind,
+            weights if isinstance(weights, str) else ",".join(str(float(weight)) for weight in weights),
+            fit=None if fit is None else source_of(fit),
+            calibrations=calibrations,
+            answers=None if answers is None else answer_table(answers, self.ids),
+            sets=sets,
+            names=names,
+        )
+        return pool_answers([self, *others], options)
+
+
+def pool_answers(
+    parts: Sequence[Answers | str | PathLike[str]],
+    options: PoolOptions | None = None,
+    run_json: dict[str, Any] | None = None,
+    warnings: Sequence[str] = (),
+) -> Answers:
+    """The members of all parts as one pool, see `Answers.pool`. run_json, warnings: further values for run.json."""
+    return Answers.of_scores(pooled([source_of(part) for part in parts], options, run_json, warnings))
+
+
+def source_of(part: Answers | str | PathLike[str]) -> Source:
+    """What the rooms below take: results in memory, a SCORES folder or a file of numbers."""
+    return part.scores if isinstance(part, Answers) else Path(part)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -86,20 +86,17 @@ def _finished(run: ScoredRun, log_p: np.ndarray, sets: OptionSets | None) -> dic
     return run_json
 
 
-def write_scores(scores: Scores, out: Path, sample: SampleSubmission | None = None) -> dict[str, Any] | None:
-    """Write results in memory as the SCORES folder `out`, whose parts are replaced; its metrics (None without answers).
+def write_scores(scores: Scores, sample: SampleSubmission | None = None) -> dict[str, Any] | None:
+    """Write results in memory as the SCORES folder `scores.folder`, whose parts are replaced; its metrics, if any.
 
     All logits are one part. sample: see `ResultOptions`.
     """
+    out, logits = scores.folder, scores.logits
     (out / "logits").mkdir(parents=True, exist_ok=True)
     for path in (out / "logits").glob("part-*.parquet"):  # of the results that are replaced
         path.unlink()
-    write_part(out / "logits", 0, scores.logits)
-    write_results(
-        out, scores.questions, scores.logits, scores.calibrations, ResultOptions(scores.sets, scores.pool, sample)
-    )
+    write_part(out / "logits", 0, logits)
+    write_results(out, scores.questions, logits, scores.calibrations, ResultOptions(scores.sets, scores.pool, sample))
     run_json = {key: value for key, value in scores.run_json.items() if key != "sample"}
-    if sample:
-        run_json["sample"] = sample.about()
-    write_json(out / "run.json", run_json)
-    return evaluate_scores(replace(scores, folder=out, run_json=run_json))
+    write_json(out / "run.json", run_json | ({"sample": sample.about()} if sample else {}))
+    return evaluate_scores(scores)

@@ -289,3 +289,16 @@ def open_scores(folder: Path) -> Scores:
         for entry in run.checkpoints
     ]
     return Scores(folder, run_json, logits, calibrations, questions)
+
+
+Source = Path | Scores  # where results come from: a SCORES folder, opened or not, or a file of numbers
+
+
+def opened(source: Source) -> Scores:
+    """The SCORES folder, see `open_scores`."""
+    return source if isinstance(source, Scores) else open_scores(source)
+
+
+def path_of(source: Source) -> Path:
+    """What messages call it."""
+    return source.folder if isinstance(source, Scores) else source
