@@ -12,6 +12,10 @@ class ScoringError(ValueError):
     """An error that the user can fix: the command line prints its message alone and ends with exit code 2."""
 
 
+class CallError(ScoringError):
+    """Arguments of a call that do not go together; the command line shows how the command is called, too."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing that is wrong, where, and what to do.
