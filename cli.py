@@ -127,9 +127,9 @@ def check(  # noqa: PLR0913 its parameters are its options
 
         bases = []
         if ckpt:
-            from scoring.checkpoints.checkpoint import folds_of, read_checkpoint
+            from scoring.library.checking import bases_of
 
-            bases = [read_checkpoint(fold).base_folder(local_only=True) for fold in folds_of(ckpt)]
+            bases = bases_of(ckpt)
         sys.exit(check_tables(session.console, data, CheckRequest(reading, deep, as_json, write, bases)))
 
 
@@ -263,8 +263,9 @@ def score(  # noqa: PLR0913 its parameters are its options
         from scoring.library.runs import ScoreRequest, Scoring
 
         if out_of_fold:
-            for values, option in ((orders.split(","), "--orders"), (pixels, "--pixels"), (checkpoints, "--ckpt")):
-                only_value(values, option)
+            only_value(orders.split(","), "--orders")
+            only_value(pixels, "--pixels")
+            only_value(checkpoints, "--ckpt")
         request = ScoreRequest(
             checkpoints,
             out,

@@ -20,7 +20,6 @@ else:
 Command = Callable[..., Any]
 Decorator = Callable[[Command], Command]
 T = TypeVar("T")
-SMALLEST_BUDGET, LARGEST_SIDE = 32 * 32, 10_000
 
 
 # ---------------------------------------------------------------- types of values
@@ -39,9 +38,12 @@ class Pixels(ParamType):
         if not all(part.strip().isdecimal() for part in parts):
             example = "448 or 448,560" if self.several else "448 or 200704"
             self.fail(f"{value!r}: expected the side of a square or a number of pixels, such as {example}")
-        budgets = [int(part) ** 2 if int(part) < LARGEST_SIDE else int(part) for part in parts]
-        if min(budgets) < SMALLEST_BUDGET:
-            self.fail(f"{value!r}: expected a side of at least 32")
+        from scoring.inputs.pixels import pixel_budget
+
+        try:
+            budgets = [pixel_budget(int(part)) for part in parts]
+        except ValueError as error:
+            self.fail(f"{value!r}: {error}")
         return budgets if self.several else budgets[0]
 
 
