@@ -72,7 +72,7 @@ def _describe(session: Session, error: Exception) -> tuple[str, int]:
         return f"{text}{_how_to_continue(session)}", code
     if type(error).__name__ in ("OutOfMemoryError", "MemoryError", "ArrowMemoryError"):
         return f"out of memory; lower --batch-tokens, or close other programs{_how_to_continue(session)}", BUG
-    if isinstance(error, ScoringError):
+    if isinstance(error, ScoringError) and not isinstance(error, RuntimeError):  # whose fault is not the input's
         return str(error), BAD_INPUT
     return (
         f"{type(error).__name__}: {error}\nThis is a fault of the program or the machine; "
