@@ -23,11 +23,12 @@ import numpy as np
 from PIL import Image
 
 from scoring.errors import ScoringError, quoted
-from scoring.inputs.exif import keep_orientation, upright
+from scoring.inputs.exif import keep_orientation, upright, upright_size
 from scoring.inputs.near_names import near_names
 from scoring.inputs.picture_faults import HEAD, Content, describe_content, describe_link
 
 MAX_RATIO = 200  # longer side over shorter side: the library's processors refuse more
+Picture = Path | bytes | Image.Image  # a file, the bytes of one, or a picture that a program has opened
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "ICO")
 
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # such pictures are read, or refused with an error
@@ -83,6 +84,7 @@ class _PillowLimit:
 
 
 _PILLOW_LIMIT = _PillowLimit()
+_OPENED_ELSEWHERE = threading.Lock()  # the file of a program's picture must not be read by two threads at once
 
 
 # ------------------------------------------------------------------ a file -> an upright RGB picture
@@ -151,22 +153,45 @@ def open_picture(path: str | Path | bytes, limits: PictureLimits = DEFAULT_LIMIT
             raise PictureError(f"{size:,} bytes", f"at most {limits.file_bytes:,}", fix.format("bytes"))
         with _PILLOW_LIMIT.set_to(limits.pixels):
             picture = Image.open(io.BytesIO(path) if isinstance(path, bytes) else path, formats=_formats())
-        if picture.width * picture.height > limits.pixels:
-            picture.close()
-            raise Image.DecompressionBombError
     except PictureError:
         raise
     except Image.DecompressionBombError:
-        raise PictureError(f"over {limits.pixels:,} pixels", "a smaller picture", fix.format("pixels")) from None
+        raise _too_many_pixels(limits) from None
     except Exception as error:  # decoders raise a dozen types; each means the same to the user
         content = _content(path, error)
         raise PictureError(content.found, f"a picture ({', '.join(FORMATS)})", content.fix) from None
+    try:
+        _check_header(picture, limits)
+    except PictureError:
+        picture.close()
+        raise
+    return picture
+
+
+def _too_many_pixels(limits: PictureLimits) -> PictureError:
+    fix = "scale it down, or raise --max-picture-pixels"
+    return PictureError(f"over {limits.pixels:,} pixels", "a smaller picture", fix)
+
+
+def _check_header(picture: Image.Image, limits: PictureLimits) -> None:
+    """Raises PictureError where a picture has too many pixels, too unequal sides, or pixels that are not read."""
     width, height = picture.size
+    if width * height > limits.pixels:
+        raise _too_many_pixels(limits)
     if min(width, height) < 1 or max(width, height) > MAX_RATIO * min(width, height):
         raise PictureError(f"{width}x{height} pixels", f"sides of at most 1:{MAX_RATIO}", "crop the picture")
     if picture.mode in ("I", "F"):
         raise PictureError(f"32-bit pixels (mode {picture.mode})", "8 or 16 bits a channel", "save it with 8 bits")
-    return picture
+
+
+def picture_size(picture: Picture, limits: PictureLimits = DEFAULT_LIMITS) -> tuple[int, int]:
+    """(width, height) of a picture once it is upright, from its header, which is checked. Raises PictureError."""
+    if isinstance(picture, Image.Image):
+        _check_header(picture, limits)
+        with _OPENED_ELSEWHERE:
+            return upright_size(picture)
+    with open_picture(picture, limits) as opened:
+        return upright_size(opened)
 
 
 def _content(path: str | Path | bytes, error: Exception) -> Content:
@@ -178,18 +203,31 @@ def _content(path: str | Path | bytes, error: Exception) -> Content:
         return Content(f"not readable ({problem.strerror})", "check the file")
 
 
-def read_picture(path: str | Path | bytes, limits: PictureLimits = DEFAULT_LIMITS) -> Image.Image:
-    """The picture of a file, or of the bytes of one, decoded, upright, in RGB. Raises PictureError."""
-    with open_picture(path, limits) as picture:
-        try:
-            with _PILLOW_LIMIT.set_to(limits.pixels):
-                keep_orientation(picture)
-                picture.load()
-        except Exception as error:  # decoders raise a dozen types
-            raise PictureError(
-                f"broken pixels ({error})", "a whole picture", "replace the file or drop the row"
-            ) from None
+def read_picture(picture: str | Picture, limits: PictureLimits = DEFAULT_LIMITS) -> Image.Image:
+    """A picture, or that of a file or of its bytes, decoded, upright, in RGB. Raises PictureError."""
+    if isinstance(picture, Image.Image):
+        _check_header(picture, limits)
+        load_pixels(picture, limits)
         return to_rgb(picture)
+    with open_picture(picture, limits) as opened:
+        _decode(opened, limits)
+        return to_rgb(opened)
+
+
+def load_pixels(picture: Image.Image, limits: PictureLimits = DEFAULT_LIMITS) -> None:
+    """Decode a picture that a program has opened, if it was not decoded yet. Raises PictureError."""
+    with _OPENED_ELSEWHERE:
+        _decode(picture, limits)
+
+
+def _decode(picture: Image.Image, limits: PictureLimits) -> None:
+    """Read the pixels of a picture that may not have been decoded yet. Raises PictureError."""
+    try:
+        with _PILLOW_LIMIT.set_to(limits.pixels):
+            keep_orientation(picture)
+            picture.load()
+    except Exception as error:  # decoders raise a dozen types
+        raise PictureError(f"broken pixels ({error})", "a whole picture", "replace the file or drop the row") from None
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:
