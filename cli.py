@@ -518,7 +518,8 @@ def ensemble(  # noqa: PLR0913 its parameters are its options
         from scoring.report.records import Metrics, read_record
         from scoring.report.tables import members_table, to_text
         from scoring.scores.external import read_files
-        from scoring.scores.pooling import PoolOptions, check_replaceable, pool_files
+        from scoring.scores.folder import check_replaceable
+        from scoring.scores.pooling import PoolOptions, pool_files
         from scoring.tables.sample import tell_lacking
 
         check_replaceable(out, overwrite)

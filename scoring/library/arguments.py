@@ -1,24 +1,29 @@
 """What public calls take in several forms, as the rooms below take it. No torch."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from scoring.errors import CallError
 from scoring.inputs.pixels import pixel_budget
 from scoring.inputs.prompt import PromptTemplate
+from scoring.inputs.questions import Question
 from scoring.library.messages import ProgressOf, say_to_log
-from scoring.library.rows import Rows, as_table
+from scoring.library.rows import as_table
 from scoring.tables.reading import TableOptions
 from scoring.tables.table import Table
 from scoring.tables.usable import usable
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from scoring.run.options import RunContext
 
-Progressed = Callable[[int, int], object]  # called with how much is done, and how much there is
+# A table's path, a table that was read, or rows that a program has: see `as_table`.
+Rows: TypeAlias = "str | os.PathLike[str] | Table | pd.DataFrame | Iterable[Mapping[str, Any] | Question]"
+Progressed: TypeAlias = Callable[[int, int], object]  # called with how much is done, and how much there is
 
 
 def usable_rows(rows: Rows, images: str | Path | None, options: TableOptions | None, skip: bool) -> Table:

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 from scoring.errors import CallError
 from scoring.inputs.prompt import PromptTemplate
-from scoring.library.arguments import Progressed, budget_of, template_of, usable_rows
+from scoring.library.arguments import Progressed, Rows, budget_of, template_of, usable_rows
 from scoring.library.messages import ProgressOf, say_to_log
-from scoring.library.rows import Rows
 from scoring.library.wording import for_callers
 from scoring.tables.reading import TableOptions
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from scoring.checkpoints.checkpoint import folds_of, read_checkpoint
 from scoring.errors import CallError
+from scoring.library.arguments import Rows
 from scoring.library.messages import say_to_log
-from scoring.library.rows import Rows, as_table
+from scoring.library.rows import as_table
 from scoring.library.wording import for_callers
 from scoring.tables.checked import Checked, check_table, compare
 from scoring.tables.clean_table import write_clean

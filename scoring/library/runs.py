@@ -15,6 +15,7 @@ from scoring.inputs.orders import parse_orders
 from scoring.inputs.prompt import PromptTemplate
 from scoring.library.arguments import (
     Progressed,
+    Rows,
     budget_of,
     context_of,
     names_of,
@@ -23,7 +24,6 @@ from scoring.library.arguments import (
     usable_rows,
 )
 from scoring.library.messages import say_to_log, warn
-from scoring.library.rows import Rows
 from scoring.library.wording import for_callers
 from scoring.messages import Say
 from scoring.stats.sets import SetRequest

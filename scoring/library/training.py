@@ -17,6 +17,7 @@ from scoring.inputs.families.registry import family_of
 from scoring.inputs.prompt import PromptTemplate
 from scoring.library.arguments import (
     Progressed,
+    Rows,
     budget_of,
     context_of,
     refuse_several_processes,
@@ -24,7 +25,6 @@ from scoring.library.arguments import (
     usable_rows,
 )
 from scoring.library.messages import say_to_log
-from scoring.library.rows import Rows
 from scoring.library.wording import for_callers
 from scoring.messages import Say
 from scoring.tables.column_names import read_column_names
