@@ -20,6 +20,10 @@ class ScoringError(ValueError):
         return __newobj__, (type(self), *self.args), vars(self)  # __init__ makes a message of what it is given
 
 
+class CallError(ScoringError):
+    """Arguments of a call that do not go together; the command line shows how the command is called, too."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing that is wrong, where, and what to do.

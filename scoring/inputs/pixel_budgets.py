@@ -12,7 +12,9 @@ class PixelsError(ScoringError):
 def parse_pixels(text: str) -> int:
     """A number of pixels from the side of a square, or (from 10,000 on) from itself. Raises PixelsError."""
     if not text.strip().isdecimal():
-        raise PixelsError(f"pixels {text!r}: expected the side of a square or a number of pixels, such as 448 or 200704")
+        raise PixelsError(
+            f"pixels {text!r}: expected the side of a square or a number of pixels, such as 448 or 200704"
+        )
     number = int(text)
     if number < SMALLEST_SIDE:
         raise PixelsError(f"pixels {text!r}: expected a side of at least {SMALLEST_SIDE}")

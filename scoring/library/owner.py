@@ -18,6 +18,7 @@ from scoring.engine.batches import PreparedBatch, TokenCost, joined, with_tensor
 from scoring.engine.exclusive import computing
 from scoring.engine.guard import compare_first
 from scoring.errors import ScoringError
+from scoring.library.wording import copy_of
 from scoring.run.batch_loop import Pieces, answer_in_pieces
 from scoring.scores.logits import OptionLogits
 
@@ -185,7 +186,7 @@ class ModelOwner:
                 whole.status[row] = fault
         except Exception as error:
             for request in batch.requests:
-                request.future.set_exception(error)
+                request.future.set_exception(copy_of(error))
             return
         start = 0
         for request in batch.requests:

@@ -4,12 +4,11 @@ It asks what `score` asks and answers with the same bits: the same plan of check
 calibrations. `settings` says what it is loaded from; `owner` computes.
 """
 
-import logging
 import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -25,12 +24,13 @@ from scoring.engine.batches import AHEAD, READERS, TokenCost, cost_of, prepare_b
 from scoring.errors import ScoringError
 from scoring.inputs.orders import check_orders, orders_of
 from scoring.inputs.pictures import PictureError
-from scoring.inputs.prompt import PromptTemplate
+from scoring.inputs.prompt import LETTERS, PromptTemplate
 from scoring.inputs.questions import Question
 from scoring.library.answers import Answer, Answers
+from scoring.library.arguments import Rows
 from scoring.library.messages import ProgressOf, say_to_log, warn
 from scoring.library.owner import CLOSED, ModelOwner, Request
-from scoring.library.rows import Rows, as_table, question_of
+from scoring.library.rows import as_table, question_of
 from scoring.library.settings import Orders, ScorerSettings
 from scoring.library.wording import for_callers
 from scoring.messages import ProgressBar
@@ -38,6 +38,7 @@ from scoring.run.groups import Group, release_memory
 from scoring.run.options import RunOptions
 from scoring.run.run import describe_run
 from scoring.run.scheduler import REST, Scheduler
+from scoring.scores.evaluation import warnings_of
 from scoring.scores.logits import SCORED, OptionLogits
 from scoring.scores.probabilities import margins, member_log_probabilities, pool_members, pooled_log_probabilities
 from scoring.stats.calibration import Calibration
@@ -200,11 +201,8 @@ class Scorer:
         bar = ProgressOf(progress)(total) if progress else None
         results = [self._score(run, table, bar) for run in runs]
         if len(results) == 1:
-            answers = results[0]
-        else:
-            answers = Answers.pooled(results, [label for run in runs for label in run.labels])
-        warn(answers.warnings)
-        return answers
+            return results[0]
+        return results[0].pool(*results[1:], names=[label for run in runs for label in run.labels])
 
     @for_callers
     def stream(
@@ -296,17 +294,25 @@ class Scorer:
         """The answer of one question; its status says why there is none."""
         runs = self._runs_in(orders)
         if question.fault:
-            return Answer.unscored(question.id, len(question.options), question.fault)
+            return Answer(question.id, status=question.fault, options=question.options)
         results = [self._logits(run, question) for run in runs]
         for logits in results:
             if logits.status[0] != SCORED:
-                return Answer.unscored(question.id, len(question.options), logits.status[0])
+                return Answer(question.id, status=logits.status[0], options=question.options)
         members = [
             member_log_probabilities(logits, run.plan.calibrations, [question.task_type])
             for run, logits in zip(runs, results)
         ]
         log_p = pool_members(np.concatenate(members))
-        return Answer.of(question.id, log_p[0], np.concatenate([logits.label_mass.ravel() for logits in results]))
+        mass = np.concatenate([logits.label_mass.ravel() for logits in results])
+        return Answer(
+            question.id,
+            LETTERS[int(np.nanargmax(log_p[0]))],
+            dict(zip(LETTERS, np.exp(log_p[0]).tolist())),
+            float(margins(log_p)[0]),
+            float(np.nanmean(mass)),
+            options=question.options,
+        )
 
     def _logits(self, run: _Run, question: Question) -> OptionLogits:
         """The logits of one question in the run's orders."""
@@ -347,7 +353,17 @@ class Scorer:
             logits.status[row] = scheduler.unscorable.get(question.id, logits.status[row])
         settings = scheduler.identity(machine()) | {"batch_tokens": run.owner.budget, "compile": False}
         run_json = describe_run(table, run.plan, settings, notes) | {"weights": run.scorer.packed.weights}
-        return Answers.of(table, logits, run.plan.calibrations, run_json, run.plan.exposed)
+        label_ids = run.scorer.label_ids[: len(table.letters)]
+        answers = Answers.of(
+            table=table,
+            logits=logits,
+            calibrations=run.plan.calibrations,
+            run_json=run_json,
+            label_ids=label_ids,
+            exposed=run.plan.exposed,
+        )
+        warn(warnings_of(logits, label_ids, answers.calibrations, answers.answers, answers.log_probabilities))
+        return answers
 
     def _score_batches(self, run: _Run, scheduler: Scheduler, logits: OptionLogits, bar: ProgressBar | None) -> None:
         """Let the owner answer the batches that are to do; their rows are put into `logits`."""

@@ -1,13 +1,13 @@
 """What a `Scorer` is loaded from: the options of `score`, checked, and small enough to be sent to another process."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from scoring.errors import ScoringError
+from scoring.errors import CallError
 from scoring.inputs.orders import OrdersError, parse_orders
-from scoring.inputs.pixel_budgets import parse_pixels
 from scoring.inputs.prompt import PromptTemplate
+from scoring.library.arguments import budget_of, names_of, template_of
 from scoring.run.groups import Group, plan_groups
 from scoring.run.options import ModelOptions
 from scoring.stats.calibration import Calibration
@@ -37,13 +37,13 @@ class ScorerSettings:
 
     def __post_init__(self) -> None:
         if not self.names:
-            raise ScoringError("no checkpoint; expected a folder or hub id, or several")
+            raise CallError("no checkpoint; expected a folder or hub id, or several")
         if self.weights not in ("auto", "4bit", "16bit"):
-            raise ScoringError(f"weights {self.weights!r}; expected auto, 4bit or 16bit")
+            raise CallError(f"weights {self.weights!r}; expected auto, 4bit or 16bit")
         if not 0 <= self.margin <= 1:
-            raise ScoringError(f"margin {self.margin!r}; expected a probability, 0 to 1")
+            raise CallError(f"margin {self.margin!r}; expected a probability, 0 to 1")
         if self.batch_tokens is not None and self.batch_tokens < 64:
-            raise ScoringError(f"batch_tokens {self.batch_tokens!r}; expected at least 64")
+            raise CallError(f"batch_tokens {self.batch_tokens!r}; expected at least 64")
 
     @classmethod
     def of(  # noqa: PLR0913 - the parameters of `Scorer.load`
@@ -62,20 +62,18 @@ class ScorerSettings:
         batch_tokens: int | None,
         verify: bool,
     ) -> "ScorerSettings":
-        """From what a caller gives. Raises OrdersError, TemplateError, ScoringError."""
-        names = [ckpt] if isinstance(ckpt, str | Path) else ckpt
+        """From what a caller gives. Raises OrdersError, TemplateError, CallError."""
         if quantization not in (None, "nf4", "none"):
-            raise ScoringError(f"quantization {quantization!r}; expected nf4, none, or nothing for the checkpoint's own")
+            raise CallError(f"quantization {quantization!r}; expected nf4, none, or nothing for the checkpoint's own")
         given: tuple[Calibration, ...] = ()
         if isinstance(calibration, Calibration):
             given = (calibration,)
         elif not isinstance(calibration, str | Path):
             given = tuple(calibration)
-        base = None if base is None else str(base)
-        prompt = PromptTemplate.read(template) if isinstance(template, str | Path) else template
+        model = ModelOptions(None if base is None else str(base), template_of(template), None, quantization)
         return cls(
-            names=tuple(str(name) for name in names),
-            model=ModelOptions(base, prompt, None, quantization, allow_mismatch),
+            names=tuple(names_of(ckpt)),
+            model=replace(model, allow_mismatch=allow_mismatch),
             orders=orders_from(orders),
             pixels=pixels_from(pixels),
             calibration="auto" if given else str(calibration),
@@ -95,8 +93,8 @@ class ScorerSettings:
         """Raises OrdersError for orders that need all rows of a table."""
         if "pride" in orders:
             raise OrdersError(
-                "orders 'pride' estimate the letters' prior on rows of a table; expected another choice here, or a call "
-                "of `score`"
+                "orders 'pride' estimate the letters' prior on the rows of a table; expected another choice here, or a "
+                "call of `score`"
             )
 
     def groups(self, orders: Orders) -> list[Group]:
@@ -107,7 +105,7 @@ class ScorerSettings:
             return groups
         count = sum(len(group.plan.members) for group in groups)
         if len(self.calibrations) not in (1, count):
-            raise ScoringError(
+            raise CallError(
                 f"{len(self.calibrations)} calibrations for {count} members; expected one for all, or one for each"
             )
         given = list(self.calibrations) * (count if len(self.calibrations) == 1 else 1)
@@ -125,6 +123,6 @@ def orders_from(value: str | int | Sequence[str | int]) -> Orders:
 
 
 def pixels_from(value: int | str | Sequence[int | str] | None) -> tuple[int, ...]:
-    """The pixel budgets in a value. Raises ScoringError."""
+    """The pixel budgets in a value. Raises CallError."""
     values = [] if value is None else [value] if isinstance(value, str | int) else list(value)
-    return tuple(dict.fromkeys(parse_pixels(part) for each in values for part in str(each).split(",")))
+    return tuple(dict.fromkeys(budget_of(part) for each in values for part in str(each).split(",")))
