@@ -12,19 +12,21 @@ from functools import lru_cache, partial
 from PIL import Image
 
 from scoring.inputs.picture_store import PictureStore
-from scoring.inputs.questions import Picture, Question
+from scoring.inputs.pictures import Picture, PictureError, load_pixels
+from scoring.inputs.questions import Question
 
 READERS = 4  # threads that read files
 
 
 def picture_digest(picture: Picture, store: PictureStore | None = None) -> str:
-    """Of a file's bytes, or of an opened picture's pixels; "" if its file is gone.
+    """Of a file's bytes, or of an opened picture's pixels; "" if its file is gone, or cannot be decoded.
 
     store: of the pictures inside tables, whose digests are known without their files; None for the cache's.
     """
+    if isinstance(picture, bytes):
+        return hashlib.sha256(picture).hexdigest()[:16]
     if isinstance(picture, Image.Image):
-        head = f"{picture.mode} {picture.size}".encode()
-        return hashlib.sha256(head + picture.tobytes()).hexdigest()[:16]
+        return _digest_of_pixels(picture)
     if name := (store or PictureStore()).digest_of(picture):
         return name[:16]
     try:
@@ -32,6 +34,17 @@ def picture_digest(picture: Picture, store: PictureStore | None = None) -> str:
         return _file_digest(str(picture), state.st_size, state.st_mtime_ns)
     except OSError:
         return ""
+
+
+def _digest_of_pixels(picture: Image.Image) -> str:
+    try:
+        load_pixels(picture)
+    except PictureError:
+        return ""
+    if picture.mode in ("P", "PA"):  # its pixels are numbers of colours
+        picture = picture.convert("RGBA")
+    head = f"{picture.mode} {picture.size}".encode()
+    return hashlib.sha256(head + picture.tobytes()).hexdigest()[:16]
 
 
 @lru_cache(maxsize=1 << 20)
@@ -79,5 +92,5 @@ def question_digests(questions: Sequence[Question]) -> list[str]:
 
 
 def picture_key(picture: Picture) -> object:
-    """What tells a picture from others: its path, or the opened picture itself."""
+    """What tells a picture from others: its path, its bytes (hashed once), or which opened picture it is."""
     return id(picture) if isinstance(picture, Image.Image) else picture

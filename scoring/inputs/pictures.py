@@ -11,26 +11,20 @@ import os
 import stat
 import threading
 import unicodedata
-import warnings
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from scoring.errors import ScoringError, quoted
-from scoring.inputs.exif import keep_orientation, upright
+from scoring.inputs.exif import keep_orientation, upright, upright_size
 from scoring.inputs.near_names import near_names
 from scoring.inputs.picture_faults import HEAD, Content, describe_content, describe_link
+from scoring.inputs.picture_opening import FORMATS, TooManyPixelsError, make_room, open_unlimited
 
 MAX_RATIO = 200  # longer side over shorter side: the library's processors refuse more
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "ICO")
-
-warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # such pictures are read, or refused with an error
+Picture = Path | bytes | Image.Image  # a file, the bytes of one, or a picture that a program has opened
 
 
 # ------------------------------------------------------------------ how large a picture may be
@@ -50,39 +44,7 @@ class PictureLimits:
 DEFAULT_LIMITS = PictureLimits()
 
 
-class _PillowLimit:
-    """Pillow's own limit of pixels, raised or lowered while pictures are opened, and restored afterwards.
-
-    It is needed since Pillow decodes some formats (icons) while it opens them. It is a global of Pillow's: if threads
-    open pictures under different limits, the highest applies to all, and `open_picture` checks each one's own.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._active: Counter[int] = Counter()
-        self._original: int | None = None
-
-    @contextmanager
-    def set_to(self, pixels: int) -> Iterator[None]:
-        """Inside, Pillow raises DecompressionBombError for pictures of more pixels."""
-        with self._lock:
-            if not self._active:
-                self._original = Image.MAX_IMAGE_PIXELS
-            self._active[pixels] += 1
-            self._apply()
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._active -= Counter([pixels])
-                self._apply()
-
-    def _apply(self) -> None:
-        # Pillow raises for more than twice its number.
-        Image.MAX_IMAGE_PIXELS = max(self._active) // 2 + 1 if self._active else self._original
-
-
-_PILLOW_LIMIT = _PillowLimit()
+_OPENED_ELSEWHERE = threading.Lock()  # the file of a program's picture must not be read by two threads at once
 
 
 # ------------------------------------------------------------------ a file -> an upright RGB picture
@@ -132,13 +94,6 @@ def locate(root: Path, cell: str, allow_outside: bool = False) -> Path:
     return resolved
 
 
-@cache
-def _formats() -> tuple[str, ...]:
-    """The FORMATS that this build of Pillow can read."""
-    Image.init()
-    return tuple(name for name in FORMATS if name in Image.OPEN)
-
-
 def open_picture(path: str | Path | bytes, limits: PictureLimits = DEFAULT_LIMITS) -> Image.Image:
     """The picture with its header read and checked, its pixels not yet decoded. Raises PictureError.
 
@@ -149,24 +104,47 @@ def open_picture(path: str | Path | bytes, limits: PictureLimits = DEFAULT_LIMIT
         size = len(path) if isinstance(path, bytes) else os.path.getsize(path)
         if size > limits.file_bytes:
             raise PictureError(f"{size:,} bytes", f"at most {limits.file_bytes:,}", fix.format("bytes"))
-        with _PILLOW_LIMIT.set_to(limits.pixels):
-            picture = Image.open(io.BytesIO(path) if isinstance(path, bytes) else path, formats=_formats())
-        if picture.width * picture.height > limits.pixels:
-            picture.close()
-            raise Image.DecompressionBombError
+        picture = open_unlimited(path, limits.pixels)
     except PictureError:
         raise
-    except Image.DecompressionBombError:
-        raise PictureError(f"over {limits.pixels:,} pixels", "a smaller picture", fix.format("pixels")) from None
+    except TooManyPixelsError as error:
+        raise _too_many_pixels(limits, error.most) from None
     except Exception as error:  # decoders raise a dozen types; each means the same to the user
         content = _content(path, error)
         raise PictureError(content.found, f"a picture ({', '.join(FORMATS)})", content.fix) from None
+    try:
+        _check_header(picture, limits)
+    except PictureError:
+        picture.close()
+        raise
+    return picture
+
+
+def _too_many_pixels(limits: PictureLimits, most: int) -> PictureError:
+    """most: the pixels that it may have, by the limits, or by those of its format."""
+    fix = "raise --max-picture-pixels" if most == limits.pixels else "save it in another format, such as PNG"
+    return PictureError(f"over {most:,} pixels", "a smaller picture", f"scale it down, or {fix}")
+
+
+def _check_header(picture: Image.Image, limits: PictureLimits) -> None:
+    """Raises PictureError where a picture has too many pixels, too unequal sides, or pixels that are not read."""
     width, height = picture.size
+    if width * height > limits.pixels:
+        raise _too_many_pixels(limits, limits.pixels)
     if min(width, height) < 1 or max(width, height) > MAX_RATIO * min(width, height):
         raise PictureError(f"{width}x{height} pixels", f"sides of at most 1:{MAX_RATIO}", "crop the picture")
     if picture.mode in ("I", "F"):
         raise PictureError(f"32-bit pixels (mode {picture.mode})", "8 or 16 bits a channel", "save it with 8 bits")
-    return picture
+
+
+def picture_size(picture: Picture, limits: PictureLimits = DEFAULT_LIMITS) -> tuple[int, int]:
+    """(width, height) of a picture once it is upright, from its header, which is checked. Raises PictureError."""
+    if isinstance(picture, Image.Image):
+        _check_header(picture, limits)
+        with _OPENED_ELSEWHERE:
+            return upright_size(picture)
+    with open_picture(picture, limits) as opened:
+        return upright_size(opened)
 
 
 def _content(path: str | Path | bytes, error: Exception) -> Content:
@@ -178,18 +156,31 @@ def _content(path: str | Path | bytes, error: Exception) -> Content:
         return Content(f"not readable ({problem.strerror})", "check the file")
 
 
-def read_picture(path: str | Path | bytes, limits: PictureLimits = DEFAULT_LIMITS) -> Image.Image:
-    """The picture of a file, or of the bytes of one, decoded, upright, in RGB. Raises PictureError."""
-    with open_picture(path, limits) as picture:
-        try:
-            with _PILLOW_LIMIT.set_to(limits.pixels):
-                keep_orientation(picture)
-                picture.load()
-        except Exception as error:  # decoders raise a dozen types
-            raise PictureError(
-                f"broken pixels ({error})", "a whole picture", "replace the file or drop the row"
-            ) from None
+def read_picture(picture: str | Picture, limits: PictureLimits = DEFAULT_LIMITS) -> Image.Image:
+    """A picture, or that of a file or of its bytes, decoded, upright, in RGB. Raises PictureError."""
+    if isinstance(picture, Image.Image):
+        _check_header(picture, limits)
+        load_pixels(picture)
         return to_rgb(picture)
+    with open_picture(picture, limits) as opened:
+        _decode(opened)
+        return to_rgb(opened)
+
+
+def load_pixels(picture: Image.Image) -> None:
+    """Decode a picture that a program has opened, if it was not decoded yet. Raises PictureError."""
+    with _OPENED_ELSEWHERE:
+        _decode(picture)
+
+
+def _decode(picture: Image.Image) -> None:
+    """Read the pixels of a picture that may not have been decoded yet. Raises PictureError."""
+    try:
+        keep_orientation(picture)
+        make_room(picture)
+        picture.load()
+    except Exception as error:  # decoders raise a dozen types
+        raise PictureError(f"broken pixels ({error})", "a whole picture", "replace the file or drop the row") from None
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:

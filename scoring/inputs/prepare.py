@@ -11,7 +11,7 @@ from scoring.errors import counted
 from scoring.files.reading import as_object, read_json
 from scoring.inputs.families.family import Family
 from scoring.inputs.image_marks import parts_of
-from scoring.inputs.pictures import PictureError, read_picture, to_rgb
+from scoring.inputs.pictures import PictureError, read_picture
 from scoring.inputs.pixels import PixelPolicy
 from scoring.inputs.prompt import LETTERS, PromptTemplate
 from scoring.inputs.questions import Question
@@ -99,8 +99,7 @@ class Preparer:
         """One of the question's pictures decoded, upright, in RGB, within `question.limits`. Raises PictureError."""
         if not self.chat.family.sees_pictures:
             raise unseen_pictures(self.chat.family, len(question.pictures))
-        picture = question.pictures[index]
-        return to_rgb(picture) if isinstance(picture, Image.Image) else read_picture(picture, question.limits)
+        return read_picture(question.pictures[index], question.limits)
 
     def pictures(self, question: Question) -> list[Image.Image]:
         """All of the question's pictures, see `picture`."""

@@ -1,13 +1,8 @@
 """`Question`: what is asked, whatever table or program it comes from."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from PIL import Image
-
-from scoring.inputs.pictures import DEFAULT_LIMITS, PictureLimits
-
-Picture = Path | Image.Image  # tables give files; a caller of the library may give opened pictures instead
+from scoring.inputs.pictures import DEFAULT_LIMITS, Picture, PictureLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +10,7 @@ class Question:
     """One row. `options` in the data's order; `answer` a letter or ""; `fault` what makes it unusable or "".
 
     `<image 2>` in a text is the place of the second picture; pictures that no text names come before the texts. `sizes`
-    are those of the upright pictures, from their headers. `limits`: how large a file may be when it is decoded.
+    are those of the upright pictures, from their headers. `limits`: how large a picture may be when it is decoded.
     """
 
     id: str

@@ -4,6 +4,7 @@ import json
 import math
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -20,6 +21,18 @@ class Row(NamedTuple):
     number: int
     line: int
     cells: list[Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ObjectCell:
+    """A cell of rows in memory that is no plain value, such as an opened picture."""
+
+    value: Any
+
+    def __str__(self) -> str:
+        """What it is, for messages."""
+        kind = type(self.value)
+        return f"<{kind.__module__.split('.')[0]}.{kind.__qualname__}>"
 
 
 class Records(Protocol):

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from scoring.errors import InputError, Problem, first_of, quoted
 from scoring.inputs.prompt import LETTERS
-from scoring.readers.records import Records, as_text, normalized
+from scoring.readers.records import ObjectCell, Records, as_text, normalized
 from scoring.tables import conversations
 from scoring.tables.inline_options import EXPECTED, InlineError, cut_options
 from scoring.tables.literals import value_in
@@ -168,6 +168,8 @@ def _options_of(cell: Any) -> tuple[list[str] | None, RowFault | None]:
     if (options := read_list(cell)) is not None:
         return options, None
     found = quoted(as_text(cell)) if cell else "an empty cell"
+    if isinstance(cell, set | frozenset):
+        found = "a set, which has no order"
     return None, RowFault("choices", found, 'a list of texts, such as ["cat", "dog"]', "write it as a list")
 
 
@@ -191,7 +193,7 @@ def read_list(cell: Any) -> list[str] | None:
         if sorted(names) != list(LETTERS[: len(names)]):
             return None
         cell = [value for _, value in sorted(zip(names, cell.values()))]
-    if not isinstance(cell, list) or any(isinstance(value, list | dict) for value in cell):
+    if not isinstance(cell, list) or any(isinstance(value, list | dict | ObjectCell) for value in cell):
         return None
     return [as_text(value) for value in cell]
 

@@ -1,16 +1,19 @@
 """What a picture cell of a table holds: names of files, or pictures themselves.
 
 A cell is a text, bytes, an object with `bytes` or `path` (as Hugging Face's datasets have it), or a list of such, also
-written as JSON or as Python writes it. A text is the name of a file, a data URL, or a picture in base64.
+written as JSON or as Python writes it. A text is the name of a file, a data URL, or a picture in base64. Rows in memory
+may hold other objects, see `inputs/picture_objects.py`.
 """
 
 import binascii
 import re
 from typing import Any, NamedTuple
 
+from PIL import Image
+
 from scoring.errors import quoted
 from scoring.inputs.pictures import PictureError
-from scoring.readers.records import as_text
+from scoring.readers.records import ObjectCell, as_text
 from scoring.tables.literals import value_in
 
 SHORTEST = 64  # characters of base64: no picture fits into fewer
@@ -28,10 +31,11 @@ DATA_URL = re.compile(r"data:([^,;]*)(;[^,]*)?,", re.IGNORECASE)
 class CellPicture(NamedTuple):
     """A picture that a cell names or holds.
 
-    source: a file's name, or the picture's bytes. shown: in messages, in place of bytes; "" for a name.
+    source: a file's name, the picture's bytes, an opened picture, or the cell of an object. shown: in messages, in
+    place of bytes or an object; "" for a name.
     """
 
-    source: str | bytes
+    source: str | bytes | Image.Image | ObjectCell
     shown: str = ""
 
 
@@ -67,7 +71,9 @@ def holds_picture(cell: Any) -> bool:
         sources = [picture.source for picture in pictures_in(cell)]
     except PictureError:
         return False
-    return any(isinstance(source, bytes) and SIGNATURE.match(source) for source in sources)
+    return any(
+        isinstance(source, ObjectCell) or (isinstance(source, bytes) and SIGNATURE.match(source)) for source in sources
+    )
 
 
 def _pictures_of(cell: Any) -> list[CellPicture]:
@@ -77,11 +83,13 @@ def _pictures_of(cell: Any) -> list[CellPicture]:
             keys = ", ".join(map(quoted, list(cell)[:5]))
             raise PictureError(f"an object with {keys or 'nothing'}", "one with bytes or path", "name the picture")
         data = cell.get("bytes")
-        if data and not isinstance(data, bytes | str):
+        if data and not isinstance(data, bytes | str | ObjectCell):
             raise PictureError(f"an object with bytes that are a {type(data).__name__}", "bytes", "write base64")
         cell = data or cell.get("path")
     if isinstance(cell, bytes):
         return [CellPicture(cell, f"{len(cell):,} bytes")] if cell else []
+    if isinstance(cell, ObjectCell):
+        return [CellPicture(cell, str(cell))]
     text = as_text(cell).strip()
     return [_picture_of(text)] if text else []
 

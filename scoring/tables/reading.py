@@ -81,12 +81,22 @@ def read_table(file: str | Path, options: TableOptions | None = None, progress: 
     """
     file, options = Path(file), options or TableOptions()
     records = open_table(file, {*KNOWN, *normalized(options.columns.values())}, options.encoding, options.split)
+    root = Path(options.images) if options.images else file if file.is_dir() else file.parent
+    picture_reader = PictureReader(root, options.allow_outside, options.limits, options.deep, options.store)
+    return read_records(records, options, picture_reader, progress)
+
+
+def read_records(
+    records: Records, options: TableOptions, picture_reader: PictureReader, progress: PictureProgress | None = None
+) -> Table:
+    """The same for a table that is open. Of the options only those count that concern rows."""
+    file = records.file
     columns, absent = split_columns(records.header, options.columns)
     inside = columns_with_pictures(records)
     layout = find_layout(records, columns, inside, options.layout)
     if "path" not in layout.fields:
         _check_for_pictures(records, layout, inside)
-    pictures = RowPictures(_picture_reader(file, options))
+    pictures = RowPictures(picture_reader)
     survey = Survey(records, layout, pictures, options.answers)
     row_of = survey.read(progress if inside & {*layout.pictures} else None)
     pictures.finish(row_of, progress)
@@ -134,11 +144,6 @@ def read_table(file: str | Path, options: TableOptions | None = None, progress: 
         split=options.split,
         pictures_inside=pictures.inside,
     )
-
-
-def _picture_reader(file: Path, options: TableOptions) -> PictureReader:
-    root = Path(options.images) if options.images else file if file.is_dir() else file.parent
-    return PictureReader(root, options.allow_outside, options.limits, options.deep, options.store)
 
 
 def read_columns(

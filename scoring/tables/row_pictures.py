@@ -1,7 +1,8 @@
 """The pictures of all rows of a table, each looked at once: those that cells name, and those that they hold.
 
-Pictures inside the table are looked at, and kept as files, while the rows are read for the first time: only a few of
-them are in memory at once. The files that cells name are looked at afterwards, each name once.
+Pictures inside a table's file are looked at, and kept as files, while the rows are read for the first time: only a few
+of them are in memory at once. The files that cells name are looked at afterwards, each name once. Pictures of rows in
+memory stay there.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,10 +11,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+from PIL import Image
+
 from scoring.errors import quoted
 from scoring.inputs.exif import upright_size
+from scoring.inputs.picture_objects import picture_of
 from scoring.inputs.picture_store import PictureStore
-from scoring.inputs.pictures import PictureError, PictureLimits, locate, open_picture, read_picture
+from scoring.inputs.pictures import (
+    Picture,
+    PictureError,
+    PictureLimits,
+    locate,
+    open_picture,
+    picture_size,
+    read_picture,
+)
+from scoring.readers.records import ObjectCell
 from scoring.tables.picture_cells import CellPicture, pictures_in, plain_name
 
 READERS = 4  # threads that look at pictures
@@ -39,7 +52,7 @@ def look_at_each(items: Iterable[K], look: Callable[[K], T], progress: PicturePr
 
 
 class LocatedPicture(NamedTuple):
-    path: Path
+    picture: Picture
     size: tuple[int, int]  # upright
 
 
@@ -59,32 +72,36 @@ class PictureReader:
     """How the pictures of a table are looked at.
 
     root: the folder of those that cells name. allow_outside: accept others too. deep: decode every pixel. store: for
-    those that cells hold.
+    those that cells hold; None: they stay in memory.
     """
 
     root: Path
     allow_outside: bool
     limits: PictureLimits
     deep: bool
-    store: PictureStore
+    store: PictureStore | None
 
     def look_at(self, picture: CellPicture) -> Result:
-        """The picture's file and size, or what is wrong with it. Raises FileError where it cannot be kept."""
+        """The picture and its size, or what is wrong with it. Raises FileError where it cannot be kept."""
+        source = picture.source
+        assert not isinstance(source, ObjectCell)  # `RowPictures` puts what it holds in its place
         try:
-            if isinstance(picture.source, bytes):
-                with open_picture(picture.source, self.limits) as opened:
+            if isinstance(source, bytes) and self.store:
+                with open_picture(source, self.limits) as opened:
                     size, format = upright_size(opened), opened.format or ""
                 if self.deep:
-                    read_picture(picture.source, self.limits)
-                return LocatedPicture(self.store.file_of(picture.source, format), size)
-            path = locate(self.root, picture.source, self.allow_outside)
-            if self.deep:
-                return LocatedPicture(path, read_picture(path, self.limits).size)
-            with open_picture(path, self.limits) as opened:
-                return LocatedPicture(path, upright_size(opened))
+                    read_picture(source, self.limits)
+                return LocatedPicture(self.store.file_of(source, format), size)
+            found = locate(self.root, source, self.allow_outside) if isinstance(source, str) else source
+            size = read_picture(found, self.limits).size if self.deep else picture_size(found, self.limits)
+            return LocatedPicture(found, size)
         except PictureError as error:
-            shown = picture.shown or quoted(str(picture.source))
-            return PictureFault(f"{shown}: {error.found}", error.expected, error.fix)
+            return _fault_of(picture, error)
+
+
+def _fault_of(picture: CellPicture, error: PictureError) -> PictureFault:
+    shown = picture.shown or quoted(str(picture.source))
+    return PictureFault(f"{shown}: {error.found}", error.expected, error.fix)
 
 
 class RowPictures:
@@ -101,6 +118,7 @@ class RowPictures:
         self._rows: dict[int, list[Result | str]] = {}  # by number, of rows that hold pictures or are faulty
         self._pending: list[tuple[list[Result | str], int, CellPicture]] = []
         self._pending_bytes = 0
+        self._objects: dict[ObjectCell, bytes | Image.Image | PictureError] = {}
         self._row_of: dict[str, int] = {}  # of ids that cells refer to
         self._sizes: dict[tuple[int, int], tuple[int, int]] = {}  # each once, since a million rows share a few
 
@@ -115,23 +133,36 @@ class RowPictures:
             self.named = True
             return
         entries: list[Result | str] = []
-        for picture in _pictures_in(cells):
-            if isinstance(picture, CellPicture) and isinstance(picture.source, bytes):
+        for picture in map(self._with_object, _pictures_in(cells)):
+            if isinstance(picture, PictureFault):
+                entries.append(picture)
+            elif isinstance(picture.source, str):
+                self._names[picture.source] = None
+                entries.append(picture.source)
+            else:
                 self._pending.append((entries, len(entries), picture))
-                self._pending_bytes += len(picture.source)
+                self._pending_bytes += len(picture.source) if isinstance(picture.source, bytes) else 0
                 entries.append("")
                 self.inside = True
-            elif isinstance(picture, CellPicture):
-                self._names[str(picture.source)] = None
-                entries.append(str(picture.source))
-            else:
-                entries.append(picture)
         if any(isinstance(entry, PictureFault) or entry == "" for entry in entries):
             self._rows[number] = entries
         elif entries:
             self.named = True
         if len(self._pending) >= PENDING or self._pending_bytes >= PENDING_BYTES:
             self._look_at_pending()
+
+    def _with_object(self, picture: CellPicture | PictureFault) -> CellPicture | PictureFault:
+        """The same, with what an object cell holds in place of it. An object in several cells is read once."""
+        if isinstance(picture, PictureFault) or not isinstance(picture.source, ObjectCell):
+            return picture
+        cell = picture.source
+        if cell not in self._objects:
+            try:
+                self._objects[cell] = picture_of(cell.value, self._reader.limits)
+            except PictureError as error:
+                self._objects[cell] = error
+        found = self._objects[cell]
+        return _fault_of(picture, found) if isinstance(found, PictureError) else picture._replace(source=found)
 
     def _look_at_pending(self) -> None:
         with ThreadPoolExecutor(READERS) as threads:

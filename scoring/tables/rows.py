@@ -12,7 +12,7 @@ from scoring.inputs.option_letters import strip_letters
 from scoring.inputs.pictures import PictureError, PictureLimits
 from scoring.inputs.prompt import LETTERS
 from scoring.inputs.questions import Question
-from scoring.readers.records import Records, Row, as_text
+from scoring.readers.records import ObjectCell, Records, Row, as_text
 from scoring.tables.answer_reading import AnswerError, read_answer
 from scoring.tables.layouts import Layout, RawQuestion
 from scoring.tables.row_pictures import LocatedPicture, PictureFault, RowPictures
@@ -63,7 +63,7 @@ class RowReader:
         return Question(
             id=self.id,
             row=self.row.number,
-            pictures=tuple(picture.path for picture in pictures),
+            pictures=tuple(picture.picture for picture in pictures),
             question=question,
             options=options,
             answer=answer,
@@ -90,7 +90,9 @@ class RowReader:
         """Cells that no text can be, an empty id, an empty question."""
         if not _all_are_readable([self.row.cells[index] for index in self.source.names]):
             for index, name in self.source.names.items():
-                cell = as_text(self.row.cells[index])
+                if isinstance(held := self.row.cells[index], ObjectCell):
+                    self._add_problem(name, str(held), "a text", "correct the cell")
+                cell = as_text(held)
                 if "\0" in cell:
                     self._add_problem(name, "a NUL character", "text", "remove it")
                 elif SURROGATE.search(cell):
@@ -106,7 +108,7 @@ class RowReader:
             self._add_problem("question", "an empty cell", "a question", "fill it in or drop the row")
 
     def _pictures(self) -> list[LocatedPicture]:
-        """The pictures' files and upright sizes, without those that cannot be used."""
+        """The pictures and their upright sizes, without those that cannot be used."""
         pictures = []
         results = self.source.pictures.of(self.row.number, self.raw.pictures)
         if not results and self.source.expected:

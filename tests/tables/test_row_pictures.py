@@ -41,7 +41,7 @@ def test_pictures_are_found_in_their_order_wherever_they_are(reader, tmp_path):
         [(12, 8)],
         [(12, 8), (30, 40)],
     ]
-    assert rows[1][0].path.read_bytes() == SECOND and rows[3][0].path == tmp_path / "p.png"
+    assert rows[1][0].picture.read_bytes() == SECOND and rows[3][0].picture == tmp_path / "p.png"
 
 
 def test_many_small_batches_give_the_same(reader, monkeypatch):
@@ -90,7 +90,7 @@ def test_limits_hold_for_pictures_in_cells(reader):
 
 def test_without_keeping_nothing_is_written(reader, tmp_path):
     (row,) = read(reader(keep=False), [[FIRST]])
-    assert row[0].size == (40, 30) and not row[0].path.exists() and not (tmp_path / "kept").exists()
+    assert row[0].size == (40, 30) and not row[0].picture.exists() and not (tmp_path / "kept").exists()
 
 
 # ------------------------------------------------------------------ references to other rows
@@ -116,7 +116,7 @@ def test_a_reference_that_leads_to_no_picture_is_a_fault(reader):
 def test_where_no_cell_holds_a_picture_texts_are_names_alone(reader, tmp_path):
     (tmp_path / "2").write_bytes(FIRST)
     rows = read(reader(), [["2"], ["p.png"]], ["1", "2"])
-    assert rows[0][0].path == tmp_path / "2"
+    assert rows[0][0].picture == tmp_path / "2"
     assert "the id of a row" not in read(reader(), [["none"]], ["1"])[0][0].expected
 
 
