@@ -9,10 +9,12 @@ from scoring.errors import counted, first_of
 from scoring.inputs.prompt import LETTERS
 from scoring.library.answers import Answers
 from scoring.library.labels import GivenAnswers
+from scoring.library.wording import for_callers
 from scoring.stats.checks import MetricsError
 from scoring.stats.metrics import RowMetrics, measure
 
 
+@for_callers
 def metrics(
     probabilities: Any, answers: Any = None, *, clusters: Sequence[Any] | np.ndarray | None = None, seed: int = 0
 ) -> RowMetrics:
