@@ -37,21 +37,19 @@ from scoring.terminal.options import (
     several_pixels,
     table_options,
 )
-from scoring.terminal.reading import answered, column_names, for_bases, or_demo, read
+from scoring.terminal.reading import column_names, read
 from scoring.terminal.results import Results, print_calibrations, print_results
 from scoring.terminal.session import Session
 from train.config import TrainConfig
-from train.log import TRACKERS, check_trackers
+from train.log import TRACKERS
 from train.options import training_options
 
 if TYPE_CHECKING:
-    from scoring.inputs.questions import Question
     from scoring.report.records import Metrics
     from scoring.run.options import RunResult
     from scoring.scores.folder import Scores
     from scoring.stats.sets import SetRequest
     from scoring.tables.sample import SampleSubmission
-    from scoring.tables.table import Table
 
 warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries, to their own callers
 warnings.filterwarnings("ignore", module=r"PIL\.")  # of what is odd in a file; what matters is a fault of its row
@@ -129,15 +127,15 @@ def check(  # noqa: PLR0913 its parameters are its options
 
         bases = []
         if ckpt:
-            from scoring.checkpoints.checkpoint import folds_of, read_checkpoint
+            from scoring.library.checking import bases_of
 
-            bases = [read_checkpoint(fold).base_folder(local_only=True) for fold in folds_of(ckpt)]
+            bases = bases_of(ckpt)
         sys.exit(check_tables(session.console, data, CheckRequest(reading, deep, as_json, write, bases)))
 
 
-def _exit_if_incomplete(table: "Table") -> None:
-    """End with exit code 3 where rows of the table were left out."""
-    if len(table.good) < len(table.questions):
+def _exit_if(left_out: bool) -> None:
+    """End with exit code 3 where rows were left out."""
+    if left_out:
         sys.exit(SOME_UNSCORED)
 
 
@@ -201,83 +199,24 @@ def train(  # noqa: PLR0913 its parameters are its options
     """
     console = session.console
     with report_errors(session, distributed=True):
-        from scoring.checkpoints.checkpoint import find_base
-        from scoring.inputs.prompt import PromptTemplate
-        from train.folder import check_out
-        from train.lora import check_choices
+        from scoring.library.training import TrainRequest, prepare
 
-        if folds and valid:
-            raise click.UsageError("--folds validates on parts of DATA; leave out --valid")
         config = TrainConfig.read(file, **choices)
         reading = replace(reading, columns=column_names(reading, file))
-        check_trackers(trackers)
-        if not overwrite:
-            check_out(out, folds)
-        table = read(console, data, reading, deep=True)  # a broken picture would stop the training halfway
-        bases = _bases_here(base)
-        table = for_bases(console, table, bases, reading.skip_bad_rows)
-        rows, valid_rows = answered(table), []
-        if valid:
-            valid_rows = _validation_rows(session, rows, valid, reading, bases)
-        elif not folds:
-            rows, valid_rows = _split(session, rows, config)
-        prompt = PromptTemplate.read(template) if template else None
-        check_choices(find_base(base), config)
-        held_out = f"{folds} folds" if folds else f"{len(valid_rows):,} validation rows"
-        console.say(f"{len(rows):,} training rows, {held_out}; loading {base} …")
-        from scoring.run.ahead import begun
+        skip = reading.skip_bad_rows
+        request = TrainRequest(base, out, config, template, pixels, folds, trackers, overwrite, skip)
+        # decoded whole: a broken picture would stop the training halfway
+        read_rows = partial(read, console, data, reading, deep=True)
+        read_valid = partial(read, console, valid, replace(reading, split=None), deep=True) if valid else None
+        prepared = prepare(request, read_rows, read_valid, console.say)
+        from train.inputs import TrainContext
+        from train.start import start
 
-        with begun(bases):
-            from train.inputs import TrainContext, TrainingInputs
-            from train.start import start
-
-        source = table.about() | {"file": data.name, "split": "separate table" if valid else "by picture"}
-        inputs = TrainingInputs(base, rows, valid_rows, out, config, prompt, pixels, source, trackers)
         with stoppable(session):
             context = TrainContext(**vars(session.context()), say_everyone=partial(console.say, everyone=True))
-            start(inputs, context, folds, overwrite)
+            start(prepared.inputs, context, folds, overwrite)
         click.echo(f"checkpoint: {out}")
-        _exit_if_incomplete(table)
-
-
-def _bases_here(base: str) -> list[Path]:
-    """The folder of a base that is on this machine; none where it is yet to be fetched, or cannot be used."""
-    from scoring.checkpoints.checkpoint import find_base
-    from scoring.files.reading import FileError
-    from scoring.inputs.families.registry import family_of
-
-    try:
-        folder = find_base(base, local_only=True)
-        family_of(folder)
-    except FileError:  # which is told when the training is planned
-        return []
-    return [folder]
-
-
-def _validation_rows(
-    session: Session, rows: "list[Question]", valid: Path, reading: TableOptions, bases: list[Path]
-) -> "list[Question]":
-    """The rows of a validation table. Prints which pictures they share with training; raises where they share rows.
-
-    bases: see `for_bases`.
-    """
-    from train.split import check_valid
-
-    table = read(session.console, valid, replace(reading, split=None), deep=True)
-    valid_rows = answered(for_bases(session.console, table, bases, reading.skip_bad_rows))
-    for notice in check_valid(rows, valid_rows, valid):
-        session.console.say(notice)
-    return valid_rows
-
-
-def _split(session: Session, rows: "list[Question]", config: TrainConfig) -> "tuple[list[Question], list[Question]]":
-    """Training and validation rows of one table; notices about them are printed."""
-    from train.split import split
-
-    train_rows, valid_rows, notices = split(rows, config.valid_share, config.seed)
-    for notice in notices:
-        session.console.say(notice)
-    return train_rows, valid_rows
+        _exit_if(prepared.left_out > 0)
 
 
 @main.command()
@@ -321,47 +260,32 @@ def score(  # noqa: PLR0913 its parameters are its options
     there are answers, metrics.json. The same command continues a run that was stopped or killed.
     """
     with report_errors(session, distributed=True):
-        from scoring.inputs.orders import parse_orders
+        from scoring.library.runs import ScoreRequest, Scoring
 
-        orders_list = [parse_orders(text) for text in orders.split(",")]
-        wanted = _read_sample(sample)
-        table = read(session.console, data, reading)
-        table = replace(table, questions=table.questions[:limit])
-        if wanted:
-            ids = [question.id for question in table.questions]
-            wanted.rows_in(ids)  # raises before anything is loaded
-            _say_left_out(session, wanted, ids)
-        out = out or Path("scores") / data.name.split(".")[0]
-        from scoring.checkpoints.checkpoint import folds_of
-
-        count = sum(len(folds_of(name)) for name in checkpoints)
-        plural = "s" if count > 1 else ""
-        session.console.say(f"{len(table.questions):,} rows, {count} checkpoint{plural}; loading …")
-        from scoring.run.ahead import bases_here, begun
-
-        with begun(bases_here(checkpoints, model.base)):
-            from scoring.run.groups import check_sets, plan_groups, run_groups
         if out_of_fold:
-            from scoring.run.out_of_fold import Folds, score_out_of_fold
-
-            settings = model.options(only_value(pixels, "--pixels"))
-            options = replace(choices.options(only_value(orders_list, "--orders") or "1"), sample=wanted)
-            folds = Folds(only_value(checkpoints, "--ckpt") or "", settings)
-            with stoppable(session):
-                result = score_out_of_fold(table, folds, out, options, session.context())
-            if result.logits is not None:
-                print_results(Results(out, result.logits, result.metrics, result.warnings))
-            return
-
-        groups = plan_groups(checkpoints, model.options(), pixels, orders_list, calibration)
-        check_sets(groups, choices.sets, table, model.allow_mismatch)
-        for note in dict.fromkeys(note for group in groups for note in group.plan.notes):
-            session.console.say(note)
-        table = for_bases(session.console, table, [group.plan.base for group in groups], reading.skip_bad_rows)
+            only_value(orders.split(","), "--orders")
+            only_value(pixels, "--pixels")
+            only_value(checkpoints, "--ckpt")
+        request = ScoreRequest(
+            checkpoints,
+            out,
+            model.base,
+            orders.split(","),
+            calibration,
+            pixels,
+            sample,
+            limit,
+            out_of_fold,
+            reading.skip_bad_rows,
+        )
+        scoring = Scoring(request, partial(read, session.console, data, reading), session.console.say)
+        scoring.plan(model.options(), choices.options())
         with stoppable(session):
-            options = replace(choices.options(), sample=wanted)
-            result = run_groups(table, groups, out, options, session.context())
-        _print_scored(result, out, len(table.questions), choices.shard)
+            result = scoring.run(session.context())
+        if out_of_fold and result.logits is not None:
+            print_results(Results(scoring.out, result.logits, result.metrics, result.warnings))
+        elif not out_of_fold:
+            _print_scored(result, scoring.out, len(scoring.table.questions), choices.shard)
 
 
 def _read_sample(path: Path | None) -> "SampleSubmission | None":
@@ -369,12 +293,6 @@ def _read_sample(path: Path | None) -> "SampleSubmission | None":
     from scoring.tables.sample import read_sample
 
     return read_sample(path) if path else None
-
-
-def _say_left_out(session: Session, sample: "SampleSubmission | None", ids: list[str]) -> None:
-    """Say which rows submission.csv lacks because the sample does. ids: of all rows."""
-    if sample and (lacking := sample.left_out(ids)):
-        session.console.say(f"{lacking}; submission.csv leaves such rows out")
 
 
 def _print_scored(result: "RunResult", out: Path, rows: int, shard: tuple[int, int] | None) -> None:
@@ -405,10 +323,11 @@ def merge_shards(session: Session, shards: tuple[Path, ...], out: Path, sample: 
     """
     with report_errors(session):
         from scoring.run.shards import merge
+        from scoring.tables.sample import tell_lacking
 
         wanted = _read_sample(sample)
         logits, metrics, notes = merge(shards, out, overwrite, wanted)
-        _say_left_out(session, wanted, logits.ids)
+        tell_lacking(wanted, logits.ids, session.console.say)
         print_results(Results(out, logits, metrics, notes))
 
 
@@ -599,14 +518,16 @@ def ensemble(  # noqa: PLR0913 its parameters are its options
         from scoring.report.records import Metrics, read_record
         from scoring.report.tables import members_table, to_text
         from scoring.scores.external import read_files
-        from scoring.scores.pooling import PoolOptions, check_replaceable, pool_files
+        from scoring.scores.folder import check_replaceable
+        from scoring.scores.pooling import PoolOptions, pool_files
+        from scoring.tables.sample import tell_lacking
 
         check_replaceable(out, overwrite)
         known, given = read_files(answers, calibrations)
         wanted = _read_sample(sample)
         options = PoolOptions(kind, weights, form, fit, given, known, sets, sample=wanted)
         pooled = pool_files(scores, out, options)
-        _say_left_out(session, wanted, pooled.scores.logits.ids)
+        tell_lacking(wanted, pooled.scores.logits.ids, session.console.say)
         for note in pooled.notes:
             click.echo(note, err=True)
         tables = ""
@@ -730,7 +651,9 @@ def measure_ways(  # noqa: PLR0913 its parameters are its options
     cyclic        what `score --orders cyclic` does
     """
     with report_errors(session):
-        data, ckpt, limit = or_demo(data, ckpt, limit)
+        from scoring.library.benchmarking import rows_or_demo
+
+        data, ckpt, limit = rows_or_demo(data, ckpt, limit)
         table = read(session.console, data, reading)
         rows = replace(table, questions=table.good[:limit])
         out = out or Path("bench")
@@ -750,7 +673,7 @@ def measure_ways(  # noqa: PLR0913 its parameters are its options
         measured = bench(rows, ckpt, options, console.progress, console.say)
         click.echo(to_text(*bench_tables(measured)))
         click.echo(f"\nall rows: {out / 'bench.json'}\nreport:   {write_report(out)}")
-        _exit_if_incomplete(table)
+        _exit_if(len(table.good) < len(table.questions))
 
 
 @main.command()

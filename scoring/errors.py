@@ -1,7 +1,9 @@
 """What is wrong with an input, in words that help to correct it: where, found, expected, what to do."""
 
 from collections.abc import Iterable
+from copyreg import __newobj__  # type: ignore[attr-defined]  # pickle's own, which makes an object without __init__
 from dataclasses import dataclass
+from typing import Any
 
 MAX_LISTED = 10  # problems of one kind that a message lists
 MAX_LINES = 200  # of a message
@@ -9,7 +11,17 @@ MAX_WIDTH = 1_000  # characters of a line of it
 
 
 class ScoringError(ValueError):
-    """An error that the user can fix: the command line prints its message alone and ends with exit code 2."""
+    """An error that the user can fix: the command line prints its message alone and ends with exit code 2.
+
+    All errors of `scoring` and `train` are of this class. They can be copied and pickled, with message and attributes.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return __newobj__, (type(self), *self.args), vars(self)  # __init__ makes a message of what it is given
+
+
+class CallError(ScoringError):
+    """Arguments of a call that do not go together; the command line shows how the command is called, too."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,9 @@ class LogError(ScoringError):
 
 
 def check_trackers(names: tuple[str, ...]) -> None:
-    """Raises LogError where a tracker's package is not installed. Imports none of them."""
+    """Raises LogError for an unknown tracker, or one whose package is not installed. Imports none of them."""
+    if unknown := [name for name in names if name not in TRACKERS]:
+        raise LogError(f"--log {unknown[0]}: expected some of {', '.join(TRACKERS)}")
     if missing := [name for name in names if not find_spec(TRACKERS[name])]:
         packages = " ".join(TRACKERS[name] for name in missing)
         raise LogError(f"--log {missing[0]} needs a package that is not installed: pip install {packages}")

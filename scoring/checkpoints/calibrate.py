@@ -13,8 +13,9 @@ from scoring.files.reading import FileError
 from scoring.files.writing import write_json
 from scoring.scores.evaluation import calibrate_folder, calibrate_out_of_fold
 from scoring.scores.external import read_labelled
-from scoring.scores.folder import RunError, Scores, open_scores
+from scoring.scores.folder import RunError, Scores, Source, opened
 from scoring.stats.calibration import Calibration
+from scoring.tables.answers import read_answers
 
 SETTINGS = ("base", "template", "pixels", "quantization")
 
@@ -32,17 +33,19 @@ class CalibrateOptions:
     say: Callable[[str], None] | None = None
 
 
-def calibrate_checkpoint(folder: Path, ckpt: str, options: CalibrateOptions | None = None) -> tuple[Calibration, Path]:
-    """Fit on the SCORES folder and write into the checkpoint's folder; the calibration and its path.
+def calibrate_checkpoint(
+    source: Source, ckpt: str, options: CalibrateOptions | None = None
+) -> tuple[Calibration, Path]:
+    """Fit on a SCORES folder (opened or not) and write into the checkpoint's folder; the calibration and its path.
 
     Rows that the checkpoint was trained on are left out. A folder of folds gets one calibration: see `calibrate_folds`.
     Raises MismatchError where the folder was scored by another checkpoint or with other settings, RunError where it has
     no row that may be used.
     """
     if folds_of(ckpt) != [ckpt]:
-        return calibrate_folds(folder, Path(ckpt), options)
+        return calibrate_folds(source, Path(ckpt), options)
     options = options or CalibrateOptions()
-    scores, checkpoint = _read_scores(folder, options), _with_renewed_base(ckpt)
+    scores, checkpoint = _read_scores(source, options), _with_renewed_base(ckpt)
     adapter = checkpoint.fingerprint()
     member = _member_number(scores, adapter, ckpt)
     entry = scores.run_json["identity"] | scores.run_json["checkpoints"][member]
@@ -92,24 +95,24 @@ def _with_renewed_base(name: str) -> Checkpoint:
     return checkpoint
 
 
-def _read_scores(folder: Path, options: CalibrateOptions) -> Scores:
+def _read_scores(source: Source, options: CalibrateOptions) -> Scores:
     """The SCORES folder, with the answers of the table that the options name."""
     if options.answers is None:
-        return open_scores(folder)
-    scores, _ = read_labelled(folder, "auto", options.answers, options.say)
+        return opened(source)
+    scores, _ = read_labelled(source, "auto", read_answers(options.answers), options.say)
     if scores is None:
-        raise RunError(f"{folder}: a file; expected a SCORES folder. To calibrate a file, leave out --ckpt")
+        raise RunError(f"{source}: a file; expected a SCORES folder. To calibrate a file, leave out --ckpt")
     return scores
 
 
-def calibrate_folds(folder: Path, folds: Path, options: CalibrateOptions | None = None) -> tuple[Calibration, Path]:
+def calibrate_folds(source: Source, folds: Path, options: CalibrateOptions | None = None) -> tuple[Calibration, Path]:
     """One temperature for all folds of a folder, from their out-of-fold rows, written into that folder.
 
     `score` uses it where it scores the folder of folds, and sets of options rest on it. Raises MismatchError where the
     rows were not scored by these folds, RunError where they are no out-of-fold rows, or none has an answer.
     """
     options = options or CalibrateOptions()
-    scores = _read_scores(folder, options)
+    scores = _read_scores(source, options)
     entry = scores.run_json["checkpoints"][0]
     checkpoints = [_with_renewed_base(name) for name in folds_of(str(folds))]
     adapters = [checkpoint.fingerprint() for checkpoint in checkpoints]

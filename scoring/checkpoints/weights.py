@@ -20,6 +20,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from scoring.errors import ScoringError
 from scoring.files.cache import cache_folder
 from scoring.files.reading import FileError, read_json, read_object
 from scoring.inputs.families.family import HEAD, HEAD_WEIGHT, Family
@@ -345,7 +346,7 @@ class _FileState(NamedTuple):
         return cls(f"{status.st_dev}-{status.st_ino}", status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
-class StoppedError(Exception):
+class StoppedError(ScoringError):
     """Nobody needs the digests any more."""
 
 

@@ -18,6 +18,7 @@ from scoring.engine.batch_scorer import BatchScorer
 from scoring.engine.batches import prepare_batch
 from scoring.engine.loading import out_of_memory
 from scoring.engine.reference import last_logits
+from scoring.errors import ScoringError
 from scoring.inputs.pictures import PictureError
 from scoring.inputs.prompt import LETTERS
 from scoring.inputs.questions import Question
@@ -27,8 +28,8 @@ from scoring.inputs.tokens import TokenSequence
 TOLERANCES = {torch.float32: 0.01, torch.bfloat16: 1.0, torch.float16: 0.5}
 
 
-class DisagreementError(RuntimeError):
-    """The packed forward and the libraries' own give different answers."""
+class DisagreementError(ScoringError, RuntimeError):
+    """The packed forward and the libraries' own give different answers: a fault of the program or the machine."""
 
 
 @dataclass

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scoring.errors import quoted
+from scoring.errors import ScoringError, quoted
 from scoring.readers.records import OneFile, Row, table_fault
 from scoring.readers.unpacking import blocks_of, open_unpacked
 
@@ -130,8 +130,8 @@ def _constant(name: str) -> str | None:
     return None if name == "NaN" else name
 
 
-class _TwiceError(ValueError):
-    pass
+class _TwiceError(ScoringError):
+    """A key that an object has twice."""
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

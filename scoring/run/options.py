@@ -1,5 +1,6 @@
 """What is asked of a run, what it talks to while it works, and what it leaves."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
     from scoring.engine.batch_scorer import BatchScorer
 
 
+def _check_choice(option: str, value: str | None, known: Sequence[str | None]) -> None:
+    """Raises RunError for a value that an option does not have; the command line has none of these."""
+    if value not in known:
+        raise RunError(f"{option} {value}: expected one of {', '.join(filter(None, known))}")
+
+
 @dataclass(frozen=True)
 class ModelOptions:
     """Settings that replace the checkpoint's own. None: as the checkpoint was made."""
@@ -29,6 +36,9 @@ class ModelOptions:
     pixels: int | None = None
     quantization: str | None = None
     allow_mismatch: bool = False
+
+    def __post_init__(self) -> None:
+        _check_choice("--quantization", self.quantization, (None, "nf4", "fp4", "none"))
 
     def plan(
         self, names: Sequence[str], orders: str = "1", calibration: str = "auto", noted: Sequence[str] = ()
@@ -69,6 +79,13 @@ class RunOptions:
     sample: SampleSubmission | None = None
 
     def __post_init__(self) -> None:
+        _check_choice("--weights", self.weights, ("auto", "4bit", "16bit"))
+        _check_choice("--compile", self.compile, ("auto", "on", "off"))
+        _check_choice("--device-map", self.device_map, ("none", "auto"))
+        if self.batch_tokens is not None and self.batch_tokens < 1:
+            raise RunError(f"--batch-tokens {self.batch_tokens}: expected a number of tokens, or none")
+        if not 0 <= self.margin < math.inf:
+            raise RunError(f"--margin {self.margin}: expected a number from 0 on")
         if self.shard and self.orders == "adaptive":
             raise RunError(
                 "--shard with adaptive orders: which rows are scored in more orders depends on all rows; use --orders "

@@ -20,9 +20,8 @@ from scoring.files.lock import lock_folder
 from scoring.files.reading import read_json, read_object
 from scoring.files.writing import write_json, write_table, write_whole
 from scoring.scores.finalize import ScoredRun, write_run
-from scoring.scores.folder import RunError, typed_columns
+from scoring.scores.folder import RunError, check_replaceable, typed_columns
 from scoring.scores.logits import Layout, OptionLogits, part_path, read_parts
-from scoring.scores.pooling import check_replaceable
 from scoring.stats.calibration import Calibration
 from scoring.stats.sets import SetRequest
 from scoring.tables.sample import SampleSubmission

@@ -37,10 +37,27 @@ MOST_NAMED = 10  # rows that a warning names
 def evaluate_scores(
     scores: Scores, columns: dict[str, list[str]] | None = None, target: float = 0.95, suspects: bool = False
 ) -> dict[str, Any] | None:
-    """All metrics of the rows that have an answer, which are written to metrics.json too; None without such rows.
+    """`measure_scores`, written to metrics.json in the folder too.
+
+    suspects: write suspects.csv too, see `scores/suspects.py`.
+    """
+    metrics = measure_scores(scores, columns, target)
+    if metrics is None:
+        return None
+    if suspects:
+        warnings = metrics.pop("warnings")
+        metrics |= {"suspects": write_suspects(scores, scores.answered), "warnings": warnings}
+    write_json(scores.folder / "metrics.json", metrics)
+    return metrics
+
+
+def measure_scores(
+    scores: Scores, columns: dict[str, list[str]] | None = None, target: float = 0.95
+) -> dict[str, Any] | None:
+    """All metrics of the rows that have an answer; None without such rows. No file is written.
 
     columns: further columns to group by, with a value for each row of the folder. target: accuracy that the confidence
-    threshold must promise. suspects: write suspects.csv too, see `scores/suspects.py`.
+    threshold must promise.
     """
     rows = scores.answered
     if not len(rows):
@@ -65,10 +82,7 @@ def evaluate_scores(
             "covered": float(in_set[np.arange(len(y)), y].mean()),
             "mean_size": float(in_set.sum(1).mean()),
         }
-    if suspects:
-        metrics["suspects"] = write_suspects(scores, rows)
     metrics["warnings"] = exposure_warnings(scores.logits.members, scores.exposed)
-    write_json(scores.folder / "metrics.json", metrics)
     return metrics
 
 
@@ -119,7 +133,15 @@ def evaluate_members(scores: Scores, rows: np.ndarray, y: np.ndarray) -> dict[st
 
 # ------------------------------------------------------------------ two folders
 def compare_folders(first: Scores, second: Scores) -> dict[str, Any]:
-    """Compare two folders on the rows that are scored and answered in both, by id; written to FIRST/comparison.json.
+    """`compare_scores`, written to FIRST/comparison.json."""
+    comparison = compare_scores(first, second)
+    folders = {"first": str(first.folder), "second": str(second.folder)}
+    write_json(first.folder / "comparison.json", folders | comparison)
+    return comparison
+
+
+def compare_scores(first: Scores, second: Scores) -> dict[str, Any]:
+    """Compare two folders on the rows that are scored and answered in both, by id. No file is written.
 
     Raises RunError where they have no such row, or different questions or answers under one id.
     """
@@ -134,8 +156,6 @@ def compare_folders(first: Scores, second: Scores) -> dict[str, Any]:
     q = np.exp(second.log_p[second_rows][:, :letters])
     comparison = compare(p, q, y, clusters_of(first.pictures(first_rows)))
     comparison["only_in_one"] = len(first.answered) + len(second.answered) - 2 * len(first_rows)
-    folders = {"first": str(first.folder), "second": str(second.folder)}
-    write_json(first.folder / "comparison.json", folders | comparison)
     return comparison
 
 
@@ -278,7 +298,8 @@ def warnings_of(
 ) -> list[str]:
     """What a reader of the numbers must know, with its usual causes.
 
-    label_ids: tokens of the letters. answers: (N,) right letters, "" where unknown. log_p: (N, K) of the pool.
+    label_ids: tokens of the letters, [] where they are not known. answers: (N,) right letters, "" where unknown. log_p:
+    (N, K) of the pool.
     """
     scored = logits.scored
     if not scored.any():
@@ -304,7 +325,7 @@ def _low_mass(logits: OptionLogits, scored: np.ndarray, label_ids: list[int]) ->
         return []  # numbers from files have no label mass
     mass = float(np.nanquantile(logits.label_mass[scored], 0.05))
     tokens = logits.top_token[scored]
-    others = float((~np.isin(tokens[tokens >= 0], label_ids)).mean())
+    others = float((~np.isin(tokens[tokens >= 0], label_ids)).mean()) if len(label_ids) else 0.0
     if mass >= LOW_MASS and others <= MANY_OTHERS:
         return []
     return [

@@ -13,8 +13,8 @@ from scoring.inputs.prompt import LETTERS
 from scoring.messages import Say
 from scoring.scores.evaluation import FittedRows, calibrate_folder, exposure_warnings
 from scoring.scores.exposure import TRAINING
-from scoring.scores.folder import Scores, open_scores
-from scoring.scores.members import Member, read_members, settings_of
+from scoring.scores.folder import Scores, Source, open_scores, opened, path_of
+from scoring.scores.members import Member, holds_scores, read_members, settings_of
 from scoring.scores.number_files import is_number_file
 from scoring.scores.pooling import PoolOptions, import_file
 from scoring.stats.calibration import Calibration, LabelledRows, calibrate
@@ -55,7 +55,17 @@ def calibrate_file(
     say: prints notes about the file and the answers. Raises EnsembleError where a member has no scored row with an
     answer that it was not trained on.
     """
-    scores, members = read_labelled(path, form, answers, say)
+    result = calibrate_members(path, form, read_answers(answers) if answers else None, say)
+    values = [calibration.to_json() for calibration in result.values()]
+    write_json(out, values[0] if len(values) == 1 else {"calibrations": values})
+    return result
+
+
+def calibrate_members(
+    source: Source, form: str = "auto", answers: AnswerTable | None = None, say: Say | None = None
+) -> dict[str, Calibration]:
+    """What `calibrate_file` writes. Raises the same errors."""
+    scores, members = read_labelled(source, form, answers, say)
     result = {}
     for index, member in enumerate(members):
         scored = np.isfinite(member.logits).any(1)
@@ -63,28 +73,26 @@ def calibrate_file(
         rows = np.flatnonzero(scored & answered & (member.flags & TRAINING == 0))
         if not len(rows):
             raise EnsembleError(
-                f"{path}: {member.name} has no scored row with an answer that it was not trained on; name a table with "
-                "answers by --answers"
+                f"{path_of(source)}: {member.name} has no scored row with an answer that it was not trained on; name a "
+                "table with answers by --answers"
             )
         settings = settings_of(member)
         if scores:
             result[member.name] = calibrate_folder(scores, index, member.flags, settings, member.orders)
         else:
             result[member.name] = _calibrate_member(member, rows, settings)
-    values = [calibration.to_json() for calibration in result.values()]
-    write_json(out, values[0] if len(values) == 1 else {"calibrations": values})
     return result
 
 
 def read_labelled(
-    path: Path, form: str, answers: Path | None, say: Say | None = None
+    source: Source, form: str, answers: AnswerTable | None, say: Say | None = None
 ) -> tuple[Scores | None, list[Member]]:
     """A SCORES folder (None for a file of numbers) and its members, with a table's answers where they have none."""
-    members = read_members(path, form, read_answers(answers) if answers else None)
+    members = read_members(source, form, answers)
     if say:
         for note in dict.fromkeys(note for member in members for note in member.notes):
             say(note)
-    return None if is_number_file(path) else replace(open_scores(path), questions=members[0].questions), members
+    return replace(opened(source), questions=members[0].questions) if holds_scores(source) else None, members
 
 
 def _calibrate_member(member: Member, rows: np.ndarray, settings: dict[str, Any]) -> Calibration:

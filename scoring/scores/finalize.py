@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from scoring.files.writing import write_json
 from scoring.scores.evaluation import evaluate_scores, order_report, warnings_of
 from scoring.scores.folder import Columns, ResultOptions, Scores, write_results
-from scoring.scores.logits import OptionLogits
+from scoring.scores.logits import OptionLogits, write_part
+from scoring.scores.probabilities import member_log_probabilities, pool_members
 from scoring.stats.calibration import Calibration
-from scoring.stats.sets import SetRequest
+from scoring.stats.sets import OptionSets, SetRequest, conformal_sets
 from scoring.tables.sample import SampleSubmission
 
 
@@ -46,16 +49,33 @@ class WrittenRun:
 
 def write_run(run: ScoredRun) -> WrittenRun:
     """Write all files of a SCORES folder but its parts: probabilities, submission, run.json, metrics."""
-    start, logits = time.monotonic(), run.logits
+    start = time.monotonic()
     options = ResultOptions(run.sets, sample=run.sample)
-    log_p, sets = write_results(run.out, run.columns, logits, run.calibrations, options)
-    warnings = [*warnings_of(logits, run.label_ids, run.calibrations, run.columns["answer"], log_p), *run.warnings]
-    scored, seconds = int(logits.scored.sum()), run.run_json["seconds"]
+    log_p, sets = write_results(run.out, run.columns, run.logits, run.calibrations, options)
+    run_json = _finished(run, log_p, sets)
+    seconds = run_json["seconds"]
     seconds = seconds | {"scoring": round(seconds["scoring"] + time.monotonic() - start, 3)}
+    run_json["seconds"] = seconds
+    write_json(run.out / "run.json", run_json)
+    metrics = evaluate_scores(Scores(run.out, run_json, run.logits, run.calibrations, run.columns))
+    return WrittenRun(metrics, run_json["warnings"], seconds)
+
+
+def scores_of(run: ScoredRun) -> Scores:
+    """What `write_run` writes, in memory; no file is written. Raises SetsError as `conformal_sets`."""
+    members = member_log_probabilities(run.logits, run.calibrations, run.columns["task_type"])
+    log_p = pool_members(members)
+    sets = conformal_sets(log_p, run.calibrations, run.sets, members) if run.sets else None
+    return Scores(run.out, _finished(run, log_p, sets), run.logits, run.calibrations, run.columns, sets)
+
+
+def _finished(run: ScoredRun, log_p: np.ndarray, sets: OptionSets | None) -> dict[str, Any]:
+    """run.json with what follows from the logits. log_p: (N, K) of the pool."""
+    logits, scored = run.logits, int(run.logits.scored.sum())
+    warnings = [*warnings_of(logits, run.label_ids, run.calibrations, run.columns["answer"], log_p), *run.warnings]
     run_json = run.run_json | {
         "warnings": warnings,
         "counts": run.run_json["counts"] | {"scored": scored, "unscored": len(logits.ids) - scored},
-        "seconds": seconds,
     }
     if orders := order_report(logits):
         run_json["orders"] = orders
@@ -63,6 +83,20 @@ def write_run(run: ScoredRun) -> WrittenRun:
         run_json["sets"] = sets.about(run.sets)
     if run.sample:
         run_json["sample"] = run.sample.about()
-    write_json(run.out / "run.json", run_json)
-    metrics = evaluate_scores(Scores(run.out, run_json, logits, run.calibrations, run.columns))
-    return WrittenRun(metrics, warnings, seconds)
+    return run_json
+
+
+def write_scores(scores: Scores, sample: SampleSubmission | None = None) -> dict[str, Any] | None:
+    """Write results in memory as the SCORES folder `scores.folder`, whose parts are replaced; its metrics, if any.
+
+    All logits are one part. sample: see `ResultOptions`.
+    """
+    out, logits = scores.folder, scores.logits
+    (out / "logits").mkdir(parents=True, exist_ok=True)
+    for path in (out / "logits").glob("part-*.parquet"):  # of the results that are replaced
+        path.unlink()
+    write_part(out / "logits", 0, logits)
+    write_results(out, scores.questions, logits, scores.calibrations, ResultOptions(scores.sets, scores.pool, sample))
+    run_json = {key: value for key, value in scores.run_json.items() if key != "sample"}
+    write_json(out / "run.json", run_json | ({"sample": sample.about()} if sample else {}))
+    return evaluate_scores(scores)

@@ -10,9 +10,16 @@ from scoring.errors import first_of, quoted
 from scoring.inputs.prompt import LETTERS
 from scoring.scores.evaluation import calibrate_out_of_fold
 from scoring.scores.exposure import TRAINING, VALIDATION
-from scoring.scores.folder import Columns, Scores, open_scores
-from scoring.scores.members import Member, MemberPool, aligned, column_of, exposure_of, read_members
-from scoring.scores.number_files import is_number_file
+from scoring.scores.folder import Columns, Scores, Source, opened, path_of
+from scoring.scores.members import (
+    Member,
+    MemberPool,
+    aligned,
+    column_of,
+    exposure_of,
+    holds_scores,
+    read_members,
+)
 from scoring.stats.calibration import Calibration, LabelledRows, calibrate, log_probabilities
 from scoring.stats.pool_weights import (
     Fit,
@@ -36,15 +43,20 @@ FEWEST_ROWS = 40  # labelled rows from which on a pool says what other weights w
 class FitRequest:
     """Labelled rows to fit a pool on, and what is to be fitted.
 
-    path: a SCORES folder or a file of numbers; form, answers: how it is read, see `members.read_members`. weights: one
-    of FITTED, or others, which stay as they are. sets: whether option sets are asked for.
+    source: a SCORES folder or a file of numbers; form, answers: how it is read, see `members.read_members`. weights:
+    one of FITTED, or others, which stay as they are. sets: whether option sets are asked for.
     """
 
-    path: Path
+    source: Source
     weights: str
     form: str = "auto"
     answers: AnswerTable | None = None
     sets: bool = False
+
+    @property
+    def path(self) -> Path:
+        """What messages call the labelled rows."""
+        return path_of(self.source)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,8 +79,8 @@ def fit_pool(pool: MemberPool, request: FitRequest) -> FittedPool:
     Out-of-fold rows of a training give one temperature for all its folds. Raises EnsembleError where no row can be
     used, SetsError where sets are asked for rows that the pool is fitted on.
     """
-    if not is_number_file(request.path):
-        scores = open_scores(request.path)
+    if holds_scores(request.source):
+        scores = opened(request.source)
         if scores.run.checkpoints[0].adapters:
             return _fit_folds(pool, scores, request)
     return _fit_labelled(pool, request)
@@ -95,7 +107,7 @@ def _check_sets(pool: MemberPool, shared: np.ndarray, request: FitRequest) -> No
 
 # ------------------------------------------------------------------ rows that no member was trained on
 def _fit_labelled(pool: MemberPool, request: FitRequest) -> FittedPool:
-    members = read_members(request.path, request.form, request.answers, must_match=False)
+    members = read_members(request.source, request.form, request.answers, must_match=False)
     members = _matched(pool.members, members, request.path)
     logits = aligned(members)
     rows, notes = _usable_rows(members, logits, request.path)

@@ -47,7 +47,7 @@ def columns_of(questions: list[Question], exposed: np.ndarray | None = None) -> 
         "answer": [question.answer for question in questions],
         "task_type": [question.task_type for question in questions],
         "options": [len(question.options) for question in questions],
-        "picture": [str(question.picture or "") for question in questions],
+        "picture": [_name(question.picture) for question in questions],
         "picture_digest": pictures,
         "digest": [
             question_digest(picture, question.question, question.options)
@@ -58,8 +58,13 @@ def columns_of(questions: list[Question], exposed: np.ndarray | None = None) -> 
         "exposed": [[]] * len(questions) if exposed is None else exposed.tolist(),
     }
     if any(len(question.pictures) > 1 for question in questions):
-        columns["more_pictures"] = [list(map(str, question.pictures[1:])) for question in questions]
+        columns["more_pictures"] = [list(map(_name, question.pictures[1:])) for question in questions]
     return columns
+
+
+def _name(picture: object) -> str:
+    """A picture's file; "" for none, or for one that a program holds in memory."""
+    return str(picture) if isinstance(picture, Path) else ""
 
 
 def typed_columns(columns: Columns) -> dict[str, list[Any] | pa.Array]:
@@ -113,6 +118,12 @@ def write_results(
     write_probabilities(out / "probabilities.csv", logits, log_p, answers, sets.held if sets else None)
     write_submission(out / "submission.csv", logits, log_p, options.sample)
     return log_p, sets
+
+
+def check_replaceable(out: Path, overwrite: bool) -> None:
+    """Raises RunError where `out` holds files that must not be replaced."""
+    if not overwrite and out.exists() and any(out.iterdir()):
+        raise RunError(f"{out} exists; choose another --out, or replace it with --overwrite")
 
 
 # ------------------------------------------------------------------ what is read
@@ -179,9 +190,11 @@ class RunRecord:
 
 @dataclass
 class Scores:
-    """A SCORES folder as read: raw logits, the calibrated pool, and what is known of the rows.
+    """A SCORES folder as read, or as it could be written: raw logits, the calibrated pool, what is known of the rows.
 
-    run_json: everything in run.json, to be passed on to files made of this one; `run` has what is read of it.
+    folder: of results that were never written a name for messages. run_json: everything in run.json, to be passed on to
+    files made of this one; `run` has what is read of it. sets: the option sets, where they are not to be read from the
+    folder.
     """
 
     folder: Path
@@ -189,6 +202,7 @@ class Scores:
     logits: OptionLogits
     calibrations: list[Calibration]
     questions: Columns
+    sets: OptionSets | None = None
 
     @cached_property
     def run(self) -> RunRecord:
@@ -229,7 +243,9 @@ class Scores:
         return [digests[row] or names[row] or f"row {row}" for row in rows]
 
     def option_sets(self) -> np.ndarray:
-        """(N, K) bool: which options the row's set holds, from the column `set` of probabilities.csv."""
+        """(N, K) bool: which options the row's set holds; of a folder from the column `set` of probabilities.csv."""
+        if self.sets is not None:
+            return self.sets.held
         cells = arrow_csv.read_csv(
             self.folder / "probabilities.csv",
             parse_options=arrow_csv.ParseOptions(newlines_in_values=True),
@@ -273,3 +289,16 @@ def open_scores(folder: Path) -> Scores:
         for entry in run.checkpoints
     ]
     return Scores(folder, run_json, logits, calibrations, questions)
+
+
+Source = Path | Scores  # where results come from: a SCORES folder, opened or not, or a file of numbers
+
+
+def opened(source: Source) -> Scores:
+    """The SCORES folder, see `open_scores`."""
+    return source if isinstance(source, Scores) else open_scores(source)
+
+
+def path_of(source: Source) -> Path:
+    """What messages call it."""
+    return source.folder if isinstance(source, Scores) else source

@@ -10,7 +10,7 @@ import numpy as np
 from scoring.errors import first_of, quoted
 from scoring.inputs.prompt import LETTERS
 from scoring.scores.exposure import CALIBRATION, calibrated_rows
-from scoring.scores.folder import Columns, Scores, open_scores
+from scoring.scores.folder import Columns, Scores, Source, opened, path_of
 from scoring.scores.logits import SCORED
 from scoring.scores.number_files import check_answers, is_number_file, read_number_file
 from scoring.scores.probabilities import member_logits
@@ -69,15 +69,20 @@ class Member:
 
 # ------------------------------------------------------------------ from folders and files
 def read_members(
-    path: Path, form: str = "auto", answers: AnswerTable | None = None, must_match: bool = True
+    source: Source, form: str = "auto", answers: AnswerTable | None = None, must_match: bool = True
 ) -> list[Member]:
     """The members of a SCORES folder, or of a file of numbers. Raises EnsembleError or RunError.
 
     form: what the letters' columns of a file hold, one of `number_files.FORMATS` or `auto`. answers: for rows without
     one; an answer that differs from a row's own is an error. must_match: so is a table with none of the ids.
     """
-    members = _members_of_file(path, form) if is_number_file(path) else members_of(open_scores(path))
-    return members if answers is None else _with_answers(path, members, answers, must_match)
+    members = members_of(opened(source)) if holds_scores(source) else _members_of_file(path_of(source), form)
+    return members if answers is None else _with_answers(path_of(source), members, answers, must_match)
+
+
+def holds_scores(source: Source) -> bool:
+    """Whether this is a SCORES folder, not a file of numbers."""
+    return isinstance(source, Scores) or not is_number_file(source)
 
 
 def members_of(scores: Scores) -> list[Member]:

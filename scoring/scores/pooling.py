@@ -9,10 +9,10 @@ import numpy as np
 
 import scoring
 from scoring.errors import first_of
-from scoring.files.writing import write_json
 from scoring.inputs.prompt import LETTERS
-from scoring.scores.evaluation import evaluate_scores, exposure_warnings, warnings_of
+from scoring.scores.evaluation import exposure_warnings, warnings_of
 from scoring.scores.exposure import CALIBRATION
+from scoring.scores.finalize import write_scores
 from scoring.scores.fitting import (
     FITTED,
     FitRequest,
@@ -21,8 +21,8 @@ from scoring.scores.fitting import (
     fit_pool,
     shared_rows_text,
 )
-from scoring.scores.folder import Columns, ResultOptions, RunError, Scores, open_scores, write_results
-from scoring.scores.logits import SCORED, OptionLogits, write_part
+from scoring.scores.folder import Columns, RunError, Scores, Source, open_scores, path_of
+from scoring.scores.logits import SCORED, OptionLogits
 from scoring.scores.members import (
     Member,
     MemberPool,
@@ -36,6 +36,7 @@ from scoring.scores.members import (
     refuse_doubles,
     weights_by_path,
 )
+from scoring.scores.probabilities import member_log_probabilities, pool_members
 from scoring.stats.calibration import Calibration
 from scoring.stats.pools import EnsembleError, PoolSettings, parse_weights
 from scoring.stats.sets import OptionSets, SetRequest, SetsError, conformal_sets
@@ -43,6 +44,7 @@ from scoring.tables.answers import AnswerTable
 from scoring.tables.sample import SampleSubmission
 
 NAMED = ("equal", *FITTED)
+POOLED = Path("pool")  # the name of results that were never written, in messages
 TEXT_COLUMNS = ("answer", "task_type", "picture", "picture_digest", "digest", "question")  # of questions.parquet
 
 
@@ -64,7 +66,7 @@ class PoolOptions:
     kind: str = "log"
     weights: str = "equal"
     form: str = "auto"
-    fit: Path | None = None
+    fit: Source | None = None
     calibrations: Sequence[Calibration] = ()
     answers: AnswerTable | None = None
     sets: SetRequest | None = None
@@ -81,7 +83,7 @@ class PoolOptions:
 
 @dataclass(frozen=True)
 class Pooled:
-    """What pooling left: the folder, its metrics (None without answers), and notes for the user, warnings last."""
+    """What pooling made: the results, their metrics (None without answers), and notes for the user, warnings last."""
 
     scores: Scores
     metrics: dict[str, Any] | None
@@ -101,17 +103,28 @@ def pool_files(
     InputError where no row has an id of the sample.
     """
     options = options or PoolOptions()
+    return _write(pool_scores(paths, options, run_json, warnings), out, options)
+
+
+def pool_scores(
+    sources: Sequence[Source],
+    options: PoolOptions | None = None,
+    run_json: dict[str, Any] | None = None,
+    warnings: Sequence[str] = (),
+) -> Pooled:
+    """What `pool_files` writes, in memory and without its metrics; no file is written. Raises the same errors."""
+    options = options or PoolOptions()
     members = [
         member
-        for path in paths
-        for member in read_members(path, options.form, options.answers, must_match=not options.fit)
+        for source in sources
+        for member in read_members(source, options.form, options.answers, must_match=not options.fit)
     ]
     if len(members) < 2:
         raise EnsembleError(f"{len(members)} member; expected two or more to pool")
-    fitted = _pool(members, paths, options)
+    fitted = _pool(members, [path_of(source) for source in sources], options)
     if options.sample:
         options.sample.rows_in(fitted.pool.ids)
-    return _write(fitted, out, options, run_json or {}, warnings)
+    return _assembled(fitted, options, run_json or {}, warnings)
 
 
 def import_file(path: Path, out: Path, options: PoolOptions | None = None) -> Pooled:
@@ -123,13 +136,14 @@ def import_file(path: Path, out: Path, options: PoolOptions | None = None) -> Po
     members = read_members(path, options.form, options.answers)
     if out.exists() and any(out.iterdir()) and open_scores(out).run.sources != [str(path)]:
         raise RunError(f"{out} holds other results; choose another --out")
-    return _write(_pool(members, [path], options), out, options, {}, ())
+    return _write(_assembled(_pool(members, [path], options), options, {}, ()), out, options)
 
 
-def check_replaceable(out: Path, overwrite: bool) -> None:
-    """Raises RunError where `out` holds files that must not be replaced."""
-    if not overwrite and out.exists() and any(out.iterdir()):
-        raise RunError(f"{out} exists; choose another --out, or replace it with --overwrite")
+def import_scores(source: Source, options: PoolOptions | None = None) -> Pooled:
+    """What `import_file` writes, in memory and without its metrics; no file is written. Raises EnsembleError."""
+    options = options or PoolOptions()
+    members = read_members(source, options.form, options.answers)
+    return _assembled(_pool(members, [path_of(source)], options), options, {}, ())
 
 
 # ------------------------------------------------------------------ the pool
@@ -176,41 +190,41 @@ def _given_weights(text: str, names: Sequence[str]) -> list[float]:
     return [weight / total for weight in given]
 
 
-# ------------------------------------------------------------------ the folder
-def _write(
-    fitted: FittedPool, out: Path, options: PoolOptions, run_json: dict[str, Any], warnings: Sequence[str]
-) -> Pooled:
-    """Write the pool, or a single member, as a SCORES folder."""
+# ------------------------------------------------------------------ the results
+def _assembled(fitted: FittedPool, options: PoolOptions, run_json: dict[str, Any], warnings: Sequence[str]) -> Pooled:
+    """The pool, or a single member, as results in memory."""
     pool, single = fitted.pool, len(fitted.pool.members) == 1
     table, columns = _option_logits(pool), _columns(pool)
     exposed = np.array(columns["exposed"], np.uint8).reshape(len(pool.ids), len(pool.members))
     if fitted.shared is not None:
         columns["exposed"] = np.where(fitted.shared[:, None], exposed | CALIBRATION, exposed).tolist()
-    (out / "logits").mkdir(parents=True, exist_ok=True)
-    for path in (out / "logits").glob("part-*.parquet"):  # of the results that are replaced
-        path.unlink()
-    write_part(out / "logits", 0, table)
-    sets_asked = _sets(fitted, columns, options.sets)
-    result_options = ResultOptions(sets_asked, None if single else pool.settings, options.sample)
-    log_p, sets = write_results(out, columns, table, pool.calibrations, result_options)
+    members = member_log_probabilities(table, pool.calibrations, columns["task_type"])
+    log_p = pool_members(members, None if single else pool.settings)
+    sets = _sets(fitted, columns, options.sets) or (
+        conformal_sets(log_p, pool.calibrations, options.sets, members) if options.sets else None
+    )
     warnings = [
         *warnings,
         *warnings_of(table, [], pool.calibrations, columns["answer"], log_p),
         *exposure_warnings(pool.names, exposed),
     ]
     if options.fit and fitted.shared is not None and fitted.shared.any():
-        warnings.append(f"{shared_rows_text(pool, fitted.shared, options.fit)}: what is measured on them flatters it")
+        text = shared_rows_text(pool, fitted.shared, path_of(options.fit))
+        warnings.append(f"{text}: what is measured on them flatters it")
     warnings = list(dict.fromkeys(warnings))  # members and pool may have the same
     values = _run_json(fitted, table, run_json) | {"warnings": warnings}
     if sets and options.sets:
         values["sets"] = sets.about(options.sets)
-    if options.sample:
-        values["sample"] = options.sample.about()
-    write_json(out / "run.json", values)
-    scores, notes = open_scores(out), list(fitted.notes)
+    scores, notes = Scores(POOLED, values, table, pool.calibrations, columns, sets), list(fitted.notes)
     if not single and not options.fit and len(scores.answered) and not run_json:
         notes += describe_own_choices(scores)
-    return Pooled(scores, evaluate_scores(scores), notes + [f"warning: {text}" for text in warnings])
+    return Pooled(scores, None, notes + [f"warning: {text}" for text in warnings])
+
+
+def _write(pooled: Pooled, out: Path, options: PoolOptions) -> Pooled:
+    """Write the results as a SCORES folder."""
+    metrics = write_scores(replace(pooled.scores, folder=out), options.sample)
+    return replace(pooled, scores=open_scores(out), metrics=metrics)
 
 
 def _option_logits(pool: MemberPool) -> OptionLogits:
@@ -268,10 +282,10 @@ def _columns(pool: MemberPool) -> Columns:
     return {"id": ids, "options": options, **columns, "exposed": exposure_of(pool.members).tolist()}
 
 
-def _sets(fitted: FittedPool, columns: Columns, request: SetRequest | None) -> SetRequest | OptionSets | None:
-    """Option sets from the pool's own labelled rows; the request itself where the members' calibrations give them."""
+def _sets(fitted: FittedPool, columns: Columns, request: SetRequest | None) -> OptionSets | None:
+    """Option sets from the pool's own labelled rows; None where it has none."""
     if not request or not fitted.labelled:
-        return request
+        return None
     pool = fitted.pool
     log_p = pool.settings.pool(pool.calibrated(pool.logits, columns["task_type"]))
     return conformal_sets(log_p, [fitted.labelled], request)

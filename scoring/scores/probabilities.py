@@ -89,14 +89,12 @@ def write_probabilities(
     letters = list(LETTERS[: log_p.shape[1]])
     scored, p = logits.scored, np.exp(log_p)
     pred = predictions(logits, log_p)
-    with np.errstate(invalid="ignore"):
-        mass = np.nansum(logits.label_mass, axis=(1, 2)) / np.isfinite(logits.label_mass).sum((1, 2))
     columns: dict[str, list[str] | pa.Array] = {
         "id": logits.ids,
         "pred": pred,
         **{f"p_{letter}": _decimals(p[:, index], scored) for index, letter in enumerate(letters)},
         "margin": _decimals(margins(log_p), scored),
-        "label_mass": _decimals(mass, scored),
+        "label_mass": _decimals(mean_label_mass(logits), scored),
         "status": logits.status,
     }
     if sets is not None:
@@ -122,6 +120,13 @@ def write_submission(
         return
     answers = [letters[row] for row in sample.rows_in(logits.ids)]
     write_csv(path, [sample.header, *map(list, zip(sample.ids, answers))], sample.delimiter)
+
+
+def mean_label_mass(logits: OptionLogits) -> np.ndarray:
+    """(N,) label mass, the mean over members and orders; NaN where none is known."""
+    with np.errstate(invalid="ignore"):
+        mass: np.ndarray = np.nansum(logits.label_mass, axis=(1, 2)) / np.isfinite(logits.label_mass).sum((1, 2))
+    return mass
 
 
 def margins(log_p: np.ndarray) -> np.ndarray:

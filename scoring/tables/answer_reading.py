@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scoring.errors import quoted
+from scoring.errors import ScoringError, quoted
 from scoring.inputs.prompt import LETTERS
 
 READINGS = ("letters", "text", "from-0", "from-1")  # that --answers may name
@@ -26,7 +26,7 @@ _MISSING = {"nan", "none", "null", "n/a", "na", "nat", "-", "?"}  # what stands 
 _CIRCLED = "①②③④⑤⑥⑦⑧⑨⑩⑪⑫⑬⑭⑮⑯⑰⑱⑲⑳"
 
 
-class AnswerError(ValueError):
+class AnswerError(ScoringError):
     """An answer that means no option, or several; `found` says what it is, `expected` what it should be."""
 
     def __init__(self, found: str, expected: str):

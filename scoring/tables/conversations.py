@@ -5,7 +5,7 @@ A row is one human turn and at most one answer. A system turn in front is left o
 
 from typing import Any, NamedTuple
 
-from scoring.errors import quoted
+from scoring.errors import ScoringError, quoted
 from scoring.readers.records import as_text
 
 EXPECTED = "one human turn with a question, and at most one answer"
@@ -19,7 +19,7 @@ _TEXTS = ("text", "input_text", "output_text")
 _OTHER_MEDIA = ("<video>", "<audio>")
 
 
-class ConversationError(ValueError):
+class ConversationError(ScoringError):
     """Turns that are no question with at most one answer; `found` says what they are, EXPECTED what is read."""
 
     def __init__(self, found: str):

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from scoring.errors import quoted
+from scoring.errors import ScoringError, quoted
 from scoring.inputs.option_letters import PLAIN, STYLES, Style
 from scoring.inputs.prompt import LETTERS
 
@@ -48,7 +48,7 @@ _SENTENCES = [
 _SENTENCE = re.compile(rf"(?<=\s)(?:{'|'.join(_SENTENCES)})[.!]?\s*$", re.IGNORECASE)
 
 
-class InlineError(ValueError):
+class InlineError(ScoringError):
     """A text whose options cannot be told for certain; `found` says why, EXPECTED what is read."""
 
     def __init__(self, found: str):

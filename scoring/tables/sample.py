@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from scoring.errors import InputError, Problem, quoted
+from scoring.messages import Say
 from scoring.readers.delimited import DelimitedTable, open_delimited
 from scoring.readers.opening import open_table
 from scoring.readers.records import Records, as_text, normalized, table_fault
@@ -82,6 +83,12 @@ def read_sample(file: Path) -> SampleSubmission:
         raise table_fault(file, "no rows", "a header and a row for each id", "check the file")
     delimiter = text.delimiter if isinstance(text, DelimitedTable) else ","
     return SampleSubmission(file, text.header, list(first_row), text.digest, delimiter)
+
+
+def tell_lacking(sample: SampleSubmission | None, ids: Sequence[str], say: Say) -> None:
+    """Tell which rows submission.csv lacks because the sample does. ids: of all rows."""
+    if sample and (lacking := sample.left_out(ids)):
+        say(f"{lacking}; submission.csv leaves such rows out")
 
 
 def _open(file: Path) -> Records:

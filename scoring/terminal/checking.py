@@ -3,19 +3,21 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from scoring.errors import InputError, Problem, counted, describe, first_of, quoted
+from scoring.errors import counted, describe, first_of, quoted
 from scoring.terminal.errors import BAD_INPUT, SOME_UNSCORED
 from scoring.terminal.options import TableOptions
 from scoring.terminal.progress import Console
-from scoring.terminal.reading import mark_for_bases, picture_progress, read_all_rows, tell_left_out, tell_notices
+from scoring.terminal.reading import picture_progress, read_all_rows
 
 if TYPE_CHECKING:
-    from scoring.tables.overview import Balance, Overlap, Overview, TableOverview
+    from scoring.tables.checked import Checked, CheckedTable
+    from scoring.tables.overview import Balance, Overlap, TableOverview
     from scoring.tables.table import Table
 
 NAMED = 5  # rows, pictures or groups of them that a line names
@@ -36,21 +38,6 @@ class CheckRequest:
     bases: Sequence[Path] = ()
 
 
-@dataclass(frozen=True)
-class _Checked:
-    """table: None where it cannot be read. code: the exit code that the table deserves by itself."""
-
-    file: Path
-    table: "Table | None"
-    problems: list[Problem]
-    code: int
-
-    @property
-    def usable(self) -> "list[Table]":
-        """The table, if a row of it is good."""
-        return [self.table] if self.table and self.table.good else []
-
-
 def check_tables(console: Console, files: Sequence[Path], request: CheckRequest) -> int:
     """Print all that is to be known of the tables; return the worst of their exit codes.
 
@@ -58,40 +45,35 @@ def check_tables(console: Console, files: Sequence[Path], request: CheckRequest)
     """
     if request.write and len(files) > 1:
         raise click.UsageError("--write takes one table; run the command once for each")
-    checked = []
+    from scoring.inputs.picture_store import PictureStore
+    from scoring.tables.checked import check_table, compare
+
+    found: list[CheckedTable] = []
+    codes: list[int] = []  # of each by itself
     for file in files:
-        checked.append(_check(console, file, request))
+        store = PictureStore(keep=request.write is not None)
+        read = partial(read_all_rows, console, file, request.reading, request.deep, store)
+        found.append(check_table(file, read, request.bases))
+        codes.append(_exit_code(found[-1], request))
         if not request.as_json:
-            _print_checked(console, checked[-1])
-    code = max((each.code for each in checked), key=WORST_LAST.index)
-    overview = _overview(console, checked)
+            _print_checked(console, found[-1], codes[-1])
+    code = max(codes, key=WORST_LAST.index)
+    checked = compare(found, picture_progress(console))
     if request.as_json:
-        click.echo(json.dumps(_report(checked, overview, code), ensure_ascii=False, indent=1))
+        click.echo(json.dumps(_report(checked, codes, code), ensure_ascii=False, indent=1))
     else:
-        _print_overview(overview)
+        _print_overview(checked)
     if request.write:
-        for table in checked[0].usable:
+        for table in found[0].usable:
             _write(console, table, request.write, request.as_json)
     return code
 
 
-def _check(console: Console, file: Path, request: CheckRequest) -> _Checked:
-    from scoring.inputs.picture_store import PictureStore
-
-    try:
-        store = PictureStore(keep=request.write is not None)
-        table = mark_for_bases(read_all_rows(console, file, request.reading, request.deep, store), request.bases)
-    except InputError as error:
-        return _Checked(file, None, error.problems, BAD_INPUT)
-    leaves_out = table.good and (request.reading.skip_bad_rows or request.write)
+def _exit_code(checked: "CheckedTable", request: CheckRequest) -> int:
+    """The exit code that a table deserves by itself."""
+    leaves_out = checked.usable and (request.reading.skip_bad_rows or request.write)
     faulty = SOME_UNSCORED if leaves_out else BAD_INPUT
-    return _Checked(file, table, table.problems, faulty if table.problems else 0)
-
-
-def _overview(console: Console, checked: Sequence[_Checked]) -> "Overview":
-    from scoring.tables.overview import overview
-
-    return overview([table for each in checked for table in each.usable], picture_progress(console))
+    return faulty if checked.problems else 0
 
 
 def _write(console: Console, table: "Table", path: Path, quiet: bool) -> None:
@@ -105,16 +87,15 @@ def _write(console: Console, table: "Table", path: Path, quiet: bool) -> None:
 
 
 # ------------------------------------------------------------------ for programs
-def _report(checked: Sequence[_Checked], overview: "Overview", code: int) -> dict[str, Any]:
-    """That of the one table; of several a list of them, with what they share."""
-    counted = iter(overview.tables)
-    tables = [_table_report(each, next(counted) if each.usable else None) for each in checked]
+def _report(checked: "Checked", codes: Sequence[int], code: int) -> dict[str, Any]:
+    """That of the one table; of several a list of them, with what they share. codes: the exit code of each."""
+    tables = [_table_report(*each) for each in zip(checked.tables, codes)]
     if len(tables) == 1:
         return tables[0]
-    return {"tables": tables, "overlaps": [asdict(overlap) for overlap in overview.overlaps], "exit": code}
+    return {"tables": tables, "overlaps": [asdict(overlap) for overlap in checked.overlaps], "exit": code}
 
 
-def _table_report(checked: _Checked, counted: "TableOverview | None") -> dict[str, Any]:
+def _table_report(checked: "CheckedTable", code: int) -> dict[str, Any]:
     table = checked.table
     report: dict[str, Any] = {"file": str(checked.file), "readable": table is not None}
     report |= {"rows": 0, "good": 0, "options": 0, "pictures": 0, "answers": 0}
@@ -129,24 +110,26 @@ def _table_report(checked: _Checked, counted: "TableOverview | None") -> dict[st
             "columns": table.columns,
             "reading": table.answers,
         }
-    report["notices"] = table.notices if table else []
-    if counted:
+    report["notices"] = checked.notices
+    if counted := checked.overview:
         report |= {"good": counted.good, "pictures": counted.pictures, "answers": counted.balance.answers}
         report |= {"balance": asdict(counted.balance), "copies": counted.copies}
         report |= {"contradictions": counted.contradictions, "same_pictures": counted.same_pictures}
-    return report | {"problems": [asdict(problem) for problem in checked.problems], "exit": checked.code}
+    return report | {"problems": [asdict(problem) for problem in checked.problems], "exit": code}
 
 
 # ------------------------------------------------------------------ for people
-def _print_checked(console: Console, checked: _Checked) -> None:
-    """Notices and problems on stderr; what a table with good rows holds on stdout."""
+def _print_checked(console: Console, checked: "CheckedTable", code: int) -> None:
+    """Notices and problems on stderr; what a table with good rows holds on stdout. code: its exit code."""
+    from scoring.tables.usable import tell_left_out, tell_notices
+
     table = checked.table
     if table:
-        tell_notices(console, table)
-    if checked.code == BAD_INPUT:
+        tell_notices(table, console.say)
+    if code == BAD_INPUT:
         click.echo(f"error: {describe(checked.problems)}", err=True)
     elif table and checked.problems:
-        tell_left_out(console, table)
+        tell_left_out(table, console.say)
     for table in checked.usable:
         if table.is_usual:  # otherwise it is said already
             console.say(f"{checked.file}: read as {table.reading()}")
@@ -157,14 +140,15 @@ def _print_checked(console: Console, checked: _Checked) -> None:
         )
 
 
-def _print_overview(overview: "Overview") -> None:
-    several = len(overview.tables) > 1
-    notes = [note for table in overview.tables for note in _notes(table, shares_are_shown=several)]
-    notes += [note for overlap in overview.overlaps for note in _overlap_notes(overlap)]
+def _print_overview(checked: "Checked") -> None:
+    tables = [each.overview for each in checked.tables if each.overview]
+    several = len(tables) > 1
+    notes = [note for table in tables for note in _notes(table, shares_are_shown=several)]
+    notes += [note for overlap in checked.overlaps for note in _overlap_notes(overlap)]
     if several:
         from scoring.report.tables import Table, to_text  # imported late: it takes a third of a small check
 
-        click.echo("\n" + to_text(Table("Tables", *_grid(overview.tables), notes=notes)))
+        click.echo("\n" + to_text(Table("Tables", *_grid(tables), notes=notes)))
     else:
         for note in notes:
             click.echo(note)

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import click
 
-from scoring.errors import ScoringError
+from scoring.errors import CallError, ScoringError
 from scoring.terminal.session import Session
 
 BUG, BAD_INPUT, SOME_UNSCORED, STOPPED = 1, 2, 3, 130  # exit codes beside 0; a failed machine counts as a bug
@@ -35,8 +35,8 @@ def report_errors(session: Session, distributed: bool = False) -> Iterator[None]
             if not session.first:
                 stack.enter_context(redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
             yield
-    except click.ClickException:
-        raise
+    except (click.ClickException, CallError) as error:
+        raise _as_usage(error) from None
     except KeyboardInterrupt as stopped:
         _end_stopped(session, str(stopped))
     except Exception as error:
@@ -48,6 +48,11 @@ def report_errors(session: Session, distributed: bool = False) -> Iterator[None]
         if text:
             click.echo(f"error: {text}", err=True)
         sys.exit(code)
+
+
+def _as_usage(error: click.ClickException | CallError) -> click.ClickException:
+    """The error of a call that cannot be, as click shows it: with how the command is called."""
+    return error if isinstance(error, click.ClickException) else click.UsageError(str(error))
 
 
 def _end_stopped(session: Session, progress: str) -> NoReturn:
@@ -67,7 +72,7 @@ def _describe(session: Session, error: Exception) -> tuple[str, int]:
         return f"{text}{_how_to_continue(session)}", code
     if type(error).__name__ in ("OutOfMemoryError", "MemoryError", "ArrowMemoryError"):
         return f"out of memory; lower --batch-tokens, or close other programs{_how_to_continue(session)}", BUG
-    if isinstance(error, ScoringError):
+    if isinstance(error, ScoringError) and not isinstance(error, RuntimeError):  # whose fault is not the input's
         return str(error), BAD_INPUT
     return (
         f"{type(error).__name__}: {error}\nThis is a fault of the program or the machine; "

@@ -1,4 +1,4 @@
-"""Groups of options of the command line, and the records in which commands get their values. Imports click alone."""
+"""Groups of options of the command line, and the records in which commands get their values. Nothing heavy."""
 
 import math
 from collections.abc import Callable
@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
+
+from scoring.inputs.pixel_budgets import PixelsError, parse_pixels
 
 if TYPE_CHECKING:
     from scoring.run.options import ModelOptions, RunOptions
@@ -20,7 +22,6 @@ else:
 Command = Callable[..., Any]
 Decorator = Callable[[Command], Command]
 T = TypeVar("T")
-SMALLEST_BUDGET, LARGEST_SIDE = 32 * 32, 10_000
 
 
 # ---------------------------------------------------------------- types of values
@@ -36,12 +37,10 @@ class Pixels(ParamType):
         if not isinstance(value, str):
             return value
         parts = value.split(",") if self.several else [value]
-        if not all(part.strip().isdecimal() for part in parts):
-            example = "448 or 448,560" if self.several else "448 or 200704"
-            self.fail(f"{value!r}: expected the side of a square or a number of pixels, such as {example}")
-        budgets = [int(part) ** 2 if int(part) < LARGEST_SIDE else int(part) for part in parts]
-        if min(budgets) < SMALLEST_BUDGET:
-            self.fail(f"{value!r}: expected a side of at least 32")
+        try:
+            budgets = [parse_pixels(part) for part in parts]
+        except PixelsError as error:
+            self.fail(str(error))
         return budgets if self.several else budgets[0]
 
 

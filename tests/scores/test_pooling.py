@@ -11,9 +11,9 @@ from scipy.special import log_softmax
 import scoring
 from scoring.errors import InputError
 from scoring.scores.exposure import TRAINING, VALIDATION
-from scoring.scores.folder import RunError, open_scores
+from scoring.scores.folder import RunError, check_replaceable, open_scores
 from scoring.scores.logits import write_part
-from scoring.scores.pooling import PoolOptions, check_replaceable, import_file, pool_files
+from scoring.scores.pooling import PoolOptions, import_file, pool_files
 from scoring.stats.calibration import Calibration
 from scoring.stats.pools import EnsembleError, PoolSettings, leave_one_out, pool
 from scoring.stats.sets import SetRequest, SetsError

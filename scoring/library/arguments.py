@@ -1,0 +1,66 @@
+"""What public calls take in several forms, as the rooms below take it. No torch."""
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from scoring.errors import CallError
+from scoring.inputs.pixel_budgets import parse_pixels
+from scoring.inputs.prompt import PromptTemplate
+from scoring.inputs.questions import Question
+from scoring.library.messages import ProgressOf, say_to_log
+from scoring.library.rows import as_table
+from scoring.tables.reading import TableOptions
+from scoring.tables.table import Table
+from scoring.tables.usable import usable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from scoring.run.options import RunContext
+
+# A table's path, a table that was read, or rows that a program has: see `as_table`.
+Rows: TypeAlias = "str | os.PathLike[str] | Table | pd.DataFrame | Iterable[Mapping[str, Any] | Question]"
+Progressed: TypeAlias = Callable[[int, int], object]  # called with how much is done, and how much there is
+
+
+def usable_rows(rows: Rows, images: str | Path | None, options: TableOptions | None, skip: bool) -> Table:
+    """The table of these rows, its notices logged. Raises InputError with all its problems.
+
+    skip: faulty rows are logged instead and left out, if at least one row is good.
+    """
+    return usable(as_table(rows, images, options), skip, say_to_log)
+
+
+def template_of(template: PromptTemplate | str | Path | None) -> PromptTemplate | None:
+    """A template, or the one in a TOML file. Raises TemplateError."""
+    return PromptTemplate.read(Path(template)) if isinstance(template, str | Path) else template
+
+
+def budget_of(pixels: int | str) -> int:
+    """A pixel budget, given as a square's side, or from 10,000 on as a number of pixels. Raises PixelsError."""
+    return parse_pixels(str(pixels))
+
+
+def names_of(checkpoints: str | Path | Sequence[str | Path]) -> list[str]:
+    """One checkpoint or several, each a folder or a hub id."""
+    return [str(name) for name in ([checkpoints] if isinstance(checkpoints, str | Path) else checkpoints)]
+
+
+def context_of(progress: Progressed | None, stop: Event | None) -> "RunContext":
+    """What a run of a program talks to: its lines go to the logger."""
+    from scoring.run.options import RunContext
+
+    return RunContext(ProgressOf(progress) if progress else None, say_to_log, stop or Event())
+
+
+def refuse_several_processes(command: str) -> None:
+    """Raises CallError in one of several processes, as torchrun starts them: only the command line's share the work."""
+    count = int(os.environ.get("WORLD_SIZE") or 1)
+    if count > 1:
+        raise CallError(
+            f"this is one of {count} processes (WORLD_SIZE is {count}), which would all write into one folder; start "
+            f"the program by itself, or share the work with `torchrun … cli.py {command}`"
+        )
