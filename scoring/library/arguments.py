@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 from scoring.errors import CallError
 from scoring.inputs.pixels import pixel_budget
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from scoring.run.options import RunContext
 
 # A table's path, a table that was read, or rows that a program has: see `as_table`.
-Rows: TypeAlias = "str | os.PathLike[str] | Table | pd.DataFrame | Iterable[Mapping[str, Any] | Question]"
+Rows: TypeAlias = Union[str, os.PathLike[str], Table, "pd.DataFrame", Iterable[Mapping[str, Any] | Question]]
 Progressed: TypeAlias = Callable[[int, int], object]  # called with how much is done, and how much there is
 
 

@@ -26,6 +26,7 @@ from scoring.library.arguments import (
 from scoring.library.messages import say_to_log, warn
 from scoring.library.wording import for_callers
 from scoring.messages import Say
+from scoring.scores.logits import NOT_SCORED
 from scoring.stats.sets import SetRequest
 from scoring.tables.reading import TableOptions
 from scoring.tables.sample import read_sample, tell_lacking
@@ -137,7 +138,11 @@ def score(  # noqa: PLR0913 - each by its name, as the command's options
     result.scorer = None  # the only reference to the model
     release_memory()
     warn(result.warnings)
-    return scoring.shard_answers(result) if shard else Answers.load(scoring.out)
+    if shard:
+        return scoring.shard_answers(result)
+    answers = Answers.load(scoring.out)
+    answers.option_logits.status = scoring.status_of(result)
+    return answers
 
 
 @for_callers
@@ -255,6 +260,13 @@ class Scoring:
         model = replace(self.model, pixels=self.request.pixels[0]) if self.request.pixels else self.model
         folds = Folds(self.request.checkpoints[0], model)
         return score_out_of_fold(self.table, folds, self.out, replace(self.options, orders=self.orders[0]), context)
+
+    def status_of(self, result: "RunResult") -> list[str]:
+        """(N,) the status of each scored row; of one that was left out, what is wrong with it."""
+        assert result.logits is not None  # there is no other process
+        faults = {row.id: row.fault for row in self.table.questions if row.fault}
+        pairs = zip(result.logits.ids, result.logits.status)
+        return [faults.get(id, status) if status == NOT_SCORED else status for id, status in pairs]
 
     def shard_answers(self, result: "RunResult") -> "Answers":
         """The answers of a shard, whose folder is no whole one; the rows of other shards have none."""
