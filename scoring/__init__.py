@@ -17,7 +17,7 @@ os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 __version__ = "0.1.0"
 _MODULE_OF = {
-    "Scorer": ("scoring.engine.batch_scorer", "BatchScorer"),
+    "Scorer": ("scoring.library.scorer", "Scorer"),
     "OptionLogits": ("scoring.scores.logits", "OptionLogits"),
     "PromptTemplate": ("scoring.inputs.prompt", "PromptTemplate"),
     "Question": ("scoring.inputs.questions", "Question"),

@@ -32,6 +32,7 @@ from scoring.inputs.tokens import TokenSequence
 CHUNK = 1_000  # rows whose prompts are encoded together
 READERS = min(8, os.cpu_count() or 1)  # threads that decode pictures: more of them wait for Python's lock
 AHEAD = {"cpu": 0, "cuda": 2}  # batches that are prepared while one is answered
+SAMPLED = 64  # every so many-th pixel of a picture tells it from most others
 
 Pixels = NDArray[np.uint8]  # (height, width, 3)
 
@@ -250,6 +251,40 @@ def _read_pictures(
             return error
 
     return dict(zip(first_with, (readers.map if readers else map)(read, first_with.values())))
+
+
+def cost_of(batch: PreparedBatch) -> TokenCost:
+    """What a batch of one row adds to a tree."""
+    if not batch.sequences:
+        return TokenCost(None, 0, 0, 0)
+    return _token_cost(batch.questions[0], batch.sequences)
+
+
+def joined(batches: Sequence[PreparedBatch]) -> PreparedBatch:
+    """The rows of several batches, in turn, in one. A picture that several of them show is there once."""
+    if len(batches) == 1:
+        return batches[0]
+    whole = PreparedBatch([], [], [], [], [], [], [], {})
+    alike: dict[tuple[Grid, bytes], list[int]] = {}  # pictures of one grid and one sample of pixels
+    for batch in batches:
+        first = len(whole.questions)
+        numbers = []
+        for pixels, grid in zip(batch.pictures, batch.grids):
+            candidates = alike.setdefault((grid, pixels[::SAMPLED, ::SAMPLED].tobytes()), [])
+            number = next((known for known in candidates if np.array_equal(whole.pictures[known], pixels)), None)
+            if number is None:
+                number = len(whole.pictures)
+                candidates.append(number)
+                whole.pictures.append(pixels)
+                whole.grids.append(grid)
+            numbers.append(number)
+        whole.questions.extend(batch.questions)
+        whole.rows.extend(first + row for row in batch.rows)
+        whole.orders.extend(batch.orders)
+        whole.sequences.extend(batch.sequences)
+        whole.picture_numbers.extend([numbers[number] for number in shown] for shown in batch.picture_numbers)
+        whole.faults.update({first + row: fault for row, fault in batch.faults.items()})
+    return whole
 
 
 def build_tensors(batch: PreparedBatch, device: str) -> TreeBatch:

@@ -11,12 +11,7 @@ import os
 import stat
 import threading
 import unicodedata
-import warnings
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -26,12 +21,10 @@ from scoring.errors import ScoringError, quoted
 from scoring.inputs.exif import keep_orientation, upright, upright_size
 from scoring.inputs.near_names import near_names
 from scoring.inputs.picture_faults import HEAD, Content, describe_content, describe_link
+from scoring.inputs.picture_opening import FORMATS, TooManyPixelsError, make_room, open_unlimited
 
 MAX_RATIO = 200  # longer side over shorter side: the library's processors refuse more
 Picture = Path | bytes | Image.Image  # a file, the bytes of one, or a picture that a program has opened
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "ICO")
-
-warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # such pictures are read, or refused with an error
 
 
 # ------------------------------------------------------------------ how large a picture may be
@@ -51,39 +44,6 @@ class PictureLimits:
 DEFAULT_LIMITS = PictureLimits()
 
 
-class _PillowLimit:
-    """Pillow's own limit of pixels, raised or lowered while pictures are opened, and restored afterwards.
-
-    It is needed since Pillow decodes some formats (icons) while it opens them. It is a global of Pillow's: if threads
-    open pictures under different limits, the highest applies to all, and `open_picture` checks each one's own.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._active: Counter[int] = Counter()
-        self._original: int | None = None
-
-    @contextmanager
-    def set_to(self, pixels: int) -> Iterator[None]:
-        """Inside, Pillow raises DecompressionBombError for pictures of more pixels."""
-        with self._lock:
-            if not self._active:
-                self._original = Image.MAX_IMAGE_PIXELS
-            self._active[pixels] += 1
-            self._apply()
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._active -= Counter([pixels])
-                self._apply()
-
-    def _apply(self) -> None:
-        # Pillow raises for more than twice its number.
-        Image.MAX_IMAGE_PIXELS = max(self._active) // 2 + 1 if self._active else self._original
-
-
-_PILLOW_LIMIT = _PillowLimit()
 _OPENED_ELSEWHERE = threading.Lock()  # the file of a program's picture must not be read by two threads at once
 
 
@@ -134,13 +94,6 @@ def locate(root: Path, cell: str, allow_outside: bool = False) -> Path:
     return resolved
 
 
-@cache
-def _formats() -> tuple[str, ...]:
-    """The FORMATS that this build of Pillow can read."""
-    Image.init()
-    return tuple(name for name in FORMATS if name in Image.OPEN)
-
-
 def open_picture(path: str | Path | bytes, limits: PictureLimits = DEFAULT_LIMITS) -> Image.Image:
     """The picture with its header read and checked, its pixels not yet decoded. Raises PictureError.
 
@@ -151,12 +104,11 @@ def open_picture(path: str | Path | bytes, limits: PictureLimits = DEFAULT_LIMIT
         size = len(path) if isinstance(path, bytes) else os.path.getsize(path)
         if size > limits.file_bytes:
             raise PictureError(f"{size:,} bytes", f"at most {limits.file_bytes:,}", fix.format("bytes"))
-        with _PILLOW_LIMIT.set_to(limits.pixels):
-            picture = Image.open(io.BytesIO(path) if isinstance(path, bytes) else path, formats=_formats())
+        picture = open_unlimited(path, limits.pixels)
     except PictureError:
         raise
-    except Image.DecompressionBombError:
-        raise _too_many_pixels(limits) from None
+    except TooManyPixelsError as error:
+        raise _too_many_pixels(limits, error.most) from None
     except Exception as error:  # decoders raise a dozen types; each means the same to the user
         content = _content(path, error)
         raise PictureError(content.found, f"a picture ({', '.join(FORMATS)})", content.fix) from None
@@ -168,16 +120,17 @@ def open_picture(path: str | Path | bytes, limits: PictureLimits = DEFAULT_LIMIT
     return picture
 
 
-def _too_many_pixels(limits: PictureLimits) -> PictureError:
-    fix = "scale it down, or raise --max-picture-pixels"
-    return PictureError(f"over {limits.pixels:,} pixels", "a smaller picture", fix)
+def _too_many_pixels(limits: PictureLimits, most: int) -> PictureError:
+    """most: the pixels that it may have, by the limits, or by those of its format."""
+    fix = "raise --max-picture-pixels" if most == limits.pixels else "save it in another format, such as PNG"
+    return PictureError(f"over {most:,} pixels", "a smaller picture", f"scale it down, or {fix}")
 
 
 def _check_header(picture: Image.Image, limits: PictureLimits) -> None:
     """Raises PictureError where a picture has too many pixels, too unequal sides, or pixels that are not read."""
     width, height = picture.size
     if width * height > limits.pixels:
-        raise _too_many_pixels(limits)
+        raise _too_many_pixels(limits, limits.pixels)
     if min(width, height) < 1 or max(width, height) > MAX_RATIO * min(width, height):
         raise PictureError(f"{width}x{height} pixels", f"sides of at most 1:{MAX_RATIO}", "crop the picture")
     if picture.mode in ("I", "F"):
@@ -207,25 +160,25 @@ def read_picture(picture: str | Picture, limits: PictureLimits = DEFAULT_LIMITS)
     """A picture, or that of a file or of its bytes, decoded, upright, in RGB. Raises PictureError."""
     if isinstance(picture, Image.Image):
         _check_header(picture, limits)
-        load_pixels(picture, limits)
+        load_pixels(picture)
         return to_rgb(picture)
     with open_picture(picture, limits) as opened:
-        _decode(opened, limits)
+        _decode(opened)
         return to_rgb(opened)
 
 
-def load_pixels(picture: Image.Image, limits: PictureLimits = DEFAULT_LIMITS) -> None:
+def load_pixels(picture: Image.Image) -> None:
     """Decode a picture that a program has opened, if it was not decoded yet. Raises PictureError."""
     with _OPENED_ELSEWHERE:
-        _decode(picture, limits)
+        _decode(picture)
 
 
-def _decode(picture: Image.Image, limits: PictureLimits) -> None:
+def _decode(picture: Image.Image) -> None:
     """Read the pixels of a picture that may not have been decoded yet. Raises PictureError."""
     try:
-        with _PILLOW_LIMIT.set_to(limits.pixels):
-            keep_orientation(picture)
-            picture.load()
+        keep_orientation(picture)
+        make_room(picture)
+        picture.load()
     except Exception as error:  # decoders raise a dozen types
         raise PictureError(f"broken pixels ({error})", "a whole picture", "replace the file or drop the row") from None
 

@@ -17,7 +17,6 @@ from PIL import Image
 from scoring.files.reading import as_object, read_json
 
 DEFAULT_BUDGET = 448 * 448  # pixels, as in the competition notebook
-SMALLEST_SIDE, LARGEST_SIDE = 32, 10_000  # of a budget that is given as a square's
 
 CLIP_COLOURS = {  # of the channels, from 0 to 1
     "image_mean": [0.48145466, 0.4578275, 0.40821073],
@@ -38,16 +37,6 @@ class PictureTokens:
     grid: Grid
     count: int
     shape: tuple[int, int] | None
-
-
-def pixel_budget(number: int) -> int:
-    """The pixels of a budget as people give it: the side of a square, or from 10,000 on the number of pixels itself.
-
-    Raises ValueError, which says what is expected, for a side below 32.
-    """
-    if number < SMALLEST_SIDE:
-        raise ValueError("expected a side of at least 32")
-    return number**2 if number < LARGEST_SIDE else number
 
 
 # ------------------------------------------------------------------ a base's settings

@@ -7,7 +7,7 @@ from threading import Event
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 from scoring.errors import CallError
-from scoring.inputs.pixels import pixel_budget
+from scoring.inputs.pixel_budgets import parse_pixels
 from scoring.inputs.prompt import PromptTemplate
 from scoring.inputs.questions import Question
 from scoring.library.messages import ProgressOf, say_to_log
@@ -39,12 +39,9 @@ def template_of(template: PromptTemplate | str | Path | None) -> PromptTemplate 
     return PromptTemplate.read(Path(template)) if isinstance(template, str | Path) else template
 
 
-def budget_of(pixels: int) -> int:
-    """A pixel budget, given as a square's side, or from 10,000 on as a number of pixels. Raises CallError."""
-    try:
-        return pixel_budget(pixels)
-    except ValueError as error:
-        raise CallError(f"pixels={pixels!r}: {error}, or a number of pixels from 10,000 on") from None
+def budget_of(pixels: int | str) -> int:
+    """A pixel budget, given as a square's side, or from 10,000 on as a number of pixels. Raises PixelsError."""
+    return parse_pixels(str(pixels))
 
 
 def names_of(checkpoints: str | Path | Sequence[str | Path]) -> list[str]:

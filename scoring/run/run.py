@@ -10,6 +10,7 @@ Of several processes the first schedules and writes the results; all take batche
 import gc
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -136,17 +137,12 @@ def _run_json(loop: BatchLoop, seconds: dict[str, float], orders_note: str) -> d
     seconds: by phase.
     """
     job, scheduler, scorer = loop.job, loop.scheduler, loop.loader.scorer
-    return {
-        "command": sys.argv,
-        "data": job.table.about(),
-        **job.plan.about(),
-        "identity": loop.state.settings,
+    notes = [*job.plan.notes, *([orders_note] if orders_note else [])]
+    described = describe_run(job.table, job.plan, loop.state.settings, notes)
+    return described | {
         "weights": scorer.packed.weights if scorer else None,
         "split": loop.state.split,
         "processes": [loop.report(), *loop.reports.values()],
-        "versions": scoring.versions(),
-        "notes": [*job.plan.notes, *([orders_note] if orders_note else [])],
-        "warnings": [],  # added when the run is finished
         "counts": {
             "rows": len(job.table.questions),
             "scored": 0,
@@ -157,6 +153,24 @@ def _run_json(loop: BatchLoop, seconds: dict[str, float], orders_note: str) -> d
         },
         "seconds": {key: round(value, 3) for key, value in seconds.items()},
         "peak_gpu_bytes": loop.peak_bytes,
+    }
+
+
+def describe_run(table: Table, plan: Plan, settings: dict[str, Any], notes: Sequence[str]) -> dict[str, Any]:
+    """What run.json says of the rows and of the model, whoever scores them. settings: what the logits depend on."""
+    return {
+        "command": sys.argv,
+        "data": table.about(),
+        **plan.about(),
+        "identity": settings,
+        "weights": None,
+        "split": 1,
+        "processes": [],
+        "versions": scoring.versions(),
+        "notes": list(notes),
+        "warnings": [],  # added when the run is finished
+        "counts": {},
+        "seconds": {},
     }
 
 

@@ -4,6 +4,7 @@ On disk they are a folder of Parquet parts, one for each batch, each written und
 keeps them can repeat every later step in a second, without a model.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -72,6 +73,23 @@ class OptionLogits:
                 for name in ("logits", "label_mass", "top_token"):
                     getattr(self, name)[row] = getattr(other, name)[row]
 
+    def add(self, part: "OptionLogits", rows: Sequence[int] | None = None) -> None:
+        """Add what a part holds of these rows (default: all), in orders that may be others than they have already.
+
+        The part may have fewer letters.
+        """
+        rows = range(len(self.ids)) if rows is None else rows
+        for index, row in enumerate(rows):
+            self.status[row] = part.status[index]
+        _, members, orders, letters = part.logits.shape
+        present = np.isfinite(part.label_mass) | np.isfinite(part.logits).any(-1)
+        at = np.ix_(rows, range(members), range(orders))
+        for name in ("label_mass", "top_token"):
+            values = getattr(self, name)
+            values[at] = np.where(present, getattr(part, name), values[at])
+        at = np.ix_(rows, range(members), range(orders), range(letters))
+        self.logits[at] = np.where(present[..., None], part.logits, self.logits[at])
+
     def of_member(self, member: int) -> "OptionLogits":
         """The part of one member, given by its index: M is 1."""
         only = slice(member, member + 1)
@@ -81,6 +99,18 @@ class OptionLogits:
             logits=self.logits[:, only],
             label_mass=self.label_mass[:, only],
             top_token=self.top_token[:, only],
+        )
+
+    def of_rows(self, start: int, stop: int, letters: int) -> "OptionLogits":
+        """The rows from `start` to `stop`, none of which has more than so many letters: as if they were scored alone."""
+        rows, orders = slice(start, stop), slice(len(option_orders(letters, self.orders)))
+        return replace(
+            self,
+            ids=self.ids[rows],
+            logits=self.logits[rows, :, orders, :letters],
+            label_mass=self.label_mass[rows, :, orders],
+            top_token=self.top_token[rows, :, orders],
+            status=self.status[rows],
         )
 
     @property

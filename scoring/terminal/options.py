@@ -1,4 +1,4 @@
-"""Groups of options of the command line, and the records in which commands get their values. Imports click alone."""
+"""Groups of options of the command line, and the records in which commands get their values. Imports click, nothing heavy."""
 
 import math
 from collections.abc import Callable
@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
+
+from scoring.inputs.pixel_budgets import PixelsError, parse_pixels
 
 if TYPE_CHECKING:
     from scoring.run.options import ModelOptions, RunOptions
@@ -35,15 +37,10 @@ class Pixels(ParamType):
         if not isinstance(value, str):
             return value
         parts = value.split(",") if self.several else [value]
-        if not all(part.strip().isdecimal() for part in parts):
-            example = "448 or 448,560" if self.several else "448 or 200704"
-            self.fail(f"{value!r}: expected the side of a square or a number of pixels, such as {example}")
-        from scoring.inputs.pixels import pixel_budget
-
         try:
-            budgets = [pixel_budget(int(part)) for part in parts]
-        except ValueError as error:
-            self.fail(f"{value!r}: {error}")
+            budgets = [parse_pixels(part) for part in parts]
+        except PixelsError as error:
+            self.fail(str(error))
         return budgets if self.several else budgets[0]
 
 

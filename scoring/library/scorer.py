@@ -1,0 +1,415 @@
+"""`Scorer`: questions in, probabilities out, from any thread.
+
+It asks what `score` asks and answers with the same bits: the same plan of checkpoints, the same batches, the same
+calibrations. `settings` says what it is loaded from; `owner` computes.
+"""
+
+import os
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scoring.checkpoints.plan import Plan
+from scoring.engine.batch_scorer import BatchScorer, machine
+from scoring.engine.batches import AHEAD, READERS, TokenCost, cost_of, prepare_batch, read_ahead
+from scoring.errors import ScoringError
+from scoring.inputs.orders import check_orders, orders_of
+from scoring.inputs.pictures import PictureError
+from scoring.inputs.prompt import LETTERS, PromptTemplate
+from scoring.inputs.questions import Question
+from scoring.library.answers import Answer, Answers
+from scoring.library.arguments import Rows
+from scoring.library.messages import ProgressOf, say_to_log, warn
+from scoring.library.owner import CLOSED, ModelOwner, Request
+from scoring.library.rows import as_table, question_of
+from scoring.library.settings import Orders, ScorerSettings
+from scoring.library.wording import for_callers
+from scoring.messages import ProgressBar
+from scoring.run.groups import Group, release_memory
+from scoring.run.options import RunOptions
+from scoring.run.run import describe_run
+from scoring.run.scheduler import REST, Scheduler
+from scoring.scores.evaluation import warnings_of
+from scoring.scores.logits import SCORED, OptionLogits
+from scoring.scores.probabilities import margins, member_log_probabilities, pool_members, pooled_log_probabilities
+from scoring.stats.calibration import Calibration
+from scoring.tables.reading import TableOptions
+from scoring.tables.table import Table
+from scoring.tables.unseen_pictures import mark_unseen
+
+STREAMED = 64  # rows of a stream that are under way at a time
+CHUNK = 1_000  # rows that a stream reads together
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """Members that share a forward pass, in one choice of orders. labels: their names among those of all runs."""
+
+    scorer: BatchScorer
+    owner: ModelOwner
+    orders: str
+    labels: list[str]
+
+    @property
+    def plan(self) -> Plan:
+        return self.scorer.plan
+
+
+class Scorer:
+    """Checkpoints that answer questions about pictures, from any thread.
+
+    Threads that ask at the same time are answered together, and each gets the bits that it would get alone. A scorer
+    pickles as what it was loaded from: another process loads it anew.
+
+    >>> from scoring import Scorer
+    >>> with Scorer.load("demo/checkpoints/fold0") as scorer:
+    ...     answer = scorer.ask("demo/images/test_0000.jpg", "What is shown?", ["a dog", "a cat", "a hen", "a cow"])
+    >>> answer.letter in "abcd" and round(sum(answer.values()), 6)
+    1.0
+    """
+
+    def __init__(self, settings: ScorerSettings):
+        """Load what the settings name; see `load`, which makes them."""
+        self.settings = settings
+        self._process = os.getpid()
+        self._lock = threading.Lock()
+        self._preparing = threading.BoundedSemaphore(READERS)  # more threads would wait for Python's lock
+        self._runs: dict[Orders, list[_Run]] = {}
+        self._models: list[tuple[BatchScorer, ModelOwner]] = []
+        self._closed = False
+        for group in settings.groups(settings.orders):
+            if not any(scorer.fits(group.plan) for scorer, _ in self._models):
+                self._load(group.plan)
+        self._finalizer = weakref.finalize(self, _close, [owner for _, owner in self._models])
+        self._runs_in(settings.orders)
+
+    @classmethod
+    @for_callers
+    def load(  # noqa: PLR0913 - a public call whose parameters are the options of `score`
+        cls,
+        ckpt: str | Path | Sequence[str | Path],
+        base: str | Path | None = None,
+        *,
+        orders: str | int | Sequence[str | int] = "1",
+        calibration: str | Path | Calibration | Sequence[Calibration] = "auto",
+        template: PromptTemplate | str | Path | None = None,
+        pixels: int | str | Sequence[int | str] | None = None,
+        quantization: str | None = None,
+        device: str | None = None,
+        weights: str = "auto",
+        margin: float = 0.7,
+        batch_tokens: int | None = None,
+        verify: bool = True,
+        allow_mismatch: bool = False,
+    ) -> "Scorer":
+        """Load a checkpoint or several: folders or hub ids; a folder of folds stands for all of them.
+
+        Each parameter is the option of `score` with its name. orders: `1`, `cyclic`, `all`, `adaptive`, `pride` or a
+        number; a list pools the results of several. calibration: `auto`, `none`, a file that `calibrate` wrote, or
+        calibrations, one for all members or one for each, which are used as they are. template: or its TOML file.
+        pixels: the side of a square or, from 10,000 on, a number of pixels; a list pools. device: such as `cuda:1`, or
+        `auto` for all cards. weights: `auto`, `4bit` or `16bit`. margin: of adaptive orders. batch_tokens: most tokens
+        of a batch. verify: compare the first row with the libraries' own forward.
+
+        Raises CheckpointError, MismatchError, OrdersError, TemplateError and other kinds of ScoringError.
+        """
+        settings = ScorerSettings.of(
+            ckpt=ckpt,
+            base=base,
+            orders=orders,
+            calibration=calibration,
+            template=template,
+            pixels=pixels,
+            quantization=quantization,
+            device=device,
+            weights=weights,
+            margin=margin,
+            batch_tokens=batch_tokens,
+            verify=verify,
+            allow_mismatch=allow_mismatch,
+        )
+        return cls(settings)
+
+    # ------------------------------------------------------------ asking
+    @for_callers
+    def ask(  # noqa: PLR0913 - a public call: what a question consists of
+        self,
+        pictures: Any,
+        question: str,
+        options: Sequence[str],
+        *,
+        hint: str = "",
+        task_type: str = "",
+        orders: str | int | None = None,
+    ) -> Answer:
+        """Answer one question, with probabilities calibrated as `score` calibrates them.
+
+        pictures: one, a list of several, or None: a path, the bytes of a file, a binary file object, a Pillow image or
+        an array (H, W, 3) of uint8. `<image 2>` in a text is the place of the second picture; pictures that no text
+        names come first. options: 2 to 26. orders: as in `load`, in place of what is said there; not `pride`, which
+        needs a table.
+
+        Raises InputError or PictureError for what cannot be asked, and ScoringError where the model has no answer.
+        """
+        self._check_open()
+        asked = question_of(pictures, question, options, hint=hint, task_type=task_type)
+        chosen = self.settings.orders_or(orders)
+        self.settings.refuse_tables_alone(chosen)
+        check_orders([asked], "+".join(chosen)) if chosen != ("1",) else None
+        answer = self._ask(asked, chosen)
+        if not answer.scored:
+            if answer.status.startswith("picture: "):
+                fix = "see what was found"
+                raise PictureError(answer.status, "a picture and a prompt that the model can take", fix)
+            raise ScoringError(f"no answer: {answer.status}")
+        return answer
+
+    @for_callers
+    def score(
+        self,
+        rows: Rows,
+        *,
+        images: str | Path | None = None,
+        options: TableOptions | None = None,
+        orders: str | int | Sequence[str | int] | None = None,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> Answers:
+        """Answer all rows, as `score` does. A row that cannot be scored says why in its status, and costs no other.
+
+        rows: a table's path, `read_table`'s table, a DataFrame, or dicts and `Question`s, with the columns of a table.
+        images, options: how the table is read. orders: as in `load`. progress: called with rows done and rows in all.
+
+        Raises InputError where rows cannot be told apart, and OrdersError.
+        """
+        self._check_open()
+        table = as_table(rows, images, options)
+        chosen = self.settings.orders_or(orders)
+        runs = self._runs_in(chosen)
+        for run in runs:
+            check_orders(table.questions, run.orders)
+            table = mark_unseen(table, run.scorer.prepare.chat.family)
+        total = len(table.good) * len(runs)
+        bar = ProgressOf(progress)(total) if progress else None
+        results = [self._score(run, table, bar) for run in runs]
+        if len(results) == 1:
+            return results[0]
+        return results[0].pool(*results[1:], names=[label for run in runs for label in run.labels])
+
+    @for_callers
+    def stream(
+        self, rows: Rows, *, images: str | Path | None = None, orders: str | int | None = None
+    ) -> Iterator[Answer]:
+        """The answer of each row, in their order, while later rows are still being read and scored.
+
+        rows: as in `score`; of an iterator no more than the rows under way are held. Rows of an iterator are read by
+        the thousand: what depends on all rows, such as repeated ids, is found among these.
+        """
+        self._check_open()
+        chosen = self.settings.orders_or(orders)
+        self.settings.refuse_tables_alone(chosen)
+        with ThreadPoolExecutor(STREAMED, "scoring-stream") as askers:
+            waiting: deque[Future[Answer]] = deque()
+            try:
+                for question in _questions(rows, images):
+                    if len(waiting) >= STREAMED:
+                        yield waiting.popleft().result()
+                    waiting.append(askers.submit(self._ask, question, chosen))
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def close(self) -> None:
+        """Free the model. Questions that wait get an error."""
+        with self._lock:
+            self._closed = True
+            self._runs.clear()
+            self._models.clear()
+        self._finalizer()
+        release_memory()
+
+    @property
+    def members(self) -> list[str]:
+        """The names of the checkpoints, as `score` names them."""
+        return [label for run in self._runs_in(self.settings.orders) for label in run.labels]
+
+    def __enter__(self) -> "Scorer":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Scorer, (self.settings,)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else ", ".join(self.settings.names)
+        return f"<Scorer: {state}>"
+
+    # ------------------------------------------------------------ models
+    def _load(self, plan: Plan) -> None:
+        settings = self.settings
+        scorer = BatchScorer(plan, settings.device, weights=settings.weights)
+        for note in dict.fromkeys([*plan.notes, *scorer.model.notes]):
+            say_to_log(note)
+        plan.notes += scorer.model.notes
+        owner = ModelOwner(settings.batch_tokens or scorer.packed.batch_tokens(), settings.verify)
+        self._models.append((scorer, owner))
+
+    def _runs_in(self, orders: Orders) -> list[_Run]:
+        """The runs that answer in these orders. Their calibrations are read when the orders are first asked for."""
+        with self._lock:
+            if self._closed:
+                raise ScoringError(CLOSED)
+            if orders not in self._runs:
+                self._runs[orders] = [self._run(group) for group in self.settings.groups(orders)]
+            return self._runs[orders]
+
+    def _run(self, group: Group) -> _Run:
+        scorer, owner = next(pair for pair in self._models if pair[0].fits(group.plan))
+        return _Run(scorer.with_plan(group.plan), owner, group.orders, group.labels)
+
+    def _check_open(self) -> None:
+        """Raises ScoringError where this scorer cannot answer any more, or not in this process."""
+        if self._closed:
+            raise ScoringError(CLOSED)
+        if os.getpid() != self._process:
+            raise ScoringError(
+                "this Scorer was loaded before the process was forked, and its model cannot be used in the child; load "
+                "it there, or start processes with `spawn`, to which a Scorer is sent as what it is loaded from"
+            )
+
+    # ------------------------------------------------------------ one question
+    def _ask(self, question: Question, orders: Orders) -> Answer:
+        """The answer of one question; its status says why there is none."""
+        runs = self._runs_in(orders)
+        if question.fault:
+            return Answer(question.id, status=question.fault, options=question.options)
+        results = [self._logits(run, question) for run in runs]
+        for logits in results:
+            if logits.status[0] != SCORED:
+                return Answer(question.id, status=logits.status[0], options=question.options)
+        members = [
+            member_log_probabilities(logits, run.plan.calibrations, [question.task_type])
+            for run, logits in zip(runs, results)
+        ]
+        log_p = pool_members(np.concatenate(members))
+        mass = np.concatenate([logits.label_mass.ravel() for logits in results])
+        return Answer(
+            question.id,
+            LETTERS[int(np.nanargmax(log_p[0]))],
+            dict(zip(LETTERS, np.exp(log_p[0]).tolist())),
+            float(margins(log_p)[0]),
+            float(np.nanmean(mass)),
+            options=question.options,
+        )
+
+    def _logits(self, run: _Run, question: Question) -> OptionLogits:
+        """The logits of one question in the run's orders."""
+        if run.orders != "adaptive":
+            return self._request(run, question, run.orders)
+        logits = self._request(run, question, "half")
+        log_p = pooled_log_probabilities(logits, run.plan.calibrations, [question.task_type])
+        if logits.status[0] == SCORED and margins(log_p)[0] < self.settings.margin and orders_of(question, REST):
+            logits.add(self._request(run, question, REST))
+        return logits
+
+    def _request(self, run: _Run, question: Question, orders: str) -> OptionLogits:
+        """Let the owner answer one question. Preparing it is done here, in the thread that asks."""
+        with self._preparing:
+            batch = prepare_batch(run.scorer.prepare, [question], orders)
+        future = run.owner.submit(Request(run.scorer, batch, run.orders, cost_of(batch)))
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    # ------------------------------------------------------------ a table
+    def _score(self, run: _Run, table: Table, bar: ProgressBar | None) -> Answers:
+        """All rows in one run, in the batches that `score` would make."""
+        run_options = RunOptions(orders=run.orders, margin=self.settings.margin)
+        scheduler = Scheduler(table, run.plan, run_options)
+        scheduler.add_costs([scheduler.costs()])
+        scheduler.schedule(run.owner.budget, _without_parts)
+        ids = [question.id for question in table.questions]
+        logits = OptionLogits.empty(ids, run.plan.members, len(table.letters), run.orders)
+        self._score_batches(run, scheduler, logits, bar)
+        notes = list(run.plan.notes)
+        if run.orders == "adaptive":
+            notes.append(scheduler.schedule_unsure(logits, run.owner.budget, _without_parts))
+            self._score_batches(run, scheduler, logits, None)
+        for row, question in enumerate(table.questions):
+            logits.status[row] = scheduler.unscorable.get(question.id, logits.status[row])
+        settings = scheduler.identity(machine()) | {"batch_tokens": run.owner.budget, "compile": False}
+        run_json = describe_run(table, run.plan, settings, notes) | {"weights": run.scorer.packed.weights}
+        answers = Answers.of(
+            table=table,
+            logits=logits,
+            calibrations=run.plan.calibrations,
+            run_json=run_json,
+            label_ids=run.scorer.label_ids[: len(table.letters)],
+            exposed=run.plan.exposed,
+        )
+        warn(warnings_of(logits, [], answers.calibrations, answers.answers, answers.log_probabilities))
+        return answers
+
+    def _score_batches(self, run: _Run, scheduler: Scheduler, logits: OptionLogits, bar: ProgressBar | None) -> None:
+        """Let the owner answer the batches that are to do; their rows are put into `logits`."""
+        row_of = {id: row for row, id in enumerate(logits.ids)}
+        batches = [scheduler.batches[number] for number in scheduler.todo]
+        device = run.scorer.model.device.type
+        waiting: deque[Future[OptionLogits]] = deque()
+
+        def take() -> None:
+            part = waiting.popleft().result()
+            logits.add(part, [row_of[id] for id in part.ids])
+            if bar:
+                bar.update(len(part.ids))
+
+        ahead = read_ahead(run.scorer.prepare, ((batch.questions, batch.orders) for batch in batches), device)
+        try:
+            with closing(ahead):
+                for batch, prepared in zip(batches, ahead):
+                    cost = TokenCost(batch.number, 0, 0, batch.tokens)
+                    waiting.append(run.owner.submit(Request(run.scorer, prepared, run.orders, cost)))
+                    if len(waiting) > min(AHEAD[device], 1):
+                        take()
+            while waiting:
+                take()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _without_parts(number: int) -> bool:
+    """No batch is done before: nothing is on disk."""
+    return False
+
+
+def _close(owners: list[ModelOwner]) -> None:
+    for owner in owners:
+        owner.close()
+
+
+def _questions(rows: Rows, images: str | Path | None) -> Iterator[Question]:
+    """The questions of rows; those of an iterator are read when they are needed, numbered through."""
+    if not isinstance(rows, Iterator):
+        yield from as_table(rows, images).questions
+        return
+    done = 0
+    while chunk := list(islice(rows, CHUNK)):
+        for question in as_table(chunk, images).questions:
+            named = question.id if question.id != str(question.row) else str(done + question.row)
+            yield replace(question, id=named, row=done + question.row)
+        done += len(chunk)
