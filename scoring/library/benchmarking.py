@@ -36,7 +36,7 @@ def bench(  # noqa: PLR0913 - each by its name, as the command's options
     price: float | None = None,
     cost_rows: int = 100_000,
     template: PromptTemplate | str | Path | None = None,
-    pixels: int | None = None,
+    pixels: int | str | None = None,
     quantization: str | None = None,
     allow_mismatch: bool = False,
     batch_tokens: int | None = None,

@@ -80,7 +80,7 @@ def train(  # noqa: PLR0913 - each by its name, as the command's options
     valid: Rows | None = None,
     images: str | Path | None = None,
     template: PromptTemplate | str | Path | None = None,
-    pixels: int | None = None,
+    pixels: int | str | None = None,
     config: TrainConfig | Mapping[str, Any] | str | Path | None = None,
     folds: int | None = None,
     trackers: Sequence[str] = (),

@@ -7,11 +7,15 @@ from threading import Event
 import pytest
 
 from scoring.errors import CallError, InputError
+from scoring.inputs.orders import OrdersError
+from scoring.inputs.pixel_budgets import PixelsError
 from scoring.inputs.prompt import PromptTemplate
 from scoring.library.arguments import (
     budget_of,
     context_of,
     names_of,
+    orders_from,
+    pixels_from,
     refuse_several_processes,
     template_of,
     usable_rows,
@@ -23,8 +27,18 @@ def test_a_budget_is_a_side_or_from_10000_on_a_number_of_pixels():
         *(32 * 32, 448 * 448, 9_999 * 9_999),
         *(10_000, 200_704),
     ]
-    with pytest.raises(CallError, match="pixels=31: expected a side of at least 32, or a number of pixels from 10,000"):
+    with pytest.raises(PixelsError, match="pixels '31': expected a side of at least 32"):
         budget_of(31)
+    assert pixels_from(None) == () and pixels_from(448) == pixels_from("448") == (448 * 448,)
+    assert pixels_from([448, "224,448"]) == pixels_from("448,224") == (448 * 448, 224 * 224)
+
+
+def test_orders_are_one_choice_or_several():
+    assert orders_from("1") == orders_from(1) == ("1",)
+    assert orders_from(["Cyclic", 4]) == orders_from("cyclic,4") == ("cyclic", "4")
+    for value in ([], "most", 0, [1, "none"]):
+        with pytest.raises(OrdersError):
+            orders_from(value)
 
 
 def test_a_template_is_one_or_its_file(tmp_path):

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from scoring.errors import CallError
+from scoring.errors import CallError, ScoringError
 from scoring.library import benchmarking
 from scoring.library.benchmarking import bench, rows_or_demo
 from scoring.report.records import BenchRun, read_record
-from scoring.scores.folder import RunError
 from scoring.tables.reading import read_table
 from tests.shared.demo import FOLD0
 
@@ -51,13 +50,13 @@ def test_rows_in_memory_are_measured_and_nothing_is_left_behind(known_scorer, de
         ({"ways": ["engine", "fast"]}, "ways: found 'fast'; expected some of seed"),
         ({"repeats": 0}, "repeats=0"),
         ({"limit": 0}, "limit=0"),
-        ({"pixels": 5}, "pixels=5: expected a side of at least 32"),
+        ({"pixels": 5}, "pixels '5': expected a side of at least 32"),
         ({"ckpt": None}, "name the checkpoint with ckpt="),
         ({"weights": "8bit"}, 'weights="8bit": expected one of'),
     ],
 )
 def test_what_cannot_be_measured_is_refused(small_table, arguments, message):
-    with pytest.raises((CallError, RunError), match=message):
+    with pytest.raises(ScoringError, match=message):
         bench(small_table(1), **{"ckpt": FOLD0} | arguments)
 
 

@@ -81,7 +81,7 @@ def test_a_call_that_is_stopped_goes_on_and_shards_are_merged_into_the_same_file
     assert merged.probabilities.tolist() == whole.probabilities.tolist()
     for part in parts:
         assert all(dict(one) == dict(all) for one, all in zip(part, whole) if one.scored)
-    with pytest.raises(RunError, match=r"choose another out=.* overwrite=True"):
+    with pytest.raises(RunError, match=r"Choose another out=.* overwrite=True"):
         score(small_table(3, "three.csv"), FOLD0, out)
 
 
@@ -114,6 +114,7 @@ def test_what_deserves_a_look_is_a_warning(small_table, tmp_path):
     "arguments, message",
     [
         ({"orders": "most"}, "orders 'most': expected 1, cyclic"),
+        ({"orders": []}, "no orders"),
         ({"weights": "8bit"}, 'weights="8bit": expected one of auto, 4bit, 16bit'),
         ({"compile": "yes"}, "compile=.*expected one of auto, on, off"),
         ({"quantization": "int8"}, "expected one of nf4, fp4, none"),
@@ -121,7 +122,7 @@ def test_what_deserves_a_look_is_a_warning(small_table, tmp_path):
         ({"batch_tokens": 0}, "expected a number of tokens"),
         ({"margin": float("nan")}, "expected a number from 0 on"),
         ({"limit": 0}, "limit=0: expected 1 or more"),
-        ({"pixels": 31}, "pixels=31: expected a side of at least 32"),
+        ({"pixels": 31}, "pixels '31': expected a side of at least 32"),
         ({"pixels": [224, 448], "out_of_fold": True}, "out_of_fold=True takes a single pixels"),
         ({"shard": (3, 2)}, r"shard=\(3, 2\): expected"),
         ({"sets": 1.5}, "between 0 and 1"),
