@@ -353,15 +353,16 @@ class Scorer:
             logits.status[row] = scheduler.unscorable.get(question.id, logits.status[row])
         settings = scheduler.identity(machine()) | {"batch_tokens": run.owner.budget, "compile": False}
         run_json = describe_run(table, run.plan, settings, notes) | {"weights": run.scorer.packed.weights}
+        label_ids = run.scorer.label_ids[: len(table.letters)]
         answers = Answers.of(
             table=table,
             logits=logits,
             calibrations=run.plan.calibrations,
             run_json=run_json,
-            label_ids=run.scorer.label_ids[: len(table.letters)],
+            label_ids=label_ids,
             exposed=run.plan.exposed,
         )
-        warn(warnings_of(logits, [], answers.calibrations, answers.answers, answers.log_probabilities))
+        warn(warnings_of(logits, label_ids, answers.calibrations, answers.answers, answers.log_probabilities))
         return answers
 
     def _score_batches(self, run: _Run, scheduler: Scheduler, logits: OptionLogits, bar: ProgressBar | None) -> None:

@@ -91,8 +91,8 @@ class ScorerSettings:
         """Raises OrdersError for orders that need all rows of a table."""
         if "pride" in orders:
             raise OrdersError(
-                "orders 'pride' estimate the letters' prior on rows of a table; expected another choice here, or a call "
-                "of `score`"
+                "orders 'pride' estimate the letters' prior on the rows of a table; expected another choice here, or a "
+                "call of `score`"
             )
 
     def groups(self, orders: Orders) -> list[Group]:

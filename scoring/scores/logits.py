@@ -102,7 +102,7 @@ class OptionLogits:
         )
 
     def of_rows(self, start: int, stop: int, letters: int) -> "OptionLogits":
-        """The rows from `start` to `stop`, none of which has more than so many letters: as if they were scored alone."""
+        """The rows from `start` to `stop`, which have at most so many letters: as if they were scored alone."""
         rows, orders = slice(start, stop), slice(len(option_orders(letters, self.orders)))
         return replace(
             self,

@@ -1,4 +1,4 @@
-"""Groups of options of the command line, and the records in which commands get their values. Imports click, nothing heavy."""
+"""Groups of options of the command line, and the records in which commands get their values. Nothing heavy."""
 
 import math
 from collections.abc import Callable
