@@ -35,9 +35,8 @@ def same_files(one: Path, other: Path) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"orders": "adaptive", "margin": 0.9, "limit": 4},
-        {"orders": "1,cyclic", "calibration": "none"},
-        {"sample": "sample.csv", "weights": "4bit"},
+        {"orders": "adaptive", "margin": 0.9, "limit": 4, "sample": "sample.csv"},
+        {"orders": "1,cyclic", "calibration": "none", "limit": 2},
     ],
     ids=lambda options: next(iter(options.values())),
 )
