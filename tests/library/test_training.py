@@ -110,11 +110,20 @@ def test_a_file_of_choices_names_columns_too(refused, demo, table, tmp_path):
     assert "column question" in str(refused(rows=tmp_path / "named.csv", config=TrainConfig()))
 
 
-def test_faulty_rows_are_left_out_where_that_is_permitted(refused, demo, table, tmp_path, caplog):
+def test_faulty_rows_are_left_out_where_that_is_permitted_and_each_fold_is_told(
+    refused, base, demo, table, tmp_path, caplog, monkeypatch
+):
     lines = table.read_text("utf-8").splitlines()
     lines[2] = lines[2].replace("images/", "images/none-", 1)
     (tmp_path / "one_bad.csv").write_text("\n".join(lines) + "\n", "utf-8")
     assert isinstance(refused(rows=tmp_path / "one_bad.csv"), InputError)
+    started = []
+    monkeypatch.setattr("train.start.start", lambda *arguments: started.append(arguments))
     with caplog.at_level(logging.INFO, "scoring"):
-        refused(rows=tmp_path / "one_bad.csv", skip_bad_rows=True, config={"targets": ["nothing"]})
-    assert "going on without 1 of 10 rows" in caplog.text
+        folder = demo / "checkpoints"  # as a training would have left it
+        trained = train(tmp_path / "one_bad.csv", base, folder, images=demo, skip_bad_rows=True, folds=2)
+    assert "going on without 1 of 10 rows" in caplog.text and "9 training rows, 2 folds" in caplog.text
+    [(inputs, _, folds, overwrite)] = started
+    assert (len(inputs.train), inputs.valid, folds, overwrite, trained.left_out) == (9, [], 2, False, 1)
+    assert [checkpoint.folder for checkpoint in trained.checkpoints] == [folder / "fold0", folder / "fold1"]
+    assert all(checkpoint.accuracy > 0.5 for checkpoint in trained.checkpoints)
