@@ -9,8 +9,9 @@ product of an adapter by the number of rows, but not the wide one.
 Next: `packed`, which puts these in the place of a network's layers.
 """
 
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from typing import Any
 
@@ -228,16 +229,37 @@ class TileProduct(PatchProduct):
         return F.linear(patches, self.inner.weight.flatten(1), self.inner.bias).permute(0, 3, 1, 2)
 
 
+_whole_lock, _whole = threading.Lock(), ExitStack()
+_summing = 0  # threads inside `whole_sums`
+
+
 @contextmanager
 def whole_sums() -> Iterator[None]:
     """Inside, matrix products on cards sum each row whole, so that its bits do not depend on how many rows there are.
 
     For few rows cuBLAS adds up parts of a sum (split-K). PyTorch can forbid that to cuBLASLt alone; every product of
-    three models was then the same for 64 to 49,152 rows (`benchmarks/products.py`).
+    three models was then the same for 64 to 49,152 rows (`benchmarks/products.py`). PyTorch's settings are the whole
+    process's: where several threads are inside, the last one to leave puts them back.
     """
+    global _summing
     if not torch.cuda.is_available():
         yield
         return
+    with _whole_lock:
+        if not _summing:
+            _whole.enter_context(_set_to_whole_sums())
+        _summing += 1
+    try:
+        yield
+    finally:
+        with _whole_lock:
+            _summing -= 1
+            if not _summing:
+                _whole.close()
+
+
+@contextmanager
+def _set_to_whole_sums() -> Iterator[None]:
     backends, matmul = torch.backends.cuda, torch.backends.cuda.matmul
     names = [f"allow_{name}_reduced_precision_reduction" for name in ("bf16", "fp16")]
     library = backends.preferred_blas_library()

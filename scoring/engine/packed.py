@@ -21,6 +21,7 @@ from scoring.checkpoints.weights import CheckpointError
 from scoring.engine.attention import packed_attention
 from scoring.engine.capabilities import device_has_kernels
 from scoring.engine.device_map import GIB, devices_of, free_bytes
+from scoring.engine.exclusive import computing
 from scoring.engine.families.registry import parts_class
 from scoring.engine.forward import AnswerLogits, Deepstacked, TreeBatch, encode_pictures, leaf_states, project
 from scoring.engine.fused import fused_modules
@@ -125,6 +126,7 @@ class PackedModel:
                 linear.expand(only)
         return weights
 
+    @computing()
     @torch.no_grad()
     def answer(self, batch: TreeBatch, label_ids: list[int]) -> list[AnswerLogits]:
         """The letters' logits of every sequence of the tree, for each member in turn."""
