@@ -331,14 +331,15 @@ class Scorer:
 
     def _request(self, run: _Run, question: Question, orders: str) -> OptionLogits:
         """Let the owner answer one question. Preparing it is done here, in the thread that asks."""
-        with self._preparing:
-            batch = prepare_batch(run.scorer.prepare, [question], orders)
-        future = run.owner.submit(Request(run.scorer, batch, run.orders, cost_of(batch)))
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()
-            raise
+        with run.owner.caller():
+            with self._preparing:
+                batch = prepare_batch(run.scorer.prepare, [question], orders)
+            future = run.owner.submit(Request(run.scorer, batch, run.orders, cost_of(batch)))
+            try:
+                return future.result()
+            except BaseException:
+                future.cancel()
+                raise
 
     # ------------------------------------------------------------ a table
     def _score(self, run: _Run, table: Table, bar: ProgressBar | None) -> Answers:
