@@ -14,6 +14,7 @@ from scoring.inputs.prompt import LETTERS
 from scoring.library.answer import NAN, Answer
 from scoring.library.labels import GivenAnswers, answer_table, columns_by, labelled
 from scoring.library.results import IN_MEMORY, calibrated, loaded, pooled, saved
+from scoring.library.wording import for_callers
 from scoring.scores.evaluation import compare_scores, exposure_warnings, measure_scores
 from scoring.scores.finalize import ScoredRun, scores_of
 from scoring.scores.folder import Columns, RunError, Scores, Source, columns_of
@@ -254,6 +255,7 @@ class Answers(Sequence[Answer]):
         return pd.DataFrame(columns)
 
     # -------------------------------------------------------------- files
+    @for_callers
     def save(
         self, folder: str | PathLike[str], *, overwrite: bool = False, sample: str | PathLike[str] | None = None
     ) -> Path:
@@ -266,6 +268,7 @@ class Answers(Sequence[Answer]):
         return saved(self.scores, Path(folder), overwrite, Path(sample) if sample else None)
 
     @classmethod
+    @for_callers
     def load(
         cls,
         path: str | PathLike[str],
@@ -282,6 +285,7 @@ class Answers(Sequence[Answer]):
         """
         return cls.of_scores(loaded(Path(path), form, answers, calibrations))
 
+    @for_callers
     def report(self, path: str | PathLike[str], *, rows: int = 1000) -> Path:
         """Write an HTML page with the figures, tables and rows, at most so many; its path."""
         from scoring.report.page import write_report  # here: it imports what draws
@@ -291,6 +295,7 @@ class Answers(Sequence[Answer]):
             return write_report(self.save(Path(folder) / out.stem), out, rows)
 
     # -------------------------------------------------------------- figures
+    @for_callers
     def evaluate(
         self,
         *,
@@ -315,6 +320,7 @@ class Answers(Sequence[Answer]):
             raise RunError("no scored row has an answer to evaluate against; give the right letters by answers=")
         return metrics
 
+    @for_callers
     def compare(self, other: "Answers") -> dict[str, Any]:
         """These answers against others, on the rows (by id) that are scored and answered in both.
 
@@ -323,6 +329,7 @@ class Answers(Sequence[Answer]):
         """
         return compare_scores(self.scores, other.scores)
 
+    @for_callers
     def calibrate(
         self,
         *,
@@ -339,6 +346,7 @@ class Answers(Sequence[Answer]):
         scores = labelled(self.scores, answers)
         return calibrated(scores, member, None if ckpt is None else str(ckpt))
 
+    @for_callers
     def pool(  # noqa: PLR0913 - the options of `ensemble`, each by its name
         self,
         *others: "Answers | str | PathLike[str]",
