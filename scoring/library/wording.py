@@ -113,7 +113,8 @@ def _translated(value: Any) -> Any:
     if isinstance(value, str):
         return for_programs(value)
     if isinstance(value, Problem):
-        return replace(value, **{name: for_programs(getattr(value, name)) for name in ("found", "expected", "fix")})
+        found, expected, fix = map(for_programs, (value.found, value.expected, value.fix))
+        return replace(value, found=found, expected=expected, fix=fix)
     if type(value) in (list, tuple):
         return type(value)(map(_translated, value))
     return value

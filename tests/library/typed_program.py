@@ -1,4 +1,4 @@
-"""A program as a user types it: `mypy` (strict, with `make lint`) holds the public names to these types. Nothing runs it."""
+"""A program as users write it, which nothing runs: `mypy` (strict, `make lint`) holds public names to their types."""
 
 from pathlib import Path
 from typing import assert_type
