@@ -54,8 +54,8 @@ def test_what_waits_is_answered_together_and_each_gets_its_own_rows(scorer, rows
     asked = [rows[0], short, rows[2]]
     futures = [owner.submit(request_of(scorer, row)) for row in asked]
     held.set()
-    for row, future in zip(asked, futures):
-        alone, result = scorer.score([row]), future.result(60)
+    for row, result in zip(asked, [future.result(60) for future in futures]):
+        alone = scorer.score([row])
         assert result.ids == [row.id] and result.status == ["ok"]
         assert result.logits == pytest.approx(alone.logits, abs=1e-4)  # float32, whose sums depend on the batch
         assert result.label_mass == pytest.approx(alone.label_mass, abs=1e-5)
