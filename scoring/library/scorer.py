@@ -27,11 +27,11 @@ from scoring.inputs.pictures import PictureError
 from scoring.inputs.prompt import LETTERS, PromptTemplate
 from scoring.inputs.questions import Question
 from scoring.library.answers import Answer, Answers
-from scoring.library.arguments import Rows
+from scoring.library.arguments import Orders, Rows
 from scoring.library.messages import ProgressOf, say_to_log, warn
 from scoring.library.owner import CLOSED, ModelOwner, Request
 from scoring.library.rows import as_table, question_of
-from scoring.library.settings import Orders, ScorerSettings
+from scoring.library.settings import ScorerSettings
 from scoring.library.wording import for_callers
 from scoring.messages import ProgressBar
 from scoring.run.groups import Group, release_memory
