@@ -20,7 +20,8 @@ from scoring.stats.sets import OptionSets
 from scoring.tables.sample import read_sample
 
 IN_MEMORY = Path("answers")  # the name of results that were never written, in messages
-OF_OTHERS = ("run.json", "plan.json", "metrics.json", "comparison.json", "suspects.csv", "members/*.csv")  # files of a SCORES folder
+# Of a SCORES folder that is replaced; first the file that makes it a finished one:
+REPLACED = ("run.json", "plan.json", "metrics.json", "comparison.json", "suspects.csv", "members/*.csv")
 
 
 def loaded(path: Path, form: str, answers: GivenAnswers | None, calibrations: Sequence[Calibration]) -> Scores:
@@ -46,7 +47,7 @@ def saved(scores: Scores, out: Path, overwrite: bool = False, sample: Path | Non
     check_replaceable(out, overwrite)
     if scores.sets is None and scores.run.sets:  # those of a folder are read before they are replaced
         scores = replace(scores, sets=OptionSets(scores.option_sets(), None, ""))
-    for name in OF_OTHERS:  # of the results that are replaced, from the file on that makes a folder a finished one
+    for name in REPLACED:
         for path in out.glob(name):
             path.unlink()
     write_scores(replace(scores, folder=out), wanted)
