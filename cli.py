@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 
 warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries, to their own callers
 warnings.filterwarnings("ignore", module=r"PIL\.")  # of what is odd in a file; what matters is a fault of its row
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")  # the same bits in every process, see `settle_functions`
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # nothing here forks
 os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")  # batches differ in size
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

@@ -7,13 +7,12 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scoring.inputs.digests import picture_key
+from scoring.inputs.digests import picture_digest, picture_path
 from scoring.inputs.pictures import Picture
 from scoring.inputs.prompt import LETTERS
 from scoring.inputs.questions import Question
@@ -193,11 +192,12 @@ def _differing(questions: Sequence[Question], one: Measurement, other: Measureme
 
 def _clusters(questions: Sequence[Question], rows: list[int]) -> NDArray[Any] | None:
     """Which of these rows show the same pictures; None where each shows its own."""
+    return clusters_of([" ".join(map(_name, questions[row].pictures)) or str(row) for row in rows])
 
-    def name(picture: Picture) -> str:
-        return str(picture if isinstance(picture, Path) else hash(picture_key(picture)))
 
-    return clusters_of([" ".join(map(name, questions[row].pictures)) or str(row) for row in rows])
+def _name(picture: Picture) -> str:
+    """A picture's path, or the digest of one without a file."""
+    return picture_path(picture) or picture_digest(picture)
 
 
 def _compare_like_for_like(ways: dict[str, dict[str, Any]]) -> None:
@@ -349,10 +349,10 @@ def _row(question: Question, row: int, measurements: dict[str, Measurement]) -> 
             answers[name] |= {"text": answer.text, "fallback": answer.fallback}
         if answer.p is not None:
             answers[name]["p"] = [round(value, 6) for value in answer.p]
-    first, *more = [str(picture) if isinstance(picture, Path) else "" for picture in question.pictures] or [""]
+    more = list(map(picture_path, question.pictures[1:]))
     return {
         "id": question.id,
-        "picture": first,
+        "picture": picture_path(question.picture),
         **({"more_pictures": more} if more else {}),
         "question": question.question,
         "options": list(question.options),

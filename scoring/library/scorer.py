@@ -77,8 +77,8 @@ class Scorer:
     1.0
     """
 
-    def __init__(self, settings: ScorerSettings):
-        """Load what the settings name; see `load`, which makes them."""
+    def __init__(self, settings: ScorerSettings, loaded: BatchScorer | None = None):
+        """Load what the settings name; see `load`, which makes them. loaded: their model, if it is loaded already."""
         self.settings = settings
         self._process = os.getpid()
         self._lock = threading.Lock()
@@ -86,6 +86,8 @@ class Scorer:
         self._runs: dict[Orders, list[_Run]] = {}
         self._models: list[tuple[BatchScorer, ModelOwner]] = []
         self._closed = False
+        if loaded:
+            self._own(loaded)
         for group in settings.groups(settings.orders):
             if not any(scorer.fits(group.plan) for scorer, _ in self._models):
                 self._load(group.plan)
@@ -263,8 +265,11 @@ class Scorer:
         for note in dict.fromkeys([*plan.notes, *scorer.model.notes]):
             say_to_log(note)
         plan.notes += scorer.model.notes
-        owner = ModelOwner(settings.batch_tokens or scorer.packed.batch_tokens(), settings.verify)
-        self._models.append((scorer, owner))
+        self._own(scorer)
+
+    def _own(self, scorer: BatchScorer) -> None:
+        budget = self.settings.batch_tokens or scorer.packed.batch_tokens()
+        self._models.append((scorer, ModelOwner(budget, self.settings.verify)))
 
     def _runs_in(self, orders: Orders) -> list[_Run]:
         """The runs that answer in these orders. Their calibrations are read when the orders are first asked for."""
