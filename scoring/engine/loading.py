@@ -219,12 +219,12 @@ def _auto_model(form: WeightForm) -> Any:
 @contextmanager
 def _bars_for_people() -> Iterator[None]:
     """Inside, transformers shows no progress bars where stderr is no terminal."""
-    from transformers.utils.logging import set_tqdm_hook
+    from transformers.utils.logging import EmptyTqdm, set_tqdm_hook
 
     if sys.stderr is not None and sys.stderr.isatty():
         yield
         return
-    before = set_tqdm_hook(lambda bar, args, options: bar(*args, **options | {"disable": True}))
+    before = set_tqdm_hook(lambda _, args, options: EmptyTqdm(*args, **options))  # tqdm's own would start a thread
     try:
         yield
     finally:

@@ -72,7 +72,7 @@ class Scorer:
 
     >>> from scoring import Scorer
     >>> with Scorer.load("demo/checkpoints/fold0") as scorer:
-    ...     answer = scorer.ask("demo/images/test_0000.jpg", "What is shown?", ["a dog", "a cat", "a hen", "a cow"])
+    ...     answer = scorer.ask("demo/images/004c8b4f1d.jpg", "What is shown?", ["a dog", "a cat", "a hen", "a cow"])
     >>> answer.letter in "abcd" and round(sum(answer.values()), 6)
     1.0
     """
