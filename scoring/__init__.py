@@ -48,6 +48,7 @@ if TYPE_CHECKING:  # what editors and type checkers read; `_MODULE_OF` says the 
     from scoring.library.checkpoints import export as export
     from scoring.library.checkpoints import soup as soup
     from scoring.library.messages import ScoringWarning as ScoringWarning
+    from scoring.library.metrics import metrics as metrics
     from scoring.library.runs import merge as merge
     from scoring.library.runs import score as score
     from scoring.library.scorer import Scorer as Scorer
@@ -56,6 +57,7 @@ if TYPE_CHECKING:  # what editors and type checkers read; `_MODULE_OF` says the 
     from scoring.scores.folder import RunError as RunError
     from scoring.scores.logits import OptionLogits as OptionLogits
     from scoring.stats.calibration import Calibration as Calibration
+    from scoring.stats.checks import MetricsError as MetricsError
     from scoring.stats.pools import EnsembleError as EnsembleError
     from scoring.stats.sets import SetsError as SetsError
     from scoring.tables.reading import TableOptions as TableOptions
@@ -91,6 +93,7 @@ _NAMES_IN = {  # module -> what is public of it
     "scoring.library.checking": "check",
     "scoring.library.checkpoints": "describe export soup",
     "scoring.library.messages": "ScoringWarning",
+    "scoring.library.metrics": "metrics",
     "scoring.library.runs": "merge score",
     "scoring.library.scorer": "Scorer",
     "scoring.library.training": "train",
@@ -98,6 +101,7 @@ _NAMES_IN = {  # module -> what is public of it
     "scoring.scores.folder": "RunError",
     "scoring.scores.logits": "OptionLogits",
     "scoring.stats.calibration": "Calibration",
+    "scoring.stats.checks": "MetricsError",
     "scoring.stats.pools": "EnsembleError",
     "scoring.stats.sets": "SetsError",
     "scoring.tables.reading": "TableOptions",
