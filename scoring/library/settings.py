@@ -68,6 +68,8 @@ class ScorerSettings:
             given = (calibration,)
         elif not isinstance(calibration, str | Path):
             given = tuple(calibration)
+            if not given:
+                raise CallError("no calibration; expected auto, none, a file, or calibrations")
         model = ModelOptions(None if base is None else str(base), template_of(template), None, quantization)
         return cls(
             names=tuple(names_of(ckpt)),
