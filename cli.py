@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 
 warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries, to their own callers
 warnings.filterwarnings("ignore", module=r"PIL\.")  # of what is odd in a file; what matters is a fault of its row
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")  # the same bits in every process, see `settle_functions`
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # nothing here forks
 os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")  # batches differ in size
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -272,7 +273,7 @@ def score(  # noqa: PLR0913 its parameters are its options
             model.base,
             orders.split(","),
             calibration,
-            pixels,
+            pixels or (),
             sample,
             limit,
             out_of_fold,
@@ -653,14 +654,14 @@ def measure_ways(  # noqa: PLR0913 its parameters are its options
     with report_errors(session):
         from scoring.library.benchmarking import rows_or_demo
 
-        data, ckpt, limit = rows_or_demo(data, ckpt, limit)
-        table = read(session.console, data, reading)
+        file, name, limit = rows_or_demo(data, ckpt, limit)
+        table = read(session.console, file, reading)
         rows = replace(table, questions=table.good[:limit])
         out = out or Path("bench")
         session.console.say(f"{len(rows.questions):,} rows; loading …")
         from scoring.run.ahead import bases_here, begun
 
-        with begun(bases_here([ckpt], model.base)):
+        with begun(bases_here([name], model.base)):
             import psutil
 
             from scoring.benchmark.measure import BenchOptions, bench
@@ -670,7 +671,7 @@ def measure_ways(  # noqa: PLR0913 its parameters are its options
         console = session.console
         began = psutil.Process().create_time()
         options = BenchOptions(out, model.options(pixels), choices.options(), ways, repeats, price, cost_rows, began)
-        measured = bench(rows, ckpt, options, console.progress, console.say)
+        measured = bench(rows, name, options, console.progress, console.say)
         click.echo(to_text(*bench_tables(measured)))
         click.echo(f"\nall rows: {out / 'bench.json'}\nreport:   {write_report(out)}")
         _exit_if(len(table.good) < len(table.questions))

@@ -17,6 +17,8 @@ LIBRARIES = [
     "transformers.integrations.bitsandbytes",
     "cli",
     "scoring.run.groups",
+    "scoring.library.runs",
+    "scoring.library.training",
     "scoring.benchmark.measure",
     "train.start",
     "scoring.report.page",

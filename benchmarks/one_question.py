@@ -23,6 +23,9 @@ from scoring.engine.batch_scorer import BatchScorer
 from scoring.engine.loading import Model
 from scoring.files.writing import write_json
 from scoring.inputs.questions import Question
+from scoring.library.scorer import Scorer
+from scoring.library.settings import ScorerSettings
+from scoring.run.options import ModelOptions
 from scoring.tables.reading import read_table
 
 WARM_UP = 2  # times that every question is asked before the clock starts
@@ -48,7 +51,9 @@ class Asking:
     """One loaded base and the questions. repeats: how often each is asked once the clock runs."""
 
     def __init__(self, load: workload.Workload, questions: list[Question], repeats: int, members: int):
-        self.plan = plan_members([str(name) for name in load.checkpoints[:members]], str(load.base))
+        names = tuple(str(name) for name in load.checkpoints[:members])
+        self.settings = ScorerSettings(names, ModelOptions(str(load.base)), verify=False)
+        self.plan = plan_members(names, str(load.base))
         self.questions, self.repeats = questions, repeats
         self.model: Model | None = None
         self.scorer: BatchScorer | None = None
@@ -68,7 +73,10 @@ class Asking:
         """What is timed."""
         if way.call == "score":
             return lambda question: scorer.score([question], way.orders)
-        return lambda question: scorer.ask(question.pictures, question.question, question.options, question.task_hint)
+        asked = Scorer(self.settings, scorer)
+        return lambda question: asked.ask(
+            question.pictures, question.question, question.options, hint=question.task_hint
+        )
 
     def measure(self, way: Way) -> dict:
         """Milliseconds of a call, and on a card of its kernels; seconds to record a graph, and the memory of all."""

@@ -7,13 +7,8 @@ logits = scorer.score(read_questions("demo/test.csv"))
 scorer.ask("cat.jpg", "What is this?", ["a dog", "a cat", "a hen", "a cow"])
 """
 
-import os
 from importlib import import_module
 from typing import Any
-
-# Set before the first matrix product: without it the order of MKL's sums depends on the numbers' addresses in memory,
-# and one of eight trainings ended with other bits (benchmarks/LOG.md). The cost is too small to measure.
-os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 __version__ = "0.1.0"
 _MODULE_OF = {

@@ -14,6 +14,7 @@ from benchmarks import command_line
 from tests.shared.tables import copy_rows
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")  # as in cli.py
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # With AMX, oneDNN sums a bfloat16 product by the number of its rows; here the CPU stands for cards, which do not.
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")

@@ -456,12 +456,15 @@ def test_two_cards_train_as_one(cli, tmp_path):
 @pytest.mark.parametrize("outputs, inputs", [(4096, 12_288), (256, 4096), (1280, 3420)])
 def test_a_product_has_the_same_bits_for_few_rows_and_for_many(outputs, inputs):
     """For few rows cuBLAS by itself adds up parts of these sums: feed-forward, keys of GLM, Qwen2.5-VL's tower."""
-    from scoring.engine.linear import whole_sums
+    from scoring.engine.linear import uneven_linears, whole_sums
 
     torch.manual_seed(0)
-    rows, weight = (torch.randn(n, inputs, device="cuda", dtype=torch.bfloat16) for n in (16_384, outputs))
-    with whole_sums():
-        few = (48, 64, 128, 192, 256, 320, 361, 384, 448, 512, 1024, 2048)
-        products = {n: torch.nn.functional.linear(rows[:n], weight)[:48] for n in (*few, 16_384)}
+    network = torch.nn.Sequential(torch.nn.Linear(inputs, outputs, device="cuda", dtype=torch.bfloat16))
+    for replacement in uneven_linears(network):
+        replacement.put_in()
+    rows = torch.randn(16_384, inputs, device="cuda", dtype=torch.bfloat16)
+    with whole_sums(), torch.no_grad():
+        few = (48, 64, 128, 192, 256, 320, 361, 384, 448, 512, 576, 704, 768, 1024, 2048)
+        products = {n: network(rows[:n])[:48] for n in (*few, 16_384)}
     assert all(torch.equal(product, products[16_384]) for product in products.values())
     assert torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction_split_k

@@ -13,10 +13,11 @@ from scoring.engine.attention import packed_attention
 from scoring.engine.batches import PreparedBatch
 from scoring.engine.capabilities import device_has_kernels
 from scoring.engine.device_map import free_bytes
+from scoring.engine.exclusive import computing, loading
 from scoring.engine.forward import encode_pictures, leaf_states
 from scoring.engine.fused import FusedAttention, FusedFeedForward
 from scoring.engine.linear import whole_sums
-from scoring.engine.loading import Model
+from scoring.engine.loading import Model, old_names_unsaid
 from scoring.engine.packed import CPU_TOKENS, PackedModel, compiling_pays
 from scoring.engine.stand_in import StandIn
 from scoring.inputs.pixels import PixelPolicy
@@ -57,14 +58,15 @@ class LearningModel:
     """
 
     def __init__(self, folder: Path, config: TrainConfig, policy: PixelPolicy, label_ids: list[int]):
-        torch.manual_seed(config.seed)
         self.config, self.label_ids = config, label_ids
-        self.model = Model.load(folder, config.quantization)
-        self.network = cast(Any, self.model.network)
-        family = self.model.parts.family
-        targets = family.targets(config.targets)
-        present = present_targets(self.network, targets)
-        self.peft = add_lora(self.network, config, family)
+        with loading(), _seeded(config.seed):
+            self.model = Model.load(folder, config.quantization)
+            self.network = cast(Any, self.model.network)
+            family = self.model.parts.family
+            targets = family.targets(config.targets)
+            present = present_targets(self.network, targets)
+            with old_names_unsaid():
+                self.peft = add_lora(self.network, config, family)
         if missing := set(targets) - set(present):
             self.model.notes.append(f"no adapter on {', '.join(sorted(missing))}: the experts of this base have none")
         self.packed = PackedModel(self.model, [ADAPTER], policy, "4bit", TrainableLinear)
@@ -158,7 +160,7 @@ class LearningModel:
     @contextmanager
     def packing(self) -> Iterator[None]:
         """Inside, the network attends by segments, and `logits` can be called."""
-        with self.packed.patch_products(), packed_attention(self.model.parts), whole_sums():
+        with computing(), self.packed.patch_products(), packed_attention(self.model.parts), whole_sums():
             yield
 
     def logits(self, ready: PreparedBatch) -> torch.Tensor:
@@ -180,6 +182,17 @@ class LearningModel:
         down, up, scale = head.lora_A[ADAPTER].weight, head.lora_B[ADAPTER].weight, head.scaling[ADAPTER]
         logits: torch.Tensor = states @ down.T @ up.T * scale
         return logits
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Inside, PyTorch draws the numbers of this seed, on the CPU and the current card; outside, the caller's go on."""
+    cards = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(cards):
+        torch.random.default_generator.manual_seed(seed)
+        if cards:
+            torch.cuda.manual_seed(seed)
+        yield
 
 
 def answer_loss(

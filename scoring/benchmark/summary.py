@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scoring.inputs.digests import picture_digest, picture_path
+from scoring.inputs.pictures import Picture
 from scoring.inputs.prompt import LETTERS
 from scoring.inputs.questions import Question
 from scoring.stats.metrics import measure_members
@@ -190,7 +192,12 @@ def _differing(questions: Sequence[Question], one: Measurement, other: Measureme
 
 def _clusters(questions: Sequence[Question], rows: list[int]) -> NDArray[Any] | None:
     """Which of these rows show the same pictures; None where each shows its own."""
-    return clusters_of([" ".join(map(str, questions[row].pictures)) or str(row) for row in rows])
+    return clusters_of([" ".join(map(_name, questions[row].pictures)) or str(row) for row in rows])
+
+
+def _name(picture: Picture) -> str:
+    """A picture's path, or the digest of one without a file."""
+    return picture_path(picture) or picture_digest(picture)
 
 
 def _compare_like_for_like(ways: dict[str, dict[str, Any]]) -> None:
@@ -342,10 +349,10 @@ def _row(question: Question, row: int, measurements: dict[str, Measurement]) -> 
             answers[name] |= {"text": answer.text, "fallback": answer.fallback}
         if answer.p is not None:
             answers[name]["p"] = [round(value, 6) for value in answer.p]
-    more = list(map(str, question.pictures[1:]))
+    more = list(map(picture_path, question.pictures[1:]))
     return {
         "id": question.id,
-        "picture": str(question.picture or ""),
+        "picture": picture_path(question.picture),
         **({"more_pictures": more} if more else {}),
         "question": question.question,
         "options": list(question.options),

@@ -3,9 +3,12 @@
 import logging
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+
+_importing = threading.Lock()  # what is hidden for a moment is hidden from all threads
 
 
 @cache
@@ -14,15 +17,26 @@ def why_no_4bit() -> str:
 
     Call it before any library that imports bitsandbytes by itself, such as PEFT or transformers.
     """
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # on a CPU it warns that it misses compiled code
     try:
         # with `kernels` it would fetch compiled code from the hub, and run it
-        with package_hidden("kernels"), _nothing_compiled():
+        with _importing, package_hidden("kernels"), _nothing_compiled(), _errors_alone("bitsandbytes"):
             import bitsandbytes  # noqa: F401
     except Exception as error:  # the package is missing, or its library does not fit the card or the system
         hide_package("bitsandbytes")  # PEFT only looks whether it is installed: it must do without it too
         return str(error).strip().split("\n")[0]
     return ""
+
+
+@contextmanager
+def _errors_alone(name: str) -> Iterator[None]:
+    """Inside, a library's logger takes errors alone: on a CPU, bitsandbytes warns that it misses compiled code."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 @contextmanager

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from scoring.checkpoints.plan import Plan, plan_members
 from scoring.checkpoints.quantization import why_no_4bit
@@ -22,22 +21,16 @@ from scoring.engine.forward import AnswerLogits
 from scoring.engine.graphs import Graphs
 from scoring.engine.loading import Model, default_device, default_dtype
 from scoring.engine.packed import PackedModel
-from scoring.inputs.orders import check_orders, option_orders
-from scoring.inputs.pictures import PictureError, read_picture
+from scoring.inputs.orders import CYCLIC_SUBSETS, OrdersError, check_orders, option_orders, parse_orders
 from scoring.inputs.prompt import LETTERS, PromptTemplate
 from scoring.inputs.questions import Question
 from scoring.scores.logits import SCORED, OptionLogits
-from scoring.scores.probabilities import pooled_log_probabilities
-
-AskedPicture = str | Path | Image.Image
 
 
 class BatchScorer:
     """Scores questions with the members of a `Plan`: one packed forward pass a member.
 
-    >>> scorer = BatchScorer.load("demo/checkpoints/fold0")
-    >>> scorer.ask("cat.jpg", "What is shown?", ["dog", "cat", "cow", "hen"])
-    {'a': 0.02, 'b': 0.95, 'c': 0.02, 'd': 0.01}
+    It is for one thread. Programs use `scoring.library.scorer.Scorer`, whose thread owns such a scorer.
     """
 
     def __init__(
@@ -159,9 +152,12 @@ class BatchScorer:
     def score(self, questions: Iterable[Question], orders: str = "1", batch_rows: int = 64) -> OptionLogits:
         """All questions in their order; orders: `1`, `cyclic`, `all` or a number of option orders each.
 
-        Raises OrdersError where questions cannot be shown in other orders.
+        Raises OrdersError for orders that are not the same for all rows, which need a schedule, and where questions
+        cannot be shown in other orders.
         """
-        questions = list(questions)
+        questions, orders = list(questions), parse_orders(orders)
+        if orders in CYCLIC_SUBSETS:
+            raise OrdersError(f"orders {orders!r} are not the same for all rows; expected a run of a table")
         check_orders(questions, orders)
         letters = max((len(question.options) for question in questions), default=2)
         parts = [
@@ -176,27 +172,6 @@ class BatchScorer:
             )
             result.status = list(itertools.chain.from_iterable(part.status for part in parts))
         return result
-
-    def ask(
-        self,
-        pictures: AskedPicture | Sequence[AskedPicture] | None,
-        question: str,
-        options: Sequence[str],
-        hint: str = "",
-    ) -> dict[str, float]:
-        """Letter -> calibrated probability of one question. Raises PictureError.
-
-        pictures: one, several or none. `<image 2>` in a text is the place of the second; pictures that no text names
-        come first.
-        """
-        if pictures is None or isinstance(pictures, str | Path | Image.Image):
-            pictures = [] if pictures is None else [pictures]
-        opened = tuple(item if isinstance(item, Image.Image) else read_picture(item) for item in pictures)
-        logits = self.score([Question("1", 1, opened, question, tuple(options), task_hint=hint)])
-        if logits.status[0] != SCORED:
-            raise PictureError(logits.status[0], "a picture and a prompt that the model can take", "see above")
-        p = np.exp(pooled_log_probabilities(logits, self.plan.calibrations)[0])
-        return {letter: float(value) for letter, value in zip(LETTERS, p)}
 
 
 def machine() -> dict[str, Any]:

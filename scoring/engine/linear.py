@@ -9,8 +9,9 @@ product of an adapter by the number of rows, but not the wide one.
 Next: `packed`, which puts these in the place of a network's layers.
 """
 
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from typing import Any
 
@@ -19,7 +20,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from scoring.engine.capabilities import has_kernels, kernels
-from scoring.engine.stand_in import StandIn
+from scoring.engine.stand_in import Replacement, StandIn
+
+FEWEST_ROWS = 1024  # of products with weights of uneven rows
 
 
 def plain_weight_from_4bit(  # noqa: PLR0913 - a custom operator takes tensors and numbers alone
@@ -228,16 +231,63 @@ class TileProduct(PatchProduct):
         return F.linear(patches, self.inner.weight.flatten(1), self.inner.bias).permute(0, 3, 1, 2)
 
 
+class UnevenLinear(StandIn):
+    """Stands for a linear layer whose weight's rows do not fill 16 bytes each, such as Qwen2.5-VL's of 3,420 numbers.
+
+    For these cuBLAS has other kernels, which sum in another order for 192 or 576 to 768 rows (benchmarks/LOG.md). So
+    fewer than FEWEST_ROWS are filled up.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(…, T, N) of (…, T, K)."""
+        count = x.shape[-2]
+        filled = F.pad(x, (0, 0, 0, max(FEWEST_ROWS - count, 0))) if x.is_cuda else x
+        output: torch.Tensor = self.inner(filled)[..., :count, :]
+        return output
+
+
+def uneven_linears(root: nn.Module) -> list[Replacement]:
+    """What stands for the linear layers under `root` whose rows do not fill 16 bytes each, if no adapter is on them."""
+    return [
+        Replacement(parent, name, UnevenLinear(child))
+        for parent in root.modules()
+        if not isinstance(parent, StandIn) and not hasattr(parent, "base_layer")
+        for name, child in parent.named_children()
+        if type(child) is nn.Linear and child.in_features * child.weight.itemsize % 16
+    ]
+
+
+_whole_lock, _whole = threading.Lock(), ExitStack()
+_summing = 0  # threads inside `whole_sums`
+
+
 @contextmanager
 def whole_sums() -> Iterator[None]:
     """Inside, matrix products on cards sum each row whole, so that its bits do not depend on how many rows there are.
 
     For few rows cuBLAS adds up parts of a sum (split-K). PyTorch can forbid that to cuBLASLt alone; every product of
-    three models was then the same for 64 to 49,152 rows (`benchmarks/products.py`).
+    three models was then the same for 64 to 49,152 rows (`benchmarks/products.py`), but for those of `UnevenLinear`.
+    PyTorch's settings are the whole process's: where several threads are inside, the last one to leave puts them back.
     """
+    global _summing
     if not torch.cuda.is_available():
         yield
         return
+    with _whole_lock:
+        if not _summing:
+            _whole.enter_context(_set_to_whole_sums())
+        _summing += 1
+    try:
+        yield
+    finally:
+        with _whole_lock:
+            _summing -= 1
+            if not _summing:
+                _whole.close()
+
+
+@contextmanager
+def _set_to_whole_sums() -> Iterator[None]:
     backends, matmul = torch.backends.cuda, torch.backends.cuda.matmul
     names = [f"allow_{name}_reduced_precision_reduction" for name in ("bf16", "fp16")]
     library = backends.preferred_blas_library()

@@ -5,6 +5,7 @@ Next: `packed`, which makes a model answer trees of prompts.
 """
 
 import math
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from scoring.checkpoints.quantization import why_no_4bit
 from scoring.checkpoints.weights import BaseWeights, CheckpointError, check_base, stored_bits
 from scoring.engine import Network
 from scoring.engine.device_map import GIB, devices_of, free_bytes, make_device_map, move_inputs_to_layers
+from scoring.engine.exclusive import loading
 from scoring.engine.families.parts import NetworkParts
 from scoring.engine.families.registry import parts_of
 from scoring.engine.weight_reader import WeightReader
@@ -47,14 +49,27 @@ def device_name(device: torch.device) -> str:
 
 
 def settle_functions() -> None:
-    """Call each of MKL's functions once, in one thread.
+    """Call each of MKL's functions once, in one thread, and let MKL add up in one order from now on.
 
     At its first call a function is given the kernel for this processor. Two threads that make that call at once, as
     PyTorch's do, may be given different ones: one process in fifty had other cosines of picture positions, and so other
     bits in its first batch (benchmarks/LOG.md, 2026-11-26).
+
+    MKL reads `MKL_CBWR` at the first call of all. Without it the order of MKL's sums depends on the numbers' addresses
+    in memory, and one of eight trainings ended with other bits (benchmarks/LOG.md); its cost is too small to measure.
+    Where a program has called MKL before, as with any product of PyTorch's matrices, it keeps the mode that it chose:
+    it sets the variable itself if it wants the same bits in every process.
     """
-    for function in (torch.cos, torch.sin, torch.exp, torch.log, torch.tanh):
-        function(torch.ones(64))
+    chosen = os.environ.get("MKL_CBWR")
+    os.environ["MKL_CBWR"] = chosen or "AUTO,STRICT"
+    try:
+        for function in (torch.cos, torch.sin, torch.exp, torch.log, torch.tanh):
+            function(torch.ones(64))
+    finally:
+        if chosen is None:
+            del os.environ["MKL_CBWR"]
+        else:
+            os.environ["MKL_CBWR"] = chosen
 
 
 def out_of_memory(error: Exception) -> bool:
@@ -157,9 +172,11 @@ def _read_network(folder: Path, form: WeightForm, device: torch.device | None) -
                 network, issues = _build_of(reader, folder, form)
         else:
             options = _options_of(form, {"": device} if device else _map_over_all_cards(folder, form))
-            network, issues = _auto_model(form).from_pretrained(
-                folder, use_safetensors=True, trust_remote_code=False, **options
-            )
+            auto_model = _auto_model(form)
+            with _bars_for_people():
+                network, issues = auto_model.from_pretrained(
+                    folder, use_safetensors=True, trust_remote_code=False, **options
+                )
     for kind, keys in issues.items():
         if keys:
             raise CheckpointError(
@@ -182,9 +199,10 @@ def _build_of(reader: WeightReader, folder: Path, form: WeightForm) -> tuple[Net
 
     config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
     model_class = auto_model._model_mapping[type(config)]  # which takes a state; the class of all models does not
-    network, issues = model_class.from_pretrained(
-        None, config=config, state_dict=reader.state, **_options_of(form, {"": reader.device})
-    )
+    with _bars_for_people():
+        network, issues = model_class.from_pretrained(
+            None, config=config, state_dict=reader.state, **_options_of(form, {"": reader.device})
+        )
     network.config.name_or_path = str(folder)
     if (folder / "generation_config.json").exists():
         network.generation_config = transformers.GenerationConfig.from_pretrained(folder)
@@ -194,11 +212,23 @@ def _build_of(reader: WeightReader, folder: Path, form: WeightForm) -> tuple[Net
 def _auto_model(form: WeightForm) -> Any:
     """transformers' class for models of this family."""
     import transformers
-    from transformers.utils.logging import disable_progress_bar
 
-    if not sys.stderr.isatty():
-        disable_progress_bar()  # type: ignore[no-untyped-call]
     return getattr(transformers, form.family.auto_model)
+
+
+@contextmanager
+def _bars_for_people() -> Iterator[None]:
+    """Inside, transformers shows no progress bars where stderr is no terminal."""
+    from transformers.utils.logging import set_tqdm_hook
+
+    if sys.stderr is not None and sys.stderr.isatty():
+        yield
+        return
+    before = set_tqdm_hook(lambda bar, args, options: bar(*args, **options | {"disable": True}))
+    try:
+        yield
+    finally:
+        set_tqdm_hook(before)
 
 
 def _options_of(form: WeightForm, device_map: dict[str, Any]) -> dict[str, Any]:
@@ -210,6 +240,23 @@ def _options_of(form: WeightForm, device_map: dict[str, Any]) -> dict[str, Any]:
         "output_loading_info": True,
         **form.options(),
     }
+
+
+@contextmanager
+def old_names_unsaid() -> Iterator[None]:
+    """Inside, PEFT may ask a network for what transformers has given another name, without a warning in the host."""
+    from transformers import PreTrainedModel
+
+    old = vars(PreTrainedModel).get("is_gradient_checkpointing")
+    new = vars(PreTrainedModel).get("is_activation_checkpointing")
+    if old is None or new is None:
+        yield
+        return
+    PreTrainedModel.is_gradient_checkpointing = new
+    try:
+        yield
+    finally:
+        PreTrainedModel.is_gradient_checkpointing = old
 
 
 def check_room(weights: BaseWeights, form: WeightForm, free: int) -> None:
@@ -261,6 +308,7 @@ class Model:
     _peft: Any = None  # PEFT's model around `network`, once there is an adapter
 
     @classmethod
+    @loading()
     def load(
         cls,
         folder: Path,
@@ -269,6 +317,8 @@ class Model:
         dtype: torch.dtype | None = None,
     ) -> "Model":
         """The base from safetensors. Falls back to 16 bits, with a note, where there is no bitsandbytes.
+
+        While it loads, no other thread loads or answers (see `exclusive`).
 
         device: the default one where none is given; "auto": over all cards, where there are several. Raises
         CheckpointError where weights are missing, left over, or of another shape, and where the cards have no room.
@@ -318,6 +368,7 @@ class Model:
         up, down = layer.lora_B[name].weight.data, layer.lora_A[name].weight.data
         return up.float() * layer.scaling[name], down.float()
 
+    @loading()
     def add_adapter(self, checkpoint: Checkpoint, name: str) -> None:
         """Load a checkpoint's LoRA beside the others. Raises CheckpointError where its keys do not fit."""
         from peft import PeftModel, set_peft_model_state_dict
@@ -328,7 +379,7 @@ class Model:
         check = checkpoint.check(BaseWeights.of(self.folder))
         assert checkpoint.adapter is not None  # of a base alone there is nothing to add
         config = lora_config(checkpoint.adapter, check)
-        with no_init_weights():  # every value of a new layer comes from the file
+        with no_init_weights(), old_names_unsaid():  # every value of a new layer comes from the file
             if self._peft is None:
                 self._peft = PeftModel(self.network, config, adapter_name=name)
             else:

@@ -21,10 +21,11 @@ from scoring.checkpoints.weights import CheckpointError
 from scoring.engine.attention import packed_attention
 from scoring.engine.capabilities import device_has_kernels
 from scoring.engine.device_map import GIB, devices_of, free_bytes
+from scoring.engine.exclusive import computing
 from scoring.engine.families.registry import parts_class
 from scoring.engine.forward import AnswerLogits, Deepstacked, TreeBatch, encode_pictures, leaf_states, project
 from scoring.engine.fused import fused_modules
-from scoring.engine.linear import MergedLinear, plain_lora, whole_sums
+from scoring.engine.linear import MergedLinear, plain_lora, uneven_linears, whole_sums
 from scoring.engine.loading import Model, default_device, default_dtype
 from scoring.engine.stand_in import unwrap
 from scoring.files.cache import cache_folder
@@ -84,7 +85,8 @@ class PackedModel:
         ]
         self.linears += in_vision
         self.patches = parts.pack_projection()
-        for replacement in (*parts.recurrent_layers(), *fused_modules(parts)):
+        uneven = [replacement for module in parts.seeing for replacement in uneven_linears(module)]
+        for replacement in (*uneven, *parts.recurrent_layers(), *fused_modules(parts)):
             replacement.put_in()
         for number in range(parts.deepstack):
             language.layers[number] = Deepstacked(language.layers[number], number)
@@ -125,6 +127,7 @@ class PackedModel:
                 linear.expand(only)
         return weights
 
+    @computing()
     @torch.no_grad()
     def answer(self, batch: TreeBatch, label_ids: list[int]) -> list[AnswerLogits]:
         """The letters' logits of every sequence of the tree, for each member in turn."""

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
+from pathlib import Path
 
 from PIL import Image
 
@@ -89,6 +90,11 @@ def question_digests(questions: Sequence[Question]) -> list[str]:
         question_digest(picture, question.question, question.options)
         for picture, question in zip(picture_digests(questions), questions)
     ]
+
+
+def picture_path(picture: Picture | None) -> str:
+    """The path of a file; "" for a picture without one, and for none."""
+    return str(picture) if isinstance(picture, Path) else ""
 
 
 def picture_key(picture: Picture) -> object:

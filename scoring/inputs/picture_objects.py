@@ -55,10 +55,9 @@ def _of_array(array: np.ndarray) -> Image.Image:
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] in (3, 4)):
-        channels_first = array.ndim == 3 and array.shape[0] in (1, 3, 4)
-        several = array.ndim == 4
+        channels_first = array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[2] > 4
         fix = "give array.transpose(1, 2, 0)" if channels_first else "reshape it"
-        raise PictureError(found, SHAPES, "give its pictures one by one, in a list" if several else fix)
+        raise PictureError(found, SHAPES, "give its pictures one by one, in a list" if array.ndim == 4 else fix)
     if not array.size:
         raise PictureError(found, "at least one pixel", "give a picture that is not empty")
     return Image.fromarray(np.array(array))

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from PIL import Image, UnidentifiedImageError
 from PIL.BmpImagePlugin import DibImageFile
@@ -58,7 +58,7 @@ def open_unlimited(source: str | Path | bytes, pixels: int) -> Image.Image:
                 continue
             try:
                 _check_size(file, name, pixels)
-                return reader(_for_reader(source, name), "")  # which closes a file that it opened
+                return reader(cast("IO[bytes]", _for_reader(source, name)), "")
             except (SyntaxError, IndexError, TypeError, struct.error):  # of another format that begins alike
                 continue
     raise UnidentifiedImageError("no reader of Pillow's knows it")
@@ -71,7 +71,7 @@ def _opened(source: str | Path | bytes) -> Iterator[IO[bytes]]:
 
 
 def _for_reader(source: str | Path | bytes, name: str) -> IO[bytes] | str | Path:
-    """What a reader of Pillow's is given."""
+    """What a reader of Pillow's is given: a file that it opens, and closes, by its path, or the bytes."""
     if name != "WEBP":
         return io.BytesIO(source) if isinstance(source, bytes) else source
     return _HeadFirst(source if isinstance(source, bytes) else Path(source).read_bytes())

@@ -44,9 +44,6 @@ class PictureLimits:
 DEFAULT_LIMITS = PictureLimits()
 
 
-_OPENED_ELSEWHERE = threading.Lock()  # the file of a program's picture must not be read by two threads at once
-
-
 # ------------------------------------------------------------------ a file -> an upright RGB picture
 class PictureError(ScoringError):
     """A picture that cannot be used; `found`, `expected` and `fix` say what, for a row's fault."""
@@ -141,7 +138,7 @@ def picture_size(picture: Picture, limits: PictureLimits = DEFAULT_LIMITS) -> tu
     """(width, height) of a picture once it is upright, from its header, which is checked. Raises PictureError."""
     if isinstance(picture, Image.Image):
         _check_header(picture, limits)
-        with _OPENED_ELSEWHERE:
+        with _lock_of(picture):
             return upright_size(picture)
     with open_picture(picture, limits) as opened:
         return upright_size(opened)
@@ -169,8 +166,16 @@ def read_picture(picture: str | Picture, limits: PictureLimits = DEFAULT_LIMITS)
 
 def load_pixels(picture: Image.Image) -> None:
     """Decode a picture that a program has opened, if it was not decoded yet. Raises PictureError."""
-    with _OPENED_ELSEWHERE:
+    with _lock_of(picture):
         _decode(picture)
+
+
+_LOCKS = [threading.Lock() for _ in range(64)]
+
+
+def _lock_of(picture: Image.Image) -> threading.Lock:
+    """The file of a picture that a program has opened must not be read by two threads at once."""
+    return _LOCKS[id(picture) // 16 % len(_LOCKS)]
 
 
 def _decode(picture: Image.Image) -> None:

@@ -13,13 +13,15 @@ import numpy as np
 from scoring.inputs.prompt import LETTERS
 from scoring.library.answer import NAN, Answer
 from scoring.library.labels import GivenAnswers, answer_table, columns_by, labelled
-from scoring.library.results import IN_MEMORY, calibrated, loaded, pooled, saved
-from scoring.scores.evaluation import compare_scores, exposure_warnings, measure_scores
+from scoring.library.results import IN_MEMORY, calibrated, evaluated, loaded, pooled, saved
+from scoring.library.wording import for_callers
+from scoring.scores.evaluation import compare_scores, exposure_warnings
 from scoring.scores.finalize import ScoredRun, scores_of
-from scoring.scores.folder import Columns, RunError, Scores, Source, columns_of
+from scoring.scores.folder import Columns, Scores, Source, columns_of
 from scoring.scores.logits import OptionLogits
 from scoring.scores.pooling import PoolOptions
 from scoring.scores.probabilities import margins, mean_label_mass, pooled_log_probabilities, predictions
+from scoring.scores.suspects import suspects_of
 from scoring.stats.calibration import Calibration
 from scoring.stats.pools import PoolSettings
 from scoring.stats.sets import SetRequest
@@ -254,6 +256,7 @@ class Answers(Sequence[Answer]):
         return pd.DataFrame(columns)
 
     # -------------------------------------------------------------- files
+    @for_callers
     def save(
         self, folder: str | PathLike[str], *, overwrite: bool = False, sample: str | PathLike[str] | None = None
     ) -> Path:
@@ -266,6 +269,7 @@ class Answers(Sequence[Answer]):
         return saved(self.scores, Path(folder), overwrite, Path(sample) if sample else None)
 
     @classmethod
+    @for_callers
     def load(
         cls,
         path: str | PathLike[str],
@@ -282,6 +286,7 @@ class Answers(Sequence[Answer]):
         """
         return cls.of_scores(loaded(Path(path), form, answers, calibrations))
 
+    @for_callers
     def report(self, path: str | PathLike[str], *, rows: int = 1000) -> Path:
         """Write an HTML page with the figures, tables and rows, at most so many; its path."""
         from scoring.report.page import write_report  # here: it imports what draws
@@ -291,6 +296,7 @@ class Answers(Sequence[Answer]):
             return write_report(self.save(Path(folder) / out.stem), out, rows)
 
     # -------------------------------------------------------------- figures
+    @for_callers
     def evaluate(
         self,
         *,
@@ -305,16 +311,21 @@ class Answers(Sequence[Answer]):
         scored. accuracy: what the confidence threshold must promise. Raises RunError where no scored row has an answer,
         EnsembleError for an answer that is none of its row's options or differs from the row's own.
         """
-        if not 0 < accuracy < 1:
-            raise RunError(
-                f"accuracy={accuracy}: expected what a threshold must promise, between 0 and 1, such as 0.95"
-            )
         scores = labelled(self.scores, answers)
-        metrics = measure_scores(scores, columns_by(scores, by), accuracy)
-        if metrics is None:
-            raise RunError("no scored row has an answer to evaluate against; give the right letters by answers=")
-        return metrics
+        return evaluated(scores, columns_by(scores, by), accuracy)
 
+    @for_callers
+    def suspects(self, *, answers: GivenAnswers | None = None) -> list[dict[str, Any]]:
+        """Rows whose right letter is probably wrong, least credible first, as `evaluate` writes them to suspects.csv.
+
+        Of the rows that no member was trained on those that are `flagged`, and others up to 20: with id, answer, pred,
+        p_answer, p_pred, label_quality, flagged, picture and question. answers: see `evaluate`.
+        """
+        scores = labelled(self.scores, answers)
+        columns = suspects_of(scores, scores.answered)
+        return [dict(zip(columns, values)) for values in zip(*columns.values())]
+
+    @for_callers
     def compare(self, other: "Answers") -> dict[str, Any]:
         """These answers against others, on the rows (by id) that are scored and answered in both.
 
@@ -323,6 +334,7 @@ class Answers(Sequence[Answer]):
         """
         return compare_scores(self.scores, other.scores)
 
+    @for_callers
     def calibrate(
         self,
         *,
@@ -339,6 +351,7 @@ class Answers(Sequence[Answer]):
         scores = labelled(self.scores, answers)
         return calibrated(scores, member, None if ckpt is None else str(ckpt))
 
+    @for_callers
     def pool(  # noqa: PLR0913 - the options of `ensemble`, each by its name
         self,
         *others: "Answers | str | PathLike[str]",

@@ -4,9 +4,10 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 from scoring.errors import CallError
+from scoring.inputs.orders import OrdersError, parse_orders
 from scoring.inputs.pixel_budgets import parse_pixels
 from scoring.inputs.prompt import PromptTemplate
 from scoring.inputs.questions import Question
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from scoring.run.options import RunContext
 
 # A table's path, a table that was read, or rows that a program has: see `as_table`.
-Rows: TypeAlias = "str | os.PathLike[str] | Table | pd.DataFrame | Iterable[Mapping[str, Any] | Question]"
+Rows: TypeAlias = Union[str, os.PathLike[str], Table, "pd.DataFrame", Iterable[Mapping[str, Any] | Question]]
+Orders: TypeAlias = tuple[str, ...]  # the choices of orders whose results are pooled, mostly one
 Progressed: TypeAlias = Callable[[int, int], object]  # called with how much is done, and how much there is
 
 
@@ -42,6 +44,20 @@ def template_of(template: PromptTemplate | str | Path | None) -> PromptTemplate 
 def budget_of(pixels: int | str) -> int:
     """A pixel budget, given as a square's side, or from 10,000 on as a number of pixels. Raises PixelsError."""
     return parse_pixels(str(pixels))
+
+
+def orders_from(value: str | int | Sequence[str | int]) -> Orders:
+    """The choices of orders in a value: one, or several whose results are pooled. Raises OrdersError."""
+    values = [value] if isinstance(value, str | int) else list(value)
+    if not values:
+        raise OrdersError("no orders; expected one choice or several")
+    return tuple(dict.fromkeys(parse_orders(part) for each in values for part in str(each).split(",")))
+
+
+def pixels_from(value: int | str | Sequence[int | str] | None) -> tuple[int, ...]:
+    """The pixel budgets in a value. Raises PixelsError."""
+    values = [] if value is None else [value] if isinstance(value, str | int) else list(value)
+    return tuple(dict.fromkeys(budget_of(part) for each in values for part in str(each).split(",")))
 
 
 def names_of(checkpoints: str | Path | Sequence[str | Path]) -> list[str]:

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from scoring.errors import CallError
 from scoring.inputs.prompt import PromptTemplate
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 DEMO = Path(__file__).resolve().parents[2] / "demo"
 DEMO_ROWS = 80
+T = TypeVar("T")
 
 
 @for_callers
@@ -35,7 +36,7 @@ def bench(  # noqa: PLR0913 - each by its name, as the command's options
     price: float | None = None,
     cost_rows: int = 100_000,
     template: PromptTemplate | str | Path | None = None,
-    pixels: int | None = None,
+    pixels: int | str | None = None,
     quantization: str | None = None,
     allow_mismatch: bool = False,
     batch_tokens: int | None = None,
@@ -60,9 +61,8 @@ def bench(  # noqa: PLR0913 - each by its name, as the command's options
     >>> measured = bench(ways=["forward", "engine"], repeats=1)  # doctest: +SKIP
     >>> {name: way.rows_per_second for name, way in measured.ways.items()}  # doctest: +SKIP
     """
-    if data is None or ckpt is None:
-        data, ckpt, limit = rows_or_demo(data, None if ckpt is None else str(ckpt), limit)
-    table = usable_rows(data, images, options, skip_bad_rows)
+    rows, name, limit = rows_or_demo(data, None if ckpt is None else str(ckpt), limit)
+    table = usable_rows(rows, images, options, skip_bad_rows)
     from scoring.benchmark.measure import BenchOptions
     from scoring.benchmark.measure import bench as measure
     from scoring.benchmark.summary import WAYS
@@ -80,11 +80,11 @@ def bench(  # noqa: PLR0913 - each by its name, as the command's options
         None if base is None else str(base), template_of(template), budget, quantization, allow_mismatch
     )
     run = RunOptions(batch_tokens=batch_tokens, weights=weights, compile=compile)
-    rows = replace(table, questions=table.good[:limit])
+    table = replace(table, questions=table.good[:limit])
     with ExitStack() as stack:
         folder = Path(out) if out is not None else Path(stack.enter_context(TemporaryDirectory()))
         chosen = BenchOptions(folder, model, run, list(ways) if ways else None, repeats, price, cost_rows)
-        measured = measure(rows, str(ckpt), chosen, ProgressOf(progress or _ignore), say_to_log)
+        measured = measure(table, name, chosen, ProgressOf(progress or _ignore), say_to_log)
         if out is not None:
             write_report(folder)
     release_memory()
@@ -96,7 +96,7 @@ def _ignore(done: int, total: int) -> None:
 
 
 # ------------------------------------------------------------------ what the command does, too
-def rows_or_demo(data: Rows | None, ckpt: str | None, limit: int | None) -> tuple[Rows, str, int | None]:
+def rows_or_demo(data: T | None, ckpt: str | None, limit: int | None) -> tuple[T | Path, str, int | None]:
     """(rows, checkpoint, how many rows) of a benchmark: those of the repository's demo where none are named.
 
     The number is the most to use; None for all. Raises CallError where there is no demo, or rows without checkpoint.

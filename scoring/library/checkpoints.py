@@ -1,5 +1,6 @@
 """`soup`, `export` and `describe` as functions: what can be done with a checkpoint but score."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,6 +40,8 @@ def soup(
     from scoring.checkpoints.soup import soup as average
 
     numbers = None if weights is None else [float(weight) for weight in weights]
+    if numbers and not all(map(math.isfinite, numbers)):
+        raise CallError(f"weights={numbers}: expected finite numbers")
     for note in average(names_of(checkpoints), Path(out), numbers, None if base is None else str(base)):
         say_to_log(note)
     return Path(out)

@@ -1,13 +1,13 @@
 """What a program gives beside answers: right letters for their rows, and columns to group them by."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 
+from scoring.errors import CallError
+from scoring.library.messages import say_to_log
 from scoring.scores.external import read_labelled
-from scoring.scores.folder import RunError, Scores
-from scoring.stats.pools import EnsembleError
+from scoring.scores.folder import Scores
 from scoring.tables.answers import AnswerTable, read_answers
 from scoring.tables.reading import read_columns
 
@@ -18,13 +18,13 @@ GIVEN = Path("answers=")  # the name of answers that a program gives, in message
 def answer_table(given: GivenAnswers, ids: Sequence[str]) -> AnswerTable:
     """Right letters by id. given: {id: letter}, a list of letters for these ids, or the path of a table with answers.
 
-    Raises EnsembleError for a list of another length, InputError for a table that cannot be read.
+    Raises CallError for a list of another length, InputError for a table that cannot be read.
     """
     if isinstance(given, (str, PathLike)):
         return read_answers(Path(given))
     if not isinstance(given, Mapping):
         if len(given) != len(ids):
-            raise EnsembleError(f"answers=: {len(given):,} letters; expected one for each of the {len(ids):,} rows")
+            raise CallError(f"answers=: {len(given):,} letters; expected one for each of the {len(ids):,} rows")
         given = dict(zip(ids, given))
     letters = {str(id): str(letter or "").strip("()[]. ").lower() for id, letter in given.items()}
     return AnswerTable(GIVEN, letters, {})
@@ -35,25 +35,25 @@ def labelled(scores: Scores, given: GivenAnswers | None) -> Scores:
     if given is None:
         return scores
     table = answer_table(given, scores.logits.ids)
-    filled, _ = read_labelled(scores, "auto", table, logging.getLogger("scoring").info)
+    filled, _ = read_labelled(scores, "auto", table, say_to_log)
     return filled or scores
 
 
 def columns_by(scores: Scores, by: Mapping[str, Sequence[str]] | Sequence[str] | None) -> dict[str, list[str]]:
     """name -> (N,) values in the rows' order, of columns that are given, or of the table that was scored.
 
-    Raises RunError where a column has another length, or the results record no table; InputError where the table lacks
+    Raises CallError where a column has another length, or the results record no table; InputError where the table lacks
     a column.
     """
     ids = scores.logits.ids
     if isinstance(by, Mapping):
         if wrong := [f"{name} ({len(values):,})" for name, values in by.items() if len(values) != len(ids)]:
-            raise RunError(f"by=: {', '.join(wrong)}; expected a value for each of the {len(ids):,} rows")
+            raise CallError(f"by=: {', '.join(wrong)}; expected a value for each of the {len(ids):,} rows")
         return {name: [str(value) for value in values] for name, values in by.items()}
     if not by:
         return {}
     names, table = [by] if isinstance(by, str) else list(by), scores.run_json.get("data", {})
     if not Path(table.get("file", "")).is_file():
-        raise RunError(f"by={names}: the rows come from no table on this disk; give a column's values by its name")
+        raise CallError(f"by={names}: the rows come from no table on this disk; give a column's values by its name")
     cells = read_columns(Path(table["file"]), names, table.get("columns", {}).get("id", "id"), table.get("split"))
     return {name: [cells[name].get(id, "") for id in ids] for name in names}

@@ -9,7 +9,7 @@ from scoring.errors import quoted
 from scoring.inputs.picture_objects import KINDS, picture_of
 from scoring.inputs.pictures import DEFAULT_LIMITS, Picture, PictureError, PictureLimits, locate, picture_size
 
-URL = re.compile(r"data:|[A-Za-z][A-Za-z0-9+.-]+://")
+URL = re.compile(r"data:|[A-Za-z][A-Za-z0-9+.-]+:/")  # one slash, as a Path has it
 
 
 def as_picture(value: object, limits: PictureLimits = DEFAULT_LIMITS) -> Picture:

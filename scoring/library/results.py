@@ -1,13 +1,15 @@
 """What `Answers` do with results: load, save, pool and calibrate them. What commands print goes to the log."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from scoring.checkpoints.calibrate import CalibrateOptions, calibrate_checkpoint
+from scoring.errors import CallError
 from scoring.library.labels import GivenAnswers, answer_table, labelled
+from scoring.library.messages import say_to_log
+from scoring.scores.evaluation import measure_scores
 from scoring.scores.external import calibrate_members
 from scoring.scores.finalize import write_scores
 from scoring.scores.folder import RunError, Scores, Source, check_replaceable, open_scores
@@ -17,7 +19,6 @@ from scoring.stats.calibration import Calibration
 from scoring.stats.sets import OptionSets
 from scoring.tables.sample import read_sample
 
-LOG = logging.getLogger("scoring")
 IN_MEMORY = Path("answers")  # the name of results that were never written, in messages
 EVALUATED = ("metrics.json", "comparison.json", "suspects.csv")  # what `evaluate` makes of a SCORES folder
 
@@ -31,7 +32,7 @@ def loaded(path: Path, form: str, answers: GivenAnswers | None, calibrations: Se
     if answers is not None:
         imported = import_scores(path, replace(options, answers=answer_table(answers, imported.scores.logits.ids)))
     for note in imported.notes:
-        LOG.info(note)
+        say_to_log(note)
     return replace(imported.scores, folder=path)
 
 
@@ -49,6 +50,16 @@ def saved(scores: Scores, out: Path, overwrite: bool = False, sample: Path | Non
     return out
 
 
+def evaluated(scores: Scores, columns: dict[str, list[str]], accuracy: float) -> dict[str, Any]:
+    """All metrics, see `Answers.evaluate`. columns: to group by."""
+    if not 0 < accuracy < 1:
+        raise CallError(f"accuracy={accuracy}: expected what a threshold must promise, between 0 and 1, such as 0.95")
+    metrics = measure_scores(scores, columns, accuracy)
+    if metrics is None:
+        raise RunError("no scored row has an answer to evaluate against; give the right letters by answers=")
+    return metrics
+
+
 def pooled(
     sources: Sequence[Source],
     options: PoolOptions | None = None,
@@ -64,7 +75,7 @@ def pooled(
     ]
     result = pool_scores(numbered, options, run_json, warnings)
     for note in result.notes:
-        LOG.info(note)
+        say_to_log(note)
     return result.scores
 
 
@@ -72,12 +83,12 @@ def calibrated(scores: Scores, member: str | None = None, ckpt: str | None = Non
     """A calibration of a member, or of the checkpoint that scored the rows, which gets it; see `Answers.calibrate`."""
     names = scores.logits.members
     if ckpt is not None:
-        calibration, path = calibrate_checkpoint(scores, ckpt, CalibrateOptions(say=LOG.info))
-        LOG.info("calibration: %s", path)
+        calibration, path = calibrate_checkpoint(scores, ckpt, CalibrateOptions(say=say_to_log))
+        say_to_log(f"calibration: {path}")
     else:
         if member not in names and (member or len(names) > 1):
-            raise RunError(f"member={member!r}: expected one of {', '.join(names)}")
-        calibration = calibrate_members(scores, say=LOG.info)[member or names[0]]
+            raise CallError(f"member={member!r}: expected one of {', '.join(names)}")
+        calibration = calibrate_members(scores, say=say_to_log)[member or names[0]]
     for text in calibration.choice:
-        LOG.info(text)
+        say_to_log(text)
     return calibration

@@ -16,9 +16,10 @@ from scoring.inputs.prompt import PromptTemplate
 from scoring.library.arguments import (
     Progressed,
     Rows,
-    budget_of,
     context_of,
     names_of,
+    orders_from,
+    pixels_from,
     refuse_several_processes,
     template_of,
     usable_rows,
@@ -26,6 +27,7 @@ from scoring.library.arguments import (
 from scoring.library.messages import say_to_log, warn
 from scoring.library.wording import for_callers
 from scoring.messages import Say
+from scoring.scores.logits import NOT_SCORED
 from scoring.stats.sets import SetRequest
 from scoring.tables.reading import TableOptions
 from scoring.tables.sample import read_sample, tell_lacking
@@ -45,10 +47,10 @@ def score(  # noqa: PLR0913 - each by its name, as the command's options
     *,
     base: str | Path | None = None,
     images: str | Path | None = None,
-    orders: str | Sequence[str] = "1",
+    orders: str | int | Sequence[str | int] = "1",
     calibration: str | Path = "auto",
     template: PromptTemplate | str | Path | None = None,
-    pixels: int | Sequence[int] | None = None,
+    pixels: int | str | Sequence[int | str] | None = None,
     quantization: str | None = None,
     allow_mismatch: bool = False,
     margin: float = 0.7,
@@ -105,9 +107,9 @@ def score(  # noqa: PLR0913 - each by its name, as the command's options
         checkpoints=names_of(ckpt),
         out=Path(out),
         base=None if base is None else str(base),
-        orders=orders.split(",") if isinstance(orders, str) else list(orders),
+        orders=orders_from(orders),
         calibration=str(calibration),
-        pixels=_budgets(pixels),
+        pixels=pixels_from(pixels),
         sample=None if sample is None else Path(sample),
         limit=limit,
         out_of_fold=out_of_fold,
@@ -137,7 +139,11 @@ def score(  # noqa: PLR0913 - each by its name, as the command's options
     result.scorer = None  # the only reference to the model
     release_memory()
     warn(result.warnings)
-    return scoring.shard_answers(result) if shard else Answers.load(scoring.out)
+    if shard:
+        return scoring.shard_answers(result)
+    answers = Answers.load(scoring.out)
+    answers.option_logits.status = scoring.status_of(result)
+    return answers
 
 
 @for_callers
@@ -157,14 +163,9 @@ def merge(
     logits, _, warnings = merge_shards([Path(folder) for folder in folders], Path(out), overwrite, wanted)
     tell_lacking(wanted, logits.ids, say_to_log)
     warn(warnings)
-    return Answers.load(out)
-
-
-def _budgets(pixels: int | Sequence[int] | None) -> list[int] | None:
-    """Raises CallError for a side that is too small."""
-    if pixels is None:
-        return None
-    return [budget_of(number) for number in ([pixels] if isinstance(pixels, int) else pixels)]
+    answers = Answers.load(out)
+    answers.option_logits.status = logits.status
+    return answers
 
 
 def _check(request: "ScoreRequest", shard: tuple[int, int] | None) -> None:
@@ -176,7 +177,7 @@ def _check(request: "ScoreRequest", shard: tuple[int, int] | None) -> None:
     if shard and not 1 <= shard[0] <= shard[1]:
         raise CallError(f"shard={shard!r}: expected the shard's number, counted from 1, and how many there are")
     if request.out_of_fold:
-        several = {"orders": request.orders, "pixels": request.pixels or [], "ckpt": request.checkpoints}
+        several = {"orders": request.orders, "pixels": request.pixels, "ckpt": request.checkpoints}
         for name, values in several.items():
             if len(values) > 1:
                 raise CallError(f"out_of_fold=True takes a single {name}; make a call for each")
@@ -195,7 +196,7 @@ class ScoreRequest:
     base: str | None = None
     orders: Sequence[str] = ("1",)
     calibration: str = "auto"
-    pixels: Sequence[int] | None = None
+    pixels: Sequence[int] = ()
     sample: Path | None = None
     limit: int | None = None
     out_of_fold: bool = False
@@ -237,7 +238,7 @@ class Scoring:
         self.options, self.model = replace(options, sample=self.sample), model
         if request.out_of_fold:  # each fold is planned with its own rows
             return
-        self.groups = plan_groups(request.checkpoints, model, request.pixels, self.orders, request.calibration)
+        self.groups = plan_groups(request.checkpoints, model, request.pixels or None, self.orders, request.calibration)
         check_sets(self.groups, options.sets, self.table, model.allow_mismatch)
         for note in dict.fromkeys(note for group in self.groups for note in group.plan.notes):
             self.say(note)
@@ -255,6 +256,13 @@ class Scoring:
         model = replace(self.model, pixels=self.request.pixels[0]) if self.request.pixels else self.model
         folds = Folds(self.request.checkpoints[0], model)
         return score_out_of_fold(self.table, folds, self.out, replace(self.options, orders=self.orders[0]), context)
+
+    def status_of(self, result: "RunResult") -> list[str]:
+        """(N,) the status of each scored row; of one that was left out, what is wrong with it."""
+        assert result.logits is not None  # there is no other process
+        faults = {row.id: row.fault for row in self.table.questions if row.fault}
+        pairs = zip(result.logits.ids, result.logits.status)
+        return [faults.get(id, status) if status == NOT_SCORED else status for id, status in pairs]
 
     def shard_answers(self, result: "RunResult") -> "Answers":
         """The answers of a shard, whose folder is no whole one; the rows of other shards have none."""

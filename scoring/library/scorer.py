@@ -28,11 +28,11 @@ from scoring.inputs.pictures import PictureError
 from scoring.inputs.prompt import LETTERS, PromptTemplate
 from scoring.inputs.questions import Question
 from scoring.library.answers import Answer, Answers, pool_answers
-from scoring.library.arguments import Rows
+from scoring.library.arguments import Orders, Rows
 from scoring.library.messages import ProgressOf, say_to_log, warn
 from scoring.library.owner import CLOSED, ModelOwner, Request
 from scoring.library.rows import as_table, question_of
-from scoring.library.settings import Orders, ScorerSettings
+from scoring.library.settings import ScorerSettings
 from scoring.library.wording import for_callers
 from scoring.messages import ProgressBar
 from scoring.run.groups import Group, release_memory
@@ -85,8 +85,8 @@ class Scorer:
     1.0
     """
 
-    def __init__(self, settings: ScorerSettings):
-        """Load what the settings name; see `load`, which makes them."""
+    def __init__(self, settings: ScorerSettings, loaded: BatchScorer | None = None):
+        """Load what the settings name; see `load`, which makes them. loaded: their model, if it is loaded already."""
         self.settings = settings
         self._process = os.getpid()
         self._lock = threading.Lock()
@@ -94,6 +94,8 @@ class Scorer:
         self._runs: dict[Orders, list[_Run]] = {}
         self._models: list[tuple[BatchScorer, ModelOwner]] = []
         self._closed = False
+        if loaded:
+            self._own(loaded)
         for group in settings.groups(settings.orders):
             if not any(scorer.fits(group.plan) for scorer, _ in self._models):
                 self._load(group.plan)
@@ -268,8 +270,11 @@ class Scorer:
         scorer = BatchScorer(plan, settings.device, weights=settings.weights)
         for note in dict.fromkeys([*plan.notes, *scorer.model.notes]):
             say_to_log(note)
-        owner = ModelOwner(settings.batch_tokens or scorer.packed.batch_tokens(), settings.verify)
-        self._models.append((scorer, owner))
+        self._own(scorer)
+
+    def _own(self, scorer: BatchScorer) -> None:
+        budget = self.settings.batch_tokens or scorer.packed.batch_tokens()
+        self._models.append((scorer, ModelOwner(budget, self.settings.verify)))
 
     def _runs_in(self, orders: Orders) -> list[_Run]:
         """The runs that answer in these orders. Their calibrations are read when the orders are first asked for."""

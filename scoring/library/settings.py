@@ -6,15 +6,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from scoring.errors import CallError
-from scoring.inputs.orders import OrdersError, parse_orders
+from scoring.inputs.orders import OrdersError
 from scoring.inputs.prompt import PromptTemplate
-from scoring.library.arguments import budget_of, names_of, template_of
+from scoring.library.arguments import Orders, names_of, orders_from, pixels_from, template_of
 from scoring.run.groups import Group, plan_groups
 from scoring.run.options import ModelOptions
 from scoring.stats.calibration import Calibration
 
 FEWEST_TOKENS = 64  # of a batch
-Orders = tuple[str, ...]  # the choices of orders whose results are pooled, mostly one
 
 
 @dataclass(frozen=True)
@@ -72,6 +71,8 @@ class ScorerSettings:
             given = (calibration,)
         elif not isinstance(calibration, str | Path):
             given = tuple(calibration)
+            if not given:
+                raise CallError("no calibration; expected auto, none, a file, or calibrations")
         model = ModelOptions(None if base is None else str(base), template_of(template), None, quantization)
         return cls(
             names=tuple(names_of(ckpt)),
@@ -119,17 +120,3 @@ class ScorerSettings:
 def _is_number(value: object) -> bool:
     """Whether a value can be compared with numbers."""
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def orders_from(value: str | int | Sequence[str | int]) -> Orders:
-    """The choices of orders in a value: one, or several whose results are pooled. Raises OrdersError."""
-    values = [value] if isinstance(value, str | int) else list(value)
-    if not values:
-        raise OrdersError("no orders; expected one choice or several")
-    return tuple(dict.fromkeys(parse_orders(part) for each in values for part in str(each).split(",")))
-
-
-def pixels_from(value: int | str | Sequence[int | str] | None) -> tuple[int, ...]:
-    """The pixel budgets in a value. Raises CallError."""
-    values = [] if value is None else [value] if isinstance(value, str | int) else list(value)
-    return tuple(dict.fromkeys(budget_of(part) for each in values for part in str(each).split(",")))

@@ -80,7 +80,7 @@ def train(  # noqa: PLR0913 - each by its name, as the command's options
     valid: Rows | None = None,
     images: str | Path | None = None,
     template: PromptTemplate | str | Path | None = None,
-    pixels: int | None = None,
+    pixels: int | str | None = None,
     config: TrainConfig | Mapping[str, Any] | str | Path | None = None,
     folds: int | None = None,
     trackers: Sequence[str] = (),
@@ -138,11 +138,13 @@ def train(  # noqa: PLR0913 - each by its name, as the command's options
         return usable_rows(valid, images, replace(options, split=None), skip_bad_rows)
 
     prepared = prepare(request, read, None if valid is None else read_valid, say_to_log)
+    from scoring.run.groups import release_memory
     from train.inputs import TrainContext
     from train.start import start
 
     with _own_random_state():
         start(prepared.inputs, TrainContext(**vars(context_of(progress, stop))), folds, overwrite)
+    release_memory()
     return Trained(request.out, [_trained(name) for name in folds_of(str(out))], prepared.left_out)
 
 

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,9 +35,9 @@ EXCEL_SEPARATOR = re.compile(r'\ufeff?"?sep=(.)"?', re.IGNORECASE)  # Excel's fi
 REPLACEMENT = "\ufffd"  # stands where an earlier program could not decode a byte
 
 
-@dataclass(frozen=True)
+@dataclass
 class DelimitedTable(OneFile):
-    """A table of text. before: lines before the header."""
+    """A table of text. before: lines before the header. long_cells: whether a cell beyond csv's own limit was met."""
 
     file: Path
     encoding: str
@@ -47,6 +47,7 @@ class DelimitedTable(OneFile):
     notices: list[str]
     before: int = 0
     count: int | None = None
+    long_cells: bool = False
 
     @property
     def format(self) -> str:
@@ -61,9 +62,20 @@ class DelimitedTable(OneFile):
 
         A notice tells how many rows have none: Excel leaves such rows where cells were once filled in.
         """
+        number = 0
+        try:
+            for row in self._rows():
+                number = row.number
+                yield row
+        except _LongCellError:
+            self.long_cells = True
+            yield from islice(self._rows(), number, None)
+
+    def _rows(self) -> Iterator[Row]:
+        """Raises _LongCellError where `long_cells` must be set."""
         with _open_text(self.file, self.encoding) as text:
             reader = csv.reader(text, delimiter=self.delimiter, strict=True)
-            with _long_cells():
+            with _limit_of_cells(self.long_cells):
                 for _ in range(self.before + 1):
                     next(reader)
             number, blank = 0, _BlankRows()
@@ -79,7 +91,7 @@ class DelimitedTable(OneFile):
         block: list[tuple[int, list[str]]] = []
         line = reader.line_num + 1
         try:
-            with _long_cells():
+            with _limit_of_cells(self.long_cells):
                 for cells in reader:
                     if any(map(str.strip, cells)):
                         block.append((line, cells))
@@ -149,19 +161,29 @@ def _check_first_line(file: Path, lines: list[str], known: set[str]) -> None:
 
 def _read_header(file: Path, encoding: str, delimiter: str, skip: bool) -> tuple[list[str], int]:
     """(names of the columns, lines before them). Raises InputError. skip: the first line with text is none of them."""
-    before = 0
     try:
-        with _open_text(file, encoding) as text, _long_cells():
-            for cells in csv.reader(text, delimiter=delimiter, strict=True):
-                if not BLANK.fullmatch("".join(cells)):
-                    if not skip:
-                        return [visible(name) for name in cells], before
-                    skip = False
-                before += 1
+        try:
+            return _find_header(file, encoding, delimiter, skip)
+        except _LongCellError:
+            return _find_header(file, encoding, delimiter, skip, long_cells=True)
     except csv.Error as error:
         raise table_fault(
             file, f"broken quoting in the header ({error})", "names of columns", "correct the first line"
         ) from None
+
+
+def _find_header(
+    file: Path, encoding: str, delimiter: str, skip: bool, long_cells: bool = False
+) -> tuple[list[str], int]:
+    """The same. Raises csv.Error, or _LongCellError where `long_cells` must be set."""
+    before = 0
+    with _open_text(file, encoding) as text, _limit_of_cells(long_cells):
+        for cells in csv.reader(text, delimiter=delimiter, strict=True):
+            if not BLANK.fullmatch("".join(cells)):
+                if not skip:
+                    return [visible(name) for name in cells], before
+                skip = False
+            before += 1
     raise table_fault(file, "an empty file", "a header and at least one row", "check the file")
 
 
@@ -171,15 +193,28 @@ def _open_text(file: Path, encoding: str) -> Iterator[io.TextIOWrapper]:
         yield text
 
 
+class _LongCellError(Exception):
+    """A cell is longer than the csv module reads, and its limit was left as it is."""
+
+
 _CSV_LIMIT = threading.Lock()
 
 
 @contextmanager
-def _long_cells() -> Iterator[None]:
-    """Inside, the csv module reads long cells, so that a row with one can be named.
+def _limit_of_cells(long_cells: bool) -> Iterator[None]:
+    """Inside, the csv module reads long cells, so that a row with one can be named; otherwise _LongCellError is raised.
 
-    Its limit belongs to the whole process: it is restored before other code runs, and changed by one thread at a time.
+    Its limit belongs to the whole process, and most tables do without: only for those with a long cell is it raised. It
+    is restored before other code runs, and changed by one thread at a time.
     """
+    if not long_cells:
+        try:
+            yield
+        except csv.Error as error:
+            if "field limit" in str(error):
+                raise _LongCellError from None
+            raise
+        return
     with _CSV_LIMIT:
         limit = csv.field_size_limit(MAX_CELL)
         try:

@@ -32,7 +32,8 @@ class ObjectCell:
     def __str__(self) -> str:
         """What it is, for messages."""
         kind = type(self.value)
-        return f"<{kind.__module__.split('.')[0]}.{kind.__qualname__}>"
+        package = f"{kind.__module__.split('.')[0]}.".removeprefix("builtins.")
+        return f"<{package}{kind.__qualname__}>"
 
 
 class Records(Protocol):

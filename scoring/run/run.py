@@ -10,8 +10,8 @@ Of several processes the first schedules and writes the results; all take batche
 import gc
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +55,22 @@ def run(
     check_orders(table.questions, job.options.orders)
     if job.options.sample:
         job.options.sample.rows_in([question.id for question in table.questions])
-    gc.freeze()  # the model's and the libraries' objects live on: looking through them cost .6 s of a run of 10 s
+    with _lasting_objects(), lock_folder(out) if processes.first else nullcontext():
+        return _run(job, scorer)
+
+
+@contextmanager
+def _lasting_objects() -> Iterator[None]:
+    """Inside, Python looks for no garbage among the objects that there are: the model's and the libraries' live on.
+
+    To look through them cost .6 s of a run of 10 s. A program that has frozen its own objects keeps them so.
+    """
+    if gc.get_freeze_count():
+        yield
+        return
+    gc.freeze()
     try:
-        with lock_folder(out) if processes.first else nullcontext():
-            return _run(job, scorer)
+        yield
     finally:
         gc.unfreeze()
 

@@ -12,7 +12,7 @@ from pyarrow import csv as arrow_csv
 
 from scoring.files.reading import FileError, as_object, read_json
 from scoring.files.writing import write_table
-from scoring.inputs.digests import picture_digests, question_digest
+from scoring.inputs.digests import picture_digests, picture_path, question_digest
 from scoring.inputs.prompt import LETTERS
 from scoring.inputs.questions import Question
 from scoring.scores.logits import Layout, OptionLogits, read_parts
@@ -47,7 +47,7 @@ def columns_of(questions: list[Question], exposed: np.ndarray | None = None) -> 
         "answer": [question.answer for question in questions],
         "task_type": [question.task_type for question in questions],
         "options": [len(question.options) for question in questions],
-        "picture": [_name(question.picture) for question in questions],
+        "picture": [picture_path(question.picture) for question in questions],
         "picture_digest": pictures,
         "digest": [
             question_digest(picture, question.question, question.options)
@@ -58,13 +58,8 @@ def columns_of(questions: list[Question], exposed: np.ndarray | None = None) -> 
         "exposed": [[]] * len(questions) if exposed is None else exposed.tolist(),
     }
     if any(len(question.pictures) > 1 for question in questions):
-        columns["more_pictures"] = [list(map(_name, question.pictures[1:])) for question in questions]
+        columns["more_pictures"] = [list(map(picture_path, question.pictures[1:])) for question in questions]
     return columns
-
-
-def _name(picture: object) -> str:
-    """A picture's file; "" for none, or for one that a program holds in memory."""
-    return str(picture) if isinstance(picture, Path) else ""
 
 
 def typed_columns(columns: Columns) -> dict[str, list[Any] | pa.Array]:

@@ -27,6 +27,7 @@ from scoring.readers.records import as_text, normalized
 from scoring.readers.unpacking import open_unpacked
 from scoring.scores.folder import Columns
 from scoring.stats.calibration import log_probabilities
+from scoring.stats.checks import OFF
 from scoring.stats.pools import EnsembleError
 
 FORMATS = ("probabilities", "log-probabilities", "logits", "shares")
@@ -37,7 +38,6 @@ COLUMNS = {  # pattern of the letters' column names -> what they hold, or "" whe
     "logprob_{}": "log-probabilities",
     "{}": "",
 }
-OFF = 0.01  # how far from 1 the rounded probabilities of a row may sum
 LOWEST = -50.0  # log-probability of an impossible option, relative to the row's highest
 SUFFIXES = (".csv", ".tsv", ".parquet", ".json", ".jsonl")
 NAME_IT = (

@@ -87,35 +87,53 @@ def as_balanced_classes(p: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.nd
 def write_suspects(scores: Scores, rows: np.ndarray) -> dict[str, Any]:
     """Write suspects.csv for those of the labelled `rows` that no member was trained on; its summary for metrics.json.
 
-    The file has the flagged rows and at least the 20 least credible ones (all where there are fewer), least credible
-    first: id, answer, pred, p_answer, p_pred, label_quality, flagged (1 or 0), picture, question.
-    Where every row was trained on, no file is written, and the summary has a `reason`.
+    The file has the rows of `suspects_of`, as text. Where every row was trained on, no file is written, and the summary
+    has a `reason`.
     """
-    trained = (scores.exposed[rows] & TRAINING > 0).any(1)
-    rows, left_out, path = rows[~trained], int(trained.sum()), scores.folder / FILE
-    summary: dict[str, Any] = {"rows": len(rows), "flagged": 0, "left_out": left_out, "file": None, "worst": []}
-    if not len(rows):
+    path, untrained = scores.folder / FILE, _untrained(scores, rows)
+    count, left_out = len(untrained), len(rows) - len(untrained)
+    summary: dict[str, Any] = {"rows": count, "flagged": 0, "left_out": left_out, "file": None, "worst": []}
+    if not count:
         path.unlink(missing_ok=True)
         return summary | {"reason": "every labelled row was trained on"}
+    columns = {
+        name: [f"{value:.6f}" if isinstance(value, float) else str(value) for value in values]
+        for name, values in suspects_of(scores, rows).items()
+    }
+    write_columns(path, columns | {"flagged": [str(int(flag == "True")) for flag in columns["flagged"]]})
+    first = {name: columns[name][0] for name in ("id", "answer", "pred")} | {"p_pred": float(columns["p_pred"][0])}
+    flagged = columns["flagged"].count("True")
+    return summary | {"flagged": flagged, "file": FILE, "worst": columns["id"][:WORST], "first": first}
+
+
+def suspects_of(scores: Scores, rows: np.ndarray) -> dict[str, list[Any]]:
+    """name -> a value for each suspect of those of the labelled `rows` that no member was trained on.
+
+    The flagged rows and at least the 20 least credible ones (all where there are fewer), least credible first: id,
+    answer, pred, p_answer, p_pred, label_quality, flagged, picture, question.
+    """
+    rows = _untrained(scores, rows)
     p, y = np.nan_to_num(np.exp(scores.log_p[rows])), scores.answers(rows)
     suspects, pred = find_suspects(p, y), p.argmax(1)
-    flagged = int(suspects.flags.sum())
-    written = suspects.order[: max(flagged, LEAST_ROWS)]
+    written = suspects.order[: max(int(suspects.flags.sum()), LEAST_ROWS)]
     numbers, labels, answers = rows[written].tolist(), y[written], pred[written]
-    columns = {
+    return {
         "id": [scores.logits.ids[row] for row in numbers],
         "answer": [LETTERS[label] for label in labels],
         "pred": [LETTERS[answer] for answer in answers],
-        "p_answer": [f"{value:.6f}" for value in p[written, labels]],
-        "p_pred": [f"{value:.6f}" for value in p[written, answers]],
-        "label_quality": [f"{value:.6f}" for value in suspects.quality[written]],
-        "flagged": [str(int(flag)) for flag in suspects.flags[written]],
+        "p_answer": p[written, labels].tolist(),
+        "p_pred": p[written, answers].tolist(),
+        "label_quality": suspects.quality[written].tolist(),
+        "flagged": suspects.flags[written].tolist(),
         "picture": [scores.questions["picture"][row] or "" for row in numbers],
         "question": [scores.questions["question"][row] or "" for row in numbers],
     }
-    write_columns(path, columns)
-    first = {name: columns[name][0] for name in ("id", "answer", "pred")} | {"p_pred": float(columns["p_pred"][0])}
-    return summary | {"flagged": flagged, "file": FILE, "worst": columns["id"][:WORST], "first": first}
+
+
+def _untrained(scores: Scores, rows: np.ndarray) -> np.ndarray:
+    """Those of the rows that no member was trained on."""
+    untrained: np.ndarray = rows[(scores.exposed[rows] & TRAINING == 0).all(1)]
+    return untrained
 
 
 def read_flagged(folder: Path) -> set[str]:

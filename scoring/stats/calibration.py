@@ -20,6 +20,7 @@ Tests are at the 5 % level: likelihood ratios, or where rows share pictures, sig
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ import numpy as np
 from scipy.special import chdtri, log_softmax
 
 from scoring.files.reading import FileError, as_object, read_json
+from scoring.files.writing import write_json
 from scoring.inputs.prompt import LETTERS
 from scoring.stats.resampling import cluster_count, mean_error, sign_flip_p
 from scoring.stats.selective import nonconformity
@@ -114,6 +116,19 @@ class Calibration:
         """`to_json` with empty lists instead of a value for each row."""
         of_rows = ("nonconformity", "cumulative", "shares", "folds", "digests", "numbers")
         return self.to_json() | dict.fromkeys(of_rows, [])
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the file, which commands and `load` read."""
+        write_json(Path(path), self.to_json())
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> "Calibration":
+        """The calibration of one member in a file that `save` or `calibrate` wrote. Raises FileError."""
+        values = read_json(Path(path))
+        if values is None or not isinstance(values.get("fingerprint"), dict):
+            found = "no such file" if values is None else "found no calibration of one member"
+            raise FileError(f"{path}: {found}; expected a file that `calibrate` wrote")
+        return cls.from_json(values, path)
 
     @classmethod
     def from_json(cls, values: dict[str, Any], source: object) -> "Calibration":

@@ -18,6 +18,7 @@ from scipy.fft import dct, idct, rfft
 from scipy.sparse import csr_array
 from scipy.special import ndtr
 
+from scoring.stats.checks import check_rows
 from scoring.stats.resampling import (
     FEWEST_DRAWS,
     Estimate,
@@ -346,9 +347,11 @@ def measure(p: np.ndarray, y: np.ndarray, clusters: np.ndarray | None = None, se
     """Every metric of these rows, with 95 % intervals; None for value and interval where one is not defined.
 
     Values of `auroc` and `aurc` are exact; their intervals are by groups of ranks. `rms_calibration_error` is debiased.
-    seed: of the bootstrap and of the noise floor.
+    seed: of the bootstrap and of the noise floor. Raises MetricsError where these are no probabilities with an answer
+    each, see `checks.check_rows`.
     """
-    p, rng = np.nan_to_num(np.asarray(p, np.float64)), np.random.default_rng(seed)
+    check_rows(p := np.asarray(p, np.float64), y := np.asarray(y), clusters)
+    p, rng = np.nan_to_num(p), np.random.default_rng(seed)
     rows, letters = p.shape
     confidence, right = p.max(1), (p.argmax(1) == y).astype(float)
     sums = _row_sums(p, y)

@@ -9,10 +9,12 @@ from typing import TypedDict
 
 import numpy as np
 
-from scoring.errors import ScoringError
+from scoring.errors import ScoringError, counted, first_of
 from scoring.stats.calibration import BOUNDS, log_probabilities, row_losses
+from scoring.stats.checks import OFF
 from scoring.stats.resampling import mean_error
 
+KINDS = ("log", "linear", "vote")  # of pools
 FEWEST_FOR_WEIGHTS = 1_000  # labelled rows, for weights by `nll_weights`
 FOLDS = 5  # of cross-validation
 NO_GAIN = 5e-5  # of NLL in nats: what four decimals show as 0
@@ -45,10 +47,12 @@ def pool(
 
     kind: `log`, the mean of log-probabilities, normalised again; `linear`, the mean of probabilities; `vote`, the share
     of the members that give this answer, with ties broken by the log pool. weights: (M,), scaled to sum to 1; None for
-    equal ones. temperature: of the pool.
+    equal ones. temperature: of the pool. Raises EnsembleError for another kind, members of unlike shapes, weights that
+    are not one from 0 on for each member, or a linear pool of what are no log-probabilities.
     """
+    log_p = _checked(log_p, kind)
     members = len(log_p)
-    weights = np.full(members, 1 / members) if weights is None else np.asarray(weights, float) / np.sum(weights)
+    weights = np.full(members, 1 / members) if weights is None else _shares(weights, members)
     missing = np.isnan(log_p).any(0)
     if not missing.any() and kind == "log":
         return log_probabilities(np.tensordot(weights, log_p, 1), temperature)
@@ -57,7 +61,9 @@ def pool(
         mean = np.tensordot(weights, np.where(missing, 0, log_p), 1)
         pooled = np.where(missing, np.nan, mean)
         if kind == "linear":
-            pooled = np.log(np.tensordot(weights, np.exp(filled), 1))
+            p = np.tensordot(weights, np.exp(filled), 1)
+            _check_sums(p, missing)
+            pooled = np.log(p)
         elif kind == "vote":
             votes = np.zeros(filled.shape[1:])
             best = filled.argmax(2)
@@ -65,6 +71,41 @@ def pool(
                 votes[np.arange(len(answers)), answers] += weight
             pooled = np.log((1 - TIE) * votes + TIE * np.exp(log_probabilities(pooled)))
     return log_probabilities(np.where(missing, np.nan, pooled), temperature)
+
+
+def _checked(log_p: np.ndarray, kind: str) -> np.ndarray:
+    """(M, N, K) log-probabilities. Raises EnsembleError where they are not, or for an unknown kind of pool."""
+    if kind not in KINDS:
+        raise EnsembleError(f"pool of kind {kind!r}; expected {', '.join(KINDS)}")
+    shapes = [np.shape(member) for member in log_p]
+    if not shapes or len(shapes[0]) != 2 or len(set(shapes)) > 1:
+        raise EnsembleError(
+            f"members of shapes {first_of(map(str, shapes)) or 'none'}; expected (N, K) log-probabilities of each, for "
+            "the same rows and options, NaN where a row has fewer"
+        )
+    return np.asarray(log_p)
+
+
+def _shares(weights: np.ndarray, members: int) -> np.ndarray:
+    """(M,) weights that sum to 1. Raises EnsembleError where they are not one number from 0 on for each member."""
+    shares = np.asarray(weights, float)
+    if shares.shape != (members,) or not np.isfinite(shares).all() or shares.min() < 0 or not shares.sum():
+        raise EnsembleError(
+            f"weights {np.array2string(shares, separator=', ', threshold=20)}; expected {members} numbers from 0 on, "
+            "one for each member, not all 0"
+        )
+    return shares / np.sum(shares)
+
+
+def _check_sums(p: np.ndarray, missing: np.ndarray) -> None:
+    """Raises EnsembleError where members' mean probabilities do not sum to 1. missing: (N, K) bool."""
+    off = ~(np.abs((sums := p.sum(1)) - 1) <= OFF)
+    if off.any() and (wrong := off & ~missing.any(1)).any():
+        listed = first_of(f"{row} ({sums[row]:.6g})" for row in np.flatnonzero(wrong).tolist())
+        raise EnsembleError(
+            f"{counted(int(wrong.sum()), 'row')} with mean probabilities that do not sum to 1 (by number, from 0: "
+            f"{listed}); expected log-probabilities: take the log-softmax of logits first"
+        )
 
 
 def gained(gain: float, error: float, gain_word: str = "gain", lose_word: str = "lose") -> str:

@@ -2,20 +2,24 @@
 
 import json
 import shutil
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 from scoring.files.reading import FileError
 from scoring.files.writing import columns_as_csv, write_text, write_whole
+from scoring.inputs.digests import picture_digest, picture_key
 from scoring.inputs.picture_store import PictureStore
+from scoring.inputs.pictures import Picture, PictureLimits, open_picture, read_picture
 from scoring.inputs.prompt import LETTERS
 from scoring.inputs.questions import Question
 from scoring.tables.answer_reading import AnswerError, read_answer
 from scoring.tables.overview import picture_folder
 from scoring.tables.table import Table
 
+CHECKED = PictureLimits(sys.maxsize, sys.maxsize)  # for pictures that were checked when the table was read
 WAYS_TO_ANSWER = ("{0}", "({0})", "[{0}]", "{0}.", "{0})", "Answer: {0}", "{0}. {1}")  # by letter, and text
 
 
@@ -24,14 +28,15 @@ def write_clean(table: Table, path: Path) -> list[str]:
 
     Its columns are id, path, question, a, b, …, answer, task_type and task_hint; answers are letters. Pictures are
     named relative to the file's own folder if they are all inside it, else to the folder of the table's pictures; a
-    notice says how to read it then. Pictures that the table holds become files in a folder beside `path`. A file that
-    holds just this stays as it is. Raises FileError where it holds something else, and where no row is good.
+    notice says how to read it then. Pictures that the table or a program holds become files in a folder beside `path`.
+    A file that holds just this stays as it is. Raises FileError where it holds something else, and where no row is
+    good.
     """
     rows = table.good
     if not rows:
         raise FileError(f"{table.file}: found no row without a fault; expected at least one to write to {path}")
     held = _files_of_held(rows, path)
-    files = [[held.get(file, file) for file in row.pictures if isinstance(file, Path)] for row in rows]
+    files = [[_file_of(picture, held) for picture in row.pictures] for row in rows]
     cells, notices = _picture_cells(table, files, path)
     columns = {"id": [row.id for row in rows], "path": cells, "question": [_question_cell(row) for row in rows]}
     for place, letter in enumerate(LETTERS[: max(len(row.options) for row in rows)]):
@@ -45,23 +50,49 @@ def write_clean(table: Table, path: Path) -> list[str]:
             raise FileError(f"{path} exists and holds something else; choose another name for --write, or remove it")
         return notices
     path.parent.mkdir(parents=True, exist_ok=True)
-    for kept, file in held.items():
+    for picture in _held(rows):
+        file = held[picture_key(picture)]
         file.parent.mkdir(exist_ok=True)
-        write_whole(file, partial(_copy, kept))
+        write_whole(file, partial(_copy, picture))
     write_text(path, text)
     return notices
 
 
-def _files_of_held(rows: Sequence[Question], path: Path) -> dict[Path, Path]:
-    """The files where pictures that the table holds are kept -> those that they get in a folder beside `path`."""
-    store, folder = PictureStore(), path.parent.resolve() / f"{path.stem}_pictures"
-    files = [picture for row in rows for picture in row.pictures if isinstance(picture, Path)]
-    return {file: folder / file.name for file in files if store.digest_of(file)}
+def _held(rows: Sequence[Question]) -> list[Picture]:
+    """The pictures without a file of their own, each once: that the table holds, or a program."""
+    store = PictureStore()
+    pictures = {picture_key(picture): picture for row in rows for picture in row.pictures}
+    return [picture for picture in pictures.values() if not isinstance(picture, Path) or store.digest_of(picture)]
 
 
-def _copy(source: Path, target: BinaryIO) -> None:
-    with open(source, "rb") as file:
-        shutil.copyfileobj(file, target)
+def _files_of_held(rows: Sequence[Question], path: Path) -> dict[object, Path]:
+    """Each of these pictures, by its key -> the file that it gets in a folder beside `path`."""
+    folder = path.parent.resolve() / f"{path.stem}_pictures"
+    return {picture_key(picture): folder / _file_name(picture) for picture in _held(rows)}
+
+
+def _file_of(picture: Picture, held: Mapping[object, Path]) -> Path:
+    key = picture_key(picture)
+    return picture if isinstance(picture, Path) and key not in held else held[key]
+
+
+def _file_name(picture: Picture) -> str:
+    if isinstance(picture, Path):
+        return picture.name
+    if isinstance(picture, bytes):
+        with open_picture(picture, CHECKED) as opened:
+            return PictureStore(keep=False).file_of(picture, opened.format or "").name
+    return f"{picture_digest(picture)}.png"
+
+
+def _copy(picture: Picture, target: BinaryIO) -> None:
+    if isinstance(picture, Path):
+        with open(picture, "rb") as file:
+            shutil.copyfileobj(file, target)
+    elif isinstance(picture, bytes):
+        target.write(picture)
+    else:
+        read_picture(picture, CHECKED).save(target, "PNG")
 
 
 def _picture_cells(table: Table, files: Sequence[list[Path]], path: Path) -> tuple[list[str], list[str]]:

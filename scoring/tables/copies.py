@@ -1,37 +1,49 @@
-"""Which picture files have the same bytes, found without reading all of them."""
+"""Which pictures have the same content, found without reading all of their files."""
 
 import os
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from pathlib import Path
 
-from scoring.inputs.digests import picture_digest
+from scoring.inputs.digests import picture_digest, picture_key
 from scoring.inputs.picture_store import PictureStore
+from scoring.inputs.pictures import Picture
 from scoring.tables.row_pictures import PictureProgress, look_at_each
 
 TAIL = 4096  # bytes at a file's end, where pictures differ even if their headers are alike
 
 
-def identities(files: Iterable[Path], progress: PictureProgress | None = None) -> dict[Path, str]:
-    """Each file -> a text that files with the same bytes share, and no others.
+def identities(pictures: Iterable[Picture], progress: PictureProgress | None = None) -> dict[object, str]:
+    """Each picture, by `picture_key` -> a text that pictures with the same content share, and no others.
 
     A million pictures are not read whole for it: a file whose size occurs once is not opened, and one whose last 4 KiB
     no other file of its size has is read no further. The others are read once, and have their digest; all the rest,
-    and files that are gone, have their own path. Pictures that tables hold have the digest that their name tells; then
-    the files beside them are all read.
+    and files that are gone, have their own path. Pictures that tables or programs hold have their digest; then the
+    files beside them are all read.
     """
-    found, store = dict.fromkeys(files, ""), PictureStore()
-    named = [file for file in found if not store.digest_of(file)]
-    if not named:
-        for file in found:  # in the same dictionary: there may be a million
+    found, store = dict[object, str](), PictureStore()
+    held: dict[object, Picture] = {}  # by programs
+    for picture in pictures:
+        found[key := picture_key(picture)] = ""
+        if not isinstance(picture, Path):
+            held[key] = picture
+    files = [key for key in found if isinstance(key, Path)]
+    named = [file for file in files if not store.digest_of(file)]
+    if not named and not held:
+        for file in files:  # in the same dictionary: there may be a million
             found[file] = file.name
         return found
     if len(named) == len(found):
         named = _sharing(_sharing(named, _size), _size_and_tail, progress)
-    for file in found:
+    for file in files:
         found[file] = store.digest_of(file)[:16] or str(file)
-    digests = look_at_each(named, picture_digest, progress)
-    return found | {file: digest for file, digest in digests.items() if digest}
+    digests = look_at_each([*named, *held], lambda key: picture_digest(_picture_of(key, held)), progress)
+    return found | {key: digest or found[key] or str(key) for key, digest in digests.items()}
+
+
+def _picture_of(key: object, held: Mapping[object, Picture]) -> Picture:
+    """The picture of a key: a file is its own."""
+    return key if isinstance(key, Path) else held[key]
 
 
 def _sharing(

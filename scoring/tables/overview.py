@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
+from scoring.inputs.digests import picture_key
+from scoring.inputs.pictures import Picture
 from scoring.inputs.prompt import LETTERS
 from scoring.inputs.questions import Question
 from scoring.tables.copies import identities
@@ -47,7 +49,7 @@ class Balance:
 
 @dataclass(frozen=True)
 class TableOverview:
-    """rows, good, pictures: counts of all rows, of those without a fault, and of the picture files of these.
+    """rows, good, pictures: counts of all rows, of those without a fault, and of the pictures of these.
 
     copies: ids of rows that ask the same question with the same options, in any order, about the same picture; a list
     for each such question. contradictions: those of them whose answers differ. same_pictures: names of files with the
@@ -94,7 +96,7 @@ class Overview:
 def overview(tables: Sequence[Table], progress: PictureProgress | None = None) -> Overview:
     """Count all of it. Of picture files no more is read than it takes to tell them apart, see `identities`."""
     known = [_Known(table) for table in tables]
-    contents = identities((file for each in known for file in each.files()), progress)
+    contents = identities((picture for each in known for picture in each.pictures()), progress)
     for each in known:
         each.recognise(contents)
     return Overview([each.overview() for each in known], [_overlap(*pair) for pair in combinations(known, 2)])
@@ -143,32 +145,32 @@ def picture_folder(table: Table) -> Path:
 class _Known:
     """The good rows of a table; after `recognise`, what tells them and their pictures apart.
 
-    contents: of each file. questions: a hash of what each row asks. first: a file of each content. others: all files of
-    a content that has several. Nothing is kept twice: a table may hold a million pictures.
+    contents: of each picture. questions: a hash of what each row asks. first: a picture of each content, by its key.
+    others: all of a content that has several. Nothing is kept twice: a table may hold a million pictures.
     """
 
     def __init__(self, table: Table):
         self.table, self.rows = table, table.good
 
-    def files(self) -> Iterator[Path]:
-        """The rows' picture files, as often as they occur."""
-        return (picture for row in self.rows for picture in row.pictures if isinstance(picture, Path))
+    def pictures(self) -> Iterator[Picture]:
+        """The rows' pictures, as often as they occur."""
+        return (picture for row in self.rows for picture in row.pictures)
 
-    def recognise(self, contents: dict[Path, str]) -> None:
-        """contents: what tells each file apart, as `identities` does."""
+    def recognise(self, contents: dict[object, str]) -> None:
+        """contents: what tells each picture apart, as `identities` does."""
         self.contents = contents
         self.questions = [  # hashes of 64 bits: of a million rows, two different ones meet once in 30 million tables
             hash((*self.pictures_of(row), row.question, *sorted(row.options))) for row in self.rows
         ]
-        self.first: dict[str, Path] = {}
-        self.others: dict[str, dict[Path, None]] = {}
-        for file in self.files():
-            if (first := self.first.setdefault(contents[file], file)) != file:
-                self.others.setdefault(contents[file], {first: None})[file] = None
+        self.first: dict[str, object] = {}
+        self.others: dict[str, dict[object, None]] = {}
+        for key in map(picture_key, self.pictures()):
+            if (first := self.first.setdefault(contents[key], key)) != key:
+                self.others.setdefault(contents[key], {first: None})[key] = None
 
     def pictures_of(self, row: Question) -> list[str]:
-        """The contents of a row's files."""
-        return [self.contents[picture] for picture in row.pictures if isinstance(picture, Path)]
+        """The contents of a row's pictures."""
+        return [self.contents[picture_key(picture)] for picture in row.pictures]
 
     def overview(self) -> TableOverview:
         copies = self._copies()
@@ -177,14 +179,12 @@ class _Known:
             file=str(self.table.file),
             rows=len(self.table.questions),
             good=len(self.rows),
-            pictures=len(self.first) + sum(len(files) - 1 for files in self.others.values()),
+            pictures=len(self.first) + sum(len(keys) - 1 for keys in self.others.values()),
             balance=balance(self.rows),
             copies=[self._ids(group) for group in copies],
             contradictions=[self._ids(group) for group in copies if self._differ(group)],
             same_pictures=[
-                [_shown(file, root) for file in self.others[content]]
-                for content in self.first
-                if content in self.others
+                [_shown(key, root) for key in self.others[content]] for content in self.first if content in self.others
             ],
         )
 
@@ -217,6 +217,8 @@ def _overlap(first: _Known, second: _Known) -> Overlap:
     )
 
 
-def _shown(file: Path, root: Path) -> str:
+def _shown(key: object, root: Path) -> str:
     """A picture's name in a message: relative to the pictures' folder, if it is there."""
+    if not isinstance(file := key, Path):
+        return "a picture in memory"
     return file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file)

@@ -141,7 +141,7 @@ class RowReader:
         if not 2 <= count <= len(LETTERS):
             expected = "at least 2" if count < len(LETTERS) else f"at most {len(LETTERS)}"
             self._add_problem("b", f"{count} options", expected, "fill the options in or drop the row")
-        return tuple(texts[: min(count, len(LETTERS))])
+        return tuple(texts[:count]) if count <= len(LETTERS) else ()  # else all results would have 26 letters
 
     def _with_marks(self, options: tuple[str, ...], pictures: int) -> tuple[str, tuple[str, ...], str]:
         """The question, the options and the hint with the pictures' places as `Question` has them."""

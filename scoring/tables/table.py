@@ -73,5 +73,5 @@ class Table:
 
     @property
     def letters(self) -> str:
-        """The letters of the table's options: "abcd" for four columns."""
-        return LETTERS[: max(len(question.options) for question in self.questions)]
+        """The letters of the table's options: "abcd" for four columns; "ab" at least, also where no row is good."""
+        return LETTERS[: max([2, *(len(question.options) for question in self.questions)])]

@@ -101,6 +101,14 @@ def test_rows_of_one_picture_count_together():
             assert way["against_engine"]["mcnemar_p"] == pytest.approx(p)
 
 
+def test_rows_of_one_picture_in_memory_count_together():
+    questions, measured = draw_measurements()
+    held = [replace(row, pictures=(str(row.picture).encode(),)) for row in questions]
+    report, of_files = (summarise(rows, measured, LABELS) for rows in (held, questions))
+    for name, way in report["ways"].items():
+        assert way["accuracy"]["design_effect"] == pytest.approx(of_files["ways"][name]["accuracy"]["design_effect"])
+
+
 def test_intervals_and_mcnemar_equal_statsmodels():
     questions, measured = draw_measurements(rows_a_picture=1)
     ways = summarise(questions, measured, LABELS)["ways"]

@@ -7,6 +7,7 @@ import pytest
 
 from scoring.engine.batch_scorer import BatchScorer
 from scoring.engine.forward import project
+from scoring.inputs.orders import OrdersError
 from tests.shared.demo import BOTH
 
 
@@ -17,16 +18,10 @@ def test_several_checkpoints_over_one_sight_equal_each_by_itself(rows):
         assert np.abs(together.logits[:, number] - alone.logits[:, 0]).max() < 1e-5
 
 
-def test_asking_one_question(scorer, rows):
-    from PIL import Image
-
-    question = rows[0]
-    by_path = scorer.ask(question.picture, question.question, question.options, question.task_hint)
-    with Image.open(question.picture) as picture:
-        assert scorer.ask(picture, question.question, question.options, question.task_hint) == by_path
-    assert list(by_path) == list("abcd") and sum(by_path.values()) == pytest.approx(1)
-    assert max(by_path, key=by_path.get) == question.answer
-    assert len(scorer.ask(question.picture, question.question, question.options[:2])) == 2
+def test_orders_that_need_a_schedule_are_refused(scorer, rows):
+    for orders in ("adaptive", "pride", "half", "0", "bogus"):
+        with pytest.raises(OrdersError):
+            scorer.score(rows[:2], orders)
 
 
 def test_rows_with_fewer_options_and_broken_pictures(scorer, rows, tmp_path):

@@ -97,14 +97,3 @@ def test_one_unreadable_picture_of_two_is_a_fault_of_its_row(scorer, questions, 
     rows = [replace(questions[1], pictures=(questions[1].pictures[0], broken)), questions[2]]
     result = scorer.score(rows)
     assert result.status[0].startswith("picture:") and result.status[1] == "ok"
-
-
-def test_ask_takes_one_picture_several_or_none(scorer, questions):
-    words, both = questions[0], questions[1]
-    logits = scorer.score([words, both])
-    for row, question in enumerate((words, both)):
-        answer = scorer.ask(question.pictures, question.question, question.options, question.task_hint)
-        assert max(answer, key=answer.get) == "abcd"[int(logits.logits[row, 0, 0].argmax())]
-    assert scorer.ask(None, words.question, words.options, words.task_hint) == scorer.ask(
-        [], words.question, words.options, words.task_hint
-    )

@@ -16,6 +16,7 @@ from scoring.inputs.pictures import (
     PictureLimits,
     locate,
     open_picture,
+    picture_size,
     read_picture,
 )
 from tests.shared.pictures import noise
@@ -140,6 +141,51 @@ def test_threads_keep_their_own_limits(tmp_path):
     with ThreadPoolExecutor(8) as threads:
         assert list(threads.map(fits, limits)) == [pixels >= 1200 for pixels in limits]
     assert pillows == Image.MAX_IMAGE_PIXELS
+
+
+def test_the_bytes_of_a_file_and_an_opened_picture_are_read_as_the_file_is(tmp_path):
+    for format_ in ("PNG", "JPEG", "TIFF", "GIF"):
+        data = picture_bytes(format_, (40, 30))
+        (tmp_path / "p").write_bytes(data)
+        expected = read_picture(tmp_path / "p").tobytes()
+        with Image.open(io.BytesIO(data)) as opened:
+            assert read_picture(data).tobytes() == read_picture(opened).tobytes() == expected
+            assert picture_size(data) == picture_size(opened) == picture_size(tmp_path / "p") == (40, 30)
+            assert read_picture(opened).tobytes() == expected  # it is still open
+
+
+def test_limits_hold_for_pictures_that_a_program_has_opened():
+    for picture in (Image.new("RGB", (40, 30)), Image.open(io.BytesIO(picture_bytes("PNG", (40, 30))))):
+        for look_at in (read_picture, picture_size):
+            with pytest.raises(PictureError, match="over 1,199 pixels"):
+                look_at(picture, PictureLimits(pixels=1199))
+    for picture, message in ((Image.new("L", (201, 1)), "1:200"), (Image.new("F", (9, 9)), "mode F")):
+        with pytest.raises(PictureError, match=message):
+            read_picture(picture)
+
+
+def test_an_opened_picture_whose_file_is_cut_off_or_closed_is_refused():
+    data = picture_bytes("JPEG")
+    cut, closed = Image.open(io.BytesIO(data[:-900])), Image.open(io.BytesIO(data))
+    closed.close()
+    for picture in (cut, closed):
+        with pytest.raises(PictureError, match="broken pixels"):
+            read_picture(picture)
+
+
+@pytest.mark.parametrize("format_", ["PNG", "JPEG", "TIFF"])
+def test_threads_may_read_one_opened_picture_at_once(format_):
+    data = picture_bytes(format_, (400, 300))
+    expected = read_picture(data).tobytes()
+    for _ in range(5):
+        opened = Image.open(io.BytesIO(data))
+        with ThreadPoolExecutor(8) as threads:
+            assert {picture.tobytes() for picture in threads.map(read_picture, [opened] * 8)} == {expected}
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I;16"])
+def test_every_mode_that_pillow_opens_becomes_rgb(mode):
+    assert read_picture(Image.new(mode, (5, 4))).mode == "RGB"
 
 
 class TestLocate:

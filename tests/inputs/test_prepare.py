@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scoring.inputs.pictures import PictureError
+from scoring.inputs.pictures import PictureError, PictureLimits
 from scoring.inputs.questions import Question
+from tests.shared.pictures import noise
 from tests.shared.templates import THEIRS
 
 
@@ -27,6 +28,18 @@ def test_pictures_and_texts_are_in_their_places(preparer):
     sequence, patches = preparer(question)
     expected = [preparer.policy.patches(picture) for picture in (wide, square)]
     assert np.array_equal(patches, np.concatenate(expected)) and sequence.ids.tolist() == both[0].ids.tolist()
+
+
+def test_a_question_may_hold_the_bytes_of_a_picture(preparer, tmp_path):
+    noise("RGB", (96, 64)).save(tmp_path / "p.png")
+    file = Question("1", 1, (tmp_path / "p.png",), "q", ("x", "y"))
+    held = replace(file, pictures=((tmp_path / "p.png").read_bytes(),))
+    for first, second in zip(preparer(file), preparer(held)):
+        assert np.array_equal(getattr(first, "ids", first), getattr(second, "ids", second))
+    limits = PictureLimits(pixels=100)
+    for picture in (*file.pictures, *held.pictures, Image.new("RGB", (96, 64))):
+        with pytest.raises(PictureError, match="over 100 pixels"):
+            preparer(replace(file, pictures=(picture,), limits=limits))
 
 
 def test_a_question_in_words_has_no_patches(preparer):

@@ -52,6 +52,30 @@ def test_long_cells_are_read_and_the_limit_of_the_process_stays(opened):
     assert csv.field_size_limit() == limit
 
 
+def test_the_limit_of_the_process_is_raised_only_where_a_cell_is_longer(opened, monkeypatch):
+    set_to, real = [], csv.field_size_limit
+    monkeypatch.setattr(csv, "field_size_limit", lambda *limit: set_to.extend(limit) or real(*limit))
+    limit = real()
+    assert len(list(opened('a,b\n1,"2\n3"\n\n,\n5,6\n').rows())) == 2 and not set_to
+    table = opened(f"a,b\n1,2\n,\n{'x' * (limit + 1)},3\n4,5\n")
+    assert [row.number for row in table.rows()] == [1, 2, 3] and set_to.count(limit) == len(set_to) / 2 > 0
+    assert len(table.notices) == 1 and "1 row without any text" in table.notices[0]
+    names, calls = f"{'x' * (limit + 1)},b", len(set_to)
+    assert opened(f"{names}\n1,2\n").header[1] == "b" and len(set_to) == calls + 2
+    assert real() == limit
+
+
+@pytest.mark.parametrize("block", [1, 2, 1000])
+def test_rows_before_a_long_cell_are_read_once(opened, monkeypatch, block):
+    monkeypatch.setattr(delimited, "BLOCK", block)
+    long = "x" * (csv.field_size_limit() + 1)
+    table = opened(f"a,b\n1,2\n3,4\n5,6\n{long},8\n9,0\n")
+    for _ in range(2):
+        assert [(row.number, row.line, row.cells[1]) for row in table.rows()] == [
+            *((number, number + 1, cell) for number, cell in enumerate("24680", 1))
+        ]
+
+
 def test_two_readings_at_once_do_not_disturb_each_other(opened):
     limit = csv.field_size_limit()
     table = opened(f"a,b\n{'x' * (limit + 1)},1\n2,3\n")

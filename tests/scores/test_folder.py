@@ -4,14 +4,17 @@ import csv
 import json
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from scoring.files.reading import FileError
 from scoring.files.writing import write_text, write_whole
+from scoring.inputs.digests import picture_digest
 from scoring.inputs.questions import Question
 from scoring.scores.evaluation import evaluate_scores, warnings_of
-from scoring.scores.folder import RunError, columns_of, open_scores, write_results
+from scoring.scores.folder import RunError, columns_of, open_scores, typed_columns, write_results
 from scoring.scores.logits import OptionLogits, write_part
 from scoring.scores.probabilities import pooled_log_probabilities
 from scoring.stats.calibration import Calibration
@@ -28,6 +31,18 @@ def write_folder(out, questions, logits, **values):
     letters = "abcdefgh"[: logits.logits.shape[3]]
     values = {"checkpoints": checkpoints, "identity": {"letters": letters, "orders": logits.orders}} | values
     write_text(out / "run.json", json.dumps(values))
+
+
+def test_pictures_in_memory_have_a_digest_and_no_name(tmp_path):
+    (tmp_path / "p.png").write_bytes(b"red")
+    given = [(tmp_path / "p.png", b"red"), (Image.new("L", (2, 2)),), (b"red",), ()]
+    questions = [Question(str(row), row, pictures, "q", ("x", "y")) for row, pictures in enumerate(given, 1)]
+    columns = columns_of(questions)
+    assert columns["picture"] == [str(tmp_path / "p.png"), "", "", ""]
+    assert columns["more_pictures"] == [[""], [], [], []]
+    assert len(set(columns["picture_digest"])) == 4 and columns["picture_digest"][3] == ""
+    assert columns["picture_digest"][2] == picture_digest(tmp_path / "p.png")
+    assert pa.table(typed_columns(columns)).num_rows == 4
 
 
 def test_equal_members_give_the_single_models_probabilities():

@@ -655,3 +655,16 @@ def test_a_task_type_that_says_next_to_nothing_is_shrunk_as_in_a_meta_analysis()
     fitted = fit_groups(LabelledRows(logits, y, types.tolist()))
     expected = common * np.exp(deviations * between / (between + errors**2))
     assert between > 0 and list(fitted.groups.values()) == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_calibration_is_saved_and_loaded_and_other_files_are_named(tmp_path):
+    path = tmp_path / "calibration.json"
+    calibration = Calibration(1.5, [0.1, -0.1], rows=40, fingerprint={"member": "m"}, numbers=[[-0.7, -0.7]])
+    calibration.save(path)
+    loaded = Calibration.load(path)
+    assert loaded.to_json() == calibration.to_json() and np.isnan(loaded.gain)
+    with pytest.raises(FileError, match="other.json: no such file; expected a file that `calibrate` wrote"):
+        Calibration.load(tmp_path / "other.json")
+    path.write_text('{"calibrations": []}')
+    with pytest.raises(FileError, match="found no calibration of one member"):
+        Calibration.load(path)

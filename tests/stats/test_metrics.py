@@ -324,7 +324,7 @@ def test_members_have_the_figures_that_each_would_have_alone():
             assert metrics[name] == pytest.approx(alone[name], abs=1e-6), name
         assert floor == pytest.approx(expected, rel=0.12)
     assert measure_members(np.stack([p, other]), y, clusters) == measure_members(np.stack([p, other]), y, clusters, 0)
-    lacking = np.where(np.arange(4) < 3, p, np.nan)
+    lacking = np.where(np.arange(4) < 3, p / p[:, :3].sum(1, keepdims=True), np.nan)
     assert measure_members(lacking[None], y % 3)[0]["nll"] == pytest.approx(measure(lacking, y % 3)["nll"], abs=1e-6)
 
 

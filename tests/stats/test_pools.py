@@ -7,6 +7,8 @@ from scipy.special import log_softmax
 from statsmodels.stats.inter_rater import fleiss_kappa
 
 from scoring.stats.pools import (
+    KINDS,
+    EnsembleError,
     PoolSettings,
     agreement,
     leave_one_out,
@@ -310,3 +312,32 @@ def test_members_with_other_options_are_two_however_unlikely_the_option_is():
 
 def test_a_single_option_does_not_make_members_one():
     assert likeness(np.zeros((2, 1)), np.array([[0.0], [np.nan]])) is None
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda p: pool(p, "mean"), "pool of kind 'mean'; expected log, linear, vote"),
+        (lambda p: pool([p[0], p[1, :, :3]]), r"members of shapes \(9, 4\), \(9, 3\); expected \(N, K\)"),
+        (lambda p: pool(p[0]), r"members of shapes \(4,\), \(4,\)"),
+        (lambda p: pool(p[:0]), "members of shapes none"),
+        (lambda p: pool(p, weights=[1, 2]), r"weights \[1., 2.\]; expected 3 numbers from 0 on"),
+        (lambda p: pool(p, weights=[1, -1, 1]), "expected 3 numbers from 0 on"),
+        (lambda p: pool(p, weights=[0, 0, 0]), "not all 0"),
+        (lambda p: pool(p, weights=[1, np.nan, 1]), "expected 3 numbers"),
+        (lambda p: pool(p + [[[0], [1]] + [[0]] * 7], "linear"), r"1 row with mean probabilities .* 1 \(2.71828\)"),
+    ],
+)
+def test_what_cannot_be_pooled_is_refused(call, message):
+    log_p, _ = members(3, 9)
+    with pytest.raises(EnsembleError, match=message):
+        call(log_p)
+
+
+def test_members_may_be_a_list_and_rows_without_a_score_stay_without():
+    log_p, _ = members(3, 9)
+    assert np.array_equal(pool(list(log_p)), pool(log_p))
+    log_p[:, 4], log_p[1, 5] = np.nan, np.nan
+    for kind in KINDS:
+        pooled = pool(log_p, kind)
+        assert np.isnan(pooled[[4, 5]]).all() and np.isfinite(np.delete(pooled, [4, 5], 0)).all()

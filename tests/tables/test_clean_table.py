@@ -11,8 +11,11 @@ from PIL import Image
 
 from scoring.files.reading import FileError
 from scoring.inputs.digests import digests_of_pictures
+from scoring.inputs.pictures import read_picture
+from scoring.inputs.questions import Question
 from scoring.tables.clean_table import write_clean
 from scoring.tables.reading import TableOptions, read_table
+from scoring.tables.table import Table
 
 CASES = Path(__file__).parents[1] / "cases" / "tables"
 
@@ -52,6 +55,22 @@ def test_a_clean_table_asks_the_same(folder, name):
     assert write_clean(table, folder / "clean.csv") == []
     clean = read_table(folder / "clean.csv")
     assert clean.problems == [] and clean.is_usual and same(clean.questions, table.good)
+
+
+def test_pictures_in_memory_become_files_beside_the_table(folder):
+    data, picture = (folder / "p.png").read_bytes(), Image.new("RGB", (8, 8), "blue")
+    rows = [
+        Question("1", 1, (data,), "q", ("w", "v"), "a"),
+        Question("2", 2, (picture, folder / "p.png", data), "q", ("w", "v")),
+    ]
+    table = Table(Path("rows"), "", rows)
+    assert write_clean(table, folder / "clean.csv") == [] == write_clean(table, folder / "clean.csv")
+    clean = read_table(folder / "clean.csv")
+    assert not clean.problems and [len(row.pictures) for row in clean.questions] == [1, 3]
+    for row, read in zip(rows, clean.questions):
+        for held, file in zip(row.pictures, read.pictures):
+            assert read_picture(file).tobytes() == read_picture(held).tobytes()
+    assert len(list((folder / "clean_pictures").iterdir())) == 2
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in CASES.iterdir() if path.is_file()))

@@ -1,6 +1,7 @@
 """Which files have the same bytes, and how few of them are opened to find out."""
 
 import pytest
+from PIL import Image
 
 from scoring.inputs.digests import picture_digest
 from scoring.tables import copies
@@ -23,6 +24,14 @@ def test_files_with_the_same_bytes_share_what_no_other_file_has(files):
     assert found[one] == found[same] == picture_digest(one)
     assert found[other] == str(other) and found[longer] == str(longer)
     assert identities([one, same, one]) == {one: found[one], same: found[one]}
+
+
+def test_pictures_in_memory_are_recognised_by_their_content(files):
+    file, other = files(file=b"red", other=b"blue")
+    picture, same = Image.new("L", (2, 2)), Image.new("L", (2, 2))
+    found = identities([file, other, b"red", picture, same])
+    assert found[file] == found[b"red"] != found[other] and found[id(picture)] == found[id(same)]
+    assert len(set(found.values())) == 3 and set(identities([b"red", b"tea"])) == {b"red", b"tea"}
 
 
 def test_no_more_is_read_than_tells_files_apart(files, monkeypatch):

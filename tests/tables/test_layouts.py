@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from scoring.errors import InputError
-from scoring.readers.records import Row
+from scoring.readers.records import ObjectCell, Row
 from scoring.tables.conversations import EXPECTED as ONE_TURN
 from scoring.tables.inline_options import EXPECTED as OPTIONS
 from scoring.tables.layouts import KNOWN, LAYOUTS, find_layout, read_list
@@ -215,6 +215,13 @@ def test_an_open_question_is_told_as_such(tmp_path, kind):
     assert layout.read(["p", "q", "[]", kind]).fault.found == "an open question, without options"
     assert layout.read(["p", "q", "['x', 'y']", kind]).options == ["x", "y"]
     assert layout.read(["p", "q", "[]", "multiple-choice"]).fault is None
+
+
+def test_what_has_no_order_or_is_no_text_is_no_list_of_options(tmp_path):
+    layout = layout_of(tmp_path, "question,choices")
+    for cell, found in (({"x", "y"}, "a set, which has no order"), (["x", ObjectCell(1)], """'["x", "<int>"]'""")):
+        raw = layout.read(["q", cell])
+        assert raw.options is None and raw.fault.found == found and raw.fault.column == "choices"
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import base64
 import csv
 import json
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -12,6 +13,7 @@ from scoring.inputs.picture_store import PictureStore
 from scoring.inputs.questions import Question
 from scoring.tables.overview import balance, chi_square_p, overview
 from scoring.tables.reading import TableOptions, read_table
+from scoring.tables.table import Table
 
 HEADER = ["id", "path", "question", "a", "b", "c", "answer"]
 
@@ -35,6 +37,19 @@ def table(tmp_path):
         return read_table(tmp_path / name)
 
     return make
+
+
+def test_pictures_in_memory_tell_rows_apart():
+    def row(number, *pictures):
+        return Question(str(number), number, pictures, "q", ("x", "y"), "a")
+
+    red = Image.new("L", (2, 2))
+    rows = [row(1, b"red"), row(2, b"blue"), row(3, b"red"), row(4, red), row(5, Image.new("L", (2, 2))), row(6)]
+    (found,) = overview([Table(Path("rows"), "", rows)]).tables
+    assert found.copies == [["1", "3"], ["4", "5"]] and found.pictures == 4
+    assert found.same_pictures == [["a picture in memory"] * 2]
+    (overlap,) = overview([Table(Path("rows"), "", rows[:1]), Table(Path("rows"), "", rows[1:])]).overlaps
+    assert overlap.rows == ["3"] == overlap.picture_rows and overlap.pictures == 1
 
 
 # ------------------------------------------------------------------ letters
