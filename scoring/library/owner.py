@@ -68,7 +68,7 @@ class _BatchOnDevice:
     @property
     def finished(self) -> bool:
         """Whether the answers are computed."""
-        return self.event is None or self.event.query()
+        return self.event is None or bool(self.event.query())  # type: ignore[no-untyped-call]
 
 
 class ModelOwner:
@@ -217,7 +217,7 @@ class ModelOwner:
             if batch.tensors is None:
                 batch = with_tensors(batch, device.type)
             pieces, self.split = answer_in_pieces(scorer, batch, letters, self.split)
-            event = torch.cuda.Event() if device.type == "cuda" else None
+            event = torch.cuda.Event() if device.type == "cuda" else None  # type: ignore[no-untyped-call]
             if event:
                 event.record()
         return _BatchOnDevice(requests, batch, letters, pieces, event)
