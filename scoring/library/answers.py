@@ -51,6 +51,9 @@ class Answers(Sequence[Answer]):
     """The answers of N rows by M members, scored in O orders of up to K options: what a SCORES folder holds, in memory.
 
     A sequence of `Answer` in the rows' order; a slice is a list of them.
+
+    >>> answers = Answers.load("scores/test")  # doctest: +SKIP
+    >>> [answer.id for answer in answers if answer.margin < 0.2]  # doctest: +SKIP
     """
 
     def __init__(
