@@ -155,6 +155,8 @@ def merge(
     folders: of every shard of one run, once. sample: see `score`. overwrite: replace existing results.
 
     Raises RunError, naming everything that is wrong, where shards are missing, double or of different runs.
+
+    >>> answers = merge(["scores/shard1", "scores/shard2"], "scores/whole")  # doctest: +SKIP
     """
     from scoring.library.answers import Answers
     from scoring.run.shards import merge as merge_shards
