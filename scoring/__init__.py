@@ -9,9 +9,9 @@
 (8, ['a', 'b', 'c', 'd'], 1.0)
 
 `Scorer` answers from any thread, and `Answers` is what a folder of results holds: neither writes a file by itself. The
-functions `check`, `train`, `score`, `merge`, `bench`, `soup`, `export` and `describe` do what the commands do. Lines
-for people go to the logger "scoring", at the level INFO, and what deserves a look is a `ScoringWarning`. Whatever a
-caller can correct is a `ScoringError`.
+functions `check`, `train`, `score`, `merge`, `bench`, `soup`, `export` and `describe` do what the commands do, and
+`metrics` judges anyone's probabilities. Lines for people go to the logger "scoring", at the level INFO, and what
+deserves a look is a `ScoringWarning`. Whatever a caller can correct is a `ScoringError`.
 """
 
 from importlib import import_module
@@ -33,7 +33,6 @@ if TYPE_CHECKING:  # what editors and type checkers read; `_MODULE_OF` says the 
     from scoring.inputs.pictures import PictureLimits as PictureLimits
     from scoring.inputs.pixel_budgets import PixelsError as PixelsError
     from scoring.inputs.prompt import PromptTemplate as PromptTemplate
-    from scoring.inputs.prompt import PromptTemplate as Template  # noqa: F401 - another name
     from scoring.inputs.prompt import TemplateError as TemplateError
     from scoring.inputs.questions import Question as Question
     from scoring.inputs.tokens import TokenError as TokenError
@@ -70,6 +69,8 @@ if TYPE_CHECKING:  # what editors and type checkers read; `_MODULE_OF` says the 
     from train.log import LogError as LogError
     from train.split import SplitError as SplitError
     from train.state import StateError as StateError
+
+    Template = PromptTemplate
 
 __version__ = "0.1.0"
 _NAMES_IN = {  # module -> what is public of it

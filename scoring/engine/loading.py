@@ -224,7 +224,8 @@ def _bars_for_people() -> Iterator[None]:
     if sys.stderr is not None and sys.stderr.isatty():
         yield
         return
-    before = set_tqdm_hook(lambda _, args, options: EmptyTqdm(*args, **options))  # tqdm's own would start a thread
+    # tqdm's own bar would start a thread, also where it shows nothing
+    before = set_tqdm_hook(lambda _, args, options: EmptyTqdm(*args, **options))  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
@@ -252,11 +253,11 @@ def old_names_unsaid() -> Iterator[None]:
     if old is None or new is None:
         yield
         return
-    PreTrainedModel.is_gradient_checkpointing = new
+    PreTrainedModel.is_gradient_checkpointing = new  # type: ignore[method-assign]
     try:
         yield
     finally:
-        PreTrainedModel.is_gradient_checkpointing = old
+        PreTrainedModel.is_gradient_checkpointing = old  # type: ignore[method-assign]
 
 
 def check_room(weights: BaseWeights, form: WeightForm, free: int) -> None:

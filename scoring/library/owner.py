@@ -7,8 +7,9 @@ request and as many others as fit into a batch, whoever sent them: a row has the
 
 import threading
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -67,7 +68,7 @@ class _BatchOnDevice:
     @property
     def finished(self) -> bool:
         """Whether the answers are computed."""
-        return self.event is None or self.event.query()
+        return self.event is None or bool(self.event.query())  # type: ignore[no-untyped-call]
 
 
 class ModelOwner:
@@ -80,6 +81,7 @@ class ModelOwner:
         self.budget, self.split = budget, 1
         self.verify = verify
         self._waiting: deque[Request] = deque()
+        self._callers = 0  # see `caller`
         self._changed = threading.Condition()
         self._closed = False
         self._thread: threading.Thread | None = None
@@ -95,6 +97,17 @@ class ModelOwner:
             self._waiting.append(request)
             self._changed.notify()
         return request.future
+
+    @contextmanager
+    def caller(self) -> Iterator[None]:
+        """Inside, a thread prepares a question, submits it and waits for its answer."""
+        with self._changed:
+            self._callers += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._callers -= 1
 
     def close(self) -> None:
         """Answer what is being computed, refuse what waits, and end the thread."""
@@ -141,15 +154,15 @@ class ModelOwner:
         """The oldest request, and those that join it within the budget; none once `on_device` is finished, or closed.
 
         While a card answers one half of the callers, the other half prepares its questions. So a batch for a card takes
-        half of all requests, and waits for them as long as the card is busy.
+        half of all callers, and waits for them, or for all who are not being answered, as long as the card is busy.
         """
         with self._changed:
             while True:
                 if self._closed or (on_device and on_device.finished):
                     return []
                 others = len(on_device.requests) if on_device else 0
-                half = max(FEW, (len(self._waiting) + others + 1) // 2)
-                if self._waiting and (on_device is None or self._is_enough(half)):
+                half = max(FEW, (max(self._callers, len(self._waiting) + others) + 1) // 2)
+                if self._waiting and (on_device is None or self._is_enough(min(half, self._callers - others))):
                     return self._joining(half if self._waiting[0].on_card else len(self._waiting))
                 self._changed.wait(POLL if on_device else None)
 
@@ -204,7 +217,7 @@ class ModelOwner:
             if batch.tensors is None:
                 batch = with_tensors(batch, device.type)
             pieces, self.split = answer_in_pieces(scorer, batch, letters, self.split)
-            event = torch.cuda.Event() if device.type == "cuda" else None
+            event = torch.cuda.Event() if device.type == "cuda" else None  # type: ignore[no-untyped-call]
             if event:
                 event.record()
         return _BatchOnDevice(requests, batch, letters, pieces, event)

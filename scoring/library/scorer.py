@@ -5,6 +5,7 @@ calibrations. `settings` says what it is loaded from; `owner` computes.
 """
 
 import os
+import sys
 import threading
 import weakref
 from collections import deque
@@ -26,7 +27,7 @@ from scoring.inputs.orders import check_orders, orders_of
 from scoring.inputs.pictures import PictureError
 from scoring.inputs.prompt import LETTERS, PromptTemplate
 from scoring.inputs.questions import Question
-from scoring.library.answers import Answer, Answers
+from scoring.library.answers import Answer, Answers, pool_answers
 from scoring.library.arguments import Orders, Rows
 from scoring.library.messages import ProgressOf, say_to_log, warn
 from scoring.library.owner import CLOSED, ModelOwner, Request
@@ -37,10 +38,17 @@ from scoring.messages import ProgressBar
 from scoring.run.groups import Group, release_memory
 from scoring.run.options import RunOptions
 from scoring.run.run import describe_run
-from scoring.run.scheduler import REST, Scheduler
+from scoring.run.scheduler import REST, Scheduler, describe_pride
 from scoring.scores.evaluation import warnings_of
 from scoring.scores.logits import SCORED, OptionLogits
-from scoring.scores.probabilities import margins, member_log_probabilities, pool_members, pooled_log_probabilities
+from scoring.scores.pooling import PoolOptions
+from scoring.scores.probabilities import (
+    margins,
+    mean_label_mass,
+    member_log_probabilities,
+    pool_members,
+    pooled_log_probabilities,
+)
 from scoring.stats.calibration import Calibration
 from scoring.tables.reading import TableOptions
 from scoring.tables.table import Table
@@ -202,9 +210,7 @@ class Scorer:
         total = len(table.good) * len(runs)
         bar = ProgressOf(progress)(total) if progress else None
         results = [self._score(run, table, bar) for run in runs]
-        if len(results) == 1:
-            return results[0]
-        return results[0].pool(*results[1:], names=[label for run in runs for label in run.labels])
+        return results[0] if len(results) == 1 else _pool(table, runs, results)
 
     @for_callers
     def stream(
@@ -264,7 +270,6 @@ class Scorer:
         scorer = BatchScorer(plan, settings.device, weights=settings.weights)
         for note in dict.fromkeys([*plan.notes, *scorer.model.notes]):
             say_to_log(note)
-        plan.notes += scorer.model.notes
         self._own(scorer)
 
     def _own(self, scorer: BatchScorer) -> None:
@@ -277,7 +282,10 @@ class Scorer:
             if self._closed:
                 raise ScoringError(CLOSED)
             if orders not in self._runs:
-                self._runs[orders] = [self._run(group) for group in self.settings.groups(orders)]
+                runs = [self._run(group) for group in self.settings.groups(orders)]
+                for run in {id(run.owner): run for run in reversed(runs)}.values():  # the first of each model
+                    run.plan.notes += [note for note in run.scorer.model.notes if note not in run.plan.notes]
+                self._runs[orders] = runs
             return self._runs[orders]
 
     def _run(self, group: Group) -> _Run:
@@ -309,13 +317,15 @@ class Scorer:
             for run, logits in zip(runs, results)
         ]
         log_p = pool_members(np.concatenate(members))
-        mass = np.concatenate([logits.label_mass.ravel() for logits in results])
+        parts = results
+        if len(runs) > 1:  # each member counts once, in however many orders
+            parts = [logits.of_member(member) for logits in results for member in range(len(logits.members))]
         return Answer(
             question.id,
             LETTERS[int(np.nanargmax(log_p[0]))],
             dict(zip(LETTERS, np.exp(log_p[0]).tolist())),
             float(margins(log_p)[0]),
-            float(np.nanmean(mass)),
+            float(np.mean([mean_label_mass(part)[0] for part in parts])),
             options=question.options,
         )
 
@@ -331,14 +341,15 @@ class Scorer:
 
     def _request(self, run: _Run, question: Question, orders: str) -> OptionLogits:
         """Let the owner answer one question. Preparing it is done here, in the thread that asks."""
-        with self._preparing:
-            batch = prepare_batch(run.scorer.prepare, [question], orders)
-        future = run.owner.submit(Request(run.scorer, batch, run.orders, cost_of(batch)))
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()
-            raise
+        with run.owner.caller():
+            with self._preparing:
+                batch = prepare_batch(run.scorer.prepare, [question], orders)
+            future = run.owner.submit(Request(run.scorer, batch, run.orders, cost_of(batch)))
+            try:
+                return future.result()
+            except BaseException:
+                future.cancel()
+                raise
 
     # ------------------------------------------------------------ a table
     def _score(self, run: _Run, table: Table, bar: ProgressBar | None) -> Answers:
@@ -350,8 +361,10 @@ class Scorer:
         ids = [question.id for question in table.questions]
         logits = OptionLogits.empty(ids, run.plan.members, len(table.letters), run.orders)
         self._score_batches(run, scheduler, logits, bar)
-        notes = list(run.plan.notes)
-        if run.orders == "adaptive":
+        notes = [*run.plan.notes, *filter(None, [scheduler.describe_fixed()])]
+        if run.orders == "pride":
+            notes.append(describe_pride(scheduler.scorable))
+        elif run.orders == "adaptive":
             notes.append(scheduler.schedule_unsure(logits, run.owner.budget, _without_parts))
             self._score_batches(run, scheduler, logits, None)
         for row, question in enumerate(table.questions):
@@ -401,6 +414,20 @@ class Scorer:
 def _without_parts(number: int) -> bool:
     """No batch is done before: nothing is on disk."""
     return False
+
+
+def _pool(table: Table, runs: Sequence[_Run], results: Sequence[Answers]) -> Answers:
+    """The answers of several runs as one pool, with what the command line records of it."""
+    run_json = {
+        "command": sys.argv,
+        "data": table.about(),
+        "notes": [note for answers in results for note in answers.scores.run.notes],
+    }
+    warnings = [warning for answers in results for warning in answers.warnings]
+    names = [label for run in runs for label in run.labels]
+    pooled = pool_answers(results, PoolOptions(names=names), run_json, warnings)
+    warn(text for text in pooled.warnings if text not in warnings)
+    return pooled
 
 
 def _close(owners: list[ModelOwner]) -> None:

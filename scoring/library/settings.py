@@ -1,5 +1,6 @@
 """What a `Scorer` is loaded from: the options of `score`, checked, and small enough to be sent to another process."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,8 @@ from scoring.library.arguments import Orders, names_of, orders_from, pixels_from
 from scoring.run.groups import Group, plan_groups
 from scoring.run.options import ModelOptions
 from scoring.stats.calibration import Calibration
+
+FEWEST_TOKENS = 64  # of a batch
 
 
 @dataclass(frozen=True)
@@ -38,10 +41,10 @@ class ScorerSettings:
             raise CallError("no checkpoint; expected a folder or hub id, or several")
         if self.weights not in ("auto", "4bit", "16bit"):
             raise CallError(f"weights {self.weights!r}; expected auto, 4bit or 16bit")
-        if not 0 <= self.margin <= 1:
-            raise CallError(f"margin {self.margin!r}; expected a probability, 0 to 1")
-        if self.batch_tokens is not None and self.batch_tokens < 64:
-            raise CallError(f"batch_tokens {self.batch_tokens!r}; expected at least 64")
+        if not _is_number(self.margin) or not 0 <= self.margin < math.inf:
+            raise CallError(f"margin {self.margin!r}; expected a difference of probabilities, such as 0.7")
+        if self.batch_tokens is not None and not (_is_number(self.batch_tokens) and self.batch_tokens >= FEWEST_TOKENS):
+            raise CallError(f"batch_tokens {self.batch_tokens!r}; expected a number from {FEWEST_TOKENS} on")
 
     @classmethod
     def of(  # noqa: PLR0913 - the parameters of `Scorer.load`
@@ -112,3 +115,8 @@ class ScorerSettings:
         for group in groups:
             group.plan.calibrations, given = given[: len(group.plan.members)], given[len(group.plan.members) :]
         return groups
+
+
+def _is_number(value: object) -> bool:
+    """Whether a value can be compared with numbers."""
+    return isinstance(value, int | float) and not isinstance(value, bool)

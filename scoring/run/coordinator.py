@@ -11,7 +11,6 @@ from typing import Any
 
 from scoring.engine.packed import compiling_pays
 from scoring.files.lock import check_folder_is_shared
-from scoring.inputs.referring import count_referring
 from scoring.run.loader import ModelLoader
 from scoring.run.options import Job
 from scoring.run.processes import Queue
@@ -143,11 +142,7 @@ class Coordinator:
     def _report(self) -> None:
         """Say what a person should know about the schedule."""
         scheduler, rows = self.scheduler, len(self.scheduler.scorable)
-        if self.job.options.orders != "1" and (fixed := count_referring(scheduler.scorable)):
-            note = (
-                f"{fixed:,} of {rows:,} rows keep the order of their options, since these refer to each other (such as "
-                "'all of the above')"
-            )
+        if note := scheduler.describe_fixed():
             self.say(note)
             self.job.plan.notes.append(note)
         if scheduler.rows_done:

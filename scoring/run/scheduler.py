@@ -15,6 +15,7 @@ from scoring.engine.batches import TokenCost, costs_of, pictures_key, plan_batch
 from scoring.inputs.orders import orders_of
 from scoring.inputs.pictures import PictureError
 from scoring.inputs.questions import Question
+from scoring.inputs.referring import count_referring
 from scoring.run.options import RunOptions
 from scoring.run.shards import assign_batches
 from scoring.scores.logits import OptionLogits
@@ -137,6 +138,16 @@ class Scheduler:
         self._cut(unsure, costs, REST, budget)
         self.todo = [number for number in range(first, len(self.batches)) if not has_part(number)]
         return describe_adaptive(self.scorable, unsure, self.options.margin)
+
+    def describe_fixed(self) -> str:
+        """A sentence about rows that are shown in one order only, whatever was asked for; "" where there are none."""
+        fixed = 0 if self.options.orders == "1" else count_referring(self.scorable)
+        if not fixed:
+            return ""
+        return (
+            f"{fixed:,} of {len(self.scorable):,} rows keep the order of their options, since these refer to each "
+            "other (such as 'all of the above')"
+        )
 
     def _cut(self, questions: Sequence[Question], costs: list[TokenCost], orders: str, budget: int) -> None:
         """Add the batches of these rows, whose costs are in their order."""

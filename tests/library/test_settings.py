@@ -49,8 +49,11 @@ def test_other_orders_are_refused(orders):
     "name, value, told",
     [
         ("weights", "8bit", "expected auto, 4bit or 16bit"),
-        ("margin", 1.5, "0 to 1"),
-        ("batch_tokens", 10, "at least 64"),
+        ("margin", -0.5, "such as 0.7"),
+        ("margin", "x", "such as 0.7"),
+        ("margin", float("nan"), "such as 0.7"),
+        ("batch_tokens", 10, "from 64 on"),
+        ("batch_tokens", "many", "from 64 on"),
         ("quantization", "int8", "nf4"),
         ("ckpt", [], "no checkpoint"),
         ("pixels", 20, "at least 32"),
