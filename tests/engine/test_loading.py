@@ -11,7 +11,7 @@ from scoring.checkpoints.weights import (
     CheckpointError,
 )
 from scoring.engine.batch_scorer import BatchScorer
-from scoring.engine.loading import Model, WeightForm, check_room
+from scoring.engine.loading import DeviceError, Model, WeightForm, check_room, device_of
 
 
 def test_without_bitsandbytes_there_are_16_or_32_bits_and_a_note(demo, monkeypatch):
@@ -58,3 +58,10 @@ def test_missing_weights_never_start_at_random(sharded, base):
     save_file(weights, sharded / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(CheckpointError, match="model.language_model.norm.weight"):
         Model.load(sharded, "none")
+
+
+@pytest.mark.parametrize("name", ["cuda:9", "tpu", "meta", "", 5])
+def test_a_device_that_is_not_here_is_refused_by_name(name):
+    assert device_of("cpu") == torch.device("cpu") and device_of(None) == device_of("auto")
+    with pytest.raises(DeviceError, match=f"device '{name}': .* expected one of cpu"):
+        device_of(name)
