@@ -1,7 +1,9 @@
 """The documents keep their word: links lead somewhere, files and options exist, commands and examples run.
 
 A command in a `bash` block runs; where it names the real 8B and one's own tables, on the demo's. A `sh` block needs
-cards, hosts or hours: its programs and options are looked up.
+cards, hosts or hours: its programs and options are looked up. So it is with Python: the `python` blocks of a document
+run one after the other in one namespace, and print what the `text` block behind them shows; the calls of a `py` block
+are looked up.
 """
 
 import re
@@ -16,7 +18,9 @@ import pytest
 from torch.distributed.run import get_args_parser
 
 import cli
+import scoring
 from benchmarks import command_line
+from tests.shared.examples import agrees, examples_of, printed_by, refused_calls
 from tests.shared.processes import stderr_of_all
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -180,7 +184,8 @@ def test_options_that_are_named_exist(path):
 
 
 COMMANDS = [(path, line) for path in GUIDES for line in commands(path, "bash")]
-EXAMPLES = [(path, block) for path in GUIDES for kind, block in blocks(path) if kind == "python"]
+WITH_PYTHON = [path for path in GUIDES if any(kind == "python" for kind, _ in blocks(path))]
+NOT_RUN = [(path, block) for path in GUIDES for kind, block in blocks(path) if kind == "py"]
 
 
 @pytest.fixture(scope="module")
@@ -196,8 +201,8 @@ def workplace(tmp_path_factory):
     return folder
 
 
-def test_the_documents_have_commands_and_an_example():
-    assert len(COMMANDS) > 30 and EXAMPLES
+def test_the_documents_have_commands_and_examples():
+    assert len(COMMANDS) > 30 and {README, ROOT / "docs" / "library.md"} == {*WITH_PYTHON} and NOT_RUN
     assert len({line for _, line in COMMANDS}) == len(COMMANDS), "a command stands in two places"
 
 
@@ -237,8 +242,38 @@ def start_as_torchrun_does(words: list[str], folder: Path) -> None:
     assert [process.exitcode for process in processes] == [0] * len(processes), messages
 
 
-@pytest.mark.parametrize("block", [block for _, block in EXAMPLES])
-def test_example(block, workplace):
-    quick = block.replace('read_questions("demo/test.csv")', 'read_questions("demo/test.csv")[:8]')
-    done = command_line.run(quick, program="benchmarks.command_line", cwd=workplace)
-    assert done.returncode == 0, done.stderr
+# ------------------------------------------------------------------ Python
+@pytest.mark.parametrize("path", WITH_PYTHON, ids=named)
+def test_the_python_of_a_document_prints_what_is_shown(path, tmp_path):
+    (tmp_path / "demo").symlink_to(ROOT / "demo")
+    examples = examples_of(path)
+    for example, printed in zip(examples, printed_by(path, examples, tmp_path), strict=True):
+        assert agrees(example.shown, printed), f"line {example.line}: shown\n{example.shown}printed\n{printed}"
+
+
+@pytest.mark.parametrize("block", [block for _, block in NOT_RUN])
+def test_calls_that_take_long_fit_what_they_call(block):
+    assert refused_calls(block) == []
+
+
+def test_what_does_not_fit_is_found():
+    imported = "from scoring import Scorer, score\n"
+    assert refused_calls("from scoring import Nothing") == ["from scoring import Nothing"]
+    for code in ("score('t', 'c')", "score('t', 'c', 'o', pixel=1)", "Scorer.lod('c')"):
+        assert refused_calls(imported + code), code
+    for use in ("s.closed()", "s.ask(1)", "s.score([], order=1)"):
+        assert refused_calls(f"{imported}s = Scorer.load('c')\n{use}"), use
+    assert refused_calls(f"{imported}answers = score('t', 'c', 'o')\nanswers.saved") == ["answers.saved"]
+    assert refused_calls(f"{imported}with Scorer.load('c', orders='1') as s:\n    s.ask('p', 'q', ['x', 'y'])") == []
+
+
+def test_numbers_may_differ_in_the_last_digit_shown_and_nothing_else():
+    assert agrees("p 0.85 of 40\n", "p 0.86 of 40\n") and agrees("-0.0", "0.0")
+    for printed in ("p 0.87 of 40\n", "p 0.85 of 41\n", "p 0.85 of 40", "q 0.85 of 40\n"):
+        assert not agrees("p 0.85 of 40\n", printed)
+
+
+def test_every_error_that_a_program_can_meet_is_in_the_table_of_errors():
+    table = (ROOT / "docs" / "library.md").read_text("utf-8").partition("## Errors")[2]
+    errors = {name for name in scoring.__all__ if name.endswith("Error")}
+    assert {*re.findall(r"^\|.*", table, re.M)} and errors <= {*re.findall(r"\w+Error", table)}

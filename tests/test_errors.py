@@ -70,7 +70,8 @@ def one_of(kind: type[Exception]) -> Exception:
     if kind is InputError:
         error = InputError([problem(), problem(3)])
     elif "__init__" in vars(kind):
-        error = kind(*(name for name in inspect.signature(kind).parameters))
+        parameters = inspect.signature(kind).parameters.values()
+        error = kind(*(3 if parameter.annotation is int else parameter.name for parameter in parameters))
     else:
         error = kind("what was found; what was expected")
     error.add_note("in the third file")

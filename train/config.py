@@ -32,7 +32,11 @@ def choice(
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The choices of a training. A checkpoint records them in `scoring.json`, and in `train.toml` for `--config`."""
+    """The choices of a training. A checkpoint records them in `scoring.json`, and in `train.toml` for `--config`.
+
+    >>> TrainConfig(epochs=1, rank=8).learning_rate
+    0.0001
+    """
 
     epochs: int = choice(3, "Number of passes over the training rows.", 1)
     learning_rate: float = choice(1e-4, "Peak learning rate.", 0)

@@ -59,7 +59,7 @@ class LearningModel:
 
     def __init__(self, folder: Path, config: TrainConfig, policy: PixelPolicy, label_ids: list[int]):
         self.config, self.label_ids = config, label_ids
-        with loading(), _seeded(config.seed):
+        with loading(), seeded(config.seed):
             self.model = Model.load(folder, config.quantization)
             self.network = cast(Any, self.model.network)
             family = self.model.parts.family
@@ -185,11 +185,11 @@ class LearningModel:
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
     """Inside, PyTorch draws the numbers of this seed, on the CPU and the current card; outside, the caller's go on."""
     cards = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(cards):
-        torch.random.default_generator.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         if cards:
             torch.cuda.manual_seed(seed)
         yield

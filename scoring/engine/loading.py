@@ -240,12 +240,13 @@ def _auto_model(form: WeightForm) -> Any:
 @contextmanager
 def _bars_for_people() -> Iterator[None]:
     """Inside, transformers shows no progress bars where stderr is no terminal."""
-    from transformers.utils.logging import set_tqdm_hook
+    from transformers.utils.logging import EmptyTqdm, set_tqdm_hook
 
     if sys.stderr is not None and sys.stderr.isatty():
         yield
         return
-    before = set_tqdm_hook(lambda bar, args, options: bar(*args, **options | {"disable": True}))
+    # tqdm's own bar would start a thread, also where it shows nothing
+    before = set_tqdm_hook(lambda _, args, options: EmptyTqdm(*args, **options))  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
@@ -273,11 +274,11 @@ def old_names_unsaid() -> Iterator[None]:
     if old is None or new is None:
         yield
         return
-    PreTrainedModel.is_gradient_checkpointing = new
+    PreTrainedModel.is_gradient_checkpointing = new  # type: ignore[method-assign]
     try:
         yield
     finally:
-        PreTrainedModel.is_gradient_checkpointing = old
+        PreTrainedModel.is_gradient_checkpointing = old  # type: ignore[method-assign]
 
 
 def check_room(weights: BaseWeights, form: WeightForm, free: int) -> None:

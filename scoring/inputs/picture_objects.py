@@ -35,6 +35,13 @@ def picture_of(value: object, limits: PictureLimits) -> bytes | Image.Image:
     raise PictureError(type_name(value), KINDS, "give the picture in one of these forms")
 
 
+def may_hold_picture(value: object) -> bool:
+    """Whether an object is of a kind that `picture_of` takes, as far as can be seen without reading it."""
+    if isinstance(value, np.ndarray):
+        return value.dtype == np.uint8 and value.ndim in (2, 3)
+    return isinstance(value, Image.Image) or hasattr(value, "read")
+
+
 def type_name(value: object) -> str:
     """What an object is, for a message: `None`, `a list`, `an int`, `a torch.Tensor`."""
     if value is None:

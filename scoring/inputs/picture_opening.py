@@ -25,11 +25,13 @@ from PIL.IcoImagePlugin import IcoFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
+from scoring.errors import ScoringError
+
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "ICO")
 HEAD = 16  # bytes by which Pillow's readers tell whether a file is of their format
 
 
-class TooManyPixelsError(ValueError):
+class TooManyPixelsError(ScoringError):
     """A picture with more pixels than it may have; `most` is how many it may have."""
 
     def __init__(self, most: int):

@@ -30,7 +30,11 @@ Picture = Path | bytes | Image.Image  # a file, the bytes of one, or a picture t
 # ------------------------------------------------------------------ how large a picture may be
 @dataclass(frozen=True)
 class PictureLimits:
-    """How large a picture may be. Both are checked before a pixel is decoded, from the file and its header."""
+    """How large a picture may be. Both are checked before a pixel is decoded, from the file and its header.
+
+    >>> PictureLimits(pixels=10_000_000).file_bytes
+    268435456
+    """
 
     pixels: int = 200_000_000
     file_bytes: int = 256 * 2**20

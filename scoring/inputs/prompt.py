@@ -36,6 +36,9 @@ class PromptTemplate:
 
     system: "" for a conversation without a system turn. hint: left out, with its placeholder, if a row has no hint.
     letters: in which case options are shown to the model and answered by it.
+
+    >>> PromptTemplate(system="", user="{question} {options}", option="{letter}={option}").render("Who?", ["I", "you"])
+    ('', 'Who? a=I\\nb=you')
     """
 
     system: str = (

@@ -9,8 +9,12 @@ from scoring.inputs.pictures import DEFAULT_LIMITS, Picture, PictureLimits
 class Question:
     """One row. `options` in the data's order; `answer` a letter or ""; `fault` what makes it unusable or "".
 
-    `<image 2>` in a text is the place of the second picture; pictures that no text names come before the texts. `sizes`
-    are those of the upright pictures, from their headers. `limits`: how large a picture may be when it is decoded.
+    `pictures` are files, the bytes of files, or opened. `<image 2>` in a text is the place of the second; pictures that
+    no text names come before the texts. `sizes` are those of the upright pictures, from their headers. `limits`: how
+    large a picture may be when it is decoded.
+
+    >>> Question("q1", 1, (), "Which is larger?", ("two", "three"), answer="b").picture is None
+    True
     """
 
     id: str

@@ -51,6 +51,13 @@ class Answers(Sequence[Answer]):
     """The answers of N rows by M members, scored in O orders of up to K options: what a SCORES folder holds, in memory.
 
     A sequence of `Answer` in the rows' order; a slice is a list of them.
+
+    >>> from tempfile import NamedTemporaryFile
+    >>> with NamedTemporaryFile("w", suffix=".csv") as file:
+    ...     _ = file.write("id,p_a,p_b\\nq1,0.9,0.1\\nq2,0.2,0.8\\n"), file.flush()
+    ...     answers = Answers.load(file.name, answers=["a", "a"])
+    >>> answers.letters, answers.answers, answers.evaluate()["overall"]["accuracy"]["value"]
+    (['a', 'b'], ['a', 'a'], 0.5)
     """
 
     def __init__(
@@ -79,24 +86,21 @@ class Answers(Sequence[Answer]):
     ) -> "Answers":
         """The answers to a table's questions.
 
-        run_json: what run.json says, except for what follows from the logits, which is added. label_ids: the letters'
-        tokens, for a warning about low label mass. exposed: (N, M) flags that say how each member has met each row
-        before, of the columns and the table's digest (`Plan.exposed`). It is called when the flags are needed first:
-        they, and the columns' digests, take reading every picture's file. sets: option sets to add.
+        run_json: what run.json says; what follows from the logits is added. label_ids: the letters' tokens, for a
+        warning about low label mass. exposed: (N, M) flags of how each member has met each row before, by the columns
+        and the table's digest (`Plan.exposed`); called when they are needed first, since digests take reading every
+        picture's file. sets: option sets to add.
         """
         questions = table.questions
 
         def scores() -> Scores:
             columns = columns_of(questions)
-            flags = np.zeros((len(questions), len(logits.members)), np.uint8)
-            if exposed is not None:
-                flags = exposed(columns, table.digest)
+            unknown = np.zeros((len(questions), len(logits.members)), np.uint8)
+            flags = exposed(columns, table.digest) if exposed else unknown
             columns["exposed"] = flags.tolist()
             values = {**run_json, "counts": {"rows": len(questions), **run_json.get("counts", {})}}
-            warnings = exposure_warnings(logits.members, flags)
-            return scores_of(
-                ScoredRun(IN_MEMORY, values, columns, logits, [*calibrations], [*label_ids], sets, warnings)
-            )
+            told = exposure_warnings(logits.members, flags)
+            return scores_of(ScoredRun(IN_MEMORY, values, columns, logits, [*calibrations], [*label_ids], sets, told))
 
         known = _Known(
             [question.task_type for question in questions],
@@ -215,10 +219,12 @@ class Answers(Sequence[Answer]):
             return np.full(len(self), np.nan)
         return np.where(self.option_logits.scored, margins(self.log_probabilities), np.nan)
 
-    @cached_property
+    @property
     def scores(self) -> Scores:
         """Everything as the rooms below have it. Reads the pictures' files for their digests, where nobody has yet."""
-        return self._scores if isinstance(self._scores, Scores) else self._scores()
+        if not isinstance(self._scores, Scores):
+            self._scores = self._scores()  # from now on the table with its pictures is not needed
+        return self._scores
 
     @property
     def warnings(self) -> list[str]:
@@ -240,11 +246,8 @@ class Answers(Sequence[Answer]):
         letters = LETTERS[: self.logits.shape[3]]
         columns: dict[str, Any] = {"id": self.ids, "pred": self.letters}
         columns |= {f"p_{letter}": self.probabilities[:, index] for index, letter in enumerate(letters)}
-        columns |= {
-            "margin": self.margins,
-            "label_mass": [answer.label_mass for answer in self._rows],
-            "status": self.status,
-        }
+        mass = [answer.label_mass for answer in self._rows]
+        columns |= {"margin": self.margins, "label_mass": mass, "status": self.status}
         if self.sets is not None:
             columns["set"] = self.sets
         if any(self.answers):
@@ -311,8 +314,7 @@ class Answers(Sequence[Answer]):
         scored. accuracy: what the confidence threshold must promise. Raises RunError where no scored row has an answer,
         EnsembleError for an answer that is none of its row's options or differs from the row's own.
         """
-        scores = labelled(self.scores, answers)
-        return evaluated(scores, columns_by(scores, by), accuracy)
+        return evaluated(scores := labelled(self.scores, answers), columns_by(scores, by), accuracy)
 
     @for_callers
     def suspects(self, *, answers: GivenAnswers | None = None) -> list[dict[str, Any]]:
@@ -360,15 +362,16 @@ class Answers(Sequence[Answer]):
         fit: "Answers | str | PathLike[str] | None" = None,
         calibrations: Sequence[Calibration] = (),
         answers: GivenAnswers | None = None,
-        sets: SetRequest | None = None,
+        sets: float | SetRequest | None = None,
         names: Sequence[str] | None = None,
     ) -> "Answers":
         """The members of these and other answers (or folders, files) as one pool, as `ensemble` makes it.
 
         Rows are matched by id. kind: `log`, `linear` or `vote`. weights: `equal`, `nll`, `fit` or `greedy` (these three
         need `fit`), or a number for each member. fit: labelled rows that no member was trained on, answered by the same
-        members. calibrations: of members, in place of their own. answers: see `evaluate`. sets: option sets to add;
-        they need `fit`. names: of the members. Raises EnsembleError, RunError or SetsError.
+        members. calibrations: of members, in place of their own. answers: see `evaluate`. sets: add sets of options, of
+        which this share holds the right one; they need `fit`. names: of the members. Raises EnsembleError, RunError or
+        SetsError.
         """
         options = PoolOptions(
             kind,
@@ -376,7 +379,7 @@ class Answers(Sequence[Answer]):
             fit=None if fit is None else source_of(fit),
             calibrations=calibrations,
             answers=None if answers is None else answer_table(answers, self.ids),
-            sets=sets,
+            sets=SetRequest(sets) if isinstance(sets, float) else sets,
             names=names,
         )
         return pool_answers([self, *others], options)

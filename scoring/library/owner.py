@@ -7,8 +7,9 @@ request and as many others as fit into a batch, whoever sent them: a row has the
 
 import threading
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -22,6 +23,8 @@ from scoring.library.wording import copy_of
 from scoring.run.batch_loop import Pieces, answer_in_pieces
 from scoring.scores.logits import OptionLogits
 
+FEW = 4  # requests that one batch answers nearly as fast as it answers one
+POLL = 0.001  # seconds
 CLOSED = "this Scorer is closed; load another one"
 
 
@@ -42,6 +45,11 @@ class Request:
     def __post_init__(self) -> None:
         self.letters = max((len(question.options) for question in self.batch.questions), default=2)
 
+    @property
+    def on_card(self) -> bool:
+        """Whether a card answers it, beside which the host is free."""
+        return self.scorer.model.device.type == "cuda"
+
     def joins(self, other: "Request") -> bool:
         """Whether both can be answered by one forward pass of each member."""
         return self.scorer is other.scorer and self.orders == other.orders
@@ -49,12 +57,18 @@ class Request:
 
 @dataclass(frozen=True)
 class _BatchOnDevice:
-    """Requests whose forward is begun, as one batch."""
+    """Requests whose forward is begun, as one batch. event: on a card, recorded behind it."""
 
     requests: list[Request]
     prepared: PreparedBatch
     letters: int
     pieces: Pieces
+    event: torch.cuda.Event | None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the answers are computed."""
+        return self.event is None or bool(self.event.query())  # type: ignore[no-untyped-call]
 
 
 class ModelOwner:
@@ -67,6 +81,7 @@ class ModelOwner:
         self.budget, self.split = budget, 1
         self.verify = verify
         self._waiting: deque[Request] = deque()
+        self._callers = 0  # see `caller`
         self._changed = threading.Condition()
         self._closed = False
         self._thread: threading.Thread | None = None
@@ -82,6 +97,17 @@ class ModelOwner:
             self._waiting.append(request)
             self._changed.notify()
         return request.future
+
+    @contextmanager
+    def caller(self) -> Iterator[None]:
+        """Inside, a thread prepares a question, submits it and waits for its answer."""
+        with self._changed:
+            self._callers += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._callers -= 1
 
     def close(self) -> None:
         """Answer what is being computed, refuse what waits, and end the thread."""
@@ -113,37 +139,56 @@ class ModelOwner:
         """Answer batches. While one is on the device, the next is begun."""
         on_device: _BatchOnDevice | None = None
         while True:
-            requests = self._take(wait=on_device is None)
+            requests = self._take(on_device)
             begun = self._begin(requests) if requests else None
             if on_device:
                 self._deliver(on_device)
             on_device = begun
+            if on_device and on_device.finished:  # on a CPU: nobody waits longer than for the own batch
+                self._deliver(on_device)
+                on_device = None
             if not requests and self._closed:
                 return
 
-    def _take(self, wait: bool) -> list[Request]:
-        """The oldest request, and those that join it within the budget. wait: until there is one, or for none."""
+    def _take(self, on_device: _BatchOnDevice | None) -> list[Request]:
+        """The oldest request, and those that join it within the budget; none once `on_device` is finished, or closed.
+
+        While a card answers one half of the callers, the other half prepares its questions. So a batch for a card takes
+        half of all callers, and waits for them, or for all who are not being answered, as long as the card is busy.
+        """
         with self._changed:
-            while wait and not self._waiting and not self._closed:
-                self._changed.wait()
-            if self._closed:
-                return []
-            taken: list[Request] = []
-            others: deque[Request] = deque()
-            pictures: set[object] = set()
-            tokens = 0
-            for request in self._waiting:
-                cost = request.cost
-                added = cost.text_tokens + (0 if cost.picture in pictures else cost.picture_tokens)
-                fits = not taken or (request.joins(taken[0]) and tokens + added <= self.budget)
-                if not fits:
-                    others.append(request)
-                elif request.future.set_running_or_notify_cancel():
-                    tokens += added + (0 if taken else cost.prefix_tokens)
-                    taken.append(request)
-                    pictures.add(cost.picture)
-            self._waiting = others
-            return taken
+            while True:
+                if self._closed or (on_device and on_device.finished):
+                    return []
+                others = len(on_device.requests) if on_device else 0
+                half = max(FEW, (max(self._callers, len(self._waiting) + others) + 1) // 2)
+                if self._waiting and (on_device is None or self._is_enough(min(half, self._callers - others))):
+                    return self._joining(half if self._waiting[0].on_card else len(self._waiting))
+                self._changed.wait(POLL if on_device else None)
+
+    def _is_enough(self, count: int) -> bool:
+        """Whether so many requests wait, or half a batch of tokens."""
+        tokens = sum(request.cost.tokens for request in self._waiting)
+        return len(self._waiting) >= count or tokens >= self.budget // 2
+
+    def _joining(self, most: int) -> list[Request]:
+        """Take the oldest of the requests that wait, and at most so many that join it; those cancelled are dropped."""
+        taken: list[Request] = []
+        left: deque[Request] = deque()
+        pictures: set[object] = set()
+        tokens = 0
+        for request in self._waiting:
+            cost = request.cost
+            added = cost.text_tokens + (0 if cost.picture in pictures else cost.picture_tokens)
+            fits = not taken or (request.joins(taken[0]) and tokens + added <= self.budget)
+            if not fits or len(taken) == most:
+                left.append(request)
+            elif request.future.set_running_or_notify_cancel():
+                tokens += added + (0 if taken else cost.prefix_tokens)
+                taken.append(request)
+                pictures.add(cost.picture)
+        self._waiting = left
+        return taken
 
     def _begin(self, requests: list[Request]) -> _BatchOnDevice | None:
         """Begin the forward passes of requests as one batch. Where that fails, each of them is answered alone."""
@@ -172,7 +217,10 @@ class ModelOwner:
             if batch.tensors is None:
                 batch = with_tensors(batch, device.type)
             pieces, self.split = answer_in_pieces(scorer, batch, letters, self.split)
-        return _BatchOnDevice(requests, batch, letters, pieces)
+            event = torch.cuda.Event() if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+            if event:
+                event.record()
+        return _BatchOnDevice(requests, batch, letters, pieces, event)
 
     def _deliver(self, batch: _BatchOnDevice) -> None:
         """Wait for the device, and give each request its rows."""

@@ -20,7 +20,8 @@ from scoring.stats.sets import OptionSets
 from scoring.tables.sample import read_sample
 
 IN_MEMORY = Path("answers")  # the name of results that were never written, in messages
-EVALUATED = ("metrics.json", "comparison.json", "suspects.csv")  # what `evaluate` makes of a SCORES folder
+# Of a SCORES folder that is replaced; first the file that makes it a finished one:
+REPLACED = ("run.json", "plan.json", "metrics.json", "comparison.json", "suspects.csv", "members/*.csv")
 
 
 def loaded(path: Path, form: str, answers: GivenAnswers | None, calibrations: Sequence[Calibration]) -> Scores:
@@ -41,11 +42,14 @@ def saved(scores: Scores, out: Path, overwrite: bool = False, sample: Path | Non
     wanted = read_sample(sample) if sample else None
     if wanted:
         wanted.rows_in(scores.logits.ids)
+    if out.exists() and not out.is_dir():
+        raise RunError(f"{out} is a file; expected a folder, or the name of a new one")
     check_replaceable(out, overwrite)
     if scores.sets is None and scores.run.sets:  # those of a folder are read before they are replaced
         scores = replace(scores, sets=OptionSets(scores.option_sets(), None, ""))
-    for name in ("run.json", *EVALUATED):  # of the results that are replaced
-        (out / name).unlink(missing_ok=True)
+    for name in REPLACED:
+        for path in out.glob(name):
+            path.unlink()
     write_scores(replace(scores, folder=out), wanted)
     return out
 

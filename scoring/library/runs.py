@@ -62,7 +62,7 @@ def score(  # noqa: PLR0913 - each by its name, as the command's options
     batch_tokens: int | None = None,
     weights: str = "auto",
     compile: str = "auto",
-    device_map: str = "none",
+    device: str | None = None,
     verify: bool = True,
     overwrite: bool = False,
     skip_bad_rows: bool = False,
@@ -88,7 +88,7 @@ def score(  # noqa: PLR0913 - each by its name, as the command's options
     limit: score only the first rows. shard: (number, count), score only this part of the batches; see `merge`.
     out_of_fold: `data` was trained on in folds; score each row by the fold of `ckpt` that did not see it.
     batch_tokens: most tokens in a batch. weights: `4bit`, `16bit` or `auto`. compile: `on`, `off` or `auto`.
-    device_map: `auto` to spread the base over all cards. verify: compare a row with the libraries' own forward first.
+    device: `auto` to spread the base over all cards. verify: compare a row with the libraries' own forward first.
     overwrite: replace another run. skip_bad_rows: go on without faulty rows, which are in the result without a score.
     options: how tables are read.
     progress: called with (rows done, all rows) after each batch; each of several runs has its own.
@@ -132,7 +132,7 @@ def score(  # noqa: PLR0913 - each by its name, as the command's options
             compile=compile,
             overwrite=overwrite,
             verify=verify,
-            device_map=device_map,
+            device_map=device or "none",
         ),
     )
     result = scoring.run(context_of(progress, stop))
@@ -155,6 +155,8 @@ def merge(
     folders: of every shard of one run, once. sample: see `score`. overwrite: replace existing results.
 
     Raises RunError, naming everything that is wrong, where shards are missing, double or of different runs.
+
+    >>> answers = merge(["scores/shard1", "scores/shard2"], "scores/whole")  # doctest: +SKIP
     """
     from scoring.library.answers import Answers
     from scoring.run.shards import merge as merge_shards

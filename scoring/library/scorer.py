@@ -80,7 +80,7 @@ class Scorer:
 
     >>> from scoring import Scorer
     >>> with Scorer.load("demo/checkpoints/fold0") as scorer:
-    ...     answer = scorer.ask("demo/images/test_0000.jpg", "What is shown?", ["a dog", "a cat", "a hen", "a cow"])
+    ...     answer = scorer.ask("demo/images/004c8b4f1d.jpg", "What is shown?", ["a dog", "a cat", "a hen", "a cow"])
     >>> answer.letter in "abcd" and round(sum(answer.values()), 6)
     1.0
     """
@@ -341,14 +341,15 @@ class Scorer:
 
     def _request(self, run: _Run, question: Question, orders: str) -> OptionLogits:
         """Let the owner answer one question. Preparing it is done here, in the thread that asks."""
-        with self._preparing:
-            batch = prepare_batch(run.scorer.prepare, [question], orders)
-        future = run.owner.submit(Request(run.scorer, batch, run.orders, cost_of(batch)))
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()
-            raise
+        with run.owner.caller():
+            with self._preparing:
+                batch = prepare_batch(run.scorer.prepare, [question], orders)
+            future = run.owner.submit(Request(run.scorer, batch, run.orders, cost_of(batch)))
+            try:
+                return future.result()
+            except BaseException:
+                future.cancel()
+                raise
 
     # ------------------------------------------------------------ a table
     def _score(self, run: _Run, table: Table, bar: ProgressBar | None) -> Answers:

@@ -3,8 +3,7 @@
 Nothing here imports torch before the rows, the choices and the base are known to be good.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from threading import Event
@@ -142,8 +141,7 @@ def train(  # noqa: PLR0913 - each by its name, as the command's options
     from train.inputs import TrainContext
     from train.start import start
 
-    with _own_random_state():
-        start(prepared.inputs, TrainContext(**vars(context_of(progress, stop))), folds, overwrite)
+    start(prepared.inputs, TrainContext(**vars(context_of(progress, stop))), folds, overwrite)
     release_memory()
     return Trained(request.out, [_trained(name) for name in folds_of(str(out))], prepared.left_out)
 
@@ -167,15 +165,6 @@ def _table_options(options: TableOptions, config: object) -> TableOptions:
     """
     names = read_column_names(Path(config), section_only=True) if isinstance(config, str | Path) else {}
     return replace(options, columns=names | options.columns, deep=True)
-
-
-@contextmanager
-def _own_random_state() -> Iterator[None]:
-    """Inside, torch may be seeded; afterwards the program goes on with its own random numbers."""
-    import torch
-
-    with torch.random.fork_rng(range(torch.cuda.device_count())):
-        yield
 
 
 def _trained(folder: str) -> TrainedCheckpoint:

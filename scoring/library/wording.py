@@ -41,11 +41,11 @@ WORDS = {
     **{
         f"--{name}": f"{name.replace('-', '_')}="
         for name in "answers base base-name batch-tokens by calibration compile encoding fit folds images layout "
-        "learning-rate orders out pixels quantization sample sets shard split valid valid-share ways weights "
+        "learning-rate margin orders out pixels quantization sample sets shard split valid valid-share ways weights "
         "write".split()
     },
 }
-NUMBERS = ("--batch-tokens", "--folds", "--learning-rate", "--pixels", "--sets", "--shard", "--valid-share")
+NUMBERS = ("--batch-tokens", "--folds", "--learning-rate", "--margin", "--pixels", "--sets", "--shard", "--valid-share")
 LISTS = ("--log", "--ways")  # whose value is a list in a program
 FREE = ("--encoding", "--images", "--log", "--split", "--ways")  # whose value may be any word
 NO_VALUES = "or and if to of out with that is"  # words that follow an option in a sentence
@@ -113,7 +113,8 @@ def _translated(value: Any) -> Any:
     if isinstance(value, str):
         return for_programs(value)
     if isinstance(value, Problem):
-        return replace(value, **{name: for_programs(getattr(value, name)) for name in ("found", "expected", "fix")})
+        found, expected, fix = map(for_programs, (value.found, value.expected, value.fix))
+        return replace(value, found=found, expected=expected, fix=fix)
     if type(value) in (list, tuple):
         return type(value)(map(_translated, value))
     return value

@@ -16,7 +16,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scoring.errors import counted, quoted
+from scoring.errors import ScoringError, counted, quoted
 from scoring.readers.other_files import check_is_text
 from scoring.readers.records import OneFile, Row, normalized, table_fault, visible
 from scoring.readers.unpacking import blocks_of, open_unpacked
@@ -193,7 +193,7 @@ def _open_text(file: Path, encoding: str) -> Iterator[io.TextIOWrapper]:
         yield text
 
 
-class _LongCellError(Exception):
+class _LongCellError(ScoringError):
     """A cell is longer than the csv module reads, and its limit was left as it is."""
 
 

@@ -55,12 +55,12 @@ def run(
     check_orders(table.questions, job.options.orders)
     if job.options.sample:
         job.options.sample.rows_in([question.id for question in table.questions])
-    with _lasting_objects(), lock_folder(out) if processes.first else nullcontext():
+    with lasting_objects(), lock_folder(out) if processes.first else nullcontext():
         return _run(job, scorer)
 
 
 @contextmanager
-def _lasting_objects() -> Iterator[None]:
+def lasting_objects() -> Iterator[None]:
     """Inside, Python looks for no garbage among the objects that there are: the model's and the libraries' live on.
 
     To look through them cost .6 s of a run of 10 s. A program that has frozen its own objects keeps them so.

@@ -41,6 +41,9 @@ class OptionLogits:
     top_token: (N, M, O) int64, the id of the vocabulary's argmax; -1 without a score.
     status: (N,) SCORED, or why the row has no score.
     orders: the choice of orders, such as `1` or `cyclic`; see `option_orders`.
+
+    >>> OptionLogits.empty(["q1", "q2"], ["fold0"], letters=4, orders="cyclic").logits.shape
+    (2, 1, 4, 4)
     """
 
     ids: list[str]

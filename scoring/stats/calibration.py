@@ -64,6 +64,9 @@ class Calibration:
     numbers the log-probabilities of its options before the calibration; [] for the other rows.
 
     Raises ValueError for a temperature that is not above 0, or shares that do not match the rows.
+
+    >>> np.exp(Calibration(temperature=2.0).apply(np.array([[2.0, 0.0]]))).round(2).tolist()
+    [[0.73, 0.27]]
     """
 
     temperature: float = 1.0

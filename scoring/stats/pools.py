@@ -94,7 +94,8 @@ def _shares(weights: np.ndarray, members: int) -> np.ndarray:
             f"weights {np.array2string(shares, separator=', ', threshold=20)}; expected {members} numbers from 0 on, "
             "one for each member, not all 0"
         )
-    return shares / np.sum(shares)
+    normalised: np.ndarray = shares / np.sum(shares)
+    return normalised
 
 
 def _check_sums(p: np.ndarray, missing: np.ndarray) -> None:

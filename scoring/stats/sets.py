@@ -22,6 +22,9 @@ class SetRequest:
 
     level: how often a set must hold the right option, between 0 and 1. method: see `selective.nonconformity`. seed: for
     randomised APS; None for sets that do not depend on chance. Raises SetsError for values that do not fit.
+
+    >>> SetRequest(0.9).method
+    'lac'
     """
 
     level: float

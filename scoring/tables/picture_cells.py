@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from scoring.errors import quoted
+from scoring.inputs.picture_objects import may_hold_picture
 from scoring.inputs.pictures import PictureError
 from scoring.readers.records import ObjectCell, as_text
 from scoring.tables.literals import value_in
@@ -72,7 +73,10 @@ def holds_picture(cell: Any) -> bool:
     except PictureError:
         return False
     return any(
-        isinstance(source, ObjectCell) or (isinstance(source, bytes) and SIGNATURE.match(source)) for source in sources
+        may_hold_picture(source.value)
+        if isinstance(source, ObjectCell)
+        else isinstance(source, bytes) and SIGNATURE.match(source)
+        for source in sources
     )
 
 

@@ -47,6 +47,9 @@ class TableOptions:
     layout: how a row holds its question, one of `layouts.LAYOUTS`; None: it is found out.
     split: read the rows of this split alone; None: all, where files of several splits are refused.
     store: where pictures that cells hold are kept as files; by default in the cache.
+
+    >>> TableOptions(images="photos", columns={"question": "Frage"}).allow_outside
+    False
     """
 
     images: str | Path | None = None
@@ -66,6 +69,10 @@ def read_questions(file: str | Path, images: str | Path | None = None, allow_out
     """All questions of a table. Raises InputError, with everything that is wrong, if any row is faulty.
 
     images, allow_outside: as in `TableOptions`.
+
+    >>> question = read_questions("demo/test.csv")[1]
+    >>> question.id, question.options[2], question.answer
+    ('test_0001', 'violin', 'c')
     """
     table = read_table(file, TableOptions(images, allow_outside))
     if table.problems:
@@ -78,6 +85,10 @@ def read_table(file: str | Path, options: TableOptions | None = None, progress: 
 
     Raises InputError, with the faults of rows too, where rows cannot be told apart or the answers' meaning is not
     certain. Otherwise faults of rows are listed in the result.
+
+    >>> table = read_table("demo/test.csv")
+    >>> len(table.questions), table.problems, table.reading()
+    (400, [], "CSV, a column for each option; answers: letters or the options' texts")
     """
     file, options = Path(file), options or TableOptions()
     records = open_table(file, {*KNOWN, *normalized(options.columns.values())}, options.encoding, options.split)

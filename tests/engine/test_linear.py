@@ -1,9 +1,12 @@
 """A linear layer that multiplies once."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 
-from scoring.engine.linear import half_product, uneven_linears
+from scoring.engine import linear
+from scoring.engine.linear import half_product, uneven_linears, whole_sums
 from scoring.engine.stand_in import unwrap
 
 
@@ -27,3 +30,27 @@ def test_layers_of_uneven_rows_answer_as_before_and_can_be_taken_off():
     assert not uneven_linears(network)  # what stands for a layer is not stood for again
     unwrap(network)
     assert network[0] is plain
+
+
+def test_the_last_thread_to_leave_puts_the_settings_of_products_back(monkeypatch):
+    """With two models on one card, the first to be done must not change how the other one's sums are made."""
+    states = ["left"]
+
+    @contextmanager
+    def set_to_whole_sums():
+        states.append("whole")
+        yield
+        states.append("left")
+
+    monkeypatch.setattr(linear, "_set_to_whole_sums", set_to_whole_sums)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    first, second = whole_sums(), whole_sums()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert states == ["left", "whole"]
+    second.__exit__(None, None, None)
+    assert states == ["left", "whole", "left"]
+    with pytest.raises(KeyError), whole_sums():
+        raise KeyError
+    assert states[3:] == ["whole", "left"]

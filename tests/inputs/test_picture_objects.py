@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scoring.inputs.picture_objects import picture_of, type_name
+from scoring.inputs.picture_objects import may_hold_picture, picture_of, type_name
 from scoring.inputs.pictures import DEFAULT_LIMITS, PictureError, PictureLimits
 
 RNG = np.random.default_rng(0)
@@ -102,6 +102,13 @@ def test_a_tensor_is_refused_by_name():
 @pytest.mark.parametrize("value, name", [(None, "None"), (5, "an int"), ([b"x"], "a list"), (object(), "an object")])
 def test_what_is_no_picture_is_refused_by_the_name_of_its_type(value, name):
     assert refused(value).startswith(f"{name}; expected a path, bytes")
+
+
+def test_what_may_be_a_picture_is_seen_without_reading_it():
+    file = io.BytesIO(b"x")
+    pictures = [file, Image.new("L", (1, 1)), np.zeros((2, 2), np.uint8), np.zeros((2, 2, 3), np.uint8)]
+    others = [5, "p.png", object(), np.zeros((2, 2)), np.zeros(9, np.uint8)]
+    assert all(map(may_hold_picture, pictures)) and not any(map(may_hold_picture, others)) and file.tell() == 0
 
 
 def test_names_of_types():

@@ -1,5 +1,6 @@
 """`Answers`: what comes out of a library call."""
 
+import doctest
 import json
 import pickle
 import subprocess
@@ -9,9 +10,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from scoring.library import answers as module
 from scoring.scores.evaluation import compare_folders, evaluate_scores
 from scoring.scores.folder import open_scores
 from tests.shared.made_answers import N, answers_of, logits_of, table, written
+
+
+def test_the_examples_of_the_docstrings_run():
+    assert doctest.testmod(module) == (0, 3)
 
 
 def test_answers_import_no_torch():

@@ -1,6 +1,7 @@
 """The thread that owns a model: what waits is answered together, and each caller gets its own rows or its own error."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ import pytest
 
 from scoring.engine.batches import cost_of, joined, prepare_batch
 from scoring.errors import ScoringError
-from scoring.library.owner import ModelOwner, Request
+from scoring.library.owner import ModelOwner, Request, _BatchOnDevice
 
 
 def request_of(scorer, row, orders="1"):
@@ -54,8 +55,8 @@ def test_what_waits_is_answered_together_and_each_gets_its_own_rows(scorer, rows
     asked = [rows[0], short, rows[2]]
     futures = [owner.submit(request_of(scorer, row)) for row in asked]
     held.set()
-    for row, future in zip(asked, futures):
-        alone, result = scorer.score([row]), future.result(60)
+    for row, result in zip(asked, [future.result(60) for future in futures]):
+        alone = scorer.score([row])
         assert result.ids == [row.id] and result.status == ["ok"]
         assert result.logits == pytest.approx(alone.logits, abs=1e-4)  # float32, whose sums depend on the batch
         assert result.label_mass == pytest.approx(alone.label_mass, abs=1e-5)
@@ -162,3 +163,42 @@ def test_many_threads_get_the_probabilities_of_score(asked, rows):
 
     with ThreadPoolExecutor(16) as threads:
         assert all(threads.map(ask, calls))
+
+
+class Busy:
+    """Stands for a card's event: a batch takes 20 ms, behind the one before."""
+
+    free = 0.0
+
+    def __init__(self):
+        Busy.free = self.end = max(Busy.free, time.monotonic()) + 0.02
+
+    def query(self):
+        return time.monotonic() >= self.end
+
+
+def test_a_card_answers_half_of_the_callers_while_the_other_half_prepares(scorer, rows, owner, monkeypatch):
+    sizes, request = [], request_of(scorer, rows[0])
+
+    def answer(self, requests):
+        sizes.append(len(requests))
+        return _BatchOnDevice(requests, joined([each.batch for each in requests]), 4, [], Busy())
+
+    def deliver(self, batch):
+        time.sleep(max(batch.event.end - time.monotonic(), 0))
+        for each in batch.requests:
+            each.future.set_result(None)
+
+    def ask(_):
+        for _ in range(20):
+            with owner.caller():
+                time.sleep(0.004)
+                owner.submit(Request(scorer, request.batch, "1", request.cost)).result(20)
+
+    monkeypatch.setattr(ModelOwner, "_answer", answer)
+    monkeypatch.setattr(ModelOwner, "_deliver", deliver)
+    monkeypatch.setattr(Request, "on_card", property(lambda request: True))
+    owner.budget = 100_000
+    with ThreadPoolExecutor(16) as threads:
+        list(threads.map(ask, range(16)))
+    assert sum(sizes) == 320 and np.median(sizes) in (7, 8, 9)

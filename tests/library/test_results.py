@@ -2,11 +2,14 @@
 
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from scoring.checkpoints.calibrate import calibrate_checkpoint
+from scoring.checkpoints.compatibility import MismatchError
 from scoring.errors import CallError
 from scoring.library.answers import Answers, pool_answers
 from scoring.scores.external import calibrate_file, open_or_import
@@ -15,6 +18,7 @@ from scoring.scores.pooling import PoolOptions, pool_files
 from scoring.stats.calibration import Calibration
 from scoring.stats.pools import EnsembleError
 from scoring.stats.sets import SetRequest
+from tests.shared.demo import FOLD0
 from tests.shared.made_answers import N, answers_of, logits_of, run_json, table, written
 from tests.shared.scores_folders import columns_of as stored_columns
 from tests.shared.scores_folders import two_folders, write_scores
@@ -51,6 +55,23 @@ def test_a_folder_with_other_files_is_replaced_only_if_asked(tmp_path):
     assert (tmp_path / "metrics.json").exists()
     unanswered.save(tmp_path, overwrite=True)
     assert not (tmp_path / "metrics.json").exists() and Answers.load(tmp_path).ids == ["id0", "id1", "id2"]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="file is a file; expected a folder"):
+        first.save(tmp_path / "file", overwrite=True)
+
+
+def test_results_of_other_members_leave_no_file(tmp_path):
+    answers_of().save(tmp_path)
+    single = write_scores(tmp_path / "single")
+    Answers.load(single).save(tmp_path, overwrite=True)
+    assert not list((tmp_path / "members").iterdir()) and Answers.load(tmp_path).members == ["m"]
+
+
+def test_results_without_any_score_are_saved_and_loaded(tmp_path):
+    answers = Answers.load(answers_of(table(1)).save(tmp_path))
+    assert answers.letters == [""] and answers.warnings[0] == "no row has a score: the picture cannot be read"
+    with pytest.raises(RunError, match="no scored row has an answer"):
+        answers.evaluate()
 
 
 def test_a_submission_takes_the_order_of_a_sample(tmp_path):
@@ -113,6 +134,17 @@ def test_a_calibration_is_that_of_the_command(tmp_path, caplog):
         answers.calibrate()
     assert answers.calibrate(member="m1").fingerprint["member"] == "m1"
     assert answers.calibrate(member="m0").rows == N - 2  # without the row of its training, and the one without a score
+
+
+def test_a_checkpoint_gets_the_calibration_of_the_command(tmp_path):
+    fold = Path(shutil.copytree(FOLD0, tmp_path / "fold0"))
+    folder = write_scores(tmp_path / "s", checkpoint=fold)
+    expected, path = calibrate_checkpoint(folder, str(fold))
+    stored = path.read_bytes()
+    path.unlink()
+    assert Answers.load(folder).calibrate(ckpt=fold) == expected and path.read_bytes() == stored
+    with pytest.raises(MismatchError, match="was scored by m \\(x\\), but"):
+        Answers.load(write_scores(tmp_path / "other")).calibrate(ckpt=fold)
 
 
 # ------------------------------------------------------------------ pools

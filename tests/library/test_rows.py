@@ -138,6 +138,13 @@ def test_a_cell_may_hold_a_picture_in_any_form(folder):
             assert table.questions[2].picture is lazy and table.questions[8].pictures[:2] == (data, lazy)
 
 
+def test_objects_in_columns_that_are_not_read_do_no_harm():
+    rows = [{"question": "q", "a": "w", "b": "v", "embedding": np.zeros((4, 4)), "meta": object()}]
+    assert as_table(rows).problems == []
+    with pytest.raises(InputError, match="no such column, but pictures in column 'photo'; .*--column path=photo"):
+        as_table([{"question": "q", "a": "w", "b": "v", "photo": Image.new("L", (4, 4))}])
+
+
 def test_an_object_in_several_rows_is_read_once_and_is_one_picture():
     file, array = io.BytesIO(pictures()[0]), np.zeros((30, 40), np.uint8)
     table = as_table([asked(file), asked([array, file]), asked(array), *[asked(file)] * 300])

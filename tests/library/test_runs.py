@@ -117,7 +117,7 @@ def test_what_deserves_a_look_is_a_warning(small_table, tmp_path):
         ({"weights": "8bit"}, 'weights="8bit": expected one of auto, 4bit, 16bit'),
         ({"compile": "yes"}, "compile=.*expected one of auto, on, off"),
         ({"quantization": "int8"}, "expected one of nf4, fp4, none"),
-        ({"device_map": "all"}, "expected one of none, auto"),
+        ({"device": "cuda:7"}, "device= cuda:7: expected one of none, auto"),
         ({"batch_tokens": 0}, "expected a number of tokens"),
         ({"margin": float("nan")}, "expected a number from 0 on"),
         ({"limit": 0}, "limit=0: expected 1 or more"),

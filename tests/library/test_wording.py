@@ -1,12 +1,14 @@
 """Messages name what a program can give, not what the command line offers."""
 
 import ast
+import inspect
 import re
 import traceback
 from pathlib import Path
 
 import pytest
 
+import scoring
 from scoring.errors import InputError, Problem, ScoringError
 from scoring.inputs.pictures import PictureError
 from scoring.library.wording import COMMANDS, WORDS, copy_of, for_callers, for_programs
@@ -154,6 +156,23 @@ def test_every_option_that_a_message_names_has_a_programs_words():
     left = [text for text in named if "--" in re.sub(r"`logit-scoring [^`]*`", "", for_programs(text))]
     assert left == ["scale it down, or raise --max-picture-{}"]  # completed with one of two names:
     assert {"--max-picture-pixels", "--max-picture-bytes"} < WORDS.keys()
+
+
+def parameters_of(value: object) -> set[str]:
+    """The names that a public call, or a class with its public methods, can be given."""
+    if not callable(value) or (inspect.isclass(value) and issubclass(value, Exception)):
+        return set()
+    methods = [each for name, each in vars(value).items() if name[0] != "_"] if inspect.isclass(value) else []
+    calls = [value, *(getattr(each, "__func__", each) for each in methods)]
+    return {name for call in calls if callable(call) for name in inspect.signature(call).parameters}
+
+
+def test_what_they_name_is_a_parameter_of_a_public_call():
+    known = {name for public in scoring.__all__ for name in parameters_of(getattr(scoring, public))}
+    named = {name for words in WORDS.values() for name in re.findall(r"(\w+)=", words)} | {"columns"}
+    assert named - known == set()
+    classes = {name for words in WORDS.values() for name in re.findall(r"(\w+)\(", words)}
+    assert classes == {"PictureLimits", "SetRequest"} < {*scoring.__all__}
 
 
 def test_no_option_has_words_that_no_message_needs():

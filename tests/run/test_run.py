@@ -1,5 +1,6 @@
 """Whole runs: orders are written and read back, and a calibration that a run leads to serves the next one."""
 
+import gc
 import json
 import shutil
 import threading
@@ -16,7 +17,7 @@ from scoring.checkpoints.plan import plan_members
 from scoring.errors import InputError
 from scoring.inputs.orders import option_orders
 from scoring.run.options import RunOptions
-from scoring.run.run import run
+from scoring.run.run import lasting_objects, run
 from scoring.run.scheduler import Scheduler
 from scoring.scores.folder import RunError, open_scores
 from scoring.tables.sample import read_sample
@@ -184,3 +185,18 @@ def test_what_another_run_left_is_refused_before_anything_loads(scorer, table, t
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(RunError, match="holds other files"):
         run(table, scorer.plan, tmp_path)
+
+
+def test_objects_that_a_program_froze_stay_frozen_and_others_are_free_again():
+    gc.freeze()
+    frozen = gc.get_freeze_count()
+    with lasting_objects():
+        assert gc.get_freeze_count() == frozen > 0
+    assert gc.get_freeze_count() == frozen
+    gc.unfreeze()
+    try:
+        with lasting_objects():
+            assert gc.get_freeze_count() > 0
+        assert gc.get_freeze_count() == 0
+    finally:
+        gc.freeze()  # as it was, see conftest.py

@@ -19,7 +19,7 @@ from scoring.tables.reading import read_table
 from tests.shared.families import tiny_base
 from tests.shared.trainings import PLAIN, trainer_of
 from train.config import SEVEN_PROJECTIONS, ConfigError
-from train.model import answer_loss, average
+from train.model import answer_loss, average, seeded
 
 
 @pytest.fixture(scope="module")
@@ -230,3 +230,15 @@ def test_averages_forget_the_beginning():
     weights = [torch.zeros(3)]
     average(means, weights, 0.5, 50)
     assert torch.allclose(means[0], torch.full((3,), 0.5), atol=1e-6)  # of many steps, by the decay itself
+
+
+def test_the_seed_of_a_training_leaves_a_programs_own_numbers_as_they_were():
+    torch.manual_seed(5)
+    expected = torch.rand(4)
+    torch.manual_seed(7)
+    drawn = torch.rand(3)
+    torch.manual_seed(5)
+    first = torch.rand(2)
+    with seeded(7):
+        assert torch.equal(torch.rand(3), drawn)
+    assert torch.equal(torch.cat([first, torch.rand(2)]), expected)
