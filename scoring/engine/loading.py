@@ -27,13 +27,34 @@ from scoring.engine.exclusive import loading
 from scoring.engine.families.parts import NetworkParts
 from scoring.engine.families.registry import parts_of
 from scoring.engine.weight_reader import WeightReader
+from scoring.errors import ScoringError
 from scoring.inputs.families.family import Family
 from scoring.inputs.families.registry import family_of_config
+
+
+class DeviceError(ScoringError):
+    """A device that this machine does not have."""
 
 
 def default_device() -> torch.device:
     """The current card, or the CPU of a machine without one."""
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def device_of(name: str | torch.device | None) -> torch.device:
+    """The device of that name; the default one for None and "auto". Raises DeviceError where it is not here."""
+    if name is None or name == "auto":
+        return default_device()
+    cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    try:
+        device = torch.device(name) if isinstance(name, str | torch.device) else None
+    except RuntimeError:
+        device = None
+    here = device and (device.type == "cpu" or (device.type == "cuda" and (device.index or 0) < cards))
+    if not device or not here:
+        known = ", ".join(["cpu", *(f"cuda:{number}" for number in range(cards))])
+        raise DeviceError(f"device {str(name)!r}: PyTorch has no such device here; expected one of {known}, or auto")
+    return device
 
 
 def default_dtype(device: torch.device) -> torch.dtype:
@@ -322,13 +343,14 @@ class Model:
         While it loads, no other thread loads or answers (see `exclusive`).
 
         device: the default one where none is given; "auto": over all cards, where there are several. Raises
-        CheckpointError where weights are missing, left over, or of another shape, and where the cards have no room.
+        DeviceError, and CheckpointError where weights are missing, left over, or of another shape, and where the cards
+        have no room.
         """
         start = time.monotonic()
         why_no_4bit()  # before a library imports bitsandbytes by itself
         settle_functions()
         over_cards = device == "auto" and torch.cuda.device_count() > 1
-        target = default_device() if device is None or device == "auto" else torch.device(device)
+        target = device_of(device)
         form = WeightForm.choose(folder, quantization, dtype or default_dtype(target))
         if target.type == "cuda" and not over_cards:
             check_room(BaseWeights.of(folder), form, free_bytes(target))

@@ -1,13 +1,14 @@
 """What public calls take in several forms, as the rooms below take it. No torch."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 from scoring.errors import CallError
 from scoring.inputs.orders import OrdersError, parse_orders
+from scoring.inputs.picture_objects import type_name
 from scoring.inputs.pixel_budgets import parse_pixels
 from scoring.inputs.prompt import PromptTemplate
 from scoring.inputs.questions import Question
@@ -37,8 +38,12 @@ def usable_rows(rows: Rows, images: str | Path | None, options: TableOptions | N
 
 
 def template_of(template: PromptTemplate | str | Path | None) -> PromptTemplate | None:
-    """A template, or the one in a TOML file. Raises TemplateError."""
-    return PromptTemplate.read(Path(template)) if isinstance(template, str | Path) else template
+    """A template, or the one in a TOML file. Raises TemplateError, CallError."""
+    if isinstance(template, str | Path):
+        return PromptTemplate.read(Path(template))
+    if template is not None and not isinstance(template, PromptTemplate):
+        raise CallError(f"template: found {type_name(template)}; expected a PromptTemplate, or its TOML file's path")
+    return template
 
 
 def budget_of(pixels: int | str) -> int:
@@ -47,22 +52,36 @@ def budget_of(pixels: int | str) -> int:
 
 
 def orders_from(value: str | int | Sequence[str | int]) -> Orders:
-    """The choices of orders in a value: one, or several whose results are pooled. Raises OrdersError."""
-    values = [value] if isinstance(value, str | int) else list(value)
+    """The choices of orders in a value: one, or several whose results are pooled. Raises OrdersError, CallError."""
+    values = _listed("orders", value, (str, int), "one choice, such as cyclic or 4, or a list of several")
     if not values:
         raise OrdersError("no orders; expected one choice or several")
     return tuple(dict.fromkeys(parse_orders(part) for each in values for part in str(each).split(",")))
 
 
 def pixels_from(value: int | str | Sequence[int | str] | None) -> tuple[int, ...]:
-    """The pixel budgets in a value. Raises PixelsError."""
-    values = [] if value is None else [value] if isinstance(value, str | int) else list(value)
+    """The pixel budgets in a value. Raises PixelsError, CallError."""
+    expected = "the side of a square or a number of pixels, such as 448 or 200704, or a list of several"
+    values = [] if value is None else _listed("pixels", value, (str, int), expected)
     return tuple(dict.fromkeys(budget_of(part) for each in values for part in str(each).split(",")))
 
 
 def names_of(checkpoints: str | Path | Sequence[str | Path]) -> list[str]:
-    """One checkpoint or several, each a folder or a hub id."""
-    return [str(name) for name in ([checkpoints] if isinstance(checkpoints, str | Path) else checkpoints)]
+    """One checkpoint or several, each a folder or a hub id. Raises CallError."""
+    return list(
+        map(str, _listed("ckpt", checkpoints, (str, Path), "a checkpoint's folder or hub id, or a list of several"))
+    )
+
+
+def _listed(name: str, value: object, single: tuple[type, ...], expected: str) -> list[Any]:
+    """The values of an argument that may be one or several. Raises CallError, also for what has no order."""
+    values = [value] if isinstance(value, single) else value
+    if isinstance(values, Mapping | Set | str | bytes) or not isinstance(values, Iterable):
+        raise CallError(f"{name}: found {type_name(value)}; expected {expected}")
+    values = list(values)
+    if wrong := [each for each in values if not isinstance(each, single)]:
+        raise CallError(f"{name}: found {type_name(wrong[0])} in a list; expected {expected}")
+    return values
 
 
 def context_of(progress: Progressed | None, stop: Event | None) -> "RunContext":

@@ -70,9 +70,9 @@ class ScorerSettings:
         if isinstance(calibration, Calibration):
             given = (calibration,)
         elif not isinstance(calibration, str | Path):
-            given = tuple(calibration)
-            if not given:
-                raise CallError("no calibration; expected auto, none, a file, or calibrations")
+            given = tuple(calibration) if isinstance(calibration, list | tuple) else ()
+            if not given or not all(isinstance(each, Calibration) for each in given):
+                raise CallError(f"no calibration: {calibration!r}; expected auto, none, a file, or calibrations")
         model = ModelOptions(None if base is None else str(base), template_of(template), None, quantization)
         return cls(
             names=tuple(names_of(ckpt)),

@@ -16,7 +16,7 @@ from scoring.checkpoints.weights import (
     CheckpointError,
 )
 from scoring.engine.batch_scorer import BatchScorer
-from scoring.engine.loading import Model, WeightForm, check_room, settle_functions
+from scoring.engine.loading import DeviceError, Model, WeightForm, check_room, device_of, settle_functions
 from scoring.tables.reading import read_questions
 
 
@@ -64,6 +64,13 @@ def test_missing_weights_never_start_at_random(sharded, base):
     save_file(weights, sharded / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(CheckpointError, match="model.language_model.norm.weight"):
         Model.load(sharded, "none")
+
+
+@pytest.mark.parametrize("name", ["cuda:9", "tpu", "meta", "", 5])
+def test_a_device_that_is_not_here_is_refused_by_name(name):
+    assert device_of("cpu") == torch.device("cpu") and device_of(None) == device_of("auto")
+    with pytest.raises(DeviceError, match=f"device '{name}': .* expected one of cpu"):
+        device_of(name)
 
 
 def test_threads_load_at_once_while_another_scores(scorer, demo):

@@ -58,6 +58,18 @@ def test_other_orders_are_refused(orders):
         ("ckpt", [], "no checkpoint"),
         ("pixels", 20, "at least 32"),
         ("calibration", [], "no calibration"),
+        ("calibration", 3, "no calibration: 3; expected auto"),
+        ("calibration", None, "no calibration: None"),
+        ("calibration", {"temperature": 2}, "no calibration"),
+        ("calibration", ["auto"], "no calibration"),
+        ("template", {"system": ""}, "template: found a dict; expected a PromptTemplate"),
+        ("pixels", 0.5, "pixels: found a float; expected the side"),
+        ("orders", None, "orders: found None; expected one choice"),
+        ("orders", {"1": 2}, "orders: found a dict"),
+        ("ckpt", None, "ckpt: found None; expected a checkpoint's folder"),
+        ("ckpt", b"fold0", "ckpt: found a bytes"),
+        ("ckpt", {"fold0", "fold1"}, "ckpt: found a set"),
+        ("ckpt", [["fold0"]], "ckpt: found a list in a list"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_by_name(name, value, told):
