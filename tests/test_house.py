@@ -62,6 +62,7 @@ COVERED_BY = {
     "scoring.run.coordinator": "run/test_processes.py",
     "scoring.run.loader": "run/test_run.py",
     "scoring.run.options": "run/test_groups.py",
+    "scoring.library.member_run": "library/test_equal.py",
     "scoring.report.figures": "report/test_page.py",
     "scoring.report.plots": "scores/test_evaluation.py",
     "scoring.terminal.errors": "test_exit_codes.py",

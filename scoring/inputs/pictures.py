@@ -24,6 +24,7 @@ from scoring.inputs.picture_faults import HEAD, Content, describe_content, descr
 from scoring.inputs.picture_opening import FORMATS, TooManyPixelsError, make_room, open_unlimited
 
 MAX_RATIO = 200  # longer side over shorter side: the library's processors refuse more
+OR_FOLDER = " or give the pictures' folder with --images"  # advice where a path is relative to that folder
 Picture = Path | bytes | Image.Image  # a file, the bytes of one, or a picture that a program has opened
 
 
@@ -71,7 +72,7 @@ def locate(root: Path, cell: str, allow_outside: bool = False) -> Path:
     try:
         path = next((root / spelling for spelling in spellings if os.path.lexists(root / spelling)), None)
         if path is None:
-            fix = "correct the path or give the pictures' folder with --images"
+            fix = f"correct the path{OR_FOLDER}"
             if names := near_names(root, cell):
                 fix = f"did you mean {' or '.join(map(quoted, names))}? {fix}"
             raise PictureError(f"no file {quoted(cell)} in {root}", "a picture file", fix)

@@ -14,7 +14,7 @@ from scoring.inputs.prompt import LETTERS
 from scoring.library.answer import NAN, Answer
 from scoring.library.labels import GivenAnswers, answer_table, columns_by, labelled
 from scoring.library.results import IN_MEMORY, calibrated, evaluated, loaded, pooled, saved
-from scoring.library.wording import for_callers
+from scoring.library.wording import for_callers, for_programs
 from scoring.scores.evaluation import compare_scores, exposure_warnings
 from scoring.scores.finalize import ScoredRun, scores_of
 from scoring.scores.folder import Columns, Scores, Source, columns_of
@@ -181,7 +181,7 @@ class Answers(Sequence[Answer]):
     @property
     def status(self) -> list[str]:
         """(N,) `ok`, or why the row has no score."""
-        return self.option_logits.status
+        return list(map(for_programs, self.option_logits.status))
 
     @property
     def answers(self) -> list[str]:

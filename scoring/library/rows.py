@@ -15,7 +15,7 @@ from typing import Any
 from scoring.errors import InputError, Problem, quoted
 from scoring.inputs.digests import READERS, picture_digest, picture_key
 from scoring.inputs.picture_objects import type_name
-from scoring.inputs.pictures import DEFAULT_LIMITS, PictureError, PictureLimits
+from scoring.inputs.pictures import DEFAULT_LIMITS, OR_FOLDER, PictureError, PictureLimits
 from scoring.inputs.questions import Question
 from scoring.library.checked_questions import SizedPicture, checked
 from scoring.library.pictures import sized_picture
@@ -79,6 +79,7 @@ def question_of(  # noqa: PLR0913 - what a call of `ask` gives
     result, faults = checked(given, [_look(value, DEFAULT_LIMITS, Path.cwd()) for value in given.pictures])
     if isinstance(question, str) and not question.strip() and given.pictures:
         faults.insert(0, RowFault("question", "an empty text", "a question", "fill it in"))
+    faults = [fault._replace(fix=fault.fix.replace(OR_FOLDER, "")) for fault in faults]  # a question has no such folder
     if faults and all(fault.column == "pictures" for fault in faults):
         raise PictureError(*faults[0][1:])
     if faults:

@@ -1,7 +1,7 @@
 """`Scorer`: questions in, probabilities out, from any thread.
 
 It asks what `score` asks and answers with the same bits: the same plan of checkpoints, the same batches, the same
-calibrations. `settings` says what it is loaded from; `owner` computes.
+calibrations. `settings` says what it is loaded from, `member_run` answers, and `owner` computes.
 """
 
 import os
@@ -11,8 +11,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,56 +19,36 @@ from typing import Any
 import numpy as np
 
 from scoring.checkpoints.plan import Plan
-from scoring.engine.batch_scorer import BatchScorer, machine
-from scoring.engine.batches import AHEAD, READERS, TokenCost, cost_of, prepare_batch, read_ahead
+from scoring.engine.batch_scorer import BatchScorer
+from scoring.engine.batches import READERS
 from scoring.errors import ScoringError
-from scoring.inputs.orders import check_orders, orders_of
+from scoring.inputs.orders import check_orders
 from scoring.inputs.pictures import PictureError
 from scoring.inputs.prompt import LETTERS, PromptTemplate
 from scoring.inputs.questions import Question
 from scoring.library.answers import Answer, Answers, pool_answers
 from scoring.library.arguments import Orders, Rows
+from scoring.library.member_run import MemberRun
 from scoring.library.messages import ProgressOf, say_to_log, warn
-from scoring.library.owner import CLOSED, ModelOwner, Request
+from scoring.library.owner import CLOSED, ModelOwner
 from scoring.library.rows import as_table, question_of
 from scoring.library.settings import ScorerSettings
-from scoring.library.wording import for_callers
-from scoring.messages import ProgressBar
+from scoring.library.wording import for_callers, for_programs
 from scoring.run.groups import Group, release_memory
-from scoring.run.options import RunOptions
-from scoring.run.run import describe_run
-from scoring.run.scheduler import REST, Scheduler, describe_pride
-from scoring.scores.evaluation import warnings_of
-from scoring.scores.logits import SCORED, OptionLogits
+from scoring.scores.logits import SCORED
 from scoring.scores.pooling import PoolOptions
 from scoring.scores.probabilities import (
     margins,
     mean_label_mass,
     member_log_probabilities,
     pool_members,
-    pooled_log_probabilities,
 )
 from scoring.stats.calibration import Calibration
 from scoring.tables.reading import TableOptions
 from scoring.tables.table import Table
 from scoring.tables.unseen_pictures import mark_unseen
 
-STREAMED = 64  # rows of a stream that are under way at a time
-CHUNK = 1_000  # rows that a stream reads together
-
-
-@dataclass(frozen=True, eq=False)
-class _Run:
-    """Members that share a forward pass, in one choice of orders. labels: their names among those of all runs."""
-
-    scorer: BatchScorer
-    owner: ModelOwner
-    orders: str
-    labels: list[str]
-
-    @property
-    def plan(self) -> Plan:
-        return self.scorer.plan
+STREAMED = 64  # rows of a stream that are under way at a time, and rows of an iterator that are read together
 
 
 class Scorer:
@@ -91,7 +70,7 @@ class Scorer:
         self._process = os.getpid()
         self._lock = threading.Lock()
         self._preparing = threading.BoundedSemaphore(READERS)  # more threads would wait for Python's lock
-        self._runs: dict[Orders, list[_Run]] = {}
+        self._runs: dict[Orders, list[MemberRun]] = {}
         self._models: list[tuple[BatchScorer, ModelOwner]] = []
         self._closed = False
         if loaded:
@@ -174,7 +153,8 @@ class Scorer:
         asked = question_of(pictures, question, options, hint=hint, task_type=task_type)
         chosen = self.settings.orders_or(orders)
         self.settings.refuse_tables_alone(chosen)
-        check_orders([asked], "+".join(chosen)) if chosen != ("1",) else None
+        for choice in chosen:
+            check_orders([asked], choice)
         answer = self._ask(asked, chosen)
         if not answer.scored:
             if answer.status.startswith("picture: "):
@@ -209,7 +189,7 @@ class Scorer:
             table = mark_unseen(table, run.scorer.prepare.chat.family)
         total = len(table.good) * len(runs)
         bar = ProgressOf(progress)(total) if progress else None
-        results = [self._score(run, table, bar) for run in runs]
+        results = [run.score(table, bar) for run in runs]
         return results[0] if len(results) == 1 else _pool(table, runs, results)
 
     @for_callers
@@ -218,8 +198,8 @@ class Scorer:
     ) -> Iterator[Answer]:
         """The answer of each row, in their order, while later rows are still being read and scored.
 
-        rows: as in `score`; of an iterator no more than the rows under way are held. Rows of an iterator are read by
-        the thousand: what depends on all rows, such as repeated ids, is found among these.
+        rows: as in `score`; of an iterator no more than the rows under way are held. Its rows are read 64 at a time:
+        what depends on all rows, such as repeated ids, is found among these.
         """
         self._check_open()
         chosen = self.settings.orders_or(orders)
@@ -276,7 +256,7 @@ class Scorer:
         budget = self.settings.batch_tokens or scorer.packed.batch_tokens()
         self._models.append((scorer, ModelOwner(budget, self.settings.verify)))
 
-    def _runs_in(self, orders: Orders) -> list[_Run]:
+    def _runs_in(self, orders: Orders) -> list[MemberRun]:
         """The runs that answer in these orders. Their calibrations are read when the orders are first asked for."""
         with self._lock:
             if self._closed:
@@ -288,9 +268,10 @@ class Scorer:
                 self._runs[orders] = runs
             return self._runs[orders]
 
-    def _run(self, group: Group) -> _Run:
+    def _run(self, group: Group) -> MemberRun:
         scorer, owner = next(pair for pair in self._models if pair[0].fits(group.plan))
-        return _Run(scorer.with_plan(group.plan), owner, group.orders, group.labels)
+        view = scorer.with_plan(group.plan)
+        return MemberRun(view, owner, group.orders, group.labels, self.settings.margin, self._preparing)
 
     def _check_open(self) -> None:
         """Raises ScoringError where this scorer cannot answer any more, or not in this process."""
@@ -307,8 +288,8 @@ class Scorer:
         """The answer of one question; its status says why there is none."""
         runs = self._runs_in(orders)
         if question.fault:
-            return Answer(question.id, status=question.fault, options=question.options)
-        results = [self._logits(run, question) for run in runs]
+            return Answer(question.id, status=for_programs(question.fault), options=question.options)
+        results = [run.ask(question) for run in runs]
         for logits in results:
             if logits.status[0] != SCORED:
                 return Answer(question.id, status=logits.status[0], options=question.options)
@@ -329,94 +310,8 @@ class Scorer:
             options=question.options,
         )
 
-    def _logits(self, run: _Run, question: Question) -> OptionLogits:
-        """The logits of one question in the run's orders."""
-        if run.orders != "adaptive":
-            return self._request(run, question, run.orders)
-        logits = self._request(run, question, "half")
-        log_p = pooled_log_probabilities(logits, run.plan.calibrations, [question.task_type])
-        if logits.status[0] == SCORED and margins(log_p)[0] < self.settings.margin and orders_of(question, REST):
-            logits.add(self._request(run, question, REST))
-        return logits
 
-    def _request(self, run: _Run, question: Question, orders: str) -> OptionLogits:
-        """Let the owner answer one question. Preparing it is done here, in the thread that asks."""
-        with run.owner.caller():
-            with self._preparing:
-                batch = prepare_batch(run.scorer.prepare, [question], orders)
-            future = run.owner.submit(Request(run.scorer, batch, run.orders, cost_of(batch)))
-            try:
-                return future.result()
-            except BaseException:
-                future.cancel()
-                raise
-
-    # ------------------------------------------------------------ a table
-    def _score(self, run: _Run, table: Table, bar: ProgressBar | None) -> Answers:
-        """All rows in one run, in the batches that `score` would make."""
-        run_options = RunOptions(orders=run.orders, margin=self.settings.margin)
-        scheduler = Scheduler(table, run.plan, run_options)
-        scheduler.add_costs([scheduler.costs()])
-        scheduler.schedule(run.owner.budget, _without_parts)
-        ids = [question.id for question in table.questions]
-        logits = OptionLogits.empty(ids, run.plan.members, len(table.letters), run.orders)
-        self._score_batches(run, scheduler, logits, bar)
-        notes = [*run.plan.notes, *filter(None, [scheduler.describe_fixed()])]
-        if run.orders == "pride":
-            notes.append(describe_pride(scheduler.scorable))
-        elif run.orders == "adaptive":
-            notes.append(scheduler.schedule_unsure(logits, run.owner.budget, _without_parts))
-            self._score_batches(run, scheduler, logits, None)
-        for row, question in enumerate(table.questions):
-            logits.status[row] = scheduler.unscorable.get(question.id, logits.status[row])
-        settings = scheduler.identity(machine()) | {"batch_tokens": run.owner.budget, "compile": False}
-        run_json = describe_run(table, run.plan, settings, notes) | {"weights": run.scorer.packed.weights}
-        label_ids = run.scorer.label_ids[: len(table.letters)]
-        answers = Answers.of(
-            table=table,
-            logits=logits,
-            calibrations=run.plan.calibrations,
-            run_json=run_json,
-            label_ids=label_ids,
-            exposed=run.plan.exposed,
-        )
-        warn(warnings_of(logits, label_ids, answers.calibrations, answers.answers, answers.log_probabilities))
-        return answers
-
-    def _score_batches(self, run: _Run, scheduler: Scheduler, logits: OptionLogits, bar: ProgressBar | None) -> None:
-        """Let the owner answer the batches that are to do; their rows are put into `logits`."""
-        row_of = {id: row for row, id in enumerate(logits.ids)}
-        batches = [scheduler.batches[number] for number in scheduler.todo]
-        device = run.scorer.model.device.type
-        waiting: deque[Future[OptionLogits]] = deque()
-
-        def take() -> None:
-            part = waiting.popleft().result()
-            logits.add(part, [row_of[id] for id in part.ids])
-            if bar:
-                bar.update(len(part.ids))
-
-        ahead = read_ahead(run.scorer.prepare, ((batch.questions, batch.orders) for batch in batches), device)
-        try:
-            with closing(ahead):
-                for batch, prepared in zip(batches, ahead):
-                    cost = TokenCost(batch.number, 0, 0, batch.tokens)
-                    waiting.append(run.owner.submit(Request(run.scorer, prepared, run.orders, cost)))
-                    if len(waiting) > min(AHEAD[device], 1):
-                        take()
-            while waiting:
-                take()
-        finally:
-            for future in waiting:
-                future.cancel()
-
-
-def _without_parts(number: int) -> bool:
-    """No batch is done before: nothing is on disk."""
-    return False
-
-
-def _pool(table: Table, runs: Sequence[_Run], results: Sequence[Answers]) -> Answers:
+def _pool(table: Table, runs: Sequence[MemberRun], results: Sequence[Answers]) -> Answers:
     """The answers of several runs as one pool, with what the command line records of it."""
     run_json = {
         "command": sys.argv,
@@ -441,7 +336,7 @@ def _questions(rows: Rows, images: str | Path | None) -> Iterator[Question]:
         yield from as_table(rows, images).questions
         return
     done = 0
-    while chunk := list(islice(rows, CHUNK)):
+    while chunk := list(islice(rows, STREAMED)):
         for question in as_table(chunk, images).questions:
             named = question.id if question.id != str(question.row) else str(done + question.row)
             yield replace(question, id=named, row=done + question.row)

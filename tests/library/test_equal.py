@@ -17,8 +17,7 @@ from scoring.scores.folder import open_scores
 from scoring.stats.calibration import read_calibration
 from scoring.stats.sets import SetRequest
 from scoring.tables.reading import TableOptions, read_table
-from tests.conftest import DEMO
-from tests.shared.demo import BOTH
+from tests.shared.demo import BOTH, DEMO
 from tests.shared.templates import THEIR_FILE
 
 ROWS = 6

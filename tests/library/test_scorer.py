@@ -73,8 +73,7 @@ def test_one_bad_row_costs_itself_alone(asked, rows, tmp_path):
 
 
 def test_a_stream_gives_answers_in_order_and_holds_few_rows(asked, rows, monkeypatch):
-    monkeypatch.setattr("scoring.library.scorer.STREAMED", 2)
-    monkeypatch.setattr("scoring.library.scorer.CHUNK", 3)
+    monkeypatch.setattr("scoring.library.scorer.STREAMED", 3)
     taken = []
 
     def questions():

@@ -1,6 +1,7 @@
-"""The demo's checkpoints."""
+"""The demo and its checkpoints."""
 
 from pathlib import Path
 
-FOLD0 = Path(__file__).resolve().parents[2] / "demo" / "checkpoints" / "fold0"
+DEMO = Path(__file__).resolve().parents[2] / "demo"
+FOLD0 = DEMO / "checkpoints" / "fold0"
 BOTH = ["demo/checkpoints/fold0", "demo/checkpoints/fold1"]

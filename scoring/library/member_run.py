@@ -1,0 +1,134 @@
+"""Members that share a forward pass answer a question, or a table: the run of a program, which writes no file.
+
+In: a question or a table. Out: `OptionLogits` of the question, `Answers` of the table. Rows get the batches, the orders
+and the calibrations that `score` gives them: the scheduler, the plan and the back-off are the same.
+"""
+
+from collections import deque
+from concurrent.futures import Future
+from contextlib import closing
+from dataclasses import dataclass
+from threading import Semaphore
+
+from scoring.checkpoints.plan import Plan
+from scoring.engine.batch_scorer import BatchScorer, machine
+from scoring.engine.batches import AHEAD, TokenCost, cost_of, prepare_batch, read_ahead
+from scoring.inputs.orders import orders_of
+from scoring.inputs.questions import Question
+from scoring.library.answers import Answers
+from scoring.library.messages import warn
+from scoring.library.owner import ModelOwner, Request
+from scoring.messages import ProgressBar
+from scoring.run.options import RunOptions
+from scoring.run.run import describe_run
+from scoring.run.scheduler import REST, Scheduler, describe_pride
+from scoring.scores.evaluation import warnings_of
+from scoring.scores.logits import SCORED, OptionLogits
+from scoring.scores.probabilities import margins, pooled_log_probabilities
+from scoring.tables.table import Table
+
+
+@dataclass(frozen=True, eq=False)
+class MemberRun:
+    """Members that share a forward pass, in one choice of orders.
+
+    scorer: their model with their prompt; `owner` alone computes with it. labels: their names among those of all runs.
+    margin: of adaptive orders. preparing: limits how many threads read pictures at once.
+    """
+
+    scorer: BatchScorer
+    owner: ModelOwner
+    orders: str
+    labels: list[str]
+    margin: float
+    preparing: Semaphore
+
+    @property
+    def plan(self) -> Plan:
+        """Of the members."""
+        return self.scorer.plan
+
+    def ask(self, question: Question) -> OptionLogits:
+        """The logits of one question; its status says why it has none."""
+        if self.orders != "adaptive":
+            return self._request(question, self.orders)
+        logits = self._request(question, "half")
+        log_p = pooled_log_probabilities(logits, self.plan.calibrations, [question.task_type])
+        if logits.status[0] == SCORED and margins(log_p)[0] < self.margin and orders_of(question, REST):
+            logits.add(self._request(question, REST))
+        return logits
+
+    def _request(self, question: Question, orders: str) -> OptionLogits:
+        """Let the owner answer one question. Preparing it is done here, in the thread that asks."""
+        with self.owner.caller():
+            with self.preparing:
+                batch = prepare_batch(self.scorer.prepare, [question], orders)
+            future = self.owner.submit(Request(self.scorer, batch, self.orders, cost_of(batch)))
+            try:
+                return future.result()
+            except BaseException:
+                future.cancel()
+                raise
+
+    def score(self, table: Table, bar: ProgressBar | None) -> Answers:
+        """The answers of all rows; `bar` moves with them."""
+        run_options = RunOptions(orders=self.orders, margin=self.margin)
+        scheduler = Scheduler(table, self.plan, run_options)
+        scheduler.add_costs([scheduler.costs()])
+        scheduler.schedule(self.owner.budget, _without_parts)
+        ids = [question.id for question in table.questions]
+        logits = OptionLogits.empty(ids, self.plan.members, len(table.letters), self.orders)
+        self._score_batches(scheduler, logits, bar)
+        notes = [*self.plan.notes, *filter(None, [scheduler.describe_fixed()])]
+        if self.orders == "pride":
+            notes.append(describe_pride(scheduler.scorable))
+        elif self.orders == "adaptive":
+            notes.append(scheduler.schedule_unsure(logits, self.owner.budget, _without_parts))
+            self._score_batches(scheduler, logits, None)
+        for row, question in enumerate(table.questions):
+            logits.status[row] = scheduler.unscorable.get(question.id, logits.status[row])
+        settings = scheduler.identity(machine()) | {"batch_tokens": self.owner.budget, "compile": False}
+        run_json = describe_run(table, self.plan, settings, notes) | {"weights": self.scorer.packed.weights}
+        label_ids = self.scorer.label_ids[: len(table.letters)]
+        answers = Answers.of(
+            table=table,
+            logits=logits,
+            calibrations=self.plan.calibrations,
+            run_json=run_json,
+            label_ids=label_ids,
+            exposed=self.plan.exposed,
+        )
+        warn(warnings_of(logits, label_ids, answers.calibrations, answers.answers, answers.log_probabilities))
+        return answers
+
+    def _score_batches(self, scheduler: Scheduler, logits: OptionLogits, bar: ProgressBar | None) -> None:
+        """Let the owner answer the batches that are to do; their rows are put into `logits`."""
+        row_of = {id: row for row, id in enumerate(logits.ids)}
+        batches = [scheduler.batches[number] for number in scheduler.todo]
+        device = self.scorer.model.device.type
+        waiting: deque[Future[OptionLogits]] = deque()
+
+        def take() -> None:
+            part = waiting.popleft().result()
+            logits.add(part, [row_of[id] for id in part.ids])
+            if bar:
+                bar.update(len(part.ids))
+
+        ahead = read_ahead(self.scorer.prepare, ((batch.questions, batch.orders) for batch in batches), device)
+        try:
+            with closing(ahead):
+                for batch, prepared in zip(batches, ahead):
+                    cost = TokenCost(batch.number, 0, 0, batch.tokens)
+                    waiting.append(self.owner.submit(Request(self.scorer, prepared, self.orders, cost)))
+                    if len(waiting) > min(AHEAD[device], 1):
+                        take()
+            while waiting:
+                take()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _without_parts(number: int) -> bool:
+    """No batch is done before: nothing is on disk."""
+    return False
