@@ -1,4 +1,4 @@
-"""The same engine, driven by Ray Data (`pip install 'ray[data]'`): for tables that are too large for one process.
+"""The library's `Scorer`, driven by Ray Data (`pip install 'ray[data]'`), for tables too large for one process.
 
     python -m benchmarks.ray_data demo/test.csv demo/checkpoints/fold0 scores/ray
 
@@ -11,9 +11,7 @@ from pathlib import Path
 import numpy as np
 import ray
 
-from scoring import Question
-from scoring.engine.batch_scorer import BatchScorer
-from scoring.scores.probabilities import pooled_log_probabilities
+from scoring import Question, Scorer
 
 LETTERS = "abcd"
 
@@ -22,7 +20,7 @@ class Answers:
     """A block of a table's columns -> columns of ids, states and probabilities."""
 
     def __init__(self, ckpt: str, images: str):
-        self.scorer, self.images = BatchScorer.load(ckpt), Path(images)
+        self.scorer, self.images = Scorer.load(ckpt), Path(images)
 
     def __call__(self, rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         options = zip(*(rows[letter].astype(str) for letter in LETTERS))
@@ -31,10 +29,9 @@ class Answers:
             Question(id, number, (self.images / path,), question, texts, task_hint=hint or "")
             for number, (id, path, question, texts, hint) in enumerate(cells)
         ]
-        logits = self.scorer.score_batch(questions, len(LETTERS))
-        p = np.exp(pooled_log_probabilities(logits, self.scorer.plan.calibrations))
-        columns = {f"p_{letter}": p[:, column] for column, letter in enumerate(LETTERS)}
-        return {"id": rows["id"], "status": np.array(logits.status), **columns}
+        answers = self.scorer.score(questions)
+        columns = {f"p_{letter}": answers.probabilities[:, column] for column, letter in enumerate(LETTERS)}
+        return {"id": rows["id"], "status": np.array(answers.status), **columns}
 
 
 def main(table: str, ckpt: str, out: str) -> None:
