@@ -127,7 +127,7 @@ class Bench:
 
     def _run(self, way: Way, scorer: BatchScorer, table: Table) -> dict:
         """A whole `score` by the engine."""
-        options = RunOptions(way.orders, way.batch_tokens, compile=self.compiling)
+        options = RunOptions(way.orders, batch_tokens=way.batch_tokens, compile=self.compiling)
         if way.small_card:
             total = torch.cuda.get_device_properties(0).total_memory
             torch.cuda.set_per_process_memory_fraction(SMALL_CARD / total)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # what editors and type checkers read; `_MODULE_OF` says the 
     from scoring.checkpoints.compatibility import MismatchError as MismatchError
     from scoring.checkpoints.weights import CheckpointError as CheckpointError
     from scoring.engine.guard import DisagreementError as DisagreementError
+    from scoring.engine.loading import DeviceError as DeviceError
     from scoring.errors import CallError as CallError
     from scoring.errors import InputError as InputError
     from scoring.errors import Problem as Problem
@@ -77,6 +78,7 @@ _NAMES_IN = {  # module -> what is public of it
     "scoring.checkpoints.compatibility": "MismatchError",
     "scoring.checkpoints.weights": "CheckpointError",
     "scoring.engine.guard": "DisagreementError",
+    "scoring.engine.loading": "DeviceError",
     "scoring.errors": "CallError InputError Problem ScoringError",
     "scoring.files.lock": "LockError",
     "scoring.files.reading": "FileError",
