@@ -441,17 +441,11 @@ def _columns(results: "Scores", names: tuple[str, ...], data: Path | None) -> di
     """These columns of the table that was scored, in the order of the results' rows."""
     if not names:
         return {}
-    from scoring.tables.reading import read_columns
+    from scoring.scores.external import table_columns
 
-    table = results.run_json.get("data", {})
-    if data is None and "file" not in table:
+    if data is None and "file" not in results.run_json.get("data", {}):
         raise click.UsageError("--by needs --data here: these results do not record one table that they come from")
-    id_column = table.get("columns", {}).get("id", "id")
-    if data:
-        values = read_columns(data, names, id_column)
-    else:
-        values = read_columns(Path(table["file"]), names, id_column, table.get("split"))
-    return {name: [values[name].get(id, "") for id in results.logits.ids] for name in names}
+    return table_columns(results, names, data)
 
 
 def _evaluate(results: "Scores", path: Path, columns: dict[str, list[str]], accuracy: float) -> "Metrics":

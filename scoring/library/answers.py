@@ -178,7 +178,7 @@ class Answers(Sequence[Answer]):
         """(N, M, O) int64, the id of the vocabulary's likeliest token; -1 where it is not known."""
         return self.option_logits.top_token
 
-    @property
+    @cached_property
     def status(self) -> list[str]:
         """(N,) `ok`, or why the row has no score."""
         return list(map(for_programs, self.option_logits.status))

@@ -13,7 +13,7 @@ from scoring.inputs.pictures import DEFAULT_LIMITS, Picture, PictureError, Pictu
 from scoring.inputs.prompt import LETTERS
 from scoring.inputs.questions import Question
 from scoring.tables.layouts import RowFault
-from scoring.tables.rows import LONGEST_CELL, SURROGATE
+from scoring.tables.rows import text_fault
 
 TEXTS = ("id", "question", "task_type", "task_hint", "answer")
 EXPECTED = f"a list of 2 to {len(LETTERS)} texts"
@@ -92,16 +92,10 @@ def _text(name: str, value: object, faults: list[RowFault]) -> str:
     if not isinstance(value, str):
         faults.append(RowFault(name, type_name(value), "a text", "give a str"))
         return ""
-    if "\0" in value:
-        faults.append(RowFault(name, "a NUL character", "text", "remove it"))
-    elif SURROGATE.search(value):
-        faults.append(RowFault(name, "half of a character (a lone surrogate)", "text", "write the whole of it"))
-    elif len(value) > LONGEST_CELL:
-        found = f"{len(value):,} characters"
-        faults.append(RowFault(name, found, f"at most {LONGEST_CELL:,}", "shorten the text"))
-    else:
-        return value
-    return ""
+    if fault := text_fault(value, "text"):
+        faults.append(RowFault(name, *fault))
+        return ""
+    return value
 
 
 def _options(given: object, faults: list[RowFault]) -> tuple[str, ...]:

@@ -6,10 +6,9 @@ from pathlib import Path
 
 from scoring.errors import CallError
 from scoring.library.messages import say_to_log
-from scoring.scores.external import read_labelled
+from scoring.scores.external import read_labelled, table_columns
 from scoring.scores.folder import Scores
 from scoring.tables.answers import AnswerTable, read_answers
-from scoring.tables.reading import read_columns
 
 GivenAnswers = Mapping[str, str] | Sequence[str] | str | PathLike[str]
 GIVEN = Path("answers=")  # the name of answers that a program gives, in messages
@@ -55,5 +54,4 @@ def columns_by(scores: Scores, by: Mapping[str, Sequence[str]] | Sequence[str] |
     names, table = [by] if isinstance(by, str) else list(by), scores.run_json.get("data", {})
     if not Path(table.get("file", "")).is_file():
         raise CallError(f"by={names}: the rows come from no table on this disk; give a column's values by its name")
-    cells = read_columns(Path(table["file"]), names, table.get("columns", {}).get("id", "id"), table.get("split"))
-    return {name: [cells[name].get(id, "") for id in ids] for name in names}
+    return table_columns(scores, names)

@@ -42,8 +42,10 @@ class Request:
     cost: TokenCost
     future: "Future[OptionLogits]" = field(default_factory=Future)
 
-    def __post_init__(self) -> None:
-        self.letters = max((len(question.options) for question in self.batch.questions), default=2)
+    @property
+    def letters(self) -> int:
+        """The largest number of options of a row."""
+        return max((len(question.options) for question in self.batch.questions), default=2)
 
     @property
     def on_card(self) -> bool:
@@ -116,9 +118,9 @@ class ModelOwner:
             self._changed.notify()
         if self._thread and self._thread is not threading.current_thread():
             self._thread.join()
-        self._refuse_waiting()
 
     def _refuse_waiting(self) -> None:
+        """Give an error to all who wait."""
         with self._changed:
             waiting, self._waiting = self._waiting, deque()
         for request in waiting:
@@ -229,7 +231,7 @@ class ModelOwner:
             ids = [question.id for question in batch.prepared.questions]
             whole = OptionLogits.empty(ids, scorer.plan.members, batch.letters, orders)
             for piece, answers in batch.pieces:
-                whole.take(scorer.collect(piece, answers, batch.letters, orders))
+                whole.add(scorer.collect(piece, answers, batch.letters, orders))
             for row, fault in batch.prepared.faults.items():
                 whole.status[row] = fault
         except Exception as error:

@@ -163,7 +163,7 @@ class BatchLoop:
         ids = [question.id for question in prepared.questions]
         part = OptionLogits.empty(ids, self.job.plan.members, letters, orders)
         for piece, answers in batch.pieces:
-            part.take(scorer.collect(piece, answers, letters, orders))
+            part.add(scorer.collect(piece, answers, letters, orders))
         for row, fault in prepared.faults.items():
             part.status[row] = fault
         write_part(self.job.parts, batch.number, part, self.processes.mark)

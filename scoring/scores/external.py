@@ -20,6 +20,7 @@ from scoring.scores.pooling import PoolOptions, import_file
 from scoring.stats.calibration import Calibration, LabelledRows, calibrate
 from scoring.stats.pools import EnsembleError
 from scoring.tables.answers import AnswerTable, read_answers
+from scoring.tables.reading import read_columns
 
 SCORES = Path("scores")  # folder for the results of files that are evaluated
 
@@ -28,6 +29,17 @@ def read_files(answers: Path | None, calibrations: Sequence[Path]) -> tuple[Answ
     """The answers and calibrations in the files that --answers and --calibration name. Raises InputError, FileError."""
     table = read_answers(answers) if answers else None
     return table, [calibration for path in calibrations for calibration in read_calibrations(path)]
+
+
+def table_columns(scores: Scores, names: Sequence[str], data: Path | None = None) -> dict[str, list[str]]:
+    """name -> (N,) cells in the rows' order, of a table or else of the one that was scored; "" for ids that it lacks.
+
+    The results must record that table, or `data` be given. Raises InputError where it lacks a column.
+    """
+    table = scores.run_json.get("data", {})
+    id_column, split = table.get("columns", {}).get("id", "id"), table.get("split")
+    cells = read_columns(data or Path(table["file"]), names, id_column, None if data else split)
+    return {name: [cells[name].get(id, "") for id in scores.logits.ids] for name in names}
 
 
 def open_or_import(

@@ -68,24 +68,17 @@ class OptionLogits:
             orders,
         )
 
-    def take(self, other: "OptionLogits") -> None:
-        """Take over what a batch with the same rows has: a row's scores, or the reason why it has none."""
-        for row, status in enumerate(other.status):
-            if status != NOT_SCORED:
-                self.status[row] = status
-                for name in ("logits", "label_mass", "top_token"):
-                    getattr(self, name)[row] = getattr(other, name)[row]
-
     def add(self, part: "OptionLogits", rows: Sequence[int] | None = None) -> None:
-        """Add what a part holds of these rows (default: all), in orders that may be others than they have already.
+        """Add what a part holds of these rows (default: all): scores, or the reason why a row has none.
 
-        The part may have fewer letters.
+        Its orders may be others than the rows have already, and it may have fewer letters.
         """
         rows = range(len(self.ids)) if rows is None else rows
-        for index, row in enumerate(rows):
-            self.status[row] = part.status[index]
+        known = np.array([status != NOT_SCORED for status in part.status], bool)
+        for index in np.flatnonzero(known).tolist():
+            self.status[rows[index]] = part.status[index]
         _, members, orders, letters = part.logits.shape
-        present = np.isfinite(part.label_mass) | np.isfinite(part.logits).any(-1)
+        present = known[:, None, None] & (np.isfinite(part.label_mass) | np.isfinite(part.logits).any(-1))
         at = np.ix_(rows, range(members), range(orders))
         for name in ("label_mass", "top_token"):
             values = getattr(self, name)

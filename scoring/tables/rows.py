@@ -93,13 +93,8 @@ class RowReader:
                 if isinstance(held := self.row.cells[index], ObjectCell):
                     self._add_problem(name, str(held), "a text", "correct the cell")
                 cell = as_text(held)
-                if "\0" in cell:
-                    self._add_problem(name, "a NUL character", "text", "remove it")
-                elif SURROGATE.search(cell):
-                    self._add_problem(name, "half of a character (a lone surrogate)", "text", "write the whole of it")
-                elif len(cell) > LONGEST_CELL:
-                    found, expected = f"{len(cell):,} characters", f"at most {LONGEST_CELL:,}"
-                    self._add_problem(name, found, expected, "shorten the cell")
+                if fault := text_fault(cell, "cell"):
+                    self._add_problem(name, *fault)
             if not self.problems and "\0" in "".join([self.raw.question, *(self.raw.options or ())]):
                 self._add_problem("question", "a NUL character in it or its options", "text", "remove it")
         if not self.id.strip():
@@ -164,6 +159,17 @@ class RowReader:
         except AnswerError as error:
             self._add_problem("answer", error.found, error.expected, "correct the answer")
             return ""
+
+
+def text_fault(text: str, kind: str) -> tuple[str, str, str] | None:
+    """What is found in a text that cannot be read, what is expected, and what to do; kind: such as `cell`."""
+    if "\0" in text:
+        return "a NUL character", "text", "remove it"
+    if SURROGATE.search(text):
+        return "half of a character (a lone surrogate)", "text", "write the whole of it"
+    if len(text) > LONGEST_CELL:
+        return f"{len(text):,} characters", f"at most {LONGEST_CELL:,}", f"shorten the {kind}"
+    return None
 
 
 def answer_text(value: Any) -> str:

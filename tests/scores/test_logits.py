@@ -79,7 +79,7 @@ def test_a_table_takes_over_rows_with_a_score_or_a_reason_and_keeps_the_others()
     table, part = random_logits(4), random_logits(4, seed=1)
     before = random_logits(4)
     part.status = ["ok", "not scored", "picture: gone", "ok"]
-    table.take(part)
+    table.add(part)
     assert table.status == ["ok", "ok", "picture: gone", "ok"]
     for name in ("logits", "label_mass", "top_token"):
         taken, kept, given = (getattr(values, name) for values in (table, before, part))
