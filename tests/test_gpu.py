@@ -183,7 +183,24 @@ def test_the_host_does_not_wait_within_a_batch(on_card, test_rows):
     scorer.answer(ready, 4)
     torch.cuda.synchronize()
     with waiting_is_an_error():
-        scorer.answer(ready, 4)
+        scorer.begin(ready, 4)
+
+
+def test_a_batch_is_collected_while_later_ones_are_still_computed(on_card, test_rows):
+    from scoring.engine.batches import prepare_batch, with_tensors
+
+    _, scorer = on_card
+    parts = (test_rows[:4], test_rows)
+    first, later = (with_tensors(prepare_batch(scorer.prepare, rows, "1"), "cuda") for rows in parts)
+    expected = scorer.score(test_rows[:4]).logits
+    scorer.answer(later, 4)
+    begun = scorer.begin(first, 4)
+    torch.cuda._sleep(2_000_000_000)  # cycles: about a second
+    behind = scorer.begin(later, 4)
+    assert np.array_equal(scorer.collect(first, begun, 4).logits, expected)
+    assert not behind.ready
+    behind.wait()
+    assert behind.ready
 
 
 @pytest.fixture(scope="module", params=["4bit", "16bit", "two checkpoints"])
@@ -230,10 +247,10 @@ def test_answers_of_recorded_passes_stay_while_more_are_asked_for(recording, tes
 
     rows = test_rows[:8]
     batches = [prepare_batch(recording.prepare, [row], "1") for row in rows]
-    begun = [recording.answer(batch, 4) for _ in range(3) for batch in batches]
+    begun = [recording.begin(batch, 4) for _ in range(3) for batch in batches]
     whole = recording.score(rows)
-    for number, (batch, answers) in enumerate(zip(batches * 3, begun)):
-        assert np.array_equal(recording.collect(batch, answers, 4).logits[0], whole.logits[number % len(rows)])
+    for number, (batch, pending) in enumerate(zip(batches * 3, begun)):
+        assert np.array_equal(recording.collect(batch, pending, 4).logits[0], whole.logits[number % len(rows)])
 
 
 def test_a_recorded_pass_that_was_dropped_is_recorded_again(recording, test_rows, monkeypatch):
@@ -257,7 +274,7 @@ def test_the_host_does_not_wait_for_a_recorded_pass(recording, test_rows):
     ready = prepare_batch(recording.prepare, test_rows[:1], "1")
     torch.cuda.synchronize()
     with waiting_is_an_error():
-        recording.answer(ready, 4)
+        recording.begin(ready, 4)
 
 
 def test_a_pass_that_cannot_be_recorded_is_answered_all_the_same(test_rows, monkeypatch):

@@ -17,7 +17,7 @@ from scoring.checkpoints.plan import Plan, plan_members
 from scoring.checkpoints.quantization import why_no_4bit
 from scoring.engine.batches import PreparedBatch, prepare_batch
 from scoring.engine.capabilities import device_has_kernels
-from scoring.engine.forward import AnswerLogits
+from scoring.engine.forward import AnswerLogits, PendingAnswers
 from scoring.engine.graphs import Graphs
 from scoring.engine.loading import Model, default_device, default_dtype
 from scoring.engine.packed import PackedModel
@@ -98,26 +98,23 @@ class BatchScorer:
         scorer.label_ids = scorer.prepare.label_ids()
         return scorer
 
+    def begin(self, batch: PreparedBatch, letters: int) -> PendingAnswers:
+        """Begin the forward passes of a batch. letters: the largest number of options of a row."""
+        return PendingAnswers.of(self.graphs.answer(batch, self.label_ids[:letters]) if batch.sequences else [])
+
     def answer(self, batch: PreparedBatch, letters: int) -> list[AnswerLogits]:
-        """Begin the forward passes of a batch: for each member the answers of the batch's sequences.
+        """For each member the answers of the batch's sequences, on the host; nothing for a batch without a sequence."""
+        return self.begin(batch, letters).wait()
 
-        They are on the device, perhaps not computed yet. letters: the largest number of options of a row. Nothing for a
-        batch without a sequence.
-        """
-        if not batch.sequences:
-            return []
-        return self.graphs.answer(batch, self.label_ids[:letters])
-
-    def collect(
-        self, batch: PreparedBatch, answers: list[AnswerLogits], letters: int, orders: str = "1"
-    ) -> OptionLogits:
-        """The logits of a batch's rows by the data's options, from what `answer` gave for it; waits for the device.
+    def collect(self, batch: PreparedBatch, pending: PendingAnswers, letters: int, orders: str = "1") -> OptionLogits:
+        """The logits of a batch's rows by the data's options, from what `begin` gave for it; waits for the device.
 
         letters, orders: of the table of logits. The `status` of a row whose picture could not be read is the reason.
         """
         result = OptionLogits.empty([question.id for question in batch.questions], self.plan.members, letters, orders)
         for row, fault in batch.faults.items():
             result.status[row] = fault
+        answers = pending.wait()
         if not answers:
             return result
         rows = np.array(batch.rows)
@@ -129,12 +126,12 @@ class BatchScorer:
         sequence, letter = np.nonzero(present)  # of every letter that a sequence shows; below, its option and order
         option, order = option_at[sequence, letter], order_index[sequence]
         for member, answer in enumerate(answers):
-            labels = answer.labels.float().cpu().numpy()
+            labels = answer.labels.float().numpy()
             with np.errstate(invalid="ignore"):  # below, NaN logits become the row's status
                 total = np.logaddexp.reduce(np.where(present, labels, -np.inf), axis=1)
             result.logits[rows[sequence], member, order, option] = labels[sequence, letter]
-            result.label_mass[rows, member, order_index] = np.exp(total - answer.log_total.cpu().numpy())
-            result.top_token[rows, member, order_index] = answer.top.cpu().numpy()
+            result.label_mass[rows, member, order_index] = np.exp(total - answer.log_total.numpy())
+            result.top_token[rows, member, order_index] = answer.top.numpy()
         expected = np.zeros(result.logits.shape, bool)  # (N, M, O, K) where a finite logit must be
         expected[rows[sequence], :, order, option] = True
         for row in np.unique(rows).tolist():
@@ -147,7 +144,7 @@ class BatchScorer:
     def score_batch(self, questions: list[Question], letters: int, orders: str = "1") -> OptionLogits:
         """All questions in one batch, whatever its size."""
         batch = prepare_batch(self.prepare, questions, orders)
-        return self.collect(batch, self.answer(batch, letters), letters, orders)
+        return self.collect(batch, self.begin(batch, letters), letters, orders)
 
     def score(self, questions: Iterable[Question], orders: str = "1", batch_rows: int = 64) -> OptionLogits:
         """All questions in their order; orders: `1`, `cyclic`, `all` or a number of option orders each.

@@ -297,6 +297,48 @@ class AnswerLogits:
     log_total: torch.Tensor
     top: torch.Tensor
 
+    def to_host(self) -> "AnswerLogits":
+        """In the host's memory; from a card the copies are begun, and done once what the stream holds now is."""
+        return AnswerLogits(*(_to_host(tensor) for tensor in (self.labels, self.log_total, self.top)))
+
+
+def _to_host(tensor: torch.Tensor) -> torch.Tensor:
+    if not tensor.is_cuda:
+        return tensor
+    return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
+
+
+@dataclass(frozen=True)
+class PendingAnswers:
+    """The answers of each member, on their way to the host's memory. event: recorded behind them on a card.
+
+    The copies are begun with the forward passes: later ones would wait for the batches that are begun until then.
+    """
+
+    answers: list[AnswerLogits]
+    event: torch.cuda.Event | None = None
+
+    @classmethod
+    def of(cls, answers: list[AnswerLogits]) -> "PendingAnswers":
+        """Begin to copy answers, which a device may still compute."""
+        if not answers or not answers[0].labels.is_cuda:
+            return cls(answers)
+        with torch.cuda.device(answers[0].labels.device):
+            on_host, event = [answer.to_host() for answer in answers], torch.cuda.Event()  # type: ignore[no-untyped-call]
+            event.record()
+        return cls(on_host, event)
+
+    @property
+    def ready(self) -> bool:
+        """Whether they are computed."""
+        return self.event is None or bool(self.event.query())  # type: ignore[no-untyped-call]
+
+    def wait(self) -> list[AnswerLogits]:
+        """Wait for the device; the answers."""
+        if self.event:
+            self.event.synchronize()
+        return self.answers
+
 
 def project(
     states: torch.Tensor,

@@ -72,7 +72,7 @@ def _compare(scorer: BatchScorer, question: Question, sequence: TokenSequence, p
     tolerance, largest = TOLERANCES[scorer.model.dtype], 0.0
     for member, adapter, answer in zip(scorer.plan.members, scorer.adapters, answers):
         scorer.model.use(adapter)
-        packed = answer.labels[0].float().cpu().numpy()
+        packed = answer.labels[0].float().numpy()
         reference = last_logits(scorer.model, sequence, patches)[scorer.label_ids[:letters]].cpu().numpy()
         difference = float(np.abs((packed - packed.mean()) - (reference - reference.mean())).max())
         if not np.isfinite(reference).all() and not np.isfinite(packed).all():

@@ -59,18 +59,17 @@ class Request:
 
 @dataclass(frozen=True)
 class _BatchOnDevice:
-    """Requests whose forward is begun, as one batch. event: on a card, recorded behind it."""
+    """Requests whose forward is begun, as one batch."""
 
     requests: list[Request]
     prepared: PreparedBatch
     letters: int
     pieces: Pieces
-    event: torch.cuda.Event | None
 
     @property
     def finished(self) -> bool:
         """Whether the answers are computed."""
-        return self.event is None or bool(self.event.query())  # type: ignore[no-untyped-call]
+        return all(pending.ready for _, pending in self.pieces)
 
 
 class ModelOwner:
@@ -219,10 +218,7 @@ class ModelOwner:
             if batch.tensors is None:
                 batch = with_tensors(batch, device.type)
             pieces, self.split = answer_in_pieces(scorer, batch, letters, self.split)
-            event = torch.cuda.Event() if device.type == "cuda" else None  # type: ignore[no-untyped-call]
-            if event:
-                event.record()
-        return _BatchOnDevice(requests, batch, letters, pieces, event)
+        return _BatchOnDevice(requests, batch, letters, pieces)
 
     def _deliver(self, batch: _BatchOnDevice) -> None:
         """Wait for the device, and give each request its rows."""
@@ -230,8 +226,8 @@ class ModelOwner:
             scorer, orders = batch.requests[0].scorer, batch.requests[0].orders
             ids = [question.id for question in batch.prepared.questions]
             whole = OptionLogits.empty(ids, scorer.plan.members, batch.letters, orders)
-            for piece, answers in batch.pieces:
-                whole.add(scorer.collect(piece, answers, batch.letters, orders))
+            for piece, pending in batch.pieces:
+                whole.add(scorer.collect(piece, pending, batch.letters, orders))
             for row, fault in batch.prepared.faults.items():
                 whole.status[row] = fault
         except Exception as error:

@@ -11,7 +11,7 @@ import torch
 
 from scoring.engine.batch_scorer import BatchScorer
 from scoring.engine.batches import PreparedBatch, read_ahead
-from scoring.engine.forward import AnswerLogits
+from scoring.engine.forward import PendingAnswers
 from scoring.engine.loading import out_of_memory
 from scoring.inputs.questions import Question
 from scoring.run.loader import ModelLoader
@@ -22,7 +22,7 @@ from scoring.run.scheduler import Scheduler
 from scoring.scores.logits import OptionLogits, part_path, write_part
 
 # A batch's pieces, and the answers that the device computes for each.
-Pieces = list[tuple[PreparedBatch, list[AnswerLogits]]]
+Pieces = list[tuple[PreparedBatch, PendingAnswers]]
 
 
 @dataclass(frozen=True)
@@ -162,8 +162,8 @@ class BatchLoop:
         prepared, letters, orders = batch.prepared, self.job.letters, self.job.options.orders
         ids = [question.id for question in prepared.questions]
         part = OptionLogits.empty(ids, self.job.plan.members, letters, orders)
-        for piece, answers in batch.pieces:
-            part.add(scorer.collect(piece, answers, letters, orders))
+        for piece, pending in batch.pieces:
+            part.add(scorer.collect(piece, pending, letters, orders))
         for row, fault in prepared.faults.items():
             part.status[row] = fault
         write_part(self.job.parts, batch.number, part, self.processes.mark)
@@ -184,7 +184,7 @@ def answer_in_pieces(scorer: BatchScorer, prepared: PreparedBatch, letters: int,
     while waiting:
         piece = waiting.pop(0)
         try:
-            answered.append((piece, scorer.answer(piece, letters)))
+            answered.append((piece, scorer.begin(piece, letters)))
             continue
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
@@ -193,7 +193,7 @@ def answer_in_pieces(scorer: BatchScorer, prepared: PreparedBatch, letters: int,
         halves = piece.halves()
         if len(halves) == 1:
             piece.faults.update(dict.fromkeys(piece.rows, "out of memory, alone in its batch"))
-            answered.append((piece, []))
+            answered.append((piece, PendingAnswers([])))
             continue
         while split < len(answered) + len(waiting) + 2:
             split *= 2

@@ -73,6 +73,5 @@ class ModelLoader:
         self.say("compiling the layers for this card (the next run finds most of it on disk) …")
         scorer.packed.compile()
         prepared = prepare_batch(self.plan.preparer, batch.questions[:WARM_UP_ROWS], batch.orders)
-        for answer in scorer.answer(prepared, self.job.letters):
-            answer.top.cpu()
+        scorer.answer(prepared, self.job.letters)
         self.compiling_seconds += time.monotonic() - start

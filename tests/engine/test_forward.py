@@ -77,7 +77,7 @@ def test_questions_that_share_a_picture_equal_the_reference(scorer, rows):
     rows = [asked_about(rows[index], pictures[index % 4], index) for index in range(12)]
     ready = prepare_batch(scorer.prepare, rows, "1")
     assert len(ready.pictures) == 4 and len(Tree.build(ready.sequences, ready.picture_numbers).pictures) == 4
-    result = scorer.collect(ready, scorer.answer(ready, 4), 4)
+    result = scorer.collect(ready, scorer.begin(ready, 4), 4)
     scorer.model.use(scorer.adapters[0])
     for index, row in enumerate(rows):
         expected = reference_logits(scorer.model.network, *scorer.prepare(row))[scorer.label_ids[:4]]
@@ -277,3 +277,12 @@ def test_the_network_is_the_librarys_own_outside_of_an_answer(scorer, rows):
     assert config.vision_config._attn_implementation == "sdpa"
     assert not any(layer.merged for layer in (*scorer.packed.linears, *scorer.packed.patches))
     assert isinstance(scorer.packed, PackedModel) and len(scorer.packed.linears) == 7 * 5
+
+
+def test_pending_answers_of_a_cpu_are_ready(scorer, test_rows):
+    pending = scorer.begin(prepare_batch(scorer.prepare, test_rows[:3], "1"), 4)
+    assert pending.ready and pending.event is None
+    answers = pending.wait()
+    assert torch.equal(answers[0].labels, scorer.answer(prepare_batch(scorer.prepare, test_rows[:3], "1"), 4)[0].labels)
+    empty = scorer.begin(prepare_batch(scorer.prepare, [], "1"), 4)
+    assert empty.ready and empty.wait() == []

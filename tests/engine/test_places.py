@@ -86,7 +86,7 @@ def test_the_halves_of_a_batch_keep_their_pictures(scorer, questions):
     whole = scorer.score(questions, batch_rows=8).logits
     halves = prepare_batch(scorer.prepare, questions, "1").halves()
     for half in halves:
-        result = scorer.collect(half, scorer.answer(half, 4), 4)
+        result = scorer.collect(half, scorer.begin(half, 4), 4)
         rows = sorted(set(half.rows))
         assert np.nanmax(np.abs(result.logits[rows] - whole[rows])) < 1e-4
 

@@ -166,14 +166,15 @@ def test_many_threads_get_the_probabilities_of_score(asked, rows):
 
 
 class Busy:
-    """Stands for a card's event: a batch takes 20 ms, behind the one before."""
+    """Stands for what a card computes: a batch takes 20 ms, behind the one before."""
 
     free = 0.0
 
     def __init__(self):
         Busy.free = self.end = max(Busy.free, time.monotonic()) + 0.02
 
-    def query(self):
+    @property
+    def ready(self):
         return time.monotonic() >= self.end
 
 
@@ -182,10 +183,10 @@ def test_a_card_answers_half_of_the_callers_while_the_other_half_prepares(scorer
 
     def answer(self, requests):
         sizes.append(len(requests))
-        return _BatchOnDevice(requests, joined([each.batch for each in requests]), 4, [], Busy())
+        return _BatchOnDevice(requests, joined([each.batch for each in requests]), 4, [(None, Busy())])
 
     def deliver(self, batch):
-        time.sleep(max(batch.event.end - time.monotonic(), 0))
+        time.sleep(max(batch.pieces[0][1].end - time.monotonic(), 0))
         for each in batch.requests:
             each.future.set_result(None)
 
