@@ -254,10 +254,16 @@ def _read_pictures(
 
 
 def cost_of(batch: PreparedBatch) -> TokenCost:
-    """What a batch of one row adds to a tree."""
-    if not batch.sequences:
+    """What the rows of a batch add to a tree."""
+    sequences: dict[int, list[TokenSequence]] = {}
+    for row, sequence in zip(batch.rows, batch.sequences):
+        sequences.setdefault(row, []).append(sequence)
+    costs = [_token_cost(batch.questions[row], each) for row, each in sequences.items()]
+    if not costs:
         return TokenCost(None, 0, 0, 0)
-    return _token_cost(batch.questions[0], batch.sequences)
+    if any(cost.picture != costs[0].picture for cost in costs):
+        return TokenCost(None, costs[0].prefix_tokens, 0, tokens_in(costs))
+    return replace(costs[0], text_tokens=sum(cost.text_tokens for cost in costs))
 
 
 def joined(batches: Sequence[PreparedBatch]) -> PreparedBatch:

@@ -18,7 +18,8 @@ class Answer(Mapping[str, float]):
     letter: of the likeliest option. probabilities: what the mapping holds. margin: the probability of the likeliest
     option minus that of the second; NaN without a score. label_mass: the share of the model's whole softmax that falls
     on the letters, the mean over members and orders; NaN where it is not known. status: `ok`, or why there is no score.
-    options: the options' texts, () where they are not known.
+    options: the options' texts, () where they are not known. members: the probabilities of each member of a pool that
+    was asked, by its name.
 
     >>> answer = Answer("q1", "b", {"a": 0.25, "b": 0.75}, 0.5)
     >>> answer.letter, answer["b"], max(answer, key=answer.get), answer == {"a": 0.25, "b": 0.75}
@@ -32,6 +33,7 @@ class Answer(Mapping[str, float]):
     label_mass: float = NAN
     status: str = SCORED
     options: tuple[str, ...] = ()
+    members: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def __getitem__(self, letter: str) -> float:
         return self.probabilities[letter]

@@ -5,17 +5,21 @@ and the calibrations that `score` gives them: the scheduler, the plan and the ba
 """
 
 from collections import deque
-from concurrent.futures import Future
+from collections.abc import Sequence
+from concurrent.futures import CancelledError, Future
 from contextlib import closing
 from dataclasses import dataclass
 from threading import Semaphore
 
 from scoring.checkpoints.plan import Plan
 from scoring.engine.batch_scorer import BatchScorer, machine
-from scoring.engine.batches import AHEAD, TokenCost, cost_of, prepare_batch, read_ahead
+from scoring.engine.batches import AHEAD, TokenCost, cost_of, costs_of, plan_batches, prepare_batch, read_ahead
+from scoring.errors import CallError
 from scoring.inputs.orders import orders_of
+from scoring.inputs.pictures import PictureError
 from scoring.inputs.questions import Question
 from scoring.library.answers import Answers
+from scoring.library.cancelling import CancelToken
 from scoring.library.messages import warn
 from scoring.library.owner import ModelOwner, Request
 from scoring.messages import ProgressBar
@@ -26,6 +30,30 @@ from scoring.scores.evaluation import warnings_of
 from scoring.scores.logits import SCORED, OptionLogits
 from scoring.scores.probabilities import margins, pooled_log_probabilities
 from scoring.tables.table import Table
+
+
+@dataclass
+class AskLimits:
+    """Of questions that are asked together. most_tokens: that they may have; None for no limit.
+
+    tokens: how many they had, in all orders; counted while they are asked. token: with which they can be withdrawn.
+    """
+
+    most_tokens: int | None = None
+    tokens: int = 0
+    token: CancelToken | None = None
+
+    def check(self) -> None:
+        """Raises CancelledError once they are withdrawn."""
+        if self.token and self.token.cancelled:
+            raise CancelledError
+
+    def count(self, tokens: int) -> None:
+        """Raises CallError where they become too many."""
+        if self.most_tokens is not None and self.tokens + tokens > self.most_tokens:
+            found = f"{self.tokens + tokens:,} tokens, with those of the pictures and in all option orders"
+            raise CallError(f"{found}; expected at most {self.most_tokens:,}: ask less at once")
+        self.tokens += tokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,23 +76,53 @@ class MemberRun:
         """Of the members."""
         return self.scorer.plan
 
-    def ask(self, question: Question) -> OptionLogits:
-        """The logits of one question; its status says why it has none."""
+    def ask(self, questions: Sequence[Question], limits: AskLimits) -> OptionLogits:
+        """The logits of questions that are asked together; a status says why there is none.
+
+        What they have in common, such as a picture, is computed once. Raises CallError beyond the limits.
+        """
         if self.orders != "adaptive":
-            return self._request(question, self.orders)
-        logits = self._request(question, "half")
-        log_p = pooled_log_probabilities(logits, self.plan.calibrations, [question.task_type])
-        if logits.status[0] == SCORED and margins(log_p)[0] < self.margin and orders_of(question, REST):
-            logits.add(self._request(question, REST))
+            return self._in_batches(questions, self.orders, limits)
+        logits = self._in_batches(questions, "half", limits)
+        log_p = pooled_log_probabilities(logits, self.plan.calibrations, [each.task_type for each in questions])
+        lead = margins(log_p)
+        unsure = [
+            row
+            for row, question in enumerate(questions)
+            if logits.status[row] == SCORED and lead[row] < self.margin and orders_of(question, REST)
+        ]
+        if unsure:
+            logits.add(self._in_batches([questions[row] for row in unsure], REST, limits), unsure)
         return logits
 
-    def _request(self, question: Question, orders: str) -> OptionLogits:
-        """Let the owner answer one question. Preparing it is done here, in the thread that asks."""
+    def _in_batches(self, questions: Sequence[Question], orders: str, limits: AskLimits) -> OptionLogits:
+        """Let the owner answer questions, in as many batches as they need."""
+        if len(questions) == 1:
+            return self._request(questions, orders, limits)
+        costs = list(costs_of(self.scorer.prepare, list(questions), orders))
+        scorable = [row for row, cost in enumerate(costs) if isinstance(cost, TokenCost)]
+        planned = plan_batches([cost for cost in costs if isinstance(cost, TokenCost)], self.owner.budget)
+        batches = [[scorable[number] for number in batch] for batch in planned]
+        batches += [[row] for row, cost in enumerate(costs) if isinstance(cost, PictureError)]  # for their statuses
+        letters = max(len(question.options) for question in questions)
+        ids = [question.id for question in questions]
+        logits = OptionLogits.empty(ids, self.plan.members, letters, self.orders)
+        for rows in batches:
+            logits.add(self._request([questions[row] for row in rows], orders, limits), rows)
+        return logits
+
+    def _request(self, questions: Sequence[Question], orders: str, limits: AskLimits) -> OptionLogits:
+        """Let the owner answer questions as one batch. Preparing them is done here, in the thread that asks."""
         with self.owner.caller():
             with self.preparing:
-                batch = prepare_batch(self.scorer.prepare, [question], orders)
-            future = self.owner.submit(Request(self.scorer, batch, self.orders, cost_of(batch)))
+                limits.check()
+                batch = prepare_batch(self.scorer.prepare, list(questions), orders)
+            cost = cost_of(batch)
+            limits.count(cost.tokens)
+            future = self.owner.submit(Request(self.scorer, batch, self.orders, cost))
             try:
+                if limits.token:
+                    limits.token.watch(future)
                 return future.result()
             except BaseException:
                 future.cancel()

@@ -28,7 +28,7 @@ from scoring.inputs.prompt import LETTERS, PromptTemplate
 from scoring.inputs.questions import Question
 from scoring.library.answers import Answer, Answers, pool_answers
 from scoring.library.arguments import Orders, Rows
-from scoring.library.member_run import MemberRun
+from scoring.library.member_run import AskLimits, MemberRun
 from scoring.library.messages import ProgressOf, say_to_log, warn
 from scoring.library.owner import CLOSED, ModelOwner
 from scoring.library.rows import as_table, question_of
@@ -164,6 +164,24 @@ class Scorer:
         return answer
 
     @for_callers
+    def ask_together(
+        self, questions: Sequence[Question], *, orders: str | int | None = None, limits: AskLimits | None = None
+    ) -> list[Answer]:
+        """Answer questions in one forward pass: a picture or a text that they share is computed once.
+
+        questions: such as `question_of` makes. A question that cannot be answered says why in its status. orders: as
+        in `ask`. limits: how many tokens they may have; it counts them, and can withdraw them.
+
+        Raises OrdersError, and CallError beyond the limits.
+        """
+        self._check_open()
+        chosen = self.settings.orders_or(orders)
+        self.settings.refuse_tables_alone(chosen)
+        for choice in chosen:
+            check_orders(list(questions), choice)
+        return self._ask_together(questions, chosen, limits or AskLimits())
+
+    @for_callers
     def score(
         self,
         rows: Rows,
@@ -286,29 +304,49 @@ class Scorer:
     # ------------------------------------------------------------ one question
     def _ask(self, question: Question, orders: Orders) -> Answer:
         """The answer of one question; its status says why there is none."""
+        return self._ask_together([question], orders, AskLimits())[0]
+
+    def _ask_together(self, questions: Sequence[Question], orders: Orders, limits: AskLimits) -> list[Answer]:
+        """The answers of questions that share a forward pass; a status says why there is none."""
         runs = self._runs_in(orders)
-        if question.fault:
-            return Answer(question.id, status=for_programs(question.fault), options=question.options)
-        results = [run.ask(question) for run in runs]
-        for logits in results:
-            if logits.status[0] != SCORED:
-                return Answer(question.id, status=logits.status[0], options=question.options)
-        members = [
-            member_log_probabilities(logits, run.plan.calibrations, [question.task_type])
-            for run, logits in zip(runs, results)
-        ]
-        log_p = pool_members(np.concatenate(members))
+        answers = [Answer(each.id, status=for_programs(each.fault), options=each.options) for each in questions]
+        askable = [number for number, each in enumerate(questions) if not each.fault]
+        if not askable:
+            return answers
+        asked = [questions[number] for number in askable]
+        results = [run.ask(asked, limits) for run in runs]
         parts = results
         if len(runs) > 1:  # each member counts once, in however many orders
             parts = [logits.of_member(member) for logits in results for member in range(len(logits.members))]
-        return Answer(
-            question.id,
-            LETTERS[int(np.nanargmax(log_p[0]))],
-            dict(zip(LETTERS, np.exp(log_p[0]).tolist())),
-            float(margins(log_p)[0]),
-            float(np.mean([mean_label_mass(part)[0] for part in parts])),
-            options=question.options,
-        )
+        task_types = [each.task_type for each in asked]
+        with np.errstate(invalid="ignore"):  # of rows without a score
+            members = np.concatenate(
+                [
+                    member_log_probabilities(logits, run.plan.calibrations, task_types)
+                    for run, logits in zip(runs, results)
+                ]
+            )
+            log_p = pool_members(members)
+        label_mass = np.mean([mean_label_mass(part) for part in parts], axis=0)
+        names = [label for run in runs for label in run.labels]
+        for row, (number, question) in enumerate(zip(askable, asked)):
+            status = next((logits.status[row] for logits in results if logits.status[row] != SCORED), SCORED)
+            answers[number] = Answer(question.id, status=status, options=question.options)
+            if status != SCORED:
+                continue
+            count = len(question.options)
+            answers[number] = replace(
+                answers[number],
+                letter=LETTERS[int(np.nanargmax(log_p[row, :count]))],
+                probabilities=dict(zip(LETTERS, np.exp(log_p[row, :count]).tolist())),
+                margin=float(margins(log_p[row : row + 1])[0]),
+                label_mass=float(label_mass[row]),
+                members={
+                    name: dict(zip(LETTERS, np.exp(member[row, :count]).tolist()))
+                    for name, member in zip(names, members)
+                },
+            )
+        return answers
 
 
 def _pool(table: Table, runs: Sequence[MemberRun], results: Sequence[Answers]) -> Answers:
