@@ -297,15 +297,14 @@ class AnswerLogits:
     log_total: torch.Tensor
     top: torch.Tensor
 
-    def to_host(self) -> "AnswerLogits":
-        """In the host's memory; from a card the copies are begun, and done once what the stream holds now is."""
-        return AnswerLogits(*(_to_host(tensor) for tensor in (self.labels, self.log_total, self.top)))
-
-
-def _to_host(tensor: torch.Tensor) -> torch.Tensor:
-    if not tensor.is_cuda:
-        return tensor
-    return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
+    def begin_copy(self) -> "AnswerLogits":
+        """From a card in the host's pinned memory, where they are once the stream has done what it holds now."""
+        return AnswerLogits(
+            *(
+                torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
+                for tensor in (self.labels, self.log_total, self.top)
+            )
+        )
 
 
 @dataclass(frozen=True)
@@ -324,7 +323,7 @@ class PendingAnswers:
         if not answers or not answers[0].labels.is_cuda:
             return cls(answers)
         with torch.cuda.device(answers[0].labels.device):
-            on_host, event = [answer.to_host() for answer in answers], torch.cuda.Event()  # type: ignore[no-untyped-call]
+            on_host, event = [each.begin_copy() for each in answers], torch.cuda.Event()  # type: ignore[no-untyped-call]
             event.record()
         return cls(on_host, event)
 

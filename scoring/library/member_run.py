@@ -36,16 +36,16 @@ from scoring.tables.table import Table
 class AskLimits:
     """Of questions that are asked together. most_tokens: that they may have; None for no limit.
 
-    tokens: how many they had, in all orders; counted while they are asked. token: with which they can be withdrawn.
+    tokens: how many they had, in all orders; counted while they are asked. cancel: withdraws them.
     """
 
     most_tokens: int | None = None
     tokens: int = 0
-    token: CancelToken | None = None
+    cancel: CancelToken | None = None
 
     def check(self) -> None:
         """Raises CancelledError once they are withdrawn."""
-        if self.token and self.token.cancelled:
+        if self.cancel and self.cancel.cancelled:
             raise CancelledError
 
     def count(self, tokens: int) -> None:
@@ -121,8 +121,8 @@ class MemberRun:
             limits.count(cost.tokens)
             future = self.owner.submit(Request(self.scorer, batch, self.orders, cost))
             try:
-                if limits.token:
-                    limits.token.watch(future)
+                if limits.cancel:
+                    limits.cancel.watch(future)
                 return future.result()
             except BaseException:
                 future.cancel()

@@ -169,8 +169,9 @@ class Scorer:
     ) -> list[Answer]:
         """Answer questions in one forward pass: a picture or a text that they share is computed once.
 
-        questions: such as `question_of` makes. A question that cannot be answered says why in its status. orders: as
-        in `ask`. limits: how many tokens they may have; it counts them, and can withdraw them.
+        questions: checked ones, with the sizes of their pictures, such as `read_questions` gives. A question that
+        cannot be answered says why in its status. orders: as in `ask`. limits: how many tokens they may have; it counts
+        them, and can withdraw them.
 
         Raises OrdersError, and CallError beyond the limits.
         """
@@ -315,6 +316,14 @@ class Scorer:
             return answers
         asked = [questions[number] for number in askable]
         results = [run.ask(asked, limits) for run in runs]
+        statuses = [
+            next((status for status in of_runs if status != SCORED), SCORED)
+            for of_runs in zip(*(logits.status for logits in results))
+        ]
+        for number, question, status in zip(askable, asked, statuses):
+            answers[number] = Answer(question.id, status=status, options=question.options)
+        if SCORED not in statuses:
+            return answers
         parts = results
         if len(runs) > 1:  # each member counts once, in however many orders
             parts = [logits.of_member(member) for logits in results for member in range(len(logits.members))]
@@ -328,25 +337,25 @@ class Scorer:
             )
             log_p = pool_members(members)
         label_mass = np.mean([mean_label_mass(part) for part in parts], axis=0)
-        names = [label for run in runs for label in run.labels]
+        lead, names = margins(log_p), [label for run in runs for label in run.labels]
         for row, (number, question) in enumerate(zip(askable, asked)):
-            status = next((logits.status[row] for logits in results if logits.status[row] != SCORED), SCORED)
-            answers[number] = Answer(question.id, status=status, options=question.options)
-            if status != SCORED:
+            if statuses[row] != SCORED:
                 continue
             count = len(question.options)
             answers[number] = replace(
                 answers[number],
-                letter=LETTERS[int(np.nanargmax(log_p[row, :count]))],
-                probabilities=dict(zip(LETTERS, np.exp(log_p[row, :count]).tolist())),
-                margin=float(margins(log_p[row : row + 1])[0]),
+                letter=LETTERS[int(np.nanargmax(log_p[row]))],
+                probabilities=_by_letter(log_p[row, :count]),
+                margin=float(lead[row]),
                 label_mass=float(label_mass[row]),
-                members={
-                    name: dict(zip(LETTERS, np.exp(member[row, :count]).tolist()))
-                    for name, member in zip(names, members)
-                },
+                members={name: _by_letter(member[row, :count]) for name, member in zip(names, members)},
             )
         return answers
+
+
+def _by_letter(log_p: np.ndarray) -> dict[str, float]:
+    """The probabilities of a row's K options (K,)."""
+    return dict(zip(LETTERS, np.exp(log_p).tolist()))
 
 
 def _pool(table: Table, runs: Sequence[MemberRun], results: Sequence[Answers]) -> Answers:

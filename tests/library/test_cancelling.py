@@ -1,5 +1,6 @@
 """Questions are withdrawn with a token, before and while they wait."""
 
+import warnings
 from concurrent.futures import CancelledError, Future
 from dataclasses import replace
 
@@ -24,7 +25,7 @@ def test_withdrawn_questions_are_not_computed(asked, rows):
     token = CancelToken()
     token.cancel()
     with pytest.raises(CancelledError):
-        asked.ask_together(rows[:2], limits=AskLimits(token=token))
+        asked.ask_together(rows[:2], limits=AskLimits(cancel=token))
 
 
 def test_questions_with_too_many_tokens_are_refused_before_they_wait(asked, rows):
@@ -47,3 +48,13 @@ def test_questions_asked_together_get_what_score_gives(asked, rows, orders):
         assert answer.margin == pytest.approx(scored.margin, abs=1e-5)
         assert answer.members == {"fold0": pytest.approx(dict(answer))}
     assert answers[5].status == "no picture" and not answers[5]
+
+
+def test_questions_with_unreadable_pictures_say_so_without_a_warning(asked, rows, tmp_path):
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(rows[0].picture.read_bytes()[:200])
+    questions = [replace(rows[0], id=name, pictures=(broken,)) for name in ("first", "second")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        answers = asked.ask_together(questions)
+    assert all(answer.status.startswith("picture: ") and not answer for answer in answers)
