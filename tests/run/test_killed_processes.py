@@ -52,12 +52,12 @@ def test_two_hosts_that_start_anew_where_a_process_was_killed(tmp_path, small_ta
         "import os, signal, sys, time\nfrom pathlib import Path\nfrom scoring.engine.batch_scorer import BatchScorer\n"
         "import scoring.run.processes as p; p.PARTING = 0.5\n"  # nobody is left to read a message
         f"mark, parts = Path({str(tmp_path / 'killed')!r}), Path({str(tmp_path / 'two')!r})\n"
-        "whole = BatchScorer.answer\n"
-        "def answer(*given):\n"
+        "whole = BatchScorer.begin\n"
+        "def begin(*given):\n"
         "    if os.environ['RANK'] == '1' and not mark.exists() and len(list(parts.glob('logits/*.parquet'))) > 1:\n"
         "        mark.touch()\n        os.kill(os.getpid(), signal.SIGKILL)\n"
         "    time.sleep(0 if mark.exists() else 0.3)\n    return whole(*given)\n"
-        f"BatchScorer.answer = answer\nimport cli\nsys.argv = {words!r}\ncli.main()\n"
+        f"BatchScorer.begin = begin\nimport cli\nsys.argv = {words!r}\ncli.main()\n"
     )
     program = forked_program(tmp_path, code)
     meeting = ["--rdzv_backend", "c10d", "--rdzv_endpoint", f"127.0.0.1:{command_line.free_port()}"]

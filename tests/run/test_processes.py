@@ -49,11 +49,11 @@ def test_fewer_rows_than_processes_and_two_of_them_over_two_shards(tmp_path, sma
 def test_an_error_of_one_ends_all_with_its_message(tmp_path, small_table):
     broken = (
         "import os\nfrom scoring.engine.batch_scorer import BatchScorer\n"
-        "import time\nwhole = BatchScorer.answer\n"
-        "def answer(*given):\n"
+        "import time\nwhole = BatchScorer.begin\n"
+        "def begin(*given):\n"
         "    if os.environ['RANK'] == '1': raise RuntimeError('the card is broken')\n"
         "    time.sleep(.2)\n    return whole(*given)\n"
-        "BatchScorer.answer = answer"
+        "BatchScorer.begin = begin"
     )
     arguments = ["score", small_table(24), "--ckpt", FOLD0, "--batch-tokens", 200, "--out", tmp_path / "two"]
     program, text = with_code(broken, arguments)
