@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from scoring.serving.options import ScorerChoices, ServeChoices, scorer_options, serve_options
 from scoring.terminal.errors import BAD_INPUT, SOME_UNSCORED, report_errors, stoppable
 from scoring.terminal.help import SectionedGroup
 from scoring.terminal.options import (
@@ -69,6 +70,7 @@ SECTIONS = {
     "Scoring": ("score", "merge", "bench"),
     "Evaluation": ("evaluate", "calibrate", "report", "show"),
     "Combining": ("ensemble", "soup", "export"),
+    "Serving": ("serve",),
 }
 
 
@@ -713,6 +715,31 @@ def show(session: Session, ckpt: str, base: str | None) -> None:
         click.echo(description.text)
         if description.faults:
             sys.exit(BAD_INPUT)
+
+
+@main.command()
+@scorer_options
+@serve_options
+@click.pass_obj
+def serve(session: Session, scorer: ScorerChoices, serving: ServeChoices) -> None:
+    """Answer over HTTP: typed questions in, a probability for every option out.
+
+    \b
+    POST /v1/decisions   as the package openai has it
+    POST /v1/systemone   as typesafe-sdk has it
+    GET  /v1/models, /health, /metrics
+
+    The probabilities are those that `score` gives. Needs the extra `serve`: pip install 'logit-scoring[serve]'.
+    """
+    with report_errors(session):
+        from scoring.serving.settings import require_packages
+
+        require_packages()
+        settings, scorer_settings = serving.settings(scorer.checkpoints), scorer.settings()
+        from scoring.library.scorer import Scorer
+        from scoring.serving import server
+
+        server.serve(lambda: Scorer(scorer_settings), settings, session.console.say)
 
 
 if __name__ == "__main__":

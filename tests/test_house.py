@@ -29,7 +29,7 @@ ROOMS = [
     "report",
     "terminal",
 ]
-FLOORS = [*(f"scoring.{room}" for room in ROOMS), "train", "scoring.library", "cli"]
+FLOORS = [*(f"scoring.{room}" for room in ROOMS), "train", "scoring.library", "scoring.serving", "cli"]
 WITHOUT_TORCH = FLOORS[: FLOORS.index("scoring.checkpoints")]
 # Modules whose logic other tests cover; those of every other module are in tests/<room>/test_<module>.py.
 COVERED_BY = {

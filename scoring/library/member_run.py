@@ -13,7 +13,16 @@ from threading import Semaphore
 
 from scoring.checkpoints.plan import Plan
 from scoring.engine.batch_scorer import BatchScorer, machine
-from scoring.engine.batches import AHEAD, TokenCost, cost_of, costs_of, plan_batches, prepare_batch, read_ahead
+from scoring.engine.batches import (
+    AHEAD,
+    TokenCost,
+    cost_of,
+    costs_of,
+    plan_batches,
+    prepare_batch,
+    read_ahead,
+    tokens_in,
+)
 from scoring.errors import CallError
 from scoring.inputs.orders import orders_of
 from scoring.inputs.pictures import PictureError
@@ -31,12 +40,15 @@ from scoring.scores.logits import SCORED, OptionLogits
 from scoring.scores.probabilities import margins, pooled_log_probabilities
 from scoring.tables.table import Table
 
+ENCODED = 4  # questions between two looks at the limits
+
 
 @dataclass
 class AskLimits:
     """Of questions that are asked together. most_tokens: that they may have; None for no limit.
 
-    tokens: how many they had, in all orders; counted while they are asked. cancel: withdraws them.
+    tokens: how many they had, in all orders and for all members; those of pictures that questions share count once.
+    cancel: withdraws them.
     """
 
     most_tokens: int | None = None
@@ -49,11 +61,15 @@ class AskLimits:
             raise CancelledError
 
     def count(self, tokens: int) -> None:
-        """Raises CallError where they become too many."""
-        if self.most_tokens is not None and self.tokens + tokens > self.most_tokens:
-            found = f"{self.tokens + tokens:,} tokens, with those of the pictures and in all option orders"
-            raise CallError(f"{found}; expected at most {self.most_tokens:,}: ask less at once")
+        """Add tokens. Raises CallError where they are too many."""
+        self.refuse(tokens)
         self.tokens += tokens
+
+    def refuse(self, tokens: int) -> None:
+        """Raises CallError where there would be too many with these."""
+        if self.most_tokens is not None and self.tokens + tokens > self.most_tokens:
+            found = f"{self.tokens + tokens:,} tokens or more, with those of the pictures and in all option orders"
+            raise CallError(f"{found}; expected at most {self.most_tokens:,}: ask less at once")
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,10 +115,12 @@ class MemberRun:
         """Let the owner answer questions, in as many batches as they need."""
         if len(questions) == 1:
             return self._request(questions, orders, limits)
-        costs = list(costs_of(self.scorer.prepare, list(questions), orders))
-        scorable = [row for row, cost in enumerate(costs) if isinstance(cost, TokenCost)]
-        planned = plan_batches([cost for cost in costs if isinstance(cost, TokenCost)], self.owner.budget)
-        batches = [[scorable[number] for number in batch] for batch in planned]
+        costs = self._costs(questions, orders, limits)
+        scorable = {row: cost for row, cost in enumerate(costs) if isinstance(cost, TokenCost)}
+        numbers, known = list(scorable), list(scorable.values())
+        planned = plan_batches(known, self.owner.budget)
+        limits.refuse(sum(tokens_in(known[number] for number in batch) for batch in planned))
+        batches = [[numbers[number] for number in batch] for batch in planned]
         batches += [[row] for row, cost in enumerate(costs) if isinstance(cost, PictureError)]  # for their statuses
         letters = max(len(question.options) for question in questions)
         ids = [question.id for question in questions]
@@ -110,6 +128,18 @@ class MemberRun:
         for rows in batches:
             logits.add(self._request([questions[row] for row in rows], orders, limits), rows)
         return logits
+
+    def _costs(self, questions: Sequence[Question], orders: str, limits: AskLimits) -> list[TokenCost | PictureError]:
+        """The cost of each question. Raises CallError as soon as their texts alone go beyond the limits."""
+        costs: list[TokenCost | PictureError] = []
+        texts = 0
+        with self.preparing:
+            for start in range(0, len(questions), ENCODED):
+                limits.check()
+                costs += costs_of(self.scorer.prepare, list(questions[start : start + ENCODED]), orders)
+                texts += sum(cost.text_tokens for cost in costs[start:] if isinstance(cost, TokenCost))
+                limits.refuse(texts)
+        return costs
 
     def _request(self, questions: Sequence[Question], orders: str, limits: AskLimits) -> OptionLogits:
         """Let the owner answer questions as one batch. Preparing them is done here, in the thread that asks."""

@@ -210,7 +210,7 @@ def _as_sets(command: Command) -> Command:
     return called
 
 
-def _together(*options: Decorator) -> Decorator:
+def together(*options: Decorator) -> Decorator:
     """One decorator for all of them; `--help` lists them in this order."""
 
     def decorated(command: Command) -> Command:
@@ -222,7 +222,7 @@ def _together(*options: Decorator) -> Decorator:
 
 
 # ---------------------------------------------------------------- groups of options
-table_options = _together(
+table_options = together(
     click.option(
         "--images",
         type=click.Path(path_type=Path, exists=True, file_okay=False),
@@ -280,7 +280,7 @@ template_option = click.option(
     type=click.Path(path_type=Path, dir_okay=False),
     help="Prompt template, a TOML file.  [default: the checkpoint's]",
 )
-model_options = _together(
+model_options = together(
     click.option("--base", help="Base model: folder or hub id.  [default: the checkpoint's]"),
     template_option,
     click.option(
@@ -304,19 +304,55 @@ several_pixels = click.option(
     "[default: the checkpoint's]",
 )
 
+orders_option = click.option(
+    "--orders",
+    default="1",
+    show_default=True,
+    help="Option orders to average over: 1, cyclic, all, a number, adaptive (more where the lead is small), or "
+    "pride (remove the letters' prior). 1,cyclic scores each checkpoint both ways and pools the results.",
+)
+margin_option = click.option(
+    "--margin",
+    type=Finite(0),
+    default=0.7,
+    show_default=True,
+    help="Adaptive orders: score again where the lead is below this.",
+)
+calibration_option = click.option(
+    "--calibration",
+    default="auto",
+    show_default=True,
+    help="auto (each checkpoint's own), none, or a file from `calibrate`.",
+)
+device_map_option = click.option(
+    "--device-map",
+    type=click.Choice(["none", "auto"]),
+    default="none",
+    show_default=True,
+    help="auto: spread the layers over all GPUs of this host, for a base that is too large for one.",
+)
+verify_option = click.option(
+    "--verify/--no-verify",
+    default=True,
+    show_default=True,
+    help="Compare one row with the forward pass of transformers and PEFT before scoring the others.",
+)
+batch_tokens_option = click.option(
+    "--batch-tokens",
+    type=click.IntRange(64),
+    help="Most tokens in a batch; fewer need less memory.  [default: chosen by free memory]",
+)
+weights_option = click.option(
+    "--weights",
+    type=click.Choice(["auto", "4bit", "16bit"]),
+    default="auto",
+    show_default=True,
+    help="Weights in memory: 4bit needs less room, 16bit is faster, with the same logits. auto: 16bit if it fits.",
+)
+
 _engine_options = (
-    click.option(
-        "--batch-tokens",
-        type=click.IntRange(64),
-        help="Most tokens in a batch; fewer need less memory.  [default: chosen by free memory]",
-    ),
-    click.option(
-        "--weights",
-        type=click.Choice(["auto", "4bit", "16bit"]),
-        default="auto",
-        show_default=True,
-        help="Weights in memory: 4bit needs less room, 16bit is faster, with the same logits. auto: 16bit if it fits.",
-    ),
+    batch_tokens_option,
+    weights_option,
     click.option(
         "--compile",
         type=click.Choice(["auto", "on", "off"]),
@@ -372,43 +408,15 @@ _calibrations_option = click.option(
     multiple=True,
     help="File from `calibrate --out`, matched to members by adapter, or else by name. Repeatable.",
 )
-file_options = _together(form_option, answers_option, _calibrations_option)
+file_options = together(form_option, answers_option, _calibrations_option)
 
-run_options = _together(
-    click.option(
-        "--orders",
-        default="1",
-        show_default=True,
-        help="Option orders to average over: 1, cyclic, all, a number, adaptive (more where the lead is small), or "
-        "pride (remove the letters' prior). 1,cyclic scores each checkpoint both ways and pools the results.",
-    ),
-    click.option(
-        "--margin",
-        type=Finite(0),
-        default=0.7,
-        show_default=True,
-        help="Adaptive orders: score again where the lead is below this.",
-    ),
-    click.option(
-        "--calibration",
-        default="auto",
-        show_default=True,
-        help="auto (each checkpoint's own), none, or a file from `calibrate`.",
-    ),
+run_options = together(
+    orders_option,
+    margin_option,
+    calibration_option,
     *_set_options,
-    click.option(
-        "--device-map",
-        type=click.Choice(["none", "auto"]),
-        default="none",
-        show_default=True,
-        help="auto: spread the layers over all GPUs of this host, for a base that is too large for one.",
-    ),
-    click.option(
-        "--verify/--no-verify",
-        default=True,
-        show_default=True,
-        help="Compare one row with the forward pass of transformers and PEFT before scoring the others.",
-    ),
+    device_map_option,
+    verify_option,
     click.option("--shard", type=Shard(), help="Score only this shard of the batches, such as 2/4; see `merge`."),
     *_engine_options,
     click.option("--overwrite", is_flag=True, help="Start anew, replacing the run in the folder."),
@@ -420,7 +428,7 @@ BENCH_WAYS = (
     *("seed", "one", "batched", "strong", "forward", "padded"),
     *("engine-4bit", "engine-16bit", "engine", "cyclic"),
 )
-bench_options = _together(
+bench_options = together(
     click.option(
         "--ways",
         type=Names(BENCH_WAYS),
@@ -446,7 +454,7 @@ bench_options = _together(
     as_record(EngineChoices, "choices"),
 )
 
-pool_options = _together(
+pool_options = together(
     click.option(
         "--pool",
         "kind",
