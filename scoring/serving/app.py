@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
@@ -34,6 +34,7 @@ log = logging.getLogger("scoring")
 RETRY_AFTER = 1  # seconds
 NOBODY = 499  # the status of a request whose client went away, in the metrics alone
 
+T = TypeVar("T")
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -102,21 +103,11 @@ class Api:
             content = await read_body(request, self.settings.limits, self.budget, self.settings.body_seconds)
             held = len(content)
             token = CancelToken()
-            loop = asyncio.get_running_loop()
-            work: asyncio.Future[Any] = loop.run_in_executor(
+            work = asyncio.get_running_loop().run_in_executor(
                 self.threads, self._answer, interface, content, request.headers, token
             )
             del content
-            gone: asyncio.Future[Any] = asyncio.ensure_future(
-                request.receive()
-            )  # after the body, a client only goes away
-            try:
-                await asyncio.wait([work, gone], return_when=asyncio.FIRST_COMPLETED)
-                if not work.done():
-                    token.cancel()
-                return JSONResponse(await work)
-            finally:
-                gone.cancel()
+            return JSONResponse(await _unless_gone(request, work, token))
         finally:
             self.budget.held -= held
             self.waiting -= 1
@@ -173,10 +164,8 @@ class Api:
                 response = Response(status_code=NOBODY)
             except Exception:
                 log.exception("request %s failed", name)
-                response, status = (
-                    error_response(RequestError(500, f"the server failed; see request {name} in its log")),
-                    500,
-                )
+                failure = RequestError(500, f"the server failed; its log says why, at request {name}")
+                response, status = error_response(failure), 500
             finally:
                 self.metrics.requests.labels(route, status).inc()
                 self.metrics.seconds.labels(route).observe(time.monotonic() - start)
@@ -185,6 +174,18 @@ class Api:
             return response
 
         return answered
+
+
+async def _unless_gone(request: Request, work: asyncio.Future[T], token: CancelToken) -> T:
+    """The result of work, which is withdrawn with the token once the client goes away."""
+    gone: asyncio.Future[Any] = asyncio.ensure_future(request.receive())  # after the body, nothing else comes
+    try:
+        await asyncio.wait([work, gone], return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            token.cancel()
+        return await work
+    finally:
+        gone.cancel()
 
 
 def error_response(error: RequestError, headers: Mapping[str, str] | None = None) -> Response:
