@@ -161,7 +161,8 @@ def benchmark() -> click.Command:
         """Ask over HTTP and print a table."""
         rate = workload.matrix_rate()
         load = workload.of_size(size, workload.work_folder(work), tokenizer, rows, 1, layers)
-        questions = read_table(load.tables["single"]).questions[:rows]
+        questions = [row for row in read_table(load.tables["single"]).questions if len({*row.options}) == len(row.options)]
+        questions = questions[:rows]  # an interface's choices are told apart by their texts
         report = workload.circumstances(rate, size, layers) | {"weights": weights}
         settings = ServeSettings(("demo",), port=0)
         with Scorer.load(str(load.checkpoints[0]), str(load.base), weights=weights) as scorer, listen(settings) as bound:
