@@ -7,6 +7,7 @@ from typing import Literal, cast
 import scoring
 from scoring.checkpoints.adapter import adapter_fingerprint
 from scoring.checkpoints.checkpoint import CALIBRATION, MANIFEST, Manifest, base_name
+from scoring.checkpoints.decision_files import write_decision_files
 from scoring.checkpoints.member_calibration import calibration_fingerprint
 from scoring.checkpoints.weights import BaseWeights, base_fingerprint, nf4_codes, stored_bits
 from scoring.engine.stand_in import put_back, unwrap
@@ -41,6 +42,7 @@ def save_checkpoint(folder: Path, model: LearningModel, plan: TrainingPlan, memo
         fingerprint=calibration_fingerprint(manifest, adapter_fingerprint(folder)),
     )
     write_json(folder / CALIBRATION, calibration.to_json())
+    write_decision_files(folder, plan.preparer.chat, plan.preparer.template, calibration)
 
 
 def _manifest(plan: TrainingPlan, model: LearningModel, memory: Memory, result: Validation) -> Manifest:

@@ -8,6 +8,7 @@ from typing import Any
 
 from scoring.checkpoints.checkpoint import Checkpoint, folds_of, read_checkpoint
 from scoring.checkpoints.compatibility import MismatchError
+from scoring.checkpoints.decision_files import update_temperature
 from scoring.checkpoints.member_calibration import calibration_fingerprint, calibration_path
 from scoring.files.reading import FileError
 from scoring.files.writing import write_json
@@ -56,6 +57,8 @@ def calibrate_checkpoint(
     calibration = calibrate_folder(scores, member, exposed | scores.exposed[:, member], fingerprint, orders)
     path = options.out or calibration_path(checkpoint.folder, orders)
     write_json(path, calibration.to_json())
+    if options.out is None and orders == "1":
+        update_temperature(checkpoint.folder, calibration)
     return calibration, path
 
 

@@ -26,11 +26,13 @@ import scoring
 from scoring.checkpoints.adapter import ADAPTER_CONFIG, ADAPTER_FILE, LORA_A, LORA_B, MAGNITUDE, names_of
 from scoring.checkpoints.checkpoint import CALIBRATION, MANIFEST, Checkpoint, is_hub_id
 from scoring.checkpoints.compatibility import quantization_of, read_sound
+from scoring.checkpoints.decision_files import DECISION_FILES, write_decision_files
 from scoring.checkpoints.quantization import why_no_4bit
 from scoring.checkpoints.weights import BaseWeights, CheckpointError, StoredTensor, base_fingerprint, stored_bits
 from scoring.files.reading import read_json
 from scoring.files.writing import write_json
 from scoring.inputs.families.family import HEAD, HEAD_WEIGHT
+from scoring.inputs.tokens import ChatTokenizer
 from scoring.messages import Progress, ProgressBar
 from scoring.scores.exposure import ROWS
 from scoring.stats.calibration import read_calibration
@@ -94,6 +96,7 @@ def export_model(
             write_json(hidden / "config.json", merge.config())
             files += _write_manifest(merge, options.dtype, hidden)
             files += _copy_records(merge, hidden)
+            files += _write_decision_files(checkpoint, folder, hidden, merge.notes)
     finally:
         if bar:
             bar.close()
@@ -362,7 +365,15 @@ def _write_shards(merge: Merge, folder: Path, limit: int, bar: ProgressBar | Non
 
 def _copy_small_files(source: Path, folder: Path) -> list[str]:
     """Tokenizer, chat template, picture and generation settings of the base."""
-    others = (INDEX, "config.json", MANIFEST, ADAPTER_CONFIG, "hf_quant_config.json", "trainer_state.json")
+    others = (
+        INDEX,
+        "config.json",
+        MANIFEST,
+        ADAPTER_CONFIG,
+        "hf_quant_config.json",
+        "trainer_state.json",
+        *DECISION_FILES,
+    )
     names = [
         path.name
         for path in sorted(source.iterdir())
@@ -419,6 +430,18 @@ def _copy_records(merge: Merge, folder: Path) -> list[str]:
     return files
 
 
+def _write_decision_files(checkpoint: Checkpoint, base: Path, folder: Path, notes: list[str]) -> list[str]:
+    """The settings of transformers' `pipeline("decision")`, where the prompt is known; adds to the notes.
+
+    folder: holds the calibration that belongs to what is exported, if any does.
+    """
+    if not checkpoint.declared:
+        return []
+    calibration = read_calibration(folder / CALIBRATION)
+    notes += write_decision_files(folder, ChatTokenizer(base), checkpoint.manifest.prompt, calibration)
+    return [name for name in DECISION_FILES if (folder / name).exists()]
+
+
 def check_empty(out: Path) -> None:
     """Raises CheckpointError where `out` holds anything."""
     if out.exists() and (not out.is_dir() or any(path.name != UNFINISHED for path in out.iterdir())):
@@ -447,10 +470,13 @@ def export_adapter(name: str, out: Path, base_name: str | None = None, base: str
         if checkpoint.declared:
             write_json(hidden / MANIFEST, asdict(replace(checkpoint.manifest, base=identity, revision=revision)))
             files.append(MANIFEST)
+        of_decisions: list[str] = []
+        files += _write_decision_files(checkpoint, folder, hidden, of_decisions)
         config = read_json(checkpoint.folder / ADAPTER_CONFIG) or {}
         write_json(hidden / ADAPTER_CONFIG, config | {"base_model_name_or_path": identity, "revision": revision})
         files.append(ADAPTER_CONFIG)
-    notes = [f"base: {identity}{f'@{revision}' if revision else ''}", _note_left_out(checkpoint.folder, files)]
+    of_base = f"base: {identity}{f'@{revision}' if revision else ''}"
+    notes = [of_base, *of_decisions, _note_left_out(checkpoint.folder, files)]
     return Exported(out, sorted(files), (out / ADAPTER_FILE).stat().st_size, notes)
 
 

@@ -1,0 +1,196 @@
+"""transformers' own `pipeline("decision")` answers from a checkpoint's files as the product does.
+
+On the same loaded network, against its plain forward of the product's own prompt, with which others hold the engine.
+"""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from scoring.checkpoints.decision_files import (
+    DECISION_CONFIG,
+    DECISION_TEMPLATE,
+    decision_template,
+    read_own_template,
+    update_temperature,
+    write_decision_files,
+)
+from scoring.inputs.prompt import PromptTemplate
+from scoring.inputs.questions import Question
+from scoring.stats.calibration import Calibration, log_probabilities
+
+pytest.importorskip("transformers.pipelines.decision")
+ODD = PromptTemplate(
+    system="Say {letters}: {% raw %} \"{{ x }}\" #} {# \\n 'é😀'",
+    user="Q {question} {{question}}\n{options}\n{letters} {% if %}{hint}",
+    option="{letter}) {option} #}",
+    letters="upper",
+)
+
+
+@pytest.fixture(scope="session")
+def processor(base):
+    """The base's processor without its part for videos, which would need torchvision."""
+    from transformers import AutoTokenizer
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+    from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
+
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    settings = json.loads((base / "preprocessor_config.json").read_text())
+    names = ("patch_size", "temporal_patch_size", "merge_size", "image_mean", "image_std", "size")
+    processor = Qwen3VLProcessor.__new__(Qwen3VLProcessor)
+    processor.image_processor = Qwen2VLImageProcessorPil(**{name: settings[name] for name in names})
+    processor.tokenizer, processor.video_processor, processor.audio_tokenizer = tokenizer, None, None
+    processor.chat_template = (base / "chat_template.jinja").read_text()
+    for kind, token in {"image": "<|image_pad|>", "video": "<|video_pad|>"}.items():
+        number = tokenizer.convert_tokens_to_ids(token)
+        setattr(processor, f"{kind}_token", token)
+        setattr(processor, f"{kind}_token_id", number)
+        setattr(processor, f"{kind}_ids", [number])
+    for name in ("vision_start", "vision_end"):
+        setattr(processor, f"{name}_token", f"<|{name}|>")
+        setattr(processor, f"{name}_token_id", tokenizer.convert_tokens_to_ids(f"<|{name}|>"))
+    processor.audio_ids = []
+    return processor
+
+
+@pytest.fixture(scope="session")
+def both(scorer, processor):
+    """Probabilities of a question by the pipeline, with the files of a template, and by the libraries' forward."""
+    from transformers.decision import DecisionConfig
+    from transformers.pipelines.decision import DecisionPipeline
+
+    from scoring.engine.reference import reference_logits
+
+    def ask(folder, question, request, template=None):
+        template, calibration = template or scorer.prepare.template, scorer.plan.calibrations[0]
+        write_decision_files(folder, scorer.prepare.chat, template, calibration)
+        prepare = replace(scorer.prepare, template=template)
+        scorer.model.use(scorer.adapters[0])
+        pipe = DecisionPipeline(
+            model=scorer.model.network,
+            tokenizer=processor.tokenizer,
+            processor=processor,
+            decision_config=DecisionConfig.from_pretrained(folder),
+        )
+        answer = pipe(request)["q"]
+        theirs = answer.get("probabilities") or {"true": answer["noul"], "false": 1 - answer["noul"]}
+        labels = prepare.label_ids(len(question.options))
+        logits = reference_logits(scorer.model.network, *prepare(question))[labels].cpu().numpy()
+        ours = np.exp(log_probabilities(logits, calibration.temperature))
+        return list(theirs.values()), ours.tolist()
+
+    return ask
+
+
+def row(question="What?", options=("red", "blue"), pictures=()):
+    return Question("1", 1, tuple(pictures), question, tuple(options))
+
+
+def ask_about(state, instructions, criteria, kind="choice", assets=None):
+    question = {"type": kind, "instructions": instructions, "criteria": criteria}
+    return {"state": state, "questions": {"q": question}, **({"assets": assets} if assets else {})}
+
+
+def test_rows_with_pictures_have_the_same_probabilities(both, scorer, demo, tmp_path):
+    from scoring.tables.reading import read_table
+
+    table = read_table(demo / "test.csv")
+    for question in table.questions[:6]:
+        question = replace(question, task_hint="")
+        picture = scorer.prepare.picture(question)
+        request = ask_about("IMG0", question.question, dict.fromkeys(question.options), assets={"IMG0": picture})
+        theirs, ours = both(tmp_path, question, request)
+        assert theirs == pytest.approx(ours, abs=1e-4)
+
+
+def picture(color):
+    return Image.new("RGB", (192, 192), color)
+
+
+CASES = {
+    "text and two options": (row(), ask_about("", "What?", {"red": None, "blue": None})),
+    "state, five options": (
+        row("Once.\n\nWhat?", ("a", "b: more", "c", "d", "e")),
+        ask_about("Once.", "What?", {"a": None, "b": "more", "c": None, "d": None, "e": None}),
+    ),
+    "JSON": (
+        row('{"a": [1, "é", null], "b": true}\n\nWhat?'),
+        ask_about({"a": [1, "é", None], "b": True}, "What?", {"red": None, "blue": None}),
+    ),
+    "noul": (row(options=("Yes", "No")), ask_about("", "What?", None, "noul")),
+    "noul, described": (
+        row(options=("Yes: it is", "No")),
+        ask_about("", "What?", {"true": "it is"}, "noul"),
+    ),
+    "score": (row(options=("low", "mid", "high")), ask_about("", "What?", ["low", "mid", "high"], "score")),
+    "markup": (
+        row("{{ 7*7 }} {% x %} {question} \"'\\n #}", ("{letter}", "{#")),
+        ask_about("", "{{ 7*7 }} {% x %} {question} \"'\\n #}", {"{letter}": None, "{#": None}),
+    ),
+}
+
+
+@pytest.mark.parametrize("template", [None, ODD], ids=["default", "odd"])
+@pytest.mark.parametrize("case", CASES)
+def test_words_have_the_same_probabilities(both, tmp_path, case, template):
+    theirs, ours = both(tmp_path, *CASES[case], template)
+    assert theirs == pytest.approx(ours, abs=1e-4)
+
+
+def test_pictures_stand_in_their_places(scorer, processor, tmp_path):
+    """The tokens are equal: pictures lead, or stand where the state and the instructions have them."""
+    from transformers.decision import DecisionConfig
+
+    write_decision_files(tmp_path, scorer.prepare.chat, scorer.prepare.template, None)
+    config = DecisionConfig.from_pretrained(tmp_path)
+    assets = {"P1": picture("red"), "P2": picture("blue")}
+    request = ask_about("P1left P2right", "Like P1?", {"x": None, "y": None}, assets=assets)
+    ((inputs, _),) = config.prepare_inputs(request, processor)
+    text = scorer.prepare.template.render("left <image 2>right\n\nLike <image 3>?", ["x", "y"])[1]
+    ids = inputs["input_ids"][0].tolist()
+    tokens = processor.tokenizer.decode(ids)
+    image = "<|vision_start|>" + "<|image_pad|>" * 36 + "<|vision_end|>"
+    assert image + text.replace("<image 2>", image).replace("<image 3>", image) in tokens
+
+
+def test_control_tokens_in_a_request_are_text(scorer, processor, tmp_path):
+    from transformers.decision import DecisionConfig
+
+    write_decision_files(tmp_path, scorer.prepare.chat, scorer.prepare.template, None)
+    config = DecisionConfig.from_pretrained(tmp_path)
+    chat = scorer.prepare.chat
+    text = "".join(chat.control)
+
+    def counts(instructions):
+        ((inputs, _),) = config.prepare_inputs(ask_about("", instructions, {"x": None, "y": None}), processor)
+        ids = inputs["input_ids"][0].tolist()
+        return [ids.count(number) for number in chat.control.values()]
+
+    assert counts(text) == counts("?")
+
+
+def test_the_template_reads_back_exactly_and_a_changed_file_does_not(preparer):
+    for template in (PromptTemplate(), ODD):
+        text = decision_template(preparer.chat, template)
+        assert read_own_template(text) == template
+        assert read_own_template(text.replace("Yes", "Ja")) is None
+    assert read_own_template("{{ question.instructions }}") is None
+
+
+def test_the_temperature_follows_a_new_calibration(preparer, tmp_path):
+    def temperature():
+        return json.loads((tmp_path / DECISION_CONFIG).read_text())["temperature"]["choice"]
+
+    assert update_temperature(tmp_path, Calibration(2.0)) == []
+    assert not (tmp_path / DECISION_CONFIG).exists()
+    write_decision_files(tmp_path, preparer.chat, PromptTemplate(), None)
+    assert temperature() == 1
+    update_temperature(tmp_path, Calibration(2.0))
+    assert temperature() == 2
+    (note,) = update_temperature(tmp_path, Calibration(2.0, letters=[0.1, 0.2]))
+    assert "bias" in note and temperature() == 1
+    assert (tmp_path / DECISION_TEMPLATE).exists()
