@@ -1,4 +1,4 @@
-"""`decision.json` and `decision_template.jinja`: a checkpoint as transformers' `pipeline("decision")` reads it. No torch.
+"""`decision.json` and `decision_template.jinja`: a checkpoint for transformers' `pipeline("decision")`. No torch.
 
 The template holds the whole prompt: the turns as the base's chat template writes them, and the texts of the
 checkpoint's `PromptTemplate` as string literals. Its first line is a comment with that template and a digest of the

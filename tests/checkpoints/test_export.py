@@ -249,7 +249,8 @@ def test_an_adapter_is_given_away_without_what_its_training_left(demo, tmp_path)
         export_adapter(str(source), tmp_path / "gift", base=str(demo / "base"))
     exported = export_adapter(str(source), tmp_path / "gift", "org/model@v1", base=str(demo / "base"))
     assert sorted(path.name for path in (tmp_path / "gift").iterdir()) == exported.files == [
-        "adapter_config.json", "adapter_model.safetensors", "calibration.json", "rows.parquet", "scoring.json"
+        "adapter_config.json", "adapter_model.safetensors", "calibration.json", "decision.json",
+        "decision_template.jinja", "rows.parquet", "scoring.json"
     ]  # fmt: skip
     gift = read_checkpoint(str(tmp_path / "gift"))
     assert (gift.manifest.base, gift.manifest.revision) == ("org/model", "v1")
