@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 from scoring.checkpoints.adapter import ADAPTER_CONFIG, ADAPTER_FILE, AdapterCheck, adapter_fingerprint, check_adapter
 from scoring.checkpoints.adapter_config import AdapterConfig, config_faults, unknown_settings
+from scoring.checkpoints.decision_files import DECISION_CONFIG
+from scoring.checkpoints.decision_reading import Decisions, read_decisions
 from scoring.checkpoints.weights import BaseWeights, CheckpointError, base_fingerprint, first_names, sampled_fingerprint
 from scoring.files.reading import as_object, read_json, read_object
 from scoring.inputs.families.registry import policy_of
@@ -111,7 +113,7 @@ class Checkpoint:
     """One member of a run. `adapter` is its configuration, or None for a whole model.
 
     declared: whether the folder has a manifest; else `manifest` holds the defaults. unread: files of weights in its
-    folder that nothing reads.
+    folder that nothing reads. prompt_fault: why its prompt is not known though another file describes it; "" else.
     """
 
     name: str
@@ -122,6 +124,7 @@ class Checkpoint:
     notes: list[str] = field(default_factory=list)
     declared: bool = True
     unread: list[str] = field(default_factory=list)
+    prompt_fault: str = ""
     _checked: tuple[Path, AdapterCheck] | None = field(default=None, repr=False)
 
     def fingerprint(self) -> str:
@@ -231,29 +234,65 @@ def read_checkpoint(name: str, base: str | None = None) -> Checkpoint:
     """The checkpoint in a folder or hub repository; `base` overrides the one it names. Raises FileError."""
     folder, hub_files = _locate(name)
     manifest = read_object(Manifest, folder / MANIFEST)
+    decisions = None if manifest else read_decisions(folder)
+    if decisions and decisions.config.adapter and not (folder / ADAPTER_CONFIG).exists():
+        return _in_subfolder(folder, decisions, base)
     adapter, notes = _read_adapter(folder, hub_files)
     if adapter is None and not (folder / "config.json").exists():
         raise CheckpointError(_describe_no_checkpoint(folder))
     declared = manifest is not None
     if manifest is None:
         manifest = Manifest(adapter.base_model_name_or_path or "", adapter.revision) if adapter else Manifest()
-        if adapter:
+        if adapter and not decisions:
             notes.append(
                 f"{folder}: no {MANIFEST}; where no option says otherwise, it is scored with the defaults: the Korean "
                 "template, 448x448 pixels, NF4"
             )
     if base:
         manifest = replace(manifest, base=base, revision=None)
+    calibration = read_calibration(folder / CALIBRATION)
+    if decisions:
+        notes.append(_note_decisions(folder, decisions))
+        manifest = _with_prompt(manifest, decisions)
+        calibration = calibration or decisions.calibration
     unread = {*_unread_weights(path.name for path in folder.iterdir()), *_unread_weights(hub_files)}
     return Checkpoint(
         name=Path(os.path.abspath(folder)).name,
         folder=folder,
         manifest=manifest,
         adapter=adapter,
-        calibration=read_calibration(folder / CALIBRATION),
+        calibration=calibration,
         notes=notes,
         declared=declared,
         unread=sorted(unread) if adapter else [],
+        prompt_fault=decisions.fault if decisions else "",
+    )
+
+
+def _in_subfolder(folder: Path, decisions: Decisions, base: str | None) -> Checkpoint:
+    """The adapter in the subfolder that `decision.json` names, on the model beside it where there is one."""
+    beside = str(folder) if (folder / "config.json").exists() else None
+    checkpoint = read_checkpoint(str(folder / str(decisions.config.adapter)), base or beside)
+    if checkpoint.declared:
+        return checkpoint
+    return replace(
+        checkpoint,
+        manifest=_with_prompt(checkpoint.manifest, decisions),
+        calibration=checkpoint.calibration or decisions.calibration,
+        notes=[_note_decisions(folder, decisions)],
+        prompt_fault=decisions.fault,
+    )
+
+
+def _with_prompt(manifest: Manifest, decisions: Decisions) -> Manifest:
+    return replace(manifest, template=decisions.template.to_json()) if decisions.template else manifest
+
+
+def _note_decisions(folder: Path, decisions: Decisions) -> str:
+    prompt = "prompt, letters and temperature" if decisions.template else "temperature"
+    return (
+        f"{folder}: no {MANIFEST}; {prompt} ({decisions.calibration.temperature:.3f}) are those of its "
+        f"{DECISION_CONFIG}; where no option says otherwise, it is scored with 448x448 pixels, NF4"
     )
 
 
