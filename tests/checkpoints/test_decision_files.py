@@ -33,28 +33,9 @@ ODD = PromptTemplate(
 
 @pytest.fixture(scope="session")
 def processor(base):
-    """The base's processor without its part for videos, which would need torchvision."""
-    from transformers import AutoTokenizer
-    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
-    from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
+    from scoring.benchmark.decision_pipeline import processor_of
 
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    settings = json.loads((base / "preprocessor_config.json").read_text())
-    names = ("patch_size", "temporal_patch_size", "merge_size", "image_mean", "image_std", "size")
-    processor = Qwen3VLProcessor.__new__(Qwen3VLProcessor)
-    processor.image_processor = Qwen2VLImageProcessorPil(**{name: settings[name] for name in names})
-    processor.tokenizer, processor.video_processor, processor.audio_tokenizer = tokenizer, None, None
-    processor.chat_template = (base / "chat_template.jinja").read_text()
-    for kind, token in {"image": "<|image_pad|>", "video": "<|video_pad|>"}.items():
-        number = tokenizer.convert_tokens_to_ids(token)
-        setattr(processor, f"{kind}_token", token)
-        setattr(processor, f"{kind}_token_id", number)
-        setattr(processor, f"{kind}_ids", [number])
-    for name in ("vision_start", "vision_end"):
-        setattr(processor, f"{name}_token", f"<|{name}|>")
-        setattr(processor, f"{name}_token_id", tokenizer.convert_tokens_to_ids(f"<|{name}|>"))
-    processor.audio_ids = []
-    return processor
+    return processor_of(base, 36864)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,49 @@
+"""transformers' own pipeline as a way of the benchmark."""
+
+from dataclasses import replace
+
+import pytest
+
+from scoring.benchmark.decision_pipeline import _with_placeholders
+from scoring.benchmark.summary import DECISION, DEFAULT_WAYS, SINGLE
+from scoring.inputs.questions import Question
+from scoring.stats.calibration import Calibration
+
+
+class Quiet:
+    """A progress bar that shows nothing."""
+
+    def __init__(self, total, done=0):
+        pass
+
+    def update(self, count):
+        pass
+
+    def close(self):
+        pass
+
+
+def test_it_has_the_probabilities_of_a_forward(bench, monkeypatch):
+    pytest.importorskip("transformers.pipelines.decision")
+    questions = [replace(question, task_hint="") for question in bench.questions]
+    monkeypatch.setattr(bench, "questions", questions)
+    (measured,) = bench.measure([SINGLE, DECISION], 1, Quiet, print)
+    for theirs, ours in zip(measured[DECISION].answers, measured[SINGLE].answers, strict=True):
+        assert theirs.p == pytest.approx(ours.p, abs=1e-4) and theirs.letter == ours.letter
+    assert DECISION not in DEFAULT_WAYS
+
+
+def test_it_is_left_out_where_its_files_cannot_hold_the_calibration(bench, monkeypatch):
+    said = []
+    plan = replace(bench.scorer.plan, calibrations=[Calibration(letters=[0.1, 0.2, 0.3, 0.4])])
+    bench.baselines.__dict__.pop("_pipeline", None)
+    monkeypatch.setattr(bench.scorer, "plan", plan)
+    assert bench._applicable([SINGLE, DECISION], said.append) == [SINGLE]
+    assert said[0].startswith("decision is left out: ") and "bias" in said[0]
+
+
+def test_pictures_are_named_by_what_no_text_has():
+    question = Question("1", 1, (), "PICTURE <image 2>!", ("x", "PICTURE_"))
+    state, assets = _with_placeholders(question, ["first", "second"])
+    assert state == "PICTURE__0;PICTURE PICTURE__1;!"
+    assert assets == {"PICTURE__0;": "first", "PICTURE__1;": "second"}
