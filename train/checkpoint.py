@@ -23,8 +23,13 @@ Stored = Literal["nf4", "fp4", ""]
 Quantization = Literal["nf4", "fp4", "none"]
 
 
-def save_checkpoint(folder: Path, model: LearningModel, plan: TrainingPlan, memory: Memory, result: Validation) -> None:
-    """Write a PEFT folder with its manifest and the calibration that was fitted on the validation rows."""
+def save_checkpoint(
+    folder: Path, model: LearningModel, plan: TrainingPlan, memory: Memory, result: Validation
+) -> list[str]:
+    """Write a PEFT folder with its manifest and the calibration that was fitted on the validation rows.
+
+    Returns notes for the user, the same at each epoch.
+    """
     base, revision = base_name(plan.inputs.base, folder), ""
     if not Path(plan.inputs.base).is_dir():  # only a hub id has a revision; a folder's name may hold an @
         base, _, revision = base.partition("@")
@@ -42,7 +47,7 @@ def save_checkpoint(folder: Path, model: LearningModel, plan: TrainingPlan, memo
         fingerprint=calibration_fingerprint(manifest, adapter_fingerprint(folder)),
     )
     write_json(folder / CALIBRATION, calibration.to_json())
-    write_decision_files(folder, plan.preparer.chat, plan.preparer.template, calibration)
+    return write_decision_files(folder, plan.preparer.chat, plan.preparer.template, calibration)
 
 
 def _manifest(plan: TrainingPlan, model: LearningModel, memory: Memory, result: Validation) -> Manifest:

@@ -12,6 +12,7 @@ from scoring.engine.batch_scorer import BatchScorer
 from scoring.errors import ScoringError
 from scoring.files.reading import read_json
 from scoring.inputs.image_marks import parts_of
+from scoring.inputs.pixels import PixelPolicy
 from scoring.inputs.questions import Question
 
 SIZES = ("patch_size", "temporal_patch_size", "merge_size", "image_mean", "image_std")
@@ -39,7 +40,7 @@ def decision_pipeline(scorer: BatchScorer) -> Ask:
         if notes:
             raise PipelineUnavailableError("; ".join(notes))
         config = DecisionConfig.from_pretrained(folder)
-    processor = processor_of(plan.base, plan.policy.budget) if scorer.prepare.chat.family.sees_pictures else None
+    processor = processor_of(plan.base, plan.policy) if scorer.prepare.chat.family.sees_pictures else None
     tokenizer = processor.tokenizer if processor else _tokenizer(plan.base)
     pipe = DecisionPipeline(
         model=scorer.model.network,
@@ -74,12 +75,14 @@ def _tokenizer(base: Path) -> Any:
     return AutoTokenizer.from_pretrained(base, trust_remote_code=False)
 
 
-def processor_of(base: Path, pixels: int | None) -> Any:
-    """The base's processor with a budget of pixels.
+def processor_of(base: Path, policy: PixelPolicy) -> Any:
+    """The base's processor, which cuts pictures as the policy does.
 
-    transformers needs torchvision for it, because of videos; without that it is put together for Qwen's families.
+    transformers needs torchvision for it, because of videos; without that it is put together for Qwen3-VL.
     Raises PipelineUnavailableError.
     """
+    if type(policy) is not PixelPolicy:
+        raise PipelineUnavailableError("transformers' processor of this base has no budget of pixels that can be set")
     from transformers import AutoProcessor
 
     auto_processor: Any = AutoProcessor
@@ -89,26 +92,27 @@ def processor_of(base: Path, pixels: int | None) -> Any:
         reason = str(error).strip().split("\n")[0]
         if (read_json(base / "preprocessor_config.json") or {}).get("processor_class") != "Qwen3VLProcessor":
             raise PipelineUnavailableError(f"transformers makes no processor of this base here ({reason})") from None
-        return _without_videos(base, pixels)
+        return _without_videos(base, policy)
     if getattr(processor, "image_processor", None) is None:
         raise PipelineUnavailableError("transformers makes no processor of pictures of this base here")
-    if pixels and "longest_edge" in (getattr(processor.image_processor, "size", None) or {}):
-        processor.image_processor.size = {**processor.image_processor.size, "longest_edge": pixels}
+    processor.image_processor.size = _size_of(policy)
     return processor
 
 
-def _without_videos(base: Path, pixels: int | None) -> Any:
+def _size_of(policy: PixelPolicy) -> dict[str, int]:
+    """The fewest and the most pixels of a picture, as Qwen's image processors name them."""
+    return {"shortest_edge": policy.min_pixels, "longest_edge": policy.max_pixels}
+
+
+def _without_videos(base: Path, policy: PixelPolicy) -> Any:
     """Qwen3-VL's processor of pictures alone, whose own constructor asks for one of videos."""
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
     from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
 
     settings = read_json(base / "preprocessor_config.json") or {}
-    size = dict(settings.get("size") or {})
-    if pixels:
-        size |= {"longest_edge": pixels, "shortest_edge": min(size.get("shortest_edge", pixels), pixels)}
     chosen = {name: settings[name] for name in SIZES if name in settings}
     processor: Any = Qwen3VLProcessor.__new__(Qwen3VLProcessor)
-    processor.image_processor = Qwen2VLImageProcessorPil(**chosen, size=size)
+    processor.image_processor = Qwen2VLImageProcessorPil(**chosen, size=_size_of(policy))
     processor.tokenizer, processor.video_processor, processor.audio_tokenizer = _tokenizer(base), None, None
     processor.chat_template = (base / "chat_template.jinja").read_text("utf-8")
     number_of = processor.tokenizer.convert_tokens_to_ids

@@ -26,7 +26,7 @@ class CalibrateOptions:
     """How a calibration is made.
 
     out: the file to write; None: a file in the checkpoint's folder. answers: a table with answers for rows of the
-    SCORES folder that have none. say: prints how many answers it gave.
+    SCORES folder that have none. say: prints how many answers it gave, and what transformers' pipeline lacks.
     """
 
     out: Path | None = None
@@ -58,7 +58,9 @@ def calibrate_checkpoint(
     path = options.out or calibration_path(checkpoint.folder, orders)
     write_json(path, calibration.to_json())
     if options.out is None and orders == "1":
-        update_temperature(checkpoint.folder, calibration)
+        for note in update_temperature(checkpoint.folder, calibration):
+            if options.say:
+                options.say(note)
     return calibration, path
 
 

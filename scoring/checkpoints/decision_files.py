@@ -8,6 +8,7 @@ rest, from which it is read back exactly.
 import hashlib
 import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from scoring.stats.calibration import Calibration
 
 DECISION_CONFIG, DECISION_TEMPLATE = "decision.json", "decision_template.jinja"
 DECISION_FILES = (DECISION_CONFIG, DECISION_TEMPLATE)
+KINDS = ("choice", "score", "noul")  # of questions
 OWN = re.compile(r"\{#- scoring (\{[^#]*\}) ([0-9a-f]{64}) -#\}\n")
 # {put}: the text of a value. A string with pictures comes as a list of blocks, also deep in a JSON value. Pictures
 # before all text are counted, since they come first in the turn; the others stand in their places.
@@ -145,18 +147,24 @@ def decision_template(chat: ChatTokenizer, template: PromptTemplate) -> str:
     return f"{{#- scoring {_comment(template)} {_digest(body)} -#}}\n{body}"
 
 
-def read_own_template(text: str) -> PromptTemplate | None:
-    """The template that a file of `decision_template` was made of; None for others' files, and for changed ones.
+def read_template(folder: Path) -> PromptTemplate | None:
+    """The template that a folder's `decision_template.jinja` was made of.
 
-    Raises DecisionFileError where its comment holds no template.
+    None where there is no such file, or one of others, or one that was changed. Raises DecisionFileError where it is
+    damaged.
     """
-    match = OWN.match(text)
-    if not match or _digest(text[match.end() :]) != match[2]:
+    path = folder / DECISION_TEMPLATE
+    if not path.exists():
         return None
     try:
+        text = path.read_text("utf-8")
+        match = OWN.match(text)
+        if not match or _digest(text[match.end() :]) != match[2]:
+            return None
         return PromptTemplate(**json.loads(match[1]))
-    except (ValueError, TypeError, ScoringError) as error:
-        raise DecisionFileError(f"{DECISION_TEMPLATE}: its comment holds no template ({error})") from None
+    except (OSError, ValueError, TypeError, ScoringError) as error:
+        expected = "expected a file as it was written; copy it again, or delete it"
+        raise DecisionFileError(f"{path}: cannot be read ({error}); {expected}") from None
 
 
 def write_decision_files(
@@ -167,14 +175,13 @@ def write_decision_files(
     Nothing is written where the prompt cannot be expressed; then the only note says why.
     """
     try:
-        text = decision_template(chat, template)
+        text, labels = decision_template(chat, template), _readable_labels(chat, template)
     except (DecisionFileError, TokenError) as error:
         return [f"{DECISION_CONFIG} and {DECISION_TEMPLATE} were not written: {error}"]
     temperature, notes = _temperature(calibration)
-    labels = list(template.labels)
     config = {
         "labels": {"choice": labels, "score": labels, "noul": labels[:2]},
-        "temperature": dict.fromkeys(("choice", "score", "noul"), temperature),
+        "temperature": dict.fromkeys(KINDS, temperature),
         "noul_options": ["true", "false"],
         "sanitize_control_tokens": True,
         "adapter": None,
@@ -185,15 +192,39 @@ def write_decision_files(
 
 
 def update_temperature(folder: Path, calibration: Calibration) -> list[str]:
-    """Put another calibration's temperature into `decision.json`, where the folder has that file; notes as above."""
-    config = read_json(folder / DECISION_CONFIG)
-    template = folder / DECISION_TEMPLATE
-    if config is None or not template.exists() or read_own_template(template.read_text("utf-8")) is None:
+    """Put another calibration's temperature into `decision.json`, where the folder has that file; notes as above.
+
+    A file that is damaged, or whose prompt is not the one that was calibrated, stays as it is; the note says so.
+    """
+    if not (folder / DECISION_CONFIG).exists():
         return []
+    try:
+        config, template = read_json(folder / DECISION_CONFIG) or {}, read_template(folder)
+    except ScoringError as error:
+        return [f"{DECISION_CONFIG}: keeps its temperature: {error}"]
+    if template is None:
+        return [f"{DECISION_CONFIG}: keeps its temperature, since {DECISION_TEMPLATE} is not what `train` wrote"]
     temperature, notes = _temperature(calibration)
-    config["temperature"] = dict.fromkeys(("choice", "score", "noul"), temperature)
-    write_json(folder / DECISION_CONFIG, config)
+    write_json(folder / DECISION_CONFIG, config | {"temperature": dict.fromkeys(KINDS, temperature)})
     return notes
+
+
+def _readable_labels(chat: ChatTokenizer, template: PromptTemplate) -> list[str]:
+    """The first letters that are one token by themselves, as the pipeline reads them, and the same as answers.
+
+    Raises DecisionFileError where those are fewer than two.
+    """
+    labels: list[str] = []
+    with suppress(TokenError):
+        for letter in template.labels:
+            if chat.tokenizer.encode(letter, add_special_tokens=False).ids != chat.label_ids(
+                letter, bool(template.system)
+            ):
+                break
+            labels.append(letter)
+    if len(labels) < 2:
+        raise DecisionFileError("the letters are other tokens by themselves, as the pipeline reads them, than as answers")
+    return labels
 
 
 def _temperature(calibration: Calibration | None) -> tuple[float, list[str]]:

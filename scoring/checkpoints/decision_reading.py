@@ -7,7 +7,7 @@ from scoring.checkpoints.decision_files import (
     DECISION_CONFIG,
     DECISION_TEMPLATE,
     DecisionFileError,
-    read_own_template,
+    read_template,
 )
 from scoring.checkpoints.weights import CheckpointError
 from scoring.files.reading import read_object
@@ -53,9 +53,9 @@ def read_decisions(folder: Path) -> Decisions | None:
         return None
     config = config or DecisionConfig()
     try:
-        template = read_own_template(path.read_text("utf-8")) if path.exists() else None
-    except (DecisionFileError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error})") from None
+        template = read_template(folder)
+    except DecisionFileError as error:
+        raise CheckpointError(str(error)) from None
     remedy = "write its texts into a TOML file and name that with --template"
     if template is None:
         found = "another tool's prompt" if path.exists() else f"no prompt of its own (only {DECISION_CONFIG})"

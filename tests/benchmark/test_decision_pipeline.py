@@ -3,9 +3,12 @@
 from dataclasses import replace
 
 import pytest
+from PIL import Image
 
-from scoring.benchmark.decision_pipeline import _with_placeholders
+from scoring.benchmark.decision_pipeline import PipelineUnavailableError, _with_placeholders, processor_of
 from scoring.benchmark.summary import DECISION, DEFAULT_WAYS, SINGLE
+from scoring.inputs.families.glm4v import GlmPixelPolicy
+from scoring.inputs.families.registry import policy_of
 from scoring.inputs.questions import Question
 from scoring.stats.calibration import Calibration
 
@@ -47,3 +50,17 @@ def test_pictures_are_named_by_what_no_text_has():
     state, assets = _with_placeholders(question, ["first", "second"])
     assert state == "PICTURE__0;PICTURE PICTURE__1;!"
     assert assets == {"PICTURE__0;": "first", "PICTURE__1;": "second"}
+
+
+@pytest.mark.parametrize("pixels", [16384, 36864, 200704])
+def test_pictures_are_cut_as_the_checkpoint_cuts_them(base, pixels):
+    policy = policy_of(base, pixels)
+    cut = processor_of(base, policy).image_processor
+    for size in ((60, 40), (192, 192), (900, 300)):
+        grid = cut(Image.new("RGB", size), return_tensors="pt")["image_grid_thw"][0].tolist()
+        assert tuple(grid) == policy.grid(*size)
+
+
+def test_a_base_whose_pictures_are_cut_otherwise_is_left_out(base):
+    with pytest.raises(PipelineUnavailableError, match="no budget of pixels"):
+        processor_of(base, GlmPixelPolicy())

@@ -1,8 +1,10 @@
 """transformers' own `pipeline("decision")` answers from a checkpoint's files as the product does.
 
-On the same loaded network, against its plain forward of the product's own prompt, with which others hold the engine.
+Whole checkpoints against what `score` writes; kinds of questions on one loaded network, against its plain forward of the
+product's own prompt, with which others hold the engine.
 """
 
+import csv
 import json
 from dataclasses import replace
 
@@ -13,8 +15,7 @@ from PIL import Image
 from scoring.checkpoints.decision_files import (
     DECISION_CONFIG,
     DECISION_TEMPLATE,
-    decision_template,
-    read_own_template,
+    read_template,
     update_temperature,
     write_decision_files,
 )
@@ -34,8 +35,50 @@ ODD = PromptTemplate(
 @pytest.fixture(scope="session")
 def processor(base):
     from scoring.benchmark.decision_pipeline import processor_of
+    from scoring.inputs.families.registry import policy_of
 
-    return processor_of(base, 36864)
+    return processor_of(base, policy_of(base))
+
+
+@pytest.fixture
+def whole(quick_cli, fold, tmp_path):
+    """`export` of a checkpoint: (the folder, how the pipeline loads it)."""
+
+    def export():
+        quick_cli("export", fold, "--base", "demo/base", "--dtype", "fp32", "--out", tmp_path / "whole")
+        return tmp_path / "whole", {}
+
+    return export
+
+
+@pytest.fixture
+def adapter(quick_cli, fold, tmp_path):
+    """The same of an adapter on the base in 4 bits."""
+    import torch
+
+    def export():
+        from transformers import BitsAndBytesConfig
+
+        out, base = tmp_path / "adapter", ("--base", "demo/base", "--base-name", "demo/base")
+        quick_cli("export", fold, "--adapter-only", *base, "--out", out)
+        in_4_bits = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.float32,
+            llm_int8_skip_modules=["lm_head", "model.visual"],
+        )
+        return out, {"decision_config": str(out), "model_kwargs": {"quantization_config": in_4_bits}}
+
+    return export
+
+
+def in_float32(network):
+    """bitsandbytes answers in bfloat16 on processors that have it, whatever the network's type."""
+    for layer in network.modules():
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            layer.support_avx512bf16_for_cpu = False
+    return network
 
 
 @pytest.fixture(scope="session")
@@ -74,6 +117,37 @@ def row(question="What?", options=("red", "blue"), pictures=()):
 def ask_about(state, instructions, criteria, kind="choice", assets=None):
     question = {"type": kind, "instructions": instructions, "criteria": criteria}
     return {"state": state, "questions": {"q": question}, **({"assets": assets} if assets else {})}
+
+
+@pytest.mark.parametrize("calibrated", [True, False], ids=["calibrated", "raw"])
+@pytest.mark.parametrize("form", ["whole", "adapter"])
+def test_a_checkpoint_has_the_probabilities_that_score_writes(
+    request, quick_cli, processor, small_table, fold, tmp_path, form, calibrated
+):
+    import torch
+    from transformers import pipeline
+
+    if not calibrated:
+        (fold / "calibration.json").unlink()
+    folder, options = request.getfixturevalue(form)()
+    table = small_table(8)
+    with open(table, newline="", encoding="utf-8") as file:
+        rows = [values | {"task_hint": ""} for values in csv.DictReader(file)]
+    with open(table, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    quick_cli("score", table, "--ckpt", folder, "--out", tmp_path / "scores")
+    with open(tmp_path / "scores" / "probabilities.csv", newline="", encoding="utf-8") as file:
+        scored = [[float(values[f"p_{letter}"]) for letter in "abcd"] for values in csv.DictReader(file)]
+    decide = pipeline("decision", str(folder), processor=processor, dtype=torch.float32, **options)
+    in_float32(decide.model)
+    assert (decide.decision_config.temperature["choice"] != 1) == calibrated
+    for values, ours in zip(rows, scored, strict=True):
+        criteria = {values[letter]: None for letter in "abcd"}
+        with Image.open(table.parent / values["path"]) as opened:
+            asked = ask_about("PHOTO", values["question"], criteria, assets={"PHOTO": opened.convert("RGB")})
+        assert list(decide(asked)["q"]["probabilities"].values()) == pytest.approx(ours, abs=1e-4)
 
 
 def test_rows_with_pictures_have_the_same_probabilities(both, scorer, demo, tmp_path):
@@ -154,12 +228,15 @@ def test_control_tokens_in_a_request_are_text(scorer, processor, tmp_path):
     assert counts(text) == counts("?")
 
 
-def test_the_template_reads_back_exactly_and_a_changed_file_does_not(preparer):
+def test_the_template_reads_back_exactly_and_a_changed_file_does_not(preparer, tmp_path):
+    path = tmp_path / DECISION_TEMPLATE
     for template in (PromptTemplate(), ODD):
-        text = decision_template(preparer.chat, template)
-        assert read_own_template(text) == template
-        assert read_own_template(text.replace("Yes", "Ja")) is None
-    assert read_own_template("{{ question.instructions }}") is None
+        write_decision_files(tmp_path, preparer.chat, template, None)
+        assert read_template(tmp_path) == template
+        path.write_text(path.read_text("utf-8").replace("Yes", "Ja"), "utf-8")
+        assert read_template(tmp_path) is None
+    path.write_text("{{ question.instructions }}")
+    assert read_template(tmp_path) is None
 
 
 def test_the_temperature_follows_a_new_calibration(preparer, tmp_path):
@@ -174,4 +251,15 @@ def test_the_temperature_follows_a_new_calibration(preparer, tmp_path):
     assert temperature() == 2
     (note,) = update_temperature(tmp_path, Calibration(2.0, letters=[0.1, 0.2]))
     assert "bias" in note and temperature() == 1
-    assert (tmp_path / DECISION_TEMPLATE).exists()
+    (tmp_path / DECISION_TEMPLATE).write_text("{{ state }}")
+    (note,) = update_temperature(tmp_path, Calibration(2.0))
+    assert "not what `train` wrote" in note and temperature() == 1
+    (tmp_path / DECISION_CONFIG).write_text("{")
+    (note,) = update_temperature(tmp_path, Calibration(2.0))
+    assert "damaged" in note
+
+
+def test_nothing_is_written_where_the_pipeline_would_read_other_tokens(preparer, tmp_path, monkeypatch):
+    monkeypatch.setattr(type(preparer.chat), "label_ids", lambda self, letters, system=True: [0] * len(letters))
+    (note,) = write_decision_files(tmp_path, preparer.chat, PromptTemplate(), None)
+    assert "were not written: the letters are other tokens" in note and not list(tmp_path.iterdir())
