@@ -223,7 +223,7 @@ def _readable_labels(chat: ChatTokenizer, template: PromptTemplate) -> list[str]
                 break
             labels.append(letter)
     if len(labels) < 2:
-        raise DecisionFileError("the letters are other tokens by themselves, as the pipeline reads them, than as answers")
+        raise DecisionFileError("the letters by themselves, which the pipeline reads, are other tokens than as answers")
     return labels
 
 

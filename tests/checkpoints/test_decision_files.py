@@ -1,7 +1,7 @@
 """transformers' own `pipeline("decision")` answers from a checkpoint's files as the product does.
 
-Whole checkpoints against what `score` writes; kinds of questions on one loaded network, against its plain forward of the
-product's own prompt, with which others hold the engine.
+Whole checkpoints against what `score` writes; kinds of questions on one loaded network, against its plain forward of
+the product's own prompt, with which others hold the engine.
 """
 
 import csv
@@ -34,10 +34,14 @@ ODD = PromptTemplate(
 
 @pytest.fixture(scope="session")
 def processor(base):
+    from transformers import AutoImageProcessor
+
     from scoring.benchmark.decision_pipeline import processor_of
     from scoring.inputs.families.registry import policy_of
 
-    return processor_of(base, policy_of(base))
+    processor = processor_of(base, policy_of(base))
+    processor.image_processor = AutoImageProcessor.from_pretrained(base, backend="pil")  # as the product's
+    return processor
 
 
 @pytest.fixture
@@ -262,4 +266,4 @@ def test_the_temperature_follows_a_new_calibration(preparer, tmp_path):
 def test_nothing_is_written_where_the_pipeline_would_read_other_tokens(preparer, tmp_path, monkeypatch):
     monkeypatch.setattr(type(preparer.chat), "label_ids", lambda self, letters, system=True: [0] * len(letters))
     (note,) = write_decision_files(tmp_path, preparer.chat, PromptTemplate(), None)
-    assert "were not written: the letters are other tokens" in note and not list(tmp_path.iterdir())
+    assert "were not written: the letters" in note and not list(tmp_path.iterdir())
