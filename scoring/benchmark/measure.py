@@ -248,6 +248,8 @@ class Bench:
         if DECISION in ways and (reason := self.baselines.why_no_pipeline()):
             say(f"{DECISION} is left out: {reason}")
             ways = [other for other in ways if other != DECISION]
+        if DECISION in ways and any(question.task_hint for question in self.questions):
+            say(f"{DECISION} is asked without the rows' hints, for which it has no place")
         if not ways:
             raise RunError("none of the ways to measure applies here; expected one that does, such as --ways engine")
         return ways

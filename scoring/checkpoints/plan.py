@@ -127,9 +127,8 @@ def plan_members(  # noqa: PLR0913 - the library's call to plan a run: its param
     checkpoints, bases = read_members(names, base)
     members = _members(checkpoints, bases)
     first = checkpoints[0]
-    if template is None and (
-        faults := [checkpoint.prompt_fault for checkpoint in checkpoints if checkpoint.prompt_fault]
-    ):
+    faults = [checkpoint.prompt_fault for checkpoint in checkpoints if checkpoint.prompt_fault]
+    if faults and template is None:
         raise CheckpointError("\n".join(faults))
     template = template or first.manifest.prompt
     policy = policy_of(bases[0], pixels or first.manifest.policy(bases[0]).budget)

@@ -28,8 +28,11 @@ class Quiet:
 
 def test_it_has_the_probabilities_of_a_forward(bench, monkeypatch):
     pytest.importorskip("transformers.pipelines.decision")
+    said = []
+    assert bench._applicable([DECISION], said.append) == [DECISION] and "without the rows' hints" in said[0]
     questions = [replace(question, task_hint="") for question in bench.questions]
     monkeypatch.setattr(bench, "questions", questions)
+    assert bench._applicable([DECISION], said.append) == [DECISION] and len(said) == 1
     (measured,) = bench.measure([SINGLE, DECISION], 1, Quiet, print)
     for theirs, ours in zip(measured[DECISION].answers, measured[SINGLE].answers, strict=True):
         assert theirs.p == pytest.approx(ours.p, abs=1e-4) and theirs.letter == ours.letter

@@ -6,7 +6,11 @@ the product's own prompt, with which others hold the engine.
 
 import csv
 import json
+import re
+from copy import copy
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +28,7 @@ from scoring.inputs.questions import Question
 from scoring.stats.calibration import Calibration, log_probabilities
 
 pytest.importorskip("transformers.pipelines.decision")
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 ODD = PromptTemplate(
     system="Say {letters}: {% raw %} \"{{ x }}\" #} {# \\n 'é😀'",
     user="Q {question} {{question}}\n{options}\n{letters} {% if %}{hint}",
@@ -152,6 +157,26 @@ def test_a_checkpoint_has_the_probabilities_that_score_writes(
         with Image.open(table.parent / values["path"]) as opened:
             asked = ask_about("PHOTO", values["question"], criteria, assets={"PHOTO": opened.convert("RGB")})
         assert list(decide(asked)["q"]["probabilities"].values()) == pytest.approx(ours, abs=1e-4)
+
+
+def test_the_examples_of_the_document_run(whole, adapter, processor, demo, monkeypatch):
+    import transformers
+
+    examples = "\n".join(
+        re.findall(r"^```py\n(.*?)^```", (DOCS / "decision-pipeline.md").read_text("utf-8"), re.S | re.M)
+    )
+    picture = sorted((demo / "images").iterdir())[0]
+    for name, path in (("ckpt/model", whole()[0]), ("ckpt/gift", adapter()[0]), ("photo.jpg", picture)):
+        assert name in examples
+        examples = examples.replace(name, str(path))
+    with_processor = partial(transformers.pipeline, processor=copy(processor))  # which is made without torchvision
+    monkeypatch.setattr(transformers, "pipeline", with_processor)
+    names = {}
+    exec(examples, names)
+    answers = names["answers"]
+    assert set(answers) == {"color", "indoors", "bright"} and 0 < answers["indoors"]["noul"] < 1
+    assert sum(answers["color"]["probabilities"].values()) == pytest.approx(1, abs=1e-3)
+    assert any(type(layer).__name__ == "Linear4bit" for layer in names["decide"].model.modules())
 
 
 def test_rows_with_pictures_have_the_same_probabilities(both, scorer, demo, tmp_path):
