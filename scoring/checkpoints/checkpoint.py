@@ -113,7 +113,7 @@ class Checkpoint:
     """One member of a run. `adapter` is its configuration, or None for a whole model.
 
     declared: whether the folder has a manifest; else `manifest` holds the defaults. unread: files of weights in its
-    folder that nothing reads. prompt_fault: why its prompt is not known though another file describes it; "" else.
+    folder that nothing reads. decisions: what describes it in place of a manifest, if anything does.
     """
 
     name: str
@@ -124,12 +124,17 @@ class Checkpoint:
     notes: list[str] = field(default_factory=list)
     declared: bool = True
     unread: list[str] = field(default_factory=list)
-    prompt_fault: str = ""
+    decisions: Decisions | None = None
     _checked: tuple[Path, AdapterCheck] | None = field(default=None, repr=False)
 
     def fingerprint(self) -> str:
         """16 hexadecimal digits of the adapter's (or model's) content."""
         return base_fingerprint(self.folder) if self.adapter is None else adapter_fingerprint(self.folder)
+
+    @property
+    def prompt_fault(self) -> str:
+        """Why its prompt is not known though files describe it; "" where it is, or where none do."""
+        return self.decisions.fault if self.decisions else ""
 
     def require_adapter(self) -> AdapterConfig:
         """The adapter's configuration. Raises CheckpointError for a whole model."""
@@ -252,7 +257,7 @@ def read_checkpoint(name: str, base: str | None = None) -> Checkpoint:
         manifest = replace(manifest, base=base, revision=None)
     calibration = read_calibration(folder / CALIBRATION)
     if decisions:
-        notes.append(_note_decisions(folder, decisions))
+        notes.append(f"{folder}: no {MANIFEST}; {decisions.summary}")
         manifest = _with_prompt(manifest, decisions)
         calibration = calibration or decisions.calibration
     unread = {*_unread_weights(path.name for path in folder.iterdir()), *_unread_weights(hub_files)}
@@ -265,35 +270,31 @@ def read_checkpoint(name: str, base: str | None = None) -> Checkpoint:
         notes=notes,
         declared=declared,
         unread=sorted(unread) if adapter else [],
-        prompt_fault=decisions.fault if decisions else "",
+        decisions=decisions,
     )
 
 
 def _in_subfolder(folder: Path, decisions: Decisions, base: str | None) -> Checkpoint:
     """The adapter in the subfolder that `decision.json` names, on the model beside it where there is one."""
+    inside = folder / str(decisions.config.adapter)
+    if not (inside / ADAPTER_CONFIG).is_file():  # whose name must not be taken for a hub id
+        found = f"{folder / DECISION_CONFIG}: adapter is {decisions.config.adapter!r}"
+        raise CheckpointError(f"{found}; expected a folder in it with {ADAPTER_CONFIG}")
     beside = str(folder) if (folder / "config.json").exists() else None
-    checkpoint = read_checkpoint(str(folder / str(decisions.config.adapter)), base or beside)
+    checkpoint = read_checkpoint(str(inside), base or beside)
     if checkpoint.declared:
         return checkpoint
     return replace(
         checkpoint,
         manifest=_with_prompt(checkpoint.manifest, decisions),
         calibration=checkpoint.calibration or decisions.calibration,
-        notes=[_note_decisions(folder, decisions)],
-        prompt_fault=decisions.fault,
+        notes=[f"{folder}: no {MANIFEST}; {decisions.summary}"],
+        decisions=decisions,
     )
 
 
 def _with_prompt(manifest: Manifest, decisions: Decisions) -> Manifest:
     return replace(manifest, template=decisions.template.to_json()) if decisions.template else manifest
-
-
-def _note_decisions(folder: Path, decisions: Decisions) -> str:
-    prompt = "prompt, letters and temperature" if decisions.template else "temperature"
-    return (
-        f"{folder}: no {MANIFEST}; {prompt} ({decisions.calibration.temperature:.3f}) are those of its "
-        f"{DECISION_CONFIG}; where no option says otherwise, it is scored with 448x448 pixels, NF4"
-    )
 
 
 def _locate(name: str) -> tuple[Path, list[str]]:

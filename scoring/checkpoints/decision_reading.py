@@ -26,8 +26,10 @@ class DecisionConfig:
     def __post_init__(self) -> None:
         if wrong := [value for value in self.temperature.values() if not 0 < value < float("inf")]:
             raise ValueError(f"temperature is {wrong[0]}; expected one above 0")
-        path = PurePosixPath(self.adapter or ".")
-        if path.is_absolute() or ".." in path.parts or "\\" in (self.adapter or ""):
+        if self.adapter is None:
+            return
+        path = PurePosixPath(self.adapter)
+        if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in self.adapter:
             raise ValueError(f"adapter is {self.adapter!r}; expected a folder inside this one")
 
 
@@ -45,6 +47,15 @@ class Decisions:
         temperature = self.config.temperature.get("choice", 1.0)
         return Calibration(temperature, note=f"from {DECISION_CONFIG}", fingerprint={"orders": "1"})
 
+    @property
+    def summary(self) -> str:
+        """What is taken from the files, for a note on the checkpoint, and what is not in them."""
+        known = "prompt, letters and temperature" if self.template else "temperature"
+        return (
+            f"{known} ({self.calibration.temperature:.3f}) are those of its {DECISION_CONFIG}; where no option says "
+            "otherwise, it is scored with 448x448 pixels, NF4"
+        )
+
 
 def read_decisions(folder: Path) -> Decisions | None:
     """What the files of a folder say; None where it has neither. Raises FileError where one is damaged."""
@@ -56,7 +67,7 @@ def read_decisions(folder: Path) -> Decisions | None:
         template = read_template(folder)
     except DecisionFileError as error:
         raise CheckpointError(str(error)) from None
-    remedy = "write its texts into a TOML file and name that with --template"
+    remedy = "`score --template FILE` takes its texts from a TOML file that you write"
     if template is None:
         found = "another tool's prompt" if path.exists() else f"no prompt of its own (only {DECISION_CONFIG})"
         return Decisions(config, None, f"{folder}: {found}, which cannot be taken apart into texts; {remedy}")

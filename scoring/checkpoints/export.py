@@ -31,7 +31,7 @@ from scoring.inputs.pixels import PixelPolicy
 from scoring.inputs.tokens import ChatTokenizer
 from scoring.messages import Progress, ProgressBar
 from scoring.scores.exposure import ROWS
-from scoring.stats.calibration import read_calibration
+from scoring.stats.calibration import Calibration, read_calibration
 
 INDEX = "model.safetensors.index.json"
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -92,7 +92,7 @@ def export_model(
             write_json(hidden / "config.json", merge.config())
             files += _write_manifest(merge, options.dtype, hidden)
             files += _copy_records(merge, hidden)
-            merge.notes += _write_decision_files(checkpoint, folder, hidden)
+            merge.notes += _write_decision_files(checkpoint, folder, hidden, read_calibration(hidden / CALIBRATION))
             files += _decision_files_in(hidden)
     finally:
         if bar:
@@ -269,26 +269,30 @@ def _copy_records(merge: Merge, folder: Path) -> list[str]:
     checkpoint, files = merge.checkpoint, []
     if merge.quantization == quantization_of(checkpoint, merge.weights.folder, None):
         fingerprint = base_fingerprint(folder)
-        for path in sorted(checkpoint.folder.glob("calibration*.json")):
-            if calibration := read_calibration(path):
+        calibrations = {
+            path.name: read_calibration(path) for path in sorted(checkpoint.folder.glob("calibration*.json"))
+        }
+        for name, calibration in ({CALIBRATION: checkpoint.calibration} | calibrations).items():
+            if calibration:
                 calibration.fingerprint |= {"base": fingerprint, "adapter": fingerprint, "quantization": "none"}
                 calibration.note = f"fitted on {checkpoint.name} before it was exported"
-                write_json(folder / path.name, calibration.to_json())
-                files.append(path.name)
+                write_json(folder / name, calibration.to_json())
+                files.append(name)
     if (checkpoint.folder / ROWS).exists():
         shutil.copyfile(checkpoint.folder / ROWS, folder / ROWS)
         files.append(ROWS)
     return files
 
 
-def _write_decision_files(checkpoint: Checkpoint, base: Path, folder: Path) -> list[str]:
+def _write_decision_files(
+    checkpoint: Checkpoint, base: Path, folder: Path, calibration: Calibration | None
+) -> list[str]:
     """Write the settings of transformers' `pipeline("decision")`, where the prompt is known; notes for the user.
 
-    folder: holds the calibration that belongs to what is exported, if any does.
+    calibration: that of what is exported, if it has one.
     """
-    if not checkpoint.declared:
+    if not checkpoint.declared and not checkpoint.decisions:
         return []
-    calibration = read_calibration(folder / CALIBRATION)
     return write_decision_files(folder, ChatTokenizer(base), checkpoint.manifest.prompt, calibration)
 
 
@@ -324,7 +328,7 @@ def export_adapter(name: str, out: Path, base_name: str | None = None, base: str
         if checkpoint.declared:
             write_json(hidden / MANIFEST, asdict(replace(checkpoint.manifest, base=identity, revision=revision)))
             files.append(MANIFEST)
-        of_decisions = _write_decision_files(checkpoint, folder, hidden)
+        of_decisions = _write_decision_files(checkpoint, folder, hidden, checkpoint.calibration)
         files += _decision_files_in(hidden)
         config = read_json(checkpoint.folder / ADAPTER_CONFIG) or {}
         write_json(hidden / ADAPTER_CONFIG, config | {"base_model_name_or_path": identity, "revision": revision})

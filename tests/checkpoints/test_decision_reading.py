@@ -7,7 +7,9 @@ import pytest
 
 from scoring.checkpoints.checkpoint import read_checkpoint
 from scoring.checkpoints.decision_files import DECISION_CONFIG, DECISION_TEMPLATE, write_decision_files
+from scoring.checkpoints.decision_reading import read_decisions
 from scoring.checkpoints.description import describe
+from scoring.checkpoints.export import export_adapter, export_model
 from scoring.checkpoints.plan import plan_members
 from scoring.checkpoints.weights import CheckpointError
 from scoring.files.reading import FileError
@@ -50,9 +52,13 @@ def test_an_adapter_in_a_subfolder_is_found_on_the_model_beside_it(foreign, base
     plan = plan_members([str(folder)])
     assert (plan.template, plan.base, plan.calibrations[0].temperature) == (OURS, folder, 1.7)
     assert plan.checkpoints[0].folder == folder / "lora"
-    changed(folder, adapter="../lora")
-    with pytest.raises(FileError, match="expected a folder inside"):
+    changed(folder, adapter="none")
+    with pytest.raises(CheckpointError, match="'none'; expected a folder in it with"):
         read_checkpoint(str(folder))
+    for outside in ("../lora", "/lora", ".", ""):
+        changed(folder, adapter=outside)
+        with pytest.raises(FileError, match="expected a folder inside"):
+            read_checkpoint(str(folder))
 
 
 @pytest.mark.parametrize("text", ["{{ state }}", None])
@@ -64,12 +70,22 @@ def test_anothers_prompt_is_refused_unless_a_template_is_given(foreign, base, te
     plan = plan_members([str(foreign)], str(base), template=OURS)
     assert plan.calibrations[0].temperature == 1.7
     assert describe(read_checkpoint(str(foreign), str(base))).faults
+    with pytest.raises(CheckpointError, match="`score --template FILE`"):
+        export_adapter(str(foreign), foreign.parent / "gift", "org/model", str(base))
 
 
 def test_other_labels_than_letters_are_refused(foreign, base):
     changed(foreign, labels={"choice": ["1", "2"]})
     with pytest.raises(CheckpointError, match="labels 1, 2"):
         plan_members([str(foreign)], str(base))
+
+
+def test_prompt_and_temperature_are_exported(foreign, base, tmp_path):
+    export_model(str(foreign), tmp_path / "whole", str(base))
+    export_adapter(str(foreign), tmp_path / "gift", "org/model", str(base))
+    for plan in (plan_members([str(tmp_path / "whole")]), plan_members([str(tmp_path / "gift")], str(base))):
+        assert (plan.template, plan.calibrations[0].temperature) == (OURS, 1.7)
+    assert read_decisions(tmp_path / "whole").calibration.temperature == 1.7
 
 
 def test_a_manifest_comes_first(fold, preparer, base):
