@@ -241,7 +241,10 @@ def read_checkpoint(name: str, base: str | None = None) -> Checkpoint:
     manifest = read_object(Manifest, folder / MANIFEST)
     decisions = None if manifest else read_decisions(folder)
     if decisions and decisions.config.adapter and not (folder / ADAPTER_CONFIG).exists():
-        return _in_subfolder(folder, decisions, base)
+        base = base or (str(folder) if (folder / "config.json").exists() else None)  # the model beside it
+        folder, hub_files = _adapter_inside(folder, decisions.config.adapter), []
+        manifest = read_object(Manifest, folder / MANIFEST)
+        decisions = None if manifest else decisions
     adapter, notes = _read_adapter(folder, hub_files)
     if adapter is None and not (folder / "config.json").exists():
         raise CheckpointError(_describe_no_checkpoint(folder))
@@ -258,7 +261,8 @@ def read_checkpoint(name: str, base: str | None = None) -> Checkpoint:
     calibration = read_calibration(folder / CALIBRATION)
     if decisions:
         notes.append(f"{folder}: no {MANIFEST}; {decisions.summary}")
-        manifest = _with_prompt(manifest, decisions)
+        if decisions.template:
+            manifest = replace(manifest, template=decisions.template.to_json())
         calibration = calibration or decisions.calibration
     unread = {*_unread_weights(path.name for path in folder.iterdir()), *_unread_weights(hub_files)}
     return Checkpoint(
@@ -274,27 +278,12 @@ def read_checkpoint(name: str, base: str | None = None) -> Checkpoint:
     )
 
 
-def _in_subfolder(folder: Path, decisions: Decisions, base: str | None) -> Checkpoint:
-    """The adapter in the subfolder that `decision.json` names, on the model beside it where there is one."""
-    inside = folder / str(decisions.config.adapter)
-    if not (inside / ADAPTER_CONFIG).is_file():  # whose name must not be taken for a hub id
-        found = f"{folder / DECISION_CONFIG}: adapter is {decisions.config.adapter!r}"
+def _adapter_inside(folder: Path, name: str) -> Path:
+    """The subfolder that a folder's `decision.json` names. Raises CheckpointError where no adapter is in it."""
+    if not (folder / name / ADAPTER_CONFIG).is_file():
+        found = f"{folder / DECISION_CONFIG}: adapter is {name!r}"
         raise CheckpointError(f"{found}; expected a folder in it with {ADAPTER_CONFIG}")
-    beside = str(folder) if (folder / "config.json").exists() else None
-    checkpoint = read_checkpoint(str(inside), base or beside)
-    if checkpoint.declared:
-        return checkpoint
-    return replace(
-        checkpoint,
-        manifest=_with_prompt(checkpoint.manifest, decisions),
-        calibration=checkpoint.calibration or decisions.calibration,
-        notes=[f"{folder}: no {MANIFEST}; {decisions.summary}"],
-        decisions=decisions,
-    )
-
-
-def _with_prompt(manifest: Manifest, decisions: Decisions) -> Manifest:
-    return replace(manifest, template=decisions.template.to_json()) if decisions.template else manifest
+    return folder / name
 
 
 def _locate(name: str) -> tuple[Path, list[str]]:

@@ -52,7 +52,7 @@ class Decisions:
         """What is taken from the files, for a note on the checkpoint, and what is not in them."""
         known = "prompt, letters and temperature" if self.template else "temperature"
         return (
-            f"{known} ({self.calibration.temperature:.3f}) are those of its {DECISION_CONFIG}; where no option says "
+            f"{known} ({self.calibration.temperature:.3f}) are those of {DECISION_CONFIG}; where no option says "
             "otherwise, it is scored with 448x448 pixels, NF4"
         )
 

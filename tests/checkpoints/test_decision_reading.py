@@ -52,6 +52,7 @@ def test_an_adapter_in_a_subfolder_is_found_on_the_model_beside_it(foreign, base
     plan = plan_members([str(folder)])
     assert (plan.template, plan.base, plan.calibrations[0].temperature) == (OURS, folder, 1.7)
     assert plan.checkpoints[0].folder == folder / "lora"
+    assert sum(DECISION_CONFIG in note for note in plan.notes) == 1 and not any("Korean" in note for note in plan.notes)
     changed(folder, adapter="none")
     with pytest.raises(CheckpointError, match="'none'; expected a folder in it with"):
         read_checkpoint(str(folder))
