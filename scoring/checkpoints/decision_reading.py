@@ -26,7 +26,7 @@ class DecisionConfig:
     def __post_init__(self) -> None:
         if wrong := [value for value in self.temperature.values() if not 0 < value < float("inf")]:
             raise ValueError(f"temperature is {wrong[0]}; expected one above 0")
-        if self.adapter is None:
+        if not self.adapter:
             return
         path = PurePosixPath(self.adapter)
         if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in self.adapter:
