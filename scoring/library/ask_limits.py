@@ -50,6 +50,12 @@ class AskLimits:
 
     tokens: how many they had, in all orders and for all members; those of pictures that questions share count once.
     cancel: withdraws them.
+
+    >>> limits = AskLimits(most_tokens=100)
+    >>> limits.count(60)
+    >>> limits.count(60)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    scoring.errors.CallError: 120 tokens or more, ...
     """
 
     most_tokens: int | None = None
