@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
@@ -24,7 +24,7 @@ from starlette.routing import Route
 from scoring import __version__
 from scoring.library.cancelling import CancelToken
 from scoring.serving import decisions, systemone
-from scoring.serving.bodies import ByteBudget, parse_body, read_body
+from scoring.serving.bodies import ByteBudget, ByteLease, parse_body, read_body
 from scoring.serving.metrics import CONTENT_TYPE, ServerMetrics
 from scoring.serving.request import AskedRequest, Limits, QuestionAnswer, RequestError, Usage
 from scoring.serving.service import DecisionService
@@ -45,6 +45,14 @@ class Interface(Protocol):
     def render(
         self, request: AskedRequest, answers: Sequence[QuestionAnswer], usage: Usage, model: str
     ) -> dict[str, Any]: ...
+
+
+class Sent(NamedTuple):
+    """A request's body as it was sent, its headers, and the bytes that it takes."""
+
+    content: bytes
+    headers: Headers
+    lease: ByteLease
 
 
 class Api:
@@ -97,35 +105,38 @@ class Api:
             raise RequestError(429, f"{self.waiting} requests wait already; try again", code="server_busy")
         self.waiting += 1
         self.metrics.waiting.inc()
-        held = 0
         try:
-            content = await read_body(request, self.settings.limits, self.budget, self.settings.body_seconds)
-            held = len(content)
-            token = CancelToken()
-            loop = asyncio.get_running_loop()
-            work: asyncio.Future[Any] = loop.run_in_executor(
-                self.threads, self._answer, interface, content, request.headers, token
-            )
-            del content
-            gone: asyncio.Future[Any] = asyncio.ensure_future(
-                request.receive()
-            )  # after the body, a client only goes away
-            try:
-                await asyncio.wait([work, gone], return_when=asyncio.FIRST_COMPLETED)
-                if not work.done():
-                    token.cancel()
-                return JSONResponse(await work)
-            finally:
-                gone.cancel()
+            with self.budget.lease() as lease:
+                content = await read_body(request, self.settings.limits, lease, self.settings.body_seconds)
+                return JSONResponse(await self._unless_gone(request, interface, Sent(content, request.headers, lease)))
         finally:
-            self.budget.held -= held
             self.waiting -= 1
             self.metrics.waiting.dec()
 
-    def _answer(self, interface: Interface, content: bytes, headers: Headers, token: CancelToken) -> dict[str, Any]:
+    async def _unless_gone(self, request: Request, interface: Interface, sent: Sent) -> dict[str, Any]:
+        """The body of the answer. Raises ClientDisconnect where the client goes away before."""
+        token = CancelToken()
+        loop = asyncio.get_running_loop()
+        work: asyncio.Future[Any] = loop.run_in_executor(self.threads, self._answer, interface, sent, token)
+        # after the body, a client only goes away
+        gone: asyncio.Future[Any] = asyncio.ensure_future(request.receive())
+        try:
+            await asyncio.wait([work, gone], return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                token.cancel()
+            answer: dict[str, Any] = await work
+            return answer
+        finally:
+            gone.cancel()
+
+    def _parsed(self, interface: Interface, sent: Sent) -> AskedRequest:
+        """What is asked, without the many small objects of the body's JSON."""
+        body = parse_body(sent.content, sent.headers, self.settings.limits, sent.lease)
+        return interface.parse(body.content, self.settings.limits, body.parts)
+
+    def _answer(self, interface: Interface, sent: Sent, token: CancelToken) -> dict[str, Any]:
         """In a thread: the body of the answer. Raises ClientDisconnect once the token is cancelled."""
-        body = parse_body(content, headers, self.settings.limits)
-        asked = interface.parse(body.content, self.settings.limits, body.parts)
+        asked = self._parsed(interface, sent)
         self._check_model(asked.model)
         try:
             answers, usage = self.service.answer(asked, token)
