@@ -1,4 +1,4 @@
-"""Bodies that are too large, too slow, damaged or not what they say: each refused by name, and nothing held after it."""
+"""Bodies that are too large, too slow, damaged or not what they say: refused by name, and nothing is held after."""
 
 import asyncio
 import gzip
@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 from scoring.serving.bodies import Body, ByteBudget, parse_body, read_body
 from scoring.serving.request import Limits, RequestError
 
+USUAL = Limits()
 SMALL = Limits(body_bytes=1_000, pictures=3)
 MULTIPART = {"content-type": "multipart/form-data; boundary=bb"}
 END = object()
@@ -53,7 +54,7 @@ def received(pieces: list[Any], limits: Limits = SMALL, most: int = 10_000, **he
         assert budget.held == 0
 
 
-def parsed(content: bytes, limits: Limits = Limits(), most: int = 2**30, **headers: str) -> Body:
+def parsed(content: bytes, limits: Limits = USUAL, most: int = 2**30, **headers: str) -> Body:
     budget = ByteBudget(most)
     try:
         with budget.lease() as lease:
