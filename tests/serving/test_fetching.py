@@ -44,17 +44,17 @@ class Handler(StreamRequestHandler):
     server: Script
 
     def handle(self) -> None:
-        target = self.rfile.readline().split()[1].decode()
-        self.server.asked.append(target)
-        while self.rfile.readline().strip():
-            pass
         try:
+            target = self.rfile.readline().split()[1].decode()
+            self.server.asked.append(target)
+            while self.rfile.readline().strip():
+                pass
             for piece in self.server.answers[target]:
                 if isinstance(piece, float):
                     time.sleep(piece)
                 else:
                     self.wfile.write(piece)
-        except OSError:
+        except (OSError, IndexError):
             pass  # the client is gone, as it should be
 
 
