@@ -53,6 +53,18 @@ def scorer(demo):
 
 
 @pytest.fixture(scope="session")
+def asked(scorer, demo):
+    """A `Scorer` around the model that all tests share."""
+    from scoring.library.scorer import Scorer
+    from scoring.library.settings import ScorerSettings
+    from scoring.run.options import ModelOptions
+
+    settings = ScorerSettings((str(demo / "checkpoints" / "fold0"),), ModelOptions(), verify=False)
+    with Scorer(settings, scorer) as public:
+        yield public
+
+
+@pytest.fixture(scope="session")
 def preparer(base):
     """That of the demo's base, with the default prompt."""
     from scoring.inputs.families.registry import policy_of

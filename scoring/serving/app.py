@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
@@ -34,6 +34,7 @@ log = logging.getLogger("scoring")
 RETRY_AFTER = 1  # seconds
 NOBODY = 499  # the status of a request whose client went away, in the metrics alone
 
+T = TypeVar("T")
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -108,26 +109,12 @@ class Api:
         try:
             with self.budget.lease() as lease:
                 content = await read_body(request, self.settings.limits, lease, self.settings.body_seconds)
-                return JSONResponse(await self._unless_gone(request, interface, Sent(content, request.headers, lease)))
+                sent, token = Sent(content, request.headers, lease), CancelToken()
+                work = asyncio.get_running_loop().run_in_executor(self.threads, self._answer, interface, sent, token)
+                return JSONResponse(await _unless_gone(request, work, token))
         finally:
             self.waiting -= 1
             self.metrics.waiting.dec()
-
-    async def _unless_gone(self, request: Request, interface: Interface, sent: Sent) -> dict[str, Any]:
-        """The body of the answer. Raises ClientDisconnect where the client goes away before."""
-        token = CancelToken()
-        loop = asyncio.get_running_loop()
-        work: asyncio.Future[Any] = loop.run_in_executor(self.threads, self._answer, interface, sent, token)
-        # after the body, a client only goes away
-        gone: asyncio.Future[Any] = asyncio.ensure_future(request.receive())
-        try:
-            await asyncio.wait([work, gone], return_when=asyncio.FIRST_COMPLETED)
-            if not work.done():
-                token.cancel()
-            answer: dict[str, Any] = await work
-            return answer
-        finally:
-            gone.cancel()
 
     def _parsed(self, interface: Interface, sent: Sent) -> AskedRequest:
         """What is asked, without the many small objects of the body's JSON."""
@@ -184,10 +171,8 @@ class Api:
                 response = Response(status_code=NOBODY)
             except Exception:
                 log.exception("request %s failed", name)
-                response, status = (
-                    error_response(RequestError(500, f"the server failed; see request {name} in its log")),
-                    500,
-                )
+                failure = RequestError(500, f"the server failed; its log says why, at request {name}")
+                response, status = error_response(failure), 500
             finally:
                 self.metrics.requests.labels(route, status).inc()
                 self.metrics.seconds.labels(route).observe(time.monotonic() - start)
@@ -196,6 +181,18 @@ class Api:
             return response
 
         return answered
+
+
+async def _unless_gone(request: Request, work: asyncio.Future[T], token: CancelToken) -> T:
+    """The result of work, which is withdrawn with the token once the client goes away."""
+    gone: asyncio.Future[Any] = asyncio.ensure_future(request.receive())  # after the body, nothing else comes
+    try:
+        await asyncio.wait([work, gone], return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            token.cancel()
+        return await work
+    finally:
+        gone.cancel()
 
 
 def error_response(error: RequestError, headers: Mapping[str, str] | None = None) -> Response:

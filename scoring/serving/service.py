@@ -98,7 +98,8 @@ class DecisionService:
                 limits=self.picture_limits,
             )
         except PictureError as error:
-            raise RequestError(400, f"{param}: {error}", param, "invalid_image") from None
+            what = f"{error.found}; expected {error.expected}"
+            raise RequestError(400, f"{param}: {what}", param, "invalid_image") from None
         except InputError as error:
             what = "; ".join(f"{each.column}: {each.found}; expected {each.expected}" for each in error.problems)
             raise RequestError(400, f"{param}: {what}", param, "invalid_question") from None

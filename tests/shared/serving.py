@@ -1,0 +1,70 @@
+"""A server for tests, and a table's rows as clients ask them."""
+
+import base64
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+
+@contextmanager
+def running(scorer: Any, **settings: Any) -> Iterator[str]:
+    """The address of a server that answers until the end of the block."""
+    from scoring.serving.server import address_of, listen, make_server
+    from scoring.serving.settings import ServeSettings
+
+    chosen = ServeSettings(**{"names": ("fold0", "other-name"), "port": 0} | settings)
+    with listen(chosen) as bound:
+        server = make_server(scorer, chosen)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
+        thread.start()
+        try:
+            yield address_of(bound)
+        finally:
+            server.should_exit = True
+            thread.join(20)
+            assert not thread.is_alive()
+
+
+def data_url(picture) -> str:
+    return "data:image/jpeg;base64," + base64.b64encode(picture.read_bytes()).decode()
+
+
+def decision_of(row) -> dict:
+    """What a client of /v1/decisions asks for a row of a table."""
+    picture = {"type": "input_image", "image_url": data_url(row.picture), "detail": "auto"}
+    question = {
+        "type": "choice",
+        "instructions": row.question,
+        "choices": [{"value": option} for option in row.options],
+        "hint": row.task_hint,
+        "task_type": row.task_type,
+    }
+    return {"model": "fold0", "input": [{"role": "user", "content": [picture]}], "questions": [question]}
+
+
+def system_of(row) -> dict:
+    """The same for /v1/systemone."""
+    question = {
+        "type": "choice",
+        "instructions": row.question,
+        "criteria": dict.fromkeys(row.options),
+        "hint": row.task_hint,
+        "task_type": row.task_type,
+    }
+    asset = {"type": "image", "format": "jpeg", "data_base64": data_url(row.picture).partition(",")[2]}
+    return {"model": "fold0", "state": "PICTURE", "questions": {"it": question}, "assets": {"PICTURE": asset}}
+
+
+def without_hint(row):
+    """The row as clients ask it that know no hints."""
+    return replace(row, task_hint="", task_type="")
+
+
+def close_to(row, scores) -> list:
+    """The probabilities that `score` gives a row's options, for a comparison."""
+    expected = scores[row.id]
+    return [pytest.approx(expected["abcd"[number]], abs=1e-5) for number in range(len(row.options))]
