@@ -86,6 +86,7 @@ def serve(load: Callable[[], Scorer], settings: ServeSettings, say: Say) -> None
     with listen(settings) as bound, load() as scorer:
         warm_up(scorer)
         server = make_server(scorer, settings)
+        bound.listen(BACKLOG)  # who asks once it is said waits, and is not refused
         say(f"{settings.name} answers at {address_of(bound)} (Ctrl-C ends it)")
         with suppress(KeyboardInterrupt):  # raised again by uvicorn, once what ran is answered
             server.run(sockets=[bound])
