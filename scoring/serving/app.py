@@ -224,7 +224,7 @@ def create_app(service: DecisionService, settings: ServeSettings) -> Starlette:
     def route(path: str, handler: Handler, method: str = "GET", is_open: bool = False) -> Route:
         return Route(path, api.guarded(path, handler, is_open), methods=[method])
 
-    return Starlette(
+    app = Starlette(
         routes=[
             route("/v1/decisions", api.decisions, "POST"),
             route("/v1/systemone", api.systemone, "POST"),
@@ -236,3 +236,5 @@ def create_app(service: DecisionService, settings: ServeSettings) -> Starlette:
         exception_handlers={HTTPException: _no_route},
         lifespan=lifespan,
     )
+    app.router.redirect_slashes = False  # to an address that the request's own header names
+    return app

@@ -78,6 +78,7 @@ def log_to_stderr() -> None:
         logger = logging.getLogger(name)
         logger.addHandler(handler)
         logger.setLevel(level)
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # damage is told to the client
 
 
 def serve(load: Callable[[], Scorer], settings: ServeSettings, say: Say) -> None:
