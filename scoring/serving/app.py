@@ -165,14 +165,9 @@ class Api:
                     self._check_token(request)
                 response = await handler(request)
                 status = response.status_code
-            except RequestError as error:
-                response, status = error_response(error), error.status
-            except ClientDisconnect:
-                response = Response(status_code=NOBODY)
-            except Exception:
-                log.exception("request %s failed", name)
-                failure = RequestError(500, f"the server failed; its log says why, at request {name}")
-                response, status = error_response(failure), 500
+            except Exception as error:
+                response, status = _failed(error, name)
+                error.__traceback__ = None  # leads to the body, and back to the error: both would stay
             finally:
                 self.metrics.requests.labels(route, status).inc()
                 self.metrics.seconds.labels(route).observe(time.monotonic() - start)
@@ -181,6 +176,16 @@ class Api:
             return response
 
         return answered
+
+
+def _failed(error: Exception, name: str) -> tuple[Response, int]:
+    """The response to an error of the request of this name, and the status that is counted."""
+    if isinstance(error, ClientDisconnect):
+        return Response(status_code=NOBODY), NOBODY
+    if not isinstance(error, RequestError):
+        log.error("request %s failed", name, exc_info=error)
+        error = RequestError(500, f"the server failed; its log says why, at request {name}")
+    return error_response(error), error.status
 
 
 async def _unless_gone(request: Request, work: asyncio.Future[T], token: CancelToken) -> T:
