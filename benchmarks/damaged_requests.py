@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import psutil
@@ -117,6 +118,20 @@ def zstd(content: bytes) -> bytes:
 
 
 PACKING: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "zstd": zstd}
+
+
+LARGE: dict[str, Callable[[], bytes]] = {
+    "values": lambda: b"[" + b"[]," * 10**6 + b"[]]",
+    "text": lambda: b'"' + b"x" * 7 * 10**7 + b'"',
+    "levels": lambda: b"{" * 10**6,
+    "digits": lambda: b"1" * 10**7,
+}
+
+
+@cache
+def bomb(kind: str, encoding: str) -> bytes:
+    """What is small, and large once it is unpacked or parsed."""
+    return PACKING[encoding](LARGE[kind]())
 
 
 # ------------------------------------------------------------------ damaged ones
@@ -224,13 +239,9 @@ class Damage:
         )
 
     def bomb(self) -> Sent:
-        """Small, and large once it is unpacked or parsed."""
         path, _ = self.good()
-        large = self.chance.choice(
-            [b"[" + b"[]," * 10**6 + b"[]]", b'"' + b"x" * 10**8 + b'"', b"{" * 10**6, b"1" * 10**7]
-        )
         encoding = self.chance.choice(list(PACKING))
-        return Sent(path, PACKING[encoding](large), JSON_TYPE | {"content-encoding": encoding})
+        return Sent(path, bomb(self.chance.choice(list(LARGE)), encoding), JSON_TYPE | {"content-encoding": encoding})
 
 
 # ------------------------------------------------------------------ asking
@@ -380,6 +391,9 @@ def damaged_requests(
 ) -> dict[str, Any]:
     """`times` damaged requests against a server around a `Scorer`; what is not as it should be is in `faults`."""
     process, mib = psutil.Process(), 2**20
+    for kind in LARGE:
+        for encoding in PACKING:
+            bomb(kind, encoding)
     with serving(scorer) as port:
         first = pictures[0]
         good = [Sent("/v1/decisions", dumped(decision(first))), Sent("/v1/systemone", dumped(system(first)))]
