@@ -646,6 +646,7 @@ def measure_ways(  # noqa: PLR0913 its parameters are its options
     engine-16bit  the engine of `score`, its weights expanded to 16 bits
     engine        what `score` does, with the weights that --weights chooses
     cyclic        what `score --orders cyclic` does
+    decision      transformers' pipeline("decision"), a request at a time and without hints; only where it is named
     """
     with report_errors(session):
         from scoring.library.benchmarking import rows_or_demo

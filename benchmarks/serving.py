@@ -161,10 +161,13 @@ def benchmark() -> click.Command:
         """Ask over HTTP and print a table."""
         rate = workload.matrix_rate()
         load = workload.of_size(size, workload.work_folder(work), tokenizer, rows, 1, layers)
-        questions = read_table(load.tables["single"]).questions[:rows]
+        table = read_table(load.tables["single"])
+        different = [row for row in table.questions if len({*row.options}) == len(row.options)]
+        questions = different[:rows]  # the choices of a request are told apart by their texts
         report = workload.circumstances(rate, size, layers) | {"weights": weights}
         settings = ServeSettings(("demo",), port=0)
-        with Scorer.load(str(load.checkpoints[0]), str(load.base), weights=weights) as scorer, listen(settings) as bound:
+        checkpoint, base = str(load.checkpoints[0]), str(load.base)
+        with Scorer.load(checkpoint, base, weights=weights) as scorer, listen(settings) as bound:
             scorer.score(questions[: min(len(questions), 256)])  # every shape once
             server = make_server(scorer, settings)
             thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)

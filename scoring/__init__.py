@@ -39,6 +39,8 @@ if TYPE_CHECKING:  # what editors and type checkers read; `_MODULE_OF` says the 
     from scoring.inputs.tokens import TokenError as TokenError
     from scoring.library.answer import Answer as Answer
     from scoring.library.answers import Answers as Answers
+    from scoring.library.ask_limits import AskLimits as AskLimits
+    from scoring.library.ask_limits import CancelToken as CancelToken
     from scoring.library.benchmarking import bench as bench
     from scoring.library.calls import SetRequest as SetRequest
     from scoring.library.calls import read_questions as read_questions
@@ -91,6 +93,7 @@ _NAMES_IN = {  # module -> what is public of it
     "scoring.inputs.tokens": "TokenError",
     "scoring.library.answer": "Answer",
     "scoring.library.answers": "Answers",
+    "scoring.library.ask_limits": "AskLimits CancelToken",
     "scoring.library.benchmarking": "bench",
     "scoring.library.calls": "SetRequest read_questions read_table",
     "scoring.library.checking": "check",

@@ -39,6 +39,7 @@ COVERED_BY = {
     "scoring.tables.survey": "tables/test_reading.py",
     "scoring.tables.table": "tables/test_reading.py",
     "scoring.scores.finalize": "run/test_run.py",
+    "scoring.checkpoints.merge": "checkpoints/test_export.py",
     "scoring.inputs.families.family": "inputs/test_families.py",
     "scoring.inputs.families.registry": "inputs/test_families.py",
     "scoring.inputs.families.glm4v": "engine/test_families.py",

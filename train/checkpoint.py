@@ -7,6 +7,7 @@ from typing import Literal, cast
 import scoring
 from scoring.checkpoints.adapter import adapter_fingerprint
 from scoring.checkpoints.checkpoint import CALIBRATION, MANIFEST, Manifest, base_name
+from scoring.checkpoints.decision_files import write_decision_files
 from scoring.checkpoints.member_calibration import calibration_fingerprint
 from scoring.checkpoints.weights import BaseWeights, base_fingerprint, nf4_codes, stored_bits
 from scoring.engine.stand_in import put_back, unwrap
@@ -22,8 +23,13 @@ Stored = Literal["nf4", "fp4", ""]
 Quantization = Literal["nf4", "fp4", "none"]
 
 
-def save_checkpoint(folder: Path, model: LearningModel, plan: TrainingPlan, memory: Memory, result: Validation) -> None:
-    """Write a PEFT folder with its manifest and the calibration that was fitted on the validation rows."""
+def save_checkpoint(
+    folder: Path, model: LearningModel, plan: TrainingPlan, memory: Memory, result: Validation
+) -> list[str]:
+    """Write a PEFT folder with its manifest and the calibration that was fitted on the validation rows.
+
+    Returns notes for the user, the same at each epoch.
+    """
     base, revision = base_name(plan.inputs.base, folder), ""
     if not Path(plan.inputs.base).is_dir():  # only a hub id has a revision; a folder's name may hold an @
         base, _, revision = base.partition("@")
@@ -41,6 +47,7 @@ def save_checkpoint(folder: Path, model: LearningModel, plan: TrainingPlan, memo
         fingerprint=calibration_fingerprint(manifest, adapter_fingerprint(folder)),
     )
     write_json(folder / CALIBRATION, calibration.to_json())
+    return write_decision_files(folder, plan.preparer.chat, plan.preparer.template, calibration)
 
 
 def _manifest(plan: TrainingPlan, model: LearningModel, memory: Memory, result: Validation) -> Manifest:

@@ -44,9 +44,14 @@ def _validate(training: Training, epoch: int) -> Validation:
 
 
 def _save_checkpoints(training: Training, result: Validation) -> None:
-    """The last epoch into OUT/last; where it is the best so far, also into OUT, with its validation logits."""
+    """The last epoch into OUT/last; where it is the best so far, also into OUT, with its validation logits.
+
+    What a checkpoint lacks is told at the first epoch.
+    """
     plan = training.plan
-    save_checkpoint(plan.out / "last", training.model, plan, training.memory, result)
+    notes = save_checkpoint(plan.out / "last", training.model, plan, training.memory, result)
+    for note in notes if result.epoch == 1 else []:
+        training.context.say(note)
     if result is not best(training.state.results):
         return
     save_checkpoint(plan.out, training.model, plan, training.memory, result)

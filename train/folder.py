@@ -8,6 +8,7 @@ from typing import Any
 
 from scoring.checkpoints.adapter import ADAPTER_CONFIG, ADAPTER_FILE
 from scoring.checkpoints.checkpoint import CALIBRATION, MANIFEST, Manifest
+from scoring.checkpoints.decision_files import DECISION_FILES
 from scoring.errors import ScoringError
 from scoring.files.differences import changed, describe
 from scoring.files.reading import read_object
@@ -16,7 +17,7 @@ from scoring.scores.exposure import ROWS
 
 STATE = "training_state.safetensors"  # of an unfinished training
 FAULT = "training_fault.json"  # beside a state: the unusable row that stopped the training
-CHECKPOINT_FILES = (ADAPTER_FILE, ADAPTER_CONFIG, MANIFEST, CALIBRATION, ROWS, "train.jsonl")
+CHECKPOINT_FILES = (ADAPTER_FILE, ADAPTER_CONFIG, MANIFEST, CALIBRATION, ROWS, *DECISION_FILES, "train.jsonl")
 RUN = "run.json"  # of a SCORES folder
 REMEDY = "Choose another --out, or start anew with --overwrite"
 # The part of a training's identity (see `train.identity`) that depends on its rows: it changes where a row is repaired.

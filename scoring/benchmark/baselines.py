@@ -8,17 +8,18 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from scoring.benchmark.decision_pipeline import Ask, PipelineUnavailableError, decision_pipeline
 from scoring.benchmark.extraction import extract_choice, extract_stated
 from scoring.benchmark.generate import Generated, generate_batch, generate_text
 from scoring.benchmark.padded import collate, padded_states
-from scoring.benchmark.summary import NOTEBOOK, SINGLE, Answer, BatchSize, TimedAnswers
+from scoring.benchmark.summary import DECISION, NOTEBOOK, SINGLE, Answer, BatchSize, TimedAnswers
 from scoring.engine.batch_scorer import BatchScorer
 from scoring.engine.batches import AHEAD, READERS
 from scoring.engine.forward import project
@@ -57,7 +58,11 @@ class Baselines:
         self.device = scorer.model.device
         self.label_ids = scorer.label_ids[: len(table.letters)]
         self.batch_rows: dict[str, int] = {}
-        self.single = {NOTEBOOK: self._answer_as_notebook, SINGLE: self._answer_by_forward}
+        self.single = {
+            NOTEBOOK: self._answer_as_notebook,
+            SINGLE: self._answer_by_forward,
+            DECISION: self._answer_by_pipeline,
+        }
         self.batched = {
             "one": BatchedWay(partial(self._generate, 1), self._read_choice),
             "batched": BatchedWay(partial(self._generate, FEW_TOKENS), self._read_choice),
@@ -92,6 +97,23 @@ class Baselines:
         logits = reference_logits(self.network, *self.scorer.prepare(question))
         labels = logits[self.label_ids].cpu().numpy()
         return self._calibrated((labels, int(logits.argmax())), question)
+
+    @cached_property
+    def _pipeline(self) -> Ask:
+        """transformers' own. Raises PipelineUnavailableError."""
+        return decision_pipeline(self.scorer)
+
+    def why_no_pipeline(self) -> str:
+        """Why transformers' own pipeline cannot be measured; "" where it can."""
+        try:
+            _ = self._pipeline
+        except PipelineUnavailableError as error:
+            return str(error)
+        return ""
+
+    def _answer_by_pipeline(self, question: Question) -> Answer:
+        p = self._pipeline(question, self.scorer.prepare.pictures(question))
+        return Answer(LETTERS[int(np.argmax(p))], p=p)
 
     # ------------------------------------------------------------ batches
     def _answer_in_batches(self, name: str, questions: list[Question], advance: Advance) -> TimedAnswers:

@@ -1,4 +1,4 @@
-"""Generating a text against reading logits: ten ways to answer, on the same rows, in one run.
+"""Generating a text against reading logits: eleven ways to answer, on the same rows, in one run.
 
 Every way takes each row from its file to its letter with the same loaded model. The ways take turns, in reverse order
 in every other repeat, so that the machine's drift affects all alike. Warm-up and compilation are not timed.
@@ -25,6 +25,8 @@ import scoring
 from scoring.benchmark.baselines import Advance, Baselines
 from scoring.benchmark.meter import Meter
 from scoring.benchmark.summary import (
+    DECISION,
+    DEFAULT_WAYS,
     ENGINE,
     ENGINE_4BIT,
     ENGINE_16BIT,
@@ -66,8 +68,8 @@ class BenchOptions:
     """What to measure, and how.
 
     out: the folder of `bench.json`. model: settings that replace the checkpoint's own. run: options of the engine's
-    ways. ways: their names; None for all that apply. price: of this machine per hour. cost_rows: rows of a data set
-    whose cost the report gives. began: when the process began, by `time.time`; None: that does not count.
+    ways. ways: their names; None for `DEFAULT_WAYS` that apply. price: of this machine per hour. cost_rows: rows of a
+    data set whose cost the report gives. began: when the process began, by `time.time`; None: that does not count.
     """
 
     out: Path
@@ -86,7 +88,7 @@ def bench(table: Table, ckpt: str, options: BenchOptions, progress: Progress, sa
     Raises CheckpointError, MismatchError, PictureError, OrdersError, InputError where rows have pictures that the base
     does not see, or RunError where none of the ways applies.
     """
-    ways = [name for name in WAYS if not options.ways or name in options.ways]
+    ways = [name for name in WAYS if name in (options.ways or DEFAULT_WAYS)]
     for name in ways:
         check_orders(table.questions, ORDERS.get(name, "1"), f"--ways {name}")
     by_orders = {orders: options.model.plan([ckpt], orders) for orders in set(ORDERS.values())}
@@ -243,6 +245,11 @@ class Bench:
             if name in ways and (reason := self._pack(name)):
                 say(f"{name} is left out: {reason}")
                 ways = [other for other in ways if other != name]
+        if DECISION in ways and (reason := self.baselines.why_no_pipeline()):
+            say(f"{DECISION} is left out: {reason}")
+            ways = [other for other in ways if other != DECISION]
+        if DECISION in ways and any(question.task_hint for question in self.questions):
+            say(f"{DECISION} is asked without the rows' hints, for which it has no place")
         if not ways:
             raise RunError("none of the ways to measure applies here; expected one that does, such as --ways engine")
         return ways

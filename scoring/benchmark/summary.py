@@ -24,6 +24,7 @@ MOST_TEXTS = 5  # that begin with no letter, in the report
 # Names of ways, as in --ways and bench.json. `seed` is the competition notebook, with which this project began.
 ENGINE, NOTEBOOK, SINGLE = "engine", "seed", "forward"
 ENGINE_4BIT, ENGINE_16BIT = "engine-4bit", "engine-16bit"
+DECISION = "decision"
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,9 @@ WAYS = {
     ENGINE_16BIT: Way("engine, 16-bit weights", True),
     ENGINE: Way("engine (score)", True),
     "cyclic": Way("engine, cyclic orders", True),
+    DECISION: Way("transformers' decision pipeline", False),
 }
+DEFAULT_WAYS = tuple(name for name in WAYS if name != DECISION)  # that one is measured where it is asked for
 # The libraries' ways in batches. The engine is compared with them where their weights are the same.
 LIKE_FOR_LIKE = {
     "padded": "the padded forward",

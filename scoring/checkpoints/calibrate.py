@@ -8,6 +8,7 @@ from typing import Any
 
 from scoring.checkpoints.checkpoint import Checkpoint, folds_of, read_checkpoint
 from scoring.checkpoints.compatibility import MismatchError
+from scoring.checkpoints.decision_files import update_temperature
 from scoring.checkpoints.member_calibration import calibration_fingerprint, calibration_path
 from scoring.files.reading import FileError
 from scoring.files.writing import write_json
@@ -25,7 +26,7 @@ class CalibrateOptions:
     """How a calibration is made.
 
     out: the file to write; None: a file in the checkpoint's folder. answers: a table with answers for rows of the
-    SCORES folder that have none. say: prints how many answers it gave.
+    SCORES folder that have none. say: prints how many answers it gave, and what transformers' pipeline lacks.
     """
 
     out: Path | None = None
@@ -56,6 +57,10 @@ def calibrate_checkpoint(
     calibration = calibrate_folder(scores, member, exposed | scores.exposed[:, member], fingerprint, orders)
     path = options.out or calibration_path(checkpoint.folder, orders)
     write_json(path, calibration.to_json())
+    if options.out is None and orders == "1":
+        for note in update_temperature(checkpoint.folder, calibration):
+            if options.say:
+                options.say(note)
     return calibration, path
 
 

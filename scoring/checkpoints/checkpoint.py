@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 from scoring.checkpoints.adapter import ADAPTER_CONFIG, ADAPTER_FILE, AdapterCheck, adapter_fingerprint, check_adapter
 from scoring.checkpoints.adapter_config import AdapterConfig, config_faults, unknown_settings
+from scoring.checkpoints.decision_files import DECISION_CONFIG
+from scoring.checkpoints.decision_reading import Decisions, read_decisions
 from scoring.checkpoints.weights import BaseWeights, CheckpointError, base_fingerprint, first_names, sampled_fingerprint
 from scoring.files.reading import as_object, read_json, read_object
 from scoring.inputs.families.registry import policy_of
@@ -111,7 +113,7 @@ class Checkpoint:
     """One member of a run. `adapter` is its configuration, or None for a whole model.
 
     declared: whether the folder has a manifest; else `manifest` holds the defaults. unread: files of weights in its
-    folder that nothing reads.
+    folder that nothing reads. decisions: what describes it in place of a manifest, if anything does.
     """
 
     name: str
@@ -122,11 +124,17 @@ class Checkpoint:
     notes: list[str] = field(default_factory=list)
     declared: bool = True
     unread: list[str] = field(default_factory=list)
+    decisions: Decisions | None = None
     _checked: tuple[Path, AdapterCheck] | None = field(default=None, repr=False)
 
     def fingerprint(self) -> str:
         """16 hexadecimal digits of the adapter's (or model's) content."""
         return base_fingerprint(self.folder) if self.adapter is None else adapter_fingerprint(self.folder)
+
+    @property
+    def prompt_fault(self) -> str:
+        """Why its prompt is not known though files describe it; "" where it is, or where none do."""
+        return self.decisions.fault if self.decisions else ""
 
     def require_adapter(self) -> AdapterConfig:
         """The adapter's configuration. Raises CheckpointError for a whole model."""
@@ -231,30 +239,51 @@ def read_checkpoint(name: str, base: str | None = None) -> Checkpoint:
     """The checkpoint in a folder or hub repository; `base` overrides the one it names. Raises FileError."""
     folder, hub_files = _locate(name)
     manifest = read_object(Manifest, folder / MANIFEST)
+    decisions = None if manifest else read_decisions(folder)
+    if decisions and decisions.config.adapter and not (folder / ADAPTER_CONFIG).exists():
+        base = base or (str(folder) if (folder / "config.json").exists() else None)  # the model beside it
+        folder, hub_files = _adapter_inside(folder, decisions.config.adapter), []
+        manifest = read_object(Manifest, folder / MANIFEST)
+        decisions = None if manifest else decisions
     adapter, notes = _read_adapter(folder, hub_files)
     if adapter is None and not (folder / "config.json").exists():
         raise CheckpointError(_describe_no_checkpoint(folder))
     declared = manifest is not None
     if manifest is None:
         manifest = Manifest(adapter.base_model_name_or_path or "", adapter.revision) if adapter else Manifest()
-        if adapter:
+        if adapter and not decisions:
             notes.append(
                 f"{folder}: no {MANIFEST}; where no option says otherwise, it is scored with the defaults: the Korean "
                 "template, 448x448 pixels, NF4"
             )
     if base:
         manifest = replace(manifest, base=base, revision=None)
+    calibration = read_calibration(folder / CALIBRATION)
+    if decisions:
+        notes.append(f"{folder}: no {MANIFEST}; {decisions.summary}")
+        if decisions.template:
+            manifest = replace(manifest, template=decisions.template.to_json())
+        calibration = calibration or decisions.calibration
     unread = {*_unread_weights(path.name for path in folder.iterdir()), *_unread_weights(hub_files)}
     return Checkpoint(
         name=Path(os.path.abspath(folder)).name,
         folder=folder,
         manifest=manifest,
         adapter=adapter,
-        calibration=read_calibration(folder / CALIBRATION),
+        calibration=calibration,
         notes=notes,
         declared=declared,
         unread=sorted(unread) if adapter else [],
+        decisions=decisions,
     )
+
+
+def _adapter_inside(folder: Path, name: str) -> Path:
+    """The subfolder that a folder's `decision.json` names. Raises CheckpointError where no adapter is in it."""
+    if not (folder / name / ADAPTER_CONFIG).is_file():
+        found = f"{folder / DECISION_CONFIG}: adapter is {name!r}"
+        raise CheckpointError(f"{found}; expected a folder in it with {ADAPTER_CONFIG}")
+    return folder / name
 
 
 def _locate(name: str) -> tuple[Path, list[str]]:

@@ -99,9 +99,14 @@ def read_members(names: Sequence[str], base: str | None = None) -> tuple[list[Ch
 
 
 def read_sound(names: Sequence[str], base: str | None = None) -> tuple[list[Checkpoint], list[Path]]:
-    """As `read_members`, but raises MismatchError where a checkpoint and its base do not belong together."""
+    """As `read_members`, but raises MismatchError where a checkpoint and its base do not belong together.
+
+    Raises CheckpointError too where a checkpoint's prompt is not known.
+    """
     checkpoints, folders = read_members(names, base)
     for checkpoint, folder in zip(checkpoints, folders):
+        if checkpoint.prompt_fault:
+            raise CheckpointError(checkpoint.prompt_fault)
         for difference in base_differences(checkpoint, folder, base_relation(checkpoint.manifest, folder)):
             raise MismatchError(f"{checkpoint.folder}: {difference.text}")
     return checkpoints, folders

@@ -48,7 +48,8 @@ def describe(checkpoint: Checkpoint) -> Description:
     rows = [("checkpoint", str(checkpoint.folder)), *_adapter_rows(checkpoint)]
     base = _describe_base(checkpoint)
     rows += [*base.rows, ("fingerprint", checkpoint.fingerprint()), *_setting_rows(checkpoint)]
-    return replace(base, rows=rows, notes=checkpoint.notes)
+    faults = [*base.faults, checkpoint.prompt_fault] if checkpoint.prompt_fault else base.faults
+    return replace(base, rows=rows, notes=checkpoint.notes, faults=faults)
 
 
 def _adapter_rows(checkpoint: Checkpoint) -> list[Row]:
@@ -144,6 +145,8 @@ def _describe_base(checkpoint: Checkpoint) -> Description:
 def _describe_calibrations(checkpoint: Checkpoint) -> str:
     calibrations = (read_calibration(path) for path in sorted(checkpoint.folder.glob("calibration*.json")))
     texts = [_describe_calibration(calibration) for calibration in calibrations if calibration]
+    if not texts and checkpoint.calibration:
+        return _describe_calibration(checkpoint.calibration)
     return "; ".join(texts) or "none: probabilities are raw"
 
 

@@ -20,7 +20,7 @@ from scoring.checkpoints.compatibility import (
     undeclared_settings,
 )
 from scoring.checkpoints.member_calibration import CalibrationSource
-from scoring.checkpoints.weights import base_fingerprint
+from scoring.checkpoints.weights import CheckpointError, base_fingerprint
 from scoring.inputs.families.registry import policy_of
 from scoring.inputs.pixels import PixelPolicy
 from scoring.inputs.prepare import Preparer
@@ -127,6 +127,9 @@ def plan_members(  # noqa: PLR0913 - the library's call to plan a run: its param
     checkpoints, bases = read_members(names, base)
     members = _members(checkpoints, bases)
     first = checkpoints[0]
+    faults = [checkpoint.prompt_fault for checkpoint in checkpoints if checkpoint.prompt_fault]
+    if faults and template is None:
+        raise CheckpointError("\n".join(faults))
     template = template or first.manifest.prompt
     policy = policy_of(bases[0], pixels or first.manifest.policy(bases[0]).budget)
     settings = LogitSettings(

@@ -181,7 +181,7 @@ class ChatTokenizer:
                 head = len(ids)
             if isinstance(piece, _Plain):
                 ids += ids_of[piece]
-            elif piece == self.family.image_token:  # as many as there are places, see `_rendered`
+            elif piece == self.family.image_token:  # as many as there are places, see `rendered`
                 index = indices[len(pictures)]
                 picture = prompt.pictures[index]
                 ids += self._around[:1]
@@ -234,10 +234,10 @@ class ChatTokenizer:
         system: whether it has a system turn. texts: which parts of the user's turn are texts. Rendered once.
         """
         if (system, texts) not in self._frames:
-            self._frames[system, texts] = self._pieces(self._rendered(system, texts))
+            self._frames[system, texts] = self._pieces(self.rendered(system, texts))
         return self._frames[system, texts]
 
-    def _rendered(self, system: bool, texts: tuple[bool, ...]) -> str:
+    def rendered(self, system: bool, texts: tuple[bool, ...]) -> str:
         """The conversation as the chat template writes it, with stand-ins for the texts."""
         numbers = itertools.count()
         order = ["s"] * system + [str(next(numbers)) if is_text else "" for is_text in texts]  # "" for a picture
@@ -278,7 +278,7 @@ class ChatTokenizer:
 
 
 def _messages(system: bool, texts: tuple[bool, ...], strings: bool, image_token: str = "") -> list[dict[str, object]]:
-    """A conversation of stand-ins, see `ChatTokenizer._rendered`.
+    """A conversation of stand-ins, see `ChatTokenizer.rendered`.
 
     strings: whether a turn of texts alone is one string. Some templates print what is not. image_token: what stands for
     a picture within the user's one text; "" where pictures are parts of their own.

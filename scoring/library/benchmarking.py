@@ -50,7 +50,7 @@ def bench(  # noqa: PLR0913 - each by its name, as the command's options
 
     data: rows, see `score`; without them 80 of the demo in this repository. ckpt: folder or hub id.
     out: a folder for bench.json, also of a call that is stopped, and report.html; None: nothing is left behind.
-    ways: names of `scoring.benchmark.summary.WAYS`; None for all that this base and machine allow.
+    ways: names of `scoring.benchmark.summary.WAYS`; None for all but `decision` that are possible here.
     repeats: of each way, taking turns; the medians count. limit: use only the first rows.
     price: of this machine per hour. cost_rows: of how many rows time and cost are given.
     progress: called with (rows answered, rows of all ways and repeats). The others: see `score`.

@@ -6,7 +6,7 @@ and the calibrations that `score` gives them: the scheduler, the plan and the ba
 
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
 from threading import Semaphore
@@ -23,12 +23,11 @@ from scoring.engine.batches import (
     read_ahead,
     tokens_in,
 )
-from scoring.errors import CallError
 from scoring.inputs.orders import orders_of
 from scoring.inputs.pictures import PictureError
 from scoring.inputs.questions import Question
 from scoring.library.answers import Answers
-from scoring.library.cancelling import CancelToken
+from scoring.library.ask_limits import AskLimits
 from scoring.library.messages import warn
 from scoring.library.owner import ModelOwner, Request
 from scoring.messages import ProgressBar
@@ -41,35 +40,6 @@ from scoring.scores.probabilities import margins, pooled_log_probabilities
 from scoring.tables.table import Table
 
 ENCODED = 4  # questions between two looks at the limits
-
-
-@dataclass
-class AskLimits:
-    """Of questions that are asked together. most_tokens: that they may have; None for no limit.
-
-    tokens: how many they had, in all orders and for all members; those of pictures that questions share count once.
-    cancel: withdraws them.
-    """
-
-    most_tokens: int | None = None
-    tokens: int = 0
-    cancel: CancelToken | None = None
-
-    def check(self) -> None:
-        """Raises CancelledError once they are withdrawn."""
-        if self.cancel and self.cancel.cancelled:
-            raise CancelledError
-
-    def count(self, tokens: int) -> None:
-        """Add tokens. Raises CallError where they are too many."""
-        self.refuse(tokens)
-        self.tokens += tokens
-
-    def refuse(self, tokens: int) -> None:
-        """Raises CallError where there would be too many with these."""
-        if self.most_tokens is not None and self.tokens + tokens > self.most_tokens:
-            found = f"{self.tokens + tokens:,} tokens or more, with those of the pictures and in all option orders"
-            raise CallError(f"{found}; expected at most {self.most_tokens:,}: ask less at once")
 
 
 @dataclass(frozen=True, eq=False)

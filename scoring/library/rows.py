@@ -61,6 +61,11 @@ def as_table(rows: Any, images: str | Path | None = None, options: TableOptions 
     return replace(table, digest=_digest(table.questions))
 
 
+def table_of(questions: list[Question]) -> Table:
+    """Checked questions, such as those of `question_of`, as a table that is not checked again."""
+    return Table(Path(ROWS), "", questions, format=ROWS)
+
+
 def question_of(  # noqa: PLR0913 - what a call of `ask` gives
     pictures: object,
     question: str,

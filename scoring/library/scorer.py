@@ -28,7 +28,8 @@ from scoring.inputs.prompt import LETTERS, PromptTemplate
 from scoring.inputs.questions import Question
 from scoring.library.answers import Answer, Answers, pool_answers
 from scoring.library.arguments import Orders, Rows
-from scoring.library.member_run import AskLimits, MemberRun
+from scoring.library.ask_limits import AskLimits
+from scoring.library.member_run import MemberRun
 from scoring.library.messages import ProgressOf, say_to_log, warn
 from scoring.library.owner import CLOSED, ModelOwner
 from scoring.library.rows import as_table, question_of
@@ -165,17 +166,23 @@ class Scorer:
 
     @for_callers
     def ask_together(
-        self, questions: Sequence[Question], *, orders: str | int | None = None, limits: AskLimits | None = None
+        self,
+        rows: Rows,
+        *,
+        images: str | Path | None = None,
+        orders: str | int | None = None,
+        limits: AskLimits | None = None,
     ) -> list[Answer]:
-        """Answer questions in one forward pass: a picture or a text that they share is computed once.
+        """Answer a few rows in one forward pass, from any thread: a picture or a text that they share is computed once.
 
-        questions: checked ones, with the sizes of their pictures, such as `read_questions` gives. A question that
-        cannot be answered says why in its status. orders: as in `ask`. limits: how many tokens they may have; it counts
-        them, and can withdraw them.
+        rows, images: as in `score`. A row that cannot be answered says why in its status. orders: as in `ask`.
+        limits: how many tokens the rows may have; it counts them, and another thread can withdraw them.
 
-        Raises OrdersError, and CallError beyond the limits.
+        Raises InputError where rows cannot be told apart, OrdersError, CallError beyond the limits, and
+        `concurrent.futures.CancelledError` where they were withdrawn.
         """
         self._check_open()
+        questions = as_table(rows, images).questions
         chosen = self.settings.orders_or(orders)
         self.settings.refuse_tables_alone(chosen)
         for choice in chosen:

@@ -22,7 +22,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from scoring import __version__
-from scoring.library.cancelling import CancelToken
+from scoring.library.ask_limits import CancelToken
 from scoring.serving import decisions, systemone
 from scoring.serving.bodies import ByteBudget, ByteLease, parse_body, read_body
 from scoring.serving.metrics import CONTENT_TYPE, ServerMetrics

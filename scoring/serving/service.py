@@ -13,10 +13,9 @@ from scoring.inputs.pictures import PictureError, PictureLimits
 from scoring.inputs.prompt import LETTERS
 from scoring.inputs.questions import Question
 from scoring.library.answers import Answer
-from scoring.library.cancelling import CancelToken
-from scoring.library.member_run import AskLimits
+from scoring.library.ask_limits import AskLimits, CancelToken
 from scoring.library.owner import CLOSED
-from scoring.library.rows import question_of
+from scoring.library.rows import question_of, table_of
 from scoring.library.scorer import Scorer
 from scoring.serving.content import question_text
 from scoring.serving.fetching import FetchedPictures, PictureFetcher
@@ -57,7 +56,7 @@ class DecisionService:
         self._check_length(questions)
         limits = AskLimits(self.most_tokens, cancel=token)
         try:
-            answers = self.scorer.ask_together(questions, orders=asked.orders, limits=limits)
+            answers = self.scorer.ask_together(table_of(questions), orders=asked.orders, limits=limits)
         except OrdersError as error:
             raise RequestError(400, str(error), "orders", "invalid_orders") from None
         except CallError as error:

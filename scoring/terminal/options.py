@@ -426,14 +426,14 @@ run_options = together(
 
 BENCH_WAYS = (
     *("seed", "one", "batched", "strong", "forward", "padded"),
-    *("engine-4bit", "engine-16bit", "engine", "cyclic"),
+    *("engine-4bit", "engine-16bit", "engine", "cyclic", "decision"),
 )
 bench_options = together(
     click.option(
         "--ways",
         type=Names(BENCH_WAYS),
         help=f"Ways to measure, comma-separated: {', '.join(BENCH_WAYS)}.  [default: all that this base and machine "
-        "allow]",
+        "allow, but decision]",
     ),
     click.option(
         "--repeats",

@@ -10,7 +10,7 @@ from scoring.benchmark.extraction import extract_choice
 from scoring.benchmark.generate import generate_text
 from scoring.benchmark.measure import ORDERS, Bench, BenchOptions
 from scoring.benchmark.measure import bench as run_bench
-from scoring.benchmark.summary import WAYS, TimedAnswers, summarise
+from scoring.benchmark.summary import DEFAULT_WAYS, TimedAnswers, summarise
 from scoring.checkpoints.plan import plan_members
 from scoring.engine.batch_scorer import BatchScorer
 from scoring.engine.reference import reference_logits
@@ -33,7 +33,7 @@ class Silent:
 
 @pytest.fixture(scope="module")
 def measured(bench):
-    return last(bench.measure(list(WAYS), 2, Silent, lambda text: None))
+    return last(bench.measure(list(DEFAULT_WAYS), 2, Silent, lambda text: None))
 
 
 def test_a_way_in_other_orders_is_refused_where_questions_list_their_options(bench, demo, tmp_path):
@@ -94,7 +94,7 @@ def test_weights_of_4_and_16_bits_give_the_same_bits_and_leave_the_network_as_it
 
 def test_every_way_has_the_weights_that_it_multiplies_with(bench, measured):
     engine = bench.scorer.packed.weights
-    expected = dict.fromkeys(WAYS, "4bit") | {"engine-16bit": "16bit", "engine": engine, "cyclic": engine}
+    expected = dict.fromkeys(DEFAULT_WAYS, "4bit") | {"engine-16bit": "16bit", "engine": engine, "cyclic": engine}
     assert {name: measurement.setup.weights for name, measurement in measured.items()} == expected
     in_batches = {name for name, measurement in measured.items() if measurement.setup.batch}
     assert in_batches == {"one", "batched", "strong", "padded"}

@@ -10,7 +10,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
 from scoring.benchmark.summary import (
-    WAYS,
+    DEFAULT_WAYS,
     Answer,
     BatchSize,
     Measurement,
@@ -48,7 +48,7 @@ def draw_measurements(n=60, answers=True, rows_a_picture=2):
         for row in range(n)
     ]
     measured = {}
-    for name, share in zip(WAYS, (0.5, 0.5, 0.5, 0.6, 0.7, 0.7, 0.8, 0.8, 0.8, 0.9), strict=True):
+    for name, share in zip(DEFAULT_WAYS, (0.5, 0.5, 0.5, 0.6, 0.7, 0.7, 0.8, 0.8, 0.8, 0.9), strict=True):
         answers_of_way = []
         for y in right:
             option = int(y) if RNG.random() < share else int((y + 1) % 4)

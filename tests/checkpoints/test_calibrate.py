@@ -1,5 +1,7 @@
 """A calibration for a checkpoint, from rows that it scored and was not trained on."""
 
+import json
+
 import pytest
 
 from scoring.checkpoints.checkpoint import read_checkpoint
@@ -47,3 +49,21 @@ def test_of_a_table_that_was_trained_on_an_older_checkpoint_may_use_its_validati
     assert found.rows == 40 and path == fold / "calibration.json"
     found, path = calibrate_checkpoint(out, str(fold), CalibrateOptions(tmp_path / "mine.json"))
     assert path == tmp_path / "mine.json" and path.exists()
+
+
+def test_the_pipelines_temperature_is_renewed_and_what_keeps_it_is_told(tmp_path, fold, preparer):
+    from scoring.checkpoints.calibrate import CalibrateOptions, calibrate_checkpoint
+    from scoring.checkpoints.decision_files import DECISION_CONFIG, DECISION_TEMPLATE, write_decision_files
+
+    def temperature():
+        return json.loads((fold / DECISION_CONFIG).read_text())["temperature"]["choice"]
+
+    out, said = write_scores(tmp_path / "a", checkpoint=fold), []
+    write_decision_files(fold, preparer.chat, preparer.template, None)
+    calibrate_checkpoint(out, str(fold), CalibrateOptions(tmp_path / "mine.json", say=said.append))
+    assert temperature() == 1
+    found, _ = calibrate_checkpoint(out, str(fold), CalibrateOptions(say=said.append))
+    assert temperature() == found.temperature != 1 and not said
+    (fold / DECISION_TEMPLATE).write_text("{{ state }}")
+    calibrate_checkpoint(out, str(fold), CalibrateOptions(say=said.append))
+    assert len(said) == 1 and "keeps its temperature" in said[0]

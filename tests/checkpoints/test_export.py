@@ -115,6 +115,24 @@ def test_an_exported_checkpoint_keeps_its_calibration_prompt_and_rows(demo, test
     assert np.abs(difference).max() < 1e-4
 
 
+def test_the_exported_picture_settings_have_the_checkpoints_pixels(demo, tmp_path):
+    """Other engines read them alone, and those of a base allow much more."""
+    source, base, whole = demo / "checkpoints" / "fold0", tmp_path / "base", tmp_path / "whole"
+    shutil.copytree(demo / "base", base)
+    settings = json.loads((base / "preprocessor_config.json").read_text())
+    settings |= {"size": {"shortest_edge": 65536, "longest_edge": 16777216}, "max_pixels": 16777216}
+    (base / "preprocessor_config.json").write_text(json.dumps(settings))
+    (base / "processor_config.json").write_text(json.dumps({"image_processor": settings, "processor_class": "X"}))
+    exported = export_model(str(source), whole, str(base), ExportOptions("fp32"))
+    del settings["max_pixels"]
+    settings["size"] = {"shortest_edge": 36864, "longest_edge": 36864}
+    assert json.loads((whole / "preprocessor_config.json").read_text()) == settings
+    nested = {"image_processor": settings, "processor_class": "X"}
+    assert json.loads((whole / "processor_config.json").read_text()) == nested
+    assert sum("the checkpoint's 36,864 pixels" in note for note in exported.notes) == 2
+    assert plan_members([str(whole)]).policy == plan_members([str(source)]).policy
+
+
 def test_a_mixtures_router_stays_as_it_is(mixture, test_rows, tmp_path):
     from peft import LoraConfig, get_peft_model
 
@@ -249,7 +267,8 @@ def test_an_adapter_is_given_away_without_what_its_training_left(demo, tmp_path)
         export_adapter(str(source), tmp_path / "gift", base=str(demo / "base"))
     exported = export_adapter(str(source), tmp_path / "gift", "org/model@v1", base=str(demo / "base"))
     assert sorted(path.name for path in (tmp_path / "gift").iterdir()) == exported.files == [
-        "adapter_config.json", "adapter_model.safetensors", "calibration.json", "rows.parquet", "scoring.json"
+        "adapter_config.json", "adapter_model.safetensors", "calibration.json", "decision.json",
+        "decision_template.jinja", "rows.parquet", "scoring.json"
     ]  # fmt: skip
     gift = read_checkpoint(str(tmp_path / "gift"))
     assert (gift.manifest.base, gift.manifest.revision) == ("org/model", "v1")

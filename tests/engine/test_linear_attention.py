@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
 from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5GatedDeltaNet
 
-from scoring.checkpoints.export import ExportOptions, MergeBase, export_model
+from scoring.checkpoints.export import ExportOptions, export_model
+from scoring.checkpoints.merge import MergeBase
 from scoring.checkpoints.plan import plan_members
 from scoring.checkpoints.weights import BaseWeights
 from scoring.engine.batch_scorer import BatchScorer

@@ -8,7 +8,9 @@ import numpy as np
 from scoring import (
     Answer,
     Answers,
+    AskLimits,
     Calibration,
+    CancelToken,
     InputError,
     OptionLogits,
     PictureLimits,
@@ -37,6 +39,10 @@ def score(folder: Path, picture: bytes) -> Answers:
     with Scorer.load("ckpt/fold0", orders="cyclic", template=template, calibration=Calibration(1.2)) as scorer:
         answer = assert_type(scorer.ask(picture, "What?", ["a dog", "a cat"], hint="It barks.", orders=2), Answer)
         assert_type(answer["a"], float)
+        limits = AskLimits(most_tokens=4_096, cancel=CancelToken())
+        assert_type(
+            scorer.ask_together([questions[0], {"question": "What?", "a": "x", "b": "y"}], limits=limits), list[Answer]
+        )
         for each in scorer.stream([{"path": "a.jpg", "question": "What?", "a": "x", "b": "y"}, questions[0]]):
             assert_type(each, Answer)
         scorer.score(table, progress=lambda done, total: print(done / total))

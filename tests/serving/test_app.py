@@ -40,7 +40,7 @@ def test_without_the_token_nothing_but_the_health_is_told(asked):
 
 
 def test_each_limit_has_its_own_error(asked, rows):
-    limits = Limits(body_bytes=40_000, questions=2, pictures=1, picture_bytes=20_000, picture_pixels=60_000)
+    limits = Limits(body_bytes=40_000, questions=2, pictures=1, picture_bytes=20_000)
     with running(asked, limits=limits, most_tokens=250) as address:
 
         def ask(**changes) -> httpx2.Response:

@@ -4,7 +4,7 @@ import httpx2
 import pytest
 
 from scoring.inputs.pictures import PictureLimits
-from scoring.library.cancelling import CancelToken
+from scoring.library.ask_limits import CancelToken
 from scoring.serving.request import AskedQuestion, AskedRequest, RemotePicture, RequestError
 from scoring.serving.service import DecisionService
 from scoring.serving.settings import ServeSettings

@@ -22,6 +22,8 @@ def test_the_files_of_a_checkpoint(first, base):
         "adapter_config.json",
         "adapter_model.safetensors",
         "calibration.json",
+        "decision.json",
+        "decision_template.jinja",
         "last",
         "rows.parquet",
         "scoring.json",

@@ -46,3 +46,10 @@ def test_a_training_killed_before_its_first_epoch_is_filed_is_not_finished(base,
     monkeypatch.undo()
     trained(base, questions, tmp_path, rows=4, valid=2)
     assert finished(tmp_path)
+
+
+def test_what_a_checkpoint_lacks_is_told_once(base, questions, tmp_path, monkeypatch):
+    monkeypatch.setattr("train.checkpoint.write_decision_files", lambda *arguments: ["files were not written"])
+    lines = []
+    trained(base, questions, tmp_path / "two", replace(QUICK, epochs=2), rows=4, valid=2, say=lines.append)
+    assert lines.count("files were not written") == 1

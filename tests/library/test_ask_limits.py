@@ -7,8 +7,7 @@ from dataclasses import replace
 import pytest
 
 from scoring.errors import CallError
-from scoring.library.cancelling import CancelToken
-from scoring.library.member_run import AskLimits
+from scoring.library.ask_limits import AskLimits, CancelToken
 
 
 def test_a_token_cancels_what_it_watches_and_what_comes_later():
@@ -52,9 +51,25 @@ def test_questions_asked_together_get_what_score_gives(asked, rows, orders):
 
 def test_questions_with_unreadable_pictures_say_so_without_a_warning(asked, rows, tmp_path):
     broken = tmp_path / "broken.jpg"
-    broken.write_bytes(rows[0].picture.read_bytes()[:200])
+    content = rows[0].picture.read_bytes()
+    broken.write_bytes(content[: len(content) // 2])
     questions = [replace(rows[0], id=name, pictures=(broken,)) for name in ("first", "second")]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         answers = asked.ask_together(questions)
     assert all(answer.status.startswith("picture: ") and not answer for answer in answers)
+
+
+def test_rows_may_be_dicts_and_share_their_picture(asked, rows):
+    row, limits = rows[0], AskLimits()
+    given = [{"path": str(row.picture), "question": text, "choices": list(row.options)} for text in ("What?", "Who?")]
+    answers = asked.ask_together(
+        [*given, {"path": "none.jpg", "question": "What?", "choices": ["one", "two"]}], limits=limits
+    )
+    for answer, each in zip(answers, given):
+        alone = asked.ask(row.picture, each["question"], row.options)
+        assert dict(answer) == pytest.approx(dict(alone), abs=1e-5)
+    assert "none.jpg" in answers[2].status and not answers[2].scored
+    single = AskLimits()
+    asked.ask_together(given[:1], limits=single)
+    assert limits.tokens < 2 * single.tokens
