@@ -248,7 +248,7 @@ def _read_pictures(
             picture = preparer.picture(*question_and_index)
             return _Readable(picture.size, policy.grid(*picture.size), policy.resized(picture))
         except PictureError as error:
-            return error
+            return error.alone()
 
     return dict(zip(first_with, (readers.map if readers else map)(read, first_with.values())))
 

@@ -57,6 +57,11 @@ class PictureError(ScoringError):
         super().__init__(f"{found}; expected {expected}; {fix}")
         self.found, self.expected, self.fix = found, expected, fix
 
+    def alone(self) -> "PictureError":
+        """The same without the calls that led to it, to be kept as a result: they hold the picture, and the result."""
+        self.__cause__ = self.__context__ = None
+        return self.with_traceback(None)
+
 
 def locate(root: Path, cell: str, allow_outside: bool = False) -> Path:
     """The file that a table's `path` cell names, inside `root`.

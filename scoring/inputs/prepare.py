@@ -80,7 +80,7 @@ class Preparer:
                     raise unseen_pictures(self.chat.family, len(sizes))
                 parts = parts_of(user, len(sizes))
             except PictureError as error:
-                results.append(error)
+                results.append(error.alone())
             else:
                 policy = self.policy.for_count(len(sizes))
                 pictures = [policy.tokens(policy.grid(*size)) for size in sizes]

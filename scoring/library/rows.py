@@ -182,7 +182,7 @@ def _look(value: object, limits: PictureLimits, folder: Path) -> SizedPicture | 
     try:
         return SizedPicture(*sized_picture(value, limits, folder))
     except PictureError as error:
-        return error
+        return error.alone()
 
 
 def _look_at_pictures(

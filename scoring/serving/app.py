@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
@@ -24,7 +24,7 @@ from starlette.routing import Route
 from scoring import __version__
 from scoring.library.ask_limits import CancelToken
 from scoring.serving import decisions, systemone
-from scoring.serving.bodies import ByteBudget, parse_body, read_body
+from scoring.serving.bodies import ByteBudget, ByteLease, parse_body, read_body
 from scoring.serving.metrics import CONTENT_TYPE, ServerMetrics
 from scoring.serving.request import AskedRequest, Limits, QuestionAnswer, RequestError, Usage
 from scoring.serving.service import DecisionService
@@ -46,6 +46,14 @@ class Interface(Protocol):
     def render(
         self, request: AskedRequest, answers: Sequence[QuestionAnswer], usage: Usage, model: str
     ) -> dict[str, Any]: ...
+
+
+class Sent(NamedTuple):
+    """A request's body as it was sent, its headers, and the bytes that it takes."""
+
+    content: bytes
+    headers: Headers
+    lease: ByteLease
 
 
 class Api:
@@ -98,25 +106,24 @@ class Api:
             raise RequestError(429, f"{self.waiting} requests wait already; try again", code="server_busy")
         self.waiting += 1
         self.metrics.waiting.inc()
-        held = 0
         try:
-            content = await read_body(request, self.settings.limits, self.budget, self.settings.body_seconds)
-            held = len(content)
-            token = CancelToken()
-            work = asyncio.get_running_loop().run_in_executor(
-                self.threads, self._answer, interface, content, request.headers, token
-            )
-            del content
-            return JSONResponse(await _unless_gone(request, work, token))
+            with self.budget.lease() as lease:
+                content = await read_body(request, self.settings.limits, lease, self.settings.body_seconds)
+                sent, token = Sent(content, request.headers, lease), CancelToken()
+                work = asyncio.get_running_loop().run_in_executor(self.threads, self._answer, interface, sent, token)
+                return JSONResponse(await _unless_gone(request, work, token))
         finally:
-            self.budget.held -= held
             self.waiting -= 1
             self.metrics.waiting.dec()
 
-    def _answer(self, interface: Interface, content: bytes, headers: Headers, token: CancelToken) -> dict[str, Any]:
+    def _parsed(self, interface: Interface, sent: Sent) -> AskedRequest:
+        """What is asked, without the many small objects of the body's JSON."""
+        body = parse_body(sent.content, sent.headers, self.settings.limits, sent.lease)
+        return interface.parse(body.content, self.settings.limits, body.parts)
+
+    def _answer(self, interface: Interface, sent: Sent, token: CancelToken) -> dict[str, Any]:
         """In a thread: the body of the answer. Raises ClientDisconnect once the token is cancelled."""
-        body = parse_body(content, headers, self.settings.limits)
-        asked = interface.parse(body.content, self.settings.limits, body.parts)
+        asked = self._parsed(interface, sent)
         self._check_model(asked.model)
         try:
             answers, usage = self.service.answer(asked, token)
@@ -158,14 +165,9 @@ class Api:
                     self._check_token(request)
                 response = await handler(request)
                 status = response.status_code
-            except RequestError as error:
-                response, status = error_response(error), error.status
-            except ClientDisconnect:
-                response = Response(status_code=NOBODY)
-            except Exception:
-                log.exception("request %s failed", name)
-                failure = RequestError(500, f"the server failed; its log says why, at request {name}")
-                response, status = error_response(failure), 500
+            except Exception as error:
+                response, status = _failed(error, name)
+                error.__traceback__ = None  # leads to the body, and back to the error: both would stay
             finally:
                 self.metrics.requests.labels(route, status).inc()
                 self.metrics.seconds.labels(route).observe(time.monotonic() - start)
@@ -174,6 +176,16 @@ class Api:
             return response
 
         return answered
+
+
+def _failed(error: Exception, name: str) -> tuple[Response, int]:
+    """The response to an error of the request of this name, and the status that is counted."""
+    if isinstance(error, ClientDisconnect):
+        return Response(status_code=NOBODY), NOBODY
+    if not isinstance(error, RequestError):
+        log.error("request %s failed", name, exc_info=error)
+        error = RequestError(500, f"the server failed; its log says why, at request {name}")
+    return error_response(error), error.status
 
 
 async def _unless_gone(request: Request, work: asyncio.Future[T], token: CancelToken) -> T:
@@ -217,7 +229,7 @@ def create_app(service: DecisionService, settings: ServeSettings) -> Starlette:
     def route(path: str, handler: Handler, method: str = "GET", is_open: bool = False) -> Route:
         return Route(path, api.guarded(path, handler, is_open), methods=[method])
 
-    return Starlette(
+    app = Starlette(
         routes=[
             route("/v1/decisions", api.decisions, "POST"),
             route("/v1/systemone", api.systemone, "POST"),
@@ -229,3 +241,5 @@ def create_app(service: DecisionService, settings: ServeSettings) -> Starlette:
         exception_handlers={HTTPException: _no_route},
         lifespan=lifespan,
     )
+    app.router.redirect_slashes = False  # to an address that the request's own header names
+    return app

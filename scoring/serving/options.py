@@ -1,5 +1,6 @@
 """The options of the command `serve`, and what they mean for the scorer and the server. Imports click alone."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,9 @@ from scoring.terminal.options import (
 if TYPE_CHECKING:
     from scoring.library.settings import ScorerSettings
     from scoring.serving.settings import ServeSettings
+
+
+BODIES = 4  # of the largest size, at least, that may be in hand at a time: one is there up to three times
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ class ServeChoices:
         from scoring.serving.settings import ServeSettings, read_token
 
         return ServeSettings(
-            names=self.names or ("+".join(dict.fromkeys(Path(name).name for name in checkpoints)),),
+            names=self.names or ("+".join(dict.fromkeys(Path(os.path.abspath(name)).name for name in checkpoints)),),
             host=self.host,
             port=self.port,
             token=read_token(self.token_file),
@@ -108,6 +112,7 @@ class ServeChoices:
             ),
             most_tokens=self.most_tokens,
             most_waiting=self.most_waiting,
+            most_bytes=max(ServeSettings.most_bytes, BODIES * self.most_body),
             fetch_from=self.fetch_from,
             body_seconds=self.body_seconds,
         )

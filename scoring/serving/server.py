@@ -78,6 +78,7 @@ def log_to_stderr() -> None:
         logger = logging.getLogger(name)
         logger.addHandler(handler)
         logger.setLevel(level)
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # damage is told to the client
 
 
 def serve(load: Callable[[], Scorer], settings: ServeSettings, say: Say) -> None:
@@ -86,6 +87,7 @@ def serve(load: Callable[[], Scorer], settings: ServeSettings, say: Say) -> None
     with listen(settings) as bound, load() as scorer:
         warm_up(scorer)
         server = make_server(scorer, settings)
+        bound.listen(BACKLOG)  # who asks once it is said waits, and is not refused
         say(f"{settings.name} answers at {address_of(bound)} (Ctrl-C ends it)")
         with suppress(KeyboardInterrupt):  # raised again by uvicorn, once what ran is answered
             server.run(sockets=[bound])

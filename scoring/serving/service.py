@@ -18,7 +18,7 @@ from scoring.library.owner import CLOSED
 from scoring.library.rows import question_of, table_of
 from scoring.library.scorer import Scorer
 from scoring.serving.content import question_text
-from scoring.serving.fetching import PictureFetcher
+from scoring.serving.fetching import FetchedPictures, PictureFetcher
 from scoring.serving.request import (
     AskedQuestion,
     AskedRequest,
@@ -38,6 +38,7 @@ class DecisionService:
 
     def __init__(self, scorer: Scorer, settings: ServeSettings):
         self.scorer, self.most_tokens = scorer, settings.most_tokens
+        self.limits, self.fetch_seconds = settings.limits, settings.body_seconds
         self.fetcher = PictureFetcher(settings.fetch_from, settings.limits.picture_bytes)
         self.picture_limits = PictureLimits(settings.limits.picture_pixels, settings.limits.picture_bytes)
 
@@ -46,7 +47,7 @@ class DecisionService:
 
         Raises RequestError, and `concurrent.futures.CancelledError` once the token is cancelled.
         """
-        fetched: dict[str, bytes] = {}
+        fetched = FetchedPictures(self.fetcher, self.limits.body_bytes, self.fetch_seconds)
         given = self._with_pictures(asked.input, fetched)
         questions = [
             self._question(number, given, replace(each, instructions=self._with_pictures(each.instructions, fetched)))
@@ -77,17 +78,9 @@ class DecisionService:
             expected = f"expected at most {self.most_tokens:,} tokens: ask less at once"
             raise RequestError(400, f"{found}; {expected}", "input", "context_length_exceeded")
 
-    def _with_pictures(self, parts: Sequence[Part], fetched: dict[str, bytes]) -> tuple[Part, ...]:
-        """The parts with pictures in place of their addresses; each is fetched once."""
-        found: list[Part] = []
-        for part in parts:
-            if isinstance(part, RemotePicture):
-                if part.url not in fetched:
-                    fetched[part.url] = self.fetcher.fetch(part.url)
-                found.append(fetched[part.url])
-            else:
-                found.append(part)
-        return tuple(found)
+    def _with_pictures(self, parts: Sequence[Part], fetched: FetchedPictures) -> tuple[Part, ...]:
+        """The parts with pictures in place of their addresses."""
+        return tuple(fetched[part.url] if isinstance(part, RemotePicture) else part for part in parts)
 
     def _question(self, number: int, given: tuple[Part, ...], asked: AskedQuestion) -> Question:
         """Raises RequestError where it cannot be asked."""

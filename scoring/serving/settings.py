@@ -5,6 +5,7 @@ import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from scoring.errors import CallError
 from scoring.serving.request import Limits
@@ -34,7 +35,8 @@ class ServeSettings:
     or wait at a time; the next gets 429. most_bytes: that their bodies may have together. fetch_from: hosts from which
     pictures may be fetched. body_seconds: in which a body must arrive.
 
-    Raises CallError for a host that others can reach without a token, unless `without_token`.
+    Raises CallError for a host that others can reach without a token, unless `without_token`, and for hosts to fetch
+    from that are none.
     """
 
     names: tuple[str, ...]
@@ -55,6 +57,12 @@ class ServeSettings:
                 f"host {self.host}: others can reach it, and there is no token; expected 127.0.0.1, or a token in the "
                 f"environment variable {TOKEN_VARIABLE} or in a file (--token-file), or --without-token"
             )
+        for host in self.fetch_from:
+            if not is_host(host):
+                raise CallError(
+                    f"pictures from {host!r}: no host; expected one alone, such as images.example.com, or with its "
+                    "port, images.example.com:8443"
+                )
 
     @property
     def name(self) -> str:
@@ -71,7 +79,20 @@ def is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return host in LOOPBACK
+        return host.casefold() in LOOPBACK
+
+
+def is_host(text: str) -> bool:
+    """Whether a text is a host's name or address, with or without a port.
+
+    >>> is_host("images.example.com:8443"), is_host("[::1]"), is_host("https://example.com"), is_host("*.example.com")
+    (True, True, False, False)
+    """
+    try:
+        parts = urlsplit(f"//{text}")
+        return bool(parts.hostname) and parts.netloc == text and parts.port != 0 and not set(text) & set("@*\\ ")
+    except ValueError:
+        return False
 
 
 def read_token(file: Path | None) -> str | None:

@@ -69,7 +69,9 @@ def test_a_picture_that_cannot_be_read_is_named(service, rows):
 
 def test_a_picture_at_an_address_is_fetched_once_for_all_questions(service, rows, monkeypatch):
     fetched = []
-    monkeypatch.setattr(service.fetcher, "fetch", lambda url: fetched.append(url) or rows[0].picture.read_bytes())
+    monkeypatch.setattr(
+        service.fetcher, "fetch", lambda url, seconds: fetched.append(url) or rows[0].picture.read_bytes()
+    )
     picture = RemotePicture("https://images.example/a.jpg")
     answers, usage = service.answer(request_of(picture, texts=("Which?", "And now?")))
     assert len(answers) == 2 and fetched == [picture.url] and usage.input_tokens > 50
