@@ -15,6 +15,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from scoring.serving.options import ScorerChoices, ServeChoices, scorer_options, serve_options
+from scoring.terminal.endpoint_options import (
+    NOT_ASKED,
+    EndpointChoices,
+    check_endpoint,
+    endpoint_options,
+    token_price_option,
+)
 from scoring.terminal.errors import BAD_INPUT, SOME_UNSCORED, report_errors, stoppable
 from scoring.terminal.help import SectionedGroup
 from scoring.terminal.options import (
@@ -224,9 +231,7 @@ def train(  # noqa: PLR0913 its parameters are its options
 
 @main.command()
 @click.argument("data", type=click.Path(path_type=Path))
-@click.option(
-    "--ckpt", "checkpoints", multiple=True, required=True, help="Checkpoint: folder or hub id. Repeatable: an ensemble."
-)
+@click.option("--ckpt", "checkpoints", multiple=True, help="Checkpoint: folder or hub id. Repeatable: an ensemble.")
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Folder for the results.  [default: scores/NAME, for NAME.csv]"
 )
@@ -241,6 +246,8 @@ def train(  # noqa: PLR0913 its parameters are its options
     is_flag=True,
     help="DATA is the training table of the folds in --ckpt: score each row by the fold that did not see it.",
 )
+@endpoint_options
+@token_price_option
 @click.pass_obj
 def score(  # noqa: PLR0913 its parameters are its options
     session: Session,
@@ -256,6 +263,8 @@ def score(  # noqa: PLR0913 its parameters are its options
     sample: Path | None,
     limit: int | None,
     out_of_fold: bool,
+    asked: EndpointChoices,
+    price: float | None,
 ) -> None:
     """Score a table by the logits of the letters, and pool checkpoints.
 
@@ -263,6 +272,14 @@ def score(  # noqa: PLR0913 its parameters are its options
     there are answers, metrics.json. The same command continues a run that was stopped or killed.
     """
     with report_errors(session, distributed=True):
+        check_endpoint(asked, NOT_ASKED, needs="checkpoints")
+        if asked.endpoint is not None:
+            from scoring.terminal.asking import AskedRun, score_by_endpoint
+
+            wanted = AskedRun(asked, choices, orders, calibration, sample, price).options()
+            table = read(session.console, data, reading)
+            score_by_endpoint(session, replace(table, questions=table.questions[:limit]), wanted, out)
+            return
         from scoring.library.runs import ScoreRequest, Scoring
 
         if out_of_fold:

@@ -1,0 +1,98 @@
+"""Rows as bodies: what is sent of the question, its options and its pictures, and where."""
+
+import pytest
+
+from scoring.endpoint.pictures import EncodedPicture
+from scoring.endpoint.requests import INSTRUCTIONS, NAME, Server, body_of, word
+from scoring.inputs.questions import Question
+
+PICTURES = [EncodedPicture("png", b"first"), EncodedPicture("jpeg", b"second"), EncodedPicture("png", b"third")]
+
+
+def question(text="Which?", options=("a cat", "a dog", "a hen"), pictures=0, **more):
+    return Question("q1", 1, tuple(each.content for each in PICTURES[:pictures]), text, options, "b", **more)
+
+
+def body(asked, api="decisions", is_ours=False, order=None):
+    order = order or "abcdefg"[: len(asked.options)]
+    wording = word(asked, order, PICTURES[: len(asked.pictures)], is_ours)
+    return body_of(wording, Server(api, "small", is_ours), asked)
+
+
+def test_a_question_in_words_is_the_input():
+    found = body(question())
+    assert found == {
+        "model": "small",
+        "input": "Which?",
+        "questions": [
+            {
+                "type": "choice",
+                "name": NAME,
+                "instructions": INSTRUCTIONS,
+                "choices": [{"value": "a cat"}, {"value": "a dog"}, {"value": "a hen"}],
+            }
+        ],
+    }
+    found = body(question(), "systemone")
+    assert found["state"] == "Which?" and "assets" not in found
+    assert found["questions"][NAME]["criteria"] == {"a cat": None, "a dog": None, "a hen": None}
+
+
+def test_a_picture_before_the_question_is_the_input_and_others_stay_in_their_places():
+    asked = question("Left <image 2> or <image 3>?", pictures=3)
+    found = body(asked)
+    [message] = found["input"]
+    assert message == {"role": "user", "content": [{"type": "input_image", "image_url": PICTURES[0].data_url}]}
+    assert found["questions"][0]["instructions"] == [
+        {"type": "input_text", "text": "Left "},
+        {"type": "input_image", "image_url": PICTURES[1].data_url},
+        {"type": "input_text", "text": " or "},
+        {"type": "input_image", "image_url": PICTURES[2].data_url},
+        {"type": "input_text", "text": "?"},
+    ]
+
+
+def test_a_placeholder_stands_for_each_picture():
+    found = body(question("Left <image 2> or <image 3>?", pictures=3), "systemone")
+    first, second, third = found["assets"]
+    assert found["state"] == first
+    assert found["questions"][NAME]["instructions"] == f"Left {second} or {third}?"
+    assert [asset["format"] for asset in found["assets"].values()] == ["png", "jpg", "png"]
+    assert found["assets"][second]["data_base64"] == PICTURES[1].base64
+
+
+def test_the_options_are_shown_in_the_order_that_is_asked_for():
+    values = [choice["value"] for choice in body(question(), order="cab")["questions"][0]["choices"]]
+    assert values == ["a hen", "a cat", "a dog"]
+    assert list(body(question(), "systemone", order="cab")["questions"][NAME]["criteria"]) == values
+
+
+@pytest.mark.parametrize("options", [("same", "same ", "other"), ("one", " ", "two")])
+def test_options_that_read_alike_or_are_blank_are_named_by_letters(options):
+    asked = question(options=options)
+    choices = body(asked, order="bca")["questions"][0]["choices"]
+    assert [choice["value"] for choice in choices] == ["a", "b", "c"]
+    shown = [options[1], options[2], options[0]]
+    assert [choice.get("description", " ") for choice in choices] == shown
+    assert list(body(asked, "systemone", order="bca")["questions"][NAME]["criteria"].values()) == shown
+
+
+@pytest.mark.parametrize("api", ["decisions", "systemone"])
+def test_options_that_are_pictures_stand_behind_the_question_after_their_letters(api):
+    asked = question("Which is red?", ("<image 2>", "<image 3>"), pictures=3)
+    wording = word(asked, "ba", PICTURES, False)
+    assert wording.values == ("a", "b") and wording.input == [PICTURES[0]]
+    assert wording.instructions == ["Which is red?\n\na: ", PICTURES[2], "\nb: ", PICTURES[1]]
+    assert "<image" not in str(body(asked, api))
+
+
+def test_our_own_server_gets_hints_and_types_in_fields_and_shows_one_order():
+    asked = question(task_hint="Look left.", task_type="colour", pictures=1)
+    ours, other = body(asked, is_ours=True), body(asked)
+    assert ours["orders"] == "1"
+    assert (ours["questions"][0]["hint"], ours["questions"][0]["task_type"]) == ("Look left.", "colour")
+    assert ours["questions"][0]["instructions"] == "Which?"
+    assert "orders" not in other and "hint" not in other["questions"][0]
+    assert other["questions"][0]["instructions"] == "Which?\n\nLook left."
+    assert body(question(), is_ours=True)["questions"][0]["instructions"] == ""
+    assert body(question(), "systemone", is_ours=True)["questions"][NAME]["instructions"] is None

@@ -1,0 +1,127 @@
+"""A small server with both decisions APIs, on the loopback, which answers well or as badly as a test wants."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from scoring.endpoint.client import Patience
+from scoring.endpoint.requests import NAME
+
+QUICK = Patience(retries=3, timeout=5, wait=0.01)
+
+
+@dataclass
+class Reply:
+    """What the server does. body: bytes, or JSON. seconds: before it answers. closes: in place of an answer."""
+
+    body: Any = None
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0
+    closes: bool = False
+
+
+@dataclass
+class Asked:
+    """A request as it came. number: from 0."""
+
+    number: int
+    path: str
+    headers: dict[str, str]
+    body: Any
+
+    @property
+    def question(self) -> dict[str, Any]:
+        questions = self.body["questions"]
+        return questions[NAME] if isinstance(questions, dict) else questions[0]
+
+    @property
+    def values(self) -> list[str]:
+        """Of the choices, in their order."""
+        if "criteria" in self.question:
+            return list(self.question["criteria"])
+        return [choice["value"] for choice in self.question["choices"]]
+
+
+def answer_of(asked: Asked, probabilities: list[float], **more: Any) -> dict[str, Any]:
+    """The body of a good answer with these probabilities, in the order of the choices. more: fields of the answer."""
+    pairs = list(zip(asked.values, probabilities, strict=True))
+    best = max(pairs, key=lambda pair: pair[1])[0]
+    answer = {"type": "choice", "choice": best, "confidence": 0.5, **more}
+    if "criteria" in asked.question:
+        answers: Any = {NAME: answer | {"probabilities": dict(pairs)}}
+    else:
+        listed = [{"value": value, "probability": number} for value, number in pairs]
+        answers = [answer | {"name": NAME, "probabilities": listed}]
+    return {"model": "small-1", "answers": answers, "usage": {"input_tokens": 100, "output_tokens": 0}}
+
+
+def falling(asked: Asked) -> Reply:
+    """Probabilities that follow from the texts of the choices, whatever their order: the longer, the likelier."""
+    weights = [1.0 + len(value) + value.count("a") / 7 for value in asked.values]
+    return Reply(answer_of(asked, [weight / sum(weights) for weight in weights]))
+
+
+class EndpointServer:
+    """Running. url: of the server. asked: every question so far. models: the reply to GET /v1/models."""
+
+    def __init__(self, url: str):
+        self.url = url
+        self.asked: list[Asked] = []
+        self.models = Reply({"error": {"message": "no such route"}}, 404)
+        self.listed = 0  # times that the models were asked for
+
+
+@contextmanager
+def endpoint_server(reply: Callable[[Asked], Reply] = falling) -> Iterator[EndpointServer]:
+    """Inside, a server answers each question by `reply`."""
+    lock = threading.Lock()
+
+    class Handler(BaseHTTPRequestHandler):
+        wbufsize = -1  # one packet an answer
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            found.listed += 1
+            self._send(found.models)
+
+        def do_POST(self) -> None:
+            content = self.rfile.read(int(self.headers["content-length"]))
+            with lock:
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                asked = Asked(len(found.asked), self.path, headers, json.loads(content))
+                found.asked.append(asked)
+            self._send(reply(asked))
+
+        def _send(self, told: Reply) -> None:
+            time.sleep(told.seconds)
+            if told.closes:
+                self.close_connection = True
+                self.connection.close()
+                return
+            content = told.body if isinstance(told.body, bytes) else json.dumps(told.body).encode()
+            self.send_response_only(told.status)
+            for name, value in ({"content-length": str(len(content))} | told.headers).items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(content)
+
+        def handle(self) -> None:
+            with suppress(OSError, ValueError):  # the client, or `closes`, has closed the connection
+                super().handle()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread.start()
+        found = EndpointServer(f"http://127.0.0.1:{server.server_port}")
+        try:
+            yield found
+        finally:
+            server.shutdown()
+            thread.join()
