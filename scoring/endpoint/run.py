@@ -31,7 +31,7 @@ from scoring.inputs.orders import CYCLIC_SUBSETS, check_orders
 from scoring.inputs.referring import count_referring
 from scoring.messages import Progress, ProgressBar, Say
 from scoring.run.run_folder import RunState, prepare_folder, read_state
-from scoring.scores.evaluation import exposure_warnings
+from scoring.scores.evaluation import LOW_MASS, exposure_warnings
 from scoring.scores.external import read_calibrations
 from scoring.scores.finalize import ScoredRun, write_run
 from scoring.scores.folder import Columns, columns_of
@@ -133,7 +133,7 @@ class _EndpointRun:
             logits.status[row] = question.fault or logits.status[row]
         calibration, exposed = self._calibrated(logits, columns)
         columns["exposed"] = exposed.tolist()
-        warnings = exposure_warnings(logits.members, exposed)
+        warnings = [*_low_mass(logits), *exposure_warnings(logits.members, exposed)]
         notes = self._notes(logits)
         scored_now = int(logits.scored[todo].sum()) if todo else 0
         run_json = self._run_json(calibration, len(todo), notes)
@@ -315,3 +315,14 @@ class _EndpointRun:
             "counts": {"rows": len(self.questions), "scored": 0, "scored_now": asked, "unscored": 0},
             "seconds": {"scoring": round(self.seconds, 3)},
         }
+
+
+def _low_mass(logits: OptionLogits) -> list[str]:
+    """Where the server tells it: options that get little of the whole softmax."""
+    masses = logits.label_mass[np.isfinite(logits.label_mass)]
+    if not len(masses) or (mass := float(np.quantile(masses, 0.05))) >= LOW_MASS:
+        return []
+    return [
+        f"low label mass: its 5th percentile is {mass:.2f}, so that the model would say something else than an option. "
+        "Usual causes: options that do not answer the question, or a model that was not trained for such questions"
+    ]

@@ -24,23 +24,7 @@ from scoring.scores.pooling import PoolOptions, pool_files
 from scoring.stats.pools import EnsembleError
 from scoring.stats.sets import SetRequest, SetsError
 from scoring.tables.table import Table
-from tests.shared.endpoint_server import QUICK, Reply, answer_of, falling
-
-
-class Bar:
-    """A progress bar that is seen by nobody."""
-
-    def __init__(self, total, done=0):
-        self.total, self.done, self.shown = total, done, {}
-
-    def update(self, count):
-        self.done += count
-
-    def show(self, **values):
-        self.shown = values
-
-    def close(self):
-        pass
+from tests.shared.endpoint_server import QUICK, Bar, Reply, answer_of, falling
 
 
 def table_of(count: int = 12) -> Table:
@@ -200,6 +184,16 @@ def test_later_commands_take_the_folder(score, tmp_path):
         score(server=server, table=table, out="other", model="other", calibration=tmp_path / "mine.json")
     with pytest.raises(EnsembleError, match="orders"):
         score(server=server, table=table, out="other", orders="cyclic", calibration=tmp_path / "mine.json")
+
+
+def test_a_low_label_mass_is_told_where_the_server_tells_it(score):
+    def reply(mass):
+        return lambda asked: Reply(answer_of(asked, [1.0, *[0.0] * (len(asked.values) - 1)], label_mass=mass))
+
+    assert any("low label mass: its 5th percentile is 0.50" in text for text in score(reply(0.5))[0].warnings)
+    result, _, _ = score(reply(0.95), out="high")
+    assert not any("label mass" in text for text in result.warnings)
+    assert any("rounded to 1 decimal; 22 of 33 were 0, and became 1e-06" in note for note in result.notes)
 
 
 def test_what_cannot_be_asked_is_refused_before_anything_is_asked(score, serving):

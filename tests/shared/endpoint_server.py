@@ -125,3 +125,19 @@ def endpoint_server(reply: Callable[[Asked], Reply] = falling) -> Iterator[Endpo
         finally:
             server.shutdown()
             thread.join()
+
+
+class Bar:
+    """A progress bar that is seen by nobody."""
+
+    def __init__(self, total, done=0):
+        self.total, self.done, self.shown = total, done, {}
+
+    def update(self, count):
+        self.done += count
+
+    def show(self, **values):
+        self.shown = values
+
+    def close(self):
+        pass
