@@ -16,10 +16,12 @@ import click
 
 from scoring.serving.options import ScorerChoices, ServeChoices, scorer_options, serve_options
 from scoring.terminal.endpoint_options import (
+    ASKED_ALONE,
     NOT_ASKED,
     EndpointChoices,
     check_endpoint,
     endpoint_options,
+    endpoint_price_option,
     token_price_option,
 )
 from scoring.terminal.errors import BAD_INPUT, SOME_UNSCORED, report_errors, stoppable
@@ -272,7 +274,7 @@ def score(  # noqa: PLR0913 its parameters are its options
     there are answers, metrics.json. The same command continues a run that was stopped or killed.
     """
     with report_errors(session, distributed=True):
-        check_endpoint(asked, NOT_ASKED, needs="checkpoints")
+        check_endpoint(asked, NOT_ASKED, needs="checkpoints", own=(*ASKED_ALONE, "price"))
         if asked.endpoint is not None:
             from scoring.terminal.asking import AskedRun, score_by_endpoint
 
@@ -629,6 +631,8 @@ def export(  # noqa: PLR0913 its parameters are its options
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for bench.json and report.html.  [default: bench]")
 @click.option("--limit", type=click.IntRange(1), help="Use only the first N rows.  [default: 80 of the demo, else all]")
 @bench_options
+@endpoint_options
+@endpoint_price_option
 @table_options
 @model_options
 @one_pixels
@@ -644,13 +648,16 @@ def measure_ways(  # noqa: PLR0913 its parameters are its options
     price: float | None,
     cost_rows: int,
     choices: EngineChoices,
+    asked: EndpointChoices,
+    endpoint_price: float | None,
     reading: TableOptions,
     model: ModelChoices,
     pixels: int | None,
 ) -> None:
     """Measure one forward pass against generating text.
 
-    All ways answer the same rows, those of DATA or of the demo in this repository.
+    All ways answer the same rows, those of DATA or of the demo in this repository. With --endpoint a server answers
+    them, too.
 
     \b
     seed          the competition notebook: one row at a time, 2 greedy tokens, a letter or else "a"
@@ -666,6 +673,7 @@ def measure_ways(  # noqa: PLR0913 its parameters are its options
     decision      transformers' pipeline("decision"), a request at a time and without hints; only where it is named
     """
     with report_errors(session):
+        check_endpoint(asked, (), needs="", own=(*ASKED_ALONE, "endpoint_price"))
         from scoring.library.benchmarking import rows_or_demo
 
         file, name, limit = rows_or_demo(data, ckpt, limit)
@@ -685,6 +693,8 @@ def measure_ways(  # noqa: PLR0913 its parameters are its options
         console = session.console
         began = psutil.Process().create_time()
         options = BenchOptions(out, model.options(pixels), choices.options(), ways, repeats, price, cost_rows, began)
+        if asked.endpoint is not None:
+            options = replace(options, endpoint=asked.server(endpoint_price))
         measured = bench(rows, name, options, console.progress, console.say)
         click.echo(to_text(*bench_tables(measured)))
         click.echo(f"\nall rows: {out / 'bench.json'}\nreport:   {write_report(out)}")

@@ -332,8 +332,10 @@ def _without_empty_columns(header: Sequence[str], rows: Sequence[Sequence[str]])
 
 
 def _cost_note(ways: dict[str, BenchWay], price: float | None) -> str:
+    from scoring.benchmark.summary import ASKED
+
     costs = [
-        f"{name} {way.cost.duration}" + (f" ({number(way.cost.money, '.2f')})" if price else "")
+        f"{name} {way.cost.duration}" + (f" ({number(way.cost.money, '.2f')})" if price or name == ASKED else "")
         for name, way in ways.items()
     ]
     rows = next(iter(ways.values())).cost.rows

@@ -11,6 +11,7 @@ from click.core import ParameterSource
 from scoring.terminal.options import Finite, as_record, together
 
 if TYPE_CHECKING:
+    from scoring.benchmark.asked import AskedServer
     from scoring.endpoint.address import Address
     from scoring.endpoint.client import Patience
 
@@ -34,6 +35,13 @@ class EndpointChoices:
         from scoring.endpoint.address import parse_address
 
         return parse_address(self.endpoint or "", self.api)
+
+    def server(self, price: float | None) -> "AskedServer":
+        """As a benchmark measures it. price: of a million input tokens. Raises CallError, UsageError."""
+        from scoring.benchmark.asked import AskedServer
+
+        parts = self.address(), self.asked_model or "", self.token(), self.concurrency, self.patience()
+        return AskedServer(*parts, price)
 
     def patience(self) -> "Patience":
         from scoring.endpoint.client import Patience
@@ -100,15 +108,21 @@ token_price_option = click.option(
     type=Finite(0, min_open=True),
     help="With --endpoint: price of a million input tokens, to report what the run costs.",
 )
+endpoint_price_option = click.option(
+    "--endpoint-price",
+    type=Finite(0, min_open=True),
+    help="With --endpoint: price of a million input tokens there, to report costs.",
+)
 # Parameters of `score` that say what it loads, and how, or that checkpoints alone have.
 NOT_ASKED = (
     *("checkpoints", "base", "template", "pixels", "quantization", "allow_mismatch", "margin", "device_map", "verify"),
     *("shard", "batch_tokens", "weights", "compile", "out_of_fold"),
 )
-OWN = ("asked_model", "api", "concurrency", "retries", "timeout", "token_variable", "price")
+# Parameters that nothing but an endpoint has.
+ASKED_ALONE = ("asked_model", "api", "concurrency", "retries", "timeout", "token_variable")
 
 
-def check_endpoint(asked: EndpointChoices, loads: Collection[str], needs: str, own: Collection[str] = OWN) -> None:
+def check_endpoint(asked: EndpointChoices, loads: Collection[str], needs: str, own: Collection[str]) -> None:
     """Raises UsageError with all options of this call that do not go together, or the one that is missing.
 
     loads: parameters that say what is loaded, and how, which an endpoint decides by itself. needs: the parameter that

@@ -193,7 +193,7 @@ def test_a_low_label_mass_is_told_where_the_server_tells_it(score):
     assert any("low label mass: its 5th percentile is 0.50" in text for text in score(reply(0.5))[0].warnings)
     result, _, _ = score(reply(0.95), out="high")
     assert not any("label mass" in text for text in result.warnings)
-    assert any("rounded to 1 decimal; 22 of 33 were 0, and became 1e-06" in note for note in result.notes)
+    assert any("rounded to 1 decimal; " in note and "were 0, and became 1e-06" in note for note in result.notes)
 
 
 def test_what_cannot_be_asked_is_refused_before_anything_is_asked(score, serving):

@@ -4,7 +4,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from scoring.terminal.endpoint_options import TOKEN, EndpointChoices, check_endpoint, endpoint_options
+from scoring.terminal.endpoint_options import ASKED_ALONE, TOKEN, EndpointChoices, check_endpoint, endpoint_options
 
 
 def call(*words: str):
@@ -14,7 +14,7 @@ def call(*words: str):
     @click.option("--price", type=float)
     @endpoint_options
     def command(checkpoints, verify, price, asked: EndpointChoices):
-        check_endpoint(asked, ("checkpoints", "verify"), needs="checkpoints")
+        check_endpoint(asked, ("checkpoints", "verify"), needs="checkpoints", own=(*ASKED_ALONE, "price"))
         click.echo(asked.token())
 
     return CliRunner().invoke(command, words)
