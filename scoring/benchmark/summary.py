@@ -59,7 +59,7 @@ WAYS = {
     DECISION: Way("transformers' decision pipeline", False),
 }
 DEFAULT_WAYS = tuple(name for name in WAYS if name != DECISION)  # that one is measured where it is asked for
-SERVER = Way("server (--endpoint)", True)  # with the name ASKED: it is measured where one is named, and is in no --ways
+SERVER = Way("server over HTTP", True)  # under the name ASKED: measured where one is named, beside the ways
 # The libraries' ways in batches. The engine is compared with them where their weights are the same.
 LIKE_FOR_LIKE = {
     "padded": "the padded forward",

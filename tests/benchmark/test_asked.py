@@ -48,7 +48,7 @@ def test_its_cost_is_that_of_its_tokens_and_not_of_this_machine():
     assert found["cost"]["money"] == pytest.approx(500) and report["ways"]["engine"]["cost"]["money"] is None
     assert found["batch_rows"] == 3 and found["against_engine"]["differ"] == [] and "weights" not in found
     text = to_text(*bench_tables(report | {"price_per_hour": None}))
-    assert "server (--endpoint)" in text and "3 rows" in text and "(500.00)" in text
+    assert "server over HTTP" in text and "3 rows" in text and "(500.00)" in text
 
 
 def test_a_server_that_is_not_there_ends_the_benchmark():
@@ -69,6 +69,6 @@ def test_bench_measures_it_beside_the_ways_that_are_chosen(quick_cli, small_tabl
     assert list(report["ways"]) == ["engine", "endpoint"]
     assert report["endpoint"] == {"route": f"{server.url}/v1/decisions", "model": "lab/small", "concurrency": 8}
     assert report["ways"]["endpoint"]["cost"]["money"] == pytest.approx(20)
-    assert "server (--endpoint)" in done.stdout and (tmp_path / "b" / "report.html").exists()
+    assert "server over HTTP" in done.stdout and (tmp_path / "b" / "report.html").exists()
     assert "--model: for --endpoint" in quick_cli(*call, "--model", "x", check=2).stderr
     assert "Missing option '--model'" in quick_cli(*call, "--endpoint", server.url, check=2).stderr
