@@ -13,8 +13,8 @@ import numpy as np
 
 from scoring.endpoint.address import Api
 from scoring.endpoint.errors import NoAnswerError
-from scoring.endpoint.requests import NAME
-from scoring.errors import counted, quoted
+from scoring.endpoint.requests import AskedOrder
+from scoring.errors import counted, first_of, quoted
 
 FLOOR = 1e-6  # what a probability of 0 becomes
 ROUNDING = 0.005  # of a probability: servers round to 2 decimals or more
@@ -23,16 +23,11 @@ MOST_DECIMALS = 5  # to which rounding is noticed
 
 
 @dataclass(frozen=True)
-class EndpointAnswer:
-    """probabilities: of the values in the request's order. label_mass: NaN where the server tells none.
-
-    input_tokens: None where the server counts none. model: that answered, as the server calls it.
-    """
+class OrderAnswer:
+    """probabilities: of the values in the request's order. label_mass: NaN where the server tells none."""
 
     probabilities: tuple[float, ...]
     label_mass: float
-    input_tokens: int | None
-    model: str
 
     @property
     def log_probabilities(self) -> np.ndarray:
@@ -43,10 +38,47 @@ class EndpointAnswer:
         return log_p
 
 
-def read_answer(body: object, api: Api, values: Sequence[str]) -> EndpointAnswer:
-    """values: of the choices, in the order in which they were sent. Raises NoAnswerError."""
+@dataclass(frozen=True)
+class AnswerCost:
+    """What an answer took, and who gave it, as the server calls it. input_tokens: None where the server counts none."""
+
+    input_tokens: int | None
+    model: str
+
+
+def read_cost(body: object) -> AnswerCost:
+    """Of any answer, also of one that tells no probabilities."""
+    found = body if isinstance(body, dict) else {}
+    usage, model = found.get("usage"), found.get("model")
+    tokens = usage.get("input_tokens") if isinstance(usage, dict) else None
+    counted_tokens = isinstance(tokens, int) and not isinstance(tokens, bool) and tokens >= 0
+    return AnswerCost(tokens if counted_tokens else None, model if isinstance(model, str) else "")
+
+
+def read_answer(body: object, api: Api, orders: Sequence[AskedOrder]) -> list[OrderAnswer]:
+    """The answers to a row in these orders. Raises NoAnswerError."""
     found = _object(body, "the answer")
-    answer = _one_answer(found.get("answers"), api)
+    answers = _answers(found.get("answers"), api, [order.name for order in orders])
+    return [_order_answer(answer, api, order.values) for answer, order in zip(answers, orders)]
+
+
+def _answers(answers: object, api: Api, names: list[str]) -> list[dict[str, object]]:
+    """The answers to the questions of these names, in their order."""
+    if api == "systemone":
+        by_name = _object(answers, "answers")
+        if by_name.keys() != set(names):
+            raise NoAnswerError(f"found answers to {first_of(map(quoted, by_name)) or 'nothing'}; expected {names[0]}")
+        return [_object(by_name[name], name) for name in names]
+    if not isinstance(answers, list) or len(answers) != len(names):
+        raise NoAnswerError(f"found {_shown(answers)} as answers; expected a list of {len(names)}")
+    listed = [_object(answer, name) for answer, name in zip(answers, names)]
+    for answer, name in zip(listed, names):
+        if answer.get("name") not in (None, name):
+            raise NoAnswerError(f"found an answer to {_shown(answer.get('name'))} in the place of {name}")
+    return listed
+
+
+def _order_answer(answer: dict[str, object], api: Api, values: Sequence[str]) -> OrderAnswer:
     if answer.get("type") == "refusal":
         raise NoAnswerError("the model refused to answer")
     if answer.get("type") != "choice":
@@ -61,26 +93,7 @@ def read_answer(body: object, api: Api, values: Sequence[str]) -> EndpointAnswer
     total = sum(numbers)
     if abs(total - 1) > max(0.01, ROUNDING * len(numbers)):
         raise NoAnswerError(f"found probabilities with the sum {total:.4g}; expected 1")
-    usage = found.get("usage")
-    tokens = usage.get("input_tokens") if isinstance(usage, dict) else None
-    model = found.get("model")
-    return EndpointAnswer(
-        numbers,
-        _mass(answer.get("label_mass", found.get("label_mass"))),
-        tokens if isinstance(tokens, int) and not isinstance(tokens, bool) and tokens >= 0 else None,
-        model if isinstance(model, str) else "",
-    )
-
-
-def _one_answer(answers: object, api: Api) -> dict[str, object]:
-    if api == "decisions":
-        if not isinstance(answers, list) or len(answers) != 1:
-            raise NoAnswerError(f"found {_shown(answers)} as answers; expected a list of one")
-        return _object(answers[0], "answers[0]")
-    answers = _object(answers, "answers")
-    if answers.keys() != {NAME}:
-        raise NoAnswerError(f"found answers to {', '.join(map(quoted, answers)) or 'nothing'}; expected {NAME}")
-    return _object(answers[NAME], f"answers.{NAME}")
+    return OrderAnswer(numbers, _mass(answer.get("label_mass")))
 
 
 def _by_value(probabilities: object, api: Api) -> dict[str, object]:
@@ -123,7 +136,7 @@ def _shown(value: object) -> str:
 
 # ------------------------------------------------------------------ rounding
 def describe_rounding(log_p: np.ndarray) -> str:
-    """In a sentence, how answers are rounded. log_p: log-probabilities as `EndpointAnswer` has them, NaN for none."""
+    """In a sentence, how answers are rounded. log_p: log-probabilities as `OrderAnswer` has them, NaN for none."""
     known = log_p[np.isfinite(log_p)]
     zeros = int((known == np.float32(math.log(FLOOR))).sum())
     p = np.exp(known[known > np.float32(math.log(FLOOR))].astype(np.float64))

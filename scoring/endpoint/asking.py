@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from scoring.endpoint.answers import read_answer
+from scoring.endpoint.answers import read_answer, read_cost
 from scoring.endpoint.client import Client
 from scoring.endpoint.errors import NoAnswerError, StoppedError
 from scoring.endpoint.pictures import encode_picture
@@ -76,22 +76,21 @@ class Asker:
         status, overloaded = SCORED, False
         try:
             pictures = [encode_picture(picture, question.limits) for picture in question.pictures]
-            for order in orders_of(question, self.orders):
-                wording = word(question, order, pictures, self.server.is_ours)
-                body = self.client.ask(body_of(wording, self.server, question))
-                answer = read_answer(body, self.server.api, wording.values)
-                usage.add(Usage(1, answer.input_tokens or 0, int(answer.input_tokens is None), {answer.model: 1}))
-                shown = answer.log_probabilities
-                logits.append(shown[[order.index(letter) for letter in LETTERS[: len(order)]]])
-                masses.append(answer.label_mass)
+            orders = orders_of(question, self.orders)
+            asked = word(question, orders, pictures, self.server.is_ours)
+            body = self.client.ask(body_of(asked, self.server, question))
+            cost = read_cost(body)
+            models = {cost.model: 1} if cost.model else {}
+            usage = Usage(1, cost.input_tokens or 0, int(cost.input_tokens is None), models)
+            for order, shown in zip(orders, read_answer(body, self.server.api, asked.orders)):
+                logits.append(shown.log_probabilities[[order.index(letter) for letter in LETTERS[: len(order)]]])
+                masses.append(shown.label_mass)
         except NoAnswerError as error:
             status, overloaded = str(error), error.overloaded
         except PictureError as error:
             status = f"picture: {error.found}"
         except OSError as error:
             status = f"picture: not readable ({error.strerror})"
-        if status != SCORED:
-            logits, masses = [], []
         return RowAnswer(
             row,
             np.array(logits, np.float32).reshape(len(logits), len(question.options)),

@@ -284,7 +284,7 @@ class _EndpointRun:
             told += f" without those of {usage.uncounted:,} answers that tell none" if usage.uncounted else ""
             notes.append(told + ("" if cost is None else f", cost {cost:,.4g} at {self.options.price:g} a million"))
         if len(usage.models) > 1:
-            names = ", ".join(f"{name or 'no name'} ({count:,})" for name, count in usage.models.items())
+            names = ", ".join(f"{name} ({count:,})" for name, count in usage.models.items())
             notes.append(f"answered by more than one model: {names}")
         return notes
 

@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 
-from scoring.endpoint.answers import FLOOR, describe_rounding, read_answer
+from scoring.endpoint.answers import FLOOR, describe_rounding, read_answer, read_cost
 from scoring.endpoint.errors import NoAnswerError
-from scoring.endpoint.requests import NAME
+from scoring.endpoint.requests import AskedOrder
 
-VALUES = ("a cat", "a dog")
+NAME, VALUES = "answer_1", ("a cat", "a dog")
 
 
 def decisions(probabilities=((VALUES[1], 0.75), (VALUES[0], 0.25)), **more):
@@ -23,19 +23,37 @@ def systemone(probabilities=None, **more):
     return {"model": "small-1", "answers": {NAME: answer | more}, "usage": {"input_tokens": 12}}
 
 
+def read(body, api="decisions", values=VALUES):
+    """The answer to a row in one order."""
+    (answer,) = read_answer(body, api, [AskedOrder(NAME, (), values)])
+    return answer
+
+
 @pytest.mark.parametrize("api, body", [("decisions", decisions()), ("systemone", systemone())])
 def test_probabilities_are_those_of_the_values_whatever_their_order(api, body):
-    found = read_answer(body, api, VALUES)
-    assert found.probabilities == (0.25, 0.75)
-    assert (found.input_tokens, found.model) == (12, "small-1") and math.isnan(found.label_mass)
+    found = read(body, api)
+    assert found.probabilities == (0.25, 0.75) and math.isnan(found.label_mass)
     assert np.allclose(found.log_probabilities, np.log([0.25, 0.75]))
 
 
 def test_what_a_server_tells_beside_them_is_taken_where_it_makes_sense():
-    assert read_answer(decisions(label_mass=0.9), "decisions", VALUES).label_mass == 0.9
-    assert math.isnan(read_answer(systemone(label_mass="high"), "systemone", VALUES).label_mass)
-    for usage in (None, {}, {"input_tokens": -1}, {"input_tokens": "12"}):
-        assert read_answer(decisions() | {"usage": usage}, "decisions", VALUES).input_tokens is None
+    assert read(decisions(label_mass=0.9)).label_mass == 0.9
+    assert math.isnan(read(systemone(label_mass="high"), "systemone").label_mass)
+    assert (read_cost(decisions()).input_tokens, read_cost(decisions()).model) == (12, "small-1")
+    for usage in (None, {}, {"input_tokens": -1}, {"input_tokens": "12"}, {"input_tokens": True}):
+        assert read_cost({"usage": usage, "model": 7}).input_tokens is None
+    assert read_cost([]).model == ""
+
+
+def test_each_order_has_its_answer():
+    second = decisions([("a dog", 0.1), ("a cat", 0.9)], name="answer_2")["answers"]
+    body = {"answers": decisions()["answers"] + second}
+    orders = [AskedOrder(NAME, (), VALUES), AskedOrder("answer_2", (), VALUES[::-1])]
+    assert [each.probabilities for each in read_answer(body, "decisions", orders)] == [(0.25, 0.75), (0.1, 0.9)]
+    with pytest.raises(NoAnswerError, match="found an answer to 'answer_1' in the place of answer_2"):
+        read_answer({"answers": decisions()["answers"] * 2}, "decisions", orders)
+    with pytest.raises(NoAnswerError, match="expected a list of 2"):
+        read_answer(decisions(), "decisions", orders)
 
 
 WRONG = [
@@ -58,33 +76,33 @@ WRONG = [
         {"answers": [{"type": "choice", "probabilities": {"a cat": 1}}]},
         "found an object of 1 as probabilities; expected a list",
     ),
-    ({"answers": ["a cat"]}, r"found 'a cat' as answers\[0\]; expected an object"),
+    ({"answers": ["a cat"]}, "found 'a cat' as answer_1; expected an object"),
 ]
 
 
 @pytest.mark.parametrize("body, told", WRONG)
 def test_an_odd_answer_is_none_and_the_reason_is_told(body, told):
     with pytest.raises(NoAnswerError, match=told):
-        read_answer(body, "decisions", VALUES)
+        read(body)
 
 
 @pytest.mark.parametrize("body", [decisions(), {"answers": {}}, {"answers": {"other": {}}}, systemone({"a cat": 1.0})])
 def test_an_odd_answer_of_the_other_interface_is_none(body):
     with pytest.raises(NoAnswerError):
-        read_answer(body, "systemone", VALUES)
+        read(body, "systemone")
 
 
 def test_a_sum_that_rounding_explains_is_accepted():
     values = tuple("abc")
     body = decisions([("a", 0.33), ("b", 0.33), ("c", 0.33)])
-    assert read_answer(body, "decisions", values).probabilities == (0.33, 0.33, 0.33)
+    assert read(body, values=values).probabilities == (0.33, 0.33, 0.33)
 
 
 def test_zero_gets_a_logarithm_below_which_no_other_is():
-    zeros = read_answer(decisions([("a cat", 0.0), ("a dog", 1.0)]), "decisions", VALUES)
+    zeros = read(decisions([("a cat", 0.0), ("a dog", 1.0)]))
     assert np.allclose(np.exp(zeros.log_probabilities), [FLOOR, 1])
     values = tuple("abc")
-    small = read_answer(decisions([("a", 0.0), ("b", 1e-9), ("c", 1.0)]), "decisions", values)
+    small = read(decisions([("a", 0.0), ("b", 1e-9), ("c", 1.0)]), values=values)
     assert small.log_probabilities[0] == small.log_probabilities[1]
 
 

@@ -10,7 +10,7 @@ from scoring.endpoint.asking import Asker, RowAnswer, Usage, ask_rows
 from scoring.endpoint.errors import EndpointError, StoppedError
 from scoring.endpoint.requests import Server
 from scoring.inputs.questions import Question
-from tests.shared.endpoint_server import Reply, answer_of, falling
+from tests.shared.endpoint_server import Reply, answer_of
 
 TEXTS = ("a", "bb", "cccc")
 
@@ -20,28 +20,29 @@ def row(options=TEXTS, **more):
 
 
 @pytest.mark.parametrize("api", ["decisions", "systemone"])
-def test_each_order_is_asked_and_its_numbers_are_those_of_the_datas_options(serving, client_of, api):
+def test_all_orders_are_asked_at_once_and_its_numbers_are_those_of_the_datas_options(serving, client_of, api):
     server = serving()
     asker = Asker(client_of(server, api), Server(api, "small"), "cyclic")
     found = asker.ask(7, row())
-    assert [asked.values for asked in server.asked] == [["a", "bb", "cccc"], ["bb", "cccc", "a"], ["cccc", "a", "bb"]]
+    [asked] = server.asked
+    assert asked.values == [["a", "bb", "cccc"], ["bb", "cccc", "a"], ["cccc", "a", "bb"]]
     weights = np.array([2 + 1 / 7, 3, 5])
     assert found.row == 7 and found.status == "ok" and np.isnan(found.label_mass).all()
     assert np.allclose(np.exp(found.logits), np.tile(weights / weights.sum(), (3, 1)))
-    assert found.usage == Usage(3, 300, 0, {"small-1": 3})
+    assert found.usage == Usage(1, 100, 0, {"small-1": 1})
 
 
 def test_options_that_refer_to_each_other_are_asked_in_one_order(serving, client_of):
     server = serving()
     found = Asker(client_of(server), Server("decisions", "small"), "cyclic").ask(0, row(("x", "y", "both a and b")))
-    assert found.logits.shape == (1, 3) and len(server.asked) == 1
+    assert found.logits.shape == (1, 3) and len(server.asked[0].values) == 1
 
 
 def test_a_row_without_one_of_its_orders_has_no_score_and_what_it_took_is_counted(serving, client_of):
-    server = serving(lambda asked: falling(asked) if asked.number < 2 else Reply({}, 400))
+    server = serving(lambda asked: Reply(answer_of(asked, [0.2, 0.3, 0.5], [0.2, 0.3, 0.9], [0.2, 0.3, 0.5])))
     found = Asker(client_of(server), Server("decisions", "small"), "cyclic").ask(0, row())
-    assert found.status == "HTTP 400 ({})" and found.logits.size == 0 and not found.overloaded
-    assert found.usage.requests == 2
+    assert "the sum 1.4" in found.status and found.logits.size == 0 and not found.overloaded
+    assert found.usage.requests == 1
 
 
 def test_a_picture_that_cannot_be_read_is_told_and_not_asked_about(serving, client_of, tmp_path):

@@ -105,7 +105,8 @@ def test_rows_that_get_no_answer_say_why_and_are_asked_again_by_the_same_call(sc
     again, _, [bar] = score(server=server)
     assert sorted(asked.body["input"] for asked in server.asked) == [f"Question {n}?" for n in (0, 1, 2, 4, 5, 6)]
     assert again.logits.scored.sum() == 11 and again.scored_now == 6 and (bar.total, bar.done) == (11, 11)
-    assert cells(tmp_path / "out")["id1"]["status"] == "ok" and again.usage.requests == 11
+    assert cells(tmp_path / "out")["id1"]["status"] == "ok" and again.usage.requests == 13
+    assert again.usage.input_tokens == 1100 and not any("more than one model" in note for note in again.notes)
     score(server=server)
     assert len(server.asked) == 6 and server.listed == 2  # nothing was left to ask
 
@@ -159,14 +160,14 @@ def test_all_orders_are_pooled_and_both_interfaces_give_the_same(score, tmp_path
     second, _, _ = score(orders="cyclic", out="systemone", api="systemone")
     assert first.logits.logits.shape == (12, 1, 4, 4)
     assert np.array_equal(first.logits.logits, second.logits.logits, equal_nan=True)
-    assert len(server.asked) == sum(len(row.options) for row in table_of().questions)
+    assert len(server.asked) == 11 and {len(asked.values) for asked in server.asked} == {2, 3, 4}
 
 
 def test_later_commands_take_the_folder(score, tmp_path):
     table = table_of(60)
     score(table=table, out="first")
     score(
-        lambda asked: Reply(answer_of(asked, [0.7, *[round(0.3 / (n := len(asked.values) - 1), 2)] * n])),
+        lambda asked: Reply(answer_of(asked, [0.7, *[round(0.3 / (n := len(asked.values[0]) - 1), 2)] * n])),
         table,
         "second",
     )
@@ -188,7 +189,7 @@ def test_later_commands_take_the_folder(score, tmp_path):
 
 def test_a_low_label_mass_is_told_where_the_server_tells_it(score):
     def reply(mass):
-        return lambda asked: Reply(answer_of(asked, [1.0, *[0.0] * (len(asked.values) - 1)], label_mass=mass))
+        return lambda asked: Reply(answer_of(asked, [1.0, *[0.0] * (len(asked.values[0]) - 1)], label_mass=mass))
 
     assert any("low label mass: its 5th percentile is 0.50" in text for text in score(reply(0.5))[0].warnings)
     result, _, _ = score(reply(0.95), out="high")

@@ -10,7 +10,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from scoring.endpoint.client import Patience
-from scoring.endpoint.requests import NAME
 
 QUICK = Patience(retries=3, timeout=5, wait=0.01)
 
@@ -36,35 +35,43 @@ class Asked:
     body: Any
 
     @property
-    def question(self) -> dict[str, Any]:
+    def questions(self) -> dict[str, dict[str, Any]]:
+        """By their names, in their order."""
         questions = self.body["questions"]
-        return questions[NAME] if isinstance(questions, dict) else questions[0]
+        return questions if isinstance(questions, dict) else {each.get("name"): each for each in questions}
 
     @property
-    def values(self) -> list[str]:
-        """Of the choices, in their order."""
-        if "criteria" in self.question:
-            return list(self.question["criteria"])
-        return [choice["value"] for choice in self.question["choices"]]
+    def values(self) -> list[list[str]]:
+        """Of the choices of each question, in their order."""
+        return [
+            list(each["criteria"]) if "criteria" in each else [choice["value"] for choice in each["choices"]]
+            for each in self.questions.values()
+        ]
 
 
-def answer_of(asked: Asked, probabilities: list[float], **more: Any) -> dict[str, Any]:
-    """The body of a good answer with these probabilities, in the order of the choices. more: fields of the answer."""
-    pairs = list(zip(asked.values, probabilities, strict=True))
-    best = max(pairs, key=lambda pair: pair[1])[0]
-    answer = {"type": "choice", "choice": best, "confidence": 0.5, **more}
-    if "criteria" in asked.question:
-        answers: Any = {NAME: answer | {"probabilities": dict(pairs)}}
-    else:
-        listed = [{"value": value, "probability": number} for value, number in pairs]
-        answers = [answer | {"name": NAME, "probabilities": listed}]
+def answer_of(asked: Asked, *probabilities: list[float], **more: Any) -> dict[str, Any]:
+    """The body of a good answer: for each question probabilities in the order of its choices, or the same for all.
+
+    more: fields of each answer.
+    """
+    answers: dict[str, Any] = {}
+    all_values = asked.values
+    for number, (name, values) in enumerate(zip(asked.questions, all_values)):
+        pairs = list(zip(values, probabilities[number % len(probabilities)], strict=True))
+        best = max(pairs, key=lambda pair: pair[1])[0]
+        listed: Any = [{"value": value, "probability": number} for value, number in pairs]
+        if isinstance(asked.body["questions"], dict):
+            listed = dict(pairs)
+        answers[name] = {"type": "choice", "choice": best, "confidence": 0.5, "probabilities": listed, **more}
+    if not isinstance(asked.body["questions"], dict):
+        answers = [{"name": name, **answer} for name, answer in answers.items()]  # type: ignore[assignment]
     return {"model": "small-1", "answers": answers, "usage": {"input_tokens": 100, "output_tokens": 0}}
 
 
 def falling(asked: Asked) -> Reply:
     """Probabilities that follow from the texts of the choices, whatever their order: the longer, the likelier."""
-    weights = [1.0 + len(value) + value.count("a") / 7 for value in asked.values]
-    return Reply(answer_of(asked, [weight / sum(weights) for weight in weights]))
+    weights = [[1.0 + len(value) + value.count("a") / 7 for value in values] for values in asked.values]
+    return Reply(answer_of(asked, *([weight / sum(each) for weight in each] for each in weights)))
 
 
 class EndpointServer:
