@@ -271,7 +271,8 @@ def score(  # noqa: PLR0913 its parameters are its options
     """Score a table by the logits of the letters, and pool checkpoints.
 
     Writes a SCORES folder: probabilities.csv, submission.csv (id and answer), logits/*.parquet, run.json and, where
-    there are answers, metrics.json. The same command continues a run that was stopped or killed.
+    there are answers, metrics.json. The same command continues a run that was stopped or killed. With --endpoint and
+    --model a server is asked in place of checkpoints.
     """
     with report_errors(session, distributed=True):
         check_endpoint(asked, NOT_ASKED, needs="checkpoints", own=(*ASKED_ALONE, "price"))

@@ -146,6 +146,8 @@ class Client:
                 if response.status == 429 and str(response.error.get("code")) in NO_CREDIT:
                     self._refuse(response)
                 reason, asked = self._described(response), _retry_after(response.headers)
+            except (httpx2.InvalidURL, UnicodeError) as error:
+                raise EndpointError(f"{url}: {error}; expected the address of a server") from None
             except httpx2.TimeoutException:
                 reason = f"no answer in {self.patience.timeout:g} s"
             except (httpx2.HTTPError, httpx2.StreamError) as error:

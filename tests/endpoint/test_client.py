@@ -131,6 +131,10 @@ def test_a_wrong_token_or_a_missing_server_is_found_out_at_once(serving, client_
     server.models = Reply({"error": {"message": "no token"}}, 401)
     with pytest.raises(EndpointError, match="the token is missing or wrong"):
         client_of(server).is_ours()
+    for address in ("http://a..b", "http://xn--é"):
+        with Client(parse_address(address, "decisions"), patience=QUICK) as client:
+            with pytest.raises(EndpointError, match="expected the address of a server"):
+                client.is_ours()
     with Client(parse_address("http://127.0.0.1:9", "decisions"), patience=QUICK) as client:
         with pytest.raises(
             EndpointError, match=r"models: no answer after 3 tries: ConnectError.*is the server running"

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from pydantic import ConfigDict, TypeAdapter, with_config
 
 from scoring.endpoint.pictures import EncodedPicture
 from scoring.endpoint.requests import INSTRUCTIONS, Server, body_of, word
@@ -114,3 +115,25 @@ def test_our_own_server_gets_hints_and_types_in_fields_and_shows_one_order():
     assert other["questions"][0]["instructions"] == "Which?\n\nLook left."
     assert body(question(), is_ours=True)["questions"][0]["instructions"] == ""
     assert body(question(), "systemone", is_ours=True)["questions"][FIRST]["instructions"] is None
+
+
+ROWS = [
+    question(),
+    question("Left <image 2> or <image 3>?", pictures=3, task_hint="Look."),
+    question("Which is red?", ("<image 1>", "<image 2>"), pictures=2),
+    question(options=("same", "same")),
+]
+
+
+@pytest.mark.parametrize("asked", ROWS)
+def test_bodies_are_as_the_packages_of_both_interfaces_type_them(asked):
+    params = pytest.importorskip("openai.types").decision_create_params
+    models = pytest.importorskip("typesafe_sdk._schemas.models")
+    orders = ["abcdefg"[: len(asked.options)]]
+    strict = ConfigDict(extra="forbid")
+    given = body(asked, orders=orders)
+    assert given.keys() <= params.DecisionCreateParams.__annotations__.keys()
+    TypeAdapter(params.DecisionCreateParams).validate_python(given)
+    for each in given["questions"]:
+        TypeAdapter(with_config(strict)(params.QuestionQuestionParamChoice)).validate_python(each)
+    models.SystemOneRequest.model_validate(body(asked, "systemone", orders=orders), strict=False)

@@ -24,6 +24,9 @@ def test_a_table_with_pictures_is_scored_and_evaluated(quick_cli, small_table, t
     assert json.loads((out / "run.json").read_text())["counts"]["scored"] == 5
     assert "sk-secret-1" not in (out / "run.json").read_text() + done.stdout + done.stderr
     assert "accuracy" in quick_cli("evaluate", out, "--no-plot").stdout
+    other = tmp_path / "other"
+    quick_cli(*call[:-1], other, "--limit", "5", "--orders", "cyclic")
+    assert "McNemar" in quick_cli("evaluate", out, other, "--no-plot").stdout
     assert quick_cli("report", out).stdout.startswith("report:")
     assert "holds the results of another run" in quick_cli(*call, check=2).stderr
 
