@@ -52,7 +52,7 @@ def read_cost(body: object) -> AnswerCost:
     usage, model = found.get("usage"), found.get("model")
     tokens = usage.get("input_tokens") if isinstance(usage, dict) else None
     counted_tokens = isinstance(tokens, int) and not isinstance(tokens, bool) and tokens >= 0
-    return AnswerCost(tokens if counted_tokens else None, model if isinstance(model, str) else "")
+    return AnswerCost(tokens if counted_tokens else None, quoted(model)[1:-1] if isinstance(model, str) else "")
 
 
 def read_answer(body: object, api: Api, orders: Sequence[AskedOrder]) -> list[OrderAnswer]:

@@ -3,7 +3,6 @@
 import queue
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 
@@ -19,6 +18,8 @@ from scoring.inputs.pictures import PictureError
 from scoring.inputs.prompt import LETTERS
 from scoring.inputs.questions import Question
 from scoring.scores.logits import SCORED
+
+MOST_MODELS, OTHERS = 20, "others"  # names of models that are told apart; and the name of the others
 
 
 @dataclass
@@ -37,7 +38,9 @@ class Usage:
         self.requests += other.requests
         self.input_tokens += other.input_tokens
         self.uncounted += other.uncounted
-        self.models = dict(Counter(self.models) + Counter(other.models))
+        for name, count in other.models.items():
+            known = name in self.models or len(self.models) < MOST_MODELS
+            self.models[name if known else OTHERS] = self.models.get(name if known else OTHERS, 0) + count
 
     def cost(self, price: float | None) -> float | None:
         """price: of a million input tokens; None: not known."""

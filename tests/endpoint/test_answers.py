@@ -1,6 +1,7 @@
 """Answers as servers give them: what is read of good ones, and what is said of others."""
 
 import math
+import random
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from scoring.endpoint.answers import FLOOR, describe_rounding, read_answer, read_cost
 from scoring.endpoint.errors import NoAnswerError
 from scoring.endpoint.requests import AskedOrder
+from tests.shared.broken_json import mutated
 
 NAME, VALUES = "answer_1", ("a cat", "a dog")
 
@@ -90,6 +92,20 @@ def test_an_odd_answer_is_none_and_the_reason_is_told(body, told):
 def test_an_odd_answer_of_the_other_interface_is_none(body):
     with pytest.raises(NoAnswerError):
         read(body, "systemone")
+
+
+@pytest.mark.parametrize("api, body", [("decisions", decisions()), ("systemone", systemone())])
+def test_damaged_answers_give_numbers_or_a_reason_that_can_be_written(api, body):
+    chance, good = random.Random(1), 0
+    for _ in range(3_000):
+        damaged = mutated(body, chance)
+        read_cost(damaged).model.encode()
+        try:
+            assert np.isfinite(read(damaged, api).log_probabilities).all()
+            good += 1
+        except NoAnswerError as error:
+            assert str(error).isprintable() and str(error).encode() and len(str(error)) < 300
+    assert 500 < good < 2_900
 
 
 def test_a_sum_that_rounding_explains_is_accepted():

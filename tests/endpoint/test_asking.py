@@ -59,6 +59,14 @@ def test_costs_follow_from_tokens():
     assert usage.cost(3.0) == 1.5 and usage.cost(None) is None and (usage.requests, usage.uncounted) == (3, 1)
 
 
+def test_only_some_names_of_models_are_told_apart():
+    usage = Usage()
+    for number in range(30):
+        usage.add(Usage(1, models={f"m{number}": 1}))
+    usage.add(Usage(1, models={"m3": 1}))
+    assert len(usage.models) == 21 and usage.models["others"] == 10 and usage.models["m3"] == 2
+
+
 def answered(number: int) -> RowAnswer:
     return RowAnswer(number, np.zeros((1, 2)), np.zeros(1), "ok", False, Usage(), 0.0)
 

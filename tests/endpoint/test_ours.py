@@ -41,6 +41,7 @@ def address(asked):
         yield found
 
 
+@pytest.mark.filterwarnings("ignore::scoring.ScoringWarning")
 @pytest.mark.parametrize("api, orders", [("decisions", "1"), ("decisions", "cyclic"), ("systemone", "cyclic")])
 def test_probabilities_over_http_are_those_of_score(asked, table, address, tmp_path, api, orders):
     said: list[str] = []
