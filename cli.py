@@ -15,6 +15,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from scoring.serving.options import ScorerChoices, ServeChoices, scorer_options, serve_options
+from scoring.terminal.endpoint_options import (
+    ASKED_ALONE,
+    NOT_ASKED,
+    EndpointChoices,
+    check_endpoint,
+    endpoint_options,
+    endpoint_price_option,
+    token_price_option,
+)
 from scoring.terminal.errors import BAD_INPUT, SOME_UNSCORED, report_errors, stoppable
 from scoring.terminal.help import SectionedGroup
 from scoring.terminal.options import (
@@ -224,9 +233,7 @@ def train(  # noqa: PLR0913 its parameters are its options
 
 @main.command()
 @click.argument("data", type=click.Path(path_type=Path))
-@click.option(
-    "--ckpt", "checkpoints", multiple=True, required=True, help="Checkpoint: folder or hub id. Repeatable: an ensemble."
-)
+@click.option("--ckpt", "checkpoints", multiple=True, help="Checkpoint: folder or hub id. Repeatable: an ensemble.")
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Folder for the results.  [default: scores/NAME, for NAME.csv]"
 )
@@ -241,6 +248,8 @@ def train(  # noqa: PLR0913 its parameters are its options
     is_flag=True,
     help="DATA is the training table of the folds in --ckpt: score each row by the fold that did not see it.",
 )
+@endpoint_options
+@token_price_option
 @click.pass_obj
 def score(  # noqa: PLR0913 its parameters are its options
     session: Session,
@@ -256,13 +265,24 @@ def score(  # noqa: PLR0913 its parameters are its options
     sample: Path | None,
     limit: int | None,
     out_of_fold: bool,
+    asked: EndpointChoices,
+    price: float | None,
 ) -> None:
     """Score a table by the logits of the letters, and pool checkpoints.
 
     Writes a SCORES folder: probabilities.csv, submission.csv (id and answer), logits/*.parquet, run.json and, where
-    there are answers, metrics.json. The same command continues a run that was stopped or killed.
+    there are answers, metrics.json. The same command continues a run that was stopped or killed. With --endpoint and
+    --model a server is asked in place of checkpoints.
     """
     with report_errors(session, distributed=True):
+        check_endpoint(asked, NOT_ASKED, needs="checkpoints", own=(*ASKED_ALONE, "price"))
+        if asked.endpoint is not None:
+            from scoring.terminal.asking import AskedRun, score_by_endpoint
+
+            wanted = AskedRun(asked, choices, orders, calibration, sample, price).options()
+            table = read(session.console, data, reading)
+            score_by_endpoint(session, replace(table, questions=table.questions[:limit]), wanted, out)
+            return
         from scoring.library.runs import ScoreRequest, Scoring
 
         if out_of_fold:
@@ -612,6 +632,8 @@ def export(  # noqa: PLR0913 its parameters are its options
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for bench.json and report.html.  [default: bench]")
 @click.option("--limit", type=click.IntRange(1), help="Use only the first N rows.  [default: 80 of the demo, else all]")
 @bench_options
+@endpoint_options
+@endpoint_price_option
 @table_options
 @model_options
 @one_pixels
@@ -627,13 +649,16 @@ def measure_ways(  # noqa: PLR0913 its parameters are its options
     price: float | None,
     cost_rows: int,
     choices: EngineChoices,
+    asked: EndpointChoices,
+    endpoint_price: float | None,
     reading: TableOptions,
     model: ModelChoices,
     pixels: int | None,
 ) -> None:
     """Measure one forward pass against generating text.
 
-    All ways answer the same rows, those of DATA or of the demo in this repository.
+    All ways answer the same rows, those of DATA or of the demo in this repository. With --endpoint a server answers
+    them, too.
 
     \b
     seed          the competition notebook: one row at a time, 2 greedy tokens, a letter or else "a"
@@ -649,6 +674,7 @@ def measure_ways(  # noqa: PLR0913 its parameters are its options
     decision      transformers' pipeline("decision"), a request at a time and without hints; only where it is named
     """
     with report_errors(session):
+        check_endpoint(asked, (), needs="", own=(*ASKED_ALONE, "endpoint_price"))
         from scoring.library.benchmarking import rows_or_demo
 
         file, name, limit = rows_or_demo(data, ckpt, limit)
@@ -668,6 +694,8 @@ def measure_ways(  # noqa: PLR0913 its parameters are its options
         console = session.console
         began = psutil.Process().create_time()
         options = BenchOptions(out, model.options(pixels), choices.options(), ways, repeats, price, cost_rows, began)
+        if asked.endpoint is not None:
+            options = replace(options, endpoint=asked.server(endpoint_price))
         measured = bench(rows, name, options, console.progress, console.say)
         click.echo(to_text(*bench_tables(measured)))
         click.echo(f"\nall rows: {out / 'bench.json'}\nreport:   {write_report(out)}")

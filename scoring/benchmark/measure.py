@@ -22,9 +22,11 @@ import numpy as np
 import torch
 
 import scoring
+from scoring.benchmark.asked import AskedServer, AskedWay
 from scoring.benchmark.baselines import Advance, Baselines
 from scoring.benchmark.meter import Meter
 from scoring.benchmark.summary import (
+    ASKED,
     DECISION,
     DEFAULT_WAYS,
     ENGINE,
@@ -70,6 +72,7 @@ class BenchOptions:
     out: the folder of `bench.json`. model: settings that replace the checkpoint's own. run: options of the engine's
     ways. ways: their names; None for `DEFAULT_WAYS` that apply. price: of this machine per hour. cost_rows: rows of a
     data set whose cost the report gives. began: when the process began, by `time.time`; None: that does not count.
+    endpoint: a server that is measured beside the ways.
     """
 
     out: Path
@@ -80,6 +83,7 @@ class BenchOptions:
     price: float | None = None
     cost_rows: int = 100_000
     began: float | None = None
+    endpoint: AskedServer | None = None
 
 
 def bench(table: Table, ckpt: str, options: BenchOptions, progress: Progress, say: Say = print) -> dict[str, Any]:
@@ -102,7 +106,10 @@ def bench(table: Table, ckpt: str, options: BenchOptions, progress: Progress, sa
     for note in plans[ENGINE].notes + scorer.model.notes:
         say(note)
     circumstances = _circumstances(table, scorer, options.price)
+    if options.endpoint:
+        circumstances["endpoint"] = options.endpoint.about()
     job = Bench(scorer, table, plans, options.run, options.out)
+    job.asked = AskedWay(options.endpoint) if options.endpoint else None
     report: dict[str, Any] = {}
     for number, measurements in enumerate(job.measure(ways, options.repeats, progress, say), 1):
         summary = summarise(table.questions, measurements, scorer.label_ids, options.price, options.cost_rows)
@@ -134,7 +141,8 @@ class Bench:
     """A loaded model and the rows that every way answers.
 
     plans: of the engine's ways, by their name. work: a folder for what the engine writes while it is measured.
-    first_seconds: what the engine took for its first rows; None before that, or where it is not measured.
+    first_seconds: what the engine took for its first rows; None before that, or where it is not measured. asked: a
+    server that is measured, too.
     """
 
     def __init__(self, scorer: BatchScorer, table: Table, plans: dict[str, Plan], options: RunOptions, work: Path):
@@ -143,6 +151,7 @@ class Bench:
         self.network, self.device = scorer.model.network, scorer.model.device
         self.baselines = Baselines(scorer, table)
         self.first_seconds: float | None = None
+        self.asked: AskedWay | None = None
         self.packings = {scorer.packed.weights: scorer.packed}
         self.spare_layers: dict[str, list[Replacement]] = {}  # of packings that are not in the network
 
@@ -155,7 +164,7 @@ class Bench:
 
         Raises PictureError, naming all rows with a picture that fails, and RunError where none of the ways applies.
         """
-        ways = self._applicable(ways, say)
+        ways = [*self._applicable(ways, say), *([ASKED] if self.asked else [])]
         self._check_pictures()
         say("warming up …")
         for name in ways:
@@ -169,6 +178,8 @@ class Bench:
         measurements = {
             name: Measurement([], setup=WaySetup(self._weights_of(name), batches.get(name))) for name in ways
         }
+        if self.asked:
+            measurements[ASKED].setup = self.asked.setup
         bar = progress(repeats * len(ways) * len(self.questions))
         for number in range(repeats):
             for name in ways if number % 2 == 0 else reversed(ways):
@@ -184,6 +195,9 @@ class Bench:
             self._answer(name, self.questions[:WARM_UP_ROWS], _ignore)
         with Meter(self.device) as meter:
             timed = self._answer(name, self.questions, advance)
+        if name == ASKED and self.asked:
+            meter.device_bytes = meter.joules = None  # of this machine, which only waits
+            measured.price_per_row = self.asked.price_per_row
         if meter.device_bytes is not None:
             meter.device_bytes -= self._unneeded_bytes(name)
         seconds = meter.seconds if timed.seconds is None else timed.seconds
@@ -195,6 +209,8 @@ class Bench:
     def _answer(self, name: str, questions: list[Question], advance: Advance) -> TimedAnswers:
         if name in ORDERS:
             return self._answer_by_engine(name, questions, advance)
+        if name == ASKED and self.asked:
+            return self.asked.answer(questions, advance)
         with self._as_the_libraries():
             return self.baselines.answer(name, questions, advance)
 

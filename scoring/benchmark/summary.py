@@ -25,6 +25,7 @@ MOST_TEXTS = 5  # that begin with no letter, in the report
 ENGINE, NOTEBOOK, SINGLE = "engine", "seed", "forward"
 ENGINE_4BIT, ENGINE_16BIT = "engine-4bit", "engine-16bit"
 DECISION = "decision"
+ASKED = "endpoint"
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ WAYS = {
     DECISION: Way("transformers' decision pipeline", False),
 }
 DEFAULT_WAYS = tuple(name for name in WAYS if name != DECISION)  # that one is measured where it is asked for
+SERVER = Way("server over HTTP", True)  # under the name ASKED: measured where one is named, beside the ways
 # The libraries' ways in batches. The engine is compared with them where their weights are the same.
 LIKE_FOR_LIKE = {
     "padded": "the padded forward",
@@ -130,12 +132,16 @@ class WaySetup:
 
 @dataclass
 class Measurement:
-    """A way's answers in its first repeat, all its repeats, and in how many rows a later one gave another letter."""
+    """A way's answers in its first repeat, all its repeats, and in how many rows a later one gave another letter.
+
+    price_per_row: of a server, where it is known.
+    """
 
     answers: list[Answer]
     repeats: list[Repeat] = field(default_factory=list)
     unsteady: int = 0
     setup: WaySetup = field(default_factory=WaySetup)
+    price_per_row: float | None = None
 
 
 def summarise(
@@ -157,16 +163,19 @@ def summarise(
     }
     ways = {}
     for name, measured in measurements.items():
-        speed = _speed(measured, len(questions))
+        speed, kind = _speed(measured, len(questions)), SERVER if name == ASKED else WAYS[name]
+        cost = _cost(speed["rows_per_second"], price, cost_rows)
+        if name == ASKED:  # this machine only waits
+            cost["money"] = None if measured.price_per_row is None else measured.price_per_row * cost_rows
         ways[name] = {
-            "title": WAYS[name].title,
-            "batched": WAYS[name].batched,
-            "tokens": WAYS[name].tokens,
-            "probabilities": WAYS[name].probabilities,
+            "title": kind.title,
+            "batched": kind.batched,
+            "tokens": kind.tokens,
+            "probabilities": kind.probabilities,
             **measured.setup.to_json(),
             **speed,
             **_quality(measured, questions, answered, right[name]),
-            "cost": _cost(speed["rows_per_second"], price, cost_rows),
+            "cost": cost,
         }
         if ENGINE in measurements and name != ENGINE:
             ways[name]["against_engine"] = {

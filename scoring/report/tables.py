@@ -332,8 +332,11 @@ def _without_empty_columns(header: Sequence[str], rows: Sequence[Sequence[str]])
 
 
 def _cost_note(ways: dict[str, BenchWay], price: float | None) -> str:
+    from scoring.benchmark.summary import ASKED
+
+    known = {name: way.cost.money is not None if name == ASKED else price for name, way in ways.items()}
     costs = [
-        f"{name} {way.cost.duration}" + (f" ({number(way.cost.money, '.2f')})" if price else "")
+        f"{name} {way.cost.duration}" + (f" ({number(way.cost.money, '.2f')})" if known[name] else "")
         for name, way in ways.items()
     ]
     rows = next(iter(ways.values())).cost.rows

@@ -345,7 +345,7 @@ def _many_ties(logits: OptionLogits, scored: np.ndarray) -> list[str]:
         return []
     return [
         f"many ties: in {ties:.1%} of forwards the two likeliest letters have the same logit. Usual causes: logits "
-        "that were rounded to 16 bits, or options with the same text."
+        "that were rounded to 16 bits, probabilities that a server rounded, or options with the same text."
     ]
 
 
