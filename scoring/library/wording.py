@@ -19,7 +19,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 E = TypeVar("E", bound=BaseException)
 
-COMMANDS = "check train score merge bench evaluate calibrate report show ensemble soup export".split()
+COMMANDS = "check train score merge bench evaluate calibrate report show ensemble soup export serve".split()
 # Options of the command line -> the words of a program. Flags, and what has another name there:
 WORDS = {
     "--no-verify": "verify=False",

@@ -146,6 +146,7 @@ def own_messages() -> list[str]:
         *ROOT.glob("scoring/terminal/*.py"),
         *ROOT.glob("scoring/library/*.py"),
         *ROOT.glob("scoring/endpoint/*.py"),  # which commands alone have
+        *ROOT.glob("scoring/serving/*.py"),
     }
     paths = {*ROOT.glob("scoring/**/*.py"), *ROOT.glob("train/*.py")} - command_line
     return [text for path in sorted(paths) for text in messages(path)]
