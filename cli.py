@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from scoring.serving.options import ScorerChoices, ServeChoices, scorer_options, serve_options
+from scoring.serving.options import ScorerChoices, ServeChoices, both, scorer_options, serve_options
 from scoring.terminal.endpoint_options import (
     ASKED_ALONE,
     NOT_ASKED,
@@ -764,11 +764,12 @@ def serve(session: Session, scorer: ScorerChoices, serving: ServeChoices) -> Non
         from scoring.serving.settings import require_packages
 
         require_packages()
-        settings, scorer_settings = serving.settings(scorer.checkpoints), scorer.settings()
+        settings, scorer_settings = both(lambda: serving.settings(scorer.checkpoints), scorer.settings)
         from scoring.library.scorer import Scorer
         from scoring.serving import server
 
-        server.serve(lambda: Scorer(scorer_settings), settings, session.console.say)
+        if server.serve(lambda: Scorer(scorer_settings), settings, session.console.say):
+            sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -25,13 +25,15 @@ from scoring import __version__
 from scoring.library.ask_limits import CancelToken
 from scoring.serving import decisions, systemone
 from scoring.serving.bodies import ByteBudget, ByteLease, parse_body, read_body
+from scoring.serving.in_hand import InHand
 from scoring.serving.metrics import CONTENT_TYPE, ServerMetrics
 from scoring.serving.request import AskedRequest, Limits, QuestionAnswer, RequestError, Usage
 from scoring.serving.service import DecisionService
-from scoring.serving.settings import ServeSettings
+from scoring.serving.settings import ServeSettings, is_loopback
 
 log = logging.getLogger("scoring")
-RETRY_AFTER = 1  # seconds
+LOGGED = (401, 403, 422, 424, 503)  # statuses of which the log tells, beside failures
+REQUEST_IDS = ("x-request-id", "x-typesafe-request-id")
 NOBODY = 499  # the status of a request whose client went away, in the metrics alone
 
 T = TypeVar("T")
@@ -63,7 +65,8 @@ class Api:
         self.service, self.settings = service, settings
         self.metrics = ServerMetrics()
         self.budget = ByteBudget(settings.most_bytes)
-        self.waiting = 0
+        self.in_hand = InHand(settings.most_waiting)
+        self.metrics.waiting.set_function(lambda: self.in_hand.count)
         self.started = int(time.time())
         self.threads = ThreadPoolExecutor(settings.most_waiting, "scoring-request")
 
@@ -94,7 +97,7 @@ class Api:
 
     async def health(self, request: Request) -> Response:
         """Whether the server answers, and how many requests it has in hand."""
-        return JSONResponse({"status": "ok", "model": self.settings.name, "requests_in_progress": self.waiting})
+        return JSONResponse({"status": "ok", "model": self.settings.name, "requests_in_progress": self.in_hand.count})
 
     async def show_metrics(self, request: Request) -> Response:
         """For Prometheus."""
@@ -102,19 +105,16 @@ class Api:
 
     # ------------------------------------------------------------ asking
     async def _decide(self, request: Request, interface: Interface) -> Response:
-        if self.waiting >= self.settings.most_waiting:
-            raise RequestError(429, f"{self.waiting} requests wait already; try again", code="server_busy")
-        self.waiting += 1
-        self.metrics.waiting.inc()
-        try:
-            with self.budget.lease() as lease:
-                content = await read_body(request, self.settings.limits, lease, self.settings.body_seconds)
-                sent, token = Sent(content, request.headers, lease), CancelToken()
-                work = asyncio.get_running_loop().run_in_executor(self.threads, self._answer, interface, sent, token)
+        with self.in_hand.request() as token, self.budget.lease() as lease:
+            reading = read_body(request, self.settings.limits, lease, self.settings.body_seconds)
+            sent = Sent(await self.in_hand.arriving(reading), request.headers, lease)
+            work = asyncio.get_running_loop().run_in_executor(self.threads, self._answer, interface, sent, token)
+            try:
                 return JSONResponse(await _unless_gone(request, work, token))
-        finally:
-            self.waiting -= 1
-            self.metrics.waiting.dec()
+            except asyncio.CancelledError:  # as the loop has that of the thread
+                if not token.cancelled:
+                    raise
+                raise self.in_hand.given_up() or ClientDisconnect() from None
 
     def _parsed(self, interface: Interface, sent: Sent) -> AskedRequest:
         """What is asked, without the many small objects of the body's JSON."""
@@ -122,13 +122,10 @@ class Api:
         return interface.parse(body.content, self.settings.limits, body.parts)
 
     def _answer(self, interface: Interface, sent: Sent, token: CancelToken) -> dict[str, Any]:
-        """In a thread: the body of the answer. Raises ClientDisconnect once the token is cancelled."""
+        """In a thread: the body of the answer. Raises `concurrent.futures.CancelledError` once it is withdrawn."""
         asked = self._parsed(interface, sent)
         self._check_model(asked.model)
-        try:
-            answers, usage = self.service.answer(asked, token)
-        except CancelledError:
-            raise ClientDisconnect from None
+        answers, usage = self.service.answer(asked, token)
         self._count(answers, usage.input_tokens)
         return interface.render(asked, answers, usage, self.settings.name)
 
@@ -143,15 +140,22 @@ class Api:
             known = ", ".join(self.settings.names)
             raise RequestError(404, f"there is no model {name[:200]!r}; expected {known}", "model", "model_not_found")
 
-    def _check_token(self, request: Request) -> None:
-        """Raises RequestError where a request does not carry the token."""
+    def _check_sender(self, request: Request) -> None:
+        """Raises RequestError where a request does not carry the token, or comes by a name that is not this machine's.
+
+        Without a token the loopback alone is trusted, and a web page could give it a name of its own.
+        """
         if self.settings.token is None:
-            return
+            if self.settings.without_token or is_loopback(request.url.hostname or ""):
+                return
+            found = f"this server is asked as {(request.url.hostname or '')[:80]!r}"
+            raise RequestError(403, f"{found}; without a token it answers to 127.0.0.1 alone", code="wrong_host")
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        matches = hmac.compare_digest(given.strip().encode("utf-8", "replace"), self.settings.token.encode())
-        if scheme.casefold() != "bearer" or not matches:
-            what = "the token is wrong" if given else "there is no token"
-            raise RequestError(401, f"{what}; send it as Authorization: Bearer …", code="invalid_api_key")
+        if scheme.casefold() != "bearer":
+            what = "expected the token as Authorization: Bearer …"
+            raise RequestError(401, f"there is no bearer token; {what}", code="invalid_api_key")
+        if not hmac.compare_digest(given.strip().encode("utf-8", "replace"), self.settings.token.encode()):
+            raise RequestError(401, "the token is wrong", code="invalid_api_key")
 
     # ------------------------------------------------------------ around every route
     def guarded(self, route: str, handler: Handler, is_open: bool = False) -> Handler:
@@ -162,29 +166,35 @@ class Api:
             status = NOBODY
             try:
                 if not is_open:
-                    self._check_token(request)
+                    self._check_sender(request)
                 response = await handler(request)
                 status = response.status_code
             except Exception as error:
-                response, status = _failed(error, name)
+                response, status = _failed(error, name, request)
                 error.__traceback__ = None  # leads to the body, and back to the error: both would stay
             finally:
                 self.metrics.requests.labels(route, status).inc()
                 self.metrics.seconds.labels(route).observe(time.monotonic() - start)
-            response.headers["x-request-id"] = name
-            response.headers["server"] = "logit-scoring"
+            response.headers.update({"server": "logit-scoring"} | dict.fromkeys(REQUEST_IDS, name))
             return response
 
         return answered
 
 
-def _failed(error: Exception, name: str) -> tuple[Response, int]:
+def _failed(error: Exception, name: str, request: Request) -> tuple[Response, int]:
     """The response to an error of the request of this name, and the status that is counted."""
     if isinstance(error, ClientDisconnect):
         return Response(status_code=NOBODY), NOBODY
+    if isinstance(error, HTTPException):
+        routes = "POST /v1/decisions, POST /v1/systemone, GET /v1/models, /health, /metrics"
+        found = f"{request.method} {request.url.path[:200]}: {error.detail}; expected {routes}"
+        refused = RequestError(error.status_code, found, code="unknown_url")
+        return error_response(refused, error.headers), error.status_code
     if not isinstance(error, RequestError):
         log.error("request %s failed", name, exc_info=error)
         error = RequestError(500, f"the server failed; its log says why, at request {name}")
+    elif error.status in LOGGED:
+        log.warning("request %s: %d %s", name, error.status, error.message.partition("\n")[0][:200])
     return error_response(error), error.status
 
 
@@ -204,22 +214,21 @@ def error_response(error: RequestError, headers: Mapping[str, str] | None = None
     """OpenAI's error object."""
     added = dict(headers or {})
     if error.status in (429, 503):
-        added["retry-after"] = str(RETRY_AFTER)
+        added["retry-after"] = str(error.retry_after)
     if error.status == 401:
         added["www-authenticate"] = "Bearer"
     return JSONResponse(error.body(), error.status, added)
 
 
-async def _no_route(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    routes = "POST /v1/decisions, POST /v1/systemone, GET /v1/models, /health, /metrics"
-    message = f"{request.method} {request.url.path[:200]}: {error.detail}; expected {routes}"
-    return error_response(RequestError(error.status_code, message), error.headers)
-
-
 def create_app(service: DecisionService, settings: ServeSettings) -> Starlette:
     """The server's application, for uvicorn or any other ASGI server."""
     api = Api(service, settings)
+
+    async def no_route(request: Request, error: Exception) -> Response:
+        async def refuse(_: Request) -> Response:
+            raise error
+
+        return await api.guarded("other", refuse, is_open=True)(request)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> Any:
@@ -238,8 +247,9 @@ def create_app(service: DecisionService, settings: ServeSettings) -> Starlette:
             route("/health", api.health, is_open=True),
             route("/metrics", api.show_metrics),
         ],
-        exception_handlers={HTTPException: _no_route},
+        exception_handlers={HTTPException: no_route},
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False  # to an address that the request's own header names
+    app.state.in_hand = api.in_hand
     return app

@@ -4,10 +4,11 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from scoring.errors import CallError, ScoringError
 from scoring.terminal.options import (
     Finite,
     ModelChoices,
@@ -23,6 +24,9 @@ from scoring.terminal.options import (
     verify_option,
     weights_option,
 )
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 if TYPE_CHECKING:
     from scoring.library.settings import ScorerSettings
@@ -185,3 +189,17 @@ serve_options = together(
     ),
     as_record(ServeChoices, "serving"),
 )
+
+
+def both(first: Callable[[], T], second: Callable[[], U]) -> tuple[T, U]:
+    """The results of both. Raises CallError with all that they find wrong."""
+    faults: list[str] = []
+    results: list[Any] = []
+    for make in (first, second):
+        try:
+            results.append(make())
+        except (ScoringError, click.UsageError) as error:
+            faults.append(error.message if isinstance(error, click.UsageError) else str(error))
+    if faults:
+        raise CallError("\n".join(faults))
+    return results[0], results[1]

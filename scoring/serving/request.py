@@ -85,10 +85,15 @@ class Limits:
 
 
 class RequestError(ScoringError):
-    """Why a request has no answer. status: of HTTP. param: the field that is wrong. code: a word for programs."""
+    """Why a request has no answer. status: of HTTP. param: the field that is wrong. code: a word for programs.
 
-    def __init__(self, status: int, message: str, param: str | None = None, code: str | None = None):
-        self.status, self.param, self.code = status, param, code
+    retry_after: seconds after which it is worth another try.
+    """
+
+    def __init__(
+        self, status: int, message: str, param: str | None = None, code: str | None = None, retry_after: int = 1
+    ):
+        self.status, self.param, self.code, self.retry_after = status, param, code, retry_after
         cut = message if len(message) <= MAX_MESSAGE else message[:MAX_MESSAGE] + "…"
         self.message = cut.encode("utf-8", "backslashreplace").decode()  # half characters can be sent nowhere
         if param is not None:

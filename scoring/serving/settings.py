@@ -57,6 +57,8 @@ class ServeSettings:
                 f"host {self.host}: others can reach it, and there is no token; expected 127.0.0.1, or a token in the "
                 f"environment variable {TOKEN_VARIABLE} or in a file (--token-file), or --without-token"
             )
+        if blank := [name for name in self.names if not name.strip()]:
+            raise CallError(f"a model named {blank[0]!r}; expected a name that requests can have")
         for host in self.fetch_from:
             if not is_host(host):
                 raise CallError(
@@ -77,7 +79,7 @@ def is_loopback(host: str) -> bool:
     (True, False)
     """
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host.casefold() in LOOPBACK
 

@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 from scoring.errors import CallError
 from scoring.inputs.orders import OrdersError
 from scoring.library.settings import ScorerSettings
-from scoring.serving.options import ScorerChoices, ServeChoices, scorer_options, serve_options
+from scoring.serving.options import ScorerChoices, ServeChoices, both, scorer_options, serve_options
 from scoring.serving.request import Limits
 from scoring.serving.settings import TOKEN_VARIABLE, ServeSettings
 
@@ -133,3 +133,17 @@ def test_what_does_not_go_together_is_an_error_that_the_command_line_tells(words
 def test_values_that_cannot_be_are_told_with_their_option(words, told):
     done, _ = invoke(*words)
     assert done.exit_code == 2 and told in done.output
+
+
+def test_what_is_wrong_with_either_part_is_told_together():
+    def first():
+        raise CallError("no such host")
+
+    def second():
+        raise click.UsageError("no such orders")
+
+    with pytest.raises(CallError, match="no such host\nno such orders"):
+        both(first, second)
+    with pytest.raises(CallError, match="no such orders"):
+        both(lambda: 1, second)
+    assert both(lambda: 1, lambda: "two") == (1, "two")

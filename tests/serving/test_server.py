@@ -18,7 +18,7 @@ from scoring.errors import CallError
 from scoring.inputs.pictures import PictureError
 from scoring.serving.server import address_of, listen, warm_up
 from scoring.serving.settings import ServeSettings
-from tests.shared.serving import close_to, data_url, decision_of, system_of, without_hint
+from tests.shared.serving import close_to, data_url, decision_of, running, running_server, system_of, without_hint
 
 openai = pytest.importorskip("openai")
 
@@ -135,27 +135,88 @@ def test_the_first_question_is_asked_before_the_first_client_comes():
     assert len(calls) == 2 and calls[1] is None
 
 
+def started(demo, log, *options):
+    """The command `serve`, and its address once it answers."""
+    command = [
+        sys.executable,
+        "cli.py",
+        "serve",
+        "--ckpt",
+        str(demo / "checkpoints" / "fold0"),
+        "--port",
+        "0",
+        *options,
+    ]
+    with log.open("w") as output:
+        process = subprocess.Popen(command, cwd=demo.parent, stdout=output, stderr=output)
+    deadline = time.monotonic() + 120
+    while " answers at " not in log.read_text() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.1)
+    return process, log.read_text().partition(" answers at ")[2].split()[0]
+
+
 def test_ctrl_c_answers_what_runs_and_ends(demo, rows, tmp_path):
     log = tmp_path / "log"
-    command = [sys.executable, "cli.py", "serve", "--ckpt", str(demo / "checkpoints" / "fold0"), "--port", "0"]
-    with log.open("w") as output:
-        process = subprocess.Popen([*command, "--orders", "cyclic"], cwd=demo.parent, stdout=output, stderr=output)
+    process, address = started(demo, log, "--orders", "cyclic")
     try:
-        deadline = time.monotonic() + 120
-        while " answers at " not in log.read_text() and time.monotonic() < deadline and process.poll() is None:
-            time.sleep(0.1)
-        address = log.read_text().partition(" answers at ")[2].split()[0]
         body = decision_of(rows[0])
         body["questions"] *= 40
-        with ThreadPoolExecutor(1) as threads:
-            running = threads.submit(httpx2.post, f"{address}/v1/decisions", json=body, timeout=60)
+        with ThreadPoolExecutor(1) as threads, socket.create_connection(("127.0.0.1", int(address[-5:]))) as half:
+            half.sendall(b"POST /v1/decisions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{")
             while httpx2.get(f"{address}/health").json()["requests_in_progress"] < 1:
                 time.sleep(0.01)
-            process.send_signal(signal.SIGINT)
+            running = threads.submit(httpx2.post, f"{address}/v1/decisions", json=body, timeout=60)
+            while httpx2.get(f"{address}/health").json()["requests_in_progress"] < 2:
+                time.sleep(0.01)
+            process.send_signal(signal.SIGTERM)
+            assert b"503" in half.recv(1000)  # its body never came
             assert running.result(60).status_code == 200
-        assert process.wait(60) == 0, log.read_text()
-        assert "ended" in log.read_text()
+        assert process.wait(60) == 1, log.read_text()
+        assert "ended; 1 request given up" in log.read_text() and "Traceback" not in log.read_text()
         with pytest.raises(httpx2.ConnectError):
             httpx2.get(f"{address}/health")
     finally:
         process.kill()
+
+
+def test_a_second_ctrl_c_gives_up_what_runs(asked, rows, monkeypatch):
+    from scoring.engine.batch_scorer import BatchScorer
+
+    begun, go_on = Event(), Event()
+    begin = BatchScorer.begin
+
+    def slow(self, batch, *rest):
+        begun.set()
+        assert go_on.wait(20)
+        return begin(self, batch, *rest)
+
+    monkeypatch.setattr(BatchScorer, "begin", slow)
+    servers = []
+    with ThreadPoolExecutor(2) as threads, running_server(asked, servers) as address:
+        first = threads.submit(httpx2.post, f"{address}/v1/decisions", json=decision_of(rows[0]), timeout=30)
+        assert begun.wait(20)
+        second = threads.submit(httpx2.post, f"{address}/v1/decisions", json=decision_of(rows[1]), timeout=30)
+        while httpx2.get(f"{address}/health").json()["requests_in_progress"] < 2:
+            time.sleep(0.01)
+        [server] = servers
+        server.in_hand.drop()
+        error = second.result(20)
+        assert error.status_code == 503 and error.json()["error"]["code"] == "stopping"
+        go_on.set()
+        assert first.result(20).status_code == 200  # it was being computed
+        assert server.in_hand.dropped == 1
+
+
+def test_headers_must_arrive_in_time(asked, monkeypatch):
+    from scoring.serving import server
+
+    monkeypatch.setattr(server, "HEADER_SECONDS", 0.2)
+    with running(asked) as address:
+        for sent in (b"", b"GET /hea"):
+            with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), 10) as slow:
+                slow.sendall(sent)
+                assert slow.recv(10) == b""
+        with httpx2.Client(base_url=address) as client:
+            assert client.get("/health").status_code == 200
+            time.sleep(0.3)  # an open connection may wait between two requests
+            assert client.get("/health").status_code == 200

@@ -3,7 +3,7 @@
 import base64
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -11,14 +11,16 @@ import pytest
 
 
 @contextmanager
-def running(scorer: Any, **settings: Any) -> Iterator[str]:
-    """The address of a server that answers until the end of the block."""
+def running_server(scorer: Any, servers: list[Any], **settings: Any) -> Iterator[str]:
+    """The address of a server that answers until the end of the block; it is added to `servers`."""
     from scoring.serving.server import address_of, listen, make_server
     from scoring.serving.settings import ServeSettings
 
     chosen = ServeSettings(**{"names": ("fold0", "other-name"), "port": 0} | settings)
     with listen(chosen) as bound:
         server = make_server(scorer, chosen)
+        servers.append(server)
+        bound.listen()
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
         thread.start()
         try:
@@ -27,6 +29,11 @@ def running(scorer: Any, **settings: Any) -> Iterator[str]:
             server.should_exit = True
             thread.join(20)
             assert not thread.is_alive()
+
+
+def running(scorer: Any, **settings: Any) -> AbstractContextManager[str]:
+    """The address of a server that answers until the end of the block."""
+    return running_server(scorer, [], **settings)
 
 
 def data_url(picture) -> str:
