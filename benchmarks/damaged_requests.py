@@ -31,7 +31,7 @@ from tests.shared.broken_json import mutated
 LONGEST = 30.0  # seconds that one request may take
 BODY_SECONDS = 1.0
 CLIENTS = 8
-GROWTH = 512  # MiB that the server's process may grow while it is asked
+GROWTH = 1_024  # MiB that the process may grow while it is asked: as the bodies of all requests in hand may take
 CLOSE = 1e-5  # of probabilities in other batches, on a CPU
 JSON_TYPE = {"content-type": "application/json"}
 MULTIPART = {"content-type": "multipart/form-data; boundary=bound"}
