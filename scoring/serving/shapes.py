@@ -127,7 +127,7 @@ def text_or(others: Any, name: str = "a list of parts") -> Any:
 
 
 def validated(model: type[Model], body: object, wrongs: list[Wrong]) -> Model:
-    """The body as a model, without fields that do not exist: `wrongs` gets those, so that the rest can be checked.
+    """The body as a model, without fields that it need not have: `wrongs` gets those, so that the rest can be checked.
 
     Raises RequestError with all that does not fit.
     """
@@ -140,14 +140,20 @@ def validated(model: type[Model], body: object, wrongs: list[Wrong]) -> Model:
         errors = error.errors(include_url=False)
     wrongs += map(_wrong, errors)
     if len(errors) <= MOST_FIELDS:
-        needless = [error["loc"] for error in errors if error["type"] in ("extra_forbidden", "not_supported")]
-        rest = _without(body, needless)
+        rest = _without(body, [error["loc"] for error in errors if _is_needless(error)])
         if not isinstance(rest.get("model"), str):
             rest["model"] = ""
         with suppress(ValidationError):
             return model.model_validate(rest)
     refuse(wrongs)
     raise AssertionError("refuse raises")
+
+
+def _is_needless(error: ErrorDetails) -> bool:
+    """Whether the rest of a body can be checked without the field that is wrong."""
+    if error["type"] in ("string_type", "bool_type"):
+        return error["loc"][-1] in ("members", "name", "description", "hint", "task_type")
+    return error["type"] in ("extra_forbidden", "not_supported")
 
 
 def _without(body: dict[str, Any], places: Sequence[tuple[str | int, ...]]) -> dict[str, Any]:

@@ -73,14 +73,14 @@ def test_states_of_another_shape_are_told_in_words_of_json(fields, message):
 
 
 def test_a_field_that_does_not_exist_hides_nothing_else():
-    question = CHOICE | {"choices": [], "nmae": 1}
+    question = CHOICE | {"choices": [], "nmae": 1, "hint": 5}
     error = refusal(decisions, questions=[CHOICE, question], model=5, orders="foo", more=1, input=user([{"a": 1}]))
     assert [line.split(":")[0] for line in error.message.splitlines()] == [
-        "model", "input[0].content[0]", "questions[1].nmae", "more"
+        "model", "input[0].content[0]", "questions[1].hint", "questions[1].nmae", "more"
     ]  # fmt: skip
     error = refusal(decisions, questions=[CHOICE, question], model=5, orders="foo", more=1, store=True)
     assert [line.split(":")[0] for line in error.message.splitlines()] == [
-        "model", "store", "questions[1].nmae", "more", "questions[1].choices", "orders"
+        "model", "store", "questions[1].hint", "questions[1].nmae", "more", "questions[1].choices", "orders"
     ]  # fmt: skip
     assert question["nmae"] == 1  # the body is as it was
     names = {"(choice)": 1, "(a list of parts)": {}, "nmae": 1}  # like those of kinds
