@@ -25,7 +25,7 @@ from scoring.inputs.digests import picture_key
 from scoring.inputs.orders import orders_of
 from scoring.inputs.pictures import PictureError
 from scoring.inputs.pixels import Grid, PixelPolicy
-from scoring.inputs.prepare import Preparer
+from scoring.inputs.prepare import Preparer, status_of
 from scoring.inputs.questions import Question
 from scoring.inputs.tokens import TokenSequence
 
@@ -193,7 +193,7 @@ def prepare_batch(
     for row, question in enumerate(questions):
         results = [pictures[key] for key in _cut_pictures(preparer, question)]
         if fault := next((result for result in results if isinstance(result, PictureError)), None):
-            faults[row] = f"picture: {fault.found}"
+            faults[row] = status_of(fault)
         else:
             readable.append((row, [result for result in results if isinstance(result, _Readable)]))
     sizes = [[picture.size for picture in row_pictures] for _, row_pictures in readable]
@@ -202,7 +202,7 @@ def prepare_batch(
     numbers: dict[int, int] = {}  # id of a picture's pixels -> its index in the batch
     for (row, row_pictures), (row_orders, sequences) in zip(readable, encoded):
         if isinstance(sequences, PictureError):
-            faults[row] = f"picture: {sequences.found}"
+            faults[row] = status_of(sequences)
             continue
         for picture in row_pictures:
             if numbers.setdefault(id(picture.pixels), len(batch.pictures)) == len(batch.pictures):

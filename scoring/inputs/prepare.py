@@ -1,5 +1,6 @@
 """A question -> what the model takes: its token sequence and its pictures' patches."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,25 @@ from scoring.inputs.pixels import PixelPolicy
 from scoring.inputs.prompt import LETTERS, PromptTemplate
 from scoring.inputs.questions import Question
 from scoring.inputs.tokens import ChatPrompt, ChatTokenizer, TokenSequence
+
+
+class TooLongError(PictureError):
+    """A prompt of more tokens than the model reads."""
+
+    def __init__(self, tokens: int, most: int):
+        super().__init__(f"a prompt of {tokens:,} tokens", f"at most {most:,}", "shorten the question")
+
+
+TOO_LONG = re.compile(r"a prompt of ([\d,]+) tokens; expected at most ([\d,]+)")  # the status of such a row
+
+
+def status_of(fault: PictureError) -> str:
+    """The status of a row that cannot be scored.
+
+    >>> status_of(TooLongError(6_130, 2_048))
+    'a prompt of 6,130 tokens; expected at most 2,048'
+    """
+    return f"{fault.found}; expected {fault.expected}" if isinstance(fault, TooLongError) else f"picture: {fault.found}"
 
 
 @dataclass
@@ -60,7 +80,7 @@ class Preparer:
         """The prompt for pictures of these upright sizes (default: those in the pictures' headers).
 
         order: the option at each letter, such as `cabd`; "" is the order of the data.
-        Raises PictureError, a row's fault, if the prompt is longer than the model's context.
+        Raises TooLongError, a row's fault, if the prompt is longer than the model's context, and PictureError.
         """
         sequence = self.encode_many([(question, question.sizes if sizes is None else sizes, order)])[0]
         if isinstance(sequence, PictureError):
@@ -92,8 +112,7 @@ class Preparer:
         """The sequence, if it is not too long."""
         if len(sequence.ids) <= self.context:
             return sequence
-        found = f"a prompt of {len(sequence.ids):,} tokens"
-        return PictureError(found, f"at most {self.context:,}", "shorten the question")
+        return TooLongError(len(sequence.ids), self.context)
 
     def picture(self, question: Question, index: int = 0) -> Image.Image:
         """One of the question's pictures decoded, upright, in RGB, within `question.limits`. Raises PictureError."""

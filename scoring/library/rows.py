@@ -75,16 +75,17 @@ def question_of(  # noqa: PLR0913 - what a call of `ask` gives
     task_type: str = "",
     id: str = "1",
     limits: PictureLimits = DEFAULT_LIMITS,
+    wordless: bool = False,
 ) -> Question:
     """One question that is asked. `<image 2>` in a text is the place of the second picture, as in tables.
 
     pictures: one of whatever `as_picture` takes, a list or tuple of several, or None. options: 2 to 26 texts.
-    limits: of each picture.
+    limits: of each picture. wordless: the question may be in pictures alone.
     Raises PictureError where only a picture is wrong, else InputError with all that is wrong, by argument.
     """
     given = Question(id, 1, _listed(pictures), question, options, "", task_type, hint, limits=limits)  # type: ignore[arg-type]
     result, faults = checked(given, [_look(value, limits, Path.cwd()) for value in given.pictures])
-    if isinstance(question, str) and not question.strip() and given.pictures:
+    if isinstance(question, str) and not question.strip() and given.pictures and not wordless:
         faults.insert(0, RowFault("question", "an empty text", "a question", "fill it in"))
     faults = [fault._replace(fix=fault.fix.replace(OR_FOLDER, "")) for fault in faults]  # a question has no such folder
     if faults and all(fault.column == "pictures" for fault in faults):

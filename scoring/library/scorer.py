@@ -24,6 +24,7 @@ from scoring.engine.batches import READERS
 from scoring.errors import ScoringError
 from scoring.inputs.orders import check_orders
 from scoring.inputs.pictures import PictureError
+from scoring.inputs.prepare import TOO_LONG
 from scoring.inputs.prompt import LETTERS, PromptTemplate
 from scoring.inputs.questions import Question
 from scoring.library.answers import Answer, Answers, pool_answers
@@ -158,7 +159,7 @@ class Scorer:
             check_orders([asked], choice)
         answer = self._ask(asked, chosen)
         if not answer.scored:
-            if answer.status.startswith("picture: "):
+            if answer.status.startswith("picture: ") or TOO_LONG.match(answer.status):
                 fix = "see what was found"
                 raise PictureError(answer.status, "a picture and a prompt that the model can take", fix)
             raise ScoringError(f"no answer: {answer.status}")

@@ -131,6 +131,8 @@ def _unpacked(content: bytes, encoding: str, limits: Limits, lease: ByteLease) -
 
 # ---------------------------------------------------------------- JSON
 def _parsed(content: bytes, limits: Limits, lease: ByteLease) -> object:
+    if not content.strip():
+        raise _no_json("the body is empty; expected a JSON object")
     values, most = sum(content.count(sign) for sign in SHAPE), limits.text_chars + MOST_SHAPE
     if values > most:
         found = f"the JSON has up to {values:,} values; expected at most {most:,}"

@@ -1,158 +1,37 @@
-"""What both interfaces check: the shape of a body, its texts, pictures and options. Whatever is wrong is collected."""
+"""What both interfaces check of the contents of a body: texts, pictures and options. Whatever is wrong is collected."""
 
 import binascii
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
-from typing import Annotated, Any, TypeVar
-
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    FailFast,
-    StrictStr,
-    Tag,
-    ValidationError,
-    model_validator,
-)
-from pydantic_core import ErrorDetails, PydanticCustomError
+from collections.abc import Iterator, Sequence
 
 from scoring.errors import counted, quoted
 from scoring.inputs.image_marks import MARK
+from scoring.inputs.orders import MAX_ORDERS, parse_orders
 from scoring.inputs.prompt import LETTERS
 from scoring.serving.content import merged
 from scoring.serving.request import Limits, Part, RemotePicture, Wrong, refuse
+from scoring.serving.shapes import described
 
-MOST_ITEMS = 10_000  # of a list of messages or parts
-MOST_FIELDS = 100  # of an object whose fields are known
 MOST_LEVELS = 100  # of JSON in JSON
 LONGEST_URL = 8_192  # characters
-DATA_URL = re.compile(r"data:image/[\w.+-]+;base64,", re.IGNORECASE | re.ASCII)
+# A data URL without a media type, or with that of a picture; parameters are read over.
+DATA_URL = re.compile(r"data:(?:image/[\w.+-]+)?(?:;[\w.+-]+=[^;,]*)*;base64,", re.IGNORECASE | re.ASCII)
 WEB_URL = re.compile(r"https?://", re.IGNORECASE)
 SURROGATE = re.compile("[\ud800-\udfff]")
-
-Model = TypeVar("Model", bound=BaseModel)
-
-
-class Fields(BaseModel):
-    """An object with known fields: another is an error. Values are of the types that are said, never converted."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", protected_namespaces=())
-
-    @model_validator(mode="before")
-    @classmethod
-    def _few_fields(cls, value: Any) -> Any:
-        if isinstance(value, dict) and len(value) > MOST_FIELDS:
-            raise PydanticCustomError("too_many_fields", "more than {most} fields", {"most": MOST_FIELDS})
-        return value
-
-
-def at_most(most: int) -> BeforeValidator:
-    """Refuses a longer list or object before its items are looked at."""
-
-    def check(value: Any) -> Any:
-        if isinstance(value, list | dict) and len(value) > most:
-            values = {"found": f"{len(value):,}", "most": f"{most:,}"}
-            raise PydanticCustomError("too_many_items", "{found} items; expected at most {most}", values)
-        return value
-
-    return BeforeValidator(check)
-
-
-class FirstFault(FailFast):
-    """Tells of the first wrong item of a list alone."""
-
-    __hash__ = object.__hash__  # a member of a union needs one
-
-
-def kinds(**models: Any) -> Any:
-    """The type of an object that its field `type` chooses."""
-    return chosen(lambda value: _field(value, "type"), models)
-
-
-def chosen(kind_of: Callable[[Any], Any], models: dict[str, Any]) -> Any:
-    """A union in which `kind_of` chooses by name, so that errors are those of one type alone."""
-    names = {name: f"({name})" for name in models}
-    union: Any = None
-    for name, model in models.items():
-        member = Annotated[model, Tag(names[name])]  # type: ignore[valid-type]
-        union = member if union is None else union | member
-    choose = Discriminator(
-        lambda value: names.get(kind_of(value), "(none)"),
-        custom_error_type="unknown_kind",
-        custom_error_message=f"expected {' or '.join(models)}",
-    )
-    return Annotated[union, choose]
-
-
-def _field(value: Any, name: str) -> str:
-    found = value.get(name) if isinstance(value, dict) else getattr(value, name, None)
-    return found if isinstance(found, str) else ""
-
-
-def text_or(other: Any, name: str = "a list of parts") -> Any:
-    """A text, or another type."""
-    return chosen(lambda value: "a text" if isinstance(value, str) else name, {"a text": StrictStr, name: other})
-
-
-def validated(model: type[Model], body: object) -> Model:
-    """The body as a model. Raises RequestError with all that does not fit."""
-    if not isinstance(body, dict):
-        refuse([Wrong("", f"the body is {_described(body)}; expected a JSON object", "invalid_type")])
-    try:
-        return model.model_validate(body)
-    except ValidationError as error:
-        refuse([_wrong(each) for each in error.errors(include_url=False)])
-    raise AssertionError("refuse raises")
-
-
-def path(*steps: str | int) -> str:
-    """A field's place: questions[0].choices."""
-    text = ""
-    for step in steps:
-        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
-    return text
-
-
-def _wrong(error: ErrorDetails) -> Wrong:
-    steps = [step for step in error["loc"] if not (isinstance(step, str) and re.fullmatch(r"\(.*\)", step, re.S))]
-    param, kind = path(*(step if isinstance(step, int) else quoted(step)[1:-1] for step in steps)), error["type"]
-    if kind == "extra_forbidden":
-        return Wrong(param, "there is no such field; leave it out or correct its name", "unknown_parameter")
-    if kind == "missing":
-        return Wrong(param, "this field is missing", "missing_required_parameter")
-    if kind == "unknown_kind":
-        found = error["input"]
-        shown = (
-            next((f"{key} {_described(found[key])}" for key in ("type", "role") if key in found), "no type")
-            if (isinstance(found, dict))
-            else _described(found)
-        )
-        return Wrong(param, f"found {shown}; {error['msg']}")
-    code = "too_many_items" if kind == "too_many_items" else "invalid_type"
-    if kind in ("too_many_items", "too_many_fields"):
-        return Wrong(param, error["msg"], code)
-    return Wrong(param, f"found {_described(error['input'])}; {error['msg']}", code)
-
-
-def _described(value: object) -> str:
-    if value is None or isinstance(value, bool):
-        return json.dumps(value)
-    if isinstance(value, str):
-        return quoted(value)
-    if isinstance(value, int | float):
-        return "a number"
-    return "an object" if isinstance(value, dict) else "a list" if isinstance(value, list) else type(value).__name__
+YES_NO = ("Yes", "No")  # the options of a predicate
 
 
 class Checks:
-    """Checks the contents of one request. `wrongs` grows with what is found; `finish` raises it."""
+    """Checks the contents of one request. `wrongs` grows with what is found; `finish` raises it.
 
-    def __init__(self, limits: Limits):
-        self.limits = limits
+    picture: what the interface calls a picture in a text. `placed`: the places of pictures, in their order.
+    """
+
+    def __init__(self, limits: Limits, picture: str):
+        self.limits, self.picture_name = limits, picture
         self.wrongs: list[Wrong] = []
+        self.placed: list[str] = []
         self.characters = self.pictures = 0
         self.choices = min(limits.choices, len(LETTERS))
 
@@ -175,8 +54,8 @@ class Checks:
         self.characters += len(text)
         self.name(param, text)
         if mark := MARK.search(text):
-            found = f"holds {quoted(mark[0])}, which stands for a picture; send the picture as a part in its place"
-            self.add(param, found, "invalid_text")
+            found = f"holds {quoted(mark[0])}, which no text may hold, since it is the mark of a picture's place"
+            self.add(param, f"{found}; put {self.picture_name} there, or write the text otherwise", "invalid_text")
         return text
 
     def name(self, param: str, text: str) -> str:
@@ -186,6 +65,27 @@ class Checks:
         if SURROGATE.search(text):
             self.add(param, "holds half of a character (a lone surrogate); write the whole of it", "invalid_text")
         return text
+
+    def places(self) -> tuple[str, ...]:
+        """Those of the pictures since the last call."""
+        found, self.placed = tuple(self.placed), []
+        return found
+
+    def orders(self, param: str, value: object) -> str | None:
+        """Option orders of a request; None: as the server was started."""
+        if value is None:
+            return None
+        found = described(value)
+        if isinstance(value, str | int) and not isinstance(value, bool):
+            try:
+                if (orders := parse_orders(str(value))) != "pride":
+                    return orders
+                found += ", which needs the rows of a table"
+            except ValueError:  # a text that int() does not take too
+                pass
+        expected = f"1, cyclic, all, adaptive, or a number up to {MAX_ORDERS}"
+        self.add(param, f"found {found}; expected {expected}", "invalid_orders")
+        return None
 
     def parts(self, param: str, parts: Sequence[Part]) -> tuple[Part, ...]:
         """Texts joined, since two may make a mark, and checked; pictures counted."""
@@ -215,17 +115,21 @@ class Checks:
             self.add(param, "an empty text; expected what the answer is called", "empty")
         return self.text(param, f"{value}: {description}" if description.strip() else value)
 
-    def distinct(self, param: str, *kinds_of_text: Sequence[str]) -> None:
-        """No two options read the same. kinds_of_text: their names, or the whole of them; one kind of fault is told."""
-        for texts in kinds_of_text:
-            seen: dict[str, int] = {}
-            before = len(self.wrongs)
-            for number, text in enumerate(texts):
-                if (first := seen.setdefault(text, number)) != number:
-                    found = f"options {first} and {number} both read {quoted(text)}; expected texts that differ"
-                    self.add(param, found, "duplicate_choice")
-            if len(self.wrongs) > before:
-                return
+    def distinct(self, param: str, values: Sequence[str | bool], options: Sequence[str]) -> None:
+        """No two options have one value, which the answer names them by, or read the same."""
+        seen: dict[object, int] = {}
+        for number, (value, option) in enumerate(zip(values, options)):
+            first = seen.setdefault((type(value), value), number)
+            if first == number:
+                first = seen.setdefault(option, number)
+            if options[first] == option and first != number:
+                found = f"options {first} and {number} both read {quoted(option)}; expected texts that differ"
+                self.add(param, found, "duplicate_choice")
+            elif first != number:
+                found = (
+                    f"options {first} and {number} both have the value {described(value)}; expected values that differ"
+                )
+                self.add(param, found, "duplicate_choice")
 
     def is_shallow(self, param: str, data: object) -> bool:
         """Whether JSON can be written; a deeper one cannot."""
@@ -245,13 +149,17 @@ class Checks:
             return ""
 
     def base64(self, param: str, text: str) -> bytes:
-        """A picture's bytes; their number is checked before they are decoded."""
-        most = self.limits.picture_bytes
+        """A picture's bytes; their number is checked before they are decoded. Line breaks are read over."""
+        if data := DATA_URL.match(text):
+            text = text[data.end() :]
+        text, most = text.replace("\r", "").replace("\n", ""), self.limits.picture_bytes
         if (size := len(text) * 3 // 4 - text.count("=", -2 if len(text) > 1 else 0)) > most:
             found = f"a picture of {size:,} bytes; expected at most {most:,}: send a smaller one"
             self.add(param, found, "picture_too_large", 413)
             return b""
         try:
+            if text[:5].lower() == "data:":
+                raise ValueError(f"{quoted(text)}, a URL of other data")
             if len(text) % 4:
                 raise ValueError("its length is no multiple of 4")
             content = binascii.a2b_base64(text, strict_mode=True)
@@ -270,9 +178,10 @@ class Checks:
         return content
 
     def address(self, param: str, url: str) -> bytes | RemotePicture:
-        """The picture of a data URL, or one that is to be fetched."""
-        if data := DATA_URL.match(url):
-            return self.base64(param, url[data.end() :])
+        """The picture of a data URL, or one that is to be fetched, which has its place in the field of this name."""
+        self.placed.append(param)
+        if DATA_URL.match(url):
+            return self.base64(param, url)
         if not WEB_URL.match(url):
             expected = "a data URL (data:image/png;base64,…) or one of http or https"
             self.add(param, f"found {quoted(url)}; expected {expected}", "invalid_image_url")

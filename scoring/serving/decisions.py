@@ -8,21 +8,10 @@ message has its role above it; a single user message is taken as it is.
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import StrictBool, StrictInt, StrictStr
+from pydantic import StrictBool, StrictStr
 
 from scoring.serving.answers import choice_confidence, expected_level, extras, score_confidence
-from scoring.serving.checking import (
-    MOST_ITEMS,
-    Checks,
-    Fields,
-    FirstFault,
-    at_most,
-    chosen,
-    kinds,
-    path,
-    text_or,
-    validated,
-)
+from scoring.serving.checking import YES_NO, Checks
 from scoring.serving.request import (
     AskedQuestion,
     AskedRequest,
@@ -34,9 +23,22 @@ from scoring.serving.request import (
     Wrong,
     refuse,
 )
+from scoring.serving.shapes import (
+    MOST_ITEMS,
+    Fields,
+    FirstFault,
+    QuestionFields,
+    RequestFields,
+    at_most,
+    chosen,
+    kinds,
+    not_supported,
+    path,
+    text_or,
+    validated,
+)
 
 MOST_CHOICES = 255  # of the interface
-YES_NO = ("Yes", "No")
 
 
 class _Text(Fields):
@@ -47,6 +49,7 @@ class _Text(Fields):
 
 class _Image(Fields):
     type: Literal["input_image"]
+    file_id: not_supported("no file is kept here; send the picture in image_url") = None  # type: ignore[valid-type]
     image_url: StrictStr
     detail: Any = None
     prompt_cache_breakpoint: Any = None
@@ -75,7 +78,7 @@ class _Refusal(Fields):
 
 def _parts(**models: Any) -> Any:
     """A text, or parts, of which the first wrong one is told."""
-    return text_or(Annotated[list[kinds(**models)], FirstFault(), at_most(MOST_ITEMS)])  # type: ignore[misc]
+    return text_or(Annotated[list[kinds(models)], FirstFault(), at_most(MOST_ITEMS)])  # type: ignore[misc]
 
 
 ANY = _parts(input_text=_Text, input_image=_Image, input_json=_Json)
@@ -131,11 +134,9 @@ class _Output(Fields):
     status: Any = None
 
 
+ROLES = {"user": _User, "developer": _Instructing, "system": _Instructing, "assistant": _Assistant}
 ITEMS = {
-    "user": _User,
-    "developer": _Instructing,
-    "system": _Instructing,
-    "assistant": _Assistant,
+    "message": kinds(ROLES, "role"),
     "function_call": _FunctionCall,
     "function_call_output": _Output,
     "custom_tool_call": _CustomCall,
@@ -143,19 +144,9 @@ ITEMS = {
 }
 
 
-def _item_kind(value: Any) -> Any:
-    if not isinstance(value, dict):
-        return ""
-    kind = value.get("type", "message")
-    found = value.get("role") if kind == "message" else kind
-    return found if isinstance(found, str) and (kind == "message") == ("call" not in found) else ""
-
-
-class _Question(Fields):
+class _Question(QuestionFields):
     instructions: ANY  # type: ignore[valid-type]
     name: StrictStr | None = None
-    hint: StrictStr = ""
-    task_type: StrictStr = ""
 
 
 class _Predicate(_Question):
@@ -185,15 +176,12 @@ class _ScoreQuestion(_Question):
     levels: Annotated[list[_Level], at_most(MOST_CHOICES)]
 
 
-class _Request(Fields):
-    model: StrictStr
+class _Request(RequestFields):
     input: text_or(  # type: ignore[valid-type]
-        Annotated[list[chosen(_item_kind, ITEMS)], at_most(MOST_ITEMS)],
+        Annotated[list[kinds(ITEMS, default="message")], at_most(MOST_ITEMS)],
         "a list of messages",
     )
-    questions: list[kinds(choice=_ChoiceQuestion, predicate=_Predicate, score=_ScoreQuestion)]  # type: ignore[valid-type]
-    orders: StrictStr | StrictInt | None = None
-    members: StrictBool = False
+    questions: list[kinds({"choice": _ChoiceQuestion, "predicate": _Predicate, "score": _ScoreQuestion})]  # type: ignore[valid-type]
     prompt_cache_key: Any = None
     prompt_cache_options: Any = None
     prompt_cache_retention: Any = None
@@ -213,14 +201,17 @@ def parse(body: object, limits: Limits, parts: Mapping[str, bytes] | None = None
     if isinstance(questions, list) and not 1 <= len(questions) <= limits.questions:
         code = "too_many_questions" if questions else "too_few_questions"
         refuse([Wrong("questions", f"{len(questions):,} questions; expected 1 to {limits.questions:,}", code)])
-    asked, checks = validated(_Request, body), Checks(limits)
+    checks = Checks(limits, "an input_image part")
+    asked = validated(_Request, body, checks.wrongs)
     if isinstance(asked.input, str):
         given = checks.parts("input", [asked.input])
     else:
         given = checks.parts("input", _conversation(asked.input, checks))
+    places = checks.places()
     found = tuple(_question(number, each, given, checks) for number, each in enumerate(asked.questions))
+    orders = checks.orders("orders", asked.orders)
     checks.finish()
-    return AskedRequest(asked.model, given, found, None if asked.orders is None else str(asked.orders), asked.members)
+    return AskedRequest(asked.model, given, found, orders, bool(asked.members), "input", places)
 
 
 def _conversation(items: Sequence[Any], checks: Checks) -> list[Part]:
@@ -272,6 +263,7 @@ def _content(param: str, content: str | Sequence[Any], checks: Checks) -> list[P
 def _question(number: int, asked: Any, given: Sequence[Part], checks: Checks) -> AskedQuestion:
     param = path("questions", number)
     instructions = checks.parts(f"{param}.instructions", _content(f"{param}.instructions", asked.instructions, checks))
+    places = checks.places()
     checks.not_empty(f"{param}.instructions", given, instructions)
     values: tuple[str | bool, ...] = (True, False)
     options: tuple[str, ...] = YES_NO
@@ -286,15 +278,17 @@ def _question(number: int, asked: Any, given: Sequence[Part], checks: Checks) ->
             for index, (text, item) in enumerate(zip(texts, items))
         )
         checks.count(place, name[:-1], len(items), checks.choices, f"too_many_{name}")
-        checks.distinct(place, texts, options)
+        checks.distinct(place, values, options)
     return AskedQuestion(
         None if asked.name is None else checks.name(f"{param}.name", asked.name),
         asked.type,
         instructions,
         values,
         options,
-        checks.text(f"{param}.hint", asked.hint),
-        checks.text(f"{param}.task_type", asked.task_type),
+        checks.text(f"{param}.hint", asked.hint or ""),
+        checks.text(f"{param}.task_type", asked.task_type or ""),
+        param,
+        places,
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from scoring.errors import MAX_LISTED, ScoringError, counted
 
@@ -24,23 +24,27 @@ Kind = Literal["choice", "predicate", "score"]
 @dataclass(frozen=True)
 class AskedQuestion:
     """One question. `values`: what the answer names, in the request's order: True and False of a predicate, the labels
-    of levels. `options`: the same as the model reads them. `hint` and `task_type` are as in a table.
+    of levels. `options`: the same as the model reads them. `hint` and `task_type` are as in a table. `place`: the field
+    that holds it, and `picture_places`: those of the pictures of its instructions, for messages.
     """
 
     name: str | None
     kind: Kind
     instructions: tuple[Part, ...]
-    values: tuple[str | bool, ...]
+    values: tuple[Any, ...]
     options: tuple[str, ...]
     hint: str = ""
     task_type: str = ""
+    place: str = "questions"
+    picture_places: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class AskedRequest:
     """Questions about one input. `orders`: of options, as `score` takes them; None: as the server was started.
 
-    `members`: whether the answers tell what each checkpoint says.
+    `members`: whether the answers tell what each checkpoint says. `place`: the field of the input, and
+    `picture_places`: those of its pictures, for messages.
     """
 
     model: str
@@ -48,6 +52,8 @@ class AskedRequest:
     questions: tuple[AskedQuestion, ...]
     orders: str | None = None
     members: bool = False
+    place: str = "input"
+    picture_places: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 from uuid import uuid4
 
-from pydantic import StrictBool, StrictInt, StrictStr
+from pydantic import StrictStr
 
 from scoring.errors import quoted
 from scoring.serving.answers import choice_confidence, expected_level, extras, score_confidence
-from scoring.serving.checking import Checks, Fields, at_most, chosen, kinds, validated
+from scoring.serving.checking import YES_NO, Checks
 from scoring.serving.request import (
     AskedQuestion,
     AskedRequest,
@@ -26,10 +26,10 @@ from scoring.serving.request import (
     Wrong,
     refuse,
 )
+from scoring.serving.shapes import Fields, QuestionFields, RequestFields, at_most, chosen, kinds, validated
 
 MOST_CHOICES = 255
 KIND: dict[str, Literal["choice", "predicate", "score"]] = {"choice": "choice", "noul": "predicate", "score": "score"}
-YES_NO = ("Yes", "No")
 
 
 def _content(*, null: bool) -> Any:
@@ -42,10 +42,8 @@ CONTENT: Any = _content(null=False)
 OPTIONAL: Any = _content(null=True)
 
 
-class _Question(Fields):
+class _Question(QuestionFields):
     instructions: OPTIONAL = None
-    hint: StrictStr = ""
-    task_type: StrictStr = ""
 
 
 class _NoulCriteria(Fields):
@@ -75,13 +73,10 @@ class _Asset(Fields):
     part: StrictStr | None = None
 
 
-class _Request(Fields):
-    model: StrictStr
+class _Request(RequestFields):
     state: CONTENT
-    questions: dict[StrictStr, kinds(choice=_Choice, noul=_Noul, score=_Score)]  # type: ignore[valid-type]
+    questions: dict[StrictStr, kinds({"choice": _Choice, "noul": _Noul, "score": _Score})]  # type: ignore[valid-type]
     assets: dict[StrictStr, _Asset] | None = None
-    orders: StrictStr | StrictInt | None = None
-    members: StrictBool = False
 
 
 def parse(body: object, limits: Limits, parts: Mapping[str, bytes] | None = None) -> AskedRequest:
@@ -105,14 +100,16 @@ def parse(body: object, limits: Limits, parts: Mapping[str, bytes] | None = None
         found = f"{len(assets):,} pictures; expected at most {limits.pictures:,}"
         wrongs.append(Wrong("assets", found, "too_many_pictures"))
     refuse(wrongs)
-    asked, checks = validated(_Request, body), Checks(limits)
+    checks = Checks(limits, "the name of an asset")
+    asked = validated(_Request, body, checks.wrongs)
     pictures = _Pictures(asked.assets or {}, parts or {}, checks)
     state = checks.parts("state", pictures.content("state", asked.state))
+    places = checks.places()
     found_questions = tuple(_question(name, each, state, pictures, checks) for name, each in asked.questions.items())
     pictures.check_used()
+    orders = checks.orders("orders", asked.orders)
     checks.finish()
-    orders = None if asked.orders is None else str(asked.orders)
-    return AskedRequest(asked.model, state, found_questions, orders, asked.members)
+    return AskedRequest(asked.model, state, found_questions, orders, bool(asked.members), "state", places)
 
 
 class _Pictures:
@@ -161,6 +158,7 @@ class _Pictures:
                 name = names[int(piece)]
                 self.used.add(name)
                 found.append(self.contents[name])
+                self.checks.placed.append(f"assets.{_shown(name)}")
             else:
                 found.append(piece)
         return found
@@ -191,16 +189,17 @@ class _Pictures:
 
 
 def _shown(name: str) -> str:
-    return quoted(name)[1:-1]
+    return quoted(name)[1:-1] or "''"
 
 
 def _question(name: str, asked: Any, state: Sequence[Part], pictures: _Pictures, checks: Checks) -> AskedQuestion:
     param = f"questions.{_shown(name)}"
     checks.name(param, name)
     instructions = checks.parts(f"{param}.instructions", pictures.content(f"{param}.instructions", asked.instructions))
+    places = checks.places()
     checks.not_empty(f"{param}.instructions", state, instructions)
     place = f"{param}.criteria"
-    values: tuple[str | bool, ...] = (True, False)
+    values: tuple[Any, ...] = (True, False)
     if isinstance(asked, _Noul):
         told = asked.criteria or _NoulCriteria()
         words = [pictures.words(f"{place}.{key}", getattr(told, key)) for key in ("true", "false")]
@@ -212,14 +211,18 @@ def _question(name: str, asked: Any, state: Sequence[Part], pictures: _Pictures,
             for value, text in asked.criteria.items()
         )
     else:
-        texts = [pictures.words(f"{place}[{level}]", text) for level, text in enumerate(asked.criteria)]
-        values = tuple(texts)
-        options = tuple(checks.option(f"{place}[{level}]", text) for level, text in enumerate(texts))
-    checks.distinct(place, options)
+        values = tuple(asked.criteria)
+        options = tuple(
+            checks.option(f"{place}[{level}]", pictures.words(f"{place}[{level}]", text))
+            for level, text in enumerate(values)
+        )
+    checks.distinct(place, options, options)
     noun = "level" if isinstance(asked, _Score) else "choice"
     checks.count(place, noun, len(options), checks.choices, f"too_many_{noun}s")
-    hint, task_type = checks.text(f"{param}.hint", asked.hint), checks.text(f"{param}.task_type", asked.task_type)
-    return AskedQuestion(name, KIND[asked.type], instructions, values, options, hint, task_type)
+    checks.places()  # of criteria, which are refused
+    hint = checks.text(f"{param}.hint", asked.hint or "")
+    task_type = checks.text(f"{param}.task_type", asked.task_type or "")
+    return AskedQuestion(name, KIND[asked.type], instructions, values, options, hint, task_type, param, places)
 
 
 def render(request: AskedRequest, answers: Sequence[QuestionAnswer], usage: Usage, model: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from scoring.inputs.pictures import PictureError, PictureLimits
+from scoring.inputs.prepare import TOO_LONG, TooLongError, status_of
 from scoring.inputs.questions import Question
 from tests.shared.pictures import noise
 from tests.shared.templates import THEIRS
@@ -51,6 +52,15 @@ def test_marks_that_fit_no_picture_are_a_fault(preparer):
     for text in ("<image 2>", "<image>"):
         with pytest.raises(PictureError, match="mark"):
             preparer.encode(Question("1", 1, (), text, ("x", "y")), [(32, 32)])
+
+
+def test_a_prompt_that_is_too_long_has_a_fault_of_its_own(preparer):
+    short = replace(preparer, context=8)
+    with pytest.raises(TooLongError, match="tokens; expected at most 8; shorten the question") as caught:
+        short.encode(Question("1", 1, (), "q", ("x", "y")))
+    status = status_of(caught.value)
+    assert TOO_LONG.fullmatch(status) and status.endswith("tokens; expected at most 8")
+    assert status_of(PictureError("an empty file", "a picture", "drop it")) == "picture: an empty file"
 
 
 def test_label_tokens_are_those_of_the_letters_that_the_template_shows(preparer):

@@ -145,7 +145,8 @@ def test_damaged_packing_is_refused(encoding, pack):
 @pytest.mark.parametrize(
     "content, told",
     [
-        (b"", "no JSON"),
+        (b"", "the body is empty"),
+        (b" \n", "the body is empty"),
         (b'{"a": 1', "no JSON"),
         (b"\xff\xfe\xfd", "no JSON"),
         (b'{"a": "\xff"}', "no JSON .*utf-8"),

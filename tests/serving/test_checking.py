@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from scoring.serving import decisions, systemone
+from scoring.serving.checking import Checks
 from scoring.serving.request import Limits, RemotePicture, RequestError
 
 SMALL = Limits(questions=3, choices=4, text_chars=60, pictures=2, picture_bytes=9)
@@ -51,9 +52,14 @@ def choice(*values: Any) -> dict[str, Any]:
         (ask("t", choice(*map(str, range(256)))), 400, "too_many_items", "256 items; expected at most 255"),
         (ask("t", choice("true", True)), 400, "duplicate_choice", "0 and 1 both read 'true'"),
         (ask("t", choice("", "b")), 400, "empty", "an empty text"),
-        (ask("t", choice(1, "b")), 400, "invalid_value", "found a number; expected a text or true or false"),
-        (ask("a <image 2> b"), 400, "invalid_text", "'<image 2>', which stands for a picture"),
-        (ask([words("<ima"), words("ge>")]), 400, "invalid_text", "'<image>', which stands for a picture"),
+        (ask("t", choice(1, "b")), 400, "invalid_value", "found 1; expected a text or true or false"),
+        (
+            ask("a <image 2> b"),
+            400,
+            "invalid_text",
+            "'<image 2>', which no text may hold.*put an input_image part there",
+        ),
+        (ask([words("<ima"), words("ge>")]), 400, "invalid_text", "'<image>', which no text may hold"),
         (ask("\0"), 400, "invalid_text", "NUL"),
         (ask("\ud83d"), 400, "invalid_text", "surrogate"),
         (ask("t", QUESTION | {"name": "\ud83d"}), 400, "invalid_text", r"questions\[0\].name: .*surrogate"),
@@ -62,7 +68,13 @@ def choice(*values: Any) -> dict[str, Any]:
         (ask(qestions=[]), 400, "unknown_parameter", "qestions: there is no such field"),
         (ask(members="yes"), 400, "invalid_type", "members: found 'yes'"),
         (ask([{"type": "input_json", "data": {"x": float("nan")}}]), 400, "invalid_json", "cannot be written as JSON"),
-        (ask([{"type": "input_image", "file_id": "f"}]), 400, "missing_required_parameter", "image_url"),
+        (ask([{"type": "input_image"}]), 400, "missing_required_parameter", "image_url"),
+        (
+            ask([{"type": "input_image", "file_id": "f"}]),
+            400,
+            "unsupported_parameter",
+            "file_id: not supported: no file",
+        ),
         ([], 400, "invalid_type", "the body is a list; expected a JSON object"),
     ],
 )
@@ -117,10 +129,37 @@ def test_what_is_no_picture_address_is_refused(url):
     assert refusal(ask([{"type": "input_image", "image_url": url}])).code == "invalid_image_url"
 
 
-@pytest.mark.parametrize("data", ["QUJ", "QUJD=", "QU JD", "QUJD\n", "Q-_D", "é"])
+@pytest.mark.parametrize("data", ["QUJ", "QUJD=", "QU JD", "Q-_D", "é", "data:,QUJD"])
 def test_base64_is_read_strictly(data):
     body = ask([{"type": "input_image", "image_url": f"data:image/png;base64,{data}"}])
     assert refusal(body).code == "invalid_base64"
+
+
+def test_base64_may_be_broken_into_lines_and_a_data_url_need_not_name_a_type():
+    for head in ("data:;base64,", "data:image/jpeg;charset=utf-8;base64,", "DATA:image/svg+xml;a=b;c=d;base64,"):
+        assert decisions.parse(ask([{"type": "input_image", "image_url": f"{head}QU\r\nJD\n"}]), SMALL).input == (
+            b"ABC",
+        )
+    assert Checks(SMALL, "a picture").base64("", "data:;base64,QUJD") == b"ABC"
+
+
+@pytest.mark.parametrize("orders", [True, 2.5, 0, 25, "foo", "x" * 9_000, "²", 10**400, [], {}])
+def test_orders_that_do_not_exist_are_told_shortly(orders):
+    error = refusal(ask(orders=orders))
+    assert (error.param, error.code) == ("orders", "invalid_orders") and len(error.message) < 200
+    assert error.message.endswith("expected 1, cyclic, all, adaptive, or a number up to 24")
+    assert "'pride', which needs the rows of a table" in refusal(ask(orders="pride")).message
+
+
+def test_choices_differ_in_their_values_and_as_the_model_reads_them():
+    def choices(*pairs: Any) -> dict[str, Any]:
+        found = [{"value": value, "description": text} for value, text in pairs]
+        return ask("t", {"type": "choice", "instructions": "?", "choices": found})
+
+    (question,) = decisions.parse(choices((True, "x"), ("true", "y")), Limits()).questions
+    assert (question.values, question.options) == ((True, "true"), ("true: x", "true: y"))
+    assert "0 and 1 both have the value 'a'" in refusal(choices(("a", "x"), ("a", "y"))).message
+    assert "0 and 1 both read 'a: b'" in refusal(choices(("a", "b"), ("a: b", None))).message
 
 
 def test_pictures_of_the_web_are_left_to_be_fetched_and_9_bytes_are_not_too_many():

@@ -1,5 +1,7 @@
 """Requests become questions that are asked together, and answers with what this product adds."""
 
+from dataclasses import replace
+
 import httpx2
 import pytest
 
@@ -8,7 +10,7 @@ from scoring.library.ask_limits import CancelToken
 from scoring.serving.request import AskedQuestion, AskedRequest, RemotePicture, RequestError
 from scoring.serving.service import DecisionService
 from scoring.serving.settings import ServeSettings
-from tests.shared.serving import close_to, decision_of, system_of
+from tests.shared.serving import close_to, data_url, decision_of, system_of
 
 
 @pytest.fixture(scope="module")
@@ -55,15 +57,57 @@ def test_orders_that_need_a_table_or_do_not_exist_are_refused(service):
         assert caught.value.status == 400 and caught.value.param == "orders"
 
 
+def test_texts_that_list_their_options_are_refused_in_other_orders_by_their_question(service):
+    request = request_of("A text.", texts=("Which?", "(a) one (b) two"), orders="cyclic")
+    questions = (request.questions[0], replace(request.questions[1], place="questions.q"))
+    with pytest.raises(RequestError, match="^questions.q: the text lists the options too.*send the orders 1") as caught:
+        service.answer(replace(request, questions=questions))
+    assert caught.value.param == "orders" and "--" not in caught.value.message
+
+
+def test_a_picture_and_options_without_instructions_are_a_question(served, rows):
+    picture = {"type": "input_image", "image_url": data_url(rows[0].picture)}
+    body = decision_of(rows[0])
+    alone = [body["questions"][0] | {"instructions": each} for each in ("", [], [picture])]
+    answers = httpx2.post(f"{served}/v1/decisions", json=body | {"questions": alone}).json()["answers"]
+    assert [answer["type"] for answer in answers] == ["choice"] * 3
+    answers = httpx2.post(f"{served}/v1/decisions", json=body | {"input": "", "questions": alone[2:]}).json()["answers"]
+    assert answers[0]["type"] == "choice"
+    body = system_of(rows[0])
+    body["questions"] = {"a": {"type": "noul", "criteria": {"true": "It is a violin"}}}
+    assert 0 <= httpx2.post(f"{served}/v1/systemone", json=body).json()["answers"]["a"]["noul"] <= 1
+
+
+def test_a_text_that_is_longer_than_the_model_reads_is_the_requests_fault(service):
+    long = request_of("word " * 3_000, place="state")
+    with pytest.raises(
+        RequestError, match=r"^\d,\d{3} tokens; this model reads at most 2,048: shorten the input$"
+    ) as caught:
+        service.answer(long)
+    assert (caught.value.status, caught.value.code) == (400, "context_length_exceeded")
+    assert caught.value.param == "state"
+    questions = request_of("A text.", texts=("Which?", "word " * 3_000)).questions
+    answers, _ = service.answer(replace(long, input=("A text.",), questions=questions))
+    assert answers[0].status == "ok" and answers[1].status.endswith("tokens; expected at most 2,048")
+
+
 def test_a_picture_that_cannot_be_read_is_named(service, rows):
-    with pytest.raises(RequestError, match=r"questions\[0\]: .*picture") as caught:
-        service.answer(request_of(b"no picture"))
-    assert caught.value.status == 400 and caught.value.code == "invalid_image"
     content = rows[0].picture.read_bytes()
     cut = content[: len(content) // 2]
-    with pytest.raises(RequestError, match="no answer: picture: ") as caught:
-        service.answer(request_of(cut))
-    assert caught.value.status == 422
+    places = ("assets.a", "assets.b")
+    with pytest.raises(RequestError, match=r"^assets.b: text, 'no picture'; expected a picture") as caught:
+        service.answer(request_of(content, b"no picture", picture_places=places))
+    assert (caught.value.status, caught.value.code, caught.value.param) == (400, "invalid_image", "assets.b")
+    for parts, place in (((cut,), "assets.a"), ((content, cut), "assets.b")):
+        with pytest.raises(RequestError, match=rf"^no answer: {place}: broken pixels \(") as caught:
+            service.answer(request_of(*parts, picture_places=places))
+        assert (caught.value.status, caught.value.param) == (422, place)
+    request = request_of("A text.", texts=("Which?", "And now?"))
+    broken = replace(
+        request.questions[1], instructions=(cut,), picture_places=("questions[1].instructions[0].image_url",)
+    )
+    answers, _ = service.answer(replace(request, questions=(request.questions[0], broken)))
+    assert answers[0].status == "ok" and answers[1].status.startswith("questions[1].instructions[0].image_url: broken")
     assert service.picture_limits == PictureLimits(50_000_000, 20 * 2**20)
 
 
@@ -78,9 +122,9 @@ def test_a_picture_at_an_address_is_fetched_once_for_all_questions(service, rows
 
 
 def test_addresses_that_nobody_allowed_are_not_fetched(service):
-    with pytest.raises(RequestError, match="not fetched from images.example") as caught:
-        service.answer(request_of(RemotePicture("https://images.example/a.jpg")))
-    assert caught.value.status == 400
+    with pytest.raises(RequestError, match="^assets.a: pictures are not fetched from images.example") as caught:
+        service.answer(request_of(RemotePicture("https://images.example/a.jpg"), picture_places=("assets.a",)))
+    assert (caught.value.status, caught.value.param) == (400, "assets.a")
 
 
 def test_much_text_is_refused_before_it_is_encoded(asked):

@@ -82,7 +82,7 @@ def test_the_client_asks_and_reads_the_answers():
     assert (response.choices["c"].choice, response.choices["c"].confidence) == ("a", 0.5)
     assert response.choices["c"].probabilities == {"a": 0.75, "b": 0.25}
     assert response.scores["s"].score == 0.5
-    assert server.body["answers"]["s"]["legend"] == {"0": "low", "1": '{"level":"high"}'}
+    assert server.body["answers"]["s"]["legend"] == {"0": "low", "1": {"level": "high"}} and response.scores["s"].legend
     assert server.body["answers"]["n"] == {"type": "noul", "noul": 0.25, "label_mass": 0.9, "margin": 0.5}
 
 
