@@ -47,6 +47,7 @@ from scoring.terminal.options import (
     several_pixels,
     table_options,
 )
+from scoring.terminal.ray_options import RayChoices, ray_options
 from scoring.terminal.reading import column_names, read
 from scoring.terminal.results import Results, print_calibrations, print_results
 from scoring.terminal.session import Session
@@ -248,6 +249,7 @@ def train(  # noqa: PLR0913 its parameters are its options
     is_flag=True,
     help="DATA is the training table of the folds in --ckpt: score each row by the fold that did not see it.",
 )
+@ray_options
 @endpoint_options
 @token_price_option
 @click.pass_obj
@@ -265,6 +267,7 @@ def score(  # noqa: PLR0913 its parameters are its options
     sample: Path | None,
     limit: int | None,
     out_of_fold: bool,
+    cluster: RayChoices,
     asked: EndpointChoices,
     price: float | None,
 ) -> None:
@@ -283,6 +286,7 @@ def score(  # noqa: PLR0913 its parameters are its options
             table = read(session.console, data, reading)
             score_by_endpoint(session, replace(table, questions=table.questions[:limit]), wanted, out)
             return
+        cluster.check(session, choices.device_map)
         from scoring.library.runs import ScoreRequest, Scoring
 
         if out_of_fold:
@@ -303,8 +307,8 @@ def score(  # noqa: PLR0913 its parameters are its options
         )
         scoring = Scoring(request, partial(read, session.console, data, reading), session.console.say)
         scoring.plan(model.options(), choices.options())
-        with stoppable(session):
-            result = scoring.run(session.context())
+        with stoppable(session), cluster.context(session) as context:
+            result = scoring.run(context)
         if out_of_fold and result.logits is not None:
             print_results(Results(scoring.out, result.logits, result.metrics, result.warnings))
         elif not out_of_fold:

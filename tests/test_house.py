@@ -25,6 +25,7 @@ ROOMS = [
     "checkpoints",
     "engine",
     "run",
+    "cluster",
     "endpoint",
     "benchmark",
     "report",

@@ -87,6 +87,10 @@ class BatchLoop:
             "verified": self.loader.comparison,
         }
 
+    def reported(self) -> list[dict[str, Any]]:
+        """The reports of all processes, this one's first."""
+        return [self.report(), *self.reports.values()]
+
     def _open_bar(self, queue: Queue) -> SharedBar:
         progress, done = self.job.context.progress, self.scheduler.rows_done
         rows = self.scheduler.rows_in(queue.todo)
@@ -158,18 +162,24 @@ class BatchLoop:
         return pieces
 
     def _file(self, scorer: BatchScorer, batch: _BatchOnDevice, bar: SharedBar) -> None:
-        """Write a batch's part. Its rows are in the batch's order, however it was cut."""
-        prepared, letters, orders = batch.prepared, self.job.letters, self.job.options.orders
-        ids = [question.id for question in prepared.questions]
-        part = OptionLogits.empty(ids, self.job.plan.members, letters, orders)
-        for piece, pending in batch.pieces:
-            part.add(scorer.collect(piece, pending, letters, orders))
-        for row, fault in prepared.faults.items():
-            part.status[row] = fault
+        """Write a batch's part."""
+        prepared = batch.prepared
+        part = part_of(scorer, prepared, batch.pieces, self.job.letters, self.job.options.orders)
         write_part(self.job.parts, batch.number, part, self.processes.mark)
         self.first_seconds = self.first_seconds or time.monotonic() - self.started
         self.rows += len(prepared.questions)
         bar.update(len(prepared.questions))
+
+
+def part_of(scorer: BatchScorer, prepared: PreparedBatch, pieces: Pieces, letters: int, orders: str) -> OptionLogits:
+    """A batch's logits, once they are computed. Its rows are in the batch's order, however it was cut."""
+    ids = [question.id for question in prepared.questions]
+    part = OptionLogits.empty(ids, scorer.plan.members, letters, orders)
+    for piece, pending in pieces:
+        part.add(scorer.collect(piece, pending, letters, orders))
+    for row, fault in prepared.faults.items():
+        part.status[row] = fault
+    return part
 
 
 def answer_in_pieces(scorer: BatchScorer, prepared: PreparedBatch, letters: int, split: int) -> tuple[Pieces, int]:

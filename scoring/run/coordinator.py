@@ -11,8 +11,7 @@ from typing import Any
 
 from scoring.engine.packed import compiling_pays
 from scoring.files.lock import check_folder_is_shared
-from scoring.run.loader import ModelLoader
-from scoring.run.options import Job
+from scoring.run.options import Job, Loader
 from scoring.run.processes import Queue
 from scoring.run.run_folder import RunState, check_same, prepare_folder, read_state
 from scoring.run.scheduler import RowCost, Scheduler, costs_to_json, describe_pride
@@ -22,7 +21,7 @@ from scoring.scores.logits import OptionLogits, part_path
 class Coordinator:
     """Agrees on a schedule with the other processes of the call. Raises RunError, LockError and ProcessError."""
 
-    def __init__(self, job: Job, scheduler: Scheduler, loader: ModelLoader):
+    def __init__(self, job: Job, scheduler: Scheduler, loader: Loader):
         self.job, self.scheduler, self.loader = job, scheduler, loader
         self.processes, self.say = job.context.processes, job.context.say
         self.name = job.out.name
@@ -120,18 +119,18 @@ class Coordinator:
         """Tokens of a batch: as asked for, else what fits into the smallest memory of all processes."""
         if self.job.options.batch_tokens is not None:
             return self.job.options.batch_tokens
-        fitting: list[int] = [self.loader.load().packed.batch_tokens()]
+        fitting: list[int] = [self.loader.batch_tokens()]
         fitting += [self._offered("tokens", rank) for rank in self.processes.others]
         return min(fitting)
 
     def _compiled(self) -> bool:
         """Whether the layers are compiled: as asked for, else where that saves time."""
-        options, scorer = self.job.options, self.loader.scorer
+        options = self.job.options
         if options.compile != "auto":
             return options.compile == "on"
-        if scorer and scorer.packed.compiled:  # by the run before
+        if self.loader.compiled:  # by the run before
             return True
-        if options.device_map == "auto":
+        if options.device_map == "auto" or self.job.context.workers:
             return False
         tokens = self.scheduler.tokens * len(self.job.plan.members) // self.processes.count
         pays, reason = compiling_pays(self.job.plan.base, tokens)
@@ -154,4 +153,4 @@ class Coordinator:
         rank, measure = self.processes.rank, self.processes.receive(f"{self.name}/measure")
         self.processes.publish(f"{self.name}/costs/{rank}", costs_to_json(self._own_costs(measure)))
         if measure:
-            self.processes.publish(f"{self.name}/tokens/{rank}", self.loader.load().packed.batch_tokens())
+            self.processes.publish(f"{self.name}/tokens/{rank}", self.loader.batch_tokens())

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from scoring.checkpoints.plan import Plan, plan_members
 from scoring.inputs.prompt import PromptTemplate
 from scoring.messages import Progress, Say
-from scoring.run.processes import Processes
+from scoring.run.processes import Processes, Queue
 from scoring.scores.folder import RunError
 from scoring.scores.logits import OptionLogits
 from scoring.stats.sets import SetRequest
@@ -19,6 +19,8 @@ from scoring.tables.table import Table
 
 if TYPE_CHECKING:
     from scoring.engine.batch_scorer import BatchScorer
+    from scoring.run.run_folder import RunState
+    from scoring.run.scheduler import Scheduler
 
 
 def _check_choice(option: str, value: str | None, known: Sequence[str | None]) -> None:
@@ -95,18 +97,64 @@ class RunOptions:
             raise RunError("--shard with --sample: a shard writes no submission.csv; give the sample to `merge`")
 
 
+class Loader(Protocol):
+    """Loads a run's model, here or elsewhere. `ModelLoader` says what each attribute is."""
+
+    machine: dict[str, Any]
+    label_ids: list[int]
+    steps: dict[str, float]
+    compiling_seconds: float
+    verifying_seconds: float
+    scorer: "BatchScorer | None"
+
+    @property
+    def loading_seconds(self) -> float: ...
+
+    @property
+    def weights(self) -> str | None: ...
+
+    @property
+    def compiled(self) -> bool: ...
+
+    def load(self) -> object: ...
+
+    def batch_tokens(self) -> int: ...
+
+
+class Loop(Protocol):
+    """Scores scheduled batches. `BatchLoop` says what each attribute is."""
+
+    seconds: float
+    first_seconds: float
+    waiting_seconds: float
+    peak_bytes: int
+
+    def run(self, queue: Queue) -> None: ...
+
+    def reported(self) -> list[dict[str, Any]]: ...
+
+
+class Workers(Protocol):
+    """Processes elsewhere that load the model and answer batches in place of this one."""
+
+    def loader(self, job: "Job") -> Loader: ...
+
+    def loop(self, job: "Job", scheduler: "Scheduler", state: "RunState") -> Loop: ...
+
+
 @dataclass(frozen=True)
 class RunContext:
     """What a run talks to.
 
     progress: opens a bar of all rows. stop: once it is set, the run files the batch that it is working on and raises
-    KeyboardInterrupt. processes: those that make the same call.
+    KeyboardInterrupt. processes: those that make the same call. workers: those that answer in place of this process.
     """
 
     progress: Progress | None = None
     say: Say = print
     stop: Event = field(default_factory=Event)
     processes: Processes = field(default_factory=Processes)
+    workers: Workers | None = None
 
 
 @dataclass(frozen=True)

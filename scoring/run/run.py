@@ -10,8 +10,9 @@ Of several processes the first schedules and writes the results; all take batche
 import gc
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from scoring.inputs.orders import check_orders
 from scoring.run.batch_loop import BatchLoop
 from scoring.run.coordinator import Coordinator
 from scoring.run.loader import ModelLoader
-from scoring.run.options import Job, RunContext, RunOptions, RunResult
+from scoring.run.options import Job, Loader, Loop, RunContext, RunOptions, RunResult
+from scoring.run.run_folder import RunState
 from scoring.run.scheduler import Scheduler
 from scoring.run.shards import leave_shard
 from scoring.scores.evaluation import exposure_warnings
@@ -77,13 +79,13 @@ def lasting_objects() -> Iterator[None]:
 
 def _run(job: Job, scorer: BatchScorer | None) -> RunResult:
     """Plan, score, plan and score what adaptive orders add; the first process then writes the results."""
-    loader = ModelLoader(job, scorer)
+    loader, loop_of = _answering(job, scorer)
     scheduler = Scheduler(job.table, job.plan, job.options)
     coordinator = Coordinator(job, scheduler, loader)
     planning = _Planning(loader)
     with planning:
         state, queue = coordinator.plan_rows()
-    loop = BatchLoop(job, scheduler, loader, state)
+    loop = loop_of(scheduler, state)
     loop.run(queue)
     with planning:
         orders_note, queue = coordinator.plan_unsure(state, lambda parts: _read_logits(job, scheduler, parts))
@@ -101,7 +103,13 @@ def _run(job: Job, scorer: BatchScorer | None) -> RunResult:
         "first_batch": loop.first_seconds,
         "waiting_for_pictures": loop.waiting_seconds,
     }
-    scored = _scored_run(job, loader.label_ids, _run_json(loop, seconds, orders_note), logits)
+    run_json = _run_json(job, scheduler, state, [orders_note] if orders_note else []) | {
+        "weights": loader.weights,
+        "processes": loop.reported(),
+        "seconds": {key: round(value, 3) for key, value in seconds.items()},
+        "peak_gpu_bytes": loop.peak_bytes,
+    }
+    scored = _scored_run(job, loader.label_ids, run_json, logits)
     if job.options.shard:
         leave_shard(scored, job.options.shard, scheduler.assigned, scheduler.unscorable)
         written = WrittenRun(None, list(scored.warnings), scored.run_json["seconds"])
@@ -120,10 +128,18 @@ def _run(job: Job, scorer: BatchScorer | None) -> RunResult:
     )
 
 
+def _answering(job: Job, scorer: BatchScorer | None) -> tuple[Loader, Callable[[Scheduler, RunState], Loop]]:
+    """What loads the model, and what makes the loop over the batches: in this process, or in its workers."""
+    if workers := job.context.workers:
+        return workers.loader(job), partial(workers.loop, job)
+    loader = ModelLoader(job.plan, job.options, job.letters, job.context.say, scorer)
+    return loader, lambda scheduler, state: BatchLoop(job, scheduler, loader, state)
+
+
 class _Planning:
     """Adds up the seconds inside of `with`, without those in which a model is loaded."""
 
-    def __init__(self, loader: ModelLoader):
+    def __init__(self, loader: Loader):
         self.loader, self.seconds = loader, 0.0
 
     def __enter__(self) -> None:
@@ -143,18 +159,10 @@ def _read_logits(job: Job, scheduler: Scheduler, parts: int | None = None) -> Op
     return logits
 
 
-def _run_json(loop: BatchLoop, seconds: dict[str, float], orders_note: str) -> dict[str, Any]:
-    """run.json, except for what follows from the logits: what was done, with what, and how long it took.
-
-    seconds: by phase.
-    """
-    job, scheduler, scorer = loop.job, loop.scheduler, loop.loader.scorer
-    notes = [*job.plan.notes, *([orders_note] if orders_note else [])]
-    described = describe_run(job.table, job.plan, loop.state.settings, notes)
-    return described | {
-        "weights": scorer.packed.weights if scorer else None,
-        "split": loop.state.split,
-        "processes": [loop.report(), *loop.reports.values()],
+def _run_json(job: Job, scheduler: Scheduler, state: RunState, notes: list[str]) -> dict[str, Any]:
+    """run.json, except for what follows from the logits and for who scored them in what time."""
+    return describe_run(job.table, job.plan, state.settings, [*job.plan.notes, *notes]) | {
+        "split": state.split,
         "counts": {
             "rows": len(job.table.questions),
             "scored": 0,
@@ -163,8 +171,6 @@ def _run_json(loop: BatchLoop, seconds: dict[str, float], orders_note: str) -> d
             "batches": len(scheduler.batches),
             "tokens": scheduler.tokens,
         },
-        "seconds": {key: round(value, 3) for key, value in seconds.items()},
-        "peak_gpu_bytes": loop.peak_bytes,
     }
 
 

@@ -116,7 +116,7 @@ endpoint_price_option = click.option(
 # Parameters of `score` that say what it loads, and how, or that checkpoints alone have.
 NOT_ASKED = (
     *("checkpoints", "base", "template", "pixels", "quantization", "allow_mismatch", "margin", "device_map", "verify"),
-    *("shard", "batch_tokens", "weights", "compile", "out_of_fold"),
+    *("shard", "batch_tokens", "weights", "compile", "out_of_fold", "ray", "ray_actors"),
 )
 # Parameters that nothing but an endpoint has.
 ASKED_ALONE = ("asked_model", "api", "concurrency", "retries", "timeout", "token_variable")

@@ -1,0 +1,217 @@
+"""Gives batches to actors, and goes on when one is lost: its batches go to others, and another actor is started.
+
+Ray finds out what is lost, and finds room for what is started anew. A batch that is lost again and again ends the run:
+from the second time on it is alone in its actor, so that it is known which one it is.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from threading import Event
+from typing import Any
+
+from scoring.cluster.actor import Answered, Loaded
+from scoring.cluster.connection import ClusterError
+from scoring.errors import counted
+from scoring.messages import Say
+from scoring.run.scheduler import Batch
+
+IN_HAND = 3  # batches of an actor: one on the device, the others are prepared
+ATTEMPTS = 3  # of a batch, and of actors to start
+START_SECONDS = 900.0  # to wait for actors when none is there
+STUCK_SECONDS = 3_600.0  # without an answer
+PARTING_SECONDS = 60.0  # to wait for batches in hand once the run is to stop
+POLL = 0.5
+
+
+@dataclass(eq=False)
+class _Task:
+    """A batch on its way, and how many actors were lost with it."""
+
+    batch: Batch
+    lost: int = 0
+
+
+@dataclass(eq=False)
+class _Member:
+    """An actor and what it has in hand."""
+
+    handle: Any
+    tasks: dict[Any, _Task] = field(default_factory=dict)
+
+    def takes(self, task: _Task) -> bool:
+        """Whether it has room: a batch with which an actor was lost is given out alone."""
+        if task.lost or any(each.lost for each in self.tasks.values()):
+            return not self.tasks
+        return len(self.tasks) < IN_HAND
+
+
+class ActorPool:
+    """Actors that answer batches. create: makes one, for which Ray finds a place."""
+
+    def __init__(self, create: Callable[[], Any], count: int, say: Say, stop: Event):
+        self.create, self.count, self.say, self.stop = create, count, say, stop
+        self.members: list[_Member] = [_Member(create()) for _ in range(count)]
+        self._starting: dict[Any, _Member] = {}
+        self._failed_starts = 0
+
+    def close(self) -> None:
+        """End the actors."""
+        import ray
+
+        for member in [*self.members, *self._starting.values()]:
+            ray.kill(member.handle)
+        self.members, self._starting = [], {}
+
+    def call(self, method: str, *arguments: Any) -> list[Any]:
+        """The results of a method of all actors. Raises what it raises, and ClusterError where an actor is lost."""
+        import ray
+
+        references = [getattr(member.handle, method).remote(*arguments) for member in self.members]
+        until = time.monotonic() + START_SECONDS
+        waiting = references
+        while waiting:
+            if self.stop.is_set():
+                raise KeyboardInterrupt
+            _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=POLL)
+            if waiting and time.monotonic() > until:
+                raise ClusterError(
+                    f"{len(waiting)} of {counted(len(references), 'actor')} did not start within {START_SECONDS:.0f} "
+                    "s; expected room for all (`ray status` tells what is asked for)"
+                )
+        try:
+            return [_result(reference) for reference in references]
+        except _LostError as error:
+            raise ClusterError(f"an actor ended while the run began: {error}; the same command goes on") from None
+
+    def renew(self) -> None:
+        """Start the actors anew that were being started: what they are to load has changed."""
+        import ray
+
+        for member in self._starting.values():
+            ray.kill(member.handle)
+        self._starting = {}
+        while len(self.members) + len(self._starting) < self.count:
+            self._start()
+
+    def load(self) -> list[Loaded]:
+        """Load the model everywhere. Raises as `call`."""
+        return self.call("load")
+
+    # ------------------------------------------------------------ batches
+    def answers(self, batches: Sequence[Batch], orders: str) -> Iterator[Answered]:
+        """The answers of all batches, as they come. orders: of the run's table of logits.
+
+        Raises what an actor raises, ClusterError where that goes on without end, and KeyboardInterrupt once the run is
+        to stop and what is in hand was answered.
+        """
+        import ray
+
+        waiting = deque(_Task(batch) for batch in batches)
+        moved = time.monotonic()
+        while waiting or any(member.tasks for member in self.members):
+            stopping = self.stop.is_set()
+            if not stopping:
+                self._give_out(waiting, orders)
+            refs = {ref: member for member in self.members for ref in member.tasks}
+            if stopping and (not refs or time.monotonic() - moved > PARTING_SECONDS):
+                raise KeyboardInterrupt
+            done, _ = ray.wait([*refs, *self._starting], num_returns=1, timeout=POLL)
+            for ref in done:
+                moved = time.monotonic()
+                if ref in self._starting:
+                    self._welcome(ref)
+                elif ref in refs[ref].tasks:
+                    yield from self._take(refs[ref], ref, waiting)
+            self._check_moving(moved)
+
+    def _give_out(self, waiting: deque[_Task], orders: str) -> None:
+        """Give the first batches that wait to actors with room, the least busy first."""
+        while waiting and self.members:
+            member = min(self.members, key=lambda each: len(each.tasks))
+            if not member.takes(waiting[0]):
+                return
+            task = waiting.popleft()
+            member.tasks[member.handle.answer.options(name="answer a batch").remote(task.batch, orders)] = task
+
+    def _take(self, member: _Member, ref: Any, waiting: deque[_Task]) -> Iterator[Answered]:
+        """The answer of a batch; where its actor is lost, its batches wait again."""
+        try:
+            answered: Answered = _result(ref)
+        except _LostError as error:
+            self._replace(member, waiting, str(error))
+            return
+        del member.tasks[ref]
+        self._failed_starts = 0
+        yield answered
+
+    def _replace(self, member: _Member, waiting: deque[_Task], reason: str) -> None:
+        """Another actor in place of one that is lost. Raises ClusterError for a batch that was lost too often."""
+        import ray
+
+        self.members.remove(member)
+        ray.kill(member.handle)  # where Ray could not reach it, it may live on
+        for task in reversed(member.tasks.values()):
+            task.lost += 1
+            if task.lost == ATTEMPTS:
+                rows = task.batch.questions
+                raise ClusterError(
+                    f"{counted(ATTEMPTS, 'actor')} ended while answering batch {task.batch.number} (rows "
+                    f"{rows[0].id!r} to {rows[-1].id!r}), the last: {reason}"
+                )
+            waiting.appendleft(task)
+        self.say(f"an actor is lost ({reason}): its {len(member.tasks)} batches wait again, and another is started")
+        self._start()
+
+    def _start(self) -> None:
+        member = _Member(self.create())
+        self._starting[member.handle.load.options(name="load the model").remote()] = member
+
+    def _welcome(self, ref: Any) -> None:
+        """Take in an actor that has loaded its model. Raises ClusterError where such are lost too often."""
+        member = self._starting.pop(ref)
+        try:
+            _result(ref)
+        except _LostError as error:
+            self._failed_starts += 1
+            if self._failed_starts == ATTEMPTS:
+                raise ClusterError(f"{counted(ATTEMPTS, 'actor')} ended while loading, the last: {error}") from None
+            self._start()
+            return
+        self.members.append(member)
+
+    def _check_moving(self, moved: float) -> None:
+        """Raises ClusterError where nothing happens for too long."""
+        silent = time.monotonic() - moved
+        if not self.members and silent > START_SECONDS:
+            raise ClusterError(
+                f"no actor is left, and none could be started for {START_SECONDS:.0f} s; the same command goes on once "
+                "the cluster has room"
+            )
+        if silent > STUCK_SECONDS:
+            raise ClusterError(f"no batch was answered for {STUCK_SECONDS:.0f} s; the same command goes on")
+
+
+class _LostError(Exception):
+    """An actor, or its node, is gone."""
+
+
+def _result(ref: Any) -> Any:
+    """What a call returned. Raises what it raised there, and _LostError where its process is gone."""
+    import ray
+
+    try:
+        return ray.get(ref)
+    except ray.exceptions.RayTaskError as error:
+        cause = getattr(error, "cause", None)
+        raise (cause if isinstance(cause, Exception) else error) from None
+    except ray.exceptions.RayError as error:
+        raise _LostError(_reason(error)) from None
+
+
+def _reason(error: Exception) -> str:
+    """Ray's explanation in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = [line for line in lines if line.lower().startswith(("the actor", "actor", "worker", "the node", "node"))]
+    return ((told or lines or [type(error).__name__])[-1 if told else 0])[:300]

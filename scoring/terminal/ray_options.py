@@ -1,0 +1,66 @@
+"""The options of a Ray cluster that answers in place of this process."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import click
+
+from scoring.terminal.options import as_record, together
+from scoring.terminal.session import Session
+
+if TYPE_CHECKING:
+    from scoring.run.options import RunContext
+
+
+@dataclass(frozen=True)
+class RayChoices:
+    """ray: the address of a cluster, "" for the one that runs here or is started here, None for no cluster."""
+
+    ray: str | None
+    ray_actors: int | None
+
+    def check(self, session: Session, device_map: str = "none") -> None:
+        """Raises UsageError for options that do not go together."""
+        if self.ray is None and self.ray_actors is not None:
+            raise click.UsageError("--ray-actors: for --ray; add that, or leave it out")
+        if self.ray is not None and session.processes:
+            raise click.UsageError("--ray finds its processes by itself; start it without torchrun")
+        if self.ray is not None and device_map == "auto":
+            raise click.UsageError("--ray has a model on each card, --device-map auto one on all; give one of the two")
+
+    @contextmanager
+    def context(self, session: Session) -> Iterator["RunContext"]:
+        """What a run talks to; inside, its actors live. Raises ClusterError, CallError."""
+        context = session.context()
+        if self.ray is None:
+            yield context
+            return
+        from scoring.cluster.connection import connected
+        from scoring.cluster.workers import RayWorkers
+
+        with connected(self.ray or None, session.console.say):
+            workers = RayWorkers(self.ray_actors, session.console.say, session.stop)
+            try:
+                yield replace(context, workers=workers)
+            finally:
+                workers.close()
+
+
+ray_options = together(
+    click.option(
+        "--ray",
+        is_flag=False,
+        flag_value="",
+        metavar="[ADDRESS]",
+        help="Score on a Ray cluster, an actor on each card: at this address, else the running one, else one that is "
+        "started here.",
+    ),
+    click.option(
+        "--ray-actors",
+        type=click.IntRange(1),
+        help="With --ray: how many actors.  [default: one for each card, or for each node without cards]",
+    ),
+    as_record(RayChoices, "cluster"),
+)
