@@ -56,9 +56,10 @@ class ModelActor:
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // torch.cuda.device_count()))
         self.name = f"{os.uname().nodename}, process {os.getpid()}"
         self.readers = ThreadPoolExecutor(READERS)
-        self.turn = threading.Lock()
+        self.turn, self.loading = threading.Lock(), threading.Lock()
         self.split = 1
-        self.adopt(plan, options, letters, compiled)
+        self.loader: ModelLoader | None = None
+        self.given = (plan, options, letters, compiled)
 
     def adopt(self, plan: Plan, options: RunOptions, letters: int, compiled: bool = False) -> None:
         """Answer for another plan from now on; the model stays where that needs the same.
@@ -67,8 +68,7 @@ class ModelActor:
         """
         _check_files(plan)
         self.notes: list[str] = []
-        before = getattr(self, "loader", None)
-        scorer = before.scorer if before else None
+        scorer = self.loader.scorer if self.loader else None
         if scorer is not None:
             scorer = scorer.with_plan(plan) if scorer.fits(plan) else None
         self.compiled = compiled
@@ -76,19 +76,20 @@ class ModelActor:
 
     def machine(self) -> dict[str, Any]:
         """What the bits of this actor depend on."""
-        return self.loader.machine
+        return self._loader().machine
 
     def load(self) -> Loaded:
         """Load the model, and measure how much fits into a batch."""
-        tokens = self.loader.batch_tokens()
-        loader = self.loader
+        loader = self._loader()
+        tokens = loader.batch_tokens()
         return Loaded(loader.machine, tokens, loader.label_ids, loader.weights, self.notes, loader.steps)
 
     def answer(self, batch: Batch, orders: str) -> Answered:
         """The logits of a batch. orders: those of the run's table of logits."""
-        start, loader = time.monotonic(), self.loader
+        start, loader = time.monotonic(), self._loader()
         prepared = prepare_batch(loader.plan.preparer, batch.questions, batch.orders, self.readers)
-        scorer = loader.load()
+        with self.loading:
+            scorer = loader.load()
         device = scorer.model.device
         prepared = with_tensors(prepared, device.type)
         with self.turn:
@@ -99,6 +100,13 @@ class ModelActor:
         peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
         seconds = time.monotonic() - start
         return Answered(batch.number, part, self.split, seconds, loader.comparison, peak, self.name)
+
+    def _loader(self) -> ModelLoader:
+        """For the last plan that was given. Raises as `adopt`: Ray would pass on no error of a constructor as it is."""
+        if self.loader is None:
+            self.adopt(*self.given)
+        assert self.loader is not None
+        return self.loader
 
 
 def _check_files(plan: Plan) -> None:

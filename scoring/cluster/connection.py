@@ -2,6 +2,8 @@
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -60,7 +62,8 @@ def connected(address: str | None, say: Say) -> Iterator[None]:
         yield
         return
     try:
-        ray.init(address, log_to_driver=False, configure_logging=True, logging_level=logging.ERROR)
+        with _own_signals():
+            ray.init(address, log_to_driver=False, configure_logging=True, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         where = address or "the cluster of this machine"
         reason = str(error).strip().split("\n")[0]
@@ -73,6 +76,17 @@ def connected(address: str | None, say: Say) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Inside, others may set a handler of SIGTERM, as Ray does; afterwards that of before has it again."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def environment() -> dict[str, str]:

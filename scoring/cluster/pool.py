@@ -9,13 +9,15 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from threading import Event
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from scoring.cluster.actor import Answered, Loaded
 from scoring.cluster.connection import ClusterError
 from scoring.errors import counted
 from scoring.messages import Say
-from scoring.run.scheduler import Batch
+
+if TYPE_CHECKING:
+    from scoring.cluster.actor import Answered, Loaded
+    from scoring.run.scheduler import Batch
 
 IN_HAND = 3  # batches of an actor: one on the device, the others are prepared
 ATTEMPTS = 3  # of a batch, and of actors to start
@@ -29,7 +31,7 @@ POLL = 0.5
 class _Task:
     """A batch on its way, and how many actors were lost with it."""
 
-    batch: Batch
+    batch: "Batch"
     lost: int = 0
 
 
@@ -65,25 +67,37 @@ class ActorPool:
         self.members, self._starting = [], {}
 
     def call(self, method: str, *arguments: Any) -> list[Any]:
-        """The results of a method of all actors. Raises what it raises, and ClusterError where an actor is lost."""
+        """The results of a method of all actors; one that is lost meanwhile is replaced.
+
+        Raises what the method raises, and ClusterError where actors are lost again and again, or find no room.
+        """
         import ray
 
-        references = [getattr(member.handle, method).remote(*arguments) for member in self.members]
-        until = time.monotonic() + START_SECONDS
-        waiting = references
-        while waiting:
+        results: dict[_Member, Any] = {}
+        asked = {getattr(member.handle, method).remote(*arguments): member for member in self.members}
+        until, lost = time.monotonic() + START_SECONDS, 0
+        while asked:
             if self.stop.is_set():
                 raise KeyboardInterrupt
-            _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=POLL)
-            if waiting and time.monotonic() > until:
+            if time.monotonic() > until:
                 raise ClusterError(
-                    f"{len(waiting)} of {counted(len(references), 'actor')} did not start within {START_SECONDS:.0f} "
+                    f"{len(asked)} of {counted(len(self.members), 'actor')} did not start within {START_SECONDS:.0f} "
                     "s; expected room for all (`ray status` tells what is asked for)"
                 )
-        try:
-            return [_result(reference) for reference in references]
-        except _LostError as error:
-            raise ClusterError(f"an actor ended while the run began: {error}; the same command goes on") from None
+            done, _ = ray.wait([*asked], timeout=POLL)
+            for ref in done:
+                member = asked.pop(ref)
+                try:
+                    results[member] = _result(ref)
+                except _LostError as error:
+                    lost += 1
+                    if lost == ATTEMPTS:
+                        raise _lost_while_loading(error) from None
+                    self.say(f"an actor is lost ({error}); another is started")
+                    ray.kill(member.handle)
+                    member.handle = self.create()
+                    asked[getattr(member.handle, method).remote(*arguments)] = member
+        return [results[member] for member in self.members]
 
     def renew(self) -> None:
         """Start the actors anew that were being started: what they are to load has changed."""
@@ -91,16 +105,16 @@ class ActorPool:
 
         for member in self._starting.values():
             ray.kill(member.handle)
-        self._starting = {}
+        self._starting, self._failed_starts = {}, 0
         while len(self.members) + len(self._starting) < self.count:
             self._start()
 
-    def load(self) -> list[Loaded]:
+    def load(self) -> "list[Loaded]":
         """Load the model everywhere. Raises as `call`."""
         return self.call("load")
 
     # ------------------------------------------------------------ batches
-    def answers(self, batches: Sequence[Batch], orders: str) -> Iterator[Answered]:
+    def answers(self, batches: "Sequence[Batch]", orders: str) -> "Iterator[Answered]":
         """The answers of all batches, as they come. orders: of the run's table of logits.
 
         Raises what an actor raises, ClusterError where that goes on without end, and KeyboardInterrupt once the run is
@@ -128,14 +142,14 @@ class ActorPool:
 
     def _give_out(self, waiting: deque[_Task], orders: str) -> None:
         """Give the first batches that wait to actors with room, the least busy first."""
-        while waiting and self.members:
-            member = min(self.members, key=lambda each: len(each.tasks))
-            if not member.takes(waiting[0]):
+        while waiting:
+            able = [member for member in self.members if member.takes(waiting[0])]
+            if not able:
                 return
-            task = waiting.popleft()
+            member, task = min(able, key=lambda each: len(each.tasks)), waiting.popleft()
             member.tasks[member.handle.answer.options(name="answer a batch").remote(task.batch, orders)] = task
 
-    def _take(self, member: _Member, ref: Any, waiting: deque[_Task]) -> Iterator[Answered]:
+    def _take(self, member: _Member, ref: Any, waiting: deque[_Task]) -> "Iterator[Answered]":
         """The answer of a batch; where its actor is lost, its batches wait again."""
         try:
             answered: Answered = _result(ref)
@@ -143,7 +157,6 @@ class ActorPool:
             self._replace(member, waiting, str(error))
             return
         del member.tasks[ref]
-        self._failed_starts = 0
         yield answered
 
     def _replace(self, member: _Member, waiting: deque[_Task], reason: str) -> None:
@@ -161,24 +174,33 @@ class ActorPool:
                     f"{rows[0].id!r} to {rows[-1].id!r}), the last: {reason}"
                 )
             waiting.appendleft(task)
-        self.say(f"an actor is lost ({reason}): its {len(member.tasks)} batches wait again, and another is started")
-        self._start()
+        self.say(f"an actor is lost ({reason}); batches that wait for another: {len(member.tasks)}")
+        self._start_another(reason)
 
     def _start(self) -> None:
         member = _Member(self.create())
         self._starting[member.handle.load.options(name="load the model").remote()] = member
 
+    def _start_another(self, reason: str) -> None:
+        """Start one, unless too many were lost while they loaded. Raises ClusterError where none is left then."""
+        if self._failed_starts < ATTEMPTS:
+            self._start()
+        elif not self.members and not self._starting:
+            raise _lost_while_loading(reason)
+
     def _welcome(self, ref: Any) -> None:
-        """Take in an actor that has loaded its model. Raises ClusterError where such are lost too often."""
+        """Take in an actor that has loaded its model. Raises ClusterError where too many are lost while they do."""
         member = self._starting.pop(ref)
         try:
             _result(ref)
         except _LostError as error:
             self._failed_starts += 1
-            if self._failed_starts == ATTEMPTS:
-                raise ClusterError(f"{counted(ATTEMPTS, 'actor')} ended while loading, the last: {error}") from None
-            self._start()
+            if self._failed_starts == ATTEMPTS and self.members:
+                left = counted(len(self.members), "actor")
+                self.say(f"{ATTEMPTS} actors ended while loading, the last: {error}; going on with {left}")
+            self._start_another(str(error))
             return
+        self._failed_starts = 0
         self.members.append(member)
 
     def _check_moving(self, moved: float) -> None:
@@ -191,6 +213,13 @@ class ActorPool:
             )
         if silent > STUCK_SECONDS:
             raise ClusterError(f"no batch was answered for {STUCK_SECONDS:.0f} s; the same command goes on")
+
+
+def _lost_while_loading(reason: object) -> ClusterError:
+    return ClusterError(
+        f"{counted(ATTEMPTS, 'actor')} ended while loading, the last: {reason}; expected a model that fits into the "
+        "memory of a node; the same command goes on"
+    )
 
 
 class _LostError(Exception):

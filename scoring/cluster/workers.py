@@ -32,14 +32,17 @@ class RayWorkers:
         self.wanted, self.say, self.stop = actors, say, stop
         self.pool: ActorPool | None = None
         self.arguments: tuple[Any, ...] = ()  # of the actors, also of those that are started later
+        self._current: ActorLoader | None = None
 
     def loader(self, job: Job) -> "ActorLoader":
         """Loads the job's model in the actors."""
-        return ActorLoader(self, job)
+        self._current = ActorLoader(self, job)
+        return self._current
 
     def loop(self, job: Job, scheduler: Scheduler, state: RunState) -> "ActorLoop":
-        """Lets the actors answer the job's batches."""
-        return ActorLoop(self, job, scheduler, state)
+        """Lets the actors answer the batches of the job whose loader was made last."""
+        assert self._current is not None
+        return ActorLoop(self, job, scheduler, state, self._current)
 
     def close(self) -> None:
         """End the actors."""
@@ -141,6 +144,7 @@ class ActorLoop:
     job: Job
     scheduler: Scheduler
     state: RunState
+    loader: ActorLoader
     seconds: float = 0.0
     first_seconds: float = 0.0
     waiting_seconds: float = 0.0
@@ -151,6 +155,7 @@ class ActorLoop:
         """Every batch of the queue. Raises ClusterError, and KeyboardInterrupt once the run is to stop."""
         if not queue.todo:
             return
+        self.loader.load()  # a run that goes on has not needed it before
         job, start = self.job, time.monotonic()
         pool = self.workers.ready(job.plan, job.options, job.letters, self.state.compile)
         batches = [_with_whole_pictures(self.scheduler.batches[number]) for number in queue.todo]
