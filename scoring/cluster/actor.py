@@ -57,7 +57,6 @@ class ModelActor:
         self.name = f"{os.uname().nodename}, process {os.getpid()}"
         self.readers = ThreadPoolExecutor(READERS)
         self.turn, self.loading = threading.Lock(), threading.Lock()
-        self.split = 1
         self.loader: ModelLoader | None = None
         self.given = (plan, options, letters, compiled)
 
@@ -71,7 +70,7 @@ class ModelActor:
         scorer = self.loader.scorer if self.loader else None
         if scorer is not None:
             scorer = scorer.with_plan(plan) if scorer.fits(plan) else None
-        self.compiled = compiled
+        self.compiled, self.split = compiled, 1
         self.loader = ModelLoader(plan, options, letters, self.notes.append, scorer)
 
     def machine(self) -> dict[str, Any]:
@@ -84,8 +83,12 @@ class ModelActor:
         tokens = loader.batch_tokens()
         return Loaded(loader.machine, tokens, loader.label_ids, loader.weights, self.notes, loader.steps)
 
-    def answer(self, batch: Batch, orders: str) -> Answered:
-        """The logits of a batch. orders: those of the run's table of logits."""
+    def answer(self, batch: Batch, orders: str, split: int = 1) -> Answered:
+        """The logits of a batch.
+
+        orders: those of the run's table of logits. split: into how many pieces an earlier batch had to be cut, here or
+        in another process.
+        """
         start, loader = time.monotonic(), self._loader()
         prepared = prepare_batch(loader.plan.preparer, batch.questions, batch.orders, self.readers)
         with self.loading:
@@ -95,7 +98,7 @@ class ModelActor:
         with self.turn:
             scorer = loader.prepare(batch, self.compiled)
             with computing():
-                pieces, self.split = answer_in_pieces(scorer, prepared, loader.letters, self.split)
+                pieces, self.split = answer_in_pieces(scorer, prepared, loader.letters, max(split, self.split))
         part = part_of(scorer, prepared, pieces, loader.letters, orders)
         peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
         seconds = time.monotonic() - start
@@ -103,10 +106,11 @@ class ModelActor:
 
     def _loader(self) -> ModelLoader:
         """For the last plan that was given. Raises as `adopt`: Ray would pass on no error of a constructor as it is."""
-        if self.loader is None:
-            self.adopt(*self.given)
-        assert self.loader is not None
-        return self.loader
+        with self.loading:
+            if self.loader is None:
+                self.adopt(*self.given)
+            assert self.loader is not None
+            return self.loader
 
 
 def _check_files(plan: Plan) -> None:

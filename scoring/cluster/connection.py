@@ -3,11 +3,13 @@
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
+from math import ceil
 
 from scoring.errors import CallError, ScoringError, counted
 from scoring.messages import Say
@@ -23,6 +25,7 @@ PASSED_ON = (  # what actors need of this process's environment
     "HF_HOME",
     "XDG_CACHE_HOME",
 )
+CONNECT_SECONDS = 10.0
 
 
 class ClusterError(ScoringError):
@@ -31,20 +34,26 @@ class ClusterError(ScoringError):
 
 @dataclass(frozen=True)
 class Room:
-    """What a cluster has."""
+    """What a cluster has. cores: of each node."""
 
-    nodes: int
+    cores: tuple[float, ...]
     cards: int
-    cores: float
 
     @classmethod
     def of_cluster(cls) -> "Room":
         """Of the one that is connected."""
         import ray
 
-        whole: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        nodes = sum(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
-        return cls(nodes, int(whole.get("GPU", 0)), whole.get("CPU", 0.0))
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        return cls(tuple(node.get("CPU", 0.0) for node in nodes), int(sum(node.get("GPU", 0) for node in nodes)))
+
+    def share(self, actors: int) -> float:
+        """The most cores that each of so many actors can have, whole ones where that can be; 0 where there are none."""
+        for cores in range(int(max(self.cores, default=0)), 0, -1):
+            if sum(node // cores for node in self.cores) >= actors:
+                return float(cores)
+        whole = sum(map(int, self.cores))
+        return int(100 / ceil(actors / whole)) / 100 if whole else 0.0
 
 
 @contextmanager
@@ -61,21 +70,37 @@ def connected(address: str | None, say: Say) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    if given := address or os.environ.get("RAY_ADDRESS"):
+        _check_answered(given)
     try:
         with _own_signals():
             ray.init(address, log_to_driver=False, configure_logging=True, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
-        where = address or "the cluster of this machine"
-        reason = str(error).strip().split("\n")[0]
-        raise ClusterError(
-            f"{where}: {reason}; expected a running Ray cluster (`ray status` tells), or --ray without an address"
-        ) from None
+    except (ConnectionError, ValueError, RuntimeError, OSError, ray.exceptions.RayError) as error:
+        raise _unreachable(given or "the cluster of this machine", error) from None
     try:
         room = Room.of_cluster()
-        say(f"Ray: {counted(room.nodes, 'node')}, {counted(room.cards, 'card')}, {room.cores:g} cores")
+        say(f"Ray: {counted(len(room.cores), 'node')}, {counted(room.cards, 'card')}, {sum(room.cores):g} cores")
         yield
     finally:
         ray.shutdown()
+
+
+def _check_answered(address: str) -> None:
+    """Raises ClusterError where nobody listens at host:port; Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return  # `auto` and other words of Ray's own
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise _unreachable(address, error) from None
+
+
+def _unreachable(where: str, error: Exception) -> ClusterError:
+    reason = str(error).strip().split("\n")[0]
+    return ClusterError(
+        f"{where}: {reason}; expected a running Ray cluster (`ray status` tells), or --ray without an address"
+    )
 
 
 @contextmanager

@@ -114,8 +114,8 @@ class ActorPool:
         return self.call("load")
 
     # ------------------------------------------------------------ batches
-    def answers(self, batches: "Sequence[Batch]", orders: str) -> "Iterator[Answered]":
-        """The answers of all batches, as they come. orders: of the run's table of logits.
+    def answers(self, batches: "Sequence[Batch]", orders: str, split: int = 1) -> "Iterator[Answered]":
+        """The answers of all batches, as they come. orders, split: see `ModelActor.answer`.
 
         Raises what an actor raises, ClusterError where that goes on without end, and KeyboardInterrupt once the run is
         to stop and what is in hand was answered.
@@ -127,7 +127,7 @@ class ActorPool:
         while waiting or any(member.tasks for member in self.members):
             stopping = self.stop.is_set()
             if not stopping:
-                self._give_out(waiting, orders)
+                self._give_out(waiting, (orders, split))
             refs = {ref: member for member in self.members for ref in member.tasks}
             if stopping and (not refs or time.monotonic() - moved > PARTING_SECONDS):
                 raise KeyboardInterrupt
@@ -140,14 +140,14 @@ class ActorPool:
                     yield from self._take(refs[ref], ref, waiting)
             self._check_moving(moved)
 
-    def _give_out(self, waiting: deque[_Task], orders: str) -> None:
+    def _give_out(self, waiting: deque[_Task], arguments: tuple[str, int]) -> None:
         """Give the first batches that wait to actors with room, the least busy first."""
         while waiting:
             able = [member for member in self.members if member.takes(waiting[0])]
             if not able:
                 return
             member, task = min(able, key=lambda each: len(each.tasks)), waiting.popleft()
-            member.tasks[member.handle.answer.options(name="answer a batch").remote(task.batch, orders)] = task
+            member.tasks[member.handle.answer.options(name="answer a batch").remote(task.batch, *arguments)] = task
 
     def _take(self, member: _Member, ref: Any, waiting: deque[_Task]) -> "Iterator[Answered]":
         """The answer of a batch; where its actor is lost, its batches wait again."""

@@ -83,11 +83,11 @@ class RayWorkers:
                 found = f"--ray-actors {self.wanted}: the cluster has {counted(room.cards, 'card')}"
                 raise ClusterError(f"{found}; expected no more actors")
             return self.wanted or room.cards, {"num_gpus": 1, "num_cpus": 1}
-        count = self.wanted or room.nodes
-        share = room.cores / count
-        if share <= 0:
+        count = self.wanted or sum(cores > 0 for cores in room.cores) or 1
+        share = room.share(count)
+        if not share:
             raise ClusterError("the cluster has no cores; expected a node that lends some (`ray start --num-cpus`)")
-        return count, {"num_cpus": float(int(share)) if share >= 1 else round(share - 0.005, 2)}
+        return count, {"num_cpus": share}
 
 
 @dataclass
@@ -162,7 +162,7 @@ class ActorLoop:
         done = self.scheduler.rows_done
         bar = job.context.progress(self.scheduler.rows_in(queue.todo) + done, done) if job.context.progress else None
         try:
-            for answered in pool.answers(batches, job.options.orders):
+            for answered in pool.answers(batches, job.options.orders, self.state.split):
                 self.first_seconds = self.first_seconds or time.monotonic() - start
                 self._file(answered)
                 if bar:

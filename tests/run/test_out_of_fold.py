@@ -11,30 +11,22 @@ from scoring import read_questions
 from scoring.checkpoints.calibrate import calibrate_folds
 from scoring.checkpoints.compatibility import MismatchError
 from scoring.checkpoints.plan import plan_members
-from scoring.inputs.digests import question_digests
 from scoring.inputs.orders import OrdersError
 from scoring.run.options import ModelOptions, RunOptions
 from scoring.run.out_of_fold import Folds, score_out_of_fold
-from scoring.scores.exposure import VALIDATION, write_rows
+from scoring.scores.exposure import VALIDATION
 from scoring.scores.folder import RunError, open_scores
 from scoring.scores.probabilities import member_logits
 from scoring.tables.sample import read_sample
 from scoring.tables.table import Table
+from tests.shared.folds import make_folds
 
 ROWS = 20
 
 
 @pytest.fixture(scope="module")
-def folds(tmp_path_factory, demo):
-    """Two adapters of the demo as if they were folds: each holds out every other of the first rows of test.csv."""
-    folder = tmp_path_factory.mktemp("folds")
-    digests = question_digests(read_questions(demo / "test.csv")[:ROWS])
-    for number in (0, 1):
-        fold = shutil.copytree(demo / "checkpoints" / f"fold{number}", folder / f"fold{number}")
-        manifest = json.loads((fold / "scoring.json").read_text())
-        (fold / "scoring.json").write_text(json.dumps(manifest | {"base": str(demo / "base")}))
-        write_rows(fold, digests[1 - number :: 2], digests[number::2])
-    return folder
+def folds(tmp_path_factory):
+    return make_folds(tmp_path_factory.mktemp("folds"), ROWS)
 
 
 @pytest.fixture(scope="module")

@@ -51,7 +51,7 @@ class SmallActor:
     def refuse(self) -> None:
         raise CallError("no such files")
 
-    def answer(self, batch: SmallBatch, orders: str) -> tuple[int, int]:
+    def answer(self, batch: SmallBatch, orders: str, split: int) -> tuple[int, int]:
         with open(self.folder / f"asked{batch.number}", "a") as asked:
             asked.write(".")
         mark = self.folder / f"killed{batch.number}"

@@ -1,0 +1,239 @@
+"""`score --ray` leaves the files of one process, whatever is lost meanwhile; two nodes of a cluster on this machine."""
+
+import json
+import os
+import signal
+
+import pytest
+import ray
+import torch
+from ray.cluster_utils import Cluster
+
+from benchmarks import command_line
+from benchmarks.faults import SCORED, content
+from scoring.cluster import workers
+from scoring.cluster.connection import ClusterError, Room
+from scoring.cluster.workers import ActorLoop, RayWorkers
+from scoring.messages import Say
+from tests.shared.demo import BOTH, DEMO, FOLD0
+from tests.shared.folds import make_folds
+from tests.shared.processes import ONE_THREAD
+from tests.shared.ray_clusters import ray_folder, wait_for
+
+TEST = DEMO / "test.csv"
+ONE = ["score", TEST, "--ckpt", FOLD0, "--no-verify", "--batch-tokens", 400]
+
+
+class KeptWorkers(RayWorkers):
+    """Actors that all tests of this module share: they load the libraries once."""
+
+    def close(self) -> None:
+        """At the end of a call they stay."""
+
+    def _resources(self):
+        return 2, {"num_cpus": 1}
+
+    def taken(self, actors: int | None, say: Say, stop) -> RayWorkers:
+        """As if they were made for this call."""
+        assert actors == 2
+        self.say, self.stop = say, stop
+        if self.pool:
+            self.pool.say, self.pool.stop = say, stop
+        return self
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the actors have
+    with ray_folder():
+        cluster = Cluster(head_node_args={"num_cpus": 2, "include_dashboard": False})
+        cluster.add_node(num_cpus=2)
+        ray.init(cluster.address, log_to_driver=False, logging_level="ERROR")
+        yield cluster
+        ray.shutdown()
+        cluster.shutdown()
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def kept(cluster):
+    kept = KeptWorkers(2, print, None)
+    yield kept
+    if kept.pool:
+        kept.pool.close()
+
+
+@pytest.fixture
+def ray_cli(quick_cli, kept, monkeypatch):
+    """`quick_cli` with two actors of the cluster."""
+    monkeypatch.setattr(workers, "RayWorkers", kept.taken)
+    return lambda *arguments, **more: quick_cli(*arguments, "--ray", "--ray-actors", 2, **more)
+
+
+@pytest.fixture
+def expected(quick_cli, tmp_path):
+    """The files of one process."""
+
+    def make(*arguments, check: int = 0, run: str = ".") -> dict[str, bytes]:
+        out = tmp_path / "one"
+        if not out.exists():
+            quick_cli(*arguments, "--out", out, check=check)
+        return content(out / run, SCORED)
+
+    return make
+
+
+def broken_pictures(tmp_path, small_table):
+    """A table whose second row has a picture that ends early, and its fourth one that is none any more."""
+    table = small_table(8)
+    pictures = [tmp_path / line.split(",")[1] for line in table.read_text().splitlines()[1:]]
+    pictures[1].write_bytes(pictures[1].read_bytes()[:-2000])
+    pictures[3].write_bytes(pictures[3].read_bytes()[:300])
+    return table
+
+
+# ------------------------------------------------------------------ the same files
+@pytest.mark.parametrize(
+    "more, runs",
+    [
+        ((), ["."]),
+        (("--ckpt", BOTH[1], "--orders", "cyclic"), ["."]),
+        (("--orders", "adaptive"), ["."]),
+        (("--ckpt", BOTH[1], "--orders", "1,2"), [".", "runs/1", "runs/2"]),  # the second run's plan is adopted
+    ],
+    ids=["one order", "two checkpoints, cyclic", "adaptive", "two runs"],
+)
+def test_the_files_are_those_of_one_process(ray_cli, expected, tmp_path, more, runs):
+    call = [*ONE, "--limit", 24, *more]
+    ray_cli(*call, "--out", tmp_path / "ray")
+    for run in runs:
+        assert content(tmp_path / "ray" / run, SCORED) == expected(*call, run=run)
+    run_json = json.loads((tmp_path / "ray" / runs[-1] / "run.json").read_text())
+    assert sum(process["rows"] for process in run_json["processes"]) >= 24 and run_json["weights"] == "16bit"
+
+
+def test_batches_as_large_as_fit_are_measured_by_the_actors(ray_cli, expected, tmp_path):
+    call = [*ONE[:-2], "--limit", 6]
+    ray_cli(*call, "--out", tmp_path / "ray")
+    assert content(tmp_path / "ray", SCORED) == expected(*call)
+
+
+def test_pictures_that_cannot_be_read_have_the_same_words(ray_cli, expected, tmp_path, small_table):
+    call = [*ONE[:1], broken_pictures(tmp_path, small_table), *ONE[2:], "--skip-bad-rows"]
+    ray_cli(*call, "--out", tmp_path / "ray", check=3)
+    files = content(tmp_path / "ray", SCORED)
+    assert files == expected(*call, check=3)
+    assert b"truncated" in files["probabilities.csv"]
+
+
+def test_pictures_inside_of_a_table(ray_cli, expected, tmp_path):
+    call = [*ONE[:1], "tests/cases/tables/mmbench_ko.parquet", *ONE[2:]]
+    ray_cli(*call, "--out", tmp_path / "ray")
+    assert content(tmp_path / "ray", SCORED) == expected(*call)
+
+
+def test_rows_by_the_fold_that_had_not_seen_them(ray_cli, expected, tmp_path):
+    folds = make_folds(tmp_path / "folds", 12)
+    call = ["score", TEST, "--ckpt", folds, "--limit", 12, "--out-of-fold", "--no-verify", "--batch-tokens", 400]
+    ray_cli(*call, "--out", tmp_path / "ray")
+    for run in (".", "runs/fold0", "runs/fold1"):
+        assert content(tmp_path / "ray" / run, SCORED) == expected(*call, run=run)
+
+
+@pytest.mark.parametrize("ray_first", [True, False], ids=["ray first", "ray goes on"])
+def test_what_was_begun_in_one_way_goes_on_in_the_other(ray_cli, quick_cli, expected, tmp_path, ray_first):
+    call, out = [*ONE, "--limit", 12], tmp_path / "both"
+    files = expected(*call)
+    first, second = (ray_cli, quick_cli) if ray_first else (quick_cli, ray_cli)
+    first(*call, "--out", out)
+    kept = sorted((out / "logits").iterdir())[::2]
+    for part in set((out / "logits").iterdir()) - set(kept):
+        part.unlink()
+    before = [part.stat().st_mtime_ns for part in kept]
+    assert "going on: " in second(*call, "--out", out).stderr
+    assert content(out, SCORED) == files and [part.stat().st_mtime_ns for part in kept] == before
+    assert json.loads((out / "run.json").read_text())["weights"] == "16bit"
+
+
+# ------------------------------------------------------------------ what is refused
+def test_nodes_with_other_files_are_refused_by_name(ray_cli, tmp_path, monkeypatch):
+    whole = workers._with_whole_paths
+
+    def other(plan):
+        found = whole(plan)
+        found.adapters = {"fold0": "another"}
+        return found
+
+    monkeypatch.setattr(workers, "_with_whole_paths", other)
+    done = ray_cli(*ONE, "--limit", 4, "--out", tmp_path / "ray", check=2)
+    assert "error: fold0: other files on " in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "room, wanted, found",
+    [
+        (Room((4.0, 4.0), 4), None, (4, {"num_gpus": 1, "num_cpus": 1})),
+        (Room((4.0, 4.0), 4), 3, (3, {"num_gpus": 1, "num_cpus": 1})),
+        (Room((4.0, 4.0), 0), None, (2, {"num_cpus": 4.0})),
+        (Room((0.0, 4.0), 0), 3, (3, {"num_cpus": 1.0})),
+    ],
+)
+def test_an_actor_for_each_card_else_for_each_node(monkeypatch, room, wanted, found):
+    monkeypatch.setattr(Room, "of_cluster", lambda: room)
+    assert RayWorkers(wanted, print, None)._resources() == found
+
+
+def test_more_actors_than_cards_and_nodes_without_cores_are_refused(monkeypatch):
+    monkeypatch.setattr(Room, "of_cluster", lambda: Room((4.0,), 2))
+    with pytest.raises(ClusterError, match="--ray-actors 3: the cluster has 2 cards; expected no more actors"):
+        RayWorkers(3, print, None)._resources()
+    monkeypatch.setattr(Room, "of_cluster", lambda: Room((0.0,), 0))
+    with pytest.raises(ClusterError, match="the cluster has no cores"):
+        RayWorkers(None, print, None)._resources()
+
+
+# ------------------------------------------------------------------ what is lost
+def after_batches(monkeypatch, count: int, happens) -> None:
+    """Let something happen once an actor has answered so many batches. happens: gets the last answer."""
+    file, filed = ActorLoop._file, []
+
+    def filing(loop, answered):
+        file(loop, answered)
+        filed.append(answered)
+        if len(filed) == count:
+            happens(answered)
+
+    monkeypatch.setattr(ActorLoop, "_file", filing)
+
+
+def test_an_actor_that_is_killed(ray_cli, expected, tmp_path, monkeypatch):
+    after_batches(monkeypatch, 3, lambda answered: os.kill(int(answered.process.split()[-1]), signal.SIGKILL))
+    call = [*ONE, "--limit", 40]
+    done = ray_cli(*call, "--out", tmp_path / "ray")
+    assert done.stderr.count("an actor is lost (") == 1
+    assert content(tmp_path / "ray", SCORED) == expected(*call)
+
+
+def test_a_driver_that_is_killed_and_goes_on_with_more_actors(cluster, ray_cli, expected, tmp_path):
+    call, out = [*ONE, "--limit", 40, "--out", tmp_path / "ray"], tmp_path / "ray"
+    own = {**ONE_THREAD, **{name: os.environ[name] for name in ("RAY_TMPDIR", "PYTHONPATH")}}
+    free = ray.available_resources()["CPU"]
+    words = [*call, "--ray", cluster.address, "--ray-actors", 4]
+    driver = command_line.start(*words, env=own, err=tmp_path / "err")
+    command_line.wait_until(driver, lambda: len(list(out.glob("logits/*.parquet"))) > 2, 60)
+    driver.kill()
+    driver.join()
+    assert not (out / "run.json").exists() and list(out.glob("logits/*.parquet")), (tmp_path / "err").read_text()
+    assert ray_cli(*call).stderr.count("going on: ") == 1
+    assert content(out, SCORED) == expected(*call[:-2])
+    wait_for(lambda: ray.available_resources().get("CPU") == free, "actors of the killed driver are left")
+
+
+def test_a_node_that_is_removed(cluster, ray_cli, expected, tmp_path, monkeypatch):
+    [node] = cluster.worker_nodes
+    after_batches(monkeypatch, 3, lambda _: cluster.remove_node(node, allow_graceful=False))
+    call = [*ONE, "--limit", 40]
+    done = ray_cli(*call, "--out", tmp_path / "ray")
+    assert done.stderr.count("an actor is lost (") == 1
+    assert content(tmp_path / "ray", SCORED) == expected(*call)
