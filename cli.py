@@ -305,10 +305,11 @@ def score(  # noqa: PLR0913 its parameters are its options
             out_of_fold,
             reading.skip_bad_rows,
         )
-        scoring = Scoring(request, partial(read, session.console, data, reading), session.console.say)
-        scoring.plan(model.options(), choices.options())
-        with stoppable(session), cluster.context(session) as context:
-            result = scoring.run(context)
+        with cluster.context(session) as context:
+            scoring = Scoring(request, partial(read, session.console, data, reading), session.console.say)
+            scoring.plan(model.options(), choices.options())
+            with stoppable(session):
+                result = scoring.run(context)
         if out_of_fold and result.logits is not None:
             print_results(Results(scoring.out, result.logits, result.metrics, result.warnings))
         elif not out_of_fold:

@@ -12,6 +12,7 @@ import torch
 
 from scoring.checkpoints.plan import Plan
 from scoring.checkpoints.weights import base_fingerprint
+from scoring.engine.batch_scorer import machine
 from scoring.engine.batches import READERS, prepare_batch, with_tensors
 from scoring.engine.exclusive import computing
 from scoring.run.batch_loop import answer_in_pieces, part_of
@@ -50,20 +51,22 @@ class Answered:
 class ModelActor:
     """Holds a model. Several threads prepare batches; one at a time begins a batch on the device."""
 
-    def __init__(self, plan: Plan, options: RunOptions, letters: int, compiled: bool = False):
-        """letters: the largest number of options of a row. compiled: whether the layers are to be compiled."""
+    def __init__(self, *given: Any):
+        """given: the arguments of `adopt`; none where they are not known yet, and only libraries are imported."""
         if torch.cuda.is_available():
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // torch.cuda.device_count()))
         self.name = f"{os.uname().nodename}, process {os.getpid()}"
         self.readers = ThreadPoolExecutor(READERS)
         self.turn, self.loading = threading.Lock(), threading.Lock()
         self.loader: ModelLoader | None = None
-        self.given = (plan, options, letters, compiled)
+        self.given = given
+        machine()  # imports what every model needs
 
     def adopt(self, plan: Plan, options: RunOptions, letters: int, compiled: bool = False) -> None:
         """Answer for another plan from now on; the model stays where that needs the same.
 
-        Raises RunError where this machine's files are not those of the plan.
+        letters: the largest number of options of a row. compiled: whether the layers are to be compiled. Raises RunError
+        where this machine's files are not those of the plan.
         """
         _check_files(plan)
         self.notes: list[str] = []
@@ -82,6 +85,13 @@ class ModelActor:
         loader = self._loader()
         tokens = loader.batch_tokens()
         return Loaded(loader.machine, tokens, loader.label_ids, loader.weights, self.notes, loader.steps)
+
+    def prepare(self, batch: Batch) -> float:
+        """Load, verify and compile, with a batch that is not answered; the seconds that it took."""
+        start = time.monotonic()
+        with self.turn:
+            self._loader().prepare(batch, self.compiled)
+        return time.monotonic() - start
 
     def answer(self, batch: Batch, orders: str, split: int = 1) -> Answered:
         """The logits of a batch.

@@ -34,6 +34,12 @@ class RayWorkers:
         self.arguments: tuple[Any, ...] = ()  # of the actors, also of those that are started later
         self._current: ActorLoader | None = None
 
+    def start(self) -> None:
+        """Start the actors, which import libraries while this process plans. Raises ClusterError where no room is."""
+        if not self.pool:
+            count, resources = self._resources()
+            self.pool = ActorPool(lambda: self._create(resources), count, self.say, self.stop)
+
     def loader(self, job: Job) -> "ActorLoader":
         """Loads the job's model in the actors."""
         self._current = ActorLoader(self, job)
@@ -51,15 +57,13 @@ class RayWorkers:
 
     def ready(self, plan: Plan, options: RunOptions, letters: int, compiled: bool = False) -> ActorPool:
         """The actors, for this plan from now on. Raises ClusterError, and RunError where their files are others."""
+        self.start()
+        assert self.pool is not None
         arguments = (_with_whole_paths(plan), options, letters, compiled)
         if self.arguments != arguments:
             self.arguments = arguments
-            if self.pool:
-                self.pool.call("adopt", *arguments)
-                self.pool.renew()
-        if not self.pool:
-            count, resources = self._resources()
-            self.pool = ActorPool(lambda: self._create(resources), count, self.say, self.stop)
+            self.pool.call("adopt", *arguments)
+            self.pool.renew()
         return self.pool
 
     def _create(self, resources: dict[str, float]) -> Any:
@@ -156,9 +160,11 @@ class ActorLoop:
         if not queue.todo:
             return
         self.loader.load()  # a run that goes on has not needed it before
-        job, start = self.job, time.monotonic()
+        job = self.job
         pool = self.workers.ready(job.plan, job.options, job.letters, self.state.compile)
         batches = [_with_whole_pictures(self.scheduler.batches[number]) for number in queue.todo]
+        self.loader.verifying_seconds += max(pool.call("prepare", batches[0]))
+        start = time.monotonic()
         done = self.scheduler.rows_done
         bar = job.context.progress(self.scheduler.rows_in(queue.todo) + done, done) if job.context.progress else None
         try:

@@ -43,6 +43,7 @@ class RayChoices:
         with connected(self.ray or None, session.console.say):
             workers = RayWorkers(self.ray_actors, session.console.say, session.stop)
             try:
+                workers.start()
                 yield replace(context, workers=workers)
             finally:
                 workers.close()
