@@ -65,8 +65,9 @@ class ModelActor:
     def adopt(self, plan: Plan, options: RunOptions, letters: int, compiled: bool = False) -> None:
         """Answer for another plan from now on; the model stays where that needs the same.
 
-        letters: the largest number of options of a row. compiled: whether the layers are to be compiled. Raises RunError
-        where this machine's files are not those of the plan.
+        letters: the largest number of options of a row. compiled: whether the layers are to be compiled.
+
+        Raises RunError where this machine's files are not those of the plan.
         """
         _check_files(plan)
         self.notes: list[str] = []

@@ -37,7 +37,7 @@ def test_its_answers_are_those_of_a_run_here(actor, batch, table, tmp_path):
     table.questions = batch.questions
     whole = run(table, actor.loader.scorer, tmp_path / "run", RunOptions(verify=False, batch_tokens=100_000))
     answered = actor.answer(batch, "1")
-    logits = {row: values for row, values in zip(answered.part.ids, answered.part.logits)}
+    logits = dict(zip(answered.part.ids, answered.part.logits))
     assert all(np.array_equal(logits[row], values) for row, values in zip(whole.logits.ids, whole.logits.logits))
     assert (answered.number, answered.split, answered.part.status) == (7, 1, ["ok"] * 6)
 
