@@ -24,14 +24,25 @@ TEST = DEMO / "test.csv"
 ONE = ["score", TEST, "--ckpt", FOLD0, "--no-verify", "--batch-tokens", 400]
 
 
+PLACES = ["head", "other"]
+NOTICED_SOON = {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 1000, "health_check_timeout_ms": 3000}
+
+
 class KeptWorkers(RayWorkers):
-    """Actors that all tests of this module share: they load the libraries once."""
+    """Actors that all tests of this module share: they load the libraries once. At first there is one on each node."""
+
+    created = 0
 
     def close(self) -> None:
         """At the end of a call they stay."""
 
     def _resources(self):
-        return 2, {"num_cpus": 1}
+        return 2, {"num_cpus": 0}
+
+    def _create(self, resources):
+        place = {"resources": {PLACES[self.created]: 0.1}} if self.created < len(PLACES) else {}
+        self.created += 1
+        return super()._create(resources | place)
 
     def taken(self, actors: int | None, say: Say, stop) -> RayWorkers:
         """As if they were made for this call."""
@@ -47,8 +58,9 @@ def cluster():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as the actors have
     with ray_folder():
-        cluster = Cluster(head_node_args={"num_cpus": 2, "include_dashboard": False})
-        cluster.add_node(num_cpus=2)
+        head = {"num_cpus": 2, "include_dashboard": False, "_system_config": NOTICED_SOON}
+        cluster = Cluster(True, head_node_args=head | {"resources": {"head": 1}})
+        cluster.add_node(num_cpus=2, resources={"other": 1})
         ray.init(cluster.address, log_to_driver=False, logging_level="ERROR")
         yield cluster
         ray.shutdown()
@@ -207,6 +219,15 @@ def after_batches(monkeypatch, count: int, happens) -> None:
     monkeypatch.setattr(ActorLoop, "_file", filing)
 
 
+def test_a_node_that_is_removed(cluster, ray_cli, expected, tmp_path, monkeypatch):
+    [node] = cluster.worker_nodes
+    after_batches(monkeypatch, 3, lambda _: cluster.remove_node(node, allow_graceful=False))
+    call = [*ONE, "--limit", 40]
+    done = ray_cli(*call, "--out", tmp_path / "ray")
+    assert done.stderr.count("an actor is lost (") == 1
+    assert content(tmp_path / "ray", SCORED) == expected(*call)
+
+
 def test_an_actor_that_is_killed(ray_cli, expected, tmp_path, monkeypatch):
     after_batches(monkeypatch, 3, lambda answered: os.kill(int(answered.process.split()[-1]), signal.SIGKILL))
     call = [*ONE, "--limit", 40]
@@ -215,11 +236,15 @@ def test_an_actor_that_is_killed(ray_cli, expected, tmp_path, monkeypatch):
     assert content(tmp_path / "ray", SCORED) == expected(*call)
 
 
+def all_free() -> bool:
+    """Whether nobody uses a core of the nodes that are left."""
+    return ray.available_resources().get("CPU") == ray.cluster_resources().get("CPU")
+
+
 def test_a_driver_that_is_killed_and_goes_on_with_more_actors(cluster, ray_cli, expected, tmp_path):
     call, out = [*ONE, "--limit", 40, "--out", tmp_path / "ray"], tmp_path / "ray"
     own = {**ONE_THREAD, **{name: os.environ[name] for name in ("RAY_TMPDIR", "PYTHONPATH")}}
-    free = ray.available_resources()["CPU"]
-    words = [*call, "--ray", cluster.address, "--ray-actors", 4]
+    words = [*call, "--ray", cluster.address, "--ray-actors", 1]
     driver = command_line.start(*words, env=own, err=tmp_path / "err")
     command_line.wait_until(driver, lambda: len(list(out.glob("logits/*.parquet"))) > 2, 60)
     driver.kill()
@@ -227,13 +252,4 @@ def test_a_driver_that_is_killed_and_goes_on_with_more_actors(cluster, ray_cli, 
     assert not (out / "run.json").exists() and list(out.glob("logits/*.parquet")), (tmp_path / "err").read_text()
     assert ray_cli(*call).stderr.count("going on: ") == 1
     assert content(out, SCORED) == expected(*call[:-2])
-    wait_for(lambda: ray.available_resources().get("CPU") == free, "actors of the killed driver are left")
-
-
-def test_a_node_that_is_removed(cluster, ray_cli, expected, tmp_path, monkeypatch):
-    [node] = cluster.worker_nodes
-    after_batches(monkeypatch, 3, lambda _: cluster.remove_node(node, allow_graceful=False))
-    call = [*ONE, "--limit", 40]
-    done = ray_cli(*call, "--out", tmp_path / "ray")
-    assert done.stderr.count("an actor is lost (") == 1
-    assert content(tmp_path / "ray", SCORED) == expected(*call)
+    wait_for(all_free, lambda: "its actors are left")

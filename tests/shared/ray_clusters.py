@@ -27,7 +27,7 @@ def ray_folder() -> Iterator[Path]:
         with patch.dict(os.environ, own):
             os.environ.pop("RAY_ADDRESS", None)
             yield folder
-        wait_for(lambda: not processes_of(folder), f"processes that are left: {processes_of(folder)}")
+        wait_for(lambda: not processes_of(folder), lambda: f"left: {[each.cmdline() for each in processes_of(folder)]}")
     finally:
         for process in processes_of(folder):
             process.kill()
@@ -37,20 +37,20 @@ def ray_folder() -> Iterator[Path]:
 def processes_of(folder: Path) -> list[psutil.Process]:
     """Processes of Ray's whose files are in a folder."""
     found = []
-    for process in psutil.process_iter(["environ", "cmdline", "name", "status"]):
+    for process in psutil.process_iter(["environ", "cmdline", "status"]):
         info = process.info
         if info["status"] == psutil.STATUS_ZOMBIE or process.pid == os.getpid():
             continue
         words = " ".join(info["cmdline"] or [])
         ours = (info["environ"] or {}).get("RAY_TMPDIR") == str(folder) or str(folder) in words
-        if ours and ("ray" in (info["name"] or "") or "ray::" in words or "/ray/" in words):
+        if ours and any(mark in words for mark in ("ray::", "/ray/core/", "/ray/_private/", "/ray/dashboard/")):
             found.append(process)
     return found
 
 
-def wait_for(done: Callable[[], object], otherwise: str, seconds: float = 20) -> None:
+def wait_for(done: Callable[[], object], otherwise: Callable[[], str], seconds: float = 20) -> None:
     """Wait until something is true. Raises AssertionError once `seconds` have passed."""
     until = time.monotonic() + seconds
     while not done():
-        assert time.monotonic() < until, otherwise
+        assert time.monotonic() < until, otherwise()
         time.sleep(0.02)
