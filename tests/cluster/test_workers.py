@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from types import SimpleNamespace
 
 import pytest
 import ray
@@ -12,9 +13,14 @@ from ray.cluster_utils import Cluster
 from benchmarks import command_line
 from benchmarks.faults import SCORED, content
 from scoring.cluster import workers
+from scoring.cluster.actor import Answered
 from scoring.cluster.connection import ClusterError, Room
 from scoring.cluster.workers import ActorLoop, RayWorkers
 from scoring.messages import Say
+from scoring.run.options import RunContext, RunOptions
+from scoring.run.run_folder import RunState
+from scoring.run.scheduler import Batch
+from scoring.scores.logits import OptionLogits
 from tests.shared.demo import BOTH, DEMO, FOLD0
 from tests.shared.folds import make_folds
 from tests.shared.processes import ONE_THREAD
@@ -253,3 +259,29 @@ def test_a_driver_that_is_killed_and_goes_on_with_more_actors(cluster, ray_cli, 
     assert ray_cli(*call).stderr.count("going on: ") == 1
     assert content(out, SCORED) == expected(*call[:-2])
     wait_for(all_free, lambda: "its actors are left")
+
+
+# ------------------------------------------------------------------ what does not fit
+def test_batches_that_an_actor_cut_in_pieces_are_told_once_and_remembered(tmp_path):
+    said, asked = [], []
+    parts = [OptionLogits.empty([f"row{number}"], ["fold0"], 4, "1") for number in range(3)]
+    answers = [Answered(number, part, 2, 0.1, None, 0, "here") for number, part in enumerate(parts)]
+
+    class Pool:
+        def answers(self, batches, orders, split):
+            asked.append(split)
+            return iter(answers)
+
+    pool = Pool()
+    shared = SimpleNamespace(say=said.append, ready=lambda *given: pool)
+    plan = SimpleNamespace(plan=None, options=RunOptions(), context=RunContext(), letters=4)
+    job = SimpleNamespace(**vars(plan), out=tmp_path, parts=tmp_path / "logits")
+    job.parts.mkdir()
+    scheduler = SimpleNamespace(batches={n: Batch(n, [], "1") for n in range(3)}, rows_done=0, rows_in=len)
+    loop = ActorLoop(shared, job, scheduler, RunState({}, 900, False), SimpleNamespace(load=list))
+    loop.run(SimpleNamespace(todo=[0, 1, 2]))
+    assert len(said) == 1 and said[0].startswith("out of memory with 900 tokens a batch: going on in pieces")
+    assert json.loads((tmp_path / "plan.json").read_text())["split"] == 2 and len(list(job.parts.iterdir())) == 3
+    loop.run(SimpleNamespace(todo=[0, 1, 2]))
+    assert asked == [1, 2] and len(said) == 1
+    assert loop.reported() == [{"process": "here", "rows": 6, "seconds": 0.6, "verified": None}]

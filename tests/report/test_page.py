@@ -71,9 +71,7 @@ def test_a_page_of_an_ensemble_has_members_and_disagreement(tmp_path):
     members = [folder(tmp_path / "a", members=1), folder(tmp_path / "b", members=2, orders="cyclic")]
     questions = [pq.read_table(member / "questions.parquet") for member in members]
     column = questions[1].column_names.index("answer")
-    pq.write_table(
-        questions[1].set_column(column, "answer", questions[0]["answer"]), members[1] / "questions.parquet"
-    )
+    pq.write_table(questions[1].set_column(column, "answer", questions[0]["answer"]), members[1] / "questions.parquet")
     pool_files(members, tmp_path / "pool", PoolOptions(names=["a-m0", "b-m0", "b-m1"]))
     text = write_report(tmp_path / "pool").read_text("utf-8")
     assert "adds to the pool: accuracy" in text and "against its best member" in text
@@ -140,10 +138,6 @@ def write_report_of_long_texts(out, columns):
     record = {"checkpoints": [{"member": "m", "temperature": 1.0}], "identity": {"letters": "abcd"}}
     (out / "run.json").write_text(json.dumps(record))
     return write_report(out)
-
-
-
-
 
 
 def test_a_figure_for_a_dark_page_differs_in_its_ink_alone():
