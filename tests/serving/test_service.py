@@ -2,6 +2,9 @@
 
 from dataclasses import replace
 
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+
 import httpx2
 import pytest
 
@@ -119,6 +122,24 @@ def test_a_picture_at_an_address_is_fetched_once_for_all_questions(service, rows
     picture = RemotePicture("https://images.example/a.jpg")
     answers, usage = service.answer(request_of(picture, texts=("Which?", "And now?")))
     assert len(answers) == 2 and fetched == [picture.url] and usage.input_tokens > 50
+
+
+def test_a_slow_picture_holds_nobody_up(service, rows, monkeypatch):
+    begun, go_on = Event(), Event()
+
+    def fetch(url, seconds):
+        begun.set()
+        assert go_on.wait(20)
+        return rows[0].picture.read_bytes()
+
+    monkeypatch.setattr(service.fetcher, "fetch", fetch)
+    with ThreadPoolExecutor(1) as threads:
+        slow = threads.submit(service.answer, request_of(RemotePicture("https://images.example/a.jpg")))
+        assert begun.wait(20)
+        answers, _ = service.answer(request_of(rows[1].picture.read_bytes()))  # asked later, answered first
+        assert answers[0].status == "ok" and not slow.done()
+        go_on.set()
+        assert slow.result(20)[0][0].status == "ok"
 
 
 def test_addresses_that_nobody_allowed_are_not_fetched(service):
