@@ -20,7 +20,6 @@ from scoring.tables.table import Table
 if TYPE_CHECKING:
     from scoring.engine.batch_scorer import BatchScorer
     from scoring.run.run_folder import RunState
-    from scoring.run.scheduler import Scheduler
 
 
 def _check_choice(option: str, value: str | None, known: Sequence[str | None]) -> None:
@@ -139,7 +138,8 @@ class Workers(Protocol):
 
     def loader(self, job: "Job") -> Loader: ...
 
-    def loop(self, job: "Job", scheduler: "Scheduler", state: "RunState") -> Loop: ...
+    def loop(self, job: "Job", scheduler: Any, state: "RunState") -> Loop:
+        """scheduler: a `scoring.run.scheduler.Scheduler`, whose module needs this one."""
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,7 @@ from scoring.run.scheduler import Batch
 from scoring.scores.logits import OptionLogits
 from tests.shared.demo import BOTH, DEMO, FOLD0
 from tests.shared.folds import make_folds
-from tests.shared.processes import ONE_THREAD
-from tests.shared.ray_clusters import ray_folder, wait_for
+from tests.shared.ray_clusters import ray_folder, ray_variables, wait_for
 
 TEST = DEMO / "test.csv"
 ONE = ["score", TEST, "--ckpt", FOLD0, "--no-verify", "--batch-tokens", 400]
@@ -249,9 +248,8 @@ def all_free() -> bool:
 
 def test_a_driver_that_is_killed_and_goes_on_with_more_actors(cluster, ray_cli, expected, tmp_path):
     call, out = [*ONE, "--limit", 40, "--out", tmp_path / "ray"], tmp_path / "ray"
-    own = {**ONE_THREAD, **{name: os.environ[name] for name in ("RAY_TMPDIR", "PYTHONPATH")}}
     words = [*call, "--ray", cluster.address, "--ray-actors", 1]
-    driver = command_line.start(*words, env=own, err=tmp_path / "err")
+    driver = command_line.start(*words, env=ray_variables(), err=tmp_path / "err")
     command_line.wait_until(driver, lambda: len(list(out.glob("logits/*.parquet"))) > 2, 60)
     driver.kill()
     driver.join()
@@ -268,6 +266,9 @@ def test_batches_that_an_actor_cut_in_pieces_are_told_once_and_remembered(tmp_pa
     answers = [Answered(number, part, 2, 0.1, None, 0, "here") for number, part in enumerate(parts)]
 
     class Pool:
+        def call(self, method, batch):
+            return [0.5, 1.5]
+
         def answers(self, batches, orders, split):
             asked.append(split)
             return iter(answers)
@@ -278,10 +279,10 @@ def test_batches_that_an_actor_cut_in_pieces_are_told_once_and_remembered(tmp_pa
     job = SimpleNamespace(**vars(plan), out=tmp_path, parts=tmp_path / "logits")
     job.parts.mkdir()
     scheduler = SimpleNamespace(batches={n: Batch(n, [], "1") for n in range(3)}, rows_done=0, rows_in=len)
-    loop = ActorLoop(shared, job, scheduler, RunState({}, 900, False), SimpleNamespace(load=list))
+    loop = ActorLoop(shared, job, scheduler, RunState({}, 900, False), SimpleNamespace(load=list, verifying_seconds=0))
     loop.run(SimpleNamespace(todo=[0, 1, 2]))
     assert len(said) == 1 and said[0].startswith("out of memory with 900 tokens a batch: going on in pieces")
     assert json.loads((tmp_path / "plan.json").read_text())["split"] == 2 and len(list(job.parts.iterdir())) == 3
     loop.run(SimpleNamespace(todo=[0, 1, 2]))
-    assert asked == [1, 2] and len(said) == 1
+    assert asked == [1, 2] and len(said) == 1 and loop.loader.verifying_seconds == 3
     assert loop.reported() == [{"process": "here", "rows": 6, "seconds": 0.6, "verified": None}]

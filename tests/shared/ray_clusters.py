@@ -22,7 +22,8 @@ def ray_folder() -> Iterator[Path]:
     """
     folder = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))  # a short path: sockets are in it
     paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    own = {"RAY_TMPDIR": str(folder), "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    # Tokens: a process that had started a cluster of its own could not use another one later.
+    own = {"RAY_TMPDIR": str(folder), "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled"}
     try:
         with patch.dict(os.environ, own):
             os.environ.pop("RAY_ADDRESS", None)
@@ -32,6 +33,11 @@ def ray_folder() -> Iterator[Path]:
         for process in processes_of(folder):
             process.kill()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def ray_variables() -> dict[str, str]:
+    """What `ray_folder` has set, for a command that is forked from a process which knows none of it."""
+    return {name: os.environ[name] for name in ("RAY_TMPDIR", "PYTHONPATH", "OMP_NUM_THREADS", "RAY_AUTH_MODE")}
 
 
 def processes_of(folder: Path) -> list[psutil.Process]:

@@ -12,18 +12,18 @@ from benchmarks import command_line
 from scoring.terminal.ray_options import RayChoices
 from scoring.terminal.session import Session
 from tests.shared.demo import FOLD0
-from tests.shared.processes import ONE_THREAD, with_code
-from tests.shared.ray_clusters import ray_folder
+from tests.shared.processes import with_code
+from tests.shared.ray_clusters import ray_folder, ray_variables
 
 CALL = ["score", "demo/test.csv", "--ckpt", FOLD0, "--no-verify", "--batch-tokens", 300, "--limit", 60]
 RAY = ["--ray", "--ray-actors", 1]
 
 
 @pytest.fixture
-def own(monkeypatch):
+def own():
     """The environment of a command whose cluster is its own; none of it is left at the end."""
     with ray_folder():
-        yield {**ONE_THREAD, **{name: os.environ[name] for name in ("RAY_TMPDIR", "PYTHONPATH")}}
+        yield ray_variables()
 
 
 @pytest.mark.parametrize(
@@ -68,8 +68,8 @@ def test_ctrl_c_files_what_is_in_hand_and_tells_how_to_go_on(tmp_path, own):
     parts, told = len(list(out.glob("logits/*.parquet"))), (tmp_path / "err").read_text()
     go_on = shlex.join(["python", "cli.py", *map(str, words)])
     assert process.exitcode == 130 and told.splitlines() == [
-        "60 rows, 1 checkpoint; loading …",
         f"Ray: 1 node, 0 cards, {os.cpu_count()} cores",
+        "60 rows, 1 checkpoint; loading …",
         "",
         "stopping after the current work is saved; press Ctrl-C again to stop at once",
         "",
