@@ -5,6 +5,7 @@ import os
 import signal
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import ray
 import torch
@@ -122,12 +123,12 @@ def broken_pictures(tmp_path, small_table):
     ids=["one order", "two checkpoints, cyclic", "adaptive", "two runs"],
 )
 def test_the_files_are_those_of_one_process(ray_cli, expected, tmp_path, more, runs):
-    call = [*ONE, "--limit", 24, *more]
+    call = [*ONE, "--limit", 16, *more]
     ray_cli(*call, "--out", tmp_path / "ray")
     for run in runs:
         assert content(tmp_path / "ray" / run, SCORED) == expected(*call, run=run)
     run_json = json.loads((tmp_path / "ray" / runs[-1] / "run.json").read_text())
-    assert sum(process["rows"] for process in run_json["processes"]) >= 24 and run_json["weights"] == "16bit"
+    assert sum(process["rows"] for process in run_json["processes"]) >= 16 and run_json["weights"] == "16bit"
 
 
 def test_batches_as_large_as_fit_are_measured_by_the_actors(ray_cli, expected, tmp_path):
@@ -226,18 +227,24 @@ def after_batches(monkeypatch, count: int, happens) -> None:
 
 def test_a_node_that_is_removed(cluster, ray_cli, expected, tmp_path, monkeypatch):
     [node] = cluster.worker_nodes
-    after_batches(monkeypatch, 3, lambda _: cluster.remove_node(node, allow_graceful=False))
-    call = [*ONE, "--limit", 40]
+
+    def remove(_) -> None:
+        theirs = psutil.Process(node.all_processes["raylet"][0].process.pid).children(recursive=True)
+        cluster.remove_node(node, allow_graceful=False)
+        wait_for(lambda: not any(each.is_running() for each in theirs), lambda: f"left: {theirs}")
+
+    after_batches(monkeypatch, 3, remove)
+    call = [*ONE, "--limit", 30]
     done = ray_cli(*call, "--out", tmp_path / "ray")
-    assert done.stderr.count("an actor is lost (") == 1
+    assert "an actor is lost (" in done.stderr
     assert content(tmp_path / "ray", SCORED) == expected(*call)
 
 
 def test_an_actor_that_is_killed(ray_cli, expected, tmp_path, monkeypatch):
     after_batches(monkeypatch, 3, lambda answered: os.kill(int(answered.process.split()[-1]), signal.SIGKILL))
-    call = [*ONE, "--limit", 40]
+    call = [*ONE, "--limit", 30]
     done = ray_cli(*call, "--out", tmp_path / "ray")
-    assert done.stderr.count("an actor is lost (") == 1
+    assert "an actor is lost (" in done.stderr
     assert content(tmp_path / "ray", SCORED) == expected(*call)
 
 
