@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from scoring.scores.folder import Scores
     from scoring.stats.sets import SetRequest
     from scoring.tables.sample import SampleSubmission
+    from train.ray_folds import RayFolds
 
 warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries, to their own callers
 warnings.filterwarnings("ignore", module=r"PIL\.")  # of what is odd in a file; what matters is a fault of its row
@@ -188,6 +189,7 @@ def _exit_if(left_out: bool) -> None:
     "--log", "trackers", type=click.Choice(list(TRACKERS)), multiple=True, help="Also log to this tracker. Repeatable."
 )
 @click.option("--overwrite", is_flag=True, help="Start anew, replacing a checkpoint or an unfinished training in OUT.")
+@ray_options
 @click.pass_obj
 def train(  # noqa: PLR0913 its parameters are its options
     session: Session,
@@ -203,6 +205,7 @@ def train(  # noqa: PLR0913 its parameters are its options
     folds: int | None,
     trackers: tuple[str, ...],
     overwrite: bool,
+    cluster: RayChoices,
     **choices: Any,
 ) -> None:
     """Train a LoRA adapter on a 4-bit base.
@@ -212,6 +215,7 @@ def train(  # noqa: PLR0913 its parameters are its options
     """
     console = session.console
     with report_errors(session, distributed=True):
+        cluster.check_training(session, folds)
         from scoring.library.training import TrainRequest, prepare
 
         config = TrainConfig.read(file, **choices)
@@ -225,11 +229,24 @@ def train(  # noqa: PLR0913 its parameters are its options
         from train.inputs import TrainContext
         from train.start import start
 
-        with stoppable(session):
-            context = TrainContext(**vars(session.context()), say_everyone=partial(console.say, everyone=True))
+        with cluster.connected(session), stoppable(session):  # in this order: Ray takes SIGTERM for itself
+            context = TrainContext(
+                **vars(session.context()),
+                say_everyone=partial(console.say, everyone=True),
+                fold_workers=_fold_workers(cluster),
+            )
             start(prepared.inputs, context, folds, overwrite)
         click.echo(f"checkpoint: {out}")
         _exit_if(prepared.left_out > 0)
+
+
+def _fold_workers(cluster: RayChoices) -> "RayFolds | None":
+    """What trains folds on the cluster that is asked for; None where none is."""
+    if cluster.ray is None:
+        return None
+    from train.ray_folds import RayFolds
+
+    return RayFolds(cluster.ray_actors)
 
 
 @main.command()

@@ -19,8 +19,8 @@ from scoring.checkpoints.checkpoint import read_checkpoint
 from scoring.errors import ScoringError
 from scoring.inputs.questions import Question
 from scoring.run.processes import Queue
-from train.folder import finished
-from train.inputs import TrainContext, TrainingInputs
+from train.folder import STATE, finished
+from train.inputs import FoldWorkers, TrainContext, TrainingInputs
 from train.split import UNKNOWN, picture_groups, strata
 from train.trainer import Trainer
 from train.validation import HeldOutRows, read_scores, write_scores
@@ -80,10 +80,14 @@ def train_folds(inputs: TrainingInputs, folds: int, context: TrainContext) -> No
     """Train OUT/fold0, OUT/fold1 …, each on all rows but one part; then write OUT/out-of-fold and calibrate it.
 
     Finished folds are left as they are. With at least as many folds as processes, each process trains a fold alone and
-    takes another when it is done; fewer folds are trained one after the other by all processes together.
+    takes another when it is done; fewer folds are trained one after the other by all processes together. Where the
+    context has workers, they train the folds.
 
     Raises FolderError or StateError, before anything is loaded, where a fold's folder holds another training.
     """
+    if context.fold_workers:
+        _train_elsewhere(inputs, folds, context, context.fold_workers)
+        return
     processes = context.processes
     one_process_each = processes.count <= folds
     plan = _plan_folds(inputs, folds, context, apart=one_process_each and processes.count > 1)
@@ -104,6 +108,22 @@ def train_folds(inputs: TrainingInputs, folds: int, context: TrainContext) -> No
     _write_out_of_fold(inputs, plan, context)
 
 
+def _train_elsewhere(inputs: TrainingInputs, folds: int, context: TrainContext, workers: FoldWorkers) -> None:
+    """The same, where workers train the folds. What is unfinished is checked by the machine that they run on."""
+    plan = _plan_folds(inputs, folds, context, apart=False)
+    todo = [fold for fold in plan if not finished(fold.folder)]
+    if any((fold.folder / STATE).exists() for fold in todo):
+        machine = workers.machine()
+        for fold in todo:
+            fold.trainer.plan.identity = machine | fold.trainer.plan.choices
+    for fold in plan:
+        fold.trainer.check_folder()
+    for fold in plan:
+        _announce(fold, context)
+    workers.train([fold.trainer.plan.inputs for fold in todo], context)
+    _write_out_of_fold(inputs, plan, context)
+
+
 def _plan_folds(inputs: TrainingInputs, folds: int, context: TrainContext, apart: bool) -> list[_Fold]:
     """The folds and what trains them. apart: each is trained by one process alone."""
     plan = []
@@ -120,12 +140,18 @@ def _plan_folds(inputs: TrainingInputs, folds: int, context: TrainContext, apart
 
 def _train_fold(fold: _Fold, context: TrainContext) -> None:
     """Train a fold, unless it is finished."""
+    _announce(fold, context)
+    if not finished(fold.folder):
+        fold.trainer.run()
+
+
+def _announce(fold: _Fold, context: TrainContext) -> None:
+    """Say what is to be trained, or that it was."""
+    inputs = fold.trainer.plan.inputs
     if finished(fold.folder):
         context.say(f"fold {fold.number}: already finished")
-        return
-    inputs = fold.trainer.plan.inputs
-    context.say(f"fold {fold.number}: {len(inputs.train):,} training rows, {len(inputs.valid):,} validation rows")
-    fold.trainer.run()
+    else:
+        context.say(f"fold {fold.number}: {len(inputs.train):,} training rows, {len(inputs.valid):,} validation rows")
 
 
 def _write_out_of_fold(inputs: TrainingInputs, plan: list[_Fold], context: TrainContext) -> None:

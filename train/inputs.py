@@ -1,8 +1,9 @@
 """What a training is made of, and what it talks to while it works."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from scoring.errors import ScoringError
 from scoring.inputs.prompt import PromptTemplate
@@ -36,15 +37,25 @@ class TrainingInputs:
     trackers: tuple[str, ...] = ()
 
 
+class FoldWorkers(Protocol):
+    """Processes elsewhere that train folds in place of this one. `RayFolds` says what each method does."""
+
+    def machine(self) -> dict[str, Any]: ...
+
+    def train(self, folds: Sequence[TrainingInputs], context: "TrainContext") -> None: ...
+
+
 @dataclass(frozen=True)
 class TrainContext(RunContext):
     """What a training talks to: a run's context, whose processes share the steps.
 
     progress: opens a bar of all rows of all epochs. stop: once it is set, the training finishes and saves the current
-    step and raises KeyboardInterrupt. say_everyone: prints a line of this very process (default: `say`).
+    step and raises KeyboardInterrupt. say_everyone: prints a line of this very process (default: `say`). fold_workers:
+    train the folds, where this process does not.
     """
 
     say_everyone: Say | None = None
+    fold_workers: FoldWorkers | None = None
 
     def alone(self, name: str) -> "TrainContext":
         """For a training that this process does by itself beside the others'; `name` precedes its lines."""

@@ -22,7 +22,8 @@ from train.lora import check_choices
 class TrainingPlan:
     """A training's base folder, prompts, rows, number of steps and identity.
 
-    identity: name -> value of everything that its adapter depends on: equal identities give the same adapter.
+    identity: name -> value of everything that its adapter depends on: equal identities give the same adapter. choices:
+    the same, apart from the machine.
     Raises ConfigError where the base lacks layers that the choices name, OrdersError where options cannot be shuffled.
     """
 
@@ -38,9 +39,8 @@ class TrainingPlan:
         self.rows = TrainingRows(inputs.train, inputs.valid)
         self.steps_per_epoch = -(-len(inputs.train) // self.config.batch)
         self.total_steps = self.config.epochs * self.steps_per_epoch
-        self.identity = machine() | identity_of(
-            self.config, self.base_folder, self.preparer.template, policy.budget, self.rows
-        )
+        self.choices = identity_of(self.config, self.base_folder, self.preparer.template, policy.budget, self.rows)
+        self.identity = machine() | self.choices
 
     @cached_property
     def train_costs(self) -> list[TokenCost]:

@@ -55,6 +55,22 @@ class Room:
         whole = sum(map(int, self.cores))
         return int(100 / ceil(actors / whole)) / 100 if whole else 0.0
 
+    def places(self, wanted: int | None) -> tuple[int, dict[str, float]]:
+        """How many actors, and what each takes. wanted: None for one on each card, or on each node without cards.
+
+        Raises ClusterError where there is no room for so many.
+        """
+        if self.cards:
+            if wanted and wanted > self.cards:
+                found = f"--ray-actors {wanted}: the cluster has {counted(self.cards, 'card')}"
+                raise ClusterError(f"{found}; expected no more actors")
+            return wanted or self.cards, {"num_gpus": 1, "num_cpus": 1}
+        count = wanted or sum(cores > 0 for cores in self.cores) or 1
+        share = self.share(count)
+        if not share:
+            raise ClusterError("the cluster has no cores; expected a node that lends some (`ray start --num-cpus`)")
+        return count, {"num_cpus": share}
+
 
 @contextmanager
 def connected(address: str | None, say: Say) -> Iterator[None]:

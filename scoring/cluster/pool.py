@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
+from scoring.cluster.calls import LostError, result_of
 from scoring.cluster.connection import ClusterError
 from scoring.errors import counted
 from scoring.messages import Say
@@ -88,8 +89,8 @@ class ActorPool:
             for ref in done:
                 member = asked.pop(ref)
                 try:
-                    results[member] = _result(ref)
-                except _LostError as error:
+                    results[member] = result_of(ref)
+                except LostError as error:
                     lost += 1
                     if lost == ATTEMPTS:
                         raise _lost_while_loading(error) from None
@@ -152,8 +153,8 @@ class ActorPool:
     def _take(self, member: _Member, ref: Any, waiting: deque[_Task]) -> "Iterator[Answered]":
         """The answer of a batch; where its actor is lost, its batches wait again."""
         try:
-            answered: Answered = _result(ref)
-        except _LostError as error:
+            answered: Answered = result_of(ref)
+        except LostError as error:
             self._replace(member, waiting, str(error))
             return
         del member.tasks[ref]
@@ -192,8 +193,8 @@ class ActorPool:
         """Take in an actor that has loaded its model. Raises ClusterError where too many are lost while they do."""
         member = self._starting.pop(ref)
         try:
-            _result(ref)
-        except _LostError as error:
+            result_of(ref)
+        except LostError as error:
             self._failed_starts += 1
             if self._failed_starts == ATTEMPTS and self.members:
                 left = counted(len(self.members), "actor")
@@ -220,27 +221,3 @@ def _lost_while_loading(reason: object) -> ClusterError:
         f"{counted(ATTEMPTS, 'actor')} ended while loading, the last: {reason}; expected a model that fits into the "
         "memory of a node; the same command goes on"
     )
-
-
-class _LostError(Exception):
-    """An actor, or its node, is gone."""
-
-
-def _result(ref: Any) -> Any:
-    """What a call returned. Raises what it raised there, and _LostError where its process is gone."""
-    import ray
-
-    try:
-        return ray.get(ref)
-    except ray.exceptions.RayTaskError as error:
-        cause = getattr(error, "cause", None)
-        raise (cause if isinstance(cause, Exception) else error) from None
-    except ray.exceptions.RayError as error:
-        raise _LostError(_reason(error)) from None
-
-
-def _reason(error: Exception) -> str:
-    """Ray's explanation in one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = [line for line in lines if line.lower().startswith(("the actor", "actor", "worker", "the node", "node"))]
-    return ((told or lines or [type(error).__name__])[-1 if told else 0])[:300]

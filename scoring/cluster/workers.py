@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from scoring.checkpoints.plan import Plan
 from scoring.cluster.actor import Answered, Loaded, ModelActor
-from scoring.cluster.connection import ClusterError, Room, environment
+from scoring.cluster.connection import Room, environment
 from scoring.cluster.pool import IN_HAND, ActorPool
-from scoring.errors import counted
 from scoring.messages import Say
 from scoring.run.options import Job, RunOptions
 from scoring.run.processes import Queue
@@ -81,17 +80,7 @@ class RayWorkers:
 
     def _resources(self) -> tuple[int, dict[str, float]]:
         """How many actors, and what each takes. Raises ClusterError where there is no room for so many."""
-        room = Room.of_cluster()
-        if room.cards:
-            if self.wanted and self.wanted > room.cards:
-                found = f"--ray-actors {self.wanted}: the cluster has {counted(room.cards, 'card')}"
-                raise ClusterError(f"{found}; expected no more actors")
-            return self.wanted or room.cards, {"num_gpus": 1, "num_cpus": 1}
-        count = self.wanted or sum(cores > 0 for cores in room.cores) or 1
-        share = room.share(count)
-        if not share:
-            raise ClusterError("the cluster has no cores; expected a node that lends some (`ray start --num-cpus`)")
-        return count, {"num_cpus": share}
+        return Room.of_cluster().places(self.wanted)
 
 
 @dataclass

@@ -30,6 +30,26 @@ class RayChoices:
         if self.ray is not None and device_map == "auto":
             raise click.UsageError("--ray has a model on each card, --device-map auto one on all; give one of the two")
 
+    def check_training(self, session: Session, folds: int | None) -> None:
+        """The same for a training. Raises UsageError also where it is in no folds."""
+        self.check(session)
+        if self.ray is not None and not folds:
+            raise click.UsageError(
+                "--ray trains the folds of --folds, each in a process of its own; one adapter over several cards stays "
+                "with torchrun"
+            )
+
+    @contextmanager
+    def connected(self, session: Session) -> Iterator[None]:
+        """Inside, the cluster is connected, where one is asked for. Raises ClusterError, CallError."""
+        if self.ray is None:
+            yield
+            return
+        from scoring.cluster.connection import connected
+
+        with connected(self.ray or None, session.console.say):
+            yield
+
     @contextmanager
     def context(self, session: Session) -> Iterator["RunContext"]:
         """What a run talks to; inside, its actors live. Raises ClusterError, CallError."""
@@ -37,10 +57,9 @@ class RayChoices:
         if self.ray is None:
             yield context
             return
-        from scoring.cluster.connection import connected
         from scoring.cluster.workers import RayWorkers
 
-        with connected(self.ray or None, session.console.say):
+        with self.connected(session):
             workers = RayWorkers(self.ray_actors, session.console.say, session.stop)
             try:
                 workers.start()
@@ -55,7 +74,7 @@ ray_options = together(
         is_flag=False,
         flag_value="",
         metavar="[ADDRESS]",
-        help="Score on a Ray cluster, an actor on each card: at this address, else the running one, else one that is "
+        help="Use a Ray cluster, an actor on each card: at this address, else the running one, else one that is "
         "started here.",
     ),
     click.option(
