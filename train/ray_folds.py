@@ -18,7 +18,7 @@ import torch
 from scoring.cluster.calls import LostError, result_of
 from scoring.cluster.connection import ClusterError, Room, environment
 from scoring.engine.batch_scorer import machine
-from scoring.files.lock import check_folder_is_shared
+from scoring.files.lock import LockError, check_folder_is_shared
 from scoring.messages import ProgressBar
 from train.inputs import TrainContext, TrainError, TrainingInputs
 from train.trainer import Trainer
@@ -26,6 +26,7 @@ from train.trainer import Trainer
 ATTEMPTS = 3  # of a fold
 START_SECONDS = 900.0  # to wait for an actor while none is there
 SILENT_SECONDS = 3_600.0  # without an answer of any actor
+LOCKED_SECONDS = 60.0  # for a process that is no longer waited for to end, and leave the fold's folder
 PARTING_SECONDS = 60.0  # for the other folds to save their steps, where one has failed
 POLL = 0.5
 
@@ -75,11 +76,18 @@ class FoldActor:
             raise TrainError(f"{folder}: not on {os.uname().nodename}; expected the same folder on every node")
         os.chdir(folder)
         check_folder_is_shared(inputs.out.parent)
-        try:
-            Trainer(inputs, TrainContext(self.done.begin, self.lines.append, self.stop)).run()
-        except KeyboardInterrupt as stopped:
-            return str(stopped)
-        return None
+        trainer = Trainer(inputs, TrainContext(self.done.begin, self.lines.append, self.stop))
+        until = time.monotonic() + LOCKED_SECONDS
+        while True:
+            try:
+                trainer.run()
+                return None
+            except KeyboardInterrupt as stopped:
+                return str(stopped)
+            except LockError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(POLL)
 
     def news(self) -> News:
         """How far the training is."""
@@ -178,7 +186,7 @@ class _Call:
                     self._start()
                 self._take(POLL)
             if self.stopped:
-                raise KeyboardInterrupt("; ".join(self.stopped))
+                raise KeyboardInterrupt("; ".join(sorted(self.stopped)))
         except Exception:
             self._part()
             raise
