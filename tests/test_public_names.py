@@ -66,7 +66,7 @@ def test_every_error_that_a_caller_can_meet_is_public():
     """What is raised inside a call and caught there again has no name outside."""
     inside = {*"AnswerError InlineError ConversationError StoppedError TooManyPixelsError".split()}
     inside |= {"_LongCellError", "_TwiceError", "RequestError", "DecisionFileError", "PipelineUnavailableError"}
-    inside |= {"EndpointError", "NoAnswerError", "ClusterError"}  # of commands that are no calls
+    inside |= {"EndpointError", "NoAnswerError", "ClusterError", "LostError"}  # of commands that are no calls
     inside |= {"TooLongError"}  # a PictureError
     defined = {
         node.name

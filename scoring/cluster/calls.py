@@ -2,8 +2,10 @@
 
 from typing import Any
 
+from scoring.errors import ScoringError
 
-class LostError(Exception):
+
+class LostError(ScoringError):
     """An actor, or its node, is gone."""
 
 

@@ -11,6 +11,7 @@ from scoring.cluster.connection import ClusterError, connected
 from scoring.engine.batch_scorer import machine
 from scoring.inputs.pictures import PictureError
 from scoring.messages import silent
+from tests.shared.ray_clusters import ray_folder
 from tests.shared.trainings import QUICK, contents, train_in_folds
 from train import ray_folds
 from train.folder import FolderError, finished
@@ -24,12 +25,10 @@ LONGER = replace(QUICK, epochs=5, batch=2, save_every=1)
 
 
 @pytest.fixture(scope="module")
-def cluster(pytestconfig):
-    """A cluster of this machine's cores, whose processes import what this one does."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(pytestconfig.rootpath))
-        with connected("local", silent):
-            yield
+def cluster():
+    """A cluster of this machine's cores."""
+    with ray_folder(), connected("local", silent):
+        yield
 
 
 @pytest.fixture
