@@ -229,7 +229,7 @@ def train(  # noqa: PLR0913 its parameters are its options
         from train.inputs import TrainContext
         from train.start import start
 
-        with cluster.connected(session), stoppable(session):  # in this order: Ray takes SIGTERM for itself
+        with stoppable(session), cluster.connected(session):
             context = TrainContext(
                 **vars(session.context()),
                 say_everyone=partial(console.say, everyone=True),
