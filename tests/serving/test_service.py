@@ -1,8 +1,7 @@
 """Requests become questions that are asked together, and answers with what this product adds."""
 
-from dataclasses import replace
-
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from threading import Event
 
 import httpx2
