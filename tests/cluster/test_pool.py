@@ -114,8 +114,8 @@ def test_replacements_that_end_while_they_load_end_the_run_where_no_actor_is_lef
 
 def test_with_actors_left_it_goes_on_without_such_replacements(start):
     pool = start(2, "", "", "die at load")
-    slow = [SmallBatch(number, "slow") for number in range(4, 20)]
-    assert numbers(pool, [*plain(4, b1="kill once"), *slow]) == list(range(20))
+    slow = [SmallBatch(number, "slow") for number in range(4, 64)]  # until the third replacement is lost, too
+    assert numbers(pool, [*plain(4, b1="kill once"), *slow]) == list(range(64))
     assert len(pool.said) == 2 and pool.said[1].endswith("going on with 1 actor")
 
 

@@ -147,6 +147,7 @@ def own_messages() -> list[str]:
         *ROOT.glob("scoring/library/*.py"),
         *ROOT.glob("scoring/endpoint/*.py"),  # which commands alone have
         *ROOT.glob("scoring/serving/*.py"),
+        *ROOT.glob("scoring/cluster/*.py"),
     }
     paths = {*ROOT.glob("scoring/**/*.py"), *ROOT.glob("train/*.py")} - command_line
     return [text for path in sorted(paths) for text in messages(path)]
