@@ -26,6 +26,13 @@ START_SECONDS = 900.0  # to wait for actors when none is there
 STUCK_SECONDS = 3_600.0  # without an answer
 PARTING_SECONDS = 60.0  # to wait for batches in hand once the run is to stop
 POLL = 0.5
+STAGES = {  # what Ray's dashboard calls them
+    "adopt": "take over a plan",
+    "machine": "look at the machine",
+    "load": "load the model",
+    "prepare": "verify the model",
+    "answer": "answer a batch",
+}
 
 
 @dataclass(eq=False)
@@ -75,7 +82,7 @@ class ActorPool:
         import ray
 
         results: dict[_Member, Any] = {}
-        asked = {getattr(member.handle, method).remote(*arguments): member for member in self.members}
+        asked = {_ask(member, method, arguments): member for member in self.members}
         until, lost = time.monotonic() + START_SECONDS, 0
         while asked:
             if self.stop.is_set():
@@ -97,7 +104,7 @@ class ActorPool:
                     self.say(f"an actor is lost ({error}); another is started")
                     ray.kill(member.handle)
                     member.handle = self.create()
-                    asked[getattr(member.handle, method).remote(*arguments)] = member
+                    asked[_ask(member, method, arguments)] = member
         return [results[member] for member in self.members]
 
     def renew(self) -> None:
@@ -148,7 +155,7 @@ class ActorPool:
             if not able:
                 return
             member, task = min(able, key=lambda each: len(each.tasks)), waiting.popleft()
-            member.tasks[member.handle.answer.options(name="answer a batch").remote(task.batch, *arguments)] = task
+            member.tasks[_ask(member, "answer", (task.batch, *arguments))] = task
 
     def _take(self, member: _Member, ref: Any, waiting: deque[_Task]) -> "Iterator[Answered]":
         """The answer of a batch; where its actor is lost, its batches wait again."""
@@ -180,7 +187,7 @@ class ActorPool:
 
     def _start(self) -> None:
         member = _Member(self.create())
-        self._starting[member.handle.load.options(name="load the model").remote()] = member
+        self._starting[_ask(member, "load", ())] = member
 
     def _start_another(self, reason: str) -> None:
         """Start one, unless too many were lost while they loaded. Raises ClusterError where none is left then."""
@@ -214,6 +221,11 @@ class ActorPool:
             )
         if silent > STUCK_SECONDS:
             raise ClusterError(f"no batch was answered for {STUCK_SECONDS:.0f} s; the same command goes on")
+
+
+def _ask(member: _Member, method: str, arguments: tuple[Any, ...]) -> Any:
+    """Call a method of an actor, under its stage's name."""
+    return getattr(member.handle, method).options(name=STAGES.get(method, method)).remote(*arguments)
 
 
 def _lost_while_loading(reason: object) -> ClusterError:
