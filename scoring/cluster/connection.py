@@ -115,7 +115,8 @@ def _check_answered(address: str) -> None:
 def _unreachable(where: str, error: Exception) -> ClusterError:
     reason = str(error).strip().split("\n")[0]
     return ClusterError(
-        f"{where}: {reason}; expected a running Ray cluster (`ray status` tells), or --ray without an address"
+        f"{where}: {reason}; expected a running Ray cluster (`ray status` tells), with RAY_AUTH_MODE=token where it "
+        "demands a token, or --ray without an address"
     )
 
 
