@@ -790,7 +790,7 @@ def serve(session: Session, scorer: ScorerChoices, serving: ServeChoices) -> Non
         from scoring.library.scorer import Scorer
         from scoring.serving import server
 
-        if server.serve(lambda: Scorer(scorer_settings), settings, session.console.say):
+        if server.serve(lambda: Scorer(scorer_settings, say=session.console.say), settings, session.console.say):
             sys.exit(1)
 
 

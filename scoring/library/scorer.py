@@ -36,6 +36,7 @@ from scoring.library.owner import CLOSED, ModelOwner
 from scoring.library.rows import as_table, question_of
 from scoring.library.settings import ScorerSettings
 from scoring.library.wording import for_callers, for_programs
+from scoring.messages import Say
 from scoring.run.groups import Group, release_memory
 from scoring.scores.logits import SCORED
 from scoring.scores.pooling import PoolOptions
@@ -66,9 +67,12 @@ class Scorer:
     1.0
     """
 
-    def __init__(self, settings: ScorerSettings, loaded: BatchScorer | None = None):
-        """Load what the settings name; see `load`, which makes them. loaded: their model, if it is loaded already."""
-        self.settings = settings
+    def __init__(self, settings: ScorerSettings, loaded: BatchScorer | None = None, say: Say = say_to_log):
+        """Load what the settings name; see `load`, which makes them.
+
+        loaded: their model, if it is loaded already. say: where the notes on checkpoints go.
+        """
+        self.settings, self._say = settings, say
         self._process = os.getpid()
         self._lock = threading.Lock()
         self._preparing = threading.BoundedSemaphore(READERS)  # more threads would wait for Python's lock
@@ -276,7 +280,7 @@ class Scorer:
         settings = self.settings
         scorer = BatchScorer(plan, settings.device, weights=settings.weights)
         for note in dict.fromkeys([*plan.notes, *scorer.model.notes]):
-            say_to_log(note)
+            self._say(note)
         self._own(scorer)
 
     def _own(self, scorer: BatchScorer) -> None:
