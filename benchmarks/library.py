@@ -91,6 +91,17 @@ def ask(scorer: Scorer, question: Question) -> Answer:
     )
 
 
+def medians(runs: list[dict], scored: list[float]) -> dict:
+    """Of one way's repeats: rows a second, latencies, the share of the rate of `score`, and the largest difference."""
+    median = {name: statistics.median(run[name] for run in runs) for name in ("a_second", "p50_ms", "p95_ms")}
+    shares = [run["a_second"] / score for run, score in zip(runs, scored)]
+    return {
+        **{name: round(value, 2) for name, value in median.items()},
+        "share_of_score": round(statistics.median(shares), 3),
+        "largest_difference": max(run["apart"] for run in runs),
+    }
+
+
 def measure(scorer: Scorer, questions: list[Question], threads: list[int], repeats: int) -> dict:
     """Rows a second of `score` and of each number of threads, with latencies and the largest difference of a p."""
     scored: list[float] = []
@@ -110,18 +121,7 @@ def measure(scorer: Scorer, questions: list[Question], threads: list[int], repea
                 {"a_second": len(asked.questions) / seconds, "p50_ms": p50, "p95_ms": p95, "apart": apart}
             )
     rate = statistics.median(scored)
-    results = []
-    for count, runs in ways.items():
-        median = {name: statistics.median(run[name] for run in runs) for name in ("a_second", "p50_ms", "p95_ms")}
-        shares = [run["a_second"] / score for run, score in zip(runs, scored)]
-        results.append(
-            {
-                "threads": count,
-                **{name: round(value, 2) for name, value in median.items()},
-                "share_of_score": round(statistics.median(shares), 3),
-                "largest_difference": max(run["apart"] for run in runs),
-            }
-        )
+    results = [{"threads": count, **medians(runs, scored)} for count, runs in ways.items()]
     return {"rows": len(questions), "repeats": repeats, "score_rows_per_second": round(rate, 2), "asking": results}
 
 

@@ -84,7 +84,7 @@ def ask_all(port: int, bodies: list[bytes], clients: int) -> tuple[float, list[f
 
 def measure(scorer: Any, port: int, questions: list[Any], counts: list[int], repeats: int) -> dict[str, Any]:
     """Rows a second of `score` and of each number of clients, with latencies and the largest difference of a p."""
-    from benchmarks.library import Asked
+    from benchmarks.library import Asked, medians
 
     bodies = [body_of(question, "demo") for question in questions]
     context = multiprocessing.get_context("spawn")
@@ -107,18 +107,7 @@ def measure(scorer: Any, port: int, questions: list[Any], counts: list[int], rep
                 apart = max(abs(p - q) for row in pairs for p, q in row)
                 p50, p95 = np.percentile(seconds, [50, 95]) * 1e3
                 ways[count].append({"a_second": len(part) / whole, "p50_ms": p50, "p95_ms": p95, "apart": apart})
-    results = []
-    for count, runs in ways.items():
-        median = {name: statistics.median(run[name] for run in runs) for name in ("a_second", "p50_ms", "p95_ms")}
-        shares = [run["a_second"] / score for run, score in zip(runs, scored)]
-        results.append(
-            {
-                "clients": count,
-                **{name: round(value, 2) for name, value in median.items()},
-                "share_of_score": round(statistics.median(shares), 3),
-                "largest_difference": max(run["apart"] for run in runs),
-            }
-        )
+    results = [{"clients": count, **medians(runs, scored)} for count, runs in ways.items()]
     return {
         "rows": len(questions),
         "repeats": repeats,

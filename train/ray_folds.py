@@ -17,18 +17,15 @@ import torch
 
 from scoring.cluster.calls import LostError, result_of
 from scoring.cluster.connection import ClusterError, Room, environment
+from scoring.cluster.pool import ATTEMPTS, PARTING_SECONDS, POLL, START_SECONDS
 from scoring.engine.batch_scorer import machine
 from scoring.files.lock import LockError, check_folder_is_shared
 from scoring.messages import ProgressBar
 from train.inputs import TrainContext, TrainError, TrainingInputs
 from train.trainer import Trainer
 
-ATTEMPTS = 3  # of a fold
-START_SECONDS = 900.0  # to wait for an actor while none is there
 SILENT_SECONDS = 3_600.0  # without an answer of any actor
 LOCKED_SECONDS = 60.0  # for a process that is no longer waited for to end, and leave the fold's folder
-PARTING_SECONDS = 60.0  # for the other folds to save their steps, where one has failed
-POLL = 0.5
 
 
 # ------------------------------------------------------------------ in a process of the cluster

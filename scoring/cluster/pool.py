@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from scoring.run.scheduler import Batch
 
 IN_HAND = 3  # batches of an actor: one on the device, the others are prepared
-ATTEMPTS = 3  # of a batch, and of actors to start
+ATTEMPTS = 3  # of a batch or fold, and of actors to start
 START_SECONDS = 900.0  # to wait for actors when none is there
 STUCK_SECONDS = 3_600.0  # without an answer
-PARTING_SECONDS = 60.0  # to wait for batches in hand once the run is to stop
+PARTING_SECONDS = 60.0  # to wait for batches or steps in hand once the run is to stop
 POLL = 0.5
 STAGES = {  # what Ray's dashboard calls them
     "adopt": "take over a plan",

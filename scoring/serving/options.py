@@ -1,4 +1,4 @@
-"""The options of the command `serve`, and what they mean for the scorer and the server. Imports click alone."""
+"""The options of the command `serve`, and what they mean for the scorer and the server. Imports nothing heavy."""
 
 import os
 from collections.abc import Callable
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from scoring.errors import CallError, ScoringError
+from scoring.serving.request import Limits
+from scoring.serving.settings import ServeSettings, read_token
 from scoring.terminal.options import (
     Finite,
     ModelChoices,
@@ -30,7 +32,6 @@ U = TypeVar("U")
 
 if TYPE_CHECKING:
     from scoring.library.settings import ScorerSettings
-    from scoring.serving.settings import ServeSettings
 
 
 BODIES = 4  # of the largest size, at least, that may be in hand at a time: one is there up to three times
@@ -96,11 +97,8 @@ class ServeChoices:
     most_waiting: int
     body_seconds: float
 
-    def settings(self, checkpoints: tuple[str, ...]) -> "ServeSettings":
+    def settings(self, checkpoints: tuple[str, ...]) -> ServeSettings:
         """Raises CallError, also for a token that cannot be read."""
-        from scoring.serving.request import Limits
-        from scoring.serving.settings import ServeSettings, read_token
-
         return ServeSettings(
             names=self.names or ("+".join(dict.fromkeys(Path(os.path.abspath(name)).name for name in checkpoints)),),
             host=self.host,
@@ -157,8 +155,14 @@ serve_options = together(
         multiple=True,
         help="Name of the model in requests and answers. Repeatable: other names for it.  [default: the checkpoint's]",
     ),
-    click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on."),
-    click.option("--port", type=click.IntRange(0, 65_535), default=8000, show_default=True, help="0: any free port."),
+    click.option("--host", default=ServeSettings.host, show_default=True, help="Address to listen on."),
+    click.option(
+        "--port",
+        type=click.IntRange(0, 65_535),
+        default=ServeSettings.port,
+        show_default=True,
+        help="0: any free port.",
+    ),
     click.option(
         "--token-file",
         type=click.Path(path_type=Path, dir_okay=False),
@@ -173,17 +177,22 @@ serve_options = together(
         metavar="HOST",
         help="Fetch pictures that requests name by a URL from this host. Repeatable.  [default: from none]",
     ),
-    _most("body-bytes", "most_body", 64 * 2**20, "Most bytes of a request."),
-    _most("questions", "most_questions", 400, "Most questions of a request."),
-    _most("pictures", "most_pictures", 64, "Most pictures of a request."),
-    _most("picture-bytes", "most_picture_bytes", 20 * 2**20, "Most bytes of a picture's file."),
-    _most("picture-pixels", "most_picture_pixels", 50_000_000, "Most pixels of a picture."),
-    _most("tokens", "most_tokens", 262_144, "Most tokens of a request, in all option orders."),
-    _most("waiting", "most_waiting", 256, "Most requests at a time, computed or waiting; more get 429."),
+    _most("body-bytes", "most_body", Limits.body_bytes, "Most bytes of a request."),
+    _most("questions", "most_questions", Limits.questions, "Most questions of a request."),
+    _most("pictures", "most_pictures", Limits.pictures, "Most pictures of a request."),
+    _most("picture-bytes", "most_picture_bytes", Limits.picture_bytes, "Most bytes of a picture's file."),
+    _most("picture-pixels", "most_picture_pixels", Limits.picture_pixels, "Most pixels of a picture."),
+    _most("tokens", "most_tokens", ServeSettings.most_tokens, "Most tokens of a request, in all option orders."),
+    _most(
+        "waiting",
+        "most_waiting",
+        ServeSettings.most_waiting,
+        "Most requests at a time, computed or waiting; more get 429.",
+    ),
     click.option(
         "--body-seconds",
         type=Finite(0, min_open=True),
-        default=60,
+        default=ServeSettings.body_seconds,
         show_default=True,
         help="Time in which a request must arrive.",
     ),

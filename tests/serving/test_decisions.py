@@ -2,15 +2,15 @@
 
 import json
 import math
-import random
 from typing import Any
 
 import httpx2
 import pytest
 
+from scoring.serving import decisions
 from scoring.serving.decisions import parse, render
 from scoring.serving.request import AskedRequest, Limits, QuestionAnswer, RequestError, Usage
-from tests.shared.broken_json import mutated
+from tests.shared.serving import kinds_of_damaged
 
 openai = pytest.importorskip("openai")
 PICTURE = "data:image/png;base64,QUJD"
@@ -165,7 +165,6 @@ def test_langchains_client_asks_and_reads_the_answers():
 
 
 def test_whatever_is_sent_is_a_request_or_an_error_that_can_be_sent():
-    chance = random.Random(5)
     parts = [{"type": "input_text", "text": "a"}, {"type": "input_json", "data": {"a": [1]}}]
     conversation = [
         {"role": "user", "content": parts},
@@ -173,16 +172,5 @@ def test_whatever_is_sent_is_a_request_or_an_error_that_can_be_sent():
         {"type": "function_call", "call_id": "1", "name": "look", "arguments": "{}"},
         {"type": "function_call_output", "call_id": "1", "output": "x"},
     ]
-    kinds = {AskedRequest: 0, RequestError: 0}
-    for _ in range(3_000):
-        body = mutated({"model": "m", "input": conversation, "questions": QUESTIONS}, chance)
-        try:
-            asked = parse(body, Limits())
-        except RequestError as error:
-            json.dumps(error.body(), ensure_ascii=False).encode()
-            kinds[RequestError] += 1
-        else:
-            answers = [QuestionAnswer((1 / len(each.options),) * len(each.options), 1, 0) for each in asked.questions]
-            json.dumps(render(asked, answers, Usage(0), "m"), allow_nan=False, ensure_ascii=False).encode()
-            kinds[AskedRequest] += 1
+    kinds = kinds_of_damaged(decisions, {"model": "m", "input": conversation, "questions": QUESTIONS})
     assert min(kinds.values()) > 50, kinds

@@ -2,7 +2,6 @@
 
 import json
 import math
-import random
 import re
 from email import message_from_bytes
 from typing import Any
@@ -10,9 +9,10 @@ from typing import Any
 import httpx2
 import pytest
 
+from scoring.serving import systemone
 from scoring.serving.request import AskedRequest, Limits, QuestionAnswer, RequestError, Usage
 from scoring.serving.systemone import parse, render
-from tests.shared.broken_json import mutated
+from tests.shared.serving import kinds_of_damaged
 
 typesafe = pytest.importorskip("typesafe_sdk")
 ANSWERS = [
@@ -147,17 +147,6 @@ def test_a_question_without_an_answer_is_an_error_that_names_it():
 
 
 def test_whatever_is_sent_is_a_request_or_an_error_that_can_be_sent():
-    chance = random.Random(5)
     given = body({"a": ["@", {"b": 1}]}, assets={"@": {"type": "image", "data_base64": "QUJD"}})
-    kinds = {AskedRequest: 0, RequestError: 0}
-    for _ in range(3_000):
-        try:
-            asked = parse(mutated(given, chance), Limits())
-        except RequestError as error:
-            json.dumps(error.body(), ensure_ascii=False).encode()
-            kinds[RequestError] += 1
-        else:
-            answers = [QuestionAnswer((1 / len(each.options),) * len(each.options), 1, 0) for each in asked.questions]
-            json.dumps(render(asked, answers, Usage(0), "m"), allow_nan=False, ensure_ascii=False).encode()
-            kinds[AskedRequest] += 1
+    kinds = kinds_of_damaged(systemone, given)
     assert min(kinds.values()) > 50, kinds

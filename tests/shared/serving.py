@@ -1,6 +1,8 @@
 """A server for tests, and a table's rows as clients ask them."""
 
 import base64
+import json
+import random
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -8,6 +10,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+
+from scoring.serving.request import AskedRequest, Limits, QuestionAnswer, RequestError, Usage
+from tests.shared.broken_json import mutated
 
 
 @contextmanager
@@ -75,3 +80,19 @@ def close_to(row, scores) -> list:
     """The probabilities that `score` gives a row's options, for a comparison."""
     expected = scores[row.id]
     return [pytest.approx(expected["abcd"[number]], abs=1e-5) for number in range(len(row.options))]
+
+
+def kinds_of_damaged(interface: Any, given: Any) -> dict[type, int]:
+    """How many of 3,000 damaged bodies are a request, whose answer can be sent, or an error that can be sent."""
+    chance, kinds = random.Random(5), {AskedRequest: 0, RequestError: 0}
+    for _ in range(3_000):
+        try:
+            asked = interface.parse(mutated(given, chance), Limits())
+        except RequestError as error:
+            json.dumps(error.body(), ensure_ascii=False).encode()
+            kinds[RequestError] += 1
+        else:
+            answers = [QuestionAnswer((1 / len(each.options),) * len(each.options), 1, 0) for each in asked.questions]
+            json.dumps(interface.render(asked, answers, Usage(0), "m"), allow_nan=False, ensure_ascii=False).encode()
+            kinds[AskedRequest] += 1
+    return kinds
