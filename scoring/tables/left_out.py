@@ -31,6 +31,13 @@ class LeftOut:
             self.first_marks += bool(first)
             self.places += any(map(MARK.search, texts))
 
+    def update(self, other: "LeftOut") -> None:
+        """Take in what was counted of other rows."""
+        self.instructions += other.instructions
+        self.systems += other.systems
+        self.places += other.places
+        self.first_marks += other.first_marks
+
     def notices(self, file: Path) -> list[str]:
         """What to tell of it, the most frequent text first."""
         marks = []

@@ -5,64 +5,19 @@ unreliable: `read_table` raises. A *row* fault (no picture, an empty question, a
 option) concerns one row: it is listed in `Table.problems`, and `read_questions` raises on any.
 """
 
-import re
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
+from collections.abc import Sequence
 from pathlib import Path
 
-from scoring.errors import InputError, Problem, counted, quoted
-from scoring.inputs.option_letters import repeats_options
-from scoring.inputs.picture_store import PictureStore
-from scoring.inputs.pictures import DEFAULT_LIMITS, PictureLimits
+from scoring.errors import InputError
 from scoring.inputs.questions import Question
 from scoring.readers.opening import open_table
 from scoring.readers.records import Records, as_text, normalized, table_fault
-from scoring.tables.answer_reading import AUTO
-from scoring.tables.column_names import absent_notices, split_columns
-from scoring.tables.layouts import KNOWN, Layout, find_layout
-from scoring.tables.left_out import LeftOut
-from scoring.tables.picture_columns import FIRST_ROWS, columns_with_pictures
+from scoring.tables.large import ROWS_HELD, LargeTable, holds_more_rows, survey_large
+from scoring.tables.layouts import KNOWN
+from scoring.tables.open_table import OpenTable, RowCounts, TableOptions, in_file_order
 from scoring.tables.row_pictures import PictureProgress, PictureReader, RowPictures
-from scoring.tables.rows import RowReader, RowSource
 from scoring.tables.survey import Survey
 from scoring.tables.table import Table
-from scoring.tables.unread_columns import column_notices
-
-PICTURE_NAME = re.compile(r".+\.(jpe?g|png|webp|gif|bmp|tiff?|avif|hei[cf]|ppm)", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class TableOptions:
-    """How a table and its pictures are read.
-
-    images: the folder that `path` is relative to; None: the table's own folder, or the one that the table is.
-    allow_outside: accept pictures outside that folder.
-    columns: our name of a column -> the file's, for columns that have other names there.
-    deep: decode every pixel instead of reading the headers alone.
-    limits: how large pictures may be, now and when they are decoded for the model.
-    encoding: of a file of text, by Python's name; None: it is found out.
-    answers: what the answers are, one of READINGS; None: it is found out.
-    text_only_rows: accept rows without a picture in a table of pictures.
-    layout: how a row holds its question, one of `layouts.LAYOUTS`; None: it is found out.
-    split: read the rows of this split alone; None: all, where files of several splits are refused.
-    store: where pictures that cells hold are kept as files; by default in the cache.
-
-    >>> TableOptions(images="photos", columns={"question": "Frage"}).allow_outside
-    False
-    """
-
-    images: str | Path | None = None
-    allow_outside: bool = False
-    columns: dict[str, str] = field(default_factory=dict)
-    deep: bool = False
-    limits: PictureLimits = DEFAULT_LIMITS
-    encoding: str | None = None
-    answers: str | None = None
-    text_only_rows: bool = False
-    layout: str | None = None
-    split: str | None = None
-    store: PictureStore = field(default_factory=PictureStore)
 
 
 def read_questions(file: str | Path, images: str | Path | None = None, allow_outside: bool = False) -> list[Question]:
@@ -90,71 +45,55 @@ def read_table(file: str | Path, options: TableOptions | None = None, progress: 
     >>> len(table.questions), table.problems, table.reading()
     (400, [], "CSV, a column for each option; answers: letters or the options' texts")
     """
-    file, options = Path(file), options or TableOptions()
+    return read_whole(_opened(Path(file), options or TableOptions()), progress)
+
+
+def read_in_ranges(
+    file: str | Path, options: TableOptions | None = None, progress: PictureProgress | None = None
+) -> Table | LargeTable:
+    """The same; a table of more rows than `ROWS_HELD` is read to its end, and none of its rows are kept.
+
+    Raises InputError as `read_table`.
+    """
+    opened = _opened(Path(file), options or TableOptions())
+    if holds_more_rows(opened.records, ROWS_HELD) and (large := survey_large(opened, ROWS_HELD, progress)):
+        return large
+    return read_whole(opened, progress)
+
+
+def _opened(file: Path, options: TableOptions) -> OpenTable:
+    """Raises InputError."""
     records = open_table(file, {*KNOWN, *normalized(options.columns.values())}, options.encoding, options.split)
     root = Path(options.images) if options.images else file if file.is_dir() else file.parent
-    picture_reader = PictureReader(root, options.allow_outside, options.limits, options.deep, options.store)
-    return read_records(records, options, picture_reader, progress)
+    return OpenTable(
+        records, options, PictureReader(root, options.allow_outside, options.limits, options.deep, options.store)
+    )
 
 
 def read_records(
     records: Records, options: TableOptions, picture_reader: PictureReader, progress: PictureProgress | None = None
 ) -> Table:
     """The same for a table that is open. Of the options only those count that concern rows."""
-    file = records.file
-    columns, absent = split_columns(records.header, options.columns)
-    inside = columns_with_pictures(records)
-    layout = find_layout(records, columns, inside, options.layout)
-    if "path" not in layout.fields:
-        _check_for_pictures(records, layout, inside)
-    pictures = RowPictures(picture_reader)
-    survey = Survey(records, layout, pictures, options.answers)
-    row_of = survey.read(progress if inside & {*layout.pictures} else None)
+    return read_whole(OpenTable(records, options, picture_reader), progress)
+
+
+def read_whole(opened: OpenTable, progress: PictureProgress | None = None) -> Table:
+    """All rows of an open table at once. Raises InputError as `read_table`."""
+    pictures = RowPictures(opened.picture_reader)
+    survey = Survey(opened.records, opened.layout, pictures, opened.options.answers)
+    row_of: dict[str, int] = {}
+    survey.read(row_of, progress if opened.holds_pictures else None)
     pictures.finish(row_of, progress)
     del row_of  # large, where there are a million rows
-    fields = {index: name for name, index in layout.fields.items() if index not in layout.pictures}
-    source = RowSource(
-        records=records,
-        layout=layout,
-        names=fields | layout.names_of_options(records.header),
-        pictures=pictures,
-        expected=bool(pictures) and not options.text_only_rows,
-        answers=survey.reading,
-        own_letters=survey.letters.in_all_rows,
-        limits=options.limits,
-    )
-    questions, problems, left_out = [], [], LeftOut()
-    known = [] if pictures.named or layout.turns else layout.pictures  # turns are compared with the pictures' cells
-    for row in records.rows(without=[records.header[index] for index in known]):
-        if len(row.cells) == len(records.header):
-            reader = RowReader(source, row)
-            questions.append(reader.question())
-            problems += reader.problems
-            left_out.add(reader.raw)
+    rows = opened.records.rows(without=opened.read_before(pictures))
+    read = opened.read_rows(rows, opened.source(survey, pictures, bool(pictures)))
     if survey.problems:
-        raise InputError(sorted(survey.problems + problems, key=lambda problem: (problem.file, problem.row)))
-    used = {*layout.fields.values(), *layout.options, *layout.turns.values(), *layout.pictures}
-    notices = [*records.notices, *column_notices(file, records.header, {*layout.fields, *absent}, used)]
-    notices += absent_notices(records, absent, layout)
-    if (reading := survey.reading or AUTO) in ("from-0", "from-1"):
-        first = int(reading[-1])
-        notices.append(f"{file}: every answer is a number; read as {first} = a, {first + 1} = b and so on")
-    notices += left_out.notices(file) + survey.letters.notices(file)
-    return Table(
-        file=file,
-        digest=records.digest,
-        questions=questions,
-        problems=problems,
-        notices=notices + _oddities(file, "answer" in layout.fields or bool(layout.turns), questions),
-        columns=columns | layout.spelled,
-        images=str(Path(options.images).resolve()) if options.images else None,
-        format=records.format,
-        layout=layout.name,
-        answers=reading,
-        own_letters=survey.letters.in_all_rows,
-        split=options.split,
-        pictures_inside=pictures.inside,
-    )
+        raise InputError(in_file_order(survey.problems + read.problems))
+    counts = RowCounts()
+    for question in read.questions:
+        counts.add(question)
+    notices = opened.notices(survey, read.left_out, counts)
+    return opened.table(survey, read.questions, read.problems, notices, pictures.inside)
 
 
 def read_columns(
@@ -179,39 +118,3 @@ def read_columns(
         for name in names:
             cells[name][row_id] = as_text(row.cells[index_of[name]]).strip()
     return cells
-
-
-def _check_for_pictures(records: Records, layout: Layout, inside: Collection[int]) -> None:
-    """Raises InputError where a table without a known column of pictures has a column that seems to be one.
-
-    inside: the indices of columns that hold pictures.
-    """
-    used = {*layout.fields.values(), *layout.options, *layout.turns.values()}
-    for row in islice(records.rows(), FIRST_ROWS):
-        for index, cell in enumerate(row.cells[: len(records.header)]):
-            named = isinstance(cell, str) and PICTURE_NAME.fullmatch(cell.strip())
-            if index not in used and (named or index in inside):
-                what = quoted(cell.strip()) if named else "pictures"
-                found = f"no such column, but {what} in column {quoted(records.header[index])}"
-                fix = f"give --column path={records.header[index]}, or drop the column to ask in words alone"
-                raise InputError([Problem(str(records.file), 0, 0, "", "path", found, "a column of pictures", fix)])
-
-
-def _oddities(file: Path, answers: bool, questions: list[Question]) -> list[str]:
-    """Notices of what is allowed but may be a mistake. answers: whether the table has a column of them."""
-    notices = []
-    equal = [
-        question.row
-        for question in questions
-        if len(set(question.options)) < len(question.options) and not question.fault
-    ]
-    if equal:
-        notices.append(f"{file}: {len(equal)} rows have equal options (first: row {equal[0]})")
-    repeating = [row.row for row in questions if not row.fault and repeats_options(row.question, row.options)]
-    if repeating:
-        found = f"the questions of {counted(len(repeating), 'row')} list the options once more"
-        notices.append(f"{file}: {found} (first: row {repeating[0]}); such rows cannot be shown in other option orders")
-    unanswered = sum(not question.answer and not question.fault for question in questions)
-    if answers and 0 < unanswered < len(questions):
-        notices.append(f"{file}: {unanswered} of {len(questions)} rows have no answer")
-    return notices

@@ -133,7 +133,7 @@ class RowPictures:
             self.named = True
             return
         entries: list[Result | str] = []
-        for picture in map(self._with_object, _pictures_in(cells)):
+        for picture in map(self._with_object, pictures_of_cells(cells)):
             if isinstance(picture, PictureFault):
                 entries.append(picture)
             elif isinstance(picture.source, str):
@@ -197,7 +197,7 @@ class RowPictures:
             return self._named(name)
         if entries is None:
             entries = [
-                str(picture.source) if isinstance(picture, CellPicture) else picture for picture in _pictures_in(cells)
+                str(picture.source) if isinstance(picture, CellPicture) else picture for picture in pictures_of_cells(cells)
             ]
         results: list[Result] = []
         for entry in entries:
@@ -221,7 +221,7 @@ class RowPictures:
         return [PictureFault(found, "the id of a row with a picture", "correct the cell")]
 
 
-def _pictures_in(cells: Sequence[Any]) -> list[CellPicture | PictureFault]:
+def pictures_of_cells(cells: Sequence[Any]) -> list[CellPicture | PictureFault]:
     """The pictures of a row's cells, in their order, and what is wrong with others."""
     pictures: list[CellPicture | PictureFault] = []
     for cell in cells:

@@ -1,15 +1,28 @@
 """One reading of all rows of a table, before each is read: for what no row shows by itself."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 from scoring.errors import Problem, quoted
 from scoring.readers.records import Records, Row, table_fault
 from scoring.tables.answer_reading import AnswerSurvey
 from scoring.tables.layouts import Layout
 from scoring.tables.own_letters import LetterSurvey
-from scoring.tables.row_pictures import PictureProgress, RowPictures
+from scoring.tables.row_pictures import PictureProgress
 from scoring.tables.rows import answer_text, filled_options
+
+
+class FirstRows(Protocol):
+    """The first row of each id, such as a dict."""
+
+    def setdefault(self, id: str, number: int, /) -> int: ...
+
+
+class PictureCells(Protocol):
+    """Takes in the cells of all rows that may hold or name pictures, such as `RowPictures`."""
+
+    def add(self, number: int, cells: Sequence[Any]) -> None: ...
 
 
 class Survey:
@@ -19,18 +32,18 @@ class Survey:
     is not certain. problems: rows that cannot be told apart, and answers whose meaning is not certain.
     """
 
-    def __init__(self, records: Records, layout: Layout, pictures: RowPictures, answers: str | None):
+    def __init__(self, records: Records, layout: Layout, pictures: PictureCells, answers: str | None):
         self.reading = answers
         self.letters = LetterSurvey()
         self.problems: list[Problem] = []
         self._records, self._layout, self._pictures = records, layout, pictures
 
-    def read(self, progress: PictureProgress | None) -> dict[str, int]:
-        """Read all rows; return each id with its first row. Raises InputError where there is no row.
+    def read(self, row_of: FirstRows, progress: PictureProgress | None) -> None:
+        """Read all rows. Raises InputError where there is no row.
 
-        progress: shows how many are read.
+        row_of: gets each id with its first row. progress: shows how many are read.
         """
-        records, row_of = self._records, dict[str, int]()
+        records = self._records
         counts, stripped = AnswerSurvey(), AnswerSurvey()  # by the options as they are, and without their own letters
         from_0, count = self._layout.name == "choices", 0
         rows: Iterable[Row] = records.rows()
@@ -42,7 +55,7 @@ class Survey:
             raw = self._layout.read(row.cells)
             self._pictures.add(row.number, raw.pictures)
             if raw.id.strip() and row_of.setdefault(raw.id, row.number) != row.number:
-                self.problems.append(_repeated(records, row, raw.id, row_of[raw.id]))
+                self.problems.append(repeated(records, row, raw.id, row_of.setdefault(raw.id, row.number)))
             filled = filled_options(raw)
             texts = self.letters.add(row.number, filled)
             if self.reading is None and not raw.fault and (cell := answer_text(raw.answer)):
@@ -57,7 +70,6 @@ class Survey:
         self.reading = self.reading or counts.reading(from_0)
         if self.reading is None:
             self.problems.append(_uncertain(records.file, counts))
-        return row_of
 
 
 def _ragged(table: Records, row: Row) -> Problem:
@@ -66,7 +78,8 @@ def _ragged(table: Records, row: Row) -> Problem:
     return Problem(str(table.file), row.number, row.line, "", "", found, expected, fix)
 
 
-def _repeated(table: Records, row: Row, row_id: str, first: int) -> Problem:
+def repeated(table: Records, row: Row, row_id: str, first: int) -> Problem:
+    """The problem of a row whose id another has. first: the number of that row."""
     file, number = table.place_of(row.number)
     first_file, first = table.place_of(first)
     where = f"row {first}" if first_file == file else f"{first_file.name}, row {first}"

@@ -41,6 +41,7 @@ class Table:
     own_letters: bool = False  # all options began with their letters, which were taken off
     split: str | None = None  # the only one that was read, if one was chosen
     pictures_inside: bool = False  # whether cells hold pictures
+    most_options: int = 2  # of a row at most, where these are not all rows of the table
 
     def about(self) -> dict[str, Any]:
         """What a result records of the table it is made from: nothing of what is as usual."""
@@ -52,19 +53,27 @@ class Table:
     @property
     def is_usual(self) -> bool:
         """Whether it is a CSV with our names and layout, read without a decision that a message should tell."""
-        with_pictures = any(row.pictures for row in self.questions)
-        with_files = with_pictures and not self.pictures_inside
+        return self.is_usual_with(any(row.pictures for row in self.questions))
+
+    def is_usual_with(self, pictures: bool) -> bool:
+        """The same, where it is known whether any row has pictures."""
+        with_files = pictures and not self.pictures_inside
         return self.format == "CSV" and with_files and self.about().keys() == {"file", "sha256"}
 
     def reading(self) -> str:
         """In one line, what the table was read as."""
+        pictures = any(row.pictures for row in self.good) or not self.good
+        return self.reading_with(pictures, any(row.answer for row in self.questions))
+
+    def reading_with(self, pictures: bool, answers: bool) -> str:
+        """The same, where it is known whether any row has pictures or an answer."""
         options = _PLACES[self.layout] + (", their letters taken off" if self.own_letters else "")
         renamed = ", ".join(f"{name} from {quoted(file_name)}" for name, file_name in self.columns.items())
-        answers = f"answers: {_MEANINGS[self.answers]}" if any(row.answer for row in self.questions) else "no answers"
-        pictures = "" if any(row.pictures for row in self.good) or not self.good else "no pictures"
+        meaning = f"answers: {_MEANINGS[self.answers]}" if answers else "no answers"
+        shown = "" if pictures else "no pictures"
         if self.pictures_inside:
-            pictures = "pictures inside the table"
-        return "; ".join(filter(None, [f"{self.format}, {options}", renamed, pictures, answers]))
+            shown = "pictures inside the table"
+        return "; ".join(filter(None, [f"{self.format}, {options}", renamed, shown, meaning]))
 
     @property
     def good(self) -> list[Question]:
@@ -72,6 +81,16 @@ class Table:
         return [question for question in self.questions if not question.fault]
 
     @property
+    def count(self) -> int:
+        """How many rows there are."""
+        return len(self.questions)
+
+    @property
+    def good_count(self) -> int:
+        """How many of them have no fault."""
+        return len(self.good)
+
+    @property
     def letters(self) -> str:
         """The letters of the table's options: "abcd" for four columns; "ab" at least, also where no row is good."""
-        return LETTERS[: max([2, *(len(question.options) for question in self.questions)])]
+        return LETTERS[: max([self.most_options, *(len(question.options) for question in self.questions)])]

@@ -2,20 +2,25 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TypeVar
 
 from scoring.errors import InputError, Problem, describe
 from scoring.inputs.questions import Question
 from scoring.messages import Say
+from scoring.tables.large import LargeTable
 from scoring.tables.table import Table
 
 
-def usable(table: Table, skip: bool, say: Say) -> Table:
+T = TypeVar("T", Table, LargeTable)
+
+
+def usable(table: T, skip: bool, say: Say) -> T:
     """The table, its notices told. Raises InputError with all its problems.
 
     skip: they are told instead, if at least one row is good.
     """
     tell_notices(table, say)
-    if table.problems and not (skip and table.good):
+    if table.problems and not (skip and table.good_count):
         raise InputError(table.problems)
     if table.problems:
         tell_left_out(table, say)
@@ -70,7 +75,7 @@ def answered(table: Table) -> list[Question]:
     return table.good
 
 
-def tell_notices(table: Table, say: Say) -> None:
+def tell_notices(table: Table | LargeTable, say: Say) -> None:
     """Tell what a table was read as, if that is not as usual, and what may be a mistake in it."""
     if not table.is_usual:
         say(f"{table.file}: read as {table.reading()}")
@@ -78,8 +83,7 @@ def tell_notices(table: Table, say: Say) -> None:
         say(notice)
 
 
-def tell_left_out(table: Table, say: Say) -> None:
+def tell_left_out(table: Table | LargeTable, say: Say) -> None:
     """Tell what is wrong with faulty rows, and how many there are."""
     say(describe(table.problems))
-    count = len(table.questions)
-    say(f"going on without {count - len(table.good):,} of {count:,} rows")
+    say(f"going on without {table.count - table.good_count:,} of {table.count:,} rows")

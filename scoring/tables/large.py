@@ -1,0 +1,220 @@
+"""A table of more rows than are held in memory: read to its end for what only all rows show, then a range at a time.
+
+What is kept of every row is a hash of its id, and that only until all are read. Each range is a `Table`, read as a part
+of the whole: with the same meaning of answers, the same letters, and the rows' own numbers.
+"""
+
+import sys
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice, takewhile
+from typing import Any
+
+import numpy as np
+
+from scoring.errors import InputError, Problem
+from scoring.readers.delimited import DelimitedTable
+from scoring.readers.records import Records, Row
+from scoring.tables.left_out import LeftOut
+from scoring.tables.open_table import OpenTable, ReadRows, RowCounts, in_file_order
+from scoring.tables.picture_cells import plain_name
+from scoring.tables.row_pictures import LONGEST_REFERENCE, PictureProgress, RowPictures, pictures_of_cells
+from scoring.tables.survey import Survey, repeated
+from scoring.tables.table import Table
+
+ROWS_HELD = 1 << 20  # rows of a table that are held at a time
+SHORTEST_ROW = 4  # bytes: two cells of one character, a separator and a line break
+MOST_PROBLEMS = 10_000  # that are kept
+
+
+def holds_more_rows(records: Records, most: int) -> bool:
+    """Whether an open table has more than so many rows; where its format does not say, they are counted so far."""
+    if records.count is not None:
+        return records.count > most
+    if isinstance(records, DelimitedTable) and records.file.stat().st_size < SHORTEST_ROW * most:
+        return False
+    return next(islice(records.rows(), most, None), None) is not None
+
+
+@dataclass(frozen=True, eq=False)
+class LargeTable:
+    """What is known of all rows; `read` gives those of a range.
+
+    whole: the table without its rows. ends: the number of the last row of each range.
+    """
+
+    opened: OpenTable
+    survey: Survey
+    whole: Table
+    counts: RowCounts
+    ends: Sequence[int]
+    has_pictures: bool
+
+    @property
+    def file(self) -> Any:
+        return self.whole.file
+
+    @property
+    def problems(self) -> list[Problem]:
+        return self.whole.problems
+
+    @property
+    def notices(self) -> list[str]:
+        return self.whole.notices
+
+    @property
+    def count(self) -> int:
+        """How many rows there are."""
+        return self.counts.rows
+
+    @property
+    def good_count(self) -> int:
+        """How many of them have no fault."""
+        return self.counts.good
+
+    @property
+    def is_usual(self) -> bool:
+        """See `Table.is_usual`."""
+        return self.whole.is_usual_with(self.counts.pictures > 0)
+
+    def reading(self) -> str:
+        """See `Table.reading`."""
+        pictures = self.counts.good_with_pictures > 0 or not self.counts.good
+        return self.whole.reading_with(pictures, self.counts.answered > 0)
+
+    def read(self, number: int) -> Table:
+        """The rows of a range, by its number from 0 on."""
+        read, pictures = _read_range(self.opened, self.survey, self.has_pictures, self.ends, number)
+        return replace(self.whole, questions=read.questions, problems=read.problems, notices=[])
+
+    def tables(self) -> Iterator[Table]:
+        """The rows of all ranges, one range after the other."""
+        return map(self.read, range(len(self.ends)))
+
+    def ids(self) -> list[str]:
+        """The ids of all rows: as much memory as they take."""
+        width, has_ids = len(self.opened.records.header), "id" in self.opened.layout.fields
+        rows = (row for row in self.opened.records.rows() if len(row.cells) == width)
+        return [self.opened.layout.read(row.cells).id if has_ids else str(row.number) for row in rows]
+
+
+def survey_large(opened: OpenTable, held: int, progress: PictureProgress | None = None) -> LargeTable | None:
+    """Read an open table to its end, twice. None where its pictures cannot be known by ranges.
+
+    held: rows of a range. progress: shows how many rows are read. Raises InputError as `read_table`.
+    """
+    records, ends = opened.records, array("q")
+    ids, pictures = _IdHashes(), _PictureKinds(opened.holds_pictures)
+    survey = Survey(records, opened.layout, pictures, opened.options.answers)
+
+    def marked(rows: Iterable[Row], total: int | None) -> Iterator[Row]:
+        number = count = 0
+        for row in progress(rows, total) if progress else rows:
+            number, count = row.number, count + 1
+            yield row
+            if count % held == 0:
+                ends.append(number)
+        if count % held:
+            ends.append(number)
+
+    survey.read(ids, marked)
+    if pictures.refer_to(ids):
+        return None
+    survey.problems += _repeated_ids(opened, ids.repeated())
+    del ids
+    counts, problems, left_out, inside = RowCounts(), list[Problem](), LeftOut(), False
+    numbers: Iterable[int] = range(len(ends))
+    for number in progress(numbers, None) if progress else numbers:
+        read, read_pictures = _read_range(opened, survey, pictures.any, ends, number)
+        inside = inside or read_pictures.inside
+        problems += read.problems[: MOST_PROBLEMS - len(problems)]
+        left_out.update(read.left_out)
+        for question in read.questions:
+            counts.add(question)
+    if survey.problems:
+        raise InputError(in_file_order(survey.problems[:MOST_PROBLEMS] + problems))
+    notices = opened.notices(survey, left_out, counts)
+    whole = replace(opened.table(survey, [], problems, notices, inside), most_options=max(2, counts.letters))
+    return LargeTable(opened, survey, whole, counts, ends, pictures.any)
+
+
+def _read_range(
+    opened: OpenTable, survey: Survey, has_pictures: bool, ends: Sequence[int], number: int
+) -> tuple[ReadRows, RowPictures]:
+    """The rows of a range, and their pictures. has_pictures: whether any row of the whole table has one."""
+    after, end = ends[number - 1] if number else 0, ends[number]
+
+    def rows(without: Sequence[str] = ()) -> Iterator[Row]:
+        return takewhile(lambda row: row.number <= end, opened.records.rows(without, after))
+
+    pictures, width = RowPictures(opened.picture_reader), len(opened.records.header)
+    if opened.layout.pictures or opened.layout.turns:
+        for row in rows():
+            if len(row.cells) == width:
+                pictures.add(row.number, opened.layout.read(row.cells).pictures)
+        pictures.finish({})
+    source = opened.source(survey, pictures, has_pictures)
+    return opened.read_rows(rows(opened.read_before(pictures)), source), pictures
+
+
+class _IdHashes:
+    """A hash of every row's id, 8 bytes each, in place of a dict of all ids."""
+
+    def __init__(self) -> None:
+        self.hashes = array("q")
+
+    def setdefault(self, id: str, number: int, /) -> int:
+        self.hashes.append(hash(id))
+        return number
+
+    def sorted(self) -> np.ndarray:
+        """(N,) the hashes, in place."""
+        hashes = np.frombuffer(self.hashes, np.int64)
+        hashes.sort()
+        return hashes
+
+    def repeated(self) -> set[int]:
+        """Hashes that several rows have, some of them where there are very many."""
+        hashes = self.sorted()
+        return set(np.unique(hashes[1:][hashes[1:] == hashes[:-1]])[:MOST_PROBLEMS].tolist())
+
+
+class _PictureKinds:
+    """Whether rows have pictures, and what their cells may refer to; the pictures themselves are not looked at.
+
+    held: whether cells hold pictures; in such tables others may name the row whose pictures they share.
+    """
+
+    def __init__(self, held: bool) -> None:
+        self.any = False
+        self._names = array("q") if held else None  # hashes of short texts in place of a picture
+
+    def add(self, number: int, cells: Sequence[Any]) -> None:
+        if len(cells) == 1 and (name := plain_name(cells[0])):
+            self.any = True
+            if self._names is not None and len(name) <= LONGEST_REFERENCE:
+                self._names.append(hash(name))
+        elif not self.any:
+            self.any = bool(pictures_of_cells(cells))
+
+    def refer_to(self, ids: _IdHashes) -> bool:
+        """Whether a text in place of a picture is the id of a row."""
+        if not self._names:
+            return False
+        return bool(np.isin(np.frombuffer(self._names, np.int64), ids.sorted()).any())
+
+
+def _repeated_ids(opened: OpenTable, hashes: set[int]) -> list[Problem]:
+    """A problem for each row whose id an earlier row has. hashes: of ids to look at."""
+    problems: list[Problem] = []
+    row_of: dict[str, int] = {}
+    if not hashes:
+        return problems
+    for row in opened.records.rows():
+        if len(row.cells) == len(opened.records.header) and hash(id := opened.layout.read(row.cells).id) in hashes:
+            if (first := row_of.setdefault(sys.intern(id), row.number)) != row.number:
+                problems.append(repeated(opened.records, row, id, first))
+                if len(problems) == MOST_PROBLEMS:
+                    break
+    return problems
