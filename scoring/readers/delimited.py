@@ -12,7 +12,7 @@ import threading
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,32 +57,32 @@ class DelimitedTable(OneFile):
     def _in_encoding(self) -> str:
         return "" if self.encoding == "utf-8-sig" else f" in {self.encoding}"
 
-    def rows(self, without: Collection[str] = ()) -> Iterator[Row]:
+    def rows(self, without: Collection[str] = (), after: int = 0) -> Iterator[Row]:
         """Every row with text in a cell, whatever its number of cells. Raises InputError if quoting is broken.
 
         A notice tells how many rows have none: Excel leaves such rows where cells were once filled in.
         """
-        number = 0
+        number = after
         try:
-            for row in self._rows():
+            for row in self._rows(after):
                 number = row.number
                 yield row
         except _LongCellError:
             self.long_cells = True
-            yield from islice(self._rows(), number, None)
+            yield from self._rows(number)
 
-    def _rows(self) -> Iterator[Row]:
-        """Raises _LongCellError where `long_cells` must be set."""
+    def _rows(self, after: int) -> Iterator[Row]:
+        """The same. Raises _LongCellError where `long_cells` must be set."""
         with _open_text(self.file, self.encoding) as text:
             reader = csv.reader(text, delimiter=self.delimiter, strict=True)
             with _limit_of_cells(self.long_cells):
                 for _ in range(self.before + 1):
                     next(reader)
-            number, blank = 0, _BlankRows()
+            start, blank = 0, _BlankRows()
             while block := self._next_block(reader, blank):
-                for line, cells in block:
-                    number += 1
+                for number, (line, cells) in enumerate(block[max(0, after - start) :], max(after, start) + 1):
                     yield Row(number, line, cells)
+                start += len(block)
         if blank.count and (notice := f"{self.file}: {blank.text}") not in self.notices:
             self.notices.append(notice)
 

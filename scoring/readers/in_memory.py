@@ -8,8 +8,10 @@ import numbers
 import os
 import sys
 import uuid
+from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +38,8 @@ class MemoryTable(OneFile):
     def count(self) -> int:
         return len(self.items)
 
-    def rows(self, without: Collection[str] = ()) -> Iterator[Row]:
-        return iter(self.items)
+    def rows(self, without: Collection[str] = (), after: int = 0) -> Iterator[Row]:
+        return islice(self.items, bisect_right(self.items, after, key=lambda row: row.number), None)
 
 
 def table_of_dicts(rows: Iterable[tuple[int, Mapping[Any, Any]]], name: str) -> MemoryTable:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ class JsonTable(OneFile):
     count: int
     notices: list[str]
 
-    def rows(self, without: Collection[str] = ()) -> Iterator[Row]:
-        for number, (line, item) in enumerate(_objects(self.file, self.format == "JSONL"), 1):
+    def rows(self, without: Collection[str] = (), after: int = 0) -> Iterator[Row]:
+        for number, (line, item) in enumerate(_objects(self.file, self.format == "JSONL", after), after + 1):
             yield Row(number, line, [item.get(name) for name in self.header])
 
 
@@ -62,16 +63,16 @@ def _is_jsonl(file: Path) -> bool:
     return isinstance(first, dict) and (bool(more) or not _lists_of_objects(first))
 
 
-def _objects(file: Path, lines: bool) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line or 0, object) of every row. Raises InputError."""
+def _objects(file: Path, lines: bool, after: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line or 0, object) of every row after this number; lines before it are not parsed. Raises InputError."""
     if not lines:
-        for number, item in enumerate(_parse_list(file), 1):
+        for number, item in enumerate(_parse_list(file)[after:], after + 1):
             yield 0, _as_object(file, item, f"row {number}")
         return
     with open_unpacked(file) as stream:
-        for number, line in enumerate(stream, 1):
-            if text := line.removeprefix(b"\xef\xbb\xbf").strip():
-                yield number, _as_object(file, _parse(file, text, number), f"line {number}")
+        texts = enumerate((line.removeprefix(b"\xef\xbb\xbf").strip() for line in stream), 1)
+        for number, text in islice(((number, text) for number, text in texts if text), after, None):
+            yield number, _as_object(file, _parse(file, text, number), f"line {number}")
 
 
 def _as_object(file: Path, item: Any, where: str) -> dict[str, Any]:

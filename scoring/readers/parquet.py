@@ -3,8 +3,10 @@
 What the file calls a page is read as a whole; writers make pages of about 1 MB, or of some hundred large pictures.
 """
 
+from bisect import bisect_right
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,14 +42,16 @@ class ParquetTable(OneFile):
     def notices(self) -> list[str]:
         return []
 
-    def rows(self, without: Collection[str] = ()) -> Iterator[Row]:
+    def rows(self, without: Collection[str] = (), after: int = 0) -> Iterator[Row]:
         columns = [name for name in self.header if name not in without]
-        number = 0
         try:
             # Both options are needed, or a whole row group is in memory at once.
             with pq.ParquetFile(_source(self.file, self.unpacked), buffer_size=1 << 20, pre_buffer=False) as parquet:
-                for batch in parquet.iter_batches(self.block, columns=columns, use_threads=False):
-                    for record in batch.to_pylist():
+                groups, number = _groups_after(parquet.metadata, after)
+                for batch in parquet.iter_batches(self.block, row_groups=groups, columns=columns, use_threads=False):
+                    skipped = min(max(0, after - number), batch.num_rows)
+                    number += skipped
+                    for record in batch.slice(skipped).to_pylist():
                         number += 1
                         yield Row(number, 0, [record.get(name) for name in self.header])
         except (OSError, pa.ArrowException) as error:
@@ -73,6 +77,13 @@ def open_parquet(file: Path, unpacked: "tempfile._TemporaryFileWrapper[bytes] | 
 
 def _source(file: Path, unpacked: "tempfile._TemporaryFileWrapper[bytes] | None") -> Path:
     return Path(unpacked.name) if unpacked else file
+
+
+def _groups_after(metadata: pq.FileMetaData, after: int) -> tuple[list[int], int]:
+    """(indices of the row groups with the rows after this number, number of rows in those before them)."""
+    ends = list(accumulate(metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)))
+    first = bisect_right(ends, after)
+    return list(range(first, len(ends))), ends[first - 1] if first else 0
 
 
 def _block_of(schema: pa.Schema, metadata: pq.FileMetaData) -> int:

@@ -57,10 +57,12 @@ class Records(Protocol):
     @property
     def count(self) -> int | None: ...
 
-    def rows(self, without: Collection[str] = ()) -> Iterator[Row]:
+    def rows(self, without: Collection[str] = (), after: int = 0) -> Iterator[Row]:
         """Every row, from the first, on each call. Raises InputError where the file is broken.
 
         without: columns that the caller does not need; where leaving them out saves reading, their cells are None.
+        after: leave out the rows up to this number; the others keep their numbers. Where the format allows it, what is
+        left out is not read.
         """
         ...
 

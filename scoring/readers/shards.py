@@ -53,13 +53,13 @@ class ShardedTable:
     def count(self) -> int:
         return self.ends[-1]
 
-    def rows(self, without: Collection[str] = ()) -> Iterator[Row]:
-        number = 0
-        for shard in self.shards:
-            order = [shard.header.index(name) for name in self.header]
-            for row in shard.rows(without):
-                number += 1
-                yield Row(number, 0, [row.cells[index] for index in order])
+    def rows(self, without: Collection[str] = (), after: int = 0) -> Iterator[Row]:
+        for shard, end in zip(self.shards, self.ends):
+            if end > after:
+                start = end - shard.count
+                order = [shard.header.index(name) for name in self.header]
+                for row in shard.rows(without, max(0, after - start)):
+                    yield Row(start + row.number, 0, [row.cells[index] for index in order])
 
     def place_of(self, number: int) -> tuple[Path, int]:
         index = bisect_left(self.ends, number)

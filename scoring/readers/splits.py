@@ -48,11 +48,14 @@ class SplitTable:
     def count(self) -> int | None:
         return None
 
-    def rows(self, without: Collection[str] = ()) -> Iterator[Row]:
-        """Raises InputError at the end if no row is of the split. Rows that do not fit the header are passed on."""
+    def rows(self, without: Collection[str] = (), after: int = 0) -> Iterator[Row]:
+        """Raises InputError at the end if no row is of the split, which a reading from the first row alone can tell.
+
+        Rows that do not fit the header are passed on. after: a number in the whole table.
+        """
         others: dict[str, None] = {}
         found = False
-        for row in self.table.rows(without):
+        for row in self.table.rows(without, after):
             if len(row.cells) != len(self.header):
                 yield row
                 continue
@@ -62,7 +65,7 @@ class SplitTable:
                 yield row
             elif len(others) < NAMED:
                 others[split] = None
-        if not found:
+        if not found and not after:
             names = first_of(map(quoted, others)) or "no rows"
             raise table_fault(
                 self.file,

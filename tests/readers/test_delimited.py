@@ -154,6 +154,20 @@ def test_rows_without_text_are_left_out_and_counted(opened, monkeypatch, block):
     assert list(opened("a,b\n,\n,\n").rows()) == []
 
 
+@pytest.mark.parametrize("after", [0, 1, 2, 3, 5, 6, 7])
+@pytest.mark.parametrize("block", [1, 2, 4, 1000])
+@pytest.mark.parametrize("long", [False, True])
+def test_a_reading_from_a_later_row_on_gives_what_a_whole_one_gives(opened, monkeypatch, after, block, long):
+    monkeypatch.setattr(delimited, "BLOCK", block)
+    cell = "x" * (csv.field_size_limit() + 1) if long else "x"
+    text = f'a,b\n1,2\n,\n"3\n",4\n\n{cell},6\n7,8\n,,,\n9,0\n5\n,\n'
+    whole = list(opened(text).rows())
+    table = opened(text)
+    for _ in range(2):
+        assert list(table.rows(after=after)) == whole[after:] and len(whole) == 6
+        assert len(table.notices) == 1 and "3 rows without any text left out (first: line 3)" in table.notices[0]
+
+
 @pytest.mark.parametrize("before", ["\n\n", ",,\n", "\ufeff\n", " ; \n", "\nsep=,\n\n"])
 def test_empty_lines_before_the_header_are_no_header(opened, before):
     table = opened(before + "a,b\n1,2\n")

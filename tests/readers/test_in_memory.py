@@ -35,6 +35,12 @@ def test_rows_have_the_columns_and_cells_of_json(tmp_path):
     assert table.place_of(3) == (Path("rows"), 3) and table.format == "rows" and not table.notices
 
 
+@pytest.mark.parametrize("after", [0, 1, 2, 4, 5, 8, 9])
+def test_a_reading_from_a_later_row_on_gives_what_a_whole_one_gives(after):
+    table = table_of_dicts([(number, {"id": number}) for number in (1, 2, 5, 8)], "rows")
+    assert list(table.rows(after=after)) == [row for row in table.rows() if row.number > after]
+
+
 def test_a_frame_has_the_cells_of_the_file_that_pandas_writes(tmp_path):
     frame = pd.DataFrame(
         {

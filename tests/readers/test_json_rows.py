@@ -85,3 +85,17 @@ def test_a_conversation_in_one_line_is_a_row_and_its_turns_are_no_table(tmp_path
     (tmp_path / "t.jsonl").write_text('{"messages": [{"role": "user", "content": "q"}], "images": ["p.png"]}\n')
     table = open_json(tmp_path / "t.jsonl", "")
     assert (table.format, table.header) == ("JSONL", ["messages", "images"]) and len(list(table.rows())) == 1
+
+
+@pytest.mark.parametrize("after", [0, 1, 2, 3, 4, 5])
+@pytest.mark.parametrize("separator", [",", "\n", "\n\n \n"])
+def test_a_reading_from_a_later_row_on_gives_what_a_whole_one_gives(tmp_path, after, separator):
+    rows = separator.join(json.dumps({"id": number}) for number in range(4))
+    table = opened(tmp_path, f"\ufeff[{rows}]" if separator == "," else f"\ufeff{rows}\n")
+    assert list(table.rows(after=after)) == list(table.rows())[after:]
+
+
+def test_lines_before_the_first_row_are_not_parsed(tmp_path):
+    table = opened(tmp_path, '{"id": 1}\n{"id": 2}\n')
+    table.file.write_text('{"id"; 1}\n{"id": 2}\n')
+    assert list(table.rows(after=1)) == [(2, 2, [2])]

@@ -127,3 +127,30 @@ def test_a_packed_file_is_the_same_table(tmp_path, pack):
     plain, packed = (open_table(tmp_path / name, set()) for name in ("plain", "packed"))
     assert list(packed.rows()) == list(plain.rows()) == list(packed.rows())
     assert (packed.digest, packed.count, packed.file.name) == (plain.digest, 2, "packed")
+
+
+@pytest.mark.parametrize("after", [0, 1, 2, 3, 5, 6, 7, 8])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_reading_from_a_later_row_on_gives_what_a_whole_one_gives(tmp_path, monkeypatch, after, pack):
+    path, ids = tmp_path / "t.parquet", pa.table({"id": range(7), "image": [PICTURE] * 7})
+    with pq.ParquetWriter(path, ids.schema) as writer:
+        for start, end in ((0, 0), (0, 3), (3, 6), (6, 6), (6, 7)):  # also row groups without rows
+            writer.write_table(ids.slice(start, end - start))
+    path.write_bytes(pack(path.read_bytes()))
+    for block in (1, 2, 1000):
+        monkeypatch.setattr(parquet, "BLOCK_WITH_BYTES", block)
+        table = open_table(path, set())
+        assert list(table.rows(after=after)) == list(table.rows())[after:]
+        assert list(table.rows(["image"], after)) == [(n + 1, 0, [n, None]) for n in range(after, 7)]
+
+
+def test_row_groups_before_the_first_row_are_not_read(tmp_path):
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"id": range(4)}), path, row_group_size=2, compression="gzip")
+    table, data = open_parquet(path), bytearray(path.read_bytes())
+    start, end = (pq.read_metadata(path).row_group(n).column(0).dictionary_page_offset for n in (0, 1))
+    data[start:end] = b"\xff" * (end - start)
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="a broken Parquet file"):
+        list(table.rows(after=1))
+    assert [row.number for row in table.rows(after=2)] == [3, 4]

@@ -126,3 +126,12 @@ def test_a_folder_without_such_files_is_refused_with_those_inside(folder, tmp_pa
 def test_columns_are_left_out_in_every_file(folder):
     rows = open_shards(folder(a=[1], b=[2])).rows(without=["question"])
     assert [row.cells for row in rows] == [[1, None], [2, None]]
+
+
+@pytest.mark.parametrize("after", [0, 1, 2, 3, 4, 5, 6])
+def test_a_reading_from_a_later_row_on_gives_what_a_whole_one_gives(folder, after):
+    table = open_shards(folder(a=[1, 2], b=[], c=[3, 4, 5], d=[]))
+    assert list(table.rows(after=after)) == list(table.rows())[after:]
+    for shard in table.shards[: 1 if after >= 2 else 0]:
+        shard.file.unlink()  # files before the first row are not needed
+    assert [row.cells for row in table.rows(["question"], after)] == [[n, None] for n in range(after + 1, 6)]

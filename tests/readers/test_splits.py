@@ -44,3 +44,10 @@ def test_a_table_without_the_column_is_refused(table):
 def test_rows_whose_cells_do_not_fit_the_header_are_passed_on(table):
     part = open_table(table(*LINES, "5,dev", "6,dev,q"), {"id"}, split="test")
     assert [row.number for row in part.rows()] == [2, 3, 5]
+
+
+@pytest.mark.parametrize("after", [0, 1, 2, 3, 4, 5, 6, 7])
+def test_a_reading_from_a_later_row_on_gives_what_a_whole_one_gives(table, after):
+    part = open_table(table(*LINES, "5,dev", "6,dev,q"), {"id"}, split="test")
+    assert list(part.rows(after=after)) == [row for row in part.rows() if row.number > after]
+    assert list(open_table(table(), {"id"}, split="val").rows(after=1)) == []
