@@ -48,7 +48,7 @@ from scoring.terminal.options import (
     table_options,
 )
 from scoring.terminal.ray_options import RayChoices, ray_options
-from scoring.terminal.reading import column_names, read
+from scoring.terminal.reading import column_names, read, read_in_ranges
 from scoring.terminal.results import Results, print_calibrations, print_results
 from scoring.terminal.session import Session
 from train.config import TrainConfig
@@ -323,14 +323,14 @@ def score(  # noqa: PLR0913 its parameters are its options
             reading.skip_bad_rows,
         )
         with cluster.context(session) as context:
-            scoring = Scoring(request, partial(read, session.console, data, reading), session.console.say)
+            scoring = Scoring(request, partial(read_in_ranges, session.console, data, reading), session.console.say)
             scoring.plan(model.options(), choices.options())
             with stoppable(session):
                 result = scoring.run(context)
         if out_of_fold and result.logits is not None:
-            print_results(Results(scoring.out, result.logits, result.metrics, result.warnings))
+            print_results(Results(scoring.out, bool(result.logits.scored.all()), result.metrics, result.warnings))
         elif not out_of_fold:
-            _print_scored(result, scoring.out, len(scoring.table.questions), choices.shard)
+            _print_scored(result, scoring.out, scoring.table.count, choices.shard)
 
 
 def _read_sample(path: Path | None) -> "SampleSubmission | None":
@@ -350,8 +350,8 @@ def _print_scored(result: "RunResult", out: Path, rows: int, shard: tuple[int, i
         click.echo(f"shard {number} of {count} is done{speed}; when all are done, merge them with `merge`")
         return
     lines = [result.orders_note] if result.orders_note else []
-    lines.append(f"{int(result.logits.scored.sum()):,} of {rows:,} rows scored{speed}")
-    print_results(Results(out, result.logits, result.metrics, result.warnings, lines=lines))
+    lines.append(f"{result.scored_rows:,} of {rows:,} rows scored{speed}")
+    print_results(Results(out, result.scored_rows == rows, result.metrics, result.warnings, lines=lines))
 
 
 @main.command("merge")
@@ -373,7 +373,7 @@ def merge_shards(session: Session, shards: tuple[Path, ...], out: Path, sample: 
         wanted = _read_sample(sample)
         logits, metrics, notes = merge(shards, out, overwrite, wanted)
         tell_lacking(wanted, logits.ids, session.console.say)
-        print_results(Results(out, logits, metrics, notes))
+        print_results(Results(out, bool(logits.scored.all()), metrics, notes))
 
 
 @main.command()
@@ -572,7 +572,7 @@ def ensemble(  # noqa: PLR0913 its parameters are its options
         tables = ""
         if pooled.metrics:
             tables = "\n\n" + to_text(members_table(read_record(Metrics, pooled.metrics)))
-        print_results(Results(out, pooled.scores.logits, pooled.metrics, tables=tables))
+        print_results(Results(out, bool(pooled.scores.logits.scored.all()), pooled.metrics, tables=tables))
 
 
 @main.command("soup")

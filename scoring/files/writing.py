@@ -5,7 +5,8 @@ import io
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,7 +16,14 @@ import pyarrow.parquet as pq
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object], mark: str = "", sync: bool = True) -> None:
-    """Let `write` fill a temporary file beside `path`, and rename it when its bytes are on disk.
+    """Let `write` fill a temporary file beside `path`, and rename it when its bytes are on disk: see `whole_file`."""
+    with whole_file(path, mark, sync) as file:
+        write(file)
+
+
+@contextmanager
+def whole_file(path: Path, mark: str = "", sync: bool = True) -> Iterator[BinaryIO]:
+    """A temporary file beside `path`, renamed at the end, when its bytes are on disk; removed where that fails.
 
     A temporary file that a killed run left is removed; so is a link to somewhere else, which is never written through.
     mark: part of the temporary file's name, for files that several processes may write at once. sync: wait until the
@@ -25,7 +33,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object], mark: str = "",
     temporary.unlink(missing_ok=True)
     try:
         with open(temporary, "xb") as file:
-            write(file)
+            yield file
             if sync:
                 file.flush()
                 os.fsync(file.fileno())

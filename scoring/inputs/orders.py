@@ -61,12 +61,16 @@ def check_orders(questions: Iterable[Question], orders: str, option: str = "") -
         return
     rows = [row.row for row in questions if not row.fault and repeats_options(row.question, row.options)]
     if rows:
-        option = option or f"--orders {orders}"
-        raise OrdersError(
-            f"{option}: the questions of {counted(len(rows), 'row')} list their options too (first: row {rows[0]}), "
-            f"and would contradict them in another order; leave it out, or take the options out of the "
-            "questions (--layout inline reads them from there)"
-        )
+        raise repeating_rows(len(rows), rows[0], option or f"--orders {orders}")
+
+
+def repeating_rows(count: int, first: int, option: str) -> OrdersError:
+    """The error for so many rows, where the option asks for other orders. first: a row's number."""
+    return OrdersError(
+        f"{option}: the questions of {counted(count, 'row')} list their options too (first: row {first}), "
+        f"and would contradict them in another order; leave it out, or take the options out of the "
+        "questions (--layout inline reads them from there)"
+    )
 
 
 def orders_of(question: Question, orders: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
@@ -13,8 +14,9 @@ from scoring.inputs.pixel_budgets import parse_pixels
 from scoring.inputs.prompt import PromptTemplate
 from scoring.inputs.questions import Question
 from scoring.library.messages import ProgressOf, say_to_log
-from scoring.library.rows import as_table
-from scoring.tables.reading import TableOptions
+from scoring.library.rows import as_table, path_of
+from scoring.tables.large import LargeTable
+from scoring.tables.reading import TableOptions, read_in_ranges
 from scoring.tables.table import Table
 from scoring.tables.usable import usable
 
@@ -35,6 +37,18 @@ def usable_rows(rows: Rows, images: str | Path | None, options: TableOptions | N
     skip: faulty rows are logged instead and left out, if at least one row is good.
     """
     return usable(as_table(rows, images, options), skip, say_to_log)
+
+
+def rows_in_ranges(
+    rows: Rows, images: str | Path | None, options: TableOptions | None, skip: bool
+) -> Table | LargeTable:
+    """The same; a table of very many rows by its path is read a range at a time."""
+    if not isinstance(rows, str | os.PathLike):
+        return usable_rows(rows, images, options, skip)
+    options = options or TableOptions()
+    if images is not None:
+        options = replace(options, images=images)
+    return usable(read_in_ranges(path_of(os.fspath(rows)), options), skip, say_to_log)
 
 
 def template_of(template: PromptTemplate | str | Path | None) -> PromptTemplate | None:

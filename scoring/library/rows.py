@@ -47,7 +47,7 @@ def as_table(rows: Any, images: str | Path | None = None, options: TableOptions 
     if images is not None:
         options = replace(options, images=images)
     if isinstance(rows, str | os.PathLike):
-        return read_table(_path(os.fspath(rows)), options)
+        return read_table(path_of(os.fspath(rows)), options)
     pandas = sys.modules.get("pandas")
     if pandas is not None and isinstance(rows, pandas.DataFrame):
         table = _read(table_of_frame(rows, FRAME), options)
@@ -95,7 +95,7 @@ def question_of(  # noqa: PLR0913 - what a call of `ask` gives
     return result
 
 
-def _path(text: str) -> Path:
+def path_of(text: str) -> Path:
     """Raises InputError for a text that cannot be a path."""
     if not text.strip() or "\n" in text or "\0" in text or len(text) > LONGEST_PATH:
         found = f"the text {quoted(text)}, which is no path"

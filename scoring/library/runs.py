@@ -21,18 +21,19 @@ from scoring.library.arguments import (
     orders_from,
     pixels_from,
     refuse_several_processes,
+    rows_in_ranges,
     template_of,
-    usable_rows,
 )
 from scoring.library.messages import say_to_log, warn
 from scoring.library.wording import for_callers
 from scoring.messages import Say
 from scoring.scores.logits import NOT_SCORED
 from scoring.stats.sets import SetRequest
+from scoring.tables.large import LargeTable
 from scoring.tables.reading import TableOptions
 from scoring.tables.sample import read_sample, tell_lacking
 from scoring.tables.table import Table
-from scoring.tables.usable import for_bases
+from scoring.tables.usable import check_for_bases, for_bases
 
 if TYPE_CHECKING:
     from scoring.library.answers import Answers
@@ -116,7 +117,7 @@ def score(  # noqa: PLR0913 - each by its name, as the command's options
         skip_bad_rows=skip_bad_rows,
     )
     _check(request, shard)
-    scoring = Scoring(request, lambda: usable_rows(data, images, options, skip_bad_rows), say_to_log)
+    scoring = Scoring(request, lambda: rows_in_ranges(data, images, options, skip_bad_rows), say_to_log)
     from scoring.library.answers import Answers
     from scoring.run.groups import release_memory
     from scoring.run.options import ModelOptions, RunOptions
@@ -142,7 +143,8 @@ def score(  # noqa: PLR0913 - each by its name, as the command's options
     if shard:
         return scoring.shard_answers(result)
     answers = Answers.load(scoring.out)
-    answers.option_logits.status = scoring.status_of(result)
+    if isinstance(scoring.table, Table):
+        answers.option_logits.status = scoring.status_of(result)
     return answers
 
 
@@ -211,19 +213,21 @@ class Scoring:
     Raises OrdersError, or InputError with everything that is wrong with the rows or the sample submission.
     """
 
-    def __init__(self, request: ScoreRequest, read: Callable[[], Table], say: Say):
+    def __init__(self, request: ScoreRequest, read: Callable[[], Table | LargeTable], say: Say):
         self.request, self.say = request, say
         self.orders = [parse_orders(orders) for orders in request.orders]
         self.sample = read_sample(request.sample) if request.sample else None
-        table = read()
-        self.table = replace(table, questions=table.questions[: request.limit])
-        self.out = request.out or Path("scores") / table.file.name.split(".")[0]
+        self.table: Table | LargeTable = read()
+        if request.out_of_fold or request.limit is not None:
+            table = self._all_rows("--out-of-fold" if request.out_of_fold else "--limit")
+            self.table = replace(table, questions=table.questions[: request.limit])
+        self.out = request.out or Path("scores") / self.table.file.name.split(".")[0]
         if self.sample:
-            ids = [question.id for question in self.table.questions]
+            ids = self.table.ids()
             self.sample.rows_in(ids)  # raises before anything is loaded
             tell_lacking(self.sample, ids, say)
         count = sum(len(folds_of(name)) for name in request.checkpoints)
-        say(f"{len(self.table.questions):,} rows, {count} checkpoint{'s' if count > 1 else ''}; loading …")
+        say(f"{self.table.count:,} rows, {count} checkpoint{'s' if count > 1 else ''}; loading …")
         from scoring.run.ahead import bases_here, begun
 
         with begun(bases_here(request.checkpoints, request.base)):
@@ -234,18 +238,23 @@ class Scoring:
 
         Raises CheckpointError, MismatchError, SetsError, or InputError where a base sees no pictures.
         """
-        from scoring.run.groups import check_sets, plan_groups
+        from scoring.run.groups import check_sets, needs_all_rows, plan_groups
 
         request = self.request
         self.options, self.model = replace(options, sample=self.sample), model
         if request.out_of_fold:  # each fold is planned with its own rows
             return
         self.groups = plan_groups(request.checkpoints, model, request.pixels or None, self.orders, request.calibration)
+        if isinstance(self.table, LargeTable) and (reason := needs_all_rows(self.groups, options)):
+            self.table = self._all_rows(reason)
         check_sets(self.groups, options.sets, self.table, model.allow_mismatch)
         for note in dict.fromkeys(note for group in self.groups for note in group.plan.notes):
             self.say(note)
         bases = [group.plan.base for group in self.groups]
-        self.table = for_bases(self.table, bases, request.skip_bad_rows, self.say)
+        if isinstance(self.table, LargeTable):
+            check_for_bases(self.table, bases, request.skip_bad_rows, self.say)
+        else:
+            self.table = for_bases(self.table, bases, request.skip_bad_rows, self.say)
 
     def run(self, context: "RunContext") -> "RunResult":
         """Score the rows that have no score yet. Raises and stops as `run_groups`, or `score_out_of_fold`."""
@@ -257,11 +266,19 @@ class Scoring:
 
         model = replace(self.model, pixels=self.request.pixels[0]) if self.request.pixels else self.model
         folds = Folds(self.request.checkpoints[0], model)
+        assert isinstance(self.table, Table)  # since __init__
         return score_out_of_fold(self.table, folds, self.out, replace(self.options, orders=self.orders[0]), context)
+
+    def _all_rows(self, reason: str) -> Table:
+        """The table with all its rows in memory."""
+        if isinstance(self.table, Table):
+            return self.table
+        self.say(f"{reason}: all {self.table.count:,} rows are held in memory")
+        return self.table.read_all()
 
     def status_of(self, result: "RunResult") -> list[str]:
         """(N,) the status of each scored row; of one that was left out, what is wrong with it."""
-        assert result.logits is not None  # there is no other process
+        assert result.logits is not None and isinstance(self.table, Table)  # no other process, and no ranges
         faults = {row.id: row.fault for row in self.table.questions if row.fault}
         pairs = zip(result.logits.ids, result.logits.status)
         return [faults.get(id, status) if status == NOT_SCORED else status for id, status in pairs]
@@ -270,7 +287,7 @@ class Scoring:
         """The answers of a shard, whose folder is no whole one; the rows of other shards have none."""
         from scoring.library.answers import Answers
 
-        assert result.logits is not None  # there is no other process
+        assert result.logits is not None and isinstance(self.table, Table)  # no other process, and no ranges
         plan = self.groups[0].plan  # a shard has a single setting
         run_json = {"data": self.table.about(), **plan.about(), "notes": plan.notes, "warnings": result.warnings}
         return Answers.of(

@@ -23,13 +23,15 @@ from scoring.checkpoints.plan import Plan
 from scoring.checkpoints.weights import base_fingerprint
 from scoring.engine.batch_scorer import BatchScorer
 from scoring.files.lock import LOCK, lock_folder
-from scoring.inputs.orders import check_orders
+from scoring.inputs.orders import check_orders, repeating_rows
 from scoring.run.options import ModelOptions, RunContext, RunOptions, RunResult, total_seconds
+from scoring.run.ranges import run_ranges
 from scoring.run.run import run
 from scoring.scores.folder import RunError, columns_of
 from scoring.scores.pooling import PoolOptions, pool_files
 from scoring.stats.sets import SetRequest, SetsError
 from scoring.stats.sets import check_sets as check_calibrations
+from scoring.tables.large import LargeTable
 from scoring.tables.sample import SampleSubmission
 from scoring.tables.table import Table
 
@@ -101,7 +103,7 @@ def _alike(names: Sequence[str], model: ModelOptions, budgets: Sequence[int | No
 
 
 def run_groups(
-    table: Table, groups: list[Group], out: Path, options: RunOptions, context: RunContext | None = None
+    table: Table | LargeTable, groups: list[Group], out: Path, options: RunOptions, context: RunContext | None = None
 ) -> RunResult:
     """Score a table with every group into `out`; several groups each into `out`/runs/N first, and then pooled.
 
@@ -113,6 +115,8 @@ def run_groups(
             f"--shard with {len(groups)} settings: a call for each of them (one base, prompt, --pixels and --orders), "
             "then `merge` each and `ensemble` them"
         )
+    if isinstance(table, LargeTable):
+        return _run_large(table, groups, out, options, context)
     for group in groups:
         check_orders(table.questions, group.orders)
     if options.sample:
@@ -127,14 +131,35 @@ def run_groups(
         return _pool(table, groups, results, out, options.sample)
 
 
-def check_sets(groups: list[Group], request: SetRequest | None, table: Table, allow_mismatch: bool = False) -> None:
+def _run_large(
+    table: LargeTable, groups: list[Group], out: Path, options: RunOptions, context: RunContext
+) -> RunResult:
+    """The same for a table that is not held. Raises RunError for what needs all rows at once."""
+    (group,) = groups
+    if table.counts.repeating and group.orders != "1":
+        raise repeating_rows(table.counts.repeating, table.counts.first_repeating, f"--orders {group.orders}")
+    return run_ranges(table, group.plan, out, replace(options, orders=group.orders), context)
+
+
+def needs_all_rows(groups: list[Group], options: RunOptions) -> str:
+    """What of this call needs all rows at once; "" where a range at a time will do."""
+    if len(groups) > 1:
+        return "several settings in one call"
+    if options.shard:
+        return "--shard"
+    return "--orders pride" if groups[0].orders == "pride" else ""
+
+
+def check_sets(
+    groups: list[Group], request: SetRequest | None, table: Table | LargeTable, allow_mismatch: bool = False
+) -> None:
     """Raises SetsError where --sets asks for what the checkpoints' calibrations cannot promise for these rows."""
     if not request:
         return
     calibrations = [calibration for group in groups for calibration in group.plan.calibrations]
     check_calibrations(calibrations, request, groups[0].orders)
-    columns = columns_of(table.questions)
-    exposed = np.concatenate([group.plan.exposed(columns, table.digest) for group in groups], 1)
+    tables = table.tables() if isinstance(table, LargeTable) else [table]
+    exposed = np.concatenate([_exposed(groups, part) for part in tables])
     if count := int(exposed.any(1).sum()):
         note = (
             f"--sets: on {count:,} of {len(exposed):,} rows the checkpoint was trained, validated or calibrated, so "
@@ -143,6 +168,12 @@ def check_sets(groups: list[Group], request: SetRequest | None, table: Table, al
         if not allow_mismatch:
             raise SetsError(f"{note}; score other rows, or add --allow-mismatch")
         groups[0].plan.notes.append(note)
+
+
+def _exposed(groups: list[Group], table: Table) -> np.ndarray:
+    """(N, M) flags of the rows for the members of all groups."""
+    columns = columns_of(table.questions)
+    return np.concatenate([group.plan.exposed(columns, table.digest) for group in groups], 1)
 
 
 def release_memory() -> None:

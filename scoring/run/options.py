@@ -184,7 +184,8 @@ class RunResult:
 
     logits: None in processes other than the first. metrics: those of metrics.json, None without answers. scored_now:
     rows that this call scored, not an earlier one. seconds: by phase. peak_bytes: of memory on a card. orders_note: a
-    sentence about orders that differ between rows, or "". scorer: the loaded model, for another run.
+    sentence about orders that differ between rows, or "". scorer: the loaded model, for another run. scored: how many rows
+    have a score, where the logits are those of a sample.
     """
 
     logits: OptionLogits | None
@@ -195,6 +196,14 @@ class RunResult:
     peak_bytes: int = 0
     orders_note: str = ""
     scorer: "BatchScorer | None" = None
+    scored: int | None = None
+
+    @property
+    def scored_rows(self) -> int:
+        """How many rows have a score; 0 in processes other than the first."""
+        if self.scored is not None:
+            return self.scored
+        return int(self.logits.scored.sum()) if self.logits is not None else 0
 
 
 def total_seconds(results: Sequence[RunResult]) -> dict[str, float]:

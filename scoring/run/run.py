@@ -41,10 +41,11 @@ def run(
     out: Path,
     options: RunOptions | None = None,
     context: RunContext | None = None,
+    write: Callable[[ScoredRun], WrittenRun] = write_run,
 ) -> RunResult:
     """Score a table into `out`; go on where an earlier run with the same inputs stopped.
 
-    model: a plan, or the scorer of a plan, where it is loaded already. Raises RunError where `out` holds the results of
+    model: a plan, or the scorer of a plan, where it is loaded already. write: makes files of what is scored. Raises RunError where `out` holds the results of
     other inputs, OrdersError where questions cannot be shown in other orders, InputError where the table lacks an id of
     the sample, LockError where `out` cannot be written, ProcessError where another process failed, KeyboardInterrupt
     once it is asked to stop and has filed the batch at hand.
@@ -58,7 +59,7 @@ def run(
     if job.options.sample:
         job.options.sample.rows_in([question.id for question in table.questions])
     with lasting_objects(), lock_folder(out) if processes.first else nullcontext():
-        return _run(job, scorer)
+        return _run(job, scorer, write)
 
 
 @contextmanager
@@ -77,7 +78,7 @@ def lasting_objects() -> Iterator[None]:
         gc.unfreeze()
 
 
-def _run(job: Job, scorer: BatchScorer | None) -> RunResult:
+def _run(job: Job, scorer: BatchScorer | None, write: Callable[[ScoredRun], WrittenRun]) -> RunResult:
     """Plan, score, plan and score what adaptive orders add; the first process then writes the results."""
     loader, loop_of = _answering(job, scorer)
     scheduler = Scheduler(job.table, job.plan, job.options)
@@ -114,7 +115,7 @@ def _run(job: Job, scorer: BatchScorer | None) -> RunResult:
         leave_shard(scored, job.options.shard, scheduler.assigned, scheduler.unscorable)
         written = WrittenRun(None, list(scored.warnings), scored.run_json["seconds"])
     else:
-        written = write_run(scored)
+        written = write(scored)
     seconds["scoring"] = written.seconds["scoring"]
     return RunResult(
         logits=logits,

@@ -11,6 +11,9 @@ from scoring.files.reading import as_object, read_json
 from scoring.files.writing import write_json
 from scoring.scores.folder import RunError
 
+RANGES = "ranges"  # the folder of ranges that are not put together yet, see `ranges.py`
+ROWS_HELD = "rows_held"  # in `plan.json`: rows of a range, where a table is scored in ranges
+
 
 @dataclass
 class RunState:
@@ -61,18 +64,25 @@ def read_state(out: Path, wanted: dict[str, Any], overwrite: bool) -> RunState |
     wanted: what this run must have been begun with. overwrite: remove what another run left. Raises RunError where
     `out` holds another run or other files.
     """
+    before = read_plan(out, wanted, overwrite)
+    return None if before is None else RunState.from_json(before, out / "plan.json")
+
+
+def read_plan(out: Path, wanted: dict[str, Any], overwrite: bool) -> dict[str, Any] | None:
+    """The same as the values of `plan.json`."""
     path = out / "plan.json"
     if overwrite and path.exists():
-        shutil.rmtree(out / "logits", ignore_errors=True)
+        for folder in (out / "logits", out / RANGES):
+            shutil.rmtree(folder, ignore_errors=True)
         path.unlink()
     before = read_json(path)
     if before is not None:
-        if changes := changed(before, wanted, wanted):
+        if changes := changed(before, wanted, [*wanted, ROWS_HELD]):
             raise RunError(
                 f"{out} holds the results of another run: {describe(changes)}. "
                 "Choose another --out, or start anew with --overwrite"
             )
-        return RunState.from_json(before, path)
+        return before
     if out.exists() and not overwrite and any(not _left_by_a_start(path) for path in out.iterdir()):
         raise RunError(f"{out} exists and holds other files; choose another --out, or add --overwrite")
     return None

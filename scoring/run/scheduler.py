@@ -55,28 +55,7 @@ class Scheduler:
 
     def identity(self, machine: dict[str, Any]) -> dict[str, Any]:
         """Everything that the logits depend on, except for the batches."""
-        identity = {
-            "data": self.table.digest,
-            "rows": len(self.table.questions),
-            **self.plan.identity,
-            **machine,
-            "letters": self.table.letters,
-            "orders": self.options.orders,
-            "columns": self.table.columns or None,
-            "layout": self.table.layout if self.table.layout != "letters" else None,
-            "own_letters": self.table.own_letters or None,
-            "images": self.table.images,
-        }
-        if self.table.split is not None:
-            identity["table_split"] = self.table.split
-        if self.options.shard:
-            identity["shard"] = list(self.options.shard)
-        if self.options.orders == "adaptive":  # which rows are scored in more orders depends on these
-            identity |= {
-                "margin": self.options.margin,
-                "temperatures": [calibration.temperature for calibration in self.plan.calibrations],
-            }
-        return identity
+        return identity_of(self.table, len(self.table.questions), self.plan, self.options, machine)
 
     def costs(self, rank: int = 0, count: int = 1, stop: Event | None = None) -> list[list[RowCost]]:
         """For each pass, the cost of every `count`-th row from `rank` on: the share of process `rank` of `count`.
@@ -188,6 +167,32 @@ class Scheduler:
             for number, orders, rows in message["todo"]
         }
         self.todo = list(self.batches)
+
+
+def identity_of(table: Table, rows: int, plan: Plan, options: RunOptions, machine: dict[str, Any]) -> dict[str, Any]:
+    """Everything that the logits depend on, except for the batches. rows: how many the table has, held or not."""
+    identity = {
+        "data": table.digest,
+        "rows": rows,
+        **plan.identity,
+        **machine,
+        "letters": table.letters,
+        "orders": options.orders,
+        "columns": table.columns or None,
+        "layout": table.layout if table.layout != "letters" else None,
+        "own_letters": table.own_letters or None,
+        "images": table.images,
+    }
+    if table.split is not None:
+        identity["table_split"] = table.split
+    if options.shard:
+        identity["shard"] = list(options.shard)
+    if options.orders == "adaptive":  # which rows are scored in more orders depends on these
+        identity |= {
+            "margin": options.margin,
+            "temperatures": [calibration.temperature for calibration in plan.calibrations],
+        }
+    return identity
 
 
 def costs_to_json(costs: list[list[RowCost]]) -> list[list[str | list[int]]]:

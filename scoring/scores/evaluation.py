@@ -313,10 +313,17 @@ def warnings_of(
         *_unlike_orders(logits),
         *_far_temperatures(logits, calibrations),
     ]
-    if unscored := np.flatnonzero(~scored).tolist():
-        named = ", ".join(f"{quoted(logits.ids[row])} ({logits.status[row]})" for row in unscored[:MOST_NAMED])
-        warnings.append(f"{_rows_have(len(unscored))} no score: {named}{' …' if len(unscored) > MOST_NAMED else ''}")
-    return warnings
+    unscored = np.flatnonzero(~scored).tolist()
+    first = [(logits.ids[row], logits.status[row]) for row in unscored[:MOST_NAMED]]
+    return warnings + unscored_warnings(len(unscored), first)
+
+
+def unscored_warnings(count: int, first: Sequence[tuple[str, str]]) -> list[str]:
+    """A warning where rows have no score. first: the ids of some, each with the reason."""
+    if not count:
+        return []
+    named = ", ".join(f"{quoted(id)} ({reason})" for id, reason in first)
+    return [f"{_rows_have(count)} no score: {named}{' …' if count > len(first) else ''}"]
 
 
 def _low_mass(logits: OptionLogits, scored: np.ndarray, label_ids: list[int]) -> list[str]:

@@ -109,6 +109,29 @@ class OptionLogits:
             status=self.status[rows],
         )
 
+    def take(self, rows: np.ndarray) -> "OptionLogits":
+        """These (R,) rows."""
+        return replace(
+            self,
+            ids=[self.ids[row] for row in rows.tolist()],
+            logits=self.logits[rows],
+            label_mass=self.label_mass[rows],
+            top_token=self.top_token[rows],
+            status=[self.status[row] for row in rows.tolist()],
+        )
+
+    @classmethod
+    def joined(cls, parts: "Sequence[OptionLogits]") -> "OptionLogits":
+        """The rows of several, one after the other, of the same members, letters and orders."""
+        return replace(
+            parts[0],
+            ids=[id for part in parts for id in part.ids],
+            logits=np.concatenate([part.logits for part in parts]),
+            label_mass=np.concatenate([part.label_mass for part in parts]),
+            top_token=np.concatenate([part.top_token for part in parts]),
+            status=[status for part in parts for status in part.status],
+        )
+
     @property
     def scored(self) -> np.ndarray:
         """(N,) bool: rows with a score from every member."""
@@ -184,9 +207,18 @@ def read_parts(folder: Path, layout: Layout, count: int | None = None) -> Option
 
     Raises FileError where a part is damaged, or holds an id, member or order that the layout does not have.
     """
+    return _read_in_layout(sorted(folder.glob("part-*.parquet"))[:count], layout)
+
+
+def read_part(path: Path, layout: Layout) -> OptionLogits:
+    """A single part in this layout. Raises FileError as `read_parts`."""
+    return _read_in_layout([path], layout)
+
+
+def _read_in_layout(paths: list[Path], layout: Layout) -> OptionLogits:
+    """All rows of these parts."""
     ids, members, letters, orders = layout.ids, layout.members, layout.letters, layout.orders
     result = OptionLogits.empty(ids, members, letters, orders)
-    paths = sorted(folder.glob("part-*.parquet"))[:count]
     if not paths:
         return result
     parts = _read(paths, letters)
@@ -200,7 +232,7 @@ def read_parts(folder: Path, layout: Layout, count: int | None = None) -> Option
     if (foreign := np.flatnonzero((row < 0) | (member < 0) | (order < 0))).size:
         example = parts.slice(foreign[0], 1).to_pylist()[0]
         raise FileError(
-            f"{folder}: found a row (id {example['id']!r}, member {example['member']!r}, order {example['order']!r}) "
+            f"{paths[0].parent}: found a row (id {example['id']!r}, member {example['member']!r}, order {example['order']!r}) "
             "that this run does not have"
         )
     order = np.array(list(order_index.values()))[order]

@@ -81,7 +81,14 @@ def write_probabilities(
     answers: list[str] | None,
     sets: np.ndarray | None = None,
 ) -> None:
-    """`probabilities.csv`: 6 decimals; rows without a score have empty cells and the reason in `status`.
+    """`probabilities.csv`, see `probability_columns`."""
+    write_columns(path, probability_columns(logits, log_p, answers, sets))
+
+
+def probability_columns(
+    logits: OptionLogits, log_p: np.ndarray, answers: list[str] | None, sets: np.ndarray | None = None
+) -> dict[str, list[str] | pa.Array]:
+    """The columns of `probabilities.csv`: 6 decimals; rows without a score have empty cells and the reason in `status`.
 
     The label mass is the mean over the members of `logits`. sets: (N, K) bool, which options a row's set holds, for a
     column `set` such as `ac`.
@@ -104,7 +111,7 @@ def write_probabilities(
             "answer": answers,
             "correct": [str(int(letter == right)) if letter and right else "" for letter, right in zip(pred, answers)],
         }
-    write_columns(path, columns)
+    return columns
 
 
 def write_submission(
@@ -114,11 +121,15 @@ def write_submission(
 
     A row without a score has no letter. Raises InputError where the sample has an id that no row has.
     """
-    letters = predictions(logits, log_p)
+    write_submission_of(path, logits.ids, predictions(logits, log_p), sample)
+
+
+def write_submission_of(path: Path, ids: list[str], letters: list[str], sample: SampleSubmission | None = None) -> None:
+    """The same, of rows whose letters are known."""
     if sample is None:
-        write_columns(path, {"id": logits.ids, "answer": letters})
+        write_columns(path, {"id": ids, "answer": letters})
         return
-    answers = [letters[row] for row in sample.rows_in(logits.ids)]
+    answers = [letters[row] for row in sample.rows_in(ids)]
     write_csv(path, [sample.header, *map(list, zip(sample.ids, answers))], sample.delimiter)
 
 

@@ -9,11 +9,13 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, takewhile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from scoring.errors import InputError, Problem
+from scoring.inputs.questions import Question
 from scoring.readers.delimited import DelimitedTable
 from scoring.readers.records import Records, Row
 from scoring.tables.left_out import LeftOut
@@ -41,7 +43,8 @@ def holds_more_rows(records: Records, most: int) -> bool:
 class LargeTable:
     """What is known of all rows; `read` gives those of a range.
 
-    whole: the table without its rows. ends: the number of the last row of each range.
+    whole: the table without its rows. ends: the number of the last row of each range. held: rows of a range, except for
+    the last.
     """
 
     opened: OpenTable
@@ -49,10 +52,16 @@ class LargeTable:
     whole: Table
     counts: RowCounts
     ends: Sequence[int]
+    held: int
     has_pictures: bool
 
     @property
-    def file(self) -> Any:
+    def letters(self) -> str:
+        """See `Table.letters`."""
+        return self.whole.letters
+
+    @property
+    def file(self) -> Path:
         return self.whole.file
 
     @property
@@ -85,8 +94,12 @@ class LargeTable:
 
     def read(self, number: int) -> Table:
         """The rows of a range, by its number from 0 on."""
-        read, pictures = _read_range(self.opened, self.survey, self.has_pictures, self.ends, number)
+        read, _ = _read_range(self.opened, self.survey, self.has_pictures, self.ends, number)
         return replace(self.whole, questions=read.questions, problems=read.problems, notices=[])
+
+    def read_all(self) -> Table:
+        """All rows at once: as much memory as they take."""
+        return self.opened.read_all()
 
     def tables(self) -> Iterator[Table]:
         """The rows of all ranges, one range after the other."""
@@ -122,21 +135,27 @@ def survey_large(opened: OpenTable, held: int, progress: PictureProgress | None 
     if pictures.refer_to(ids):
         return None
     survey.problems += _repeated_ids(opened, ids.repeated())
+    total = len(ids.hashes) or None
     del ids
     counts, problems, left_out, inside = RowCounts(), list[Problem](), LeftOut(), False
-    numbers: Iterable[int] = range(len(ends))
-    for number in progress(numbers, None) if progress else numbers:
-        read, read_pictures = _read_range(opened, survey, pictures.any, ends, number)
-        inside = inside or read_pictures.inside
-        problems += read.problems[: MOST_PROBLEMS - len(problems)]
-        left_out.update(read.left_out)
-        for question in read.questions:
-            counts.add(question)
+
+    def questions() -> Iterator[Question]:
+        nonlocal inside
+        for number in range(len(ends)):
+            read, read_pictures = _read_range(opened, survey, pictures.any, ends, number)
+            inside = inside or read_pictures.inside
+            problems.extend(read.problems[: MOST_PROBLEMS - len(problems)])
+            left_out.update(read.left_out)
+            yield from read.questions
+
+    read_again: Iterable[Question] = questions()
+    for question in progress(read_again, total) if progress else read_again:
+        counts.add(question)
     if survey.problems:
         raise InputError(in_file_order(survey.problems[:MOST_PROBLEMS] + problems))
     notices = opened.notices(survey, left_out, counts)
     whole = replace(opened.table(survey, [], problems, notices, inside), most_options=max(2, counts.letters))
-    return LargeTable(opened, survey, whole, counts, ends, pictures.any)
+    return LargeTable(opened, survey, whole, counts, ends, held, pictures.any)
 
 
 def _read_range(

@@ -17,7 +17,7 @@ from scoring.tables.column_names import absent_notices, split_columns
 from scoring.tables.layouts import find_layout
 from scoring.tables.left_out import LeftOut
 from scoring.tables.picture_columns import FIRST_ROWS, columns_with_pictures
-from scoring.tables.row_pictures import PictureReader, RowPictures
+from scoring.tables.row_pictures import PictureProgress, PictureReader, RowPictures
 from scoring.tables.rows import RowReader, RowSource
 from scoring.tables.survey import Survey
 from scoring.tables.table import Table
@@ -121,6 +121,24 @@ class OpenTable:
         self.layout = find_layout(records, self.columns, self.inside, options.layout)
         if "path" not in self.layout.fields:
             self._check_for_pictures()
+
+    def read_all(self, progress: PictureProgress | None = None) -> Table:
+        """All rows at once. progress: shows how many pictures are looked at. Raises InputError as `read_table`."""
+        pictures = RowPictures(self.picture_reader)
+        survey = Survey(self.records, self.layout, pictures, self.options.answers)
+        row_of: dict[str, int] = {}
+        survey.read(row_of, progress if self.holds_pictures else None)
+        pictures.finish(row_of, progress)
+        del row_of  # large, where there are a million rows
+        rows = self.records.rows(without=self.read_before(pictures))
+        read = self.read_rows(rows, self.source(survey, pictures, bool(pictures)))
+        if survey.problems:
+            raise InputError(in_file_order(survey.problems + read.problems))
+        counts = RowCounts()
+        for question in read.questions:
+            counts.add(question)
+        notices = self.notices(survey, read.left_out, counts)
+        return self.table(survey, read.questions, read.problems, notices, pictures.inside)
 
     @property
     def holds_pictures(self) -> bool:

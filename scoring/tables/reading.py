@@ -14,9 +14,9 @@ from scoring.readers.opening import open_table
 from scoring.readers.records import Records, as_text, normalized, table_fault
 from scoring.tables.large import ROWS_HELD, LargeTable, holds_more_rows, survey_large
 from scoring.tables.layouts import KNOWN
-from scoring.tables.open_table import OpenTable, RowCounts, TableOptions, in_file_order
-from scoring.tables.row_pictures import PictureProgress, PictureReader, RowPictures
-from scoring.tables.survey import Survey
+from scoring.tables.open_table import OpenTable
+from scoring.tables.open_table import TableOptions as TableOptions
+from scoring.tables.row_pictures import PictureProgress, PictureReader
 from scoring.tables.table import Table
 
 
@@ -45,20 +45,23 @@ def read_table(file: str | Path, options: TableOptions | None = None, progress: 
     >>> len(table.questions), table.problems, table.reading()
     (400, [], "CSV, a column for each option; answers: letters or the options' texts")
     """
-    return read_whole(_opened(Path(file), options or TableOptions()), progress)
+    return _opened(Path(file), options or TableOptions()).read_all(progress)
 
 
 def read_in_ranges(
-    file: str | Path, options: TableOptions | None = None, progress: PictureProgress | None = None
+    file: str | Path,
+    options: TableOptions | None = None,
+    progress: PictureProgress | None = None,
+    row_progress: PictureProgress | None = None,
 ) -> Table | LargeTable:
     """The same; a table of more rows than `ROWS_HELD` is read to its end, and none of its rows are kept.
 
-    Raises InputError as `read_table`.
+    row_progress: shows how many rows of such a table are read. Raises InputError as `read_table`.
     """
     opened = _opened(Path(file), options or TableOptions())
-    if holds_more_rows(opened.records, ROWS_HELD) and (large := survey_large(opened, ROWS_HELD, progress)):
+    if holds_more_rows(opened.records, ROWS_HELD) and (large := survey_large(opened, ROWS_HELD, row_progress)):
         return large
-    return read_whole(opened, progress)
+    return opened.read_all(progress)
 
 
 def _opened(file: Path, options: TableOptions) -> OpenTable:
@@ -74,26 +77,7 @@ def read_records(
     records: Records, options: TableOptions, picture_reader: PictureReader, progress: PictureProgress | None = None
 ) -> Table:
     """The same for a table that is open. Of the options only those count that concern rows."""
-    return read_whole(OpenTable(records, options, picture_reader), progress)
-
-
-def read_whole(opened: OpenTable, progress: PictureProgress | None = None) -> Table:
-    """All rows of an open table at once. Raises InputError as `read_table`."""
-    pictures = RowPictures(opened.picture_reader)
-    survey = Survey(opened.records, opened.layout, pictures, opened.options.answers)
-    row_of: dict[str, int] = {}
-    survey.read(row_of, progress if opened.holds_pictures else None)
-    pictures.finish(row_of, progress)
-    del row_of  # large, where there are a million rows
-    rows = opened.records.rows(without=opened.read_before(pictures))
-    read = opened.read_rows(rows, opened.source(survey, pictures, bool(pictures)))
-    if survey.problems:
-        raise InputError(in_file_order(survey.problems + read.problems))
-    counts = RowCounts()
-    for question in read.questions:
-        counts.add(question)
-    notices = opened.notices(survey, read.left_out, counts)
-    return opened.table(survey, read.questions, read.problems, notices, pictures.inside)
+    return OpenTable(records, options, picture_reader).read_all(progress)
 
 
 def read_columns(

@@ -197,7 +197,8 @@ class RowPictures:
             return self._named(name)
         if entries is None:
             entries = [
-                str(picture.source) if isinstance(picture, CellPicture) else picture for picture in pictures_of_cells(cells)
+                str(picture.source) if isinstance(picture, CellPicture) else picture
+                for picture in pictures_of_cells(cells)
             ]
         results: list[Result] = []
         for entry in entries:

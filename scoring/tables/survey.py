@@ -1,6 +1,6 @@
 """One reading of all rows of a table, before each is read: for what no row shows by itself."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -9,7 +9,6 @@ from scoring.readers.records import Records, Row, table_fault
 from scoring.tables.answer_reading import AnswerSurvey
 from scoring.tables.layouts import Layout
 from scoring.tables.own_letters import LetterSurvey
-from scoring.tables.row_pictures import PictureProgress
 from scoring.tables.rows import answer_text, filled_options
 
 
@@ -38,7 +37,7 @@ class Survey:
         self.problems: list[Problem] = []
         self._records, self._layout, self._pictures = records, layout, pictures
 
-    def read(self, row_of: FirstRows, progress: PictureProgress | None) -> None:
+    def read(self, row_of: FirstRows, progress: Callable[[Iterable[Row], int | None], Iterable[Row]] | None) -> None:
         """Read all rows. Raises InputError where there is no row.
 
         row_of: gets each id with its first row. progress: shows how many are read.

@@ -85,6 +85,10 @@ class Table:
         """How many rows there are."""
         return len(self.questions)
 
+    def ids(self) -> list[str]:
+        """The ids of all rows."""
+        return [question.id for question in self.questions]
+
     @property
     def good_count(self) -> int:
         """How many of them have no fault."""

@@ -4,14 +4,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar
 
-from scoring.errors import InputError, Problem, describe
+from scoring.errors import InputError, Problem, counted, describe
 from scoring.inputs.questions import Question
 from scoring.messages import Say
 from scoring.tables.large import LargeTable
 from scoring.tables.table import Table
 
-
-T = TypeVar("T", Table, LargeTable)
+T = TypeVar("T", bound=Table | LargeTable)
 
 
 def usable(table: T, skip: bool, say: Say) -> T:
@@ -52,6 +51,21 @@ def for_bases(table: Table, bases: Iterable[Path], skip: bool, say: Say) -> Tabl
     say(describe(unseen))
     say(f"going on without {len(unseen):,} of {len(table.questions):,} rows, which have pictures")
     return table
+
+
+def check_for_bases(table: LargeTable, bases: Iterable[Path], skip: bool, say: Say) -> None:
+    """The same for a table that is read by ranges, whose rows are marked when they are read."""
+    from scoring.inputs.families.registry import family_of
+
+    blind = [family for base in dict.fromkeys(bases) if not (family := family_of(base)).sees_pictures]
+    count, good = table.counts.good_with_pictures, table.good_count
+    if not blind or not count:
+        return
+    found = f"pictures in {counted(count, 'row')} of {good:,}, which a {blind[0].name} base does not see"
+    if not skip or count == good:
+        fix = "name a base that sees pictures, or leave the column out"
+        raise InputError([Problem(str(table.file), 0, 0, "", "path", found, "questions in words alone", fix)])
+    say(f"{table.file}: {found}; going on without them")
 
 
 def answered(table: Table) -> list[Question]:

@@ -59,4 +59,6 @@ def score_by_endpoint(session: Session, table: Table, options: EndpointOptions, 
         result = score_endpoint(table, out, options, context)
     speed = f", {result.scored_now / result.seconds['scoring']:.1f} rows/s" if result.scored_now else ""
     scored = f"{int(result.logits.scored.sum()):,} of {len(table.questions):,} rows scored{speed}"
-    print_results(Results(out, result.logits, result.metrics, result.warnings, lines=[*result.notes, scored]))
+    print_results(
+        Results(out, bool(result.logits.scored.all()), result.metrics, result.warnings, lines=[*result.notes, scored])
+    )

@@ -9,6 +9,8 @@ from scoring.terminal.progress import Console
 
 if TYPE_CHECKING:
     from scoring.inputs.picture_store import PictureStore
+    from scoring.tables import reading as tables
+    from scoring.tables.large import LargeTable
     from scoring.tables.row_pictures import PictureProgress
     from scoring.tables.table import Table
 
@@ -19,12 +21,21 @@ def read_all_rows(
     console: Console, data: Path, options: TableOptions, deep: bool = False, store: "PictureStore | None" = None
 ) -> "Table":
     """The table with its faulty rows. deep: decode every picture. store: for those that cells hold; None: the cache."""
+    from scoring.tables.reading import read_table
+
+    return read_table(data, table_options(options, deep, store), picture_progress(console))
+
+
+def table_options(
+    options: TableOptions, deep: bool = False, store: "PictureStore | None" = None
+) -> "tables.TableOptions":
+    """The same options as the rooms below take them."""
     from scoring.inputs.picture_store import PictureStore
     from scoring.inputs.pictures import PictureLimits
     from scoring.tables import reading as tables
 
     limits = PictureLimits.of(options.picture_pixels, options.picture_bytes)
-    table_options = tables.TableOptions(
+    return tables.TableOptions(
         images=options.images,
         allow_outside=options.allow_outside,
         columns=column_names(options),
@@ -37,7 +48,6 @@ def read_all_rows(
         split=options.split,
         store=store or PictureStore(),
     )
-    return tables.read_table(data, table_options, picture_progress(console))
 
 
 def column_names(options: TableOptions, config: Path | None = None) -> dict[str, str]:
@@ -70,3 +80,15 @@ def read(console: Console, data: Path, options: TableOptions, deep: bool = False
     from scoring.tables.usable import usable
 
     return usable(read_all_rows(console, data, options, deep), options.skip_bad_rows, console.say)
+
+
+def read_in_ranges(console: Console, data: Path, options: TableOptions) -> "Table | LargeTable":
+    """The same for a command that takes a table of very many rows a range at a time."""
+    from scoring.tables import reading
+    from scoring.tables.usable import usable
+
+    def row_progress(rows: Iterable[T], total: int | None) -> Iterable[T]:
+        return console.count(rows, total, "row")
+
+    table = reading.read_in_ranges(data, table_options(options), picture_progress(console), row_progress)
+    return usable(table, options.skip_bad_rows, console.say)

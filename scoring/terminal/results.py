@@ -12,7 +12,6 @@ import click
 from scoring.terminal.errors import SOME_UNSCORED
 
 if TYPE_CHECKING:
-    from scoring.scores.logits import OptionLogits
     from scoring.stats.calibration import Calibration
 
 
@@ -20,11 +19,11 @@ if TYPE_CHECKING:
 class Results:
     """What a run or a pool left in the folder `out`.
 
-    tables: printed after the metrics. lines: printed after the warnings.
+    complete: whether every row has a score. tables: printed after the metrics. lines: printed after the warnings.
     """
 
     out: Path
-    logits: "OptionLogits"
+    complete: bool
     metrics: dict[str, Any] | None
     warnings: Sequence[str] = ()
     tables: str = ""
@@ -43,7 +42,7 @@ def print_results(results: Results) -> None:
     for line in results.lines:
         click.echo(line)
     click.echo(f"submission:    {results.out / 'submission.csv'}\nprobabilities: {results.out / 'probabilities.csv'}")
-    if not results.logits.scored.all():
+    if not results.complete:
         sys.exit(SOME_UNSCORED)
 
 

@@ -1,0 +1,151 @@
+"""A table that no process holds: each range of its rows is a run of its own, and the results are put together.
+
+`logits` has a part for each range that is done, with the rows in the table's order. While a range is scored, its batches
+are in `ranges/N`, a folder like that of any run; then its other columns stay there until the results are written.
+Whoever scores the ranges, in one process or many, leaves the same bytes.
+"""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from scoring.checkpoints.plan import Plan
+from scoring.engine.batch_scorer import BatchScorer
+from scoring.files.lock import lock_folder
+from scoring.files.reading import read_json
+from scoring.files.writing import write_json, write_table
+from scoring.messages import ProgressBar
+from scoring.run.joining import ABOUT, QUESTIONS, write_joined
+from scoring.run.options import RunContext, RunOptions, RunResult
+from scoring.run.run import run
+from scoring.run.run_folder import RANGES, ROWS_HELD, read_plan, remove_unfinished
+from scoring.run.scheduler import identity_of
+from scoring.scores.finalize import ScoredRun, WrittenRun
+from scoring.scores.folder import typed_columns
+from scoring.scores.logits import part_path, write_part
+from scoring.tables.large import LargeTable
+from scoring.tables.table import Table
+from scoring.tables.usable import mark_for_bases
+
+
+def run_ranges(
+    table: LargeTable, plan: Plan, out: Path, options: RunOptions | None = None, context: RunContext | None = None
+) -> RunResult:
+    """Score a table range by range into `out`; go on where an earlier run with the same inputs stopped.
+
+    The logits of the result are those of some rows; `counts` tells of all. Raises as `run`.
+    """
+    options, context = options or RunOptions(), context or RunContext()
+    first = context.processes.first
+    with lock_folder(out) if first else nullcontext():
+        todo = _agree(table, plan, out, options, context)
+        results = _score(todo, table, plan, out, options, context)
+        if not first:
+            return results[-1] if results else RunResult(None, None, [], 0, {"scoring": 0.0})
+        return write_joined(table, plan, out, options, results, context.say)
+
+
+def _agree(table: LargeTable, plan: Plan, out: Path, options: RunOptions, context: RunContext) -> list[int]:
+    """The numbers of the ranges that are not done; all processes of a call score the same."""
+    processes, key = context.processes, f"{out.name}/ranges"
+    if not processes.first:
+        todo: list[int] = processes.receive(key)
+        return todo
+    wanted = identity_of(table.whole, table.count, plan, options, {}) | {ROWS_HELD: table.held}
+    if options.batch_tokens is not None:
+        wanted["batch_tokens"] = options.batch_tokens
+    if options.compile != "auto":
+        wanted["compile"] = options.compile == "on"
+    before = read_plan(out, wanted, options.overwrite and processes.first_time("overwrite"))
+    (out / "logits").mkdir(parents=True, exist_ok=True)
+    remove_unfinished(out / "logits")
+    if before is None:
+        write_json(out / "plan.json", wanted)
+    todo = [number for number in range(len(table.ends)) if not part_path(out / "logits", number).exists()]
+    if done := len(table.ends) - len(todo):
+        context.say(f"going on: {done:,} of {len(table.ends):,} ranges of {table.held:,} rows are scored already")
+    if processes.count > 1:
+        processes.publish(key, todo)
+    return todo
+
+
+def _score(
+    todo: Sequence[int], table: LargeTable, plan: Plan, out: Path, options: RunOptions, context: RunContext
+) -> list[RunResult]:
+    """Each range's run. The loaded model stays for the next."""
+    results: list[RunResult] = []
+    scorer: BatchScorer | None = None
+    for number, rows in zip(todo, _tables(todo, table, plan, ahead=context.workers is not None)):
+        start, end = (table.ends[number - 1] if number else 0) + 1, table.ends[number]
+        context.say(f"range {number + 1} of {len(table.ends)}: rows {start:,} to {end:,}")
+        folder = out / RANGES / str(number)
+        if context.processes.first:
+            _begin(out, folder, len(rows.questions))
+        result = run(
+            rows,
+            scorer or plan,
+            folder,
+            replace(options, overwrite=False, sample=None),
+            replace(context, progress=_progress(table, number, context)),
+            write=partial(_leave, out, number),
+        )
+        scorer, result.scorer = result.scorer, None
+        results.append(result)
+    return results
+
+
+def _tables(todo: Sequence[int], table: LargeTable, plan: Plan, ahead: bool) -> Iterator[Table]:
+    """The rows of each range. ahead: a thread reads a range while the one before is scored elsewhere."""
+
+    def read(number: int) -> Table:
+        return mark_for_bases(table.read(number), [plan.base])
+
+    if not ahead:
+        yield from map(read, todo)
+        return
+    with ThreadPoolExecutor(1) as pool:
+        futures = [pool.submit(read, number) for number in todo[:1]]
+        for following in [*todo[1:], None]:
+            rows = futures.pop().result()
+            if following is not None:
+                futures.append(pool.submit(read, following))
+            yield rows
+
+
+def _begin(out: Path, folder: Path, rows: int) -> None:
+    """Give a range the decisions that the first one took, and what they were taken for."""
+    plan = read_json(out / "plan.json") or {}
+    if "split" in plan and not (folder / "plan.json").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "plan.json", {key: plan[key] for key in plan if key != ROWS_HELD} | {"rows": rows})
+
+
+def _leave(out: Path, number: int, scored: ScoredRun) -> WrittenRun:
+    """Write a range's part, last of all, and what the end of the run needs besides it; its batches go."""
+    folder = scored.out
+    plan, own = read_json(out / "plan.json") or {}, read_json(folder / "plan.json") or {}
+    write_json(out / "plan.json", own | {"rows": plan["rows"], ROWS_HELD: plan[ROWS_HELD]})
+    write_table(folder / QUESTIONS, pa.table(typed_columns(scored.columns)))
+    write_json(folder / ABOUT, scored.run_json)
+    write_part(out / "logits", number, scored.logits)
+    shutil.rmtree(folder / "logits")
+    return WrittenRun(None, [], scored.run_json["seconds"])
+
+
+def _progress(table: LargeTable, number: int, context: RunContext) -> Any:
+    """Bars of a range that count the rows of all; None where none are shown."""
+    if context.progress is None:
+        return None
+    opened, before = context.progress, number * table.held
+
+    def progress(total: int, done: int = 0, /) -> ProgressBar:
+        return opened(table.count, before + done)
+
+    return progress
