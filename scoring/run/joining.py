@@ -6,9 +6,9 @@ those of a sample where there are more rows than it holds.
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -16,8 +16,7 @@ import pyarrow.parquet as pq
 from scoring.checkpoints.plan import Plan
 from scoring.files.reading import read_json
 from scoring.files.writing import write_json
-from scoring.messages import Say
-from scoring.run.options import RunOptions, RunResult, total_seconds
+from scoring.run.options import RunContext, RunOptions, RunResult, total_seconds
 from scoring.run.run import describe_run
 from scoring.run.run_folder import RANGES
 from scoring.scores.evaluation import (
@@ -39,6 +38,26 @@ SAMPLED = 1 << 20  # rows of the sample, about: an accuracy's interval is then Â
 QUESTIONS, ABOUT = "questions.parquet", "range.json"  # of a range that is scored
 
 
+@dataclass(frozen=True)
+class RangedJob:
+    """One run of a table that is scored range by range into `out`: see `Job`."""
+
+    table: LargeTable
+    plan: Plan
+    out: Path
+    options: RunOptions
+    context: RunContext
+
+
+class _Range(NamedTuple):
+    """The results of a range. drawn: (N,) random numbers from 0 to 1."""
+
+    columns: Columns
+    logits: OptionLogits
+    sets: OptionSets | None
+    drawn: np.ndarray
+
+
 @dataclass
 class _Sample:
     """Some rows of all ranges. share: of the rows that are candidates."""
@@ -46,26 +65,16 @@ class _Sample:
     share: float
     columns: Columns = field(default_factory=dict)
     parts: list[OptionLogits] = field(default_factory=list)
-    log_p: list[np.ndarray] = field(default_factory=list)
     held: list[np.ndarray] = field(default_factory=list)
 
-    def add(
-        self,
-        candidates: np.ndarray,
-        drawn: np.ndarray,
-        columns: Columns,
-        logits: OptionLogits,
-        log_p: np.ndarray,
-        sets: OptionSets | None,
-    ) -> None:
-        """candidates: (N,) bool. drawn: (N,) random numbers from 0 to 1."""
-        rows = np.flatnonzero(candidates & (drawn < self.share))
-        for name, values in columns.items():
+    def add(self, of_range: _Range, candidates: np.ndarray) -> None:
+        """candidates: (N,) bool."""
+        rows = np.flatnonzero(candidates & (of_range.drawn < self.share))
+        for name, values in of_range.columns.items():
             self.columns.setdefault(name, []).extend(values[row] for row in rows.tolist())
-        self.parts.append(logits.take(rows))
-        self.log_p.append(log_p[rows])
-        if sets:
-            self.held.append(sets.held[rows])
+        self.parts.append(of_range.logits.take(rows))
+        if of_range.sets:
+            self.held.append(of_range.sets.held[rows])
 
     def scores(self, out: Path, run_json: dict[str, Any], calibrations: list[Calibration]) -> Scores:
         """The rows as if they were all."""
@@ -75,7 +84,7 @@ class _Sample:
 
 @dataclass
 class _Totals:
-    """What is counted of all rows. unscored: the first few, each with the reason. exposed: (N, M) flags of a range."""
+    """What is counted of all rows. unscored: the first few, each with the reason. exposed: (N, M) flags, by range."""
 
     rows: int = 0
     scored: int = 0
@@ -83,41 +92,34 @@ class _Totals:
     unscored: list[tuple[str, str]] = field(default_factory=list)
     exposed: list[np.ndarray] = field(default_factory=list)
 
-    def add(self, logits: OptionLogits, labelled: np.ndarray, exposed: np.ndarray) -> None:
-        scored = logits.scored
+    def add(self, of_range: _Range, labelled: np.ndarray) -> None:
+        """labelled: (N,) bool, scored rows with an answer."""
+        logits, scored = of_range.logits, of_range.logits.scored
         self.rows += len(scored)
         self.scored += int(scored.sum())
         self.labelled += int(labelled.sum())
-        self.exposed.append(exposed)
+        self.exposed.append(np.array(of_range.columns["exposed"], np.uint8))
         for row in np.flatnonzero(~scored)[: MOST_NAMED - len(self.unscored)].tolist():
             self.unscored.append((logits.ids[row], logits.status[row]))
 
 
-def write_joined(
-    table: LargeTable, plan: Plan, out: Path, options: RunOptions, results: Sequence[RunResult], say: Say
-) -> RunResult:
+def write_joined(job: RangedJob, results: Sequence[RunResult]) -> RunResult:
     """Write all files of the SCORES folder but its parts. results: of the ranges that this call has scored."""
-    layout = Layout([], plan.members, len(table.letters), options.orders)
+    table, plan, out, options = job.table, job.plan, job.out, job.options
     answered = table.counts.answered
-    totals = _Totals()
-    sample, labelled = _Sample(SAMPLED / table.count), _Sample(SAMPLED / max(answered, 1))
+    totals, sample, labelled = _Totals(), _Sample(SAMPLED / table.count), _Sample(SAMPLED / max(answered, 1))
     with ResultWriter(out, plan.calibrations, answered > 0, options.sets, options.sample) as writer:
         for number in range(len(table.ends)):
-            columns = _columns(out, number)
-            exposed = plan.exposed(columns, table.whole.digest)
-            columns["exposed"] = exposed.tolist()
-            if table.counts.several_pictures:
-                columns.setdefault("more_pictures", [[]] * len(columns["id"]))
-            logits = read_part(part_path(out / "logits", number), replace(layout, ids=columns["id"]))
-            log_p = writer.add(columns, logits)
-            scored, drawn = logits.scored, np.random.default_rng([0, number]).random(len(columns["id"]))
-            with_answer = scored & np.array([bool(answer) for answer in columns["answer"]])
-            totals.add(logits, with_answer, exposed)
-            sample.add(scored, drawn, columns, logits, log_p, None)
+            columns, logits = _read_range(job, number)
+            writer.add(columns, logits)
+            drawn = np.random.default_rng([0, number]).random(len(columns["id"]))
+            of_range = _Range(columns, logits, writer.sets, drawn)
+            with_answer = logits.scored & np.array([bool(answer) for answer in columns["answer"]])
+            totals.add(of_range, with_answer)
+            sample.add(of_range, logits.scored)
             if answered:
-                labelled.add(with_answer, drawn, columns, logits, log_p, writer.sets)
-    run_json = _run_json(table, plan, out, results)
-    run_json["counts"] |= {"rows": totals.rows, "scored": totals.scored, "unscored": totals.rows - totals.scored}
+                labelled.add(of_range, with_answer)
+    run_json = _run_json(job, results, totals)
     if options.sample:
         run_json["sample"] = options.sample.about()
     if writer.sets and options.sets:
@@ -125,28 +127,44 @@ def write_joined(
     of_sample = sample.scores(out, run_json, plan.calibrations)
     if orders := order_report(of_sample.logits):
         run_json["orders"] = orders
-    run_json["warnings"] = _warnings(of_sample, np.concatenate(sample.log_p), plan, table, totals)
-    if totals.scored > len(of_sample.logits.ids):
-        note = f"{len(of_sample.logits.ids):,} of {totals.scored:,} scored rows, drawn at random"
+    run_json["warnings"] = _warnings(job, of_sample, totals)
+    if totals.scored > (drawn_rows := len(of_sample.logits.ids)):
+        note = f"{drawn_rows:,} of {totals.scored:,} scored rows, drawn at random"
         run_json["notes"].append(f"warnings and metrics are computed on a sample: {note}")
-        say(run_json["notes"][-1])
+        job.context.say(run_json["notes"][-1])
     write_json(out / "run.json", run_json)
-    metrics = None
-    if answered and (metrics := measure_scores(labelled.scores(out, run_json, plan.calibrations))):
-        if (used := sum(len(part.ids) for part in labelled.parts)) < totals.labelled:
-            metrics["sample"] = {"rows": used, "of": totals.labelled}
-        write_json(out / "metrics.json", metrics)
+    metrics = _write_metrics(labelled.scores(out, run_json, plan.calibrations), totals) if totals.labelled else None
     shutil.rmtree(out / RANGES, ignore_errors=True)
     return RunResult(
         logits=of_sample.logits,
         metrics=metrics,
         warnings=run_json["warnings"],
-        scored_now=sum(result.scored_now for result in results),
+        scored_now=run_json["counts"]["scored_now"],
         seconds=total_seconds(results) if results else {"scoring": 0.0},
         peak_bytes=run_json["peak_gpu_bytes"],
         orders_note="\n".join(result.orders_note for result in results if result.orders_note),
         scored=totals.scored,
     )
+
+
+def _read_range(job: RangedJob, number: int) -> tuple[Columns, OptionLogits]:
+    """A range's columns of questions.parquet, with what members have met of its rows before; and its logits."""
+    columns = _columns(job.out, number)
+    columns["exposed"] = job.plan.exposed(columns, job.table.whole.digest).tolist()
+    if job.table.counts.several_pictures:
+        columns.setdefault("more_pictures", [[]] * len(columns["id"]))
+    layout = Layout(columns["id"], job.plan.members, len(job.table.letters), job.options.orders)
+    return columns, read_part(part_path(job.out / "logits", number), layout)
+
+
+def _write_metrics(scores: Scores, totals: _Totals) -> dict[str, Any] | None:
+    """metrics.json; it says of how many labelled rows, where that is a sample."""
+    metrics = measure_scores(scores)
+    if metrics is not None:
+        if (rows := len(scores.logits.ids)) < totals.labelled:
+            metrics["sample"] = {"rows": rows, "of": totals.labelled}
+        write_json(scores.folder / "metrics.json", metrics)
+    return metrics
 
 
 def _columns(out: Path, number: int) -> Columns:
@@ -158,8 +176,9 @@ def _columns(out: Path, number: int) -> Columns:
         return dict(file.read_row_group(number).to_pydict())
 
 
-def _run_json(table: LargeTable, plan: Plan, out: Path, results: Sequence[RunResult]) -> dict[str, Any]:
+def _run_json(job: RangedJob, results: Sequence[RunResult], totals: _Totals) -> dict[str, Any]:
     """run.json, except for what follows from the logits: what the ranges say of themselves, taken together."""
+    table, out = job.table, job.out
     identity = {key: value for key, value in (read_json(out / "plan.json") or {}).items() if key != "split"}
     folders = [out / RANGES / str(number) for number in range(len(table.ends))]
     read = [read_json(folder / ABOUT) for folder in folders]
@@ -167,7 +186,7 @@ def _run_json(table: LargeTable, plan: Plan, out: Path, results: Sequence[RunRes
     if len(abouts) < len(folders) and (before := read_json(out / "run.json")):
         abouts = [before]
     notes = list(dict.fromkeys(note for about in abouts for note in about["notes"]))
-    run_json = describe_run(table.whole, plan, identity, notes)
+    run_json = describe_run(table.whole, job.plan, identity, notes)
     processes: dict[Any, dict[str, Any]] = {}
     for report in (report for about in abouts for report in about["processes"]):
         known = processes.setdefault(report["process"], report | {"rows": 0, "seconds": 0.0})
@@ -179,20 +198,25 @@ def _run_json(table: LargeTable, plan: Plan, out: Path, results: Sequence[RunRes
         "split": max(about["split"] for about in abouts),
         "processes": list(processes.values()),
         "counts": {
+            "rows": totals.rows,
+            "scored": totals.scored,
             "scored_now": sum(result.scored_now for result in results),
+            "unscored": totals.rows - totals.scored,
             "batches": sum(about["counts"]["batches"] for about in abouts),
             "tokens": sum(about["counts"]["tokens"] for about in abouts),
         },
-        "seconds": {phase: round(sum(about["seconds"].get(phase, 0.0) for about in abouts), 3) for phase in phases},
+        "seconds": {name: round(sum(about["seconds"].get(name, 0.0) for about in abouts), 3) for name in phases}
+        | {"first_batch": abouts[0]["seconds"].get("first_batch", 0.0)},
         "peak_gpu_bytes": max(about["peak_gpu_bytes"] for about in abouts),
     }
 
 
-def _warnings(sample: Scores, log_p: np.ndarray, plan: Plan, table: LargeTable, totals: _Totals) -> list[str]:
-    """What a reader of the numbers must know. log_p: (R, K) of the sample's rows."""
-    warnings = []
+def _warnings(job: RangedJob, sample: Scores, totals: _Totals) -> list[str]:
+    """What a reader of the numbers must know."""
+    plan, warnings = job.plan, list[str]()
     if totals.scored:
-        label_ids = plan.preparer.label_ids(len(table.letters))
-        warnings = warnings_of(sample.logits, label_ids, plan.calibrations, sample.questions["answer"], log_p)
+        label_ids = plan.preparer.label_ids(len(job.table.letters))
+        answers = sample.questions["answer"]
+        warnings = warnings_of(sample.logits, label_ids, plan.calibrations, answers, sample.log_p)
     warnings += unscored_warnings(totals.rows - totals.scored, totals.unscored)
     return [*warnings, *exposure_warnings(plan.members, np.concatenate(totals.exposed))]

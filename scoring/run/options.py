@@ -184,8 +184,8 @@ class RunResult:
 
     logits: None in processes other than the first. metrics: those of metrics.json, None without answers. scored_now:
     rows that this call scored, not an earlier one. seconds: by phase. peak_bytes: of memory on a card. orders_note: a
-    sentence about orders that differ between rows, or "". scorer: the loaded model, for another run. scored: how many rows
-    have a score, where the logits are those of a sample.
+    sentence about orders that differ between rows, or "". scorer: the loaded model, for another run. scored: how many
+    rows have a score, where the logits are those of a sample.
     """
 
     logits: OptionLogits | None

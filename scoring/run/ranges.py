@@ -1,7 +1,7 @@
 """A table that no process holds: each range of its rows is a run of its own, and the results are put together.
 
-`logits` has a part for each range that is done, with the rows in the table's order. While a range is scored, its batches
-are in `ranges/N`, a folder like that of any run; then its other columns stay there until the results are written.
+`logits` has a part for each range that is done, with the rows in the table's order. While a range is scored, its
+batches are in `ranges/N`, a folder like that of any run; then its other columns stay there until all is written.
 Whoever scores the ranges, in one process or many, leaves the same bytes.
 """
 
@@ -12,7 +12,6 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -21,8 +20,8 @@ from scoring.engine.batch_scorer import BatchScorer
 from scoring.files.lock import lock_folder
 from scoring.files.reading import read_json
 from scoring.files.writing import write_json, write_table
-from scoring.messages import ProgressBar
-from scoring.run.joining import ABOUT, QUESTIONS, write_joined
+from scoring.messages import Progress, ProgressBar
+from scoring.run.joining import ABOUT, QUESTIONS, RangedJob, write_joined
 from scoring.run.options import RunContext, RunOptions, RunResult
 from scoring.run.run import run
 from scoring.run.run_folder import RANGES, ROWS_HELD, read_plan, remove_unfinished
@@ -40,25 +39,25 @@ def run_ranges(
 ) -> RunResult:
     """Score a table range by range into `out`; go on where an earlier run with the same inputs stopped.
 
-    The logits of the result are those of some rows; `counts` tells of all. Raises as `run`.
+    The logits of the result are those of a sample of rows. Raises as `run`.
     """
-    options, context = options or RunOptions(), context or RunContext()
-    first = context.processes.first
+    job = RangedJob(table, plan, out, options or RunOptions(), context or RunContext())
+    first = job.context.processes.first
     with lock_folder(out) if first else nullcontext():
-        todo = _agree(table, plan, out, options, context)
-        results = _score(todo, table, plan, out, options, context)
-        if not first:
-            return results[-1] if results else RunResult(None, None, [], 0, {"scoring": 0.0})
-        return write_joined(table, plan, out, options, results, context.say)
+        results = _score(job, _agree(job))
+        if first:
+            return write_joined(job, results)
+        return results[-1] if results else RunResult(None, None, [], 0, {"scoring": 0.0})
 
 
-def _agree(table: LargeTable, plan: Plan, out: Path, options: RunOptions, context: RunContext) -> list[int]:
+def _agree(job: RangedJob) -> list[int]:
     """The numbers of the ranges that are not done; all processes of a call score the same."""
-    processes, key = context.processes, f"{out.name}/ranges"
+    table, out, options, processes = job.table, job.out, job.options, job.context.processes
+    key = f"{out.name}/ranges"
     if not processes.first:
         todo: list[int] = processes.receive(key)
         return todo
-    wanted = identity_of(table.whole, table.count, plan, options, {}) | {ROWS_HELD: table.held}
+    wanted = identity_of(table.whole, table.count, job.plan, options, {}) | {ROWS_HELD: table.held}
     if options.batch_tokens is not None:
         wanted["batch_tokens"] = options.batch_tokens
     if options.compile != "auto":
@@ -70,44 +69,36 @@ def _agree(table: LargeTable, plan: Plan, out: Path, options: RunOptions, contex
         write_json(out / "plan.json", wanted)
     todo = [number for number in range(len(table.ends)) if not part_path(out / "logits", number).exists()]
     if done := len(table.ends) - len(todo):
-        context.say(f"going on: {done:,} of {len(table.ends):,} ranges of {table.held:,} rows are scored already")
-    if processes.count > 1:
-        processes.publish(key, todo)
+        job.context.say(f"going on: {done:,} of {len(table.ends):,} ranges have their scores already")
+    processes.publish(key, todo)
     return todo
 
 
-def _score(
-    todo: Sequence[int], table: LargeTable, plan: Plan, out: Path, options: RunOptions, context: RunContext
-) -> list[RunResult]:
+def _score(job: RangedJob, todo: Sequence[int]) -> list[RunResult]:
     """Each range's run. The loaded model stays for the next."""
     results: list[RunResult] = []
     scorer: BatchScorer | None = None
-    for number, rows in zip(todo, _tables(todo, table, plan, ahead=context.workers is not None)):
+    table, context, options = job.table, job.context, replace(job.options, overwrite=False, sample=None)
+    for number, rows in zip(todo, _tables(job, todo)):
         start, end = (table.ends[number - 1] if number else 0) + 1, table.ends[number]
         context.say(f"range {number + 1} of {len(table.ends)}: rows {start:,} to {end:,}")
-        folder = out / RANGES / str(number)
+        folder = job.out / RANGES / str(number)
         if context.processes.first:
-            _begin(out, folder, len(rows.questions))
-        result = run(
-            rows,
-            scorer or plan,
-            folder,
-            replace(options, overwrite=False, sample=None),
-            replace(context, progress=_progress(table, number, context)),
-            write=partial(_leave, out, number),
-        )
+            _begin(job.out, folder, len(rows.questions))
+        own_context = replace(context, progress=_progress(job, number))
+        result = run(rows, scorer or job.plan, folder, options, own_context, partial(_leave, job.out, number))
         scorer, result.scorer = result.scorer, None
         results.append(result)
     return results
 
 
-def _tables(todo: Sequence[int], table: LargeTable, plan: Plan, ahead: bool) -> Iterator[Table]:
-    """The rows of each range. ahead: a thread reads a range while the one before is scored elsewhere."""
+def _tables(job: RangedJob, todo: Sequence[int]) -> Iterator[Table]:
+    """The rows of each range. Where they are scored elsewhere, a thread reads those of the next range meanwhile."""
 
     def read(number: int) -> Table:
-        return mark_for_bases(table.read(number), [plan.base])
+        return mark_for_bases(job.table.read(number), [job.plan.base])
 
-    if not ahead:
+    if not job.context.workers:
         yield from map(read, todo)
         return
     with ThreadPoolExecutor(1) as pool:
@@ -139,13 +130,13 @@ def _leave(out: Path, number: int, scored: ScoredRun) -> WrittenRun:
     return WrittenRun(None, [], scored.run_json["seconds"])
 
 
-def _progress(table: LargeTable, number: int, context: RunContext) -> Any:
+def _progress(job: RangedJob, number: int) -> Progress | None:
     """Bars of a range that count the rows of all; None where none are shown."""
-    if context.progress is None:
+    opened, before = job.context.progress, number * job.table.held
+    if opened is None:
         return None
-    opened, before = context.progress, number * table.held
 
     def progress(total: int, done: int = 0, /) -> ProgressBar:
-        return opened(table.count, before + done)
+        return opened(job.table.count, before + done)
 
     return progress

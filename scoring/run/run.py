@@ -35,7 +35,7 @@ from scoring.scores.logits import Layout, OptionLogits, read_parts
 from scoring.tables.table import Table
 
 
-def run(
+def run(  # noqa: PLR0913 - each run is a call of it, and its parameters are what a run needs
     table: Table,
     model: Plan | BatchScorer,
     out: Path,
@@ -45,10 +45,11 @@ def run(
 ) -> RunResult:
     """Score a table into `out`; go on where an earlier run with the same inputs stopped.
 
-    model: a plan, or the scorer of a plan, where it is loaded already. write: makes files of what is scored. Raises RunError where `out` holds the results of
-    other inputs, OrdersError where questions cannot be shown in other orders, InputError where the table lacks an id of
-    the sample, LockError where `out` cannot be written, ProcessError where another process failed, KeyboardInterrupt
-    once it is asked to stop and has filed the batch at hand.
+    model: a plan, or the scorer of a plan, where it is loaded already. write: makes files of what is scored.
+
+    Raises RunError where `out` holds the results of other inputs, OrdersError where questions cannot be shown in other
+    orders, InputError where the table lacks an id of the sample, LockError where `out` cannot be written, ProcessError
+    where another process failed, KeyboardInterrupt once it is asked to stop and has filed the batch at hand.
     """
     plan, scorer = (model.plan, model) if isinstance(model, BatchScorer) else (model, None)
     job = Job(table, plan, out, options or RunOptions(), context or RunContext())

@@ -232,8 +232,8 @@ def _read_in_layout(paths: list[Path], layout: Layout) -> OptionLogits:
     if (foreign := np.flatnonzero((row < 0) | (member < 0) | (order < 0))).size:
         example = parts.slice(foreign[0], 1).to_pylist()[0]
         raise FileError(
-            f"{paths[0].parent}: found a row (id {example['id']!r}, member {example['member']!r}, order {example['order']!r}) "
-            "that this run does not have"
+            f"{paths[0].parent}: found a row (id {example['id']!r}, member {example['member']!r}, "
+            f"order {example['order']!r}) that this run does not have"
         )
     order = np.array(list(order_index.values()))[order]
     for index, letter in enumerate(LETTERS[:letters]):

@@ -1,11 +1,10 @@
-"""The results of a table that no process holds, written some rows at a time. The files appear when all rows are there."""
+"""The results of a table that no process holds, written some rows at a time; the files appear when all are there."""
 
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -59,8 +58,8 @@ class ResultWriter:
         if kind is None and self.sample:
             write_submission_of(self.out / "submission.csv", self._ids, self._letters, self.sample)
 
-    def add(self, columns: Columns, logits: OptionLogits) -> np.ndarray:
-        """Write these rows; their (N, K) pooled log-probabilities."""
+    def add(self, columns: Columns, logits: OptionLogits) -> None:
+        """Write these rows."""
         members = member_log_probabilities(logits, self.calibrations, columns["task_type"])
         log_p = pool_members(members)
         answers = columns["answer"] if self.answers else None
@@ -80,7 +79,6 @@ class ResultWriter:
             self._letters += letters
         else:
             self._add_csv("submission.csv", {"id": logits.ids, "answer": letters})
-        return log_p
 
     def _add_csv(self, name: str, columns: dict[str, list[str] | pa.Array]) -> None:
         text = columns_as_csv(columns)

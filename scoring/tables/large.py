@@ -4,7 +4,6 @@ What is kept of every row is a hash of its id, and that only until all are read.
 of the whole: with the same meaning of answers, the same letters, and the rows' own numbers.
 """
 
-import sys
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -231,9 +230,10 @@ def _repeated_ids(opened: OpenTable, hashes: set[int]) -> list[Problem]:
     if not hashes:
         return problems
     for row in opened.records.rows():
-        if len(row.cells) == len(opened.records.header) and hash(id := opened.layout.read(row.cells).id) in hashes:
-            if (first := row_of.setdefault(sys.intern(id), row.number)) != row.number:
-                problems.append(repeated(opened.records, row, id, first))
-                if len(problems) == MOST_PROBLEMS:
-                    break
+        if len(row.cells) != len(opened.records.header) or hash(id := opened.layout.read(row.cells).id) not in hashes:
+            continue
+        if (first := row_of.setdefault(id, row.number)) != row.number:
+            problems.append(repeated(opened.records, row, id, first))
+            if len(problems) == MOST_PROBLEMS:
+                break
     return problems
