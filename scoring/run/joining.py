@@ -6,7 +6,9 @@ those of a sample where there are more rows than it holds.
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +21,7 @@ from scoring.files.writing import write_json
 from scoring.run.options import RunContext, RunOptions, RunResult, total_seconds
 from scoring.run.run import describe_run
 from scoring.run.run_folder import RANGES
+from scoring.run.scheduler import AdaptiveSaving
 from scoring.scores.evaluation import (
     MOST_NAMED,
     exposure_warnings,
@@ -142,7 +145,7 @@ def write_joined(job: RangedJob, results: Sequence[RunResult]) -> RunResult:
         scored_now=run_json["counts"]["scored_now"],
         seconds=total_seconds(results) if results else {"scoring": 0.0},
         peak_bytes=run_json["peak_gpu_bytes"],
-        orders_note="\n".join(result.orders_note for result in results if result.orders_note),
+        orders_note=str(AdaptiveSaving(**run_json["adaptive"])) if "adaptive" in run_json else "",
         scored=totals.scored,
     )
 
@@ -185,7 +188,11 @@ def _run_json(job: RangedJob, results: Sequence[RunResult], totals: _Totals) -> 
     abouts = [about for about in read if about is not None]
     if len(abouts) < len(folders) and (before := read_json(out / "run.json")):
         abouts = [before]
+    savings = [AdaptiveSaving(**about["adaptive"]) for about in abouts if "adaptive" in about]
     notes = list(dict.fromkeys(note for about in abouts for note in about["notes"]))
+    notes = [note for note in notes if note not in map(str, savings)]
+    if savings:
+        notes.append(str(reduce(add, savings)))
     run_json = describe_run(table.whole, job.plan, identity, notes)
     processes: dict[Any, dict[str, Any]] = {}
     for report in (report for about in abouts for report in about["processes"]):
@@ -194,6 +201,7 @@ def _run_json(job: RangedJob, results: Sequence[RunResult], totals: _Totals) -> 
         known["seconds"] = round(known["seconds"] + report["seconds"], 3)
     phases = dict.fromkeys(phase for about in abouts for phase in about["seconds"])
     return run_json | {
+        **({"adaptive": asdict(reduce(add, savings))} if savings else {}),
         "weights": next((about["weights"] for about in reversed(abouts) if about["weights"]), None),
         "split": max(about["split"] for about in abouts),
         "processes": list(processes.values()),

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -163,7 +164,9 @@ def _read_logits(job: Job, scheduler: Scheduler, parts: int | None = None) -> Op
 
 def _run_json(job: Job, scheduler: Scheduler, state: RunState, notes: list[str]) -> dict[str, Any]:
     """run.json, except for what follows from the logits and for who scored them in what time."""
+    saving = {"adaptive": asdict(scheduler.saving)} if scheduler.saving else {}
     return describe_run(job.table, job.plan, state.settings, [*job.plan.notes, *notes]) | {
+        **saving,
         "split": state.split,
         "counts": {
             "rows": len(job.table.questions),

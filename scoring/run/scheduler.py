@@ -50,6 +50,7 @@ class Scheduler:
         self.assigned: list[int] = []  # the batches of this shard
         self.todo: list[int] = []
         self.rows_todo = self.rows_done = 0  # of this shard, when the run starts
+        self.saving: AdaptiveSaving | None = None  # once adaptive orders are scheduled
         self._passes = first_passes([question for question in table.questions if not question.fault], options.orders)
         self._costs: list[tuple[str, list[TokenCost]]] = []  # of `scorable`, by pass
 
@@ -116,7 +117,8 @@ class Scheduler:
         first = len(self.batches)
         self._cut(unsure, costs, REST, budget)
         self.todo = [number for number in range(first, len(self.batches)) if not has_part(number)]
-        return describe_adaptive(self.scorable, unsure, self.options.margin)
+        self.saving = AdaptiveSaving.of_rows(self.scorable, unsure, self.options.margin)
+        return str(self.saving)
 
     def describe_fixed(self) -> str:
         """A sentence about rows that are shown in one order only, whatever was asked for; "" where there are none."""
@@ -232,11 +234,39 @@ def describe_pride(rows: Sequence[Question]) -> str:
     )
 
 
-def describe_adaptive(rows: Sequence[Question], unsure: Sequence[Question], margin: float) -> str:
-    """What was saved compared with scoring every row in all cyclic orders."""
-    cyclic, half = (sum(len(orders_of(row, orders)) for row in rows) for orders in ("cyclic", "half"))
-    scored = half + sum(len(orders_of(row, REST)) for row in unsure)
-    return (
-        f"adaptive orders: {scored:,} of the {cyclic:,} prompts of --orders cyclic ({1 - scored / max(cyclic, 1):.0%} "
-        f"saved); all orders for {len(unsure):,} of {len(rows):,} rows, where the lead was under {margin:g}"
-    )
+@dataclass(frozen=True)
+class AdaptiveSaving:
+    """What adaptive orders saved. prompts: how many were scored, of those that --orders cyclic would have scored.
+
+    unsure: rows that were scored in all orders, of all rows, since their lead was under `margin`.
+    """
+
+    prompts: int
+    cyclic: int
+    unsure: int
+    rows: int
+    margin: float
+
+    @classmethod
+    def of_rows(cls, rows: Sequence[Question], unsure: Sequence[Question], margin: float) -> "AdaptiveSaving":
+        """What was saved on these rows."""
+        cyclic, half = (sum(len(orders_of(row, orders)) for row in rows) for orders in ("cyclic", "half"))
+        prompts = half + sum(len(orders_of(row, REST)) for row in unsure)
+        return cls(prompts, cyclic, len(unsure), len(rows), margin)
+
+    def __add__(self, other: "AdaptiveSaving") -> "AdaptiveSaving":
+        """Of both tables' rows."""
+        return AdaptiveSaving(
+            self.prompts + other.prompts,
+            self.cyclic + other.cyclic,
+            self.unsure + other.unsure,
+            self.rows + other.rows,
+            self.margin,
+        )
+
+    def __str__(self) -> str:
+        return (
+            f"adaptive orders: {self.prompts:,} of the {self.cyclic:,} prompts of --orders cyclic "
+            f"({1 - self.prompts / max(self.cyclic, 1):.0%} saved); all orders for {self.unsure:,} of {self.rows:,} "
+            f"rows, where the lead was under {self.margin:g}"
+        )

@@ -22,6 +22,7 @@ from scoring.run.options import RunContext, RunOptions
 from scoring.run.run_folder import RunState
 from scoring.run.scheduler import Batch
 from scoring.scores.logits import OptionLogits
+from scoring.tables import reading
 from tests.shared.demo import BOTH, DEMO, FOLD0
 from tests.shared.folds import make_folds
 from tests.shared.ray_clusters import ray_folder, ray_variables, wait_for
@@ -129,6 +130,14 @@ def test_the_files_are_those_of_one_process(ray_cli, expected, tmp_path, more, r
         assert content(tmp_path / "ray" / run, SCORED) == expected(*call, run=run)
     run_json = json.loads((tmp_path / "ray" / runs[-1] / "run.json").read_text())
     assert sum(process["rows"] for process in run_json["processes"]) >= 16 and run_json["weights"] == "16bit"
+
+
+def test_a_table_that_no_process_holds(ray_cli, expected, tmp_path, small_table, monkeypatch):
+    monkeypatch.setattr(reading, "ROWS_HELD", 7)
+    call = ["score", small_table(18), *ONE[2:]]
+    ray_cli(*call, "--out", tmp_path / "ray")
+    assert content(tmp_path / "ray", SCORED) == expected(*call)
+    assert len(list((tmp_path / "ray" / "logits").iterdir())) == 3
 
 
 def test_batches_as_large_as_fit_are_measured_by_the_actors(ray_cli, expected, tmp_path):
