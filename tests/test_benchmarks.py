@@ -1,21 +1,15 @@
 """The programs that time the product run at demo size, and what they time at full size is made as it should be."""
 
-import importlib
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
-import numpy as np
-import pandas as pd
 from click.testing import CliRunner
 from PIL import Image
 from safetensors import safe_open
 
 from benchmarks import command_line, first_run, scaling, training, workload
 from benchmarks.faults import check_picture, check_table, damage, good_pictures, good_tables
-from scoring.scores.probabilities import pooled_log_probabilities
 from scoring.tables.reading import read_table
 
 
@@ -92,17 +86,6 @@ def test_pools_are_compared_and_files_timed(tmp_path):
     found = json.loads(out.read_text())
     assert found["simulated"]["default_is_lowest"] == {"as pooled": 1, "with a temperature": 1}
     assert [entry["files"] for entry in found["files"]] == ["csv", "scores"]
-
-
-def test_what_ray_calls_answers_as_score_does(scorer, test_rows, monkeypatch):
-    """Without Ray: the function on a block of rows that it would call."""
-    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace())
-    answers = importlib.import_module("benchmarks.ray_data").Answers("demo/checkpoints/fold0", "demo")
-    rows = pd.read_csv("demo/test.csv", keep_default_na=False).iloc[:12]
-    found = answers({name: rows[name].to_numpy() for name in rows.columns})
-    p = np.exp(pooled_log_probabilities(scorer.score(test_rows[:12]), scorer.plan.calibrations))
-    assert found["id"].tolist() == [row.id for row in test_rows[:12]] and set(found["status"]) == {"ok"}
-    assert np.abs(np.stack([found[f"p_{letter}"] for letter in "abcd"], 1) - p).max() < 1e-6
 
 
 def test_what_more_processes_are_worth_is_told(monkeypatch, tmp_path):
