@@ -25,11 +25,9 @@ from scoring.scores.logits import OptionLogits
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a loaded model is and took. machine: what the bits depend on. steps: seconds of loading."""
+    """What a loaded model is and took. steps: seconds of loading."""
 
-    machine: dict[str, Any]
     batch_tokens: int
-    label_ids: list[int]
     weights: str | None
     notes: list[str]
     steps: dict[str, float]
@@ -85,7 +83,7 @@ class ModelActor:
         """Load the model, and measure how much fits into a batch."""
         loader = self._loader()
         tokens = loader.batch_tokens()
-        return Loaded(loader.machine, tokens, loader.label_ids, loader.weights, self.notes, loader.steps)
+        return Loaded(tokens, loader.weights, self.notes, loader.steps)
 
     def prepare(self, batch: Batch) -> float:
         """Load, verify and compile, with a batch that is not answered; the seconds that it took."""

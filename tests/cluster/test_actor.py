@@ -32,8 +32,7 @@ def batch(table):
 
 
 def test_its_answers_are_those_of_a_run_here(actor, batch, table, tmp_path):
-    loaded = actor.load()
-    assert loaded.machine == actor.machine() and loaded.batch_tokens > 0 and len(loaded.label_ids) == LETTERS
+    assert actor.load().batch_tokens > 0
     table.questions = batch.questions
     whole = run(table, actor.loader.scorer, tmp_path / "run", RunOptions(verify=False, batch_tokens=100_000))
     answered = actor.answer(batch, "1")
