@@ -1,7 +1,8 @@
 """The options of a Ray cluster that answers in place of this process."""
 
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -41,13 +42,16 @@ class RayChoices:
 
     @contextmanager
     def connected(self, session: Session) -> Iterator[None]:
-        """Inside, the cluster is connected, where one is asked for. Raises ClusterError, CallError."""
+        """Inside, the cluster is connected, where one is asked for. Raises ClusterError, CallError.
+
+        What Ray prints on stdout, such as which node is lost, goes to stderr: stdout has results alone.
+        """
         if self.ray is None:
             yield
             return
         from scoring.cluster.connection import connected
 
-        with connected(self.ray or None, session.console.say):
+        with redirect_stdout(sys.stderr), connected(self.ray or None, session.console.say):
             yield
 
     @contextmanager

@@ -3,12 +3,15 @@
 import os
 import shlex
 import signal
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import click
 import pytest
+from ray._private.worker import print_to_stdstream
 
 from benchmarks import command_line
+from scoring.cluster import connection
 from scoring.terminal.ray_options import RayChoices
 from scoring.terminal.session import Session
 from tests.shared.demo import FOLD0
@@ -55,6 +58,16 @@ def test_the_command_line_refuses_them(quick_cli):
 def test_without_ray_the_context_has_no_workers():
     with RayChoices(None, None).context(Session()) as context:
         assert context.workers is None
+
+
+def test_what_ray_prints_on_stdout_goes_to_stderr(monkeypatch, capsys):
+    """Its driver prints the loss of a node there, and has no setting for it."""
+    monkeypatch.setattr(connection, "connected", lambda address, say: nullcontext())
+    with RayChoices("", None).connected(Session()):
+        print_to_stdstream({"lines": ["a node is dead"], "pid": "raylet", "is_err": False}, False)
+    print("results")
+    told = capsys.readouterr()
+    assert told.out == "results\n" and "a node is dead" in told.err
 
 
 def test_ctrl_c_files_what_is_in_hand_and_tells_how_to_go_on(tmp_path, own):
