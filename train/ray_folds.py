@@ -17,6 +17,7 @@ import torch
 
 from scoring.cluster.calls import LostError, result_of
 from scoring.cluster.connection import ClusterError, Room, environment
+from scoring.cluster.head import Head
 from scoring.cluster.pool import ATTEMPTS, PARTING_SECONDS, POLL, START_SECONDS
 from scoring.engine.batch_scorer import machine
 from scoring.files.lock import LockError, check_folder_is_shared
@@ -147,8 +148,8 @@ class RayFolds:
         """Train all folds, each by itself into its folder `out`, side by side.
 
         Raises what the training of a fold raises, after the others have saved their steps; ClusterError where a fold
-        loses its actors again and again, or none finds room; KeyboardInterrupt once `context.stop` is set and all have
-        saved their steps.
+        loses its actors again and again, or none finds room, or the cluster's head is gone; KeyboardInterrupt once
+        `context.stop` is set and all have saved their steps.
         """
         if folds:
             count, options = self._options(len(folds))
@@ -166,6 +167,7 @@ class _Call:
 
     def __init__(self, folds: list[_Fold], count: int, options: dict[str, Any], context: TrainContext):
         self.folds, self.count, self.options, self.context = folds, count, options, context
+        self.head = Head.of_cluster()
         self.waiting, self.running = deque(folds), list[_Fold]()
         self.stopped: list[str] = []
         self.bar: ProgressBar | None = None
@@ -182,10 +184,12 @@ class _Call:
                 else:
                     self._start()
                 self._take(POLL)
+                self.head.check()
             if self.stopped:
                 raise KeyboardInterrupt("; ".join(sorted(self.stopped)))
         except Exception:
-            self._part()
+            if self.head.answers():  # without it, Ray leaves no time
+                self._part()
             raise
         finally:
             for fold in [*self.running]:
@@ -198,7 +202,7 @@ class _Call:
         """Give an actor to each fold that there is room for."""
         import ray
 
-        while self.waiting and len(self.running) < self.count:
+        while self.waiting and len(self.running) < self.count and self.head.wait(self.context.stop):
             fold = self.waiting.popleft()
             fold.actor = ray.remote(FoldActor).options(max_concurrency=2, max_restarts=0, **self.options).remote()
             fold.ended = fold.actor.train.options(name=f"train {fold.name}").remote(fold.inputs, Path.cwd())

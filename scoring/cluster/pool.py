@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from scoring.cluster.calls import LostError, result_of
 from scoring.cluster.connection import ClusterError
+from scoring.cluster.head import Head
 from scoring.errors import counted
 from scoring.messages import Say
 
@@ -62,6 +63,7 @@ class ActorPool:
 
     def __init__(self, create: Callable[[], Any], count: int, say: Say, stop: Event):
         self.create, self.count, self.say, self.stop = create, count, say, stop
+        self.head = Head.of_cluster()
         self.members: list[_Member] = [_Member(create()) for _ in range(count)]
         self._starting: dict[Any, _Member] = {}
         self._failed_starts = 0
@@ -77,7 +79,8 @@ class ActorPool:
     def call(self, method: str, *arguments: Any) -> list[Any]:
         """The results of a method of all actors; one that is lost meanwhile is replaced.
 
-        Raises what the method raises, and ClusterError where actors are lost again and again, or find no room.
+        Raises what the method raises, and ClusterError where actors are lost again and again or find no room, or the
+        head is gone.
         """
         import ray
 
@@ -92,6 +95,7 @@ class ActorPool:
                     f"{len(asked)} of {counted(len(self.members), 'actor')} did not start within {START_SECONDS:.0f} "
                     "s; expected room for all (`ray status` tells what is asked for)"
                 )
+            self.head.check()
             done, _ = ray.wait([*asked], timeout=POLL)
             for ref in done:
                 member = asked.pop(ref)
@@ -103,7 +107,7 @@ class ActorPool:
                         raise _lost_while_loading(error) from None
                     self.say(f"an actor is lost ({error}); another is started")
                     ray.kill(member.handle)
-                    member.handle = self.create()
+                    member.handle = self._create()
                     asked[_ask(member, method, arguments)] = member
         return [results[member] for member in self.members]
 
@@ -125,8 +129,8 @@ class ActorPool:
     def answers(self, batches: "Sequence[Batch]", orders: str, split: int = 1) -> "Iterator[Answered]":
         """The answers of all batches, as they come. orders, split: see `ModelActor.answer`.
 
-        Raises what an actor raises, ClusterError where that goes on without end, and KeyboardInterrupt once the run is
-        to stop and what is in hand was answered.
+        Raises what an actor raises, ClusterError where that goes on without end or the head is gone, and
+        KeyboardInterrupt once the run is to stop and what is in hand was answered.
         """
         import ray
 
@@ -147,6 +151,7 @@ class ActorPool:
                 elif ref in refs[ref].tasks:
                     yield from self._take(refs[ref], ref, waiting)
             self._check_moving(moved)
+            self.head.check()
 
     def _give_out(self, waiting: deque[_Task], arguments: tuple[str, int]) -> None:
         """Give the first batches that wait to actors with room, the least busy first."""
@@ -185,8 +190,13 @@ class ActorPool:
         self.say(f"an actor is lost ({reason}); batches that wait for another: {len(member.tasks)}")
         self._start_another(reason)
 
+    def _create(self) -> Any:
+        if not self.head.wait(self.stop):  # without it, Ray would not return from here
+            raise KeyboardInterrupt
+        return self.create()
+
     def _start(self) -> None:
-        member = _Member(self.create())
+        member = _Member(self._create())
         self._starting[_ask(member, "load", ())] = member
 
     def _start_another(self, reason: str) -> None:

@@ -5,8 +5,11 @@ from threading import Event, Timer
 import pytest
 import ray
 
+from benchmarks.command_line import free_port
+from scoring.cluster import head as heads
 from scoring.cluster import pool as pools
 from scoring.cluster.connection import ClusterError
+from scoring.cluster.head import Head
 from scoring.cluster.pool import ATTEMPTS, IN_HAND, ActorPool
 from scoring.errors import CallError
 from tests.shared.ray_actors import SmallActor, SmallBatch
@@ -190,3 +193,38 @@ def test_an_actor_that_was_lost_between_two_calls_is_replaced(start):
     ray.kill(pool.members[0].handle)
     assert len(pool.call("words")) == 2
     assert numbers(pool, plain(4)) == [0, 1, 2, 3]
+
+
+@pytest.fixture
+def lose_head(monkeypatch):
+    """Let a pool's head be where nobody is, and be lost soon."""
+    monkeypatch.setattr(heads, "GONE_SECONDS", 0.2)
+    monkeypatch.setattr(heads, "LOOK_SECONDS", 0.1)
+    return lambda pool: setattr(pool, "head", Head(f"127.0.0.1:{free_port()}"))
+
+
+def test_the_loss_of_the_head_ends_the_run(start, lose_head):
+    pool, answered = start(1, "", "no room"), []
+    pool.load()
+    lose_head(pool)
+    with pytest.raises(ClusterError, match=r"the head of the Ray cluster \(127.0.0.1:\d+\) is gone"):
+        for number, _ in pool.answers([SmallBatch(number, "slow") for number in range(30)], "1"):
+            answered.append(number)
+    assert answered
+    pool.count = 2
+    lose_head(pool)
+    with pytest.raises(ClusterError, match="is gone"):
+        pool.renew()
+    lose_head(pool)
+    with pytest.raises(ClusterError, match="is gone"):
+        pool.call("sleep")
+
+
+def test_without_its_head_no_actor_takes_the_place_of_one_that_is_lost(start, lose_head):
+    pool = start(1)
+    pool.load()
+    pool.create = None
+    lose_head(pool)
+    with pytest.raises(ClusterError, match="is gone"):
+        numbers(pool, plain(3, b0="kill once"))
+    assert not pool._starting

@@ -48,6 +48,9 @@ class SmallActor:
     def words(self) -> list[str]:
         return self.given
 
+    def sleep(self) -> None:
+        time.sleep(5)
+
     def refuse(self) -> None:
         raise CallError("no such files")
 

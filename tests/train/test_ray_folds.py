@@ -7,6 +7,8 @@ from threading import Event
 
 import pytest
 
+from benchmarks.command_line import free_port
+from scoring.cluster import head as heads
 from scoring.cluster.connection import ClusterError, connected
 from scoring.engine.batch_scorer import machine
 from scoring.inputs.pictures import PictureError
@@ -110,7 +112,21 @@ def test_an_error_of_one_fold_ends_the_call_and_the_others_save_their_steps(base
     assert {path.name for path in (tmp_path / "folds").glob("fold?/training_*")} >= {"training_state.safetensors"}
 
 
-def test_a_fold_that_loses_every_process_ends_the_call(base, questions, tmp_path):
+def test_the_loss_of_the_head_ends_the_call(base, questions, tmp_path, cluster, calls, monkeypatch):
+    monkeypatch.setattr(heads, "GONE_SECONDS", 0.2)
+    monkeypatch.setattr(heads, "LOOK_SECONDS", 0.05)
+    out, nobody = tmp_path / "folds", f"127.0.0.1:{free_port()}"
+
+    def say(text):
+        if text.startswith("fold1: epoch 1"):
+            calls[0].head.address = nobody
+
+    with pytest.raises(ClusterError, match=rf"the head of the Ray cluster \({nobody}\) is gone; the same command"):
+        train_on_ray(base, questions[:8], out, replace(LONGER, epochs=90), RayFolds(2), say)
+    assert not calls[0].running and not finished(out / "fold1")
+
+
+def test_a_fold_that_loses_every_process_ends_the_call(base, questions, tmp_path, cluster):
     lines: list[str] = []
     fold = ray_folds._Fold(TrainingInputs(str(base), questions[:4], [], tmp_path / "fold1", QUICK))
     call = ray_folds._Call([], 1, {}, TrainContext(say=lines.append))
