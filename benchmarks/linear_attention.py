@@ -24,7 +24,8 @@ import torch
 from benchmarks import DEMO, workload
 from benchmarks.shapes import QWEN3_5_9B
 from scoring.benchmark.padded import collate, padded_states
-from scoring.engine.batches import build_tensors, costs_of, plan_batches, prepare_batch
+from scoring.engine.batches import build_tensors, prepare_batch
+from scoring.engine.costs import costs_of, plan_batches
 from scoring.engine.forward import project
 from scoring.engine.loading import Model, default_device, default_dtype
 from scoring.engine.nodes import Nodes

@@ -135,6 +135,7 @@ WITHOUT_TORCH = [
     "scoring.checkpoints.description",
     "scoring.checkpoints.plan",
     "scoring.engine.tree",
+    "scoring.engine.costs",
 ]
 
 

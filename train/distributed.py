@@ -14,7 +14,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch.distributed.distributed_c10d import PrefixStore
 
-from scoring.engine.batches import TokenCost, tokens_in
+from scoring.engine.costs import TokenCost, tokens_in
 from scoring.run.processes import ProcessError, Processes
 from scoring.run.shards import assign_batches
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from scoring.checkpoints.checkpoint import find_base
 from scoring.engine.batch_scorer import machine
-from scoring.engine.batches import TokenCost, costs_of
+from scoring.engine.costs import TokenCost, costs_of
 from scoring.errors import first_of
 from scoring.inputs.families.registry import policy_of
 from scoring.inputs.orders import check_orders

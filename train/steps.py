@@ -7,7 +7,8 @@ from itertools import count, islice
 import numpy as np
 from numpy.typing import NDArray
 
-from scoring.engine.batches import PreparedBatch, plan_batches, read_ahead
+from scoring.engine.batches import PreparedBatch, read_ahead
+from scoring.engine.costs import plan_batches
 from scoring.inputs.questions import Question
 from train.batches import AugmentingPreparer, epoch_order, shuffled
 from train.inputs import TrainError

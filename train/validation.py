@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from scoring.benchmark.extraction import extract_choice
 from scoring.benchmark.generate import generate_batch
-from scoring.engine.batches import TokenCost, plan_batches, read_ahead, tokens_in
+from scoring.engine.batches import read_ahead
+from scoring.engine.costs import TokenCost, plan_batches, tokens_in
 from scoring.files.writing import write_csv
 from scoring.inputs.digests import picture_digests
 from scoring.inputs.prepare import Preparer

@@ -6,7 +6,8 @@ Read it in this order:
 2. `forward`: a tree and its pictures become tensors, hidden states, and the logits of the letters.
 3. `packed`: a loaded model answers trees with every adapter. It builds on `attention` and `linear`.
 4. `reference`: the oracle. One prompt through transformers' own forward, which the engine must agree with.
-5. `batches` and `scorer`: rows become batches; logits become an `OptionLogits`. `guard` holds a row to the oracle.
+5. `costs`, `batches` and `scorer`: rows become batches; logits become an `OptionLogits`. `guard` holds a row to the
+   oracle.
 6. `buckets` and `graphs`: on a card the forward passes of small batches are recorded, and launched as one.
 
 `loading` and `device_map` put the base on a device, or on several. `families` says where a network keeps its parts.

@@ -1,9 +1,7 @@
-"""Which rows form which batch, and a batch prepared: pictures read, prompts encoded, the tree built.
+"""A batch prepared: pictures read, prompts encoded, the tree built.
 
-In: questions and their option orders. Out, in three steps:
+In: questions and their option orders, as `costs` put them together. Out:
 
-    costs_of          question          -> TokenCost, what it adds to a tree
-    plan_batches      costs, a budget   -> row numbers of each batch
     read_ahead        batches           -> PreparedBatch, with its `TreeBatch` on the host
 
 Next: `scorer`, which answers prepared batches.
@@ -11,7 +9,7 @@ Next: `scorer`, which answers prepared batches.
 
 import os
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -19,17 +17,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from scoring.engine.costs import TokenCost, cost_in_orders, encode_in_orders, tokens_in
 from scoring.engine.forward import TreeBatch
-from scoring.engine.tree import Tree, tree_tokens
+from scoring.engine.tree import Tree
 from scoring.inputs.digests import picture_key
-from scoring.inputs.orders import orders_of
 from scoring.inputs.pictures import PictureError
 from scoring.inputs.pixels import Grid, PixelPolicy
 from scoring.inputs.prepare import Preparer, status_of
 from scoring.inputs.questions import Question
 from scoring.inputs.tokens import TokenSequence
 
-CHUNK = 1_000  # rows whose prompts are encoded together
 READERS = min(8, os.cpu_count() or 1)  # threads that decode pictures: more of them wait for Python's lock
 AHEAD = {"cpu": 0, "cuda": 2}  # batches that are prepared while one is answered
 SAMPLED = 64  # every so many-th pixel of a picture tells it from most others
@@ -37,100 +34,6 @@ SAMPLED = 64  # every so many-th pixel of a picture tells it from most others
 Pixels = NDArray[np.uint8]  # (height, width, 3)
 
 
-# ------------------------------------------------------------ costs and plan
-@dataclass(frozen=True)
-class TokenCost:
-    """What a row adds to a tree, in tokens.
-
-    picture: what rows of the same pictures have in common. prefix_tokens: before the pictures, once a batch.
-    picture_tokens: of pictures before all texts, once for all rows of these pictures. text_tokens: the others, of all
-    orders of the row together; pictures between the texts are among them.
-    """
-
-    picture: object
-    prefix_tokens: int
-    picture_tokens: int
-    text_tokens: int
-
-    @property
-    def tokens(self) -> int:
-        """What the row adds where it is the first of its pictures."""
-        return self.picture_tokens + self.text_tokens
-
-
-def costs_of(preparer: Preparer, questions: list[Question], orders: str) -> Iterator[TokenCost | PictureError]:
-    """The cost of each row in these option orders (see `orders_of`), or why it cannot be scored."""
-    for start in range(0, len(questions), CHUNK):
-        chunk = questions[start : start + CHUNK]
-        encoded = _encode(preparer, [(question, question.sizes) for question in chunk], orders)
-        for question, (_, sequences) in zip(chunk, encoded):
-            yield sequences if isinstance(sequences, PictureError) else _token_cost(question, sequences)
-
-
-def _encode(
-    preparer: Preparer, rows: Sequence[tuple[Question, Sequence[tuple[int, int]]]], orders: str
-) -> Iterator[tuple[list[str], list[TokenSequence] | PictureError]]:
-    """For each (question, sizes of its pictures) its orders, and its prompt in each of them or why it has none."""
-    orders_by_row = [orders_of(question, orders) for question, _ in rows]
-    prompts = [(*row, order) for row, row_orders in zip(rows, orders_by_row) for order in row_orders]
-    encoded = iter(preparer.encode_many(prompts))
-    for row_orders in orders_by_row:
-        sequences, fault = [], None
-        for sequence in [next(encoded) for _ in row_orders]:
-            if isinstance(sequence, PictureError):
-                fault = fault or sequence
-            else:
-                sequences.append(sequence)
-        yield row_orders, fault or sequences
-
-
-def _token_cost(question: Question, sequences: list[TokenSequence]) -> TokenCost:
-    """The cost of a row, from its prompt in each of its orders."""
-    head, pictures = sequences[0].head, sequences[0].pictures
-    tokens = tree_tokens(sequences) if len(sequences) > 1 else len(sequences[0].ids)
-    first = [placed.tokens for placed in pictures if placed.tokens.stop <= head]
-    start, stop = (first[0].start, first[-1].stop) if first else (head, head)
-    return TokenCost(pictures_key(question), start, stop - start, tokens - stop)
-
-
-def tokens_in(costs: Iterable[TokenCost]) -> int:
-    """Tokens of all these rows, those of the pictures before their texts once."""
-    costs = list(costs)
-    pictures = {cost.picture: cost.picture_tokens for cost in costs}
-    return sum(cost.text_tokens for cost in costs) + sum(pictures.values())
-
-
-def pictures_key(question: Question) -> object:
-    """What two rows that show the same pictures have in common; a row without a picture has nothing in common."""
-    keys = tuple(map(picture_key, question.pictures))
-    return keys or id(question)
-
-
-def plan_batches(costs: list[TokenCost], budget: int) -> list[list[int]]:
-    """Row numbers of each batch: rows of a picture together, long ones first, at most `budget` tokens (or one row).
-
-    The longest first: memory is at its highest in the first batch, and the time left is not underestimated.
-    """
-    first: dict[object, int] = {}
-    longest: dict[object, int] = {}
-    for row, cost in enumerate(costs):
-        first.setdefault(cost.picture, row)
-        longest[cost.picture] = max(longest.get(cost.picture, 0), cost.tokens)
-    order = sorted(range(len(costs)), key=lambda row: (-longest[costs[row].picture], first[costs[row].picture], row))
-    batches: list[list[int]] = []
-    used, picture = 0, None
-    for row in order:
-        cost = costs[row]
-        added = cost.text_tokens + (0 if batches and cost.picture == picture else cost.picture_tokens)
-        if not batches or used + added > budget:
-            batches.append([])
-            used, added = cost.prefix_tokens, cost.text_tokens + cost.picture_tokens
-        batches[-1].append(row)
-        used, picture = used + added, cost.picture
-    return batches
-
-
-# ------------------------------------------------------------ prepared batches
 @dataclass(frozen=True)
 class PreparedBatch:
     """R rows whose pictures are read, as S sequences: several a row where its options are shown in several orders.
@@ -197,7 +100,8 @@ def prepare_batch(
         else:
             readable.append((row, [result for result in results if isinstance(result, _Readable)]))
     sizes = [[picture.size for picture in row_pictures] for _, row_pictures in readable]
-    encoded = _encode(preparer, [(questions[row], row_sizes) for (row, _), row_sizes in zip(readable, sizes)], orders)
+    prompts = [(questions[row], row_sizes) for (row, _), row_sizes in zip(readable, sizes)]
+    encoded = encode_in_orders(preparer, prompts, orders)
     batch = PreparedBatch(questions, [], [], [], [], [], [], faults)
     numbers: dict[int, int] = {}  # id of a picture's pixels -> its index in the batch
     for (row, row_pictures), (row_orders, sequences) in zip(readable, encoded):
@@ -258,7 +162,7 @@ def cost_of(batch: PreparedBatch) -> TokenCost:
     sequences: dict[int, list[TokenSequence]] = {}
     for row, sequence in zip(batch.rows, batch.sequences):
         sequences.setdefault(row, []).append(sequence)
-    costs = [_token_cost(batch.questions[row], each) for row, each in sequences.items()]
+    costs = [cost_in_orders(batch.questions[row], each) for row, each in sequences.items()]
     if not costs:
         return TokenCost(None, 0, 0, 0)
     if any(cost.picture != costs[0].picture for cost in costs):

@@ -13,16 +13,8 @@ from threading import Semaphore
 
 from scoring.checkpoints.plan import Plan
 from scoring.engine.batch_scorer import BatchScorer, machine
-from scoring.engine.batches import (
-    AHEAD,
-    TokenCost,
-    cost_of,
-    costs_of,
-    plan_batches,
-    prepare_batch,
-    read_ahead,
-    tokens_in,
-)
+from scoring.engine.batches import AHEAD, cost_of, prepare_batch, read_ahead
+from scoring.engine.costs import TokenCost, costs_of, plan_batches, tokens_in
 from scoring.inputs.orders import orders_of
 from scoring.inputs.pictures import PictureError
 from scoring.inputs.questions import Question

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 import torch
 
 from scoring.engine.batch_scorer import BatchScorer
-from scoring.engine.batches import PreparedBatch, TokenCost, joined, with_tensors
+from scoring.engine.batches import PreparedBatch, joined, with_tensors
+from scoring.engine.costs import TokenCost
 from scoring.engine.exclusive import computing
 from scoring.engine.guard import compare_first
 from scoring.errors import ScoringError

@@ -11,7 +11,7 @@ from threading import Event
 from typing import Any
 
 from scoring.checkpoints.plan import Plan
-from scoring.engine.batches import TokenCost, costs_of, pictures_key, plan_batches, tokens_in
+from scoring.engine.costs import TokenCost, costs_of, pictures_key, plan_batches, tokens_in
 from scoring.inputs.orders import orders_of
 from scoring.inputs.pictures import PictureError
 from scoring.inputs.questions import Question

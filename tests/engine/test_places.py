@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from scoring.engine.batches import costs_of, plan_batches, prepare_batch, tokens_in
+from scoring.engine.batches import prepare_batch
+from scoring.engine.costs import costs_of, plan_batches, tokens_in
 from scoring.engine.tree import Tree
 from tests.shared.references import largest_difference, reference_labels
 

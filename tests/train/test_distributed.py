@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.distributed import HashStore
 
 from scoring import read_questions
-from scoring.engine.batches import TokenCost
+from scoring.engine.costs import TokenCost
 from scoring.run.processes import ProcessError, Processes
 from train.config import TrainConfig
 from train.distributed import TrainingGroup
