@@ -136,6 +136,7 @@ WITHOUT_TORCH = [
     "scoring.checkpoints.plan",
     "scoring.engine.tree",
     "scoring.engine.costs",
+    "scoring.cluster.costs",
 ]
 
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from scoring.checkpoints.plan import Plan
 from scoring.cluster.actor import Answered, Loaded, ModelActor
 from scoring.cluster.connection import Room, environment
+from scoring.cluster.costs import CostTasks
 from scoring.cluster.pool import IN_HAND, ActorPool
+from scoring.engine.costs import RowCost
 from scoring.messages import Say
 from scoring.run.options import Job, RunOptions
 from scoring.run.processes import Queue
@@ -43,6 +45,10 @@ class RayWorkers:
         """Loads the job's model in the actors."""
         self._current = ActorLoader(self, job)
         return self._current
+
+    def costs(self, scheduler: Scheduler, stop: Event) -> list[list[RowCost]]:
+        """`Scheduler.costs`, by tasks of the cluster where that is sooner; see `CostTasks`."""
+        return CostTasks(scheduler, stop, self.stop, self.say).costs()
 
     def loop(self, job: Job, scheduler: Scheduler, state: RunState) -> "ActorLoop":
         """Lets the actors answer the batches of the job whose loader was made last."""

@@ -8,6 +8,7 @@ Next: `batches`, which prepares them.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from scoring.engine.tree import tree_tokens
 from scoring.inputs.digests import picture_key
@@ -40,6 +41,9 @@ class TokenCost:
         return self.picture_tokens + self.text_tokens
 
 
+RowCost = TokenCost | str  # what a row adds to a batch, or why it cannot be scored
+
+
 def costs_of(preparer: Preparer, questions: list[Question], orders: str) -> Iterator[TokenCost | PictureError]:
     """The cost of each row in these option orders (see `orders_of`), or why it cannot be scored."""
     for start in range(0, len(questions), CHUNK):
@@ -47,6 +51,12 @@ def costs_of(preparer: Preparer, questions: list[Question], orders: str) -> Iter
         encoded = encode_in_orders(preparer, [(question, question.sizes) for question in chunk], orders)
         for question, (_, sequences) in zip(chunk, encoded):
             yield sequences if isinstance(sequences, PictureError) else cost_in_orders(question, sequences)
+
+
+def row_costs(preparer: Preparer, questions: list[Question], orders: str) -> Iterator[RowCost]:
+    """The same, with the reason in words."""
+    for cost in costs_of(preparer, questions, orders):
+        yield cost.found if isinstance(cost, PictureError) else cost
 
 
 def encode_in_orders(
@@ -88,6 +98,18 @@ def pictures_key(question: Question) -> object:
     return keys or id(question)
 
 
+# ------------------------------------------------------------ messages between processes
+def cost_to_json(cost: RowCost) -> str | list[int]:
+    """A cost as a message: its numbers alone, since every process knows the pictures, and calls them as it likes."""
+    return cost if isinstance(cost, str) else [cost.prefix_tokens, cost.picture_tokens, cost.text_tokens]
+
+
+def cost_from_json(question: Question, value: Any) -> RowCost:
+    """The cost of a question from the message of another process."""
+    return value if isinstance(value, str) else TokenCost(pictures_key(question), *value)
+
+
+# ------------------------------------------------------------ the plan
 def plan_batches(costs: list[TokenCost], budget: int) -> list[list[int]]:
     """Row numbers of each batch: rows of a picture together, long ones first, at most `budget` tokens (or one row).
 

@@ -6,15 +6,17 @@ tokens fit into their memory; then they follow. A run of one process is its own 
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from threading import Event
 from typing import Any
 
+from scoring.engine.costs import RowCost
 from scoring.engine.packed import compiling_pays
 from scoring.files.lock import check_folder_is_shared
 from scoring.run.options import Job, Loader
 from scoring.run.processes import Queue
 from scoring.run.run_folder import RunState, check_same, prepare_folder, read_state
-from scoring.run.scheduler import RowCost, Scheduler, costs_to_json, describe_pride
+from scoring.run.scheduler import Scheduler, costs_to_json, describe_pride
 from scoring.scores.logits import OptionLogits, part_path
 
 
@@ -93,12 +95,17 @@ class Coordinator:
 
     def _own_costs(self, load: bool) -> list[list[RowCost]]:
         """What this process's share of the rows costs. load: a thread works that out while the model is loaded."""
-        rank, count, stop = self.processes.rank, self.processes.count, Event()
+        stop, workers = Event(), self.job.context.workers
+        work_out: Callable[[], list[list[RowCost]]]
+        if workers:
+            work_out = partial(workers.costs, self.scheduler, stop)
+        else:
+            work_out = partial(self.scheduler.costs, self.processes.rank, self.processes.count, stop)
         if not load:
-            return self.scheduler.costs(rank, count)
+            return work_out()
         with ThreadPoolExecutor(1) as pool:
             try:
-                costs = pool.submit(self.scheduler.costs, rank, count, stop)
+                costs = pool.submit(work_out)
                 self.loader.load()
                 return costs.result()
             finally:

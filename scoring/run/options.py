@@ -19,6 +19,7 @@ from scoring.tables.table import Table
 
 if TYPE_CHECKING:
     from scoring.engine.batch_scorer import BatchScorer
+    from scoring.engine.costs import RowCost
     from scoring.run.run_folder import RunState
 
 
@@ -137,6 +138,9 @@ class Workers(Protocol):
     """Processes elsewhere that load the model and answer batches in place of this one."""
 
     def loader(self, job: "Job") -> Loader: ...
+
+    def costs(self, scheduler: Any, stop: Event) -> "list[list[RowCost]]":
+        """`scheduler.costs(stop=stop)`, worked out wherever that is soonest."""
 
     def loop(self, job: "Job", scheduler: Any, state: "RunState") -> Loop:
         """scheduler: a `scoring.run.scheduler.Scheduler`, whose module needs this one."""

@@ -11,9 +11,17 @@ from threading import Event
 from typing import Any
 
 from scoring.checkpoints.plan import Plan
-from scoring.engine.costs import TokenCost, costs_of, pictures_key, plan_batches, tokens_in
+from scoring.engine.costs import (
+    RowCost,
+    TokenCost,
+    cost_from_json,
+    cost_to_json,
+    costs_of,
+    plan_batches,
+    row_costs,
+    tokens_in,
+)
 from scoring.inputs.orders import orders_of
-from scoring.inputs.pictures import PictureError
 from scoring.inputs.questions import Question
 from scoring.inputs.referring import count_referring
 from scoring.run.options import RunOptions
@@ -24,8 +32,6 @@ from scoring.tables.table import Table
 
 FEWEST_SAMPLED, SAMPLED = 64, 0.05  # rows that `--orders pride` scores in all cyclic orders: at least, and their share
 REST = "rest"  # the cyclic orders that the first pass of adaptive orders leaves out
-
-RowCost = TokenCost | str  # what a row adds to a batch, or why it cannot be scored
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,7 @@ class Scheduler:
         self.todo: list[int] = []
         self.rows_todo = self.rows_done = 0  # of this shard, when the run starts
         self.saving: AdaptiveSaving | None = None  # once adaptive orders are scheduled
-        self._passes = first_passes([question for question in table.questions if not question.fault], options.orders)
+        self.passes = first_passes([question for question in table.questions if not question.fault], options.orders)
         self._costs: list[tuple[str, list[TokenCost]]] = []  # of `scorable`, by pass
 
     def identity(self, machine: dict[str, Any]) -> dict[str, Any]:
@@ -68,16 +74,13 @@ class Scheduler:
             return not (stop and stop.is_set())
 
         return [
-            [
-                cost.found if isinstance(cost, PictureError) else cost
-                for cost in takewhile(wanted, costs_of(self.plan.preparer, rows[rank::count], orders))
-            ]
-            for orders, rows in self._passes
+            list(takewhile(wanted, row_costs(self.plan.preparer, rows[rank::count], orders)))
+            for orders, rows in self.passes
         ]
 
     def add_costs(self, shares: Sequence[list[list[RowCost]]]) -> None:
         """Take in the `costs` of all processes, by rank."""
-        for number, (orders, rows) in enumerate(self._passes):
+        for number, (orders, rows) in enumerate(self.passes):
             costs = []
             for index, question in enumerate(rows):  # as `costs` deals them to the processes
                 cost = shares[index % len(shares)][number][index // len(shares)]
@@ -144,13 +147,7 @@ class Scheduler:
     # ------------------------------------------------------------ messages between the processes of a call
     def costs_from_json(self, values: list[list[Any]], rank: int, count: int) -> list[list[RowCost]]:
         """The `costs` of another process, from its message (`costs_to_json`)."""
-        return [
-            [
-                cost if isinstance(cost, str) else TokenCost(pictures_key(question), *cost)
-                for question, cost in zip(rows[rank::count], share)
-            ]
-            for (_, rows), share in zip(self._passes, values)
-        ]
+        return [list(map(cost_from_json, rows[rank::count], share)) for (_, rows), share in zip(self.passes, values)]
 
     def to_json(self) -> dict[str, Any]:
         """The schedule as a message: the batches to do, by indices of the table's rows."""
@@ -198,14 +195,8 @@ def identity_of(table: Table, rows: int, plan: Plan, options: RunOptions, machin
 
 
 def costs_to_json(costs: list[list[RowCost]]) -> list[list[str | list[int]]]:
-    """`Scheduler.costs` as a message: of a cost its numbers alone, since every process knows the pictures."""
-    return [
-        [
-            cost if isinstance(cost, str) else [cost.prefix_tokens, cost.picture_tokens, cost.text_tokens]
-            for cost in share
-        ]
-        for share in costs
-    ]
+    """`Scheduler.costs` as a message."""
+    return [list(map(cost_to_json, share)) for share in costs]
 
 
 # ---------------------------------------------------------------- orders that are not the same for all rows
