@@ -11,6 +11,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
@@ -152,8 +153,7 @@ class CostTasks:
                 while asked and asked[0][1] not in running:
                     yield asked.popleft()
         finally:
-            for task in running:
-                ray.cancel(task)
+            _leave(running, [task for _, task in asked])
         self.say(f"for {PATIENCE_SECONDS:.0f} s no core of the cluster counted tokens; now this process does")
         yield from ((chunk, None if task in running else task) for chunk, task in asked)
         yield from ((chunk, None) for chunk in chunks)
@@ -192,6 +192,17 @@ def free_cores() -> int:
     import ray
 
     return int(ray.available_resources().get("CPU", 0))  # type: ignore[no-untyped-call]
+
+
+def _leave(running: list[Any], asked: list[Any]) -> None:
+    """End tasks that nobody waits for. What others of them raised is looked at, since Ray would print it otherwise."""
+    import ray
+
+    for task in running:
+        ray.cancel(task, force=True)  # also one that hangs
+    for task in asked:
+        with suppress(ray.exceptions.RayError):
+            ray.get(task, timeout=0)
 
 
 def _answer(task: Any, chunk: Chunk) -> list[RowCost]:

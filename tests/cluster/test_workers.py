@@ -13,14 +13,14 @@ from ray.cluster_utils import Cluster
 
 from benchmarks import command_line
 from benchmarks.faults import SCORED, content
-from scoring.cluster import workers
+from scoring.cluster import costs, workers
 from scoring.cluster.actor import Answered
 from scoring.cluster.connection import ClusterError, Room
 from scoring.cluster.workers import ActorLoop, RayWorkers
 from scoring.messages import Say
 from scoring.run.options import RunContext, RunOptions
 from scoring.run.run_folder import RunState
-from scoring.run.scheduler import Batch
+from scoring.run.scheduler import Batch, Scheduler
 from scoring.scores.logits import OptionLogits
 from scoring.tables import reading
 from tests.shared.demo import BOTH, DEMO, FOLD0
@@ -144,6 +144,16 @@ def test_batches_as_large_as_fit_are_measured_by_the_actors(ray_cli, expected, t
     call = [*ONE[:-2], "--limit", 6]
     ray_cli(*call, "--out", tmp_path / "ray")
     assert content(tmp_path / "ray", SCORED) == expected(*call)
+
+
+def test_batches_are_the_same_where_the_cluster_counts_tokens(ray_cli, expected, tmp_path, monkeypatch):
+    call = [*ONE, "--limit", 12]
+    files = expected(*call)
+    monkeypatch.setattr(costs, "FEWEST_ROWS", 10)
+    monkeypatch.setattr(costs, "CHUNK", 5)
+    monkeypatch.setattr(Scheduler, "costs", lambda *given, **more: pytest.fail("tokens were counted by one process"))
+    ray_cli(*call, "--out", tmp_path / "ray")
+    assert content(tmp_path / "ray", SCORED) == files
 
 
 def test_pictures_that_cannot_be_read_have_the_same_words(ray_cli, expected, tmp_path, small_table):
