@@ -54,7 +54,7 @@ class TrainingGroup:
     def sum_gradients(self, weights: Sequence[torch.Tensor], *values: float) -> list[float]:
         """Set every weight's gradient to the sum over all processes; return the sums of `values`."""
         if self.processes.count == 1:
-            self.processes.raise_fault()
+            self.processes.count_step()
             return list(values)
         gradients = [weight.grad if weight.grad is not None else torch.zeros_like(weight) for weight in weights]
         flat = torch.cat([*(gradient.flatten() for gradient in gradients), torch.tensor(values, device=self.device)])

@@ -3,7 +3,6 @@
 A picture, by content, is never in both parts.
 """
 
-import math
 import warnings
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -26,6 +25,7 @@ from train.trainer import Trainer
 from train.validation import HeldOutRows, read_scores, write_scores
 
 OUT_OF_FOLD = "out-of-fold"  # folder of all folds' validation rows
+LIMIT = 86_400.0  # seconds without a step in any process, after which a fold is no longer waited for
 
 
 class FoldError(ScoringError):
@@ -101,7 +101,7 @@ def train_folds(inputs: TrainingInputs, folds: int, context: TrainContext) -> No
         queue.close({})
         return
     if one_process_each:
-        queue.collect_reports(lambda _: None, patience=math.inf)  # a fold may take hours
+        queue.collect_reports(lambda: processes.add("steps", 0), LIMIT)
     for fold in plan:
         if not finished(fold.folder):  # of a process that did not finish it
             _train_fold(fold, context)

@@ -17,7 +17,7 @@ from scoring.inputs.questions import Question
 from scoring.run.loader import ModelLoader
 from scoring.run.options import Job
 from scoring.run.processes import Queue, SharedBar
-from scoring.run.run_folder import RunState, remove_unfinished, write_state
+from scoring.run.run_folder import RunState, write_state
 from scoring.run.scheduler import Scheduler
 from scoring.scores.logits import OptionLogits, part_path, write_part
 
@@ -54,7 +54,7 @@ class BatchLoop:
         self.reports: dict[int, dict[str, Any]] = {}  # of the other processes, by rank
 
     def run(self, queue: Queue) -> None:
-        """Every batch of the queue that no other process takes; the first process finishes what others leave.
+        """Every batch of the queue that no other process takes; the first process then waits for the others.
 
         Raises KeyboardInterrupt once the run is asked to stop, after the batch at hand is filed.
         """
@@ -69,7 +69,7 @@ class BatchLoop:
         try:
             self._score(scorer, queue.take(), len(queue.todo), bar)
             if self.processes.first:
-                self._finish_for_others(scorer, queue, bar)
+                self._await_others(scorer, queue, bar)
         finally:
             bar.close()
             if on_card:
@@ -96,16 +96,13 @@ class BatchLoop:
         rows = self.scheduler.rows_in(queue.todo)
         return SharedBar(progress(rows + done, done) if progress else None, queue)
 
-    def _finish_for_others(self, scorer: BatchScorer, queue: Queue, bar: SharedBar) -> None:
-        """Wait for the other processes, and score what those that are lost leave."""
-        reports, lost = queue.collect_reports(bar.show_all)
+    def _await_others(self, scorer: BatchScorer, queue: Queue, bar: SharedBar) -> None:
+        """Wait for the other processes; what one that was stopped had taken and not filed is scored here."""
+        reports = queue.collect_reports(bar.update)
+        bar.update()
         self.reports |= reports
-        for rank in lost:
-            self.job.context.say(f"process {rank} does not respond any more; the first process finishes its batches")
         missing = [number for number in queue.todo if not part_path(self.job.parts, number).exists()]
         self._score(scorer, missing, len(missing), bar)
-        if lost:
-            remove_unfinished(self.job.parts)
         self.state.split = max([self.state.split, *(report["split"] for report in reports.values())])
         self.peak_bytes = max([self.peak_bytes, *(report["peak_bytes"] for report in reports.values())])
 

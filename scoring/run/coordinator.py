@@ -86,8 +86,7 @@ class Coordinator:
         measure = before is None and options.batch_tokens is None
         processes.publish(f"{self.name}/measure", measure)
         own = self._own_costs(measure)
-        shares = [own if rank == 0 else self._costs_of(rank) for rank in range(processes.count)]
-        self.scheduler.add_costs(shares)
+        self.scheduler.add_costs([own, *map(self._costs_of, processes.others)])
         state = before or RunState(identity, self._batch_tokens(), self._compiled())
         prepare_folder(self.job.out, state, is_new=before is None)
         self.scheduler.schedule(state.batch_tokens, self._has_part)
@@ -112,11 +111,8 @@ class Coordinator:
                 stop.set()  # where loading failed or was interrupted, nobody needs them
 
     def _costs_of(self, rank: int) -> list[list[RowCost]]:
-        """What another process's share of the rows costs: received from it, or worked out here where it is lost."""
-        count = self.processes.count
-        if rank in self.processes.others:
-            return self.scheduler.costs_from_json(self._offered("costs", rank), rank, count)
-        return self.scheduler.costs(rank, count)
+        """What another process's share of the rows costs."""
+        return self.scheduler.costs_from_json(self._offered("costs", rank), rank, self.processes.count)
 
     def _offered(self, what: str, rank: int) -> Any:
         """What another process has published with `_offer`; waits for it. what: `costs` or `tokens`."""

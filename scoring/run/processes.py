@@ -1,23 +1,20 @@
-"""The processes of one call, as torchrun or accelerate starts them: their messages, and which of them are lost.
+"""The processes of one call, as torchrun or accelerate starts them, and their messages.
 
 They communicate through the group's key-value store alone, so that none blocks in a collective with one that is gone.
-Every wait ends: with what was waited for, with the message of a process that failed, or with the name of one that does
-not respond.
+Every wait ends: with what was waited for, with the message of a process that failed, or after a time limit. Where one
+dies, torchrun ends the others of its host before that; the same command then goes on with what is filed.
 """
 
-import atexit
 import json
 import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from hashlib import sha256
 from typing import Any
-from uuid import uuid4
 
 import torch
 import torch.distributed as dist
@@ -26,21 +23,19 @@ from torch._C._distributed_c10d import HashStore, PrefixStore, Store  # dist's, 
 from scoring.errors import ScoringError
 from scoring.messages import ProgressBar
 
-BEAT = 1.0  # seconds between two heartbeats of a process
-SILENT = 60.0  # seconds without a heartbeat after which a process counts as lost
 JOIN = 600.0  # seconds to wait at the start until all processes are there
-STUCK = 3_600.0  # seconds to wait for processes that respond, but make no progress
+LIMIT = 3_600.0  # seconds to wait for processes that make no progress
 PARTING = 5.0  # seconds that a process which fails waits until the others have read its message
 POLL = 0.002  # seconds between two looks into the store
 PIECE = 2**20  # characters of one value: the store takes no more than 8 MiB
 
 
 class ProcessError(ScoringError):
-    """Another process of the call failed or is lost. original, code: its own message and exit code, where known."""
+    """Another process of the call failed, or is waited for in vain. code: the exit code of the call."""
 
-    def __init__(self, message: str, original: str = "", code: int = 1):
+    def __init__(self, message: str, code: int = 1):
         super().__init__(message)
-        self.original, self.code = original, code
+        self.code = code
 
 
 @contextmanager
@@ -58,8 +53,8 @@ class Processes:
     """This process among `count`. The one of rank 0 plans, prints and writes.
 
     lasting_store: outlives this start of the call, where torchrun starts it again. parent: those whose errors end this
-    process too, though it shares no work with them. lost: ranks that did not respond, and that no one waits for. stop:
-    once it is set, a wait for something that may take long ends with KeyboardInterrupt.
+    process too, though it shares no work with them. stop: once it is set, a wait for something that may take long ends
+    with KeyboardInterrupt.
     """
 
     rank: int = 0
@@ -68,9 +63,6 @@ class Processes:
     lasting_store: Store = field(default_factory=HashStore)
     parent: "Processes | None" = None
     stop: threading.Event | None = None
-    lost: set[int] = field(default_factory=set)
-    heartbeats: dict[int, tuple[int, float]] = field(default_factory=dict)  # rank -> the last count, and when it rose
-    checked_at: float = 0.0
 
     @property
     def first(self) -> bool:
@@ -79,8 +71,8 @@ class Processes:
 
     @property
     def others(self) -> list[int]:
-        """The ranks of the other processes that are not lost."""
-        return [rank for rank in range(self.count) if rank != self.rank and rank not in self.lost]
+        """The ranks of the other processes."""
+        return [rank for rank in range(self.count) if rank != self.rank]
 
     @property
     def name(self) -> str:
@@ -91,25 +83,6 @@ class Processes:
     def mark(self) -> str:
         """Tells this process's unfinished files from the others'; "" for the first process."""
         return "" if self.first else f".{socket.gethostname()}-{os.getpid()}"
-
-    def start_heartbeat(self) -> None:
-        """Count up in the store from now on, until Python ends: a thread in the store's code then would abort it."""
-        ended = threading.Event()
-
-        def beat() -> None:
-            with suppress(dist.DistError):  # the store is gone; whoever waits for something will say so
-                self.store.add(f"alive/{self.rank}", 1)
-                while not ended.wait(BEAT):
-                    self.store.add(f"alive/{self.rank}", 1)
-
-        thread = threading.Thread(target=beat, daemon=True)
-        thread.start()
-
-        def end() -> None:
-            ended.set()
-            thread.join(5)
-
-        atexit.register(end)
 
     def alone(self) -> "Processes":
         """For work that this process does by itself, while it still ends with the others' errors."""
@@ -130,9 +103,9 @@ class Processes:
         with _connected():
             return bool(self.store.check([key]))
 
-    def receive(self, key: str, rank: int = 0) -> Any:
-        """What process `rank` publishes; waits for it. Raises ProcessError."""
-        self.wait(lambda: self.is_published(key), [rank], stoppable=True)
+    def receive(self, key: str, rank: int = 0, progress: Callable[[], int] = int, limit: float | None = None) -> Any:
+        """What process `rank` publishes; waits for it as `wait` does. Raises ProcessError."""
+        self.wait(lambda: self.is_published(key), [rank], True, progress, limit)
         with _connected():
             pieces = range(int(self.store.get(key)))
             return json.loads(b"".join(self.store.get(f"{key}/{number}") for number in pieces))
@@ -152,37 +125,36 @@ class Processes:
         with _connected():
             return int(self.store.add(key, amount))
 
-    def wait(self, done: Callable[[], bool], ranks: Iterable[int], stoppable: bool = False) -> None:
-        """Wait until `done()`. Raises ProcessError where a process failed, or one of `ranks` is lost or stuck."""
-        until = time.monotonic() + STUCK
-        while not done():
-            if stoppable and self.stop and self.stop.is_set():
-                raise KeyboardInterrupt
-            if silent := self.find_silent(ranks):
-                raise ProcessError(
-                    f"process {silent[0]} of {self.count} has not responded for {SILENT:.0f} s; start all again"
-                )
-            if time.monotonic() > until:
-                raise ProcessError(f"one of processes {[*ranks]} has been stuck for {STUCK:.0f} s; start all again")
-            time.sleep(POLL)
-
     def barrier(self, key: str) -> None:
         """Wait until all processes are here. Raises ProcessError where one will not come."""
         if self.count > 1:
             self.add(f"barrier/{key}")
             self.wait(lambda: self.add(f"barrier/{key}", 0) == self.count, self.others)
 
-    def find_silent(self, ranks: Iterable[int]) -> list[int]:
-        """Those of `ranks` that are lost. Raises ProcessError where a process has failed."""
-        now = time.monotonic()
-        if now - self.checked_at > BEAT / 4:
-            self.checked_at = now
+    def wait(
+        self,
+        done: Callable[[], bool],
+        ranks: list[int],
+        stoppable: bool = False,
+        progress: Callable[[], int] = int,
+        limit: float | None = None,
+    ) -> None:
+        """Wait until `done()`, as `ranks` will make it.
+
+        Raises ProcessError where a process failed, or where `progress()` stays the same for `limit` seconds (default:
+        LIMIT).
+        """
+        reached, since, limit = progress(), time.monotonic(), limit or LIMIT
+        while not done():
             self.raise_fault()
-            for rank in self.others:
-                count = self.add(f"alive/{rank}", 0)
-                if rank not in self.heartbeats or self.heartbeats[rank][0] != count:
-                    self.heartbeats[rank] = count, now
-        return [rank for rank in ranks if rank in self.heartbeats and now - self.heartbeats[rank][1] > SILENT]
+            if stoppable and self.stop and self.stop.is_set():
+                raise KeyboardInterrupt
+            if (now := progress()) != reached:
+                reached, since = now, time.monotonic()
+            if time.monotonic() - since > limit:
+                names = " and ".join(map(str, ranks))
+                raise ProcessError(f"waited {limit:,.0f} s in vain for process {names}; start all again")
+            time.sleep(POLL)
 
     # ------------------------------------------------------------ errors
     def fail(self, text: str, code: int) -> None:
@@ -191,29 +163,32 @@ class Processes:
             if self.add("faults") > 1:
                 self.leave()
                 return
-            self.publish("fault", [f"{self.name}: {text}", text, code, self.rank])
+            self.publish("fault", [f"{self.name}: {text}", code])
             until = time.monotonic() + PARTING
             while self.add("faults read", 0) < self.count - 1 and time.monotonic() < until:
                 time.sleep(POLL)
 
     def leave(self) -> None:
-        """This process ends because of another's error, and has printed its message: the store may go."""
+        """This process ends because of another's error: the store may go."""
         with suppress(ProcessError):
             self.add("faults read")
 
     def raise_fault(self) -> None:
         """Raises ProcessError where another process has failed."""
-        if self.parent:
-            self.parent.raise_fault()
-        elif self.count > 1 and self.is_published("fault"):
-            message, original, code, rank = self.receive("fault")
-            if rank != self.rank:
-                raise ProcessError(message, original, code)
+        if self.count > 1 and self.is_published("fault"):
+            message, code = self.receive("fault")
+            raise ProcessError(message, code)
 
-    def first_to_say(self, text: str) -> bool:
-        """Whether no other process of this host has said that."""
+    def count_step(self) -> None:
+        """A step of work that is done alone: the others see that it goes on. Raises ProcessError where one failed."""
+        if self.parent:
+            self.parent.add("steps")
+            self.parent.raise_fault()
+
+    def is_first_to_say(self) -> bool:
+        """Whether no other process of this host has said why the call ends."""
         with suppress(ProcessError):
-            return self.add(f"said/{socket.gethostname()}/{sha256(text.encode()).hexdigest()}") == 1
+            return self.add(f"said/{socket.gethostname()}") == 1
         return True
 
 
@@ -224,11 +199,8 @@ def join(stop: threading.Event | None = None) -> Processes:
     """
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         return Processes(stop=stop)
-    from torch.distributed.rendezvous import rendezvous
-
     try:
-        lasting_store, rank, count = next(rendezvous("env://", timeout=timedelta(seconds=JOIN)))
-        store = _store_of_this_start(lasting_store, rank, count)
+        lasting_store, rank, count = next(dist.rendezvous("env://", timeout=timedelta(seconds=JOIN)))
     except (ValueError, RuntimeError) as error:
         raise ProcessError(
             f"the {os.environ['WORLD_SIZE']} processes of WORLD_SIZE do not come together ({error}); expected RANK, "
@@ -238,32 +210,11 @@ def join(stop: threading.Event | None = None) -> Processes:
     if torch.cuda.is_available():
         on_host = int(os.environ.get("LOCAL_WORLD_SIZE", count))  # torchrun gives each one thread of the host
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // on_host))
-    processes = Processes(rank, count, store, lasting_store, stop=stop)
-    processes.start_heartbeat()
+    start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # torchrun keeps its store where it starts all again
+    processes = Processes(rank, count, PrefixStore(f"start/{start}", lasting_store), lasting_store, stop=stop)
+    if processes.add(f"joined/{rank}") > 1:  # one of several hosts counts only the starts that it began itself
+        raise ProcessError("this start reads what an earlier one left; start all again without --max-restarts")
     return processes
-
-
-def _store_of_this_start(lasting_store: Store, rank: int, count: int) -> Store:
-    """The part of the store that belongs to this start: where torchrun starts all again, it keeps the store as it was.
-
-    Each process registers under a name that it makes up, and the first answers with the part's name. It answers too
-    what an earlier start has left there, and nobody reads that. Raises RuntimeError where a process does not come.
-    """
-    name = uuid4().hex
-    if rank:
-        lasting_store.set(f"hello/{rank}", name)
-        part = PrefixStore(lasting_store.get(f"welcome/{name}").decode(), lasting_store)  # it waits for that
-        part.add("joined", 1)
-        return part
-    part, until = PrefixStore(name, lasting_store), time.monotonic() + JOIN
-    while (joined := part.add("joined", 0)) < count - 1:
-        for other in range(1, count):
-            if lasting_store.check([f"hello/{other}"]):
-                lasting_store.set(f"welcome/{lasting_store.get(f'hello/{other}').decode()}", name)
-        if time.monotonic() > until:
-            raise RuntimeError(f"{joined + 1} came")
-        time.sleep(POLL)
-    return part
 
 
 def take_card(number: int) -> None:
@@ -303,36 +254,13 @@ class Queue:
         """This process has filed what it took, and takes no more."""
         self.processes.publish(f"{self.name}/closed/{self.processes.rank}", report)
 
-    def count_filed(self, rows: int) -> int:
-        """Count `rows` more as filed; the rows filed by all processes."""
-        return self.processes.add(f"{self.name}/rows", rows)
+    def collect_reports(self, progress: Callable[[], int], limit: float | None = None) -> dict[int, dict[str, Any]]:
+        """For the first process, when nothing is left to take: the reports of the others, by rank.
 
-    def collect_reports(
-        self, show: Callable[[int], object], patience: float = STUCK
-    ) -> tuple[dict[int, dict[str, Any]], list[int]]:
-        """For the first process, when nothing is left to take: the reports of others by rank, and which ranks are lost.
-
-        No one waits for those any more. show: called with the rows that all have filed, while this waits. Raises
-        ProcessError where nothing is filed for `patience` seconds.
+        progress, limit: see `Processes.wait`. Raises ProcessError.
         """
-        processes, before = self.processes, set(self.processes.lost)
-        reports: dict[int, dict[str, Any]] = {}
-        rows, moved = -1, time.monotonic()
-        while waiting := [rank for rank in processes.others if rank not in reports]:
-            for rank in waiting:
-                if processes.is_published(f"{self.name}/closed/{rank}"):
-                    reports[rank] = processes.receive(f"{self.name}/closed/{rank}", rank)
-            processes.lost.update({*processes.find_silent(waiting)} - {*reports})
-            last, rows = rows, self.count_filed(0)
-            show(rows)
-            if rows != last:
-                moved = time.monotonic()
-            elif time.monotonic() - moved > patience:
-                raise ProcessError(f"processes {waiting} have been stuck for {patience:.0f} s; start all again")
-            if processes.stop and processes.stop.is_set():
-                raise KeyboardInterrupt
-            time.sleep(POLL)
-        return reports, sorted(processes.lost - before)
+        receive = self.processes.receive
+        return {rank: receive(f"{self.name}/closed/{rank}", rank, progress, limit) for rank in self.processes.others}
 
 
 @dataclass
@@ -343,17 +271,15 @@ class SharedBar:
     queue: Queue
     rows: int = 0
 
-    def update(self, rows: int) -> None:
-        """This process has filed `rows` more."""
-        if self.bar and torch.cuda.is_available():
-            self.bar.show(GPU=f"{torch.cuda.memory_reserved() / 2**30:.1f} GiB")
-        self.show_all(self.queue.count_filed(rows))
-
-    def show_all(self, rows: int) -> None:
-        """All processes have filed `rows`."""
-        if self.bar and rows > self.rows:
-            self.bar.update(rows - self.rows)
-            self.rows = rows
+    def update(self, rows: int = 0) -> int:
+        """This process has filed `rows` more; the rows that all have filed."""
+        filed = self.queue.processes.add(f"{self.queue.name}/rows", rows)
+        if self.bar and filed > self.rows:
+            if torch.cuda.is_available():
+                self.bar.show(GPU=f"{torch.cuda.memory_reserved() / 2**30:.1f} GiB")
+            self.bar.update(filed - self.rows)
+            self.rows = filed
+        return filed
 
     def close(self) -> None:
         if self.bar:

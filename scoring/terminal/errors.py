@@ -42,11 +42,11 @@ def report_errors(session: Session, distributed: bool = False) -> Iterator[None]
     except Exception as error:
         text, code = _describe(session, error)
         if session.processes:
-            text, code = _end_others(session, error, text, code)
+            code = _end_all(session, error, text, code)
+        elif not session.debug:
+            click.echo(f"error: {text}", err=True)
         if session.debug:
             raise
-        if text:
-            click.echo(f"error: {text}", err=True)
         sys.exit(code)
 
 
@@ -95,24 +95,20 @@ def _machine_fault(error: Exception) -> tuple[str, int] | None:
     return f"{file}{os.strerror(number)}; is the file or the drive still there?", BUG
 
 
-def _end_others(session: Session, error: Exception, text: str, code: int) -> tuple[str, int]:
-    """Let the other processes end too; return the message to print and the exit code.
-
-    The message is "" where another process of this host has printed it.
-    """
+def _end_all(session: Session, error: Exception, text: str, code: int) -> int:
+    """Print the message, unless a process of this host has said why the call ends, and end the others too; the code."""
     from scoring.run.processes import ProcessError
 
     processes = session.processes
     assert processes is not None
-    original = error.original if isinstance(error, ProcessError) else None  # "" where this process noticed the fault
-    prints = processes.first_to_say(original or text)
+    heard = isinstance(error, ProcessError)
+    if processes.is_first_to_say() and not session.debug:
+        click.echo(f"error: {text if heard or processes.first else f'{processes.name}: {text}'}", err=True)
     if isinstance(error, ProcessError):
         processes.leave()
-        code = error.code
-    else:
-        processes.fail(text, code)
-        text = text if processes.first else f"{processes.name}: {text}"
-    return text if prints else "", code
+        return error.code
+    processes.fail(text, code)
+    return code
 
 
 def _how_to_continue(session: Session) -> str:

@@ -1,6 +1,8 @@
-"""A process of several is killed: the others finish, or the next start does, with the files of one."""
+"""A process of several is killed: the others end too, and the next start completes the files of one."""
 
 from pathlib import Path
+
+import pytest
 
 from benchmarks import command_line
 from benchmarks.faults import SCORED, content
@@ -20,12 +22,15 @@ def killed_halfway(tmp_path, arguments, which: int, code: str = "") -> tuple[lis
     return processes, out
 
 
-def test_the_rest_finishes_what_a_killed_process_leaves(tmp_path, small_table):
-    """The run that it was killed in, and the next of the same call."""
+def test_the_first_waits_for_a_limited_time_and_the_next_start_completes(tmp_path, small_table):
+    """Without torchrun, which would end it at once."""
     arguments = ["score", small_table(9), "--ckpt", FOLD0, "--orders", "1,2", "--batch-tokens", 200]
-    processes, out = killed_halfway(tmp_path, arguments, 1, "import scoring.run.processes as p; p.SILENT = 3")
+    processes, out = killed_halfway(tmp_path, arguments, 1, "import scoring.run.processes as p; p.LIMIT = 6")
     told = stderr_of_all(processes[:1], tmp_path / "err")[0]
-    assert processes[0].exitcode == 0 and told.count("process 1 does not respond any more") == 1
+    assert processes[0].exitcode == 1 and told.count("waited 6 s in vain for process 1; start all again") == 1
+    begun = next(out.glob("runs/*/logits"))
+    (begun / "8.parquet.host-1.tmp").write_bytes(b"half")
+    run_alone(*arguments, "--out", out)
     assert not list(out.glob("**/*.tmp"))
     run_alone(*arguments, "--out", tmp_path / "one")
     for run in (".", "runs/1", "runs/2"):
@@ -37,14 +42,15 @@ def test_without_the_first_process_the_others_end_and_the_next_start_completes(t
     processes, out = killed_halfway(tmp_path, arguments, 0)
     told = stderr_of_all(processes[1:], tmp_path / "err", first=1)[0]
     assert processes[1].exitcode == 1 and "is gone" in told and "Traceback" not in told
-    told = run_together(2, tmp_path / "again", *arguments, "--out", out)
-    assert "going on:" in told[0] and told[1] == ""
+    told = run_together(3, tmp_path / "again", *arguments, "--out", out)
+    assert "going on:" in told[0] and told[1:] == ["", ""]
     run_alone(*arguments, "--out", tmp_path / "one")
     assert content(out, SCORED) == content(tmp_path / "one", SCORED)
 
 
-def test_two_hosts_that_start_anew_where_a_process_was_killed(tmp_path, small_table):
-    """Two torchruns, as on two hosts that share a folder: docs/scaling.md's line for Slurm. What was filed is kept."""
+@pytest.mark.parametrize("restarts", [0, 3])
+def test_torchrun_ends_the_rest_or_starts_all_again(tmp_path, small_table, restarts):
+    """With --max-restarts what was filed is kept, also with --overwrite; without them, for the next call."""
     arguments = ["score", small_table(9), "--ckpt", FOLD0, "--batch-tokens", 200]
     run_alone(*arguments, "--out", tmp_path / "one")
     words = ["cli.py", *map(str, arguments), "--overwrite", "--out", str(tmp_path / "two")]
@@ -59,19 +65,16 @@ def test_two_hosts_that_start_anew_where_a_process_was_killed(tmp_path, small_ta
         "    time.sleep(0 if mark.exists() else 0.3)\n    return whole(*given)\n"
         f"BatchScorer.begin = begin\nimport cli\nsys.argv = {words!r}\ncli.main()\n"
     )
+    group = ["--nproc_per_node", "2", "--max-restarts", restarts, "--master_port", command_line.free_port()]
     program = forked_program(tmp_path, code)
-    meeting = ["--rdzv_backend", "c10d", "--rdzv_endpoint", f"127.0.0.1:{command_line.free_port()}"]
-    group = ["--nnodes", "2", "--nproc_per_node", "1", "--max-restarts", "3", *meeting]
-    hosts = [
-        command_line.start(
-            *group, program, program="torch.distributed.run", env=ONE_THREAD, err=tmp_path / f"host{host}"
-        )
-        for host in range(2)
-    ]
-    for host in hosts:
-        host.join(250)
-    messages = "".join(path.read_text("utf-8") for name in ("host*", "worker*") for path in tmp_path.glob(name))
-    assert [host.exitcode for host in hosts] == [0, 0], messages
-    assert (tmp_path / "killed").exists() and messages.count("going on:") == 1
-    assert messages.count("9 of 9 rows scored") == 1
+    torchrun = command_line.start(
+        *group, program, program="torch.distributed.run", env=ONE_THREAD, err=tmp_path / "torchrun"
+    )
+    torchrun.join(250)
+    messages = "".join(path.read_text("utf-8") for name in ("torchrun", "worker*") for path in tmp_path.glob(name))
+    assert torchrun.exitcode == (0 if restarts else 1) and (tmp_path / "killed").exists(), messages
+    if not restarts:
+        assert not (tmp_path / "two" / "run.json").exists()
+        messages = "".join(run_together(3, tmp_path / "again", *arguments, "--out", tmp_path / "two"))
+    assert messages.count("going on:") == 1
     assert content(tmp_path / "two", SCORED) == content(tmp_path / "one", SCORED)

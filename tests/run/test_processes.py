@@ -3,13 +3,16 @@
 import json
 import os
 import re
+from itertools import count
 from pathlib import Path
 
 import pytest
+from torch.distributed import HashStore
 
 from benchmarks import command_line
 from benchmarks.faults import SCORED, content
-from scoring.run.processes import PIECE, Processes, Queue, take_card
+from scoring.run import processes as module
+from scoring.run.processes import PIECE, ProcessError, Processes, Queue, join, take_card
 from tests.shared.processes import run_alone, run_together, stderr_of_all, with_code
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -125,3 +128,28 @@ def test_a_queue_gives_each_batch_once():
     processes = Processes()
     first, second = (Queue(processes, "x", [5, 3, 8]).take() for _ in range(2))
     assert [next(first), next(second), next(first), next(second, None), next(first, None)] == [5, 3, 8, None, None]
+
+
+def test_who_makes_progress_is_waited_for_and_who_makes_none_is_named():
+    steps, waiting = count(), Processes(0, 3)
+    waiting.wait(lambda: next(steps) > 50, [1], progress=lambda: next(steps), limit=0.05)
+    with pytest.raises(ProcessError, match="waited 0 s in vain for process 1 and 2; start all again") as error:
+        waiting.wait(lambda: False, [1, 2], limit=0.05)
+    assert error.value.code == 1
+
+
+def test_what_an_earlier_start_left_in_the_store_is_not_read(monkeypatch):
+    kept = HashStore()
+    monkeypatch.setattr("torch.distributed.rendezvous", lambda url, timeout: iter([(kept, 1, 2)]))
+    monkeypatch.setattr(module, "take_card", lambda number: None)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("TORCHELASTIC_RESTART_COUNT", raising=False)
+    first = join()
+    assert first.first_time("overwrite")
+    first.publish("fault", ["the card is broken", 1])
+    with pytest.raises(ProcessError, match="what an earlier one left; start all again without --max-restarts"):
+        join()
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    second = join()
+    second.raise_fault()
+    assert second.add("x") == 1 and not second.first_time("overwrite")

@@ -12,7 +12,7 @@ from tests.shared.processes import ONE_THREAD, run_alone, run_together, stderr_o
 from tests.shared.tables import copy_rows
 
 CHOICES = ["--epochs", 2, "--batch", 3, "--learning-rate", 1e-3, "--dropout", 0]
-QUIET = "import scoring.run.processes as p; p.SILENT = 3"
+IMPATIENT = "import scoring.run.processes as p; p.LIMIT = 6"
 FILES = ("adapter_model.safetensors", "last/adapter_model.safetensors", "validation.csv", "train.jsonl")
 
 
@@ -64,7 +64,7 @@ def test_two_processes_train_as_one(tmp_path, command, one):
 
 def test_what_two_processes_began_one_goes_on_with_and_three_end(tmp_path, command, one):
     out, err = tmp_path / "two", tmp_path / "err"
-    program, text = with_code(QUIET, [*command, out, "--save-every", 1])
+    program, text = with_code(IMPATIENT, [*command, out, "--save-every", 1])
     processes = command_line.start_several(2, text, program=program, err=err)
     command_line.wait_until(processes[0], lambda: (out / "train.jsonl").exists() and _lines(out) >= 2)
     processes[1].kill()
