@@ -19,6 +19,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import HashStore, PrefixStore, Store  # dist's, with their types
+from torch.distributed.rendezvous import rendezvous
 
 from scoring.errors import ScoringError
 from scoring.messages import ProgressBar
@@ -199,8 +200,9 @@ def join(stop: threading.Event | None = None) -> Processes:
     """
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         return Processes(stop=stop)
+
     try:
-        lasting_store, rank, count = next(dist.rendezvous("env://", timeout=timedelta(seconds=JOIN)))
+        lasting_store, rank, count = next(rendezvous("env://", timeout=timedelta(seconds=JOIN)))
     except (ValueError, RuntimeError) as error:
         raise ProcessError(
             f"the {os.environ['WORLD_SIZE']} processes of WORLD_SIZE do not come together ({error}); expected RANK, "

@@ -140,7 +140,7 @@ def test_who_makes_progress_is_waited_for_and_who_makes_none_is_named():
 
 def test_what_an_earlier_start_left_in_the_store_is_not_read(monkeypatch):
     kept = HashStore()
-    monkeypatch.setattr("torch.distributed.rendezvous", lambda url, timeout: iter([(kept, 1, 2)]))
+    monkeypatch.setattr(module, "rendezvous", lambda url, timeout: iter([(kept, 1, 2)]))
     monkeypatch.setattr(module, "take_card", lambda number: None)
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("TORCHELASTIC_RESTART_COUNT", raising=False)
