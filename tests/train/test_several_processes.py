@@ -8,7 +8,7 @@ import pytest
 from safetensors.torch import load_file
 
 from benchmarks import command_line
-from tests.shared.processes import ONE_THREAD, run_alone, run_together, stderr_of_all, with_code
+from tests.shared.processes import ONE_THREAD, forked_program, run_alone, run_together, stderr_of_all, with_code
 from tests.shared.tables import copy_rows
 
 CHOICES = ["--epochs", 2, "--batch", 3, "--learning-rate", 1e-3, "--dropout", 0]
@@ -60,6 +60,18 @@ def test_two_processes_train_as_one(tmp_path, command, one):
     messages = run_together(2, tmp_path / "err", *command, tmp_path / "two")
     same_training(one, tmp_path / "two")
     assert messages[1] == "" and messages[0].count("epoch 1: validation loss") == 1
+
+
+def test_two_hosts_train_as_one(tmp_path, command, one):
+    """Two torchruns that share a folder: docs/scaling.md's line."""
+    program = forked_program(tmp_path, with_code("", [*command, tmp_path / "two"])[1])
+    meeting = ["--rdzv_backend", "c10d", "--rdzv_endpoint", f"127.0.0.1:{command_line.free_port()}"]
+    group = ["--nnodes", "2", "--nproc_per_node", "1", *meeting, program]
+    hosts = [command_line.start(*group, program="torch.distributed.run", env=ONE_THREAD) for _ in range(2)]
+    for host in hosts:
+        host.join(120)
+    assert [host.exitcode for host in hosts] == [0, 0]
+    same_training(one, tmp_path / "two")
 
 
 def test_what_two_processes_began_one_goes_on_with_and_three_end(tmp_path, command, one):
