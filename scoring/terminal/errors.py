@@ -96,14 +96,14 @@ def _machine_fault(error: Exception) -> tuple[str, int] | None:
 
 
 def _end_all(session: Session, error: Exception, text: str, code: int) -> int:
-    """Print the message, unless a process of this host has said why the call ends, and end the others too; the code."""
+    """Print why the call ends, unless a process of this host has, and let the others end too; the exit code."""
     from scoring.run.processes import ProcessError
 
     processes = session.processes
     assert processes is not None
-    heard = isinstance(error, ProcessError)
+    who = "" if processes.first or isinstance(error, ProcessError) else f"{processes.name}: "
     if processes.is_first_to_say() and not session.debug:
-        click.echo(f"error: {text if heard or processes.first else f'{processes.name}: {text}'}", err=True)
+        click.echo(f"error: {who}{text}", err=True)
     if isinstance(error, ProcessError):
         processes.leave()
         return error.code
