@@ -95,7 +95,7 @@ class LocalWorkers:
     def loop(self, job: Any, scheduler: Any, state: Any) -> Any:
         return LocalLoop(job, scheduler)
 
-    def costs(self, job: Any, scheduler: Any, stop: Any) -> Any:
+    def costs(self, scheduler: Any, stop: Any) -> Any:
         return scheduler.costs(stop=stop)
 
 

@@ -103,6 +103,11 @@ def prepare_folder(out: Path, state: RunState, is_new: bool) -> None:
     parts.mkdir(parents=True, exist_ok=True)
     if is_new:
         write_state(out, state)
+    remove_unfinished(parts)
+
+
+def remove_unfinished(parts: Path) -> None:
+    """Remove the files that a process which is gone was writing."""
     for unfinished in parts.glob("*.tmp"):
         unfinished.unlink()
 
