@@ -37,6 +37,7 @@ WITHOUT_TORCH = FLOORS[: FLOORS.index("scoring.checkpoints")]
 COVERED_BY = {
     "scoring.messages": "faults/test_runs.py",
     "scoring.inputs.questions": "inputs/test_prepare.py",
+    "scoring.tables.open_table": "tables/test_large.py",
     "scoring.tables.rows": "tables/test_reading.py",
     "scoring.tables.survey": "tables/test_reading.py",
     "scoring.tables.table": "tables/test_reading.py",

@@ -17,10 +17,17 @@ from scoring.errors import InputError, Problem
 from scoring.inputs.questions import Question
 from scoring.readers.delimited import DelimitedTable
 from scoring.readers.records import Records, Row
+from scoring.readers.unpacking import is_packed
 from scoring.tables.left_out import LeftOut
 from scoring.tables.open_table import OpenTable, ReadRows, RowCounts, in_file_order
-from scoring.tables.picture_cells import plain_name
-from scoring.tables.row_pictures import LONGEST_REFERENCE, PictureProgress, RowPictures, pictures_of_cells
+from scoring.tables.picture_cells import CellPicture, plain_name
+from scoring.tables.row_pictures import (
+    LONGEST_REFERENCE,
+    PictureFault,
+    PictureProgress,
+    RowPictures,
+    pictures_of_cells,
+)
 from scoring.tables.survey import Survey, repeated
 from scoring.tables.table import Table
 
@@ -33,7 +40,8 @@ def holds_more_rows(records: Records, most: int) -> bool:
     """Whether an open table has more than so many rows; where its format does not say, they are counted so far."""
     if records.count is not None:
         return records.count > most
-    if isinstance(records, DelimitedTable) and records.file.stat().st_size < SHORTEST_ROW * most:
+    file = records.file
+    if isinstance(records, DelimitedTable) and file.stat().st_size < SHORTEST_ROW * most and not is_packed(file):
         return False
     return next(islice(records.rows(), most, None), None) is not None
 
@@ -52,7 +60,7 @@ class LargeTable:
     counts: RowCounts
     ends: Sequence[int]
     held: int
-    has_pictures: bool
+    pictures: "_PictureKinds"
 
     @property
     def letters(self) -> str:
@@ -93,7 +101,7 @@ class LargeTable:
 
     def read(self, number: int) -> Table:
         """The rows of a range, by its number from 0 on."""
-        read, _ = _read_range(self.opened, self.survey, self.has_pictures, self.ends, number)
+        read = _read_range(self.opened, self.survey, self.pictures, self.ends, number)
         return replace(self.whole, questions=read.questions, problems=read.problems, notices=[])
 
     def read_all(self) -> Table:
@@ -117,7 +125,7 @@ def survey_large(opened: OpenTable, held: int, progress: PictureProgress | None 
     held: rows of a range. progress: shows how many rows are read. Raises InputError as `read_table`.
     """
     records, ends = opened.records, array("q")
-    ids, pictures = _IdHashes(), _PictureKinds(opened.holds_pictures)
+    ids, pictures = _IdHashes(), _PictureKinds()
     survey = Survey(records, opened.layout, pictures, opened.options.answers)
 
     def marked(rows: Iterable[Row], total: int | None) -> Iterator[Row]:
@@ -136,13 +144,11 @@ def survey_large(opened: OpenTable, held: int, progress: PictureProgress | None 
     survey.problems += _repeated_ids(opened, ids.repeated())
     total = len(ids.hashes) or None
     del ids
-    counts, problems, left_out, inside = RowCounts(), list[Problem](), LeftOut(), False
+    counts, problems, left_out = RowCounts(), list[Problem](), LeftOut()
 
     def questions() -> Iterator[Question]:
-        nonlocal inside
         for number in range(len(ends)):
-            read, read_pictures = _read_range(opened, survey, pictures.any, ends, number)
-            inside = inside or read_pictures.inside
+            read = _read_range(opened, survey, pictures, ends, number)
             problems.extend(read.problems[: MOST_PROBLEMS - len(problems)])
             left_out.update(read.left_out)
             yield from read.questions
@@ -153,27 +159,27 @@ def survey_large(opened: OpenTable, held: int, progress: PictureProgress | None 
     if survey.problems:
         raise InputError(in_file_order(survey.problems[:MOST_PROBLEMS] + problems))
     notices = opened.notices(survey, left_out, counts)
-    whole = replace(opened.table(survey, [], problems, notices, inside), most_options=max(2, counts.letters))
-    return LargeTable(opened, survey, whole, counts, ends, held, pictures.any)
+    whole = replace(opened.table(survey, [], problems, notices, pictures.inside), most_options=max(2, counts.letters))
+    return LargeTable(opened, survey, whole, counts, ends, held, pictures)
 
 
 def _read_range(
-    opened: OpenTable, survey: Survey, has_pictures: bool, ends: Sequence[int], number: int
-) -> tuple[ReadRows, RowPictures]:
-    """The rows of a range, and their pictures. has_pictures: whether any row of the whole table has one."""
+    opened: OpenTable, survey: Survey, kinds: "_PictureKinds", ends: Sequence[int], number: int
+) -> ReadRows:
+    """The rows of a range. kinds: of the pictures of the whole table."""
     after, end = ends[number - 1] if number else 0, ends[number]
 
     def rows(without: Sequence[str] = ()) -> Iterator[Row]:
         return takewhile(lambda row: row.number <= end, opened.records.rows(without, after))
 
-    pictures, width = RowPictures(opened.picture_reader), len(opened.records.header)
+    pictures, width = RowPictures(opened.picture_reader, kinds.inside), len(opened.records.header)
     if opened.layout.pictures or opened.layout.turns:
         for row in rows():
             if len(row.cells) == width:
                 pictures.add(row.number, opened.layout.read(row.cells).pictures)
         pictures.finish({})
-    source = opened.source(survey, pictures, has_pictures)
-    return opened.read_rows(rows(opened.read_before(pictures)), source), pictures
+    source = opened.source(survey, pictures, kinds.any)
+    return opened.read_rows(rows(opened.read_before(pictures)), source)
 
 
 class _IdHashes:
@@ -201,26 +207,42 @@ class _IdHashes:
 class _PictureKinds:
     """Whether rows have pictures, and what their cells may refer to; the pictures themselves are not looked at.
 
-    held: whether cells hold pictures; in such tables others may name the row whose pictures they share.
+    any: whether a row has one, or should have one. inside: whether a cell holds one; in such tables others may name the
+    row whose pictures they share.
     """
 
-    def __init__(self, held: bool) -> None:
-        self.any = False
-        self._names = array("q") if held else None  # hashes of short texts in place of a picture
+    def __init__(self) -> None:
+        self.any = self.inside = False
+        self._names = array("q")  # hashes of short texts in place of a picture
 
     def add(self, number: int, cells: Sequence[Any]) -> None:
-        if len(cells) == 1 and (name := plain_name(cells[0])):
-            self.any = True
-            if self._names is not None and len(name) <= LONGEST_REFERENCE:
+        for cell in cells:
+            if name := plain_name(cell):
+                self.any = True
                 self._names.append(hash(name))
-        elif not self.any:
-            self.any = bool(pictures_of_cells(cells))
+            elif not self.inside or not _is_one_picture(cell):
+                self._look_at(pictures_of_cells([cell]))
+
+    def _look_at(self, pictures: Sequence[CellPicture | PictureFault]) -> None:
+        self.any = self.any or bool(pictures)
+        for source in (picture.source for picture in pictures if isinstance(picture, CellPicture)):
+            if not isinstance(source, str):
+                self.inside = True
+            elif len(source) <= LONGEST_REFERENCE:
+                self._names.append(hash(source))
 
     def refer_to(self, ids: _IdHashes) -> bool:
-        """Whether a text in place of a picture is the id of a row."""
-        if not self._names:
-            return False
-        return bool(np.isin(np.frombuffer(self._names, np.int64), ids.sorted()).any())
+        """Whether a text in place of a picture is the id of a row. The texts are forgotten."""
+        names, self._names = np.frombuffer(self._names, np.int64), array("q")
+        return self.inside and bool(np.isin(names, ids.sorted()).any())
+
+
+def _is_one_picture(cell: Any) -> bool:
+    """Whether a cell that is no plain name is at most one picture, or the name of a file, too long for an id."""
+    if not isinstance(cell, str):
+        return isinstance(cell, bytes)
+    text = cell.strip()
+    return text[:1] not in ("[", "{") and not 0 < len(text) <= LONGEST_REFERENCE
 
 
 def _repeated_ids(opened: OpenTable, hashes: set[int]) -> list[Problem]:

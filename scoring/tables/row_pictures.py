@@ -107,12 +107,12 @@ def _fault_of(picture: CellPicture, error: PictureError) -> PictureFault:
 class RowPictures:
     """The pictures of all rows: `add` each row's cells, `finish` once, then ask for each row's pictures with `of`.
 
-    inside: whether a cell held a picture. named: whether a row only named files or another row; its cells are not
-    remembered.
+    inside: whether a cell held a picture, of rows that are not added too. named: whether a row only named files or
+    another row; its cells are not remembered.
     """
 
-    def __init__(self, reader: PictureReader):
-        self.inside = self.named = False
+    def __init__(self, reader: PictureReader, inside: bool = False):
+        self.inside, self.named = inside, False
         self._reader = reader
         self._names: dict[str, PictureFault | LocatedPicture | None] = {}
         self._rows: dict[int, list[Result | str]] = {}  # by number, of rows that hold pictures or are faulty
