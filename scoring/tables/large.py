@@ -16,8 +16,8 @@ import numpy as np
 from scoring.errors import InputError, Problem
 from scoring.inputs.questions import Question
 from scoring.readers.delimited import DelimitedTable
-from scoring.readers.records import Records, Row
-from scoring.readers.unpacking import is_packed
+from scoring.readers.records import Records, Row, table_fault
+from scoring.readers.unpacking import check_file, is_packed
 from scoring.tables.left_out import LeftOut
 from scoring.tables.open_table import OpenTable, ReadRows, RowCounts, in_file_order
 from scoring.tables.picture_cells import CellPicture, plain_name
@@ -51,7 +51,7 @@ class LargeTable:
     """What is known of all rows; `read` gives those of a range.
 
     whole: the table without its rows. ends: the number of the last row of each range. held: rows of a range, except for
-    the last.
+    the last. pictures: of all rows. stamps: size and time of the files that hold the rows, when these were first read.
     """
 
     opened: OpenTable
@@ -61,6 +61,7 @@ class LargeTable:
     ends: Sequence[int]
     held: int
     pictures: "_PictureKinds"
+    stamps: "dict[Path, tuple[int, int]]"
 
     @property
     def letters(self) -> str:
@@ -100,9 +101,17 @@ class LargeTable:
         return self.whole.reading_with(pictures, self.counts.answered > 0)
 
     def read(self, number: int) -> Table:
-        """The rows of a range, by its number from 0 on."""
+        """The rows of a range, by its number from 0 on. Raises InputError where the file has changed."""
+        self._check_unchanged()
         read = _read_range(self.opened, self.survey, self.pictures, self.ends, number)
         return replace(self.whole, questions=read.questions, problems=read.problems, notices=[])
+
+    def _check_unchanged(self) -> None:
+        """Between two ranges may lie hours, and rows of two tables are no result."""
+        for file, stamp in self.stamps.items():
+            if _stamp(file) != stamp:
+                expected = "the rows that were counted and checked before"
+                raise table_fault(file, "another file than at the start", expected, "start anew with --overwrite")
 
     def read_all(self) -> Table:
         """All rows at once: as much memory as they take."""
@@ -124,43 +133,32 @@ def survey_large(opened: OpenTable, held: int, progress: PictureProgress | None 
 
     held: rows of a range. progress: shows how many rows are read. Raises InputError as `read_table`.
     """
-    records, ends = opened.records, array("q")
     ids, pictures = _IdHashes(), _PictureKinds()
-    survey = Survey(records, opened.layout, pictures, opened.options.answers)
-
-    def marked(rows: Iterable[Row], total: int | None) -> Iterator[Row]:
-        number = count = 0
-        for row in progress(rows, total) if progress else rows:
-            number, count = row.number, count + 1
-            yield row
-            if count % held == 0:
-                ends.append(number)
-        if count % held:
-            ends.append(number)
-
-    survey.read(ids, marked)
+    survey = Survey(opened.records, opened.layout, pictures, opened.options.answers)
+    ranges = _Ranges(opened, survey, held, progress)
+    survey.read(ids, ranges.count_rows)
     if pictures.refer_to(ids):
         return None
     survey.problems += _repeated_ids(opened, ids.repeated())
-    total = len(ids.hashes) or None
     del ids
-    counts, problems, left_out = RowCounts(), list[Problem](), LeftOut()
+    counts, problems, left_out = RowCounts(), _FirstProblems(), LeftOut()
 
     def questions() -> Iterator[Question]:
-        for number in range(len(ends)):
-            read = _read_range(opened, survey, pictures, ends, number)
-            problems.extend(read.problems[: MOST_PROBLEMS - len(problems)])
+        for number in range(len(ranges.ends)):
+            read = _read_range(opened, survey, pictures, ranges.ends, number)
+            problems.add(read.problems)
             left_out.update(read.left_out)
             yield from read.questions
 
     read_again: Iterable[Question] = questions()
-    for question in progress(read_again, total) if progress else read_again:
+    for question in progress(read_again, ranges.count) if progress else read_again:
         counts.add(question)
     if survey.problems:
-        raise InputError(in_file_order(survey.problems[:MOST_PROBLEMS] + problems))
+        raise InputError(in_file_order(survey.problems + problems.listed)[: 2 * MOST_PROBLEMS])
     notices = opened.notices(survey, left_out, counts)
-    whole = replace(opened.table(survey, [], problems, notices, pictures.inside), most_options=max(2, counts.letters))
-    return LargeTable(opened, survey, whole, counts, ends, held, pictures)
+    table = opened.table(survey, [], problems.told(opened.records.file), notices, pictures.inside)
+    whole = replace(table, most_options=max(2, counts.letters))
+    return LargeTable(opened, survey, whole, counts, ranges.ends, held, pictures, ranges.stamps)
 
 
 def _read_range(
@@ -180,6 +178,61 @@ def _read_range(
         pictures.finish({})
     source = opened.source(survey, pictures, kinds.any)
     return opened.read_rows(rows(opened.read_before(pictures)), source)
+
+
+class _Ranges:
+    """Where the ranges end, and which files hold them: found out while all rows are read. See `LargeTable`."""
+
+    def __init__(self, opened: OpenTable, survey: Survey, held: int, progress: PictureProgress | None):
+        self.ends, self.stamps, self.count = array("q"), dict[Path, tuple[int, int]](), 0
+        self._records, self._survey, self._held, self._progress = opened.records, survey, held, progress
+
+    def count_rows(self, rows: Iterable[Row], total: int | None) -> Iterator[Row]:
+        """Pass the rows on."""
+        held, number = self._held, 0
+        for row in self._progress(rows, total) if self._progress else rows:
+            number, self.count = row.number, self.count + 1
+            yield row
+            del self._survey.problems[MOST_PROBLEMS:]
+            if self.count % held <= 1:  # the first row of a range, or the last
+                self._stamp_file_of(number)
+            if self.count % held == 0:
+                self.ends.append(number)
+        if self.count % held:
+            self._stamp_file_of(number)
+            self.ends.append(number)
+
+    def _stamp_file_of(self, number: int) -> None:
+        file, _ = self._records.place_of(number)
+        if file not in self.stamps:
+            self.stamps[file] = _stamp(file)
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    """The size of a file and when it was changed. Raises InputError where it is gone."""
+    check_file(file)
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+class _FirstProblems:
+    """The first problems of rows, and how many more there are."""
+
+    def __init__(self) -> None:
+        self.listed: list[Problem] = []
+        self.others = 0
+
+    def add(self, problems: Sequence[Problem]) -> None:
+        room = MOST_PROBLEMS - len(self.listed)
+        self.listed += problems[:room]
+        self.others += len(problems[room:])
+
+    def told(self, file: Path) -> list[Problem]:
+        """Those that are listed, and in one more that there are others."""
+        if not self.others:
+            return self.listed
+        found, fix = f"{self.others:,} further faults of rows, which are not listed", "correct the rows that are listed"
+        return [*self.listed, Problem(str(file), 0, 0, "", "", found, "rows without a fault", fix)]
 
 
 class _IdHashes:

@@ -369,6 +369,31 @@ def test_a_split_that_is_not_there_is_refused_alike(tmp_path, by_ranges):
     )
 
 
+def test_of_very_many_faults_the_first_are_listed_and_the_others_counted(tmp_path, by_ranges, monkeypatch):
+    monkeypatch.setattr("scoring.tables.large.MOST_PROBLEMS", 4)
+    path = write_rows(tmp_path / "t.csv", made_rows(question=""))
+    large, whole = by_ranges(path, 3), read_table(path)
+    assert large.problems[:-1] == whole.problems[:4] and len(large.read(4).problems) == 3
+    assert large.problems[-1].text.startswith("found 11 further faults of rows, which are not listed; ")
+    lines = path.read_text("utf-8").splitlines()
+    path.write_text("\n".join([lines[0], *(line + ",x" for line in lines[1:])]), "utf-8")
+    assert refused(lambda: by_ranges(path, 3)) == refused(lambda: read_table(path))[:4]
+    write_rows(path, made_rows(id="r", question=""))
+    assert len(refused(lambda: by_ranges(path, 3))) == 8
+
+
+def test_a_file_that_changes_between_two_ranges_is_refused(tmp_path, by_ranges):
+    path = write_rows(tmp_path / "t.csv", made_rows())
+    large = by_ranges(path, 6)
+    assert large.read(0).questions[0].id == "r0"
+    write_rows(path, made_rows()[:0:-1])
+    with pytest.raises(InputError, match="another file than at the start; .*--overwrite"):
+        large.read(1)
+    path.unlink()
+    with pytest.raises(InputError, match="no such file"):
+        large.read(1)
+
+
 # ------------------------------------------------------------------ how many rows
 @pytest.mark.parametrize("count, ends", [(7, None), (8, [7, 8]), (14, [7, 14]), (15, [7, 14, 15])])
 @pytest.mark.parametrize("kind", ["csv", "gz", "jsonl", "parquet"])
