@@ -117,6 +117,11 @@ class LargeTable:
         """All rows at once: as much memory as they take."""
         return self.opened.read_all()
 
+    def first(self, count: int) -> Table:
+        """The first rows alone, at once, with what is told of all."""
+        questions = (question for table in self.tables() for question in table.questions)
+        return replace(self.whole, questions=list(islice(questions, count)), most_options=2)
+
     def tables(self) -> Iterator[Table]:
         """The rows of all ranges, one range after the other."""
         return map(self.read, range(len(self.ends)))

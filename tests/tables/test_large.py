@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -74,6 +75,8 @@ def check_equal(large: LargeTable, whole: Table, held: int) -> None:
         assert getattr(large, name) == getattr(whole, name), name
     assert (large.reading(), large.ids()) == (whole.reading(), whole.ids())
     assert large.read_all() == whole
+    for count in (1, held + 1):
+        assert large.first(count) == replace(whole, questions=whole.questions[:count])
     assert _told(large) == _told(whole)
 
 
