@@ -8,6 +8,8 @@ from scoring.inputs.image_marks import FIRST_MARKS, MARK
 from scoring.tables.layouts import RawQuestion
 
 MOST_TEXTS = 5  # different ones that a notice each tells of
+MOST_COUNTED = 10_000  # different ones that are remembered, of each kind
+OTHERS = ""  # counts the rows with other texts than these
 
 
 class LeftOut:
@@ -21,9 +23,9 @@ class LeftOut:
     def add(self, raw: RawQuestion) -> None:
         """Take in a row, also a faulty one."""
         if raw.instruction:
-            self.instructions[raw.instruction] += 1
+            _count(self.instructions, raw.instruction)
         if raw.system.strip():
-            self.systems[" ".join(raw.system.split())] += 1
+            _count(self.systems, " ".join(raw.system.split()))
         texts = [raw.question, *(raw.options or ()), raw.task_hint]
         if "<image" in "".join(texts):
             first = FIRST_MARKS.match(raw.question)
@@ -33,8 +35,9 @@ class LeftOut:
 
     def update(self, other: "LeftOut") -> None:
         """Take in what was counted of other rows."""
-        self.instructions += other.instructions
-        self.systems += other.systems
+        for texts, others in ((self.instructions, other.instructions), (self.systems, other.systems)):
+            for text, count in others.items():
+                _count(texts, text, count)
         self.places += other.places
         self.first_marks += other.first_marks
 
@@ -56,12 +59,15 @@ class LeftOut:
         ]
 
 
+def _count(texts: Counter[str], text: str, rows: int = 1) -> None:
+    texts[text if text in texts or len(texts) < MOST_COUNTED else OTHERS] += rows
+
+
 def _tell(file: Path, texts: Counter[str], what: str) -> list[str]:
-    notices = [
-        f"{file}: {what} in {counted(count, 'row')}: {quoted(text, 200)}"
-        for text, count in texts.most_common(MOST_TEXTS)
-    ]
-    if more := len(texts) - MOST_TEXTS:
-        rows = sum(count for _, count in texts.most_common()[MOST_TEXTS:])
-        notices += [f"{file}: {what} in {counted(rows, 'row')} more, {counted(more, 'other text')}"] * (more > 0)
+    named = [(text, count) for text, count in texts.most_common() if text != OTHERS]
+    notices = [f"{file}: {what} in {counted(count, 'row')}: {quoted(text, 200)}" for text, count in named[:MOST_TEXTS]]
+    if (more := len(named) - MOST_TEXTS) > 0:
+        rows = sum(count for _, count in named[MOST_TEXTS:]) + texts[OTHERS]
+        least = "over " if texts[OTHERS] else ""
+        notices.append(f"{file}: {what} in {counted(rows, 'row')} more, {least}{counted(more, 'other text')}")
     return notices

@@ -46,3 +46,13 @@ def test_of_many_texts_the_most_frequent_are_told_and_the_others_counted():
     notices = left_out.notices(Path("t"))
     assert len(notices) == 6 and notices[0].endswith("in 10 rows: 'Answer 0'")
     assert notices[-1] == "t: an instruction behind the options was cut off in 9 rows more, 2 other texts"
+
+
+def test_of_very_many_texts_the_first_are_remembered_and_the_rows_of_others_counted(monkeypatch):
+    monkeypatch.setattr("scoring.tables.left_out.MOST_COUNTED", 6)
+    parts = [LeftOut(), LeftOut()]
+    for number in range(20):
+        parts[number > 9].add(RawQuestion("1", [], "q", ["x", "y"], None, system=f"You are number {number}."))
+    parts[0].update(parts[1])
+    assert len(parts[0].systems) == 7
+    assert parts[0].notices(Path("t"))[-1].endswith("in 15 rows more, over 1 other text")
