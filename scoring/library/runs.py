@@ -218,9 +218,10 @@ class Scoring:
         self.orders = [parse_orders(orders) for orders in request.orders]
         self.sample = read_sample(request.sample) if request.sample else None
         self.table: Table | LargeTable = read()
-        if request.out_of_fold or request.limit is not None:
-            table = self._all_rows("--out-of-fold" if request.out_of_fold else "--limit")
-            self.table = replace(table, questions=table.questions[: request.limit])
+        if request.out_of_fold:
+            self.table = self._all_rows("--out-of-fold")
+        if request.limit is not None:
+            self.table = self.table.first(request.limit)
         self.out = request.out or Path("scores") / self.table.file.name.split(".")[0]
         if self.sample:
             ids = self.table.ids()

@@ -113,6 +113,8 @@ def write_joined(job: RangedJob, results: Sequence[RunResult]) -> RunResult:
     totals, sample, labelled = _Totals(), _Sample(SAMPLED / table.count), _Sample(SAMPLED / max(answered, 1))
     with ResultWriter(out, plan.calibrations, answered > 0, options.sets, options.sample) as writer:
         for number in range(len(table.ends)):
+            if job.context.stop.is_set():
+                raise KeyboardInterrupt("all rows are scored, and the results are not written yet")
             columns, logits = _read_range(job, number)
             writer.add(columns, logits)
             drawn = np.random.default_rng([0, number]).random(len(columns["id"]))

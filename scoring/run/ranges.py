@@ -80,13 +80,19 @@ def _score(job: RangedJob, todo: Sequence[int]) -> list[RunResult]:
     scorer: BatchScorer | None = None
     table, context, options = job.table, job.context, replace(job.options, overwrite=False, sample=None)
     for number, rows in zip(todo, _tables(job, todo)):
+        name = f"range {number + 1} of {len(table.ends)}"
+        if context.stop.is_set():
+            raise KeyboardInterrupt(f"before {name}")
         start, end = (table.ends[number - 1] if number else 0) + 1, table.ends[number]
-        context.say(f"range {number + 1} of {len(table.ends)}: rows {start:,} to {end:,}")
+        context.say(f"{name}: rows {start:,} to {end:,}")
         folder = job.out / RANGES / str(number)
         if context.processes.first:
             _begin(job.out, folder, len(rows.questions))
         own_context = replace(context, progress=_progress(job, number))
-        result = run(rows, scorer or job.plan, folder, options, own_context, partial(_leave, job.out, number))
+        try:
+            result = run(rows, scorer or job.plan, folder, options, own_context, partial(_leave, job.out, number))
+        except KeyboardInterrupt as stopped:
+            raise KeyboardInterrupt(f"{name}: {stopped}") from None
         scorer, result.scorer = result.scorer, None
         results.append(result)
     return results

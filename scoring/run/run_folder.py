@@ -72,8 +72,10 @@ def read_plan(out: Path, wanted: dict[str, Any], overwrite: bool) -> dict[str, A
     """The same as the values of `plan.json`."""
     path = out / "plan.json"
     if overwrite and path.exists():
-        for folder in (out / "logits", out / RANGES):
+        for folder in (out / "logits", out / RANGES, out / "members"):
             shutil.rmtree(folder, ignore_errors=True)
+        for result in (out / "metrics.json", out / "run.json"):
+            result.unlink(missing_ok=True)
         path.unlink()
     before = read_json(path)
     if before is not None:

@@ -1,6 +1,6 @@
 """`Table`: the questions of a table, what is wrong with them, and what the table was read as."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,10 @@ class Table:
     def count(self) -> int:
         """How many rows there are."""
         return len(self.questions)
+
+    def first(self, count: int) -> "Table":
+        """The first rows alone."""
+        return replace(self, questions=self.questions[:count])
 
     def ids(self) -> list[str]:
         """The ids of all rows."""

@@ -1,6 +1,7 @@
 """A table that no process holds: scored range by range, and the files are those of a table that is held."""
 
 import json
+from threading import Event
 
 import pyarrow.parquet as pq
 import pytest
@@ -8,6 +9,8 @@ import pytest
 from benchmarks.faults import SCORED, content
 from scoring.files import writing
 from scoring.run import joining, ranges
+from scoring.run.groups import plan_groups
+from scoring.run.options import RunContext, RunOptions
 from scoring.scores.folder import open_scores
 from scoring.tables import reading
 from tests.shared.demo import BOTH, FOLD0
@@ -148,11 +151,66 @@ def test_another_call_into_the_folder_is_refused_before_a_range_is_scored(quick_
     assert len(list((tmp_path / "out" / "logits").iterdir())) == 4
 
 
-@pytest.mark.parametrize("more", [("--orders", "pride"), ("--orders", "1,2"), ("--shard", "1/1"), ("--limit", "17")])
+@pytest.mark.parametrize("more", [("--orders", "pride"), ("--orders", "1,2"), ("--shard", "1/1")])
 def test_what_needs_all_rows_holds_them(quick_cli, held, small_table, tmp_path, more):
     held(7)
     done = quick_cli("score", small_table(18), "--ckpt", FOLD0, *more, "--out", tmp_path / "out")
     assert "all 18 rows are held in memory" in done.stderr
+
+
+def test_a_limit_holds_its_rows_alone(both, small_table):
+    limited, whole = both(small_table(18), "--ckpt", FOLD0, "--limit", "9", "--batch-tokens", 400)
+    assert not json.loads((limited / "plan.json").read_text()).get("rows_held")
+    for name in ("probabilities.csv", "submission.csv", "metrics.json", "questions.parquet"):
+        assert (limited / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("where", ["in a range", "between two ranges", "at the end"])
+def test_a_run_that_is_to_stop_does_so_at_once(held, small_table, tmp_path, where, known_models):
+    held(7)
+    table, stop = reading.read_in_ranges(small_table(18)), Event()
+    (group,) = plan_groups([str(FOLD0)])
+    said = {"in a range": "range 2 of 3: rows", "between two ranges": "never", "at the end": "never"}[where]
+
+    def say(text):
+        if said in text:
+            stop.set()
+
+    class Bar:
+        def update(self, rows):
+            filed.append(rows)
+            if where == "between two ranges" and sum(filed) == 7:
+                stop.set()
+            if where == "at the end" and sum(filed) == 18:
+                stop.set()
+
+        def show(self, **values):
+            pass
+
+        def close(self):
+            pass
+
+    filed = []
+    context = RunContext(progress=lambda total, done=0: Bar(), say=say, stop=stop)
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        ranges.run_ranges(table, group.plan, tmp_path / "out", RunOptions(batch_tokens=400, verify=False), context)
+    expected = {
+        "in a range": "range 2 of 3: 1 of ",
+        "between two ranges": "before range 2 of 3",
+        "at the end": "all rows are scored, and the results are not written yet",
+    }
+    assert str(stopped.value).startswith(expected[where])
+    assert len(list((tmp_path / "out" / "logits").iterdir())) == (3 if where == "at the end" else 1)
+
+
+def test_a_new_start_leaves_nothing_of_the_run_before(quick_cli, held, small_table, tmp_path):
+    held(7)
+    quick_cli("score", small_table(18), "--ckpt", FOLD0, "--ckpt", BOTH[1], "--out", tmp_path / "out")
+    path = small_table(18)
+    lines = [line.rsplit(",", 3) for line in path.read_text("utf-8").splitlines()]
+    path.write_text("\n".join([",".join(lines[0]), *(",".join([row[0], "", *row[2:]]) for row in lines[1:])]), "utf-8")
+    quick_cli("score", path, "--ckpt", FOLD0, "--out", tmp_path / "out", "--overwrite")
+    assert not (tmp_path / "out" / "metrics.json").exists() and not (tmp_path / "out" / "members").exists()
 
 
 def test_metrics_and_warnings_are_of_a_sample_where_there_are_many_rows(
