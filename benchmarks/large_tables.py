@@ -1,8 +1,8 @@
 """How much memory and time does a table take that no process holds? Everything but the model is real.
 
-    python -m benchmarks.large_tables                                         1,000,000 rows, half an hour for the rest:
-    python -m benchmarks.large_tables --rows 1000000,10000000 --way ray
-    python -m benchmarks.large_tables --rows 100000000 --ranges 3
+    python -m benchmarks.large_tables                                     1,100,000 rows, two and a half minutes
+    python -m benchmarks.large_tables --way ray --actors 8                how many rows a second one driver gives out
+    python -m benchmarks.large_tables --rows 100000000 --ranges 3         an hour
 
 The table is a Parquet file of questions in words, as long as real ones. It is read as `score` reads it; its ranges are
 planned, answered by actors that hold no model (with random logits), filed and put together. Each number of rows has a
@@ -171,8 +171,8 @@ class Stages:
         return result
 
 
-def measure(table_path: Path, out: Path, way: str, ranges: int | None) -> dict[str, Any]:
-    """Read, plan, file and put together; in this process."""
+def measure(table_path: Path, out: Path, way: str, ranges: int | None, count: int) -> dict[str, Any]:
+    """Read, plan, file and put together; in this process. count: of actors."""
     from scoring.cluster.workers import RayWorkers
     from scoring.run import ranges as ranged
     from scoring.run.options import ModelOptions, RunContext, RunOptions
@@ -210,8 +210,8 @@ def measure(table_path: Path, out: Path, way: str, ranges: int | None) -> dict[s
 
         ray_workers.ModelActor = actor_class()
         with connected(None, context.say):
-            workers = RayWorkers(1, context.say, context.stop)
-            workers._resources = lambda: (1, {"num_cpus": 0})
+            workers = RayWorkers(count, context.say, context.stop)
+            workers._resources = lambda: (count, {"num_cpus": 0})  # so that tasks find cores
             workers.start()
             forget_peak()
             began = time.monotonic()
@@ -244,15 +244,16 @@ def measure(table_path: Path, out: Path, way: str, ranges: int | None) -> dict[s
 @click.command()
 @click.option("--rows", default="1100000", show_default=True, help="Numbers of rows, comma-separated.")
 @click.option("--way", type=click.Choice(["alone", "ray"]), default="alone", show_default=True)
+@click.option("--actors", type=click.IntRange(1), default=1, show_default=True, help="Actors of --way ray.")
 @click.option("--ranges", type=click.IntRange(1), help="Score only so many ranges.  [default: all]")
 @click.option("--work", type=click.Path(path_type=Path), help="Folder for tables, which stay there.")
 @click.option("--out", type=click.Path(path_type=Path), help="File for the figures.")
 @click.option("--one", type=click.Path(path_type=Path), hidden=True)
-def main(rows: str, way: str, ranges: int | None, work: Path | None, out: Path | None, one: Path | None) -> None:
+def main(rows, way, actors, ranges, work, out, one) -> None:
     """Measure each number of rows, and print a table."""
     if one:
         with TemporaryDirectory(dir=one.parent) as name:
-            print(json.dumps(measure(one, Path(name) / "scores", way, ranges)))
+            print(json.dumps(measure(one, Path(name) / "scores", way, ranges, actors)))
         return
     results = []
     with TemporaryDirectory(dir=work) as name:
@@ -260,20 +261,32 @@ def main(rows: str, way: str, ranges: int | None, work: Path | None, out: Path |
             path = (work or Path(name)) / f"{count}.parquet"
             if not path.exists():
                 make_table(path, count)
-            line = [sys.executable, "-m", "benchmarks.large_tables", "--one", str(path), "--way", way]
+            line = [
+                sys.executable,
+                "-m",
+                "benchmarks.large_tables",
+                "--one",
+                str(path),
+                "--way",
+                way,
+                "--actors",
+                str(actors),
+            ]
             line += ["--ranges", str(ranges)] if ranges else []
             done = subprocess.run(line, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
             results.append(json.loads(done.stdout.splitlines()[-1]))
     machine = {"cores": psutil.cpu_count(), "memory_gib": round(psutil.virtual_memory().total / 2**30)}
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_json(out, {"way": way, **machine, "sizes": results})
-    click.echo(f"{'rows':>12}{'ranges':>8}{'reading s':>11}{'planning s':>12}{'driver MiB':>12}{'actor MiB':>11}")
+        write_json(out, {"way": way, "actors": actors, **machine, "sizes": results})
+    header = f"{'rows':>12}{'ranges':>8}{'reading s':>11}{'planning s':>12}{'answering s':>13}"
+    click.echo(f"{header}{'driver MiB':>12}{'actor MiB':>11}")
     for result in results:
         peak = max(stage["peak_mib"] for stage in result["stages"].values())
         actor = max((each["peak_mib"] for each in result["actors"]), default=0)
         line = f"{result['rows']:>12,}{result['ranges_scored']:>8}{result['stages']['reading']['seconds']:>11.1f}"
-        click.echo(f"{line}{result['planning_seconds']:>12.1f}{peak:>12,}{actor:>11,}")
+        line += f"{result['planning_seconds']:>12.1f}{result['answering_seconds']:>13.1f}"
+        click.echo(f"{line}{peak:>12,}{actor:>11,}")
 
 
 if __name__ == "__main__":
