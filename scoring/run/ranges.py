@@ -8,24 +8,26 @@ Whoever scores the ranges, in one process or many, leaves the same bytes.
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
-from dataclasses import replace
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from threading import Event
 
 import pyarrow as pa
 
 from scoring.checkpoints.plan import Plan
 from scoring.engine.batch_scorer import BatchScorer
+from scoring.engine.costs import RowCost
 from scoring.files.lock import lock_folder
 from scoring.files.reading import read_json
 from scoring.files.writing import write_json, write_table
 from scoring.messages import Progress, ProgressBar
 from scoring.run.joining import ABOUT, QUESTIONS, RangedJob, write_joined
-from scoring.run.options import RunContext, RunOptions, RunResult
+from scoring.run.options import Job, Loader, Loop, RunContext, RunOptions, RunResult, Workers
 from scoring.run.run import run
-from scoring.run.run_folder import RANGES, ROWS_HELD, read_plan, remove_unfinished
-from scoring.run.scheduler import identity_of
+from scoring.run.run_folder import RANGES, ROWS_HELD, RunState, read_plan, remove_unfinished
+from scoring.run.scheduler import Scheduler, identity_of
 from scoring.scores.finalize import ScoredRun, WrittenRun
 from scoring.scores.folder import typed_columns
 from scoring.scores.logits import part_path, write_part
@@ -79,7 +81,9 @@ def _score(job: RangedJob, todo: Sequence[int]) -> list[RunResult]:
     results: list[RunResult] = []
     scorer: BatchScorer | None = None
     table, context, options = job.table, job.context, replace(job.options, overwrite=False, sample=None)
-    for number, rows in zip(todo, _tables(job, todo)):
+    tables = _tables(job, todo)
+    for number in todo:
+        rows, workers = next(tables)
         name = f"range {number + 1} of {len(table.ends)}"
         if context.stop.is_set():
             raise KeyboardInterrupt(f"before {name}")
@@ -88,32 +92,62 @@ def _score(job: RangedJob, todo: Sequence[int]) -> list[RunResult]:
         folder = job.out / RANGES / str(number)
         if context.processes.first:
             _begin(job.out, folder, len(rows.questions))
-        own_context = replace(context, progress=_progress(job, number))
+        own_context = replace(context, progress=_progress(job, number), workers=workers)
         try:
             result = run(rows, scorer or job.plan, folder, options, own_context, partial(_leave, job.out, number))
         except KeyboardInterrupt as stopped:
             raise KeyboardInterrupt(f"{name}: {stopped}") from None
-        scorer, result.scorer = result.scorer, None
+        scorer, result.scorer, result.logits = result.scorer, None, None
         results.append(result)
+        del rows, workers, own_context  # before the next range is read
     return results
 
 
-def _tables(job: RangedJob, todo: Sequence[int]) -> Iterator[Table]:
-    """The rows of each range. Where they are scored elsewhere, a thread reads those of the next range meanwhile."""
+@dataclass(frozen=True)
+class _Ahead:
+    """Workers who have worked out what a range's rows cost before its run begins; the rest is as ever."""
+
+    workers: Workers
+    known: list[list[RowCost]]
+
+    def loader(self, job: Job) -> Loader:
+        return self.workers.loader(job)
+
+    def loop(self, job: Job, scheduler: Scheduler, state: RunState) -> Loop:
+        return self.workers.loop(job, scheduler, state)
+
+    def costs(self, scheduler: Scheduler, stop: Event) -> list[list[RowCost]]:
+        return self.known
+
+
+def _tables(job: RangedJob, todo: Sequence[int]) -> Iterator[tuple[Table, Workers | None]]:
+    """The rows of each range, and who answers them.
+
+    Where that is not this process, a thread reads the next range meanwhile, and lets the workers count its tokens.
+    """
+    workers, stop = job.context.workers, job.context.stop
 
     def read(number: int) -> Table:
         return mark_for_bases(job.table.read(number), [job.plan.base])
 
-    if not job.context.workers:
-        yield from map(read, todo)
+    def read_ahead(number: int, workers: Workers) -> tuple[Table, Workers]:
+        table = read(number)
+        with suppress(KeyboardInterrupt):  # the caller stops by itself
+            return table, _Ahead(workers, workers.costs(Scheduler(table, job.plan, job.options), stop))
+        return table, workers
+
+    if not workers or not todo:
+        yield from ((read(number), workers) for number in todo)
         return
     with ThreadPoolExecutor(1) as pool:
-        futures = [pool.submit(read, number) for number in todo[:1]]
-        for following in [*todo[1:], None]:
-            rows = futures.pop().result()
-            if following is not None:
-                futures.append(pool.submit(read, following))
-            yield rows
+        current: tuple[Table, Workers] = read(todo[0]), workers  # its tokens are counted while the model is loaded
+        for following in todo[1:]:
+            ahead = pool.submit(read_ahead, following, workers)
+            yield current
+            del current  # whose rows nobody needs any more
+            current = ahead.result()
+            del ahead
+        yield current
 
 
 def _begin(out: Path, folder: Path, rows: int) -> None:

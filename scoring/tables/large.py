@@ -154,6 +154,7 @@ def survey_large(opened: OpenTable, held: int, progress: PictureProgress | None 
             problems.add(read.problems)
             left_out.update(read.left_out)
             yield from read.questions
+            del read  # before the next range is read
 
     read_again: Iterable[Question] = questions()
     for question in progress(read_again, ranges.count) if progress else read_again:

@@ -174,7 +174,7 @@ def test_a_model_that_cannot_load_does_not_wait_for_the_prompts(scorer, table, t
 
     threads = threading.active_count()
     monkeypatch.setattr("scoring.run.loader.BatchScorer", load)
-    monkeypatch.setattr("scoring.run.scheduler.costs_of", costs)
+    monkeypatch.setattr("scoring.run.scheduler.row_costs", costs)
     with pytest.raises(KeyboardInterrupt):
         run(table, scorer.plan, tmp_path)
     assert len(encoded) < 1_000 and threading.active_count() == threads
