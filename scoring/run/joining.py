@@ -38,6 +38,7 @@ from scoring.stats.sets import OptionSets
 from scoring.tables.large import LargeTable
 
 SAMPLED = 1 << 20  # rows of the sample, about: an accuracy's interval is then ± .001
+MEASURED = ("answer", "task_type", "options", "picture", "picture_digest", "exposed")  # what metrics need
 QUESTIONS, ABOUT = "questions.parquet", "range.json"  # of a range that is scored
 
 
@@ -73,7 +74,8 @@ class _Sample:
     def add(self, of_range: _Range, candidates: np.ndarray) -> None:
         """candidates: (N,) bool."""
         rows = np.flatnonzero(candidates & (of_range.drawn < self.share))
-        for name, values in of_range.columns.items():
+        for name in MEASURED:
+            values = of_range.columns[name]
             self.columns.setdefault(name, []).extend(values[row] for row in rows.tolist())
         self.parts.append(of_range.logits.take(rows))
         if of_range.sets:
@@ -124,6 +126,7 @@ def write_joined(job: RangedJob, results: Sequence[RunResult]) -> RunResult:
             sample.add(of_range, logits.scored)
             if answered:
                 labelled.add(of_range, with_answer)
+            del columns, logits, of_range  # before the next range is read
     run_json = _run_json(job, results, totals)
     if options.sample:
         run_json["sample"] = options.sample.about()
