@@ -171,6 +171,18 @@ class Stages:
         return result
 
 
+def with_times(run: Callable[[Any, Any], None], times: list[tuple[float, float]]) -> Callable[[Any, Any], None]:
+    """`run` of a loop, which notes when it began and ended, where it had anything to do."""
+
+    def timed(loop: Any, queue: Any) -> None:
+        start = time.monotonic()
+        run(loop, queue)
+        if queue.todo:
+            times.append((start, time.monotonic()))
+
+    return timed
+
+
 def measure(table_path: Path, out: Path, way: str, ranges: int | None, count: int) -> dict[str, Any]:
     """Read, plan, file and put together; in this process. count: of actors."""
     from scoring.cluster.workers import RayWorkers
@@ -202,6 +214,7 @@ def measure(table_path: Path, out: Path, way: str, ranges: int | None, count: in
         return stages.measure("putting together", lambda: joining(job, results))
 
     ranged.write_joined = timed
+    loops: list[tuple[float, float]] = []  # when each range's batches were first given out, and when all were answered
     if way == "ray":
         import ray
 
@@ -209,6 +222,7 @@ def measure(table_path: Path, out: Path, way: str, ranges: int | None, count: in
         from scoring.cluster.connection import connected
 
         ray_workers.ModelActor = actor_class()
+        ray_workers.ActorLoop.run = with_times(ray_workers.ActorLoop.run, loops)
         with connected(None, context.say):
             workers = RayWorkers(count, context.say, context.stop)
             workers._resources = lambda: (count, {"num_cpus": 0})  # so that tasks find cores
@@ -222,6 +236,7 @@ def measure(table_path: Path, out: Path, way: str, ranges: int | None, count: in
             workers.close()
     else:
         local = replace(context, workers=LocalWorkers())
+        LocalLoop.run = with_times(LocalLoop.run, loops)
         forget_peak()
         began = time.monotonic()
         result = ranged.run_ranges(table, plan, out, RunOptions(verify=False), local)
@@ -236,6 +251,9 @@ def measure(table_path: Path, out: Path, way: str, ranges: int | None, count: in
         "results_mib": round(size / 2**20),
         "planning_seconds": round(result.seconds["planning"], 2),
         "answering_seconds": round(result.seconds["scoring"], 2),
+        "between_ranges_seconds": [
+            round(after[0] - before[1], 2) for before, after in zip(loops, loops[1:])
+        ],  # in which no actor works
         "stages": stages.values,
         "actors": actors,
     }
