@@ -200,7 +200,7 @@ def measure(table_path: Path, out: Path, way: str, ranges: int | None, count: in
     rows_of_last = len(last.questions)
     del last
     if ranges:
-        table = replace(table, ends=table.ends[:ranges])
+        table = replace(table, reader=replace(table.reader, ends=table.ends[:ranges]))
     plan = ModelOptions(allow_mismatch=True).plan([str(DEMO / "checkpoints" / "fold0")])
     context = RunContext(say=lambda text: click.echo(text, err=True))
     joining = ranged.write_joined

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from scoring.cluster.calls import LostError, result_of
 from scoring.cluster.connection import ClusterError, environment
+from scoring.cluster.head import Head
 from scoring.cluster.pool import ATTEMPTS, POLL
 from scoring.engine.costs import RowCost, cost_from_json, cost_to_json, row_costs
 from scoring.inputs.pixels import PixelPolicy
@@ -109,8 +110,8 @@ class CostTasks:
     stop: once it is set, nobody waits for the costs any more. ended: once it is set, the run is to stop.
     """
 
-    def __init__(self, scheduler: "Scheduler", stop: Event, ended: Event, say: Say):
-        self.scheduler, self.stop, self.ended, self.say = scheduler, stop, ended, say
+    def __init__(self, scheduler: "Scheduler", stop: Event, ended: Event, say: Say, head: Head | None = None):
+        self.scheduler, self.stop, self.ended, self.say, self.head = scheduler, stop, ended, say, head
 
     def costs(self) -> list[list[RowCost]]:
         """`Scheduler.costs`: by tasks where that is sooner.
@@ -181,9 +182,14 @@ class CostTasks:
         return list(row_costs(self.scheduler.plan.preparer, chunk.rows, chunk.orders))
 
     def _stopped(self) -> bool:
-        """Whether nobody waits for the costs any more. Raises KeyboardInterrupt once the run is to stop."""
+        """Whether nobody waits for the costs any more.
+
+        Raises KeyboardInterrupt once the run is to stop, and ClusterError where the cluster's head is gone.
+        """
         if self.ended.is_set():
             raise KeyboardInterrupt
+        if self.head:
+            self.head.check()
         return self.stop.is_set()
 
 

@@ -33,6 +33,7 @@ class RayWorkers:
         self.wanted, self.say, self.stop = actors, say, stop
         self.pool: ActorPool | None = None
         self.arguments: tuple[Any, ...] = ()  # of the actors, also of those that are started later
+        self.steps_reported = False  # what loading took, for these arguments
         self._current: ActorLoader | None = None
 
     def start(self) -> None:
@@ -48,12 +49,13 @@ class RayWorkers:
 
     def costs(self, scheduler: Scheduler, stop: Event) -> list[list[RowCost]]:
         """`Scheduler.costs`, by tasks of the cluster where that is sooner; see `CostTasks`."""
-        return CostTasks(scheduler, stop, self.stop, self.say).costs()
+        return CostTasks(scheduler, stop, self.stop, self.say, self.pool.head if self.pool else None).costs()
 
     def loop(self, job: Job, scheduler: Scheduler, state: RunState) -> "ActorLoop":
         """Lets the actors answer the batches of the job whose loader was made last."""
-        assert self._current is not None
-        return ActorLoop(self, job, scheduler, state, self._current)
+        loader, self._current = self._current, None  # which holds the rows of its job
+        assert loader is not None
+        return ActorLoop(self, job, scheduler, state, loader)
 
     def close(self) -> None:
         """End the actors."""
@@ -66,7 +68,7 @@ class RayWorkers:
         assert self.pool is not None
         arguments = (_with_whole_paths(plan), options, letters, compiled)
         if self.arguments != arguments:
-            self.arguments = arguments
+            self.arguments, self.steps_reported = arguments, False
             self.pool.call("adopt", *arguments)
             self.pool.renew()
         return self.pool
@@ -119,7 +121,9 @@ class ActorLoader:
             start = time.monotonic()
             self._loaded = self._pool().load()
             self.loading_seconds += time.monotonic() - start
-            self.steps = self._loaded[0].steps
+            steps = self._loaded[0].steps
+            self.steps = dict.fromkeys(steps, 0.0) if self.workers.steps_reported else steps
+            self.workers.steps_reported = True
             for note in dict.fromkeys(note for loaded in self._loaded for note in loaded.notes):
                 self.workers.say(note)
                 self.job.plan.notes.append(note)

@@ -38,7 +38,7 @@ def whole_file(path: Path, mark: str = "", sync: bool = True) -> Iterator[Binary
                 file.flush()
                 os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError:  # such as a full disk
+    except BaseException:  # such as a full disk, or Ctrl-C
         temporary.unlink(missing_ok=True)
         raise
 

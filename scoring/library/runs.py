@@ -74,6 +74,7 @@ def score(  # noqa: PLR0913 - each by its name, as the command's options
     """Score rows into the folder `out`, as `score` of the command line does: the same numbers, in the same files.
 
     For large tables, and where the process may be killed: the same call, without `overwrite`, continues where it was.
+    A path of more than a million rows is read and scored a range at a time, though what this returns has all its rows.
     Without a folder, `Scorer.score` gives the same numbers.
 
     data: a table's path, a `Table`, a DataFrame, dicts or `Question`s.
@@ -220,7 +221,7 @@ class Scoring:
         self.table: Table | LargeTable = read()
         if request.out_of_fold:
             self.table = self._all_rows("--out-of-fold")
-        if request.limit is not None:
+        if request.limit is not None and request.limit < self.table.count:
             self.table = self.table.first(request.limit)
         self.out = request.out or Path("scores") / self.table.file.name.split(".")[0]
         if self.sample:

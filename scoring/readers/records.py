@@ -39,13 +39,15 @@ class ObjectCell:
 class Records(Protocol):
     """A table that is open for reading.
 
-    file: or the folder of a table in several files. format: in words, such as `CSV` or `Parquet`. header: the columns'
-    names. digest: SHA-256 of the bytes, unpacked. notices: what had to be guessed. count: of the rows; None where only
-    reading them tells it.
+    file: or the folder of a table in several files. files: that hold the rows. format: in words, such as `CSV` or
+    `Parquet`. header: the columns' names. digest: SHA-256 of the bytes, unpacked. notices: what had to be guessed.
+    count: of the rows; None where only reading them tells it.
     """
 
     @property
     def file(self) -> Path: ...
+    @property
+    def files(self) -> list[Path]: ...
     @property
     def format(self) -> str: ...
     @property
@@ -75,6 +77,10 @@ class OneFile:
     """The places of a table's rows that are all in one file."""
 
     file: Path
+
+    @property
+    def files(self) -> list[Path]:
+        return [self.file]
 
     def place_of(self, number: int) -> tuple[Path, int]:
         return self.file, number

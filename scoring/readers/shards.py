@@ -36,6 +36,10 @@ class ShardedTable:
     digest: str
 
     @property
+    def files(self) -> list[Path]:
+        return [shard.file for shard in self.shards]
+
+    @property
     def format(self) -> str:
         plural = "" if len(self.shards) == 1 else "s"
         split = f" of the split {quoted(self.split)}" if self.split else ""

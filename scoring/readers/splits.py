@@ -29,6 +29,10 @@ class SplitTable:
         return self.table.file
 
     @property
+    def files(self) -> list[Path]:
+        return self.table.files
+
+    @property
     def format(self) -> str:
         return f"{self.table.format}, rows of the split {quoted(self.split)}"
 

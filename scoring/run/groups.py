@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from scoring.inputs.orders import check_orders, repeating_rows
 from scoring.run.options import ModelOptions, RunContext, RunOptions, RunResult, total_seconds
 from scoring.run.ranges import run_ranges
 from scoring.run.run import run
+from scoring.run.run_folder import remove_run
 from scoring.scores.folder import RunError, columns_of
 from scoring.scores.pooling import PoolOptions, pool_files
 from scoring.stats.sets import SetRequest, SetsError
@@ -134,7 +136,7 @@ def run_groups(
 def _run_large(
     table: LargeTable, groups: list[Group], out: Path, options: RunOptions, context: RunContext
 ) -> RunResult:
-    """The same for a table that is not held. Raises RunError for what needs all rows at once."""
+    """The same for a table that is not held, with a single group. Raises OrdersError as `check_orders`."""
     (group,) = groups
     if table.counts.repeating and group.orders != "1":
         raise repeating_rows(table.counts.repeating, table.counts.first_repeating, f"--orders {group.orders}")
@@ -159,7 +161,7 @@ def check_sets(
     calibrations = [calibration for group in groups for calibration in group.plan.calibrations]
     check_calibrations(calibrations, request, groups[0].orders)
     tables = table.tables() if isinstance(table, LargeTable) else [table]
-    exposed = np.concatenate([_exposed(groups, part) for part in tables])
+    exposed = np.concatenate(list(map(partial(_exposed, groups), tables)))
     if count := int(exposed.any(1).sum()):
         note = (
             f"--sets: on {count:,} of {len(exposed):,} rows the checkpoint was trained, validated or calibrated, so "
@@ -239,9 +241,8 @@ def _prepare_folder(out: Path, overwrite: bool) -> None:
     overwrite: remove these.
     """
     if overwrite:
-        for path in (out / RUNS, out / "logits"):
-            shutil.rmtree(path, ignore_errors=True)
-        (out / "plan.json").unlink(missing_ok=True)
+        shutil.rmtree(out / RUNS, ignore_errors=True)
+        remove_run(out)
     elif any(path.name != LOCK for path in out.iterdir()) and not (out / RUNS).exists():
         raise RunError(f"{out} holds other results; choose another --out, or start anew with --overwrite")
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from functools import reduce
 from operator import add
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -21,7 +21,7 @@ from scoring.files.writing import write_json
 from scoring.run.options import RunContext, RunOptions, RunResult, total_seconds
 from scoring.run.run import describe_run
 from scoring.run.run_folder import RANGES
-from scoring.run.scheduler import AdaptiveSaving
+from scoring.run.scheduler import AdaptiveSaving, FixedRows
 from scoring.scores.evaluation import (
     MOST_NAMED,
     exposure_warnings,
@@ -37,8 +37,10 @@ from scoring.stats.calibration import Calibration
 from scoring.stats.sets import OptionSets
 from scoring.tables.large import LargeTable
 
+T = TypeVar("T", FixedRows, AdaptiveSaving)
 SAMPLED = 1 << 20  # rows of the sample, about: an accuracy's interval is then ± .001
 MEASURED = ("answer", "task_type", "options", "picture", "picture_digest", "exposed")  # what metrics need
+OF_SAMPLE = "warnings and metrics are computed on a sample"
 QUESTIONS, ABOUT = "questions.parquet", "range.json"  # of a range that is scored
 
 
@@ -138,7 +140,7 @@ def write_joined(job: RangedJob, results: Sequence[RunResult]) -> RunResult:
     run_json["warnings"] = _warnings(job, of_sample, totals)
     if totals.scored > (drawn_rows := len(of_sample.logits.ids)):
         note = f"{drawn_rows:,} of {totals.scored:,} scored rows, drawn at random"
-        run_json["notes"].append(f"warnings and metrics are computed on a sample: {note}")
+        run_json["notes"].append(f"{OF_SAMPLE}: {note}")
         job.context.say(run_json["notes"][-1])
     write_json(out / "run.json", run_json)
     metrics = _write_metrics(labelled.scores(out, run_json, plan.calibrations), totals) if totals.labelled else None
@@ -158,7 +160,8 @@ def write_joined(job: RangedJob, results: Sequence[RunResult]) -> RunResult:
 def _read_range(job: RangedJob, number: int) -> tuple[Columns, OptionLogits]:
     """A range's columns of questions.parquet, with what members have met of its rows before; and its logits."""
     columns = _columns(job.out, number)
-    columns["exposed"] = job.plan.exposed(columns, job.table.whole.digest).tolist()
+    # Again, since a checkpoint's calibration may have changed since the range was scored.
+    columns["exposed"] = job.plan.exposed(columns, job.table.common.digest).tolist()
     if job.table.counts.several_pictures:
         columns.setdefault("more_pictures", [[]] * len(columns["id"]))
     layout = Layout(columns["id"], job.plan.members, len(job.table.letters), job.options.orders)
@@ -170,7 +173,7 @@ def _write_metrics(scores: Scores, totals: _Totals) -> dict[str, Any] | None:
     metrics = measure_scores(scores)
     if metrics is not None:
         if (rows := len(scores.logits.ids)) < totals.labelled:
-            metrics["sample"] = {"rows": rows, "of": totals.labelled}
+            metrics["drawn"] = {"rows": rows, "of": totals.labelled}
         write_json(scores.folder / "metrics.json", metrics)
     return metrics
 
@@ -193,12 +196,9 @@ def _run_json(job: RangedJob, results: Sequence[RunResult], totals: _Totals) -> 
     abouts = [about for about in read if about is not None]
     if len(abouts) < len(folders) and (before := read_json(out / "run.json")):
         abouts = [before]
-    savings = [AdaptiveSaving(**about["adaptive"]) for about in abouts if "adaptive" in about]
-    notes = list(dict.fromkeys(note for about in abouts for note in about["notes"]))
-    notes = [note for note in notes if note not in map(str, savings)]
-    if savings:
-        notes.append(str(reduce(add, savings)))
-    run_json = describe_run(table.whole, job.plan, identity, notes)
+    counted = {"fixed": _summed(FixedRows, "fixed", abouts), "adaptive": _summed(AdaptiveSaving, "adaptive", abouts)}
+    notes = _notes(abouts) + [str(values) for values in counted.values() if values and str(values)]
+    run_json = describe_run(table.common, job.plan, identity, notes)
     processes: dict[Any, dict[str, Any]] = {}
     for report in (report for about in abouts for report in about["processes"]):
         known = processes.setdefault(report["process"], report | {"rows": 0, "seconds": 0.0})
@@ -206,7 +206,7 @@ def _run_json(job: RangedJob, results: Sequence[RunResult], totals: _Totals) -> 
         known["seconds"] = round(known["seconds"] + report["seconds"], 3)
     phases = dict.fromkeys(phase for about in abouts for phase in about["seconds"])
     return run_json | {
-        **({"adaptive": asdict(reduce(add, savings))} if savings else {}),
+        **{name: asdict(values) for name, values in counted.items() if values},
         "weights": next((about["weights"] for about in reversed(abouts) if about["weights"]), None),
         "split": max(about["split"] for about in abouts),
         "processes": list(processes.values()),
@@ -224,10 +224,24 @@ def _run_json(job: RangedJob, results: Sequence[RunResult], totals: _Totals) -> 
     }
 
 
+def _summed(kind: type[T], name: str, abouts: Sequence[dict[str, Any]]) -> T | None:
+    """What the ranges have counted under this name, added up; None where none has."""
+    values = [kind(**about[name]) for about in abouts if name in about]
+    return reduce(add, values) if values else None
+
+
+def _notes(abouts: Sequence[dict[str, Any]]) -> list[str]:
+    """The notes of all ranges, without those on what is counted, and without that on a sample."""
+    counted = {str(FixedRows(**about["fixed"])) for about in abouts if "fixed" in about}
+    counted |= {str(AdaptiveSaving(**about["adaptive"])) for about in abouts if "adaptive" in about}
+    notes = dict.fromkeys(note for about in abouts for note in about["notes"])
+    return [note for note in notes if note not in counted and not note.startswith(OF_SAMPLE)]
+
+
 def _warnings(job: RangedJob, sample: Scores, totals: _Totals) -> list[str]:
     """What a reader of the numbers must know."""
     plan, warnings = job.plan, list[str]()
-    if totals.scored:
+    if sample.logits.ids:
         label_ids = plan.preparer.label_ids(len(job.table.letters))
         answers = sample.questions["answer"]
         warnings = warnings_of(sample.logits, label_ids, plan.calibrations, answers, sample.log_p)

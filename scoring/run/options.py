@@ -212,4 +212,5 @@ class RunResult:
 
 def total_seconds(results: Sequence[RunResult]) -> dict[str, float]:
     """Seconds by phase of several runs of a call, one after the other."""
-    return {phase: sum(result.seconds[phase] for result in results) for phase in results[0].seconds}
+    phases = dict.fromkeys(phase for result in results for phase in result.seconds)
+    return {phase: sum(result.seconds.get(phase, 0.0) for result in results) for phase in phases}

@@ -6,9 +6,9 @@ Whoever scores the ranges, in one process or many, leaves the same bytes.
 """
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext, suppress
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ from scoring.run.run import run
 from scoring.run.run_folder import RANGES, ROWS_HELD, RunState, read_plan, remove_unfinished
 from scoring.run.scheduler import Scheduler, identity_of
 from scoring.scores.finalize import ScoredRun, WrittenRun
-from scoring.scores.folder import typed_columns
+from scoring.scores.folder import RunError, typed_columns
 from scoring.scores.logits import part_path, write_part
 from scoring.tables.large import LargeTable
 from scoring.tables.table import Table
@@ -59,7 +59,7 @@ def _agree(job: RangedJob) -> list[int]:
     if not processes.first:
         todo: list[int] = processes.receive(key)
         return todo
-    wanted = identity_of(table.whole, table.count, job.plan, options, {}) | {ROWS_HELD: table.held}
+    wanted = identity_of(table.common, table.count, job.plan, options, {}) | {ROWS_HELD: table.held}
     if options.batch_tokens is not None:
         wanted["batch_tokens"] = options.batch_tokens
     if options.compile != "auto":
@@ -78,10 +78,15 @@ def _agree(job: RangedJob) -> list[int]:
 
 def _score(job: RangedJob, todo: Sequence[int]) -> list[RunResult]:
     """Each range's run. The loaded model stays for the next."""
+    with closing(_tables(job, todo)) as tables:
+        return _score_each(job, todo, tables)
+
+
+def _score_each(job: RangedJob, todo: Sequence[int], tables: Iterator[tuple[Table, Workers | None]]) -> list[RunResult]:
+    """The same. tables: what `_tables` gives."""
     results: list[RunResult] = []
     scorer: BatchScorer | None = None
     table, context, options = job.table, job.context, replace(job.options, overwrite=False, sample=None)
-    tables = _tables(job, todo)
     for number in todo:
         rows, workers = next(tables)
         name = f"range {number + 1} of {len(table.ends)}"
@@ -120,20 +125,21 @@ class _Ahead:
         return self.known
 
 
-def _tables(job: RangedJob, todo: Sequence[int]) -> Iterator[tuple[Table, Workers | None]]:
+def _tables(job: RangedJob, todo: Sequence[int]) -> Generator[tuple[Table, Workers | None], None, None]:
     """The rows of each range, and who answers them.
 
     Where that is not this process, a thread reads the next range meanwhile, and lets the workers count its tokens.
     """
-    workers, stop = job.context.workers, job.context.stop
+    workers, stop, over = job.context.workers, job.context.stop, Event()
 
     def read(number: int) -> Table:
-        return mark_for_bases(job.table.read(number), [job.plan.base])
+        table = job.table.read(number, lambda: stop.is_set() or over.is_set())
+        return mark_for_bases(table, [job.plan.base])
 
     def read_ahead(number: int, workers: Workers) -> tuple[Table, Workers]:
         table = read(number)
         with suppress(KeyboardInterrupt):  # the caller stops by itself
-            return table, _Ahead(workers, workers.costs(Scheduler(table, job.plan, job.options), stop))
+            return table, _Ahead(workers, workers.costs(Scheduler(table, job.plan, job.options), over))
         return table, workers
 
     if not workers or not todo:
@@ -141,17 +147,26 @@ def _tables(job: RangedJob, todo: Sequence[int]) -> Iterator[tuple[Table, Worker
         return
     with ThreadPoolExecutor(1) as pool:
         current: tuple[Table, Workers] = read(todo[0]), workers  # its tokens are counted while the model is loaded
-        for following in todo[1:]:
-            ahead = pool.submit(read_ahead, following, workers)
+        try:
+            for following in todo[1:]:
+                ahead = pool.submit(read_ahead, following, workers)
+                yield current
+                del current  # whose rows nobody needs any more
+                current = ahead.result()
+                del ahead
             yield current
-            del current  # whose rows nobody needs any more
-            current = ahead.result()
-            del ahead
-        yield current
+        finally:
+            over.set()  # where a run has failed, nobody needs the next range
 
 
 def _begin(out: Path, folder: Path, rows: int) -> None:
-    """Give a range the decisions that the first one took, and what they were taken for."""
+    """Give a range the decisions that the first one took, and what they were taken for.
+
+    Raises RunError for a link, through which nothing is written or removed.
+    """
+    for path in (folder.parent, folder):
+        if path.is_symlink():
+            raise RunError(f"{path}: a link; expected a folder of this run; remove it, or choose another --out")
     plan = read_json(out / "plan.json") or {}
     if "split" in plan and not (folder / "plan.json").exists():
         folder.mkdir(parents=True, exist_ok=True)

@@ -164,9 +164,9 @@ def _read_logits(job: Job, scheduler: Scheduler, parts: int | None = None) -> Op
 
 def _run_json(job: Job, scheduler: Scheduler, state: RunState, notes: list[str]) -> dict[str, Any]:
     """run.json, except for what follows from the logits and for who scored them in what time."""
-    saving = {"adaptive": asdict(scheduler.saving)} if scheduler.saving else {}
+    counted = {"fixed": scheduler.fixed, "adaptive": scheduler.saving}
     return describe_run(job.table, job.plan, state.settings, [*job.plan.notes, *notes]) | {
-        **saving,
+        **{name: asdict(values) for name, values in counted.items() if values},
         "split": state.split,
         "counts": {
             "rows": len(job.table.questions),

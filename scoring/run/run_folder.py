@@ -72,11 +72,7 @@ def read_plan(out: Path, wanted: dict[str, Any], overwrite: bool) -> dict[str, A
     """The same as the values of `plan.json`."""
     path = out / "plan.json"
     if overwrite and path.exists():
-        for folder in (out / "logits", out / RANGES, out / "members"):
-            shutil.rmtree(folder, ignore_errors=True)
-        for result in (out / "metrics.json", out / "run.json"):
-            result.unlink(missing_ok=True)
-        path.unlink()
+        remove_run(out)
     before = read_json(path)
     if before is not None:
         if changes := changed(before, wanted, [*wanted, ROWS_HELD]):
@@ -88,6 +84,14 @@ def read_plan(out: Path, wanted: dict[str, Any], overwrite: bool) -> dict[str, A
     if out.exists() and not overwrite and any(not _left_by_a_start(path) for path in out.iterdir()):
         raise RunError(f"{out} exists and holds other files; choose another --out, or add --overwrite")
     return None
+
+
+def remove_run(out: Path) -> None:
+    """Remove what a run has left in its folder, its plan last; other files stay."""
+    for folder in (out / "logits", out / RANGES, out / "members"):
+        shutil.rmtree(folder, ignore_errors=True)
+    for path in (out / "metrics.json", out / "run.json", out / "plan.json"):
+        path.unlink(missing_ok=True)
 
 
 def check_same(identity: dict[str, Any], first: dict[str, Any]) -> None:

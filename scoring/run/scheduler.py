@@ -56,6 +56,7 @@ class Scheduler:
         self.assigned: list[int] = []  # the batches of this shard
         self.todo: list[int] = []
         self.rows_todo = self.rows_done = 0  # of this shard, when the run starts
+        self.fixed: FixedRows | None = None  # once they are described
         self.saving: AdaptiveSaving | None = None  # once adaptive orders are scheduled
         self.passes = first_passes([question for question in table.questions if not question.fault], options.orders)
         self._costs: list[tuple[str, list[TokenCost]]] = []  # of `scorable`, by pass
@@ -125,13 +126,10 @@ class Scheduler:
 
     def describe_fixed(self) -> str:
         """A sentence about rows that are shown in one order only, whatever was asked for; "" where there are none."""
-        fixed = 0 if self.options.orders == "1" else count_referring(self.scorable)
-        if not fixed:
+        if self.options.orders == "1":
             return ""
-        return (
-            f"{fixed:,} of {len(self.scorable):,} rows keep the order of their options, since these refer to each "
-            "other (such as 'all of the above')"
-        )
+        self.fixed = FixedRows(count_referring(self.scorable), len(self.scorable))
+        return str(self.fixed)
 
     def _cut(self, questions: Sequence[Question], costs: list[TokenCost], orders: str, budget: int) -> None:
         """Add the batches of these rows, whose costs are in their order."""
@@ -223,6 +221,26 @@ def describe_pride(rows: Sequence[Question]) -> str:
         f"the letters' prior was estimated on {sample_size(len(rows)):,} rows in all cyclic orders, and removed from "
         "the others"
     )
+
+
+@dataclass(frozen=True)
+class FixedRows:
+    """How many of the rows are shown in one order only."""
+
+    count: int
+    rows: int
+
+    def __add__(self, other: "FixedRows") -> "FixedRows":
+        """Of both tables' rows."""
+        return FixedRows(self.count + other.count, self.rows + other.rows)
+
+    def __str__(self) -> str:
+        if not self.count:
+            return ""
+        return (
+            f"{self.count:,} of {self.rows:,} rows keep the order of their options, since these refer to each "
+            "other (such as 'all of the above')"
+        )
 
 
 @dataclass(frozen=True)

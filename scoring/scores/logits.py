@@ -4,7 +4,7 @@ On disk they are a folder of Parquet parts, one for each batch, each written und
 keeps them can repeat every later step in a second, without a model.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,10 +14,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from scoring.files.reading import FileError
-from scoring.files.writing import write_table
+from scoring.files.writing import whole_file, write_table
 from scoring.inputs.orders import option_orders
 from scoring.inputs.prompt import LETTERS
 
+LINES = 1 << 20  # of a part that are in memory at a time, about
 # The status of a row with a score, and of one that no part holds. Any other one says why a row has no score.
 SCORED, NOT_SCORED = "ok", "not scored"
 
@@ -144,10 +145,24 @@ def part_path(folder: Path, number: int) -> Path:
 
 
 def write_part(folder: Path, number: int, part: OptionLogits, mark: str = "") -> None:
-    """One batch as a Parquet file with a row for each (id, member, order), written whole.
+    """One batch, or range of rows, as a Parquet file with a line for each (id, member, order), written whole.
 
     A row without a score is in the file too, in the data's order, with the reason. mark: see `write_whole`.
     """
+    path, step = part_path(folder, number), max(1, LINES // part.label_mass[:1].size if len(part.ids) else 1)
+    if len(part.ids) <= step:
+        write_table(path, _lines_of(part), mark)
+        return
+    pieces = (part.take(np.arange(start, min(start + step, len(part.ids)))) for start in range(0, len(part.ids), step))
+    first = _lines_of(next(pieces))
+    with whole_file(path, mark) as file, pq.ParquetWriter(file, first.schema) as writer:
+        writer.write_table(first)
+        for piece in pieces:
+            writer.write_table(_lines_of(piece))
+
+
+def _lines_of(part: OptionLogits) -> pa.Table:
+    """A part as the lines of its file."""
     letters = part.logits.shape[3]
     present = np.isfinite(part.logits).any(-1)
     options = np.isfinite(part.logits).any((1, 2)).sum(-1)
@@ -169,11 +184,14 @@ def write_part(folder: Path, number: int, part: OptionLogits, mark: str = "") ->
         "top_token": part.top_token[row, member, order],
         "status": pa.array(part.status, pa.string()).take(pa.array(row)),
     }
-    write_table(part_path(folder, number), pa.table(columns), mark)
+    return pa.table(columns)
 
 
-def _read(paths: list[Path], letters: int) -> pa.Table:
-    """All rows of these parts, with their logits, label mass, top token and status. Raises FileError."""
+def _read(paths: list[Path], letters: int) -> Iterator[pa.Table]:
+    """All lines of these parts, with their logits, label mass, top token and status, many at a time.
+
+    Raises FileError.
+    """
     names = [
         "label_mass",
         "top_token",
@@ -183,20 +201,35 @@ def _read(paths: list[Path], letters: int) -> pa.Table:
         "order",
         *(f"l_{letter}" for letter in LETTERS[:letters]),
     ]
-    parts = [_read_part(path, names) for path in paths]  # pyarrow's datasets import pandas, and are no faster
+    waiting: list[pa.Table] = []
+    lines = 0
+    for path in paths:  # pyarrow's datasets import pandas, and are no faster
+        for table in _read_part(path, names):
+            waiting.append(table)
+            lines += len(table)
+            if lines >= LINES:
+                yield _concatenated(waiting, path.parent)
+                waiting, lines = [], 0
+    if waiting:
+        yield _concatenated(waiting, paths[0].parent)
+
+
+def _concatenated(tables: list[pa.Table], folder: Path) -> pa.Table:
+    """Raises FileError where they have other columns."""
     try:
-        return pa.concat_tables(parts)
+        return pa.concat_tables(tables)
     except pa.ArrowException:
-        raise FileError(f"{paths[0].parent}: parts of different runs; expected those of one") from None
+        raise FileError(f"{folder}: parts of different runs; expected those of one") from None
 
 
-def _read_part(path: Path, names: list[str]) -> pa.Table:
-    """These columns of a part. Raises FileError."""
+def _read_part(path: Path, names: list[str]) -> Iterator[pa.Table]:
+    """These columns of a part, a row group at a time. Raises FileError."""
     try:
         with pq.ParquetFile(path) as file:
             if missing := [name for name in names if name not in file.schema_arrow.names]:
                 raise pa.ArrowInvalid(f"it has no column {missing[0]}")
-            return file.read(names).select(names)
+            for group in range(file.num_row_groups):
+                yield file.read_row_group(group, names).select(names)
     except (pa.ArrowException, OSError) as error:
         reason = str(error).strip().split("\n")[0]
         raise FileError(f"{path}: damaged ({reason}); delete it, and repeat the command that scored it") from None
@@ -219,29 +252,27 @@ def _read_in_layout(paths: list[Path], layout: Layout) -> OptionLogits:
     """All rows of these parts."""
     ids, members, letters, orders = layout.ids, layout.members, layout.letters, layout.orders
     result = OptionLogits.empty(ids, members, letters, orders)
-    if not paths:
-        return result
-    parts = _read(paths, letters)
     order_index = {
         name: index for size in range(2, letters + 1) for index, name in enumerate(option_orders(size, orders))
     }
-    row, member, order = (
-        pc.fill_null(pc.index_in(parts[name], pa.array(known, pa.string())), -1).to_numpy()
-        for name, known in (("id", ids), ("member", members), ("order", list(order_index)))
-    )
-    if (foreign := np.flatnonzero((row < 0) | (member < 0) | (order < 0))).size:
-        example = parts.slice(foreign[0], 1).to_pylist()[0]
-        raise FileError(
-            f"{paths[0].parent}: found a row (id {example['id']!r}, member {example['member']!r}, "
-            f"order {example['order']!r}) that this run does not have"
-        )
-    order = np.array(list(order_index.values()))[order]
-    for index, letter in enumerate(LETTERS[:letters]):
-        result.logits[row, member, order, index] = parts[f"l_{letter}"].to_numpy()
-    result.label_mass[row, member, order] = parts["label_mass"].to_numpy()
-    result.top_token[row, member, order] = parts["top_token"].to_numpy()
-    encoded = parts["status"].combine_chunks().dictionary_encode()
+    known = {"id": pa.array(ids, pa.string()), "member": pa.array(members), "order": pa.array(list(order_index))}
     status = np.array(result.status, object)
-    status[row] = np.array(encoded.dictionary.to_pylist(), object)[encoded.indices.to_numpy()]
+    for lines in _read(paths, letters):
+        row, member, order = (
+            pc.fill_null(pc.index_in(lines[name], values), -1).to_numpy() for name, values in known.items()
+        )
+        if (foreign := np.flatnonzero((row < 0) | (member < 0) | (order < 0))).size:
+            example = lines.slice(foreign[0], 1).to_pylist()[0]
+            raise FileError(
+                f"{paths[0].parent}: found a row (id {example['id']!r}, member {example['member']!r}, "
+                f"order {example['order']!r}) that this run does not have"
+            )
+        order = np.array(list(order_index.values()))[order]
+        for index, letter in enumerate(LETTERS[:letters]):
+            result.logits[row, member, order, index] = lines[f"l_{letter}"].to_numpy()
+        result.label_mass[row, member, order] = lines["label_mass"].to_numpy()
+        result.top_token[row, member, order] = lines["top_token"].to_numpy()
+        encoded = lines["status"].combine_chunks().dictionary_encode()
+        status[row] = np.array(encoded.dictionary.to_pylist(), object)[encoded.indices.to_numpy()]
     result.status = status.tolist()
     return result

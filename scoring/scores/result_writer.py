@@ -40,6 +40,7 @@ class ResultWriter:
         self.out, self.calibrations, self.answers = out, calibrations, answers
         self.request, self.sample = sets, sample
         self.sets: OptionSets | None = None  # those of the last rows
+        self.rows = 0  # written so far
         self._stack = ExitStack()
         self._csv: dict[str, BinaryIO] = {}
         self._questions: pq.ParquetWriter | None = None
@@ -52,8 +53,6 @@ class ResultWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None and self._questions:
-            self._questions.close()
         self._stack.__exit__(kind, error, trace)
         if kind is None and self.sample:
             write_submission_of(self.out / "submission.csv", self._ids, self._letters, self.sample)
@@ -70,10 +69,11 @@ class ResultWriter:
                 of_member = probability_columns(logits.of_member(index), member, answers)
                 self._add_csv(f"members/{name}.csv", of_member)
         if self.request:
-            self.sets = conformal_sets(log_p, self.calibrations, self.request, members)
+            self.sets = conformal_sets(log_p, self.calibrations, self.request, members, self.rows)
         held = self.sets.held if self.sets else None
         self._add_csv("probabilities.csv", probability_columns(logits, log_p, answers, held))
         letters = predictions(logits, log_p)
+        self.rows += len(letters)
         if self.sample:
             self._ids += logits.ids
             self._letters += letters
@@ -92,5 +92,5 @@ class ResultWriter:
         """A row group for each call."""
         if self._questions is None:
             file = self._stack.enter_context(whole_file(self.out / "questions.parquet"))
-            self._questions = pq.ParquetWriter(file, table.schema)
+            self._questions = self._stack.enter_context(pq.ParquetWriter(file, table.schema))
         self._questions.write_table(table.cast(self._questions.schema), row_group_size=max(1, len(table)))

@@ -39,9 +39,15 @@ class SetRequest:
         if self.seed is not None and self.method != "aps":
             raise SetsError(f"--sets-seed: sets of method {self.method} do not depend on chance; use --sets-method aps")
 
-    def draw(self, purpose: int) -> np.random.Generator | None:
-        """The random numbers for the labelled rows (purpose 0) or for new rows (1); None without a seed."""
-        return None if self.seed is None else np.random.default_rng((self.seed, purpose))
+    def draw(self, purpose: int, start: int = 0) -> np.random.Generator | None:
+        """The random numbers for the labelled rows (purpose 0) or for new rows (1); None without a seed.
+
+        start: how many rows have had theirs.
+        """
+        if self.seed is None:
+            return None
+        numbers = np.random.PCG64(np.random.SeedSequence((self.seed, purpose)))
+        return np.random.Generator(numbers.advance(start))
 
     def labelled(self, calibration: Calibration) -> np.ndarray:
         """(n,) nonconformity of the answers of the n labelled rows that the calibration keeps."""
@@ -97,9 +103,13 @@ def check_sets(calibrations: list[Calibration], request: SetRequest, orders: str
 
 
 def conformal_sets(
-    log_p: np.ndarray, calibrations: list[Calibration], request: SetRequest, members: np.ndarray | None = None
+    log_p: np.ndarray,
+    calibrations: list[Calibration],
+    request: SetRequest,
+    members: np.ndarray | None = None,
+    start: int = 0,
 ) -> OptionSets:
-    """Sets for (N, K) log-probabilities.
+    """Sets for (N, K) log-probabilities. start: how many rows of the table are before these.
 
     calibrations: of one checkpoint, for split conformal sets; or of each of M folds of a training, for CV+. members:
     (M, N, K) log-probabilities of each fold; None for one checkpoint. Raises SetsError where these calibrations cannot
@@ -115,7 +125,7 @@ def conformal_sets(
     pictures = first.pictures or len(values)
     if len(calibrations) == 1:
         quantile = set_quantile(values, request.level, shares, pictures)
-        held = option_sets(np.exp(log_p), min(quantile + ROUNDING, 1.0), request.method, request.draw(1))
+        held = option_sets(np.exp(log_p), min(quantile + ROUNDING, 1.0), request.method, request.draw(1, start))
         promise = guarantee(request.level, len(values), pictures, first.selected)
         return OptionSets(held, min(quantile, 1.0), promise)
     if members is None:
@@ -126,7 +136,7 @@ def conformal_sets(
         rows = np.array(first.folds) == fold
         order = np.argsort(values[rows], kind="stable")
         sums = np.r_[0.0, weights[rows][order].cumsum()]
-        options = nonconformity(np.exp(fold_log_p), request.method, request.draw(1))
+        options = nonconformity(np.exp(fold_log_p), request.method, request.draw(1, start))
         below += sums[np.searchsorted(values[rows][order], options - ROUNDING, side="left")]
     held = np.isfinite(log_p) & (below < request.level * (1 + 1 / pictures) - 1e-9)
     promise = (

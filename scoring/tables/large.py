@@ -5,7 +5,7 @@ of the whole: with the same meaning of answers, the same letters, and the rows' 
 """
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, takewhile
 from pathlib import Path
@@ -47,38 +47,69 @@ def holds_more_rows(records: Records, most: int) -> bool:
 
 
 @dataclass(frozen=True, eq=False)
-class LargeTable:
-    """What is known of all rows; `read` gives those of a range.
+class RangeReader:
+    """Reads the ranges of a table, once what only all rows show is known. ends: the number of each range's last row.
 
-    whole: the table without its rows. ends: the number of the last row of each range. held: rows of a range, except for
-    the last. pictures: of all rows. stamps: size and time of the files that hold the rows, when these were first read.
+    kinds: of the pictures of the whole table.
     """
 
     opened: OpenTable
     survey: Survey
-    whole: Table
-    counts: RowCounts
+    kinds: "_PictureKinds"
     ends: Sequence[int]
+
+    def read(self, number: int, stopped: Callable[[], bool] = bool) -> ReadRows:
+        """The rows of a range, by its number from 0 on; only the first of them once `stopped()`."""
+        opened, after, end = self.opened, self.ends[number - 1] if number else 0, self.ends[number]
+
+        def rows(without: Sequence[str] = ()) -> Iterator[Row]:
+            return takewhile(lambda row: row.number <= end and not stopped(), opened.records.rows(without, after))
+
+        pictures, width = RowPictures(opened.picture_reader, self.kinds.inside), len(opened.records.header)
+        if opened.layout.pictures or opened.layout.turns:
+            for row in rows():
+                if len(row.cells) == width:
+                    pictures.add(row.number, opened.layout.read(row.cells).pictures)
+            pictures.finish({})
+        source = opened.source(self.survey, pictures, self.kinds.any)
+        return opened.read_rows(rows(opened.read_before(pictures)), source)
+
+
+@dataclass(frozen=True, eq=False)
+class LargeTable:
+    """What is known of all rows; `read` gives those of a range.
+
+    common: the table without its rows. held: rows of a range, except for the last. stamps: size and time of the files
+    that hold the rows, when these were first read.
+    """
+
+    reader: RangeReader
+    common: Table
+    counts: RowCounts
     held: int
-    pictures: "_PictureKinds"
     stamps: "dict[Path, tuple[int, int]]"
+
+    @property
+    def ends(self) -> Sequence[int]:
+        """The number of the last row of each range."""
+        return self.reader.ends
 
     @property
     def letters(self) -> str:
         """See `Table.letters`."""
-        return self.whole.letters
+        return self.common.letters
 
     @property
     def file(self) -> Path:
-        return self.whole.file
+        return self.common.file
 
     @property
     def problems(self) -> list[Problem]:
-        return self.whole.problems
+        return self.common.problems
 
     @property
     def notices(self) -> list[str]:
-        return self.whole.notices
+        return self.common.notices
 
     @property
     def count(self) -> int:
@@ -93,18 +124,21 @@ class LargeTable:
     @property
     def is_usual(self) -> bool:
         """See `Table.is_usual`."""
-        return self.whole.is_usual_with(self.counts.pictures > 0)
+        return self.common.is_usual_with(self.counts.pictures > 0)
 
     def reading(self) -> str:
         """See `Table.reading`."""
         pictures = self.counts.good_with_pictures > 0 or not self.counts.good
-        return self.whole.reading_with(pictures, self.counts.answered > 0)
+        return self.common.reading_with(pictures, self.counts.answered > 0)
 
-    def read(self, number: int) -> Table:
-        """The rows of a range, by its number from 0 on. Raises InputError where the file has changed."""
+    def read(self, number: int, stopped: Callable[[], bool] = bool) -> Table:
+        """The rows of a range, by its number from 0 on; only the first of them once `stopped()`.
+
+        Raises InputError where the file has changed.
+        """
         self._check_unchanged()
-        read = _read_range(self.opened, self.survey, self.pictures, self.ends, number)
-        return replace(self.whole, questions=read.questions, problems=read.problems, notices=[])
+        read = self.reader.read(number, stopped)
+        return replace(self.common, questions=read.questions, problems=read.problems, notices=[])
 
     def _check_unchanged(self) -> None:
         """Between two ranges may lie hours, and rows of two tables are no result."""
@@ -115,12 +149,12 @@ class LargeTable:
 
     def read_all(self) -> Table:
         """All rows at once: as much memory as they take."""
-        return self.opened.read_all()
+        return self.reader.opened.read_all()
 
     def first(self, count: int) -> Table:
         """The first rows alone, at once, with what is told of all."""
         questions = (question for table in self.tables() for question in table.questions)
-        return replace(self.whole, questions=list(islice(questions, count)), most_options=2)
+        return replace(self.common, questions=list(islice(questions, count)), most_options=2)
 
     def tables(self) -> Iterator[Table]:
         """The rows of all ranges, one range after the other."""
@@ -128,9 +162,9 @@ class LargeTable:
 
     def ids(self) -> list[str]:
         """The ids of all rows: as much memory as they take."""
-        width, has_ids = len(self.opened.records.header), "id" in self.opened.layout.fields
-        rows = (row for row in self.opened.records.rows() if len(row.cells) == width)
-        return [self.opened.layout.read(row.cells).id if has_ids else str(row.number) for row in rows]
+        records, layout = self.reader.opened.records, self.reader.opened.layout
+        rows = (row for row in records.rows() if len(row.cells) == len(records.header))
+        return [layout.read(row.cells).id if "id" in layout.fields else str(row.number) for row in rows]
 
 
 def survey_large(opened: OpenTable, held: int, progress: PictureProgress | None = None) -> LargeTable | None:
@@ -146,11 +180,12 @@ def survey_large(opened: OpenTable, held: int, progress: PictureProgress | None 
         return None
     survey.problems += _repeated_ids(opened, ids.repeated())
     del ids
+    reader = RangeReader(opened, survey, pictures, ranges.ends)
     counts, problems, left_out = RowCounts(), _FirstProblems(), LeftOut()
 
     def questions() -> Iterator[Question]:
         for number in range(len(ranges.ends)):
-            read = _read_range(opened, survey, pictures, ranges.ends, number)
+            read = reader.read(number)
             problems.add(read.problems)
             left_out.update(read.left_out)
             yield from read.questions
@@ -163,35 +198,17 @@ def survey_large(opened: OpenTable, held: int, progress: PictureProgress | None 
         raise InputError(in_file_order(survey.problems + problems.listed)[: 2 * MOST_PROBLEMS])
     notices = opened.notices(survey, left_out, counts)
     table = opened.table(survey, [], problems.told(opened.records.file), notices, pictures.inside)
-    whole = replace(table, most_options=max(2, counts.letters))
-    return LargeTable(opened, survey, whole, counts, ranges.ends, held, pictures, ranges.stamps)
-
-
-def _read_range(
-    opened: OpenTable, survey: Survey, kinds: "_PictureKinds", ends: Sequence[int], number: int
-) -> ReadRows:
-    """The rows of a range. kinds: of the pictures of the whole table."""
-    after, end = ends[number - 1] if number else 0, ends[number]
-
-    def rows(without: Sequence[str] = ()) -> Iterator[Row]:
-        return takewhile(lambda row: row.number <= end, opened.records.rows(without, after))
-
-    pictures, width = RowPictures(opened.picture_reader, kinds.inside), len(opened.records.header)
-    if opened.layout.pictures or opened.layout.turns:
-        for row in rows():
-            if len(row.cells) == width:
-                pictures.add(row.number, opened.layout.read(row.cells).pictures)
-        pictures.finish({})
-    source = opened.source(survey, pictures, kinds.any)
-    return opened.read_rows(rows(opened.read_before(pictures)), source)
+    common = replace(table, most_options=max(2, counts.letters))
+    return LargeTable(reader, common, counts, held, ranges.stamps)
 
 
 class _Ranges:
-    """Where the ranges end, and which files hold them: found out while all rows are read. See `LargeTable`."""
+    """Where the ranges end, found out while all rows are read, and what the files were before. See `LargeTable`."""
 
     def __init__(self, opened: OpenTable, survey: Survey, held: int, progress: PictureProgress | None):
-        self.ends, self.stamps, self.count = array("q"), dict[Path, tuple[int, int]](), 0
-        self._records, self._survey, self._held, self._progress = opened.records, survey, held, progress
+        self.ends, self.count = array("q"), 0
+        self.stamps = {file: _stamp(file) for file in opened.records.files}
+        self._survey, self._held, self._progress = survey, held, progress
 
     def count_rows(self, rows: Iterable[Row], total: int | None) -> Iterator[Row]:
         """Pass the rows on."""
@@ -200,18 +217,10 @@ class _Ranges:
             number, self.count = row.number, self.count + 1
             yield row
             del self._survey.problems[MOST_PROBLEMS:]
-            if self.count % held <= 1:  # the first row of a range, or the last
-                self._stamp_file_of(number)
             if self.count % held == 0:
                 self.ends.append(number)
         if self.count % held:
-            self._stamp_file_of(number)
             self.ends.append(number)
-
-    def _stamp_file_of(self, number: int) -> None:
-        file, _ = self._records.place_of(number)
-        if file not in self.stamps:
-            self.stamps[file] = _stamp(file)
 
 
 def _stamp(file: Path) -> tuple[int, int]:

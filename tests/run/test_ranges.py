@@ -1,6 +1,12 @@
 """A table that no process holds: scored range by range, and the files are those of a table that is held."""
 
+import csv
 import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 from threading import Event
 
 import pyarrow.parquet as pq
@@ -11,11 +17,12 @@ from scoring.files import writing
 from scoring.run import joining, ranges
 from scoring.run.groups import plan_groups
 from scoring.run.options import RunContext, RunOptions
+from scoring.scores import logits
 from scoring.scores.folder import open_scores
 from scoring.tables import reading
 from tests.shared.demo import BOTH, FOLD0
 
-SAME = ("probabilities.csv", "submission.csv", "members/*.csv", "metrics.json")
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -35,6 +42,27 @@ def both(quick_cli, held, tmp_path):
         return tmp_path / "ranges", tmp_path / "whole"
 
     return call
+
+
+@pytest.fixture
+def calibrated(quick_cli, held, tmp_path) -> Path:
+    """A checkpoint with a calibration that sets can be made from."""
+    held(1000)
+    checkpoint = shutil.copytree(FOLD0, tmp_path / "fold0")
+    quick_cli(
+        "score",
+        "demo/test.csv",
+        "--ckpt",
+        checkpoint,
+        "--base",
+        "demo/base",
+        "--limit",
+        "60",
+        "--out",
+        tmp_path / "labelled",
+    )
+    quick_cli("calibrate", tmp_path / "labelled", "--ckpt", checkpoint)
+    return checkpoint
 
 
 @pytest.mark.parametrize(
@@ -70,7 +98,7 @@ def test_rows_without_a_score_and_pictures_of_some_ranges_alone(both, small_tabl
     assert warnings[0] == warnings[1] and any("1 row has no score" in warning for warning in warnings[0])
 
 
-def test_a_sample_submission_and_sets(both, small_table, tmp_path, quick_cli):
+def test_a_sample_submission(both, small_table, tmp_path, quick_cli):
     path = small_table(16)
     ids = [line.split(",")[0] for line in path.read_text("utf-8").splitlines()[1:]]
     (tmp_path / "sample.csv").write_text("ID,label\n" + "".join(f"{id},x\n" for id in reversed(ids)))
@@ -127,13 +155,17 @@ def test_the_same_call_again_writes_the_results_anew_without_a_model(
     quick_cli, held, small_table, tmp_path, monkeypatch
 ):
     held(7)
+    monkeypatch.setattr(joining, "SAMPLED", 12)
     call = ["score", small_table(18), "--ckpt", FOLD0, "--out", tmp_path / "out"]
     quick_cli(*call)
     before = content(tmp_path / "out", (*SCORED, "metrics.json", "questions.parquet"))
+    runs = [json.loads((tmp_path / "out" / "run.json").read_text())]
     (tmp_path / "out" / "probabilities.csv").unlink()
     monkeypatch.setattr("scoring.run.loader.ModelLoader.load", None)
     quick_cli(*call)
     assert content(tmp_path / "out", (*SCORED, "metrics.json", "questions.parquet")) == before
+    runs.append(json.loads((tmp_path / "out" / "run.json").read_text()))
+    assert runs[0]["notes"] == runs[1]["notes"] and runs[0]["seconds"] == runs[1]["seconds"]
 
 
 def test_another_call_into_the_folder_is_refused_before_a_range_is_scored(quick_cli, held, small_table, tmp_path):
@@ -156,6 +188,64 @@ def test_what_needs_all_rows_holds_them(quick_cli, held, small_table, tmp_path, 
     held(7)
     done = quick_cli("score", small_table(18), "--ckpt", FOLD0, *more, "--out", tmp_path / "out")
     assert "all 18 rows are held in memory" in done.stderr
+
+
+@pytest.mark.parametrize("more", [(), ("--sets-method", "aps", "--sets-seed", "5")])
+def test_sets_are_those_of_a_table_that_is_held(both, small_table, calibrated, more):
+    parts, whole = both(
+        small_table(18), "--ckpt", calibrated, "--base", "demo/base", "--allow-mismatch", "--sets", "0.8", *more
+    )
+    tables = [(folder / "probabilities.csv").read_text("utf-8").splitlines() for folder in (parts, whole)]
+    sets = [[row["set"] for row in csv.DictReader(table)] for table in tables]
+    assert sets[0] == sets[1] and len(set(sets[0])) > 1
+    runs = [json.loads((folder / "run.json").read_text()) for folder in (parts, whole)]
+    assert runs[0]["sets"] == runs[1]["sets"]
+    assert (parts / "metrics.json").read_bytes() == (whole / "metrics.json").read_bytes()
+
+
+def test_a_part_of_many_lines_is_written_and_read_some_at_a_time(both, small_table, monkeypatch):
+    monkeypatch.setattr(logits, "LINES", 20)
+    parts, whole = both(small_table(18), "--ckpt", FOLD0, "--ckpt", BOTH[1], "--orders", "cyclic")
+    assert pq.read_metadata(parts / "logits" / "part-000000.parquet").num_row_groups > 1
+    first, second = open_scores(parts), open_scores(whole)
+    assert first.logits.status == second.logits.status and abs(first.log_p - second.log_p).max() < 1e-4
+
+
+def test_notes_count_the_rows_of_all_ranges(both, small_table):
+    path = small_table(18)
+    rows = [line.split(",") for line in path.read_text("utf-8").splitlines()]
+    for number in (2, 5, 11):
+        rows[number][6] = "all of the above"
+    path.write_text("\n".join(",".join(row) for row in rows) + "\n", "utf-8")
+    parts, whole = both(path, "--ckpt", FOLD0, "--orders", "cyclic", "--allow-mismatch")
+    notes = [json.loads((folder / "run.json").read_text())["notes"] for folder in (parts, whole)]
+    assert notes[0] == notes[1] and any(note.startswith("3 of 18 rows keep") for note in notes[0])
+
+
+def test_a_folder_that_is_a_link_is_refused(quick_cli, held, small_table, tmp_path):
+    held(7)
+    call = ["score", small_table(18), "--ckpt", FOLD0, "--out", tmp_path / "out"]
+    quick_cli(*call)
+    (tmp_path / "out" / "logits" / "part-000001.parquet").unlink()
+    (tmp_path / "elsewhere" / "logits").mkdir(parents=True)
+    (tmp_path / "out" / "ranges").mkdir()
+    (tmp_path / "out" / "ranges" / "1").symlink_to(tmp_path / "elsewhere")
+    assert "a link; expected a folder of this run" in quick_cli(*call, check=2).stderr
+    assert (tmp_path / "elsewhere" / "logits").exists()
+
+
+def test_processes_of_torchrun_score_ranges_together(small_table, tmp_path):
+    script = tmp_path / "held.py"
+    script.write_text("import sys\nfrom scoring.tables import reading\nreading.ROWS_HELD = 7\nimport cli\ncli.main()\n")
+    call = ["score", small_table(18), "--ckpt", FOLD0, "--no-verify", "--batch-tokens", "400"]
+    launched = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    for name, start in (("one", [sys.executable]), ("two", launched)):
+        line = [*start, script, *call, "--out", tmp_path / name]
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        subprocess.run(list(map(str, line)), cwd=ROOT, env=environment, check=True, timeout=120)
+    assert content(tmp_path / "one", SCORED) == content(tmp_path / "two", SCORED)
+    assert len(list((tmp_path / "two" / "logits").iterdir())) == 3
+    assert len(json.loads((tmp_path / "two" / "run.json").read_text())["processes"]) == 2
 
 
 def test_a_limit_holds_its_rows_alone(both, small_table):
@@ -220,8 +310,8 @@ def test_metrics_and_warnings_are_of_a_sample_where_there_are_many_rows(
     held(15)
     done = quick_cli("score", small_table(60), "--ckpt", FOLD0, "--out", tmp_path / "out")
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
-    assert metrics["sample"]["of"] == 60 and 8 < metrics["sample"]["rows"] == metrics["overall"]["rows"] < 36
-    assert f"{metrics['sample']['rows']} of 60 scored rows, drawn at random" in done.stderr
+    assert metrics["drawn"]["of"] == 60 and 8 < metrics["drawn"]["rows"] == metrics["overall"]["rows"] < 36
+    assert f"{metrics['drawn']['rows']} of 60 scored rows, drawn at random" in done.stderr
     run_json = json.loads((tmp_path / "out" / "run.json").read_text())
     assert run_json["counts"]["scored"] == 60 and "60 of 60 rows scored" in done.stdout
     assert pq.read_metadata(tmp_path / "out" / "questions.parquet").num_row_groups == 4
