@@ -173,7 +173,7 @@ class Job:
 
     @property
     def parts(self) -> Path:
-        """The folder with a part for each batch."""
+        """The folder with a part for each batch of this run."""
         return self.out / "logits"
 
     @property

@@ -1,6 +1,6 @@
 """A resumable run: schedule the batches, score those that have no part yet, write the results.
 
-The whole table decides which rows form which batch before the first is scored. `plan.json` keeps that decision with
+All rows together decide which of them form which batch before the first is scored. `plan.json` keeps that decision with
 everything the logits depend on. A part is a batch. A run that was killed cuts the same batches again, skips those that
 have their part, and ends with the same bytes.
 

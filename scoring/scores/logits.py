@@ -140,7 +140,7 @@ class OptionLogits:
 
 
 def part_path(folder: Path, number: int) -> Path:
-    """The file of a batch in the folder of parts; its number is that of the batch."""
+    """The file of a batch, or of a range of rows, in the folder of parts; its number is theirs."""
     return folder / f"part-{number:06d}.parquet"
 
 

@@ -1,4 +1,4 @@
-"""A table of questions -> `Question`s, with every problem of the whole table found in one reading.
+"""A table of questions -> `Question`s, with every problem of the whole table found at once.
 
 Faults are of two kinds. A *table* fault (no such column, ragged rows, repeated ids) makes the whole reading
 unreliable: `read_table` raises. A *row* fault (no picture, an empty question, an answer that is no
