@@ -1,7 +1,7 @@
 """Option logits: the narrow table between the model and everything that is computed from it.
 
-On disk they are a folder of Parquet parts, one for each batch, each written under another name and renamed. Whoever
-keeps them can repeat every later step in a second, without a model.
+On disk they are a folder of Parquet parts, one for each batch or range of rows, each written under another name and
+renamed. Whoever keeps them can repeat every later step in a second, without a model.
 """
 
 from collections.abc import Iterator, Sequence
