@@ -15,7 +15,7 @@ FOLD0, FOLD1 = (f"demo/checkpoints/{name}" for name in ("fold0", "fold1"))
 CALLS = {
     "check": (["demo/test.csv"], "scoring.terminal.checking.read_all_rows"),
     "train": (["demo/train.csv", "--base", "demo/base", "--out", "OUT"], "cli.read"),
-    "score": (["demo/test.csv", "--ckpt", FOLD0, "--out", "OUT"], "cli.read"),
+    "score": (["demo/test.csv", "--ckpt", FOLD0, "--out", "OUT"], "cli.read_in_ranges"),
     "calibrate": (["none", "--ckpt", FOLD0], "scoring.checkpoints.calibrate.calibrate_checkpoint"),
     "evaluate": (["none"], "scoring.scores.external.open_or_import"),
     "ensemble": (["none", "neither", "--out", "OUT"], "scoring.scores.pooling.pool_files"),

@@ -208,7 +208,10 @@ def _with_whole_paths(plan: Plan) -> Plan:
 
 
 def _with_whole_pictures(batch: Batch) -> Batch:
-    """The same for the pictures of a batch."""
+    """The same for the pictures of a batch; itself, where their paths are whole already."""
+    pictures = (picture for row in batch.questions for picture in row.pictures)
+    if not any(isinstance(picture, Path) and not picture.is_absolute() for picture in pictures):
+        return batch
     questions = [
         replace(row, pictures=tuple(each.resolve() if isinstance(each, Path) else each for each in row.pictures))
         for row in batch.questions

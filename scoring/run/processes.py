@@ -215,7 +215,7 @@ def join(stop: threading.Event | None = None) -> Processes:
     start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # torchrun keeps its store where it starts all again
     processes = Processes(rank, count, PrefixStore(f"start/{start}", lasting_store), lasting_store, stop=stop)
     if processes.add(f"joined/{rank}") > 1:  # one of several hosts counts only the starts that it began itself
-        raise ProcessError("this start reads what an earlier one left; start all again without --max-restarts")
+        raise ProcessError("this start reads what an earlier one left; start all again, without automatic restarts")
     return processes
 
 

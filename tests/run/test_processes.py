@@ -147,7 +147,7 @@ def test_what_an_earlier_start_left_in_the_store_is_not_read(monkeypatch):
     first = join()
     assert first.first_time("overwrite")
     first.publish("fault", ["the card is broken", 1])
-    with pytest.raises(ProcessError, match="what an earlier one left; start all again without --max-restarts"):
+    with pytest.raises(ProcessError, match="what an earlier one left; start all again, without automatic restarts"):
         join()
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     second = join()

@@ -1,24 +1,14 @@
 """What a command prints about the results that it wrote."""
 
-import numpy as np
 import pytest
 
-from scoring.scores.logits import OptionLogits
 from scoring.stats.calibration import Calibration
 from scoring.terminal.errors import SOME_UNSCORED
 from scoring.terminal.results import Results, print_calibrations, print_results
 
 
-def logits(status):
-    shape = (len(status), 1, 1)
-    return OptionLogits(
-        [f"r{row}" for row in range(len(status))], ["m"], np.zeros((*shape, 4), np.float32), np.ones(shape),
-        np.ones(shape, int), status,
-    )  # fmt: skip
-
-
 def test_warnings_go_to_stderr_and_the_files_come_last(capsys, tmp_path):
-    print_results(Results(tmp_path, logits(["ok", "ok"]), None, ["odd"], lines=["2 of 2 rows scored"]))
+    print_results(Results(tmp_path, True, None, ["odd"], lines=["2 of 2 rows scored"]))
     out, err = capsys.readouterr()
     assert err == "warning: odd\n"
     assert out.splitlines() == [
@@ -30,7 +20,7 @@ def test_warnings_go_to_stderr_and_the_files_come_last(capsys, tmp_path):
 
 def test_a_row_without_a_score_exits_with_3(capsys, tmp_path):
     with pytest.raises(SystemExit) as exit_error:
-        print_results(Results(tmp_path, logits(["ok", "no picture"]), None))
+        print_results(Results(tmp_path, False, None))
     assert exit_error.value.code == SOME_UNSCORED == 3 and "submission.csv" in capsys.readouterr().out
 
 
