@@ -17,6 +17,7 @@ from scoring.errors import InputError, Problem
 from scoring.inputs.questions import Question
 from scoring.readers.delimited import DelimitedTable
 from scoring.readers.records import Records, Row, table_fault
+from scoring.readers.splits import SplitTable
 from scoring.readers.unpacking import check_file, is_packed
 from scoring.tables.left_out import LeftOut
 from scoring.tables.open_table import OpenTable, ReadRows, RowCounts, in_file_order
@@ -38,6 +39,8 @@ MOST_PROBLEMS = 10_000  # that are kept
 
 def holds_more_rows(records: Records, most: int) -> bool:
     """Whether an open table has more than so many rows; where its format does not say, they are counted so far."""
+    if isinstance(records, SplitTable) and not holds_more_rows(records.table, most):
+        return False
     if records.count is not None:
         return records.count > most
     file = records.file

@@ -14,7 +14,8 @@ from PIL import Image
 
 from scoring.errors import InputError
 from scoring.inputs.picture_store import PictureStore
-from scoring.tables.large import LargeTable
+from scoring.readers.opening import open_table
+from scoring.tables.large import LargeTable, holds_more_rows
 from scoring.tables.reading import TableOptions, read_in_ranges, read_table
 from scoring.tables.table import Table
 from scoring.tables.usable import usable
@@ -418,3 +419,13 @@ def test_a_packed_table_has_more_rows_than_its_size_tells(tmp_path, by_ranges):
     path = tmp_path / "t.csv.gz"
     path.write_bytes(gzip.compress(b"question,a,b\n" + b"q,x,y\n" * 1_000))
     assert isinstance(by_ranges(path, 500), LargeTable)
+
+
+def test_rows_of_a_split_are_not_counted_where_the_whole_file_is_held(tmp_path, monkeypatch):
+    path = tmp_path / "t.parquet"
+    rows = {"id": list("abcd"), "split": ["x", "y", "x", "y"]}
+    pq.write_table(pa.table(rows), path)
+    table = open_table(path, {"id"}, split="x")
+    assert holds_more_rows(table, 1) and not holds_more_rows(table, 2)
+    monkeypatch.setattr(type(table), "rows", None)
+    assert not holds_more_rows(table, 4)
