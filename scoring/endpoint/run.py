@@ -157,11 +157,8 @@ class _EndpointRun:
             "model": options.model,
             "letters": table.letters,
             "orders": options.orders,
-            "columns": table.columns or None,
-            "layout": table.layout if table.layout != "letters" else None,
-            "own_letters": table.own_letters or None,
-            "images": table.images,
-        } | ({} if table.split is None else {"table_split": table.split})
+            **table.identity(),
+        }
 
     def _begin(self) -> None:
         """Take up the folder. Raises RunError where it holds another run."""

@@ -77,11 +77,7 @@ class Coordinator:
     def _decide(self, identity: dict[str, Any]) -> RunState:
         """Prepare the folder, decide what is left to this machine, and cut the rows into batches."""
         options, processes = self.job.options, self.processes
-        wanted = dict(identity)
-        if options.batch_tokens is not None:
-            wanted["batch_tokens"] = options.batch_tokens
-        if options.compile != "auto":
-            wanted["compile"] = options.compile == "on"
+        wanted = identity | options.decided
         before = read_state(self.job.out, wanted, options.overwrite and processes.first_time("overwrite"))
         measure = before is None and options.batch_tokens is None
         processes.publish(f"{self.name}/measure", measure)

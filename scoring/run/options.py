@@ -96,6 +96,12 @@ class RunOptions:
         if self.shard and self.sample:
             raise RunError("--shard with --sample: a shard writes no submission.csv; give the sample to `merge`")
 
+    @property
+    def decided(self) -> dict[str, Any]:
+        """What the caller has decided of that which a run else decides by its machine, as `plan.json` names it."""
+        decided: dict[str, Any] = {} if self.batch_tokens is None else {"batch_tokens": self.batch_tokens}
+        return decided if self.compile == "auto" else decided | {"compile": self.compile == "on"}
+
 
 class Loader(Protocol):
     """Loads a run's model, here or elsewhere. `ModelLoader` says what each attribute is."""

@@ -59,11 +59,8 @@ def _agree(job: RangedJob) -> list[int]:
     if not processes.first:
         todo: list[int] = processes.receive(key)
         return todo
-    wanted = identity_of(table.common, table.count, job.plan, options, {}) | {ROWS_HELD: table.held}
-    if options.batch_tokens is not None:
-        wanted["batch_tokens"] = options.batch_tokens
-    if options.compile != "auto":
-        wanted["compile"] = options.compile == "on"
+    identity = identity_of(table.common, table.count, job.plan, options, {})
+    wanted = identity | {ROWS_HELD: table.held} | options.decided
     before = read_plan(out, wanted, options.overwrite and processes.first_time("overwrite"))
     (out / "logits").mkdir(parents=True, exist_ok=True)
     remove_unfinished(out / "logits")

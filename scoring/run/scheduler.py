@@ -175,13 +175,8 @@ def identity_of(table: Table, rows: int, plan: Plan, options: RunOptions, machin
         **machine,
         "letters": table.letters,
         "orders": options.orders,
-        "columns": table.columns or None,
-        "layout": table.layout if table.layout != "letters" else None,
-        "own_letters": table.own_letters or None,
-        "images": table.images,
+        **table.identity(),
     }
-    if table.split is not None:
-        identity["table_split"] = table.split
     if options.shard:
         identity["shard"] = list(options.shard)
     if options.orders == "adaptive":  # which rows are scored in more orders depends on these

@@ -50,6 +50,16 @@ class Table:
         unusual = {name: getattr(self, name) for name, value in usual.items() if getattr(self, name) != value}
         return {"file": str(self.file), "sha256": self.digest} | unusual
 
+    def identity(self) -> dict[str, Any]:
+        """How it was read, as a part of what a run's results depend on."""
+        identity: dict[str, Any] = {
+            "columns": self.columns or None,
+            "layout": self.layout if self.layout != "letters" else None,
+            "own_letters": self.own_letters or None,
+            "images": self.images,
+        }
+        return identity | ({} if self.split is None else {"table_split": self.split})
+
     @property
     def is_usual(self) -> bool:
         """Whether it is a CSV with our names and layout, read without a decision that a message should tell."""
